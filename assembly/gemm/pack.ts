@@ -1,0 +1,102 @@
+/**
+ * Panels of B for the register tiles: panel[p][j] = alpha * B[p, j], p < k, j < nr, row-major.
+ * Only `width` columns are valid; the others are padding whose products are thrown away.
+ * B is read where it lies (row-major [k, n] or, for op(B) = Bᵀ, row-major [n, k]) and never beyond
+ * its last element, so a weight needs no second copy for its backward pass.
+ */
+
+/** B row-major [k, n]: row p at b + p * brs, columns contiguous. */
+export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32, nr: i32): void {
+  const step = <usize>nr << 2;
+  const vectors = width & ~3;
+  for (let p = 0; p < k; p++) {
+    let j = 0;
+    for (; j < vectors; j += 4) v128.store(panel + (<usize>j << 2), v128.load(b + (<usize>j << 2)));
+    for (; j < width; j++) store<f32>(panel + (<usize>j << 2), load<f32>(b + (<usize>j << 2)));
+    for (; j < nr; j++) store<f32>(panel + (<usize>j << 2), 0);
+    panel += step;
+    b += brs;
+  }
+}
+
+/** B stored as its transpose, row-major [n, k]: column j at b + j * bcs, its k values contiguous. */
+export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i32, nr: i32): void {
+  const step = <usize>nr << 2;
+  const last = width - 1;
+  for (let j = 0; j < nr; j += 4) {
+    // Padding columns repeat the last valid one: no branch, no read outside B.
+    let r0 = b + <usize>min(j, last) * bcs;
+    let r1 = b + <usize>min(j + 1, last) * bcs;
+    let r2 = b + <usize>min(j + 2, last) * bcs;
+    let r3 = b + <usize>min(j + 3, last) * bcs;
+    let out = panel + (<usize>j << 2);
+    let p = k;
+    for (; p >= 4; p -= 4) {
+      const x0 = v128.load(r0), x1 = v128.load(r1), x2 = v128.load(r2), x3 = v128.load(r3);
+      const lo01 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5), hi01 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
+      const lo23 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5), hi23 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
+      v128.store(out, v128.shuffle<f32>(lo01, lo23, 0, 1, 4, 5));
+      v128.store(out + step, v128.shuffle<f32>(lo01, lo23, 2, 3, 6, 7));
+      v128.store(out + 2 * step, v128.shuffle<f32>(hi01, hi23, 0, 1, 4, 5));
+      v128.store(out + 3 * step, v128.shuffle<f32>(hi01, hi23, 2, 3, 6, 7));
+      r0 += 16; r1 += 16; r2 += 16; r3 += 16;
+      out += 4 * step;
+    }
+    for (; p > 0; p--) {
+      store<f32>(out, load<f32>(r0));
+      store<f32>(out, load<f32>(r1), 4);
+      store<f32>(out, load<f32>(r2), 8);
+      store<f32>(out, load<f32>(r3), 12);
+      r0 += 4; r1 += 4; r2 += 4; r3 += 4;
+      out += step;
+    }
+  }
+}
+
+/** panel *= alpha. `count` is a multiple of 4. */
+export function scalePanel(panel: usize, count: i32, alpha: f32): void {
+  const s = f32x4.splat(alpha);
+  for (let i = 0; i < count; i += 4) {
+    v128.store(panel, f32x4.mul(s, v128.load(panel)));
+    panel += 16;
+  }
+}
+
+/** to[j][i] = from[i][j], i < rows, j < columns; row strides in bytes. */
+export function transpose(to: usize, trs: usize, from: usize, frs: usize, rows: i32, columns: i32): void {
+  let i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    let r = from, out = to, j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const x0 = v128.load(r), x1 = v128.load(r + frs), x2 = v128.load(r + (frs << 1)), x3 = v128.load(r + frs * 3);
+      const lo01 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5), hi01 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
+      const lo23 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5), hi23 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
+      v128.store(out, v128.shuffle<f32>(lo01, lo23, 0, 1, 4, 5));
+      v128.store(out + trs, v128.shuffle<f32>(lo01, lo23, 2, 3, 6, 7));
+      v128.store(out + (trs << 1), v128.shuffle<f32>(hi01, hi23, 0, 1, 4, 5));
+      v128.store(out + trs * 3, v128.shuffle<f32>(hi01, hi23, 2, 3, 6, 7));
+      r += 16;
+      out += trs << 2;
+    }
+    for (; j < columns; j++) {
+      store<f32>(out, load<f32>(r));
+      store<f32>(out, load<f32>(r + frs), 4);
+      store<f32>(out, load<f32>(r + (frs << 1)), 8);
+      store<f32>(out, load<f32>(r + frs * 3), 12);
+      r += 4;
+      out += trs;
+    }
+    from += frs << 2;
+    to += 16;
+  }
+  for (; i < rows; i++) {
+    let r = from, out = to;
+    for (let j = 0; j < columns; j++) {
+      store<f32>(out, load<f32>(r));
+      r += 4;
+      out += trs;
+    }
+    from += frs;
+    to += 4;
+  }
+}

@@ -1,0 +1,26 @@
+// assembly/ -> build/wasm-lora.wasm (asc, then wasm-opt) and src/runtime/kernels.ts (the exports' types).
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const require = createRequire(import.meta.url);
+const target = process.argv.includes("--debug") ? "debug" : "release";
+const build = join(root, "build");
+mkdirSync(build, { recursive: true });
+
+const run = (script, ...args) => execFileSync(process.execPath, [script, ...args], { cwd: root, stdio: "inherit" });
+const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
+const wasmOpt = join(dirname(require.resolve("binaryen/package.json")), "bin", "wasm-opt");
+
+run(asc, "assembly/index.ts", "--target", target, "--bindings", "raw");
+if (target === "release") {
+  run(wasmOpt, "build/wasm-lora.asc.wasm", "-o", "build/wasm-lora.wasm", "-O4", "--enable-simd",
+    "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals");
+  const declarations = readFileSync(join(build, "wasm-lora.asc.d.ts"), "utf8");
+  writeFileSync(join(root, "src/runtime/kernels.ts"),
+    "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
+    declarations.replace(/\/\*\* Instantiates[^]*/, "export type Kernels = typeof __AdaptedExports;\n"));
+}

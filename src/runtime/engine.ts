@@ -1,0 +1,96 @@
+/**
+ * The engine: one wasm instance, its linear memory and the typed kernel exports. Everything above
+ * reaches kernels through `engine()`; only `load.*.ts` knows where the bytes come from.
+ */
+import { instantiateSync } from "@assemblyscript/loader";
+import { ArgumentError, EngineError } from "./errors.js";
+import type { Kernels } from "./kernels.js";
+import { loadModule } from "./load.node.js";
+import { LinearMemory, type MemoryStats } from "./memory.js";
+
+export interface InitOptions {
+  /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
+  maximumBytes?: number;
+}
+
+const PAGE = 65536;
+
+export class Engine {
+  readonly kernels: Kernels;
+  readonly memory: LinearMemory;
+  /** Why the engine cannot be used any more, if so. */
+  #dead: string | undefined;
+
+  constructor(module: WebAssembly.Module, options: InitOptions = {}) {
+    const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
+    if (!Number.isFinite(maximumBytes) || maximumBytes < 4 * PAGE) {
+      throw new ArgumentError(`init: maximumBytes must be at least ${4 * PAGE}; got ${maximumBytes}.`);
+    }
+    const maximum = Math.min(65536, Math.floor(maximumBytes / PAGE));
+    let memory: WebAssembly.Memory;
+    try {
+      memory = new WebAssembly.Memory({ initial: 2, maximum });
+    } catch (cause) {
+      throw new EngineError("init: WebAssembly memory could not be reserved; the host limits address space " +
+        "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
+    }
+    const { exports } = instantiateSync(module, { env: { memory } });
+    this.kernels = this.#guard(exports as unknown as Kernels);
+    this.memory = new LinearMemory(memory, this.kernels.heapBase() >>> 0, maximum * PAGE);
+  }
+
+  get alive(): boolean { return this.#dead === undefined; }
+
+  /** Ends this engine: every tensor of it is dead, and its memory goes when nothing refers to it. */
+  close(): void { this.#dead ??= "the engine was closed"; }
+
+  assertAlive(): void {
+    if (this.#dead !== undefined) throw new EngineError(`${this.#dead}. Call init() for a new engine.`);
+  }
+
+  /** A trap may leave memory half-written: from then on each call is refused. */
+  #guard(exports: Kernels): Kernels {
+    const guarded: Record<string, unknown> = {};
+    for (const [name, value] of Object.entries(exports)) {
+      if (typeof value !== "function") continue;
+      const kernel = value as (...args: unknown[]) => unknown;
+      guarded[name] = (...args: unknown[]) => {
+        this.assertAlive();
+        try {
+          return kernel(...args);
+        } catch (cause) {
+          this.#dead = `kernel ${name} trapped (${String((cause as Error).message)}) and memory is in doubt`;
+          throw new EngineError(`${this.#dead}. Call init() for a new engine.`, { cause });
+        }
+      };
+    }
+    return guarded as unknown as Kernels;
+  }
+}
+
+let current: Engine | undefined;
+
+/**
+ * Loads the kernels. Call it once before anything else; while the engine lives, later calls return
+ * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
+ *
+ * @example
+ * import { init, tensor } from "wasm-lora";
+ * await init();
+ * console.log(tensor([1, 2, 3]).data);
+ */
+export async function init(options: InitOptions = {}): Promise<Engine> {
+  if (current?.alive) return current;
+  current = new Engine(loadModule(), options);
+  return current;
+}
+
+/** The current engine. @throws EngineError before `init()`, or when the engine is dead. */
+export function engine(): Engine {
+  if (current === undefined) throw new EngineError("the kernels are not loaded. Call `await init()` first.");
+  current.assertAlive();
+  return current;
+}
+
+/** Live, peak and reserved bytes of linear memory. */
+export function memoryStats(): MemoryStats { return engine().memory.stats(); }

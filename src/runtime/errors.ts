@@ -1,0 +1,62 @@
+/**
+ * Typed errors. Every message names the place, the argument, what was expected and what came:
+ * `ShapeError: lora.Linear.forward: x has shape [4, 512]; its last dimension must be inFeatures = 768.`
+ * `code` is stable across releases; the wording is not.
+ */
+export class WasmLoraError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.name = new.target.name;
+  }
+}
+
+/** A tensor's shape or rank is not what the operation needs. */
+export class ShapeError extends WasmLoraError {
+  constructor(message: string) { super("ERR_SHAPE", message); }
+}
+
+/** A tensor's dtype, or a value's type, is not what the operation needs. */
+export class DTypeError extends WasmLoraError {
+  constructor(message: string) { super("ERR_DTYPE", message); }
+}
+
+/** An argument is out of its range: NaN learning rate, token id beyond the vocabulary, negative rank. */
+export class ArgumentError extends WasmLoraError {
+  constructor(message: string) { super("ERR_ARGUMENT", message); }
+}
+
+/** A tensor, module or engine was used after it was disposed, or belongs to another engine. */
+export class DisposedError extends WasmLoraError {
+  constructor(message: string) { super("ERR_DISPOSED", message); }
+}
+
+/** An operation is not allowed in the present state (for example: backward() twice over one graph). */
+export class StateError extends WasmLoraError {
+  constructor(message: string) { super("ERR_STATE", message); }
+}
+
+/** Linear memory could not grow. Nothing was changed. */
+export class OutOfMemoryError extends WasmLoraError {
+  constructor(readonly requested: number, readonly live: number, readonly limit: number) {
+    super("ERR_OUT_OF_MEMORY",
+      `${requested} bytes were requested with ${live} live; the limit is ${limit} bytes. ` +
+      `Free tensors (scope, dispose), use a smaller batch, or raise maximumBytes in init().`);
+  }
+}
+
+/** The engine cannot be used: not initialised, or a kernel trapped and left memory in doubt. */
+export class EngineError extends WasmLoraError {
+  constructor(message: string, options?: ErrorOptions) { super("ERR_ENGINE", message, options); }
+}
+
+/** A file's bytes are not what its format demands. */
+export class FormatError extends WasmLoraError {
+  constructor(message: string, options?: ErrorOptions) { super("ERR_FORMAT", message, options); }
+}
+
+/** A file is missing, unreadable or unwritable. */
+export class FileError extends WasmLoraError {
+  constructor(message: string, options?: ErrorOptions) { super("ERR_FILE", message, options); }
+}

@@ -1,0 +1,157 @@
+/**
+ * The allocator over linear memory: 64-byte aligned blocks, free lists by size class, neighbours
+ * merged on free, growth by pages. Its books are kept in JavaScript, so a stray kernel write cannot
+ * corrupt them, and an allocation that fails changes nothing.
+ *
+ * Each block is followed by 64 spare bytes and the last page is never handed out, so a vector load
+ * that starts inside a tensor cannot trap. Addresses are unsigned 32-bit numbers.
+ */
+import { ArgumentError, OutOfMemoryError, StateError } from "./errors.js";
+
+const ALIGN = 64;
+const SPARE = 64;
+const PAGE = 65536;
+/** wasm32 addresses 65,536 pages of 64 KiB. */
+const MAXIMUM_PAGES = 65536;
+
+/** What `memoryStats()` reports, in bytes. */
+export interface MemoryStats {
+  /** Bytes in use now (rounded up to whole blocks). */
+  liveBytes: number;
+  /** The largest `liveBytes` since the start or the last `resetPeak()`. */
+  peakBytes: number;
+  /** Size of linear memory; it grows and never shrinks. */
+  reservedBytes: number;
+  /** Blocks in use now. */
+  blocks: number;
+}
+
+const sizeClass = (size: number): number => 31 - Math.clz32(size >>> 6);
+const alignUp = (size: number, to: number): number => Math.ceil(size / to) * to;
+
+export class LinearMemory {
+  readonly wasm: WebAssembly.Memory;
+  readonly limit: number;
+  /** Live blocks: address -> size. */
+  readonly #live = new Map<number, number>();
+  /** Free blocks by address, and by end address, so that neighbours are found in one step. */
+  readonly #freeSize = new Map<number, number>();
+  readonly #freeEnd = new Map<number, number>();
+  /** Free blocks of size [64 * 2^c, 64 * 2^(c+1)) in class c. */
+  readonly #classes: Set<number>[] = Array.from({ length: 27 }, () => new Set<number>());
+  /** First address that was never handed out. */
+  #top: number;
+  #liveBytes = 0;
+  #peakBytes = 0;
+
+  /**
+   * @param base first free address: everything below belongs to the module's own data.
+   * @param maximumBytes limit of linear memory; default 4 GiB.
+   */
+  constructor(wasm: WebAssembly.Memory, base: number, maximumBytes = MAXIMUM_PAGES * PAGE) {
+    this.wasm = wasm;
+    this.limit = Math.min(maximumBytes, MAXIMUM_PAGES * PAGE);
+    this.#top = alignUp(Math.max(base, 1024), ALIGN);
+  }
+
+  /** Returns the address of a 64-byte aligned block of at least `bytes` bytes; contents are undefined. */
+  alloc(bytes: number): number {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new ArgumentError(`alloc: bytes must be a non-negative integer; got ${bytes}.`);
+    }
+    const size = alignUp(bytes, ALIGN) + SPARE;
+    if (size > this.limit) throw new OutOfMemoryError(bytes, this.#liveBytes, this.limit);
+    const address = this.#takeFree(size) ?? this.#extend(size, bytes);
+    this.#live.set(address, size);
+    this.#liveBytes += size;
+    if (this.#liveBytes > this.#peakBytes) this.#peakBytes = this.#liveBytes;
+    return address;
+  }
+
+  free(address: number): void {
+    let size = this.#live.get(address);
+    if (size === undefined) throw new StateError(`free: ${address} is not the address of a live block.`);
+    this.#live.delete(address);
+    this.#liveBytes -= size;
+    let start = address;
+    const before = this.#freeEnd.get(start);
+    if (before !== undefined) {
+      size += this.#removeFree(before);
+      start = before;
+    }
+    if (this.#freeSize.has(start + size)) size += this.#removeFree(start + size);
+    if (start + size === this.#top) this.#top = start;
+    else this.#addFree(start, size);
+  }
+
+  stats(): MemoryStats {
+    return {
+      liveBytes: this.#liveBytes, peakBytes: this.#peakBytes,
+      reservedBytes: this.wasm.buffer.byteLength, blocks: this.#live.size,
+    };
+  }
+
+  resetPeak(): void { this.#peakBytes = this.#liveBytes; }
+
+  /** Views are made anew on each call: one that was held across a growth is detached. */
+  f32(address: number, length: number): Float32Array { return new Float32Array(this.wasm.buffer, address, length); }
+  i32(address: number, length: number): Int32Array { return new Int32Array(this.wasm.buffer, address, length); }
+  u8(address: number, length: number): Uint8Array { return new Uint8Array(this.wasm.buffer, address, length); }
+
+  /** Smallest sufficient block of the request's own class, else any block of the next non-empty class. */
+  #takeFree(size: number): number | undefined {
+    let best: number | undefined;
+    let bestSize = Infinity;
+    for (const start of this.#classes[sizeClass(size)]!) {
+      const have = this.#freeSize.get(start)!;
+      if (have >= size && have < bestSize) { best = start; bestSize = have; }
+      if (have === size) break;
+    }
+    for (let c = sizeClass(size) + 1; best === undefined && c < this.#classes.length; c++) {
+      for (const start of this.#classes[c]!) { best = start; break; }
+    }
+    if (best === undefined) return undefined;
+    const have = this.#removeFree(best);
+    if (have > size) this.#addFree(best + size, have - size);
+    return best;
+  }
+
+  #extend(size: number, requested: number): number {
+    const address = this.#top;
+    const needed = address + size + PAGE;
+    const have = this.wasm.buffer.byteLength;
+    if (needed > have) {
+      if (needed > this.limit) throw new OutOfMemoryError(requested, this.#liveBytes, this.limit);
+      // An eighth more than asked: each growth detaches every view and may copy.
+      const wanted = Math.min(alignUp(Math.max(needed, have + have / 8), PAGE), alignUp(this.limit, PAGE));
+      if (!this.#grow(wanted - have) && !this.#grow(alignUp(needed, PAGE) - have)) {
+        throw new OutOfMemoryError(requested, this.#liveBytes, this.limit);
+      }
+    }
+    this.#top = address + size;
+    return address;
+  }
+
+  #grow(bytes: number): boolean {
+    try {
+      this.wasm.grow(bytes / PAGE);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #addFree(start: number, size: number): void {
+    this.#freeSize.set(start, size);
+    this.#freeEnd.set(start + size, start);
+    this.#classes[sizeClass(size)]!.add(start);
+  }
+
+  #removeFree(start: number): number {
+    const size = this.#freeSize.get(start)!;
+    this.#freeSize.delete(start);
+    this.#freeEnd.delete(start + size);
+    this.#classes[sizeClass(size)]!.delete(start);
+    return size;
+  }
+}
