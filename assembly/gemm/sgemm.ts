@@ -44,7 +44,7 @@ export function sgemmNT(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
 
 export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
   applyBeta(m, n, beta, c, ldc);
-  if (m <= FEW_ROWS) {
+  if (m <= FEW_ROWS || n <= 16) {
     gemm(m, n, k, alpha, a, 4, bytes(lda), b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
     return;
   }
