@@ -4,3 +4,34 @@
 export function heapBase(): usize { return __heap_base; }
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/sgemm";
+
+export { loraLinearForward, loraLinearBackward } from "./lora/linear";
+export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
+export { loraMerge } from "./lora/merge";
+
+export { expForward } from "./math/exp";
+export { logForward } from "./math/log";
+export { tanhForward } from "./math/tanh";
+export { erfForward } from "./math/erf";
+export { sinForward, cosForward } from "./math/sincos";
+
+export { mtStateBytes, mtSeed, mtFill } from "./random/mt19937";
+export { uniformFill } from "./random/uniform";
+export { normalFill } from "./random/normal";
+export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
+
+export { addForward, mulForward, mulBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";
+export {
+  siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,
+  geluTanhForward, geluTanhBackward, reluForward, reluBackward,
+} from "./nn/activation";
+export { softmaxForward, softmaxBackward } from "./nn/softmax";
+export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
+export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
+export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
+export { attentionForward, attentionBackward } from "./nn/attention";
+export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
+
+export { sgdStep } from "./optim/sgd";
+export { adamStep } from "./optim/adamw";
+export { cosineDecay } from "./optim/schedule";

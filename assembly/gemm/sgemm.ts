@@ -79,9 +79,9 @@ function applyBeta(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
 
 /**
  * C (+)= A * alpha * op(B). A element (i, p) at a + i * ars + p * acs. bs: row stride of B as stored;
- * transposed: stored as [n, k].
+ * transposed: stored as [n, k]. Strides in bytes.
  */
-function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
   if (k == 0) {
     if (!accumulate) zeroRows(m, n, c, crs);
     return;
@@ -90,24 +90,45 @@ function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usi
     gemvT(n, k, a, b, bs, c, accumulate);
     return;
   }
-  const inPlace = !transposed && m <= FEW_ROWS && alpha == 1;
   for (let j = 0; j < n; j += 16) {
-    const width = min(16, n - j);
-    const nr = width > 8 ? 16 : width > 4 ? 8 : 4;
-    const cPanel = c + bytes(j);
-    for (let p = 0; p < k; p += KC) {
-      const kb = min(KC, k - p);
-      const aBlock = a + <usize>p * acs;
-      const add = accumulate || p > 0;
-      if (inPlace && width == 16) {
-        rows(m, 16, 16, kb, aBlock, ars, acs, b + <usize>p * bs + bytes(j), bs, cPanel, crs, add, scratch);
-        continue;
-      }
-      if (transposed) packColumns(scratch, b + <usize>j * bs + bytes(p), bs, kb, width, nr);
-      else packRows(scratch, b + <usize>p * bs + bytes(j), bs, kb, width, nr);
-      if (alpha != 1) scalePanel(scratch, kb * nr, alpha);
-      rows(m, nr, width, kb, aBlock, ars, acs, scratch, bytes(nr), cPanel, crs, add, scratch);
+    panelOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch);
+  }
+}
+
+/**
+ * C (+)= [A | A2] * [op(B) ; op(B2)]: the accumulators go on over a second k-segment while the 16
+ * columns of C are still in the first-level cache. Same bits as two accumulating calls.
+ */
+export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, transposed: bool, k2: i32, a2: usize, b2: usize, b2s: usize, transposed2: bool, c: usize, accumulate: bool, scratch: usize): void {
+  const crs = bytes(n);
+  if (m == 1 || k == 0) {
+    gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
+    gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
+    return;
+  }
+  for (let j = 0; j < n; j += 16) {
+    panelOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
+    if (k2 > 0) panelOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
+  }
+}
+
+/** Columns j .. j + 15 of C, over all rows and all of k. */
+function panelOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+  const width = min(16, n - j);
+  const nr = width > 8 ? 16 : width > 4 ? 8 : 4;
+  const inPlace = !transposed && m <= FEW_ROWS && alpha == 1 && width == 16;
+  for (let p = 0; p < k; p += KC) {
+    const kb = min(KC, k - p);
+    let panel = scratch, step = bytes(nr);
+    if (inPlace) {
+      panel = b + <usize>p * bs + bytes(j);
+      step = bs;
+    } else {
+      if (transposed) packColumns(panel, b + <usize>j * bs + bytes(p), bs, kb, width, nr);
+      else packRows(panel, b + <usize>p * bs + bytes(j), bs, kb, width, nr);
+      if (alpha != 1) scalePanel(panel, kb * nr, alpha);
     }
+    rows(m, nr, width, kb, a + <usize>p * acs, ars, acs, panel, step, c + bytes(j), crs, accumulate || p > 0, scratch);
   }
 }
 

@@ -18,6 +18,8 @@ const PAGE = 65536;
 export class Engine {
   readonly kernels: Kernels;
   readonly memory: LinearMemory;
+  /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. */
+  readonly scratch: number;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
@@ -37,6 +39,8 @@ export class Engine {
     const { exports } = instantiateSync(module, { env: { memory } });
     this.kernels = this.#guard(exports as unknown as Kernels);
     this.memory = new LinearMemory(memory, this.kernels.heapBase() >>> 0, maximum * PAGE);
+    this.scratch = this.memory.alloc(this.kernels.sgemmScratchBytes());
+    this.memory.resetPeak();
   }
 
   get alive(): boolean { return this.#dead === undefined; }

@@ -1,0 +1,21 @@
+/**
+ * Merge. W += s * B A, rounded as loralib does: the product first, times s, then the sum.
+ * A: [r, d]. B: [k, r]. W: [k, d], or [d, k] if fanInFanOut (then the product is transposed; the
+ * same layout serves an embedding, whose weight is [vocabulary = d, dimension = k]).
+ * rows: room for 32 rows of W. scratch: sgemmScratchBytes().
+ */
+import { gemm } from "../gemm/sgemm";
+
+const ROWS: i32 = 32;
+
+export function loraMerge(k: i32, d: i32, r: i32, s: f32, w: usize, fanInFanOut: bool, a: usize, b: usize, rows: usize, scratch: usize): void {
+  const height = fanInFanOut ? d : k, width = fanInFanOut ? k : d;
+  const wRow = <usize>width << 2, rRow = <usize>r << 2, dRow = <usize>d << 2;
+  for (let i = 0; i < height; i += ROWS) {
+    const m = min(ROWS, height - i);
+    if (fanInFanOut) gemm(m, width, r, 1, a + (<usize>i << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
+    else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, wRow, false, scratch);
+    const out = w + <usize>i * wRow;
+    for (let p: usize = 0; p < <usize>m * wRow; p += 4) store<f32>(out + p, load<f32>(out + p) + s * load<f32>(rows + p));
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Losses, each a mean.
+ *
+ * Cross-entropy: loss = mean over rows with target != ignoreIndex of (logsumexp(x) - x[target])
+ * (torch.nn.functional.cross_entropy, reduction "mean"; no such row: 0 / 0 = NaN, as torch).
+ * Backward: dx += g / count * (softmax(x) - onehot(target)), nothing for ignored rows.
+ * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows].
+ * A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
+ * ascending order, in float64.
+ *
+ * Mean squared error: loss = mean((x - target)^2); dx += g * 2 / n * (x - target).
+ */
+import { expF32x4 } from "../math/exp";
+import { loadLanes } from "../math/lanes";
+import { logF32x4 } from "../math/log";
+import { addLanes, rowMax } from "./softmax";
+
+export function crossEntropyForward(lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32): f32 {
+  let total: f64 = 0, count = 0;
+  const row = <usize>classes << 2;
+  for (let i: usize = 0; i < <usize>rows; i++) {
+    const target = load<i32>(targets + (i << 2));
+    if (target != ignoreIndex) {
+      const l = logSumExp(x, classes);
+      store<f32>(lse + (i << 2), l);
+      total += <f64>(l - load<f32>(x + (<usize>target << 2)));
+      count++;
+    }
+    x += row;
+  }
+  return <f32>(total / <f64>count);
+}
+
+export function crossEntropyBackward(dx: usize, lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32, g: f32): void {
+  let count = 0;
+  for (let i: usize = 0; i < <usize>rows; i++) count += i32(load<i32>(targets + (i << 2)) != ignoreIndex);
+  const scale = g / <f32>count, s = f32x4.splat(scale);
+  const row = <usize>classes << 2;
+  for (let i: usize = 0; i < <usize>rows; i++) {
+    const target = load<i32>(targets + (i << 2));
+    if (target != ignoreIndex) {
+      const shift = f32x4.splat(load<f32>(lse + (i << 2)));
+      let p: usize = 0;
+      for (; p + 16 <= row; p += 16) {
+        const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load(x + p), shift)));
+        v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+      }
+      for (; p < row; p += 4) {
+        const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load32_splat(x + p), shift)));
+        store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));
+      }
+      const own = dx + (<usize>target << 2);
+      store<f32>(own, load<f32>(own) - scale);
+    }
+    x += row;
+    dx += row;
+  }
+}
+
+function logSumExp(x: usize, n: i32): f32 {
+  const m = rowMax(x, n), shift = f32x4.splat(m);
+  let sums = f32x4.splat(0), i = n;
+  for (; i >= 4; i -= 4) {
+    sums = f32x4.add(sums, expF32x4(f32x4.sub(v128.load(x), shift)));
+    x += 16;
+  }
+  if (i > 0) sums = f32x4.add(sums, expF32x4(f32x4.sub(loadLanes(x, i, -Infinity), shift)));
+  return m + f32x4.extract_lane(logF32x4(f32x4.splat(addLanes(sums))), 0);
+}
+
+export function mseForward(x: usize, target: usize, n: i32): f32 {
+  let total: f64 = 0;
+  for (let p: usize = 0; p < <usize>n << 2; p += 4) {
+    const d = <f64>(load<f32>(x + p) - load<f32>(target + p));
+    total += d * d;
+  }
+  return <f32>(total / <f64>n);
+}
+
+export function mseBackward(dx: usize, x: usize, target: usize, n: i32, g: f32): void {
+  const scale = g * 2 / <f32>n;
+  for (let p: usize = 0; p < <usize>n << 2; p += 4) {
+    store<f32>(dx + p, load<f32>(dx + p) + scale * (load<f32>(x + p) - load<f32>(target + p)));
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * RMSNorm. y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps), per row.
+ * Zhang & Sennrich 2019; torch: x * rsqrt(x.pow(2).mean(-1) + eps) * weight.
+ * Backward: g = dy * weight; dx += rstd * (g - x̂ * mean(g * x̂)), x̂ = x * rstd; dWeight += sum over rows of dy * x̂.
+ * x, dx, y, dy: [rows, dim] contiguous. weight, dWeight: [dim]. rstd: [rows], kept for backward.
+ * Sums along a row run over four lanes, then (0 + 1) + (2 + 3): the order is part of the contract.
+ * dx or dWeight null: not wanted.
+ */
+import { addLanes, dot } from "./softmax";
+import { loadLanes } from "../math/lanes";
+
+export function rmsNormForward(y: usize, rstd: usize, x: usize, weight: usize, rows: i32, dim: i32, eps: f32): void {
+  const row = <usize>dim << 2;
+  for (let i = 0; i < rows; i++) {
+    const scale = <f32>1 / sqrt<f32>(dot(x, x, dim) / <f32>dim + eps);
+    store<f32>(rstd + (<usize>i << 2), scale);
+    const s = f32x4.splat(scale);
+    let p: usize = 0;
+    for (; p + 16 <= row; p += 16) v128.store(y + p, f32x4.mul(f32x4.mul(v128.load(x + p), s), v128.load(weight + p)));
+    for (; p < row; p += 4) store<f32>(y + p, load<f32>(x + p) * scale * load<f32>(weight + p));
+    x += row;
+    y += row;
+  }
+}
+
+export function rmsNormBackward(dx: usize, dWeight: usize, dy: usize, x: usize, weight: usize, rstd: usize, rows: i32, dim: i32): void {
+  const row = <usize>dim << 2;
+  for (let i = 0; i < rows; i++) {
+    const scale = load<f32>(rstd + (<usize>i << 2));
+    if (dWeight != 0) {
+      for (let p: usize = 0; p < row; p += 4) {
+        store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * (load<f32>(x + p) * scale));
+      }
+    }
+    if (dx != 0) {
+      const s = f32x4.splat(scale);
+      const mean = weightedDot(dy, weight, x, dim) * scale / <f32>dim;
+      const m = f32x4.splat(mean);
+      let p: usize = 0;
+      for (; p + 16 <= row; p += 16) {
+        const g = f32x4.mul(v128.load(dy + p), v128.load(weight + p));
+        const d = f32x4.mul(s, f32x4.sub(g, f32x4.mul(f32x4.mul(v128.load(x + p), s), m)));
+        v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+      }
+      for (; p < row; p += 4) {
+        const g = load<f32>(dy + p) * load<f32>(weight + p);
+        store<f32>(dx + p, load<f32>(dx + p) + scale * (g - load<f32>(x + p) * scale * mean));
+      }
+      dx += row;
+    }
+    dy += row;
+    x += row;
+  }
+}
+
+/** sum of dy * weight * x in the order above. */
+function weightedDot(dy: usize, weight: usize, x: usize, n: i32): f32 {
+  let sums = f32x4.splat(0), i = n;
+  for (; i >= 4; i -= 4) {
+    sums = f32x4.add(sums, f32x4.mul(f32x4.mul(v128.load(dy), v128.load(weight)), v128.load(x)));
+    dy += 16; weight += 16; x += 16;
+  }
+  if (i > 0) {
+    sums = f32x4.add(sums, f32x4.mul(f32x4.mul(loadLanes(dy, i, 0), loadLanes(weight, i, 0)), loadLanes(x, i, 0)));
+  }
+  return addLanes(sums);
+}

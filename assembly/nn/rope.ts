@@ -1,0 +1,63 @@
+/**
+ * Rotary position embedding, Hugging Face's rotate_half convention (Su et al. 2021):
+ *   y[j] = x[j] cos - x[j + h] sin,  y[j + h] = x[j + h] cos + x[j] sin,  j < h = dim / 2,
+ * with the angle position * theta^(-2j / dim) rounded to float32 as Hugging Face does.
+ * Backward turns the other way: dx += R(-angle) dy.
+ * x, y: [batch, steps, heads, dim]; time step t has position first + t. cos, sin: [positions, h].
+ */
+import { exp64, log64 } from "../math/double";
+import { cosF32x4, sinF32x4 } from "../math/sincos";
+
+/** Fills cos and sin, [positions, half]. */
+export function ropeTable(cos: usize, sin: usize, positions: i32, half: i32, theta: f64): void {
+  const logTheta = log64(theta);
+  for (let j = 0; j < half; j++) {
+    const inverse = <f32>1 / <f32>exp64(logTheta * (<f64>j / <f64>half));
+    for (let t = 0; t < positions; t++) {
+      const angle = f32x4.splat(<f32>t * inverse);
+      const p = (<usize>t * <usize>half + <usize>j) << 2;
+      store<f32>(cos + p, f32x4.extract_lane(cosF32x4(angle), 0));
+      store<f32>(sin + p, f32x4.extract_lane(sinF32x4(angle), 0));
+    }
+  }
+}
+
+export function ropeForward(y: usize, x: usize, cos: usize, sin: usize, batch: i32, steps: i32, heads: i32, dim: i32, first: i32): void {
+  const halfRow = <usize>(dim >> 1) << 2;
+  for (let i = 0; i < batch; i++) {
+    let angle = <usize>first * halfRow;
+    for (let t = 0; t < steps; t++) {
+      for (let h = 0; h < heads; h++) {
+        for (let p: usize = 0; p < halfRow; p += 4) {
+          const c = load<f32>(cos + angle + p), s = load<f32>(sin + angle + p);
+          const x1 = load<f32>(x + p), x2 = load<f32>(x + halfRow + p);
+          store<f32>(y + p, x1 * c - x2 * s);
+          store<f32>(y + halfRow + p, x2 * c + x1 * s);
+        }
+        x += halfRow << 1;
+        y += halfRow << 1;
+      }
+      angle += halfRow;
+    }
+  }
+}
+
+export function ropeBackward(dx: usize, dy: usize, cos: usize, sin: usize, batch: i32, steps: i32, heads: i32, dim: i32, first: i32): void {
+  const halfRow = <usize>(dim >> 1) << 2;
+  for (let i = 0; i < batch; i++) {
+    let angle = <usize>first * halfRow;
+    for (let t = 0; t < steps; t++) {
+      for (let h = 0; h < heads; h++) {
+        for (let p: usize = 0; p < halfRow; p += 4) {
+          const c = load<f32>(cos + angle + p), s = load<f32>(sin + angle + p);
+          const d1 = load<f32>(dy + p), d2 = load<f32>(dy + halfRow + p);
+          store<f32>(dx + p, load<f32>(dx + p) + (d1 * c + d2 * s));
+          store<f32>(dx + halfRow + p, load<f32>(dx + halfRow + p) + (d2 * c - d1 * s));
+        }
+        dx += halfRow << 1;
+        dy += halfRow << 1;
+      }
+      angle += halfRow;
+    }
+  }
+}

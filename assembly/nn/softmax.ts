@@ -1,0 +1,82 @@
+/**
+ * Softmax over the last dimension. y = exp(x - max) / sum exp(x - max), per row.
+ * Backward: dx += y * (dy - sum(y * dy)).
+ * x, y, dy, dx: [rows, dim] contiguous. Sums run over four lanes (value j in lane j % 4), then
+ * (0 + 1) + (2 + 3): the order is part of the contract.
+ */
+import { expF32x4 } from "../math/exp";
+import { loadLanes, storeLanes } from "../math/lanes";
+
+export function softmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
+  const row = <usize>dim << 2;
+  for (let i = 0; i < rows; i++) {
+    softmaxRow(y, x, dim);
+    y += row;
+    x += row;
+  }
+}
+
+export function softmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
+  const row = <usize>dim << 2;
+  for (let i = 0; i < rows; i++) {
+    const mean = dot(y, dy, dim);
+    for (let p: usize = 0; p < row; p += 4) {
+      store<f32>(dx + p, load<f32>(dx + p) + load<f32>(y + p) * (load<f32>(dy + p) - mean));
+    }
+    dx += row; dy += row; y += row;
+  }
+}
+
+/** One row; y may be x. */
+export function softmaxRow(y: usize, x: usize, n: i32): void {
+  const shift = f32x4.splat(rowMax(x, n));
+  let sums = f32x4.splat(0), i = n, p = y;
+  for (; i >= 4; i -= 4) {
+    const e = expF32x4(f32x4.sub(v128.load(x), shift));
+    v128.store(p, e);
+    sums = f32x4.add(sums, e);
+    x += 16; p += 16;
+  }
+  if (i > 0) {
+    const e = expF32x4(f32x4.sub(loadLanes(x, i, -Infinity), shift));
+    storeLanes(p, e, i);
+    sums = f32x4.add(sums, e);
+  }
+  const total = addLanes(sums), divisor = f32x4.splat(total);
+  p = y;
+  for (i = n; i >= 4; i -= 4) {
+    v128.store(p, f32x4.div(v128.load(p), divisor));
+    p += 16;
+  }
+  for (; i > 0; i--) {
+    store<f32>(p, load<f32>(p) / total);
+    p += 4;
+  }
+}
+
+export function rowMax(x: usize, n: i32): f32 {
+  let m = f32x4.splat(-Infinity), i = n;
+  for (; i >= 4; i -= 4) {
+    m = f32x4.max(m, v128.load(x));
+    x += 16;
+  }
+  if (i > 0) m = f32x4.max(m, loadLanes(x, i, -Infinity));
+  return max(max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)), max(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)));
+}
+
+// @ts-ignore: decorator
+@inline
+export function addLanes(v: v128): f32 {
+  return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
+}
+
+/** sum of a * b in the order above. */
+export function dot(a: usize, b: usize, n: i32): f32 {
+  let sums = f32x4.splat(0), i = n;
+  for (; i >= 4; i -= 4) {
+    sums = f32x4.add(sums, f32x4.mul(v128.load(a), v128.load(b)));
+    a += 16; b += 16;
+  }
+  if (i > 0) sums = f32x4.add(sums, f32x4.mul(loadLanes(a, i, 0), loadLanes(b, i, 0)));
+  return addLanes(sums);
+}

@@ -1,0 +1,82 @@
+/**
+ * Dropout whose mask is a function of (seed, stream, index), so that no mask is stored and any split
+ * of the range gives the same one. Inverted: y = keep ? x * scale : 0, scale = 1 / (1 - p).
+ *
+ * Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; Random123):
+ * element i belongs to lane i % 4 of block i / 4; the counter is (block, 0, stream, 0), the key
+ * (seedLo, seedHi). Kept when bits >= threshold = floor(p * 2^32), p < 1.
+ *
+ * y, x, dx, dy: [n] contiguous; y may be x. first: flat index of element 0; first + n <= 2^32.
+ */
+
+/**
+ * The words c0..c3 of a counter, encrypted. A round is (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0) with
+ * hi, lo of M0 * c0 and M1 * c2. One block fills one vector, kept as (c0, c2, c1, c3) so that one
+ * multiplication takes both products; neighbouring blocks overlap in the processor's pipeline.
+ */
+// @ts-ignore: decorator
+@inline
+function philox(c: v128, k: v128): v128 {
+  const m = i32x4(0xd2511f53, 0xcd9e8d57, 0, 0), bump = i32x4(0x9e3779b9, 0xbb67ae85, 0, 0), zero = i32x4.splat(0);
+  let s = v128.shuffle<i32>(c, c, 0, 2, 1, 3);
+  for (let round = 0; round < 10; round++) {
+    const products = i64x2.extmul_low_i32x4_u(s, m);
+    s = v128.xor(v128.xor(v128.shuffle<i32>(s, zero, 2, 3, 4, 4), k), v128.shuffle<i32>(products, products, 3, 1, 2, 0));
+    k = i32x4.add(k, bump);
+  }
+  return v128.shuffle<i32>(s, s, 0, 2, 1, 3);
+}
+
+/** The block of counter (c0, c1, c2, c3) under key (k0, k1): four u32 at out. */
+export function philox4x32(out: usize, c0: u32, c1: u32, c2: u32, c3: u32, k0: u32, k1: u32): void {
+  const c = i32x4.replace_lane(i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(c0), 1, c1), 2, c2), 3, c3);
+  v128.store(out, philox(c, key(k0, k1)));
+}
+
+// @ts-ignore: decorator
+@inline
+function key(k0: u32, k1: u32): v128 {
+  return i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, k0), 1, k1);
+}
+
+export function dropoutForward(y: usize, x: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32): void {
+  dropout(y, x, n, first, threshold, scale, seedLo, seedHi, stream, false);
+}
+
+/** dx += keep ? dy * scale : 0, with the mask of the forward call. */
+export function dropoutBackward(dx: usize, dy: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32): void {
+  dropout(dx, dy, n, first, threshold, scale, seedLo, seedHi, stream, true);
+}
+
+// @ts-ignore: decorator
+@inline
+function dropout(out: usize, x: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32, accumulate: bool): void {
+  const k = key(seedLo, seedHi), limit = i32x4.splat(threshold), factor = f32x4.splat(scale);
+  let counter = i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, first >> 2), 2, stream);
+  const one = i32x4(1, 0, 0, 0);
+  let lane = <i32>(first & 3);
+  if (lane != 0 && n > 0) {
+    const count = min(n, 4 - lane);
+    part(out, x, lane, count, i32x4.ge_u(philox(counter, k), limit), scale, accumulate);
+    counter = i32x4.add(counter, one);
+    out += <usize>count << 2;
+    x += <usize>count << 2;
+    n -= count;
+  }
+  for (; n >= 4; n -= 4, out += 16, x += 16) {
+    const kept = v128.and(f32x4.mul(v128.load(x), factor), i32x4.ge_u(philox(counter, k), limit));
+    v128.store(out, accumulate ? f32x4.add(v128.load(out), kept) : kept);
+    counter = i32x4.add(counter, one);
+  }
+  if (n > 0) part(out, x, 0, n, i32x4.ge_u(philox(counter, k), limit), scale, accumulate);
+}
+
+/** `count` elements of a block, from `lane` on. */
+function part(out: usize, x: usize, lane: i32, count: i32, keep: v128, scale: f32, accumulate: bool): void {
+  const lanes = i32x4.bitmask(keep) >> lane;
+  for (let i = 0; i < count; i++) {
+    const at = <usize>i << 2;
+    const kept: f32 = (lanes >> i) & 1 ? load<f32>(x + at) * scale : 0;
+    store<f32>(out + at, accumulate ? load<f32>(out + at) + kept : kept);
+  }
+}

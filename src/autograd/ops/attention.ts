@@ -1,0 +1,71 @@
+/** Rotary embedding and causal attention. Kernels: assembly/nn/{rope,attention}.ts. */
+import { engine } from "../../runtime/engine.js";
+import { ShapeError } from "../../runtime/errors.js";
+import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+/** Angles of `rope`: cos and sin, [positions, dim / 2]. */
+export interface RopeTable { cos: Tensor; sin: Tensor }
+
+/** @param dim head dimension, even  @param theta base of the frequencies (Llama: 10000) */
+export function ropeTable(positions: number, dim: number, theta: number): RopeTable {
+  checkInteger("ropeTable", "positions", positions, 1);
+  checkInteger("ropeTable", "dim", dim, 2);
+  if (dim % 2) throw new ShapeError(`ropeTable: dim must be even; got ${dim}.`);
+  checkNumber("ropeTable", "theta", theta, 1);
+  const cos = new Tensor([positions, dim / 2]).keep(), sin = new Tensor([positions, dim / 2]).keep();
+  engine().kernels.ropeTable(cos.address, sin.address, positions, dim / 2, theta);
+  return { cos, sin };
+}
+
+/**
+ * Rotates each head by its position, `first` + t.
+ * @param x [batch, steps, heads, dim]  @throws ShapeError if the table has too few positions
+ * Source: Su et al. 2021; Hugging Face apply_rotary_pos_emb (rotate_half).
+ */
+export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
+  checkTensor("rope", "x", x, "float32", [null, null, null, table.cos.shape[1]! * 2]);
+  const [batch, steps, heads, dim] = x.shape as [number, number, number, number];
+  if (first + steps > table.cos.shape[0]!) {
+    throw new ShapeError(`rope: positions up to ${first + steps} are needed; the table has ${table.cos.shape[0]}.`);
+  }
+  const { kernels } = engine();
+  const y = new Tensor(x.shape);
+  const { cos, sin } = table;
+  kernels.ropeForward(y.address, x.address, cos.address, sin.address, batch, steps, heads, dim, first);
+  return record(y, [x], (dy) =>
+    kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first));
+}
+
+/**
+ * softmax(q kᵀ / sqrt(dim) + causal mask) v. Query t sees keys up to keys - queries + t, so q may be
+ * the last rows of a sequence whose earlier keys are cached. Heads of q share key/value heads evenly.
+ *
+ * @param q [batch, queries, heads, dim]  @param k @param v [batch, keys, kvHeads, dim]
+ * @throws ShapeError
+ * Source: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); torch scaled_dot_product_attention.
+ */
+export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
+  const where = "causalAttention";
+  checkTensor(where, "q", q, "float32", [null, null, null, null]);
+  const [batch, queries, heads, dim] = q.shape as [number, number, number, number];
+  checkTensor(where, "k", k, "float32", [batch, null, null, dim]);
+  const [, keys, kvHeads] = k.shape as [number, number, number, number];
+  checkTensor(where, "v", v, "float32", [batch, keys, kvHeads, dim]);
+  if (keys < queries) throw new ShapeError(`${where}: ${queries} queries need at least as many keys; got ${keys}.`);
+  if (kvHeads === 0 || heads % kvHeads) throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
+  const { kernels, memory, scratch } = engine();
+  const scale = 1 / Math.sqrt(dim);
+  const y = new Tensor(q.shape);
+  const probs = memory.alloc(32 * keys * 4);
+  kernels.attentionForward(y.address, q.address, k.address, v.address, batch, queries, keys, heads, kvHeads, dim, scale, probs, scratch);
+  memory.free(probs);
+  return record(y, [q, k, v], (dy) => {
+    const p = memory.alloc(32 * keys * 4), dp = memory.alloc(32 * keys * 4);
+    kernels.attentionBackward(gradient(q), gradient(k), gradient(v), dy.address, q.address, k.address, v.address,
+      batch, queries, keys, heads, kvHeads, dim, scale, p, dp, scratch);
+    memory.free(p);
+    memory.free(dp);
+  });
+}

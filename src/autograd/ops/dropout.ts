@@ -1,0 +1,32 @@
+/** Dropout by a counter-based generator: backward makes the mask again, nothing is stored. */
+import { type DropoutMask, newMask } from "../../random/seed.js";
+import { engine } from "../../runtime/engine.js";
+import { checkNumber, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+function args(mask: DropoutMask): [number, number, number, number, number] {
+  const p = mask.p === 1 ? 0xffffffff : Math.floor(mask.p * 4294967296);
+  return [p, mask.p === 1 ? 0 : 1 / (1 - mask.p), mask.seed % 4294967296, Math.floor(mask.seed / 4294967296), mask.stream];
+}
+
+/** The kernels with a mask's arguments. @internal */
+export const dropoutKernels = {
+  forward(y: number, x: number, n: number, mask: DropoutMask): void {
+    engine().kernels.dropoutForward(y, x, n, 0, ...args(mask));
+  },
+  /** dx += mask * dy */
+  backward(dx: number, dy: number, n: number, mask: DropoutMask): void {
+    engine().kernels.dropoutBackward(dx, dy, n, 0, ...args(mask));
+  },
+};
+
+/** y = keep ? x / (1 - p) : 0, each element kept with probability 1 - p (inverted dropout, as torch's). */
+export function dropout(x: Tensor, p: number): Tensor {
+  checkTensor("dropout", "x", x);
+  checkNumber("dropout", "p", p, 0, 1);
+  const mask = newMask(p);
+  const y = new Tensor(x.shape);
+  dropoutKernels.forward(y.address, x.address, x.size, mask);
+  return record(y, [x], (dy) => dropoutKernels.backward(gradient(x), dy.address, x.size, mask));
+}

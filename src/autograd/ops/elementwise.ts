@@ -1,0 +1,108 @@
+/** Sums, products and activations, element by element. Kernels: assembly/nn/elementwise.ts, activation.ts. */
+import { engine } from "../../runtime/engine.js";
+import { ShapeError } from "../../runtime/errors.js";
+import type { Kernels } from "../../runtime/kernels.js";
+import { checkNumber, checkSameShape, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+function checkPair(where: string, a: Tensor, b: Tensor): void {
+  checkTensor(where, "a", a);
+  checkTensor(where, "b", b);
+  checkSameShape(where, a, b);
+}
+
+/** a + b, of equal shapes. @throws ShapeError, DTypeError */
+export function add(a: Tensor, b: Tensor): Tensor {
+  checkPair("add", a, b);
+  const { kernels } = engine();
+  const y = new Tensor(a.shape);
+  kernels.addForward(y.address, a.address, b.address, y.size);
+  return record(y, [a, b], (dy) => {
+    for (const t of [a, b]) {
+      const g = gradient(t);
+      if (g) kernels.saxpy(y.size, 1, dy.address, g);
+    }
+  });
+}
+
+/** a * b, of equal shapes. @throws ShapeError, DTypeError */
+export function mul(a: Tensor, b: Tensor): Tensor {
+  checkPair("mul", a, b);
+  const { kernels } = engine();
+  const y = new Tensor(a.shape);
+  kernels.mulForward(y.address, a.address, b.address, y.size);
+  return record(y, [a, b], (dy) => {
+    const da = gradient(a);
+    if (da) kernels.mulBackward(da, dy.address, b.address, y.size);
+    const db = gradient(b);
+    if (db) kernels.mulBackward(db, dy.address, a.address, y.size);
+  });
+}
+
+/** alpha * x */
+export function scale(x: Tensor, alpha: number): Tensor {
+  checkTensor("scale", "x", x);
+  checkNumber("scale", "alpha", alpha, -Infinity);
+  const { kernels } = engine();
+  const y = new Tensor(x.shape);
+  y.data.fill(0);
+  kernels.saxpy(y.size, alpha, x.address, y.address);
+  return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)));
+}
+
+/** Sum of all elements, of shape []. Added in float64, rounded once. */
+export function sum(x: Tensor): Tensor {
+  checkTensor("sum", "x", x);
+  const { kernels } = engine();
+  const y = new Tensor([]);
+  y.data[0] = kernels.sum(x.address, x.size);
+  return record(y, [x], (dy) => kernels.addScalar(gradient(x), dy.data[0]!, x.size));
+}
+
+/** The same values under another shape of the same size. Copies. @throws ShapeError */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  checkTensor("reshape", "x", x);
+  const { kernels, memory } = engine();
+  const y = new Tensor(shape);
+  if (y.size !== x.size) {
+    y.dispose();
+    throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${y.size}.`);
+  }
+  memory.f32(y.address, y.size).set(x.data);
+  return record(y, [x], (dy) => kernels.saxpy(x.size, 1, dy.address, gradient(x)));
+}
+
+type Forward = (y: number, x: number, n: number) => void;
+type Backward = (dx: number, dy: number, x: number, n: number) => void;
+
+function activation(where: string, pick: (k: Kernels) => [Forward, Backward]): (x: Tensor) => Tensor {
+  return (x) => {
+    checkTensor(where, "x", x);
+    const [forward, backward] = pick(engine().kernels);
+    const y = new Tensor(x.shape);
+    forward(y.address, x.address, x.size);
+    return record(y, [x], (dy) => backward(gradient(x), dy.address, x.address, x.size));
+  };
+}
+
+/** max(x, 0); its gradient at 0 is 0, as torch's. */
+export const relu = activation("relu", (k) => [k.reluForward, k.reluBackward]);
+/** x * sigmoid(x) */
+export const silu = activation("silu", (k) => [k.siluForward, k.siluBackward]);
+/** x * (1 + erf(x / sqrt 2)) / 2: torch's gelu, approximate="none". */
+export const gelu = activation("gelu", (k) => [k.geluErfForward, k.geluErfBackward]);
+/** x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2: torch's gelu, approximate="tanh". */
+export const geluTanh = activation("geluTanh", (k) => [k.geluTanhForward, k.geluTanhBackward]);
+
+/** silu(gate) * up, the SwiGLU gate (Shazeer 2020), fused. Equal shapes. */
+export function siluMul(gate: Tensor, up: Tensor): Tensor {
+  checkTensor("siluMul", "gate", gate);
+  checkTensor("siluMul", "up", up);
+  checkSameShape("siluMul", gate, up);
+  const { kernels } = engine();
+  const y = new Tensor(gate.shape);
+  kernels.siluMulForward(y.address, gate.address, up.address, y.size);
+  return record(y, [gate, up], (dy) =>
+    kernels.siluMulBackward(gradient(gate), gradient(up), dy.address, gate.address, up.address, y.size));
+}

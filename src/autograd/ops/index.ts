@@ -1,0 +1,7 @@
+export { linear, type LoraFactors } from "./linear.js";
+export { dropout } from "./dropout.js";
+export { embedding } from "./embedding.js";
+export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } from "./elementwise.js";
+export { layerNorm, rmsNorm, softmax } from "./norm.js";
+export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
+export { crossEntropy, mseLoss } from "./loss.js";

@@ -1,0 +1,58 @@
+/** RMSNorm, LayerNorm and softmax over the last dimension. Kernels: assembly/nn/{rms_norm,layer_norm,softmax}.ts. */
+import { engine } from "../../runtime/engine.js";
+import { ShapeError } from "../../runtime/errors.js";
+import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+/** [rows, dim] of a tensor seen as rows of its last dimension. */
+function rowsOf(where: string, x: Tensor): [number, number] {
+  checkTensor(where, "x", x);
+  const dim = x.shape[x.rank - 1];
+  if (!dim) throw new ShapeError(`${where}: x has shape [${x.shape}]; its last dimension must be at least 1.`);
+  return [x.size / dim, dim];
+}
+
+/**
+ * x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+ * @param x [..., dim]  @param weight [dim]  @throws ShapeError, DTypeError, ArgumentError
+ * Source: Zhang & Sennrich 2019; Hugging Face LlamaRMSNorm.
+ */
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
+  const [rows, dim] = rowsOf("rmsNorm", x);
+  checkTensor("rmsNorm", "weight", weight, "float32", [null]);
+  checkLastDimension("rmsNorm", "x", x, weight.size, "weight's size");
+  checkNumber("rmsNorm", "eps", eps, 0);
+  const { kernels } = engine();
+  const y = new Tensor(x.shape), rstd = new Tensor([rows]);
+  kernels.rmsNormForward(y.address, rstd.address, x.address, weight.address, rows, dim, eps);
+  return record(y, [x, weight], (dy) =>
+    kernels.rmsNormBackward(gradient(x), gradient(weight), dy.address, x.address, weight.address, rstd.address, rows, dim), [rstd]);
+}
+
+/**
+ * (x - mean) / sqrt(var + eps) * weight + bias over the last dimension.
+ * @param x [..., dim]  @param weight [dim]  @param bias [dim]  @throws ShapeError, DTypeError, ArgumentError
+ * Source: Ba et al. 2016; torch.nn.functional.layer_norm.
+ */
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
+  const [rows, dim] = rowsOf("layerNorm", x);
+  checkTensor("layerNorm", "weight", weight, "float32", [dim]);
+  checkTensor("layerNorm", "bias", bias, "float32", [dim]);
+  checkNumber("layerNorm", "eps", eps, 0);
+  const { kernels } = engine();
+  const y = new Tensor(x.shape), mean = new Tensor([rows]), rstd = new Tensor([rows]);
+  kernels.layerNormForward(y.address, mean.address, rstd.address, x.address, weight.address, bias.address, rows, dim, eps);
+  return record(y, [x, weight, bias], (dy) =>
+    kernels.layerNormBackward(gradient(x), gradient(weight), gradient(bias), dy.address, x.address, weight.address,
+      mean.address, rstd.address, rows, dim), [mean, rstd]);
+}
+
+/** exp(x - max) / sum over the last dimension. @param x [..., dim] */
+export function softmax(x: Tensor): Tensor {
+  const [rows, dim] = rowsOf("softmax", x);
+  const { kernels } = engine();
+  const y = new Tensor(x.shape);
+  kernels.softmaxForward(y.address, x.address, rows, dim);
+  return record(y, [x], (dy) => kernels.softmaxBackward(gradient(x), dy.address, y.address, rows, dim));
+}

@@ -1,0 +1,108 @@
+/**
+ * Reverse-mode differentiation. An op that has an input with `requiresGrad` leaves a node: its
+ * inputs, the tensors it saved, and how to turn its output's gradient into theirs. `backward(loss)`
+ * walks the nodes in reverse order of creation, once, and frees them and the activations on its way.
+ */
+import { engine } from "../runtime/engine.js";
+import { ShapeError, StateError } from "../runtime/errors.js";
+import { Tensor } from "../tensor/tensor.js";
+
+let created = 0;
+let enabled = true;
+
+export class GraphNode {
+  readonly id = created++;
+  /** @param saved tensors that only backward needs; they go with the node. */
+  constructor(
+    readonly inputs: readonly Tensor[],
+    readonly run: (dy: Tensor) => void,
+    private readonly saved: readonly Tensor[],
+  ) {}
+
+  releaseSaved(): void {
+    for (const t of this.saved) t.free("backward");
+  }
+}
+
+/** Whether an op on these inputs must leave a node. */
+export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
+  return enabled && inputs.some((t) => t !== null && t.requiresGrad);
+}
+
+/**
+ * Links `output` to its inputs if one of them needs a gradient; otherwise frees what was saved.
+ * `backward(dy)` must add to `gradient(input)` of each input that needs it.
+ */
+export function record(output: Tensor, inputs: readonly (Tensor | null)[], backward: (dy: Tensor) => void, saved: readonly Tensor[] = []): Tensor {
+  if (!needsGrad(inputs)) {
+    for (const t of saved) t.dispose();
+    return output;
+  }
+  for (const t of saved) t.keep();
+  output.requiresGrad = true;
+  output.node = new GraphNode(inputs.filter((t): t is Tensor => t !== null), backward, saved);
+  return output;
+}
+
+/** Address of the buffer to add t's gradient to (made and zeroed at first touch), or 0 if none is wanted. */
+export function gradient(t: Tensor | null): number {
+  if (t === null || !t.requiresGrad) return 0;
+  if (t.grad === null) {
+    t.grad = new Tensor(t.shape).keep();
+    t.grad.data.fill(0);
+  }
+  return t.grad.address;
+}
+
+/** Runs fn without recording: no activations are kept. */
+export function noGrad<T>(fn: () => T): T {
+  const before = enabled;
+  enabled = false;
+  try {
+    return fn();
+  } finally {
+    enabled = before;
+  }
+}
+
+/**
+ * Adds d loss / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
+ * activation that was not `keep()`-ed. The loss itself lives on.
+ *
+ * @throws ShapeError unless loss has one element; StateError if it has no graph (nothing requires a
+ * gradient, it was computed under noGrad, or backward already consumed it).
+ *
+ * @example
+ * const w = tensor([2]); w.requiresGrad = true;
+ * backward(ops.mul(w, w)); console.log(w.grad.item()); // 4
+ */
+export function backward(loss: Tensor): void {
+  if (loss.size !== 1) throw new ShapeError(`backward: loss has shape [${loss.shape}]; expected one element.`);
+  if (loss.node === null) {
+    throw new StateError("backward: loss has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), or backward() already ran.");
+  }
+  const outputs = reachable(loss);
+  const { memory } = engine();
+  loss.grad = new Tensor(loss.shape).keep();
+  memory.f32(loss.grad.address, 1)[0] = 1;
+  for (const output of outputs) {
+    const node = output.node!;
+    if (output.grad !== null) {
+      node.run(output.grad);
+      output.grad.dispose();
+      output.grad = null;
+    }
+    node.releaseSaved();
+    output.node = null;
+    if (output !== loss && !output.kept) output.free("backward");
+  }
+}
+
+/** Tensors with a node that loss depends on, the latest first. */
+function reachable(loss: Tensor): Tensor[] {
+  const seen = new Set<Tensor>([loss]);
+  for (const t of seen) {
+    for (const input of t.node!.inputs) if (input.node !== null) seen.add(input);
+  }
+  return [...seen].sort((a, b) => b.node!.id - a.node!.id);
+}

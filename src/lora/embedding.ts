@@ -1,0 +1,76 @@
+/** lora.Embedding: a frozen table with a trainable low-rank update. */
+import { embedding } from "../autograd/ops/embedding.js";
+import { Embedding as PlainEmbedding } from "../nn/layers.js";
+import { Parameter } from "../nn/module.js";
+import * as init from "../nn/init.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+
+export interface LoraEmbeddingOptions extends LoraOptions {
+  /** Row without gradient; zero at the start. */
+  paddingIdx?: number | null;
+}
+
+/**
+ * y = W[ids] + s * Aᵀ[ids] Bᵀ, s = loraAlpha / r.
+ *
+ * weight [numEmbeddings, embeddingDim] starts as torch.nn.Embedding's, loraA [r, numEmbeddings] as
+ * zeros and loraB [embeddingDim, r] as N(0, 1): the reverse of lora.Linear, as in loralib, so that A
+ * stays sparse in the tokens seen. eval() merges, train() restores the weight's bits.
+ *
+ * @throws ArgumentError
+ *
+ * @example
+ * const layer = new lora.Embedding(1000, 64, { r: 4, loraAlpha: 8 });
+ * const y = layer.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
+ *
+ * Source: loralib.Embedding.
+ */
+export class Embedding extends PlainEmbedding {
+  /** [r, numEmbeddings], or null if r = 0. */
+  readonly loraA: Parameter | null = null;
+  /** [embeddingDim, r], or null if r = 0. */
+  readonly loraB: Parameter | null = null;
+  readonly r: number;
+  readonly loraAlpha: number;
+  readonly scaling: number;
+  readonly mergeWeights: boolean;
+  readonly #merge = new Merge();
+
+  constructor(numEmbeddings: number, embeddingDim: number, options: LoraEmbeddingOptions = {}) {
+    super(numEmbeddings, embeddingDim, options);
+    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } =
+      checkLoraOptions("lora.Embedding", options));
+    if (this.r > 0) {
+      this.loraA = new Parameter([this.r, numEmbeddings]);
+      this.loraB = new Parameter([embeddingDim, this.r]);
+      this.weight.requiresGrad = false;
+      // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.
+      this.resetParameters();
+      init.zeros_(this.loraA);
+      init.normal_(this.loraB);
+    }
+  }
+
+  get merged(): boolean { return this.#merge.merged; }
+
+  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
+  override train(mode = true): this {
+    super.train(mode);
+    if (!this.mergeWeights || !this.loraA || !this.loraB) return this;
+    if (mode && this.merged) this.#merge.undo(this.weight);
+    if (!mode && !this.merged) this.#merge.apply(this.weight, this.loraA, this.loraB, this.scaling, true);
+    return this;
+  }
+
+  /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */
+  override forward(ids: Tensor): Tensor {
+    const branch = this.loraA && this.loraB && !this.merged ? { loraA: this.loraA, loraB: this.loraB, scaling: this.scaling } : null;
+    return embedding(ids, this.weight, this.paddingIdx ?? -1, branch, "lora.Embedding.forward");
+  }
+
+  /** @internal */
+  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  /** @internal */
+  override isMerged(): boolean { return this.merged; }
+}

@@ -1,0 +1,116 @@
+/** lora.Linear: a frozen linear layer with a trainable low-rank update. */
+import { linear } from "../autograd/ops/linear.js";
+import { Module, Parameter } from "../nn/module.js";
+import * as init from "../nn/init.js";
+import { newMask } from "../random/seed.js";
+import { checkInteger } from "../tensor/check.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+
+export interface LoraLinearOptions extends LoraOptions {
+  /** Probability of dropping an element of the branch's input while training. Default 0. */
+  loraDropout?: number;
+  /** Whether weight is stored [inFeatures, outFeatures] (GPT-2's Conv1D). Default false. */
+  fanInFanOut?: boolean;
+  /** Default true. */
+  bias?: boolean;
+}
+
+/**
+ * y = x Wᵀ + b + s * dropout(x) Aᵀ Bᵀ, s = loraAlpha / r.
+ *
+ * weight and bias start as torch.nn.Linear's, loraA [r, inFeatures] as kaimingUniform_(sqrt 5), loraB
+ * [outFeatures, r] as zeros (loralib; the paper says N(0, σ²) for A): bit for bit those of loralib
+ * after the same `manualSeed`. With r > 0 the weight is frozen; the bias trains until
+ * `markOnlyLoraAsTrainable`. eval() merges the product into the weight, train() restores its bits.
+ *
+ * @throws ArgumentError on a size, rank, alpha or dropout out of range
+ *
+ * @example
+ * const layer = new lora.Linear(768, 768, { r: 8, loraAlpha: 16 });
+ * const y = layer.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 768]
+ *
+ * Source: Hu et al. 2021, section 4; loralib.Linear.
+ */
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+  /** [r, inFeatures], or null if r = 0. */
+  readonly loraA: Parameter | null = null;
+  /** [outFeatures, r], or null if r = 0. */
+  readonly loraB: Parameter | null = null;
+  readonly r: number;
+  readonly loraAlpha: number;
+  readonly scaling: number;
+  readonly loraDropout: number;
+  readonly fanInFanOut: boolean;
+  readonly mergeWeights: boolean;
+  readonly #merge = new Merge();
+
+  constructor(readonly inFeatures: number, readonly outFeatures: number, options: LoraLinearOptions = {}) {
+    super();
+    checkInteger("lora.Linear", "inFeatures", inFeatures, 1);
+    checkInteger("lora.Linear", "outFeatures", outFeatures, 1);
+    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } =
+      checkLoraOptions("lora.Linear", options));
+    this.fanInFanOut = options.fanInFanOut ?? false;
+    this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
+    this.bias = options.bias === false ? null : new Parameter([outFeatures]);
+    if (this.r > 0) {
+      this.loraA = new Parameter([this.r, inFeatures]);
+      this.loraB = new Parameter([outFeatures, this.r]);
+      this.weight.requiresGrad = false;
+    }
+    this.resetParameters();
+  }
+
+  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; transposed afterwards if fanInFanOut. */
+  resetParameters(): void {
+    this.#resetBase();
+    if (this.loraA && this.loraB) {
+      // nn.Linear's constructor has reset the base once; loralib's own reset does it again.
+      this.#resetBase();
+      init.kaimingUniform_(this.loraA);
+      init.zeros_(this.loraB);
+    }
+    if (this.fanInFanOut) transpose_(this.weight, this.outFeatures, this.inFeatures);
+  }
+
+  #resetBase(): void {
+    const bound = 1 / Math.sqrt(this.inFeatures);
+    init.kaimingUniform_(this.weight);
+    if (this.bias) init.uniform_(this.bias, -bound, bound);
+  }
+
+  /** Whether the weight holds the product now. */
+  get merged(): boolean { return this.#merge.merged; }
+
+  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
+  override train(mode = true): this {
+    super.train(mode);
+    if (!this.mergeWeights || !this.loraA || !this.loraB) return this;
+    if (mode && this.merged) this.#merge.undo(this.weight);
+    if (!mode && !this.merged) this.#merge.apply(this.weight, this.loraA, this.loraB, this.scaling, this.fanInFanOut);
+    return this;
+  }
+
+  /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
+  forward(x: Tensor): Tensor {
+    const branch = this.loraA && this.loraB && !this.merged ? {
+      loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
+      mask: this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null,
+    } : null;
+    return linear(x, this.weight, this.bias, branch, this.fanInFanOut, "lora.Linear.forward");
+  }
+
+  /** @internal */
+  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  /** @internal */
+  override isMerged(): boolean { return this.merged; }
+}
+
+/** The values, drawn as [rows, columns], laid out as their transpose. */
+function transpose_(t: Parameter, rows: number, columns: number): void {
+  const from = t.data.slice(), to = t.data;
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
+}

@@ -1,0 +1,52 @@
+/** loralib's two helpers, with its exact rules on names. */
+import type { Module, StateDict } from "../nn/module.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { Embedding } from "./embedding.js";
+import { Linear } from "./linear.js";
+
+/** Which biases train and are saved: none; all of the model; only those of LoRA layers. */
+export type BiasMode = "none" | "all" | "lora_only";
+
+function checkBias(where: string, bias: BiasMode): void {
+  if (bias !== "none" && bias !== "all" && bias !== "lora_only") {
+    throw new ArgumentError(`${where}: bias must be "none", "all" or "lora_only"; got ${JSON.stringify(bias)}.`);
+  }
+}
+
+/** Keys of the biases of LoRA layers. */
+function loraBiases(model: Module): Set<string> {
+  const keys = new Set<string>();
+  for (const [path, m] of model.namedModules()) {
+    if (m instanceof Linear || m instanceof Embedding) keys.add(path ? `${path}.bias` : "bias");
+  }
+  return keys;
+}
+
+/**
+ * Freezes every parameter whose key lacks "lora_", then unfreezes biases: every key that contains
+ * "bias" ("all"), or the bias of each LoRA layer ("lora_only").
+ * @throws ArgumentError on another `bias`
+ * Source: loralib.mark_only_lora_as_trainable.
+ */
+export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
+  checkBias("markOnlyLoraAsTrainable", bias);
+  const own = loraBiases(model);
+  for (const [key, p] of model.namedParameters()) {
+    if (key.includes("lora_")) continue;
+    p.requiresGrad = (bias === "all" && key.includes("bias")) || (bias === "lora_only" && own.has(key));
+  }
+}
+
+/**
+ * The part of the state dict that `markOnlyLoraAsTrainable(model, bias)` trains: keys with "lora_",
+ * and for "all" those with "bias", for "lora_only" the bias beside each "lora_" key.
+ * @throws ArgumentError on another `bias`
+ * Source: loralib.lora_state_dict.
+ */
+export function loraStateDict(model: Module, bias: BiasMode = "none"): StateDict {
+  checkBias("loraStateDict", bias);
+  const state = model.stateDict();
+  const besideLora = new Set([...state.keys()].filter((k) => k.includes("lora_")).map((k) => `${k.split("lora_")[0]}bias`));
+  return new Map([...state].filter(([key]) =>
+    key.includes("lora_") || (bias === "all" && key.includes("bias")) || (bias === "lora_only" && besideLora.has(key))));
+}

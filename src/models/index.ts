@@ -1,0 +1,1 @@
+export { KeyValueCache, Llama, LLAMA_LINEAR_MODULES, type LlamaConfig, type LlamaLora } from "./llama.js";

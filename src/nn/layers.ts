@@ -1,0 +1,86 @@
+/** Plain layers with torch's defaults and inits. */
+import { layerNorm, rmsNorm } from "../autograd/ops/index.js";
+import { embedding } from "../autograd/ops/embedding.js";
+import { linear } from "../autograd/ops/linear.js";
+import { checkInteger } from "../tensor/check.js";
+import type { Tensor } from "../tensor/tensor.js";
+import * as init from "./init.js";
+import { Module, Parameter } from "./module.js";
+
+/**
+ * y = x Wᵀ + b (torch.nn.Linear). weight [outFeatures, inFeatures] and bias [outFeatures] start as
+ * U(-1/sqrt(inFeatures), 1/sqrt(inFeatures)), with torch's bits after the same `manualSeed`.
+ * @throws ArgumentError on sizes that are not positive integers
+ */
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+
+  constructor(readonly inFeatures: number, readonly outFeatures: number, options: { bias?: boolean } = {}) {
+    super();
+    checkInteger("Linear", "inFeatures", inFeatures, 1);
+    checkInteger("Linear", "outFeatures", outFeatures, 1);
+    this.weight = new Parameter([outFeatures, inFeatures]);
+    this.bias = options.bias === false ? null : new Parameter([outFeatures]);
+    init.kaimingUniform_(this.weight);
+    if (this.bias) init.uniform_(this.bias, -1 / Math.sqrt(inFeatures), 1 / Math.sqrt(inFeatures));
+  }
+
+  /** x [..., inFeatures] -> [..., outFeatures] */
+  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, null, false, "Linear.forward"); }
+}
+
+/**
+ * Rows of a table (torch.nn.Embedding). weight [numEmbeddings, embeddingDim] starts as N(0, 1), the
+ * row paddingIdx as zeros; that row gets no gradient.
+ * @throws ArgumentError
+ */
+export class Embedding extends Module {
+  readonly weight: Parameter;
+  readonly paddingIdx: number | null;
+
+  constructor(readonly numEmbeddings: number, readonly embeddingDim: number, options: { paddingIdx?: number | null } = {}) {
+    super();
+    checkInteger("Embedding", "numEmbeddings", numEmbeddings, 1);
+    checkInteger("Embedding", "embeddingDim", embeddingDim, 1);
+    this.paddingIdx = options.paddingIdx ?? null;
+    if (this.paddingIdx !== null) checkInteger("Embedding", "paddingIdx", this.paddingIdx, 0, numEmbeddings - 1);
+    this.weight = new Parameter([numEmbeddings, embeddingDim]);
+    this.resetParameters();
+  }
+
+  resetParameters(): void {
+    init.normal_(this.weight);
+    if (this.paddingIdx !== null) this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
+  }
+
+  /** ids int32 [...] -> [..., embeddingDim] */
+  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this.paddingIdx ?? -1, null, "Embedding.forward"); }
+}
+
+/** torch.nn.RMSNorm over the last dimension; weight [dim] starts as ones. */
+export class RMSNorm extends Module {
+  readonly weight: Parameter;
+  constructor(readonly dim: number, readonly eps = 1e-6) {
+    super();
+    checkInteger("RMSNorm", "dim", dim, 1);
+    this.weight = new Parameter([dim]);
+    this.weight.data.fill(1);
+  }
+  forward(x: Tensor): Tensor { return rmsNorm(x, this.weight, this.eps); }
+}
+
+/** torch.nn.LayerNorm over the last dimension; weight [dim] starts as ones, bias as zeros. */
+export class LayerNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  constructor(readonly dim: number, readonly eps = 1e-5) {
+    super();
+    checkInteger("LayerNorm", "dim", dim, 1);
+    this.weight = new Parameter([dim]);
+    this.bias = new Parameter([dim]);
+    this.weight.data.fill(1);
+    this.bias.data.fill(0);
+  }
+  forward(x: Tensor): Tensor { return layerNorm(x, this.weight, this.bias, this.eps); }
+}

@@ -1,0 +1,126 @@
+/** Modules and parameters: a tree of layers whose state has names (torch.nn.Module). */
+import { FormatError, ShapeError, StateError } from "../runtime/errors.js";
+import { Tensor } from "../tensor/tensor.js";
+
+/** A trainable tensor: a leaf with `requiresGrad`, held by a module and by no scope. */
+export class Parameter extends Tensor {
+  constructor(shape: readonly number[], requiresGrad = true) {
+    super(shape);
+    this.keep();
+    this.requiresGrad = requiresGrad;
+  }
+}
+
+/** Values of a state dict: what a safetensors file holds. */
+export interface StateEntry { shape: readonly number[]; data: Float32Array }
+export type StateDict = Map<string, StateEntry>;
+
+/**
+ * Base class of layers and models. Properties that are parameters, modules or arrays of modules form
+ * the tree; a property's name gives its key in PyTorch's spelling (`selfAttn.qProj.weight` is
+ * `self_attn.q_proj.weight`, `loraA` is `lora_A`).
+ */
+export abstract class Module {
+  /** true after `train()`, false after `eval()`; dropout and merging follow it. */
+  training = true;
+
+  /** Sets the mode of this module and of those below it. */
+  train(mode = true): this {
+    this.training = mode;
+    for (const [, child] of this.children()) child.train(mode);
+    return this;
+  }
+
+  /** `train(false)` */
+  eval(): this { return this.train(false); }
+
+  /** Direct child modules with their names. */
+  *children(): IterableIterator<[string, Module]> {
+    for (const [property, value] of Object.entries(this)) {
+      if (value instanceof Module) yield [torchName(property), value];
+      if (Array.isArray(value)) {
+        for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${torchName(property)}.${i}`, item];
+      }
+    }
+  }
+
+  /** Every module of the tree with its dotted path; this one's is `prefix`. */
+  *namedModules(prefix = ""): IterableIterator<[string, Module]> {
+    yield [prefix, this];
+    for (const [name, child] of this.children()) yield* child.namedModules(join(prefix, name));
+  }
+
+  /** Every parameter of the tree with its state-dict key. */
+  *namedParameters(): IterableIterator<[string, Parameter]> {
+    for (const [path, module] of this.namedModules()) {
+      for (const [property, value] of Object.entries(module)) {
+        if (value instanceof Parameter) yield [join(path, torchName(property)), value];
+      }
+    }
+  }
+
+  parameters(): Parameter[] { return [...this.namedParameters()].map(([, p]) => p); }
+
+  /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */
+  stateDict(): StateDict {
+    const state: StateDict = new Map();
+    for (const [path, module] of this.namedModules()) {
+      for (const [property, value] of Object.entries(module)) {
+        if (value instanceof Parameter) {
+          state.set(join(path, torchName(property)), { shape: value.shape, data: module.unmergedData(value).slice() });
+        }
+      }
+    }
+    return state;
+  }
+
+  /**
+   * Copies values into the parameters of the same keys. Nothing is changed if anything is wrong.
+   * @param strict every key must be on both sides (default); false ignores keys on one side only.
+   * @throws FormatError for missing or unexpected keys; ShapeError; StateError while a layer is merged.
+   */
+  loadStateDict(state: ReadonlyMap<string, StateEntry>, strict = true): void {
+    for (const [path, module] of this.namedModules()) {
+      if (module.isMerged()) {
+        throw new StateError(`loadStateDict: ${path || "this layer"} is merged; call train() first, or its weight would be lost.`);
+      }
+    }
+    const own = new Map(this.namedParameters());
+    const missing = [...own.keys()].filter((key) => !state.has(key));
+    const unexpected = [...state.keys()].filter((key) => !own.has(key));
+    if (strict && missing.length + unexpected.length > 0) {
+      throw new FormatError(`loadStateDict: missing keys: ${list(missing)}; unexpected keys: ${list(unexpected)}.`);
+    }
+    for (const [key, parameter] of own) {
+      const entry = state.get(key);
+      if (entry && entry.shape.join() !== parameter.shape.join()) {
+        throw new ShapeError(`loadStateDict: ${key} has shape [${entry.shape}]; expected [${parameter.shape}].`);
+      }
+    }
+    for (const [key, parameter] of own) {
+      const entry = state.get(key);
+      if (entry) parameter.set(entry.data);
+    }
+  }
+
+  /** Disposes all parameters of the tree. */
+  dispose(): void {
+    for (const p of this.parameters()) p.dispose();
+  }
+
+  /** What a checkpoint holds for a parameter of this module. @internal */
+  unmergedData(parameter: Parameter): Float32Array { return parameter.data; }
+  /** @internal */
+  isMerged(): boolean { return false; }
+}
+
+function join(prefix: string, name: string): string { return prefix ? `${prefix}.${name}` : name; }
+function list(keys: string[]): string {
+  return keys.length === 0 ? "none" : keys.slice(0, 8).join(", ") + (keys.length > 8 ? ` and ${keys.length - 8} more` : "");
+}
+
+/** camelCase property -> PyTorch's snake_case; loralib's factors keep their capital. */
+function torchName(property: string): string {
+  if (property === "loraA" || property === "loraB") return property.replace("lora", "lora_");
+  return property.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+}

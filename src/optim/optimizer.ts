@@ -1,0 +1,189 @@
+/** Optimisers with parameter groups (torch.optim). Kernels: assembly/optim/. */
+import type { Parameter, StateDict } from "../nn/module.js";
+import { engine } from "../runtime/engine.js";
+import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { checkNumber } from "../tensor/check.js";
+import { Tensor } from "../tensor/tensor.js";
+
+export type ParamGroup<O> = { params: readonly Parameter[] } & Partial<O>;
+export type Params<O> = readonly Parameter[] | readonly ParamGroup<O>[];
+
+interface BaseOptions { lr: number; weightDecay: number }
+
+/**
+ * Shared machinery: groups with their own options, a step count, and named state tensors that a
+ * checkpoint can hold.
+ */
+export abstract class Optimizer<O extends BaseOptions> {
+  /** Options may be changed between steps; schedules change `lr`. */
+  readonly paramGroups: ({ params: readonly Parameter[] } & O)[];
+  /** Steps taken. */
+  steps = 0;
+  readonly #state = new Map<Parameter, Record<string, Tensor>>();
+
+  constructor(protected readonly name: string, params: Params<O>, defaults: O) {
+    if (params.length === 0) throw new ArgumentError(`${name}: there are no parameters to train.`);
+    const groups = "params" in params[0]! ? params as readonly ParamGroup<O>[] : [{ params: params as readonly Parameter[] } as ParamGroup<O>];
+    this.paramGroups = groups.map((g) => ({ ...defaults, ...g }));
+    const seen = new Set<Parameter>();
+    for (const g of this.paramGroups) {
+      this.check(g);
+      for (const p of g.params) {
+        if (seen.has(p)) throw new ArgumentError(`${name}: a parameter of shape [${p.shape}] is in two groups.`);
+        seen.add(p);
+      }
+    }
+  }
+
+  protected check(g: O): void {
+    checkNumber(this.name, "lr", g.lr, 0);
+    checkNumber(this.name, "weightDecay", g.weightDecay, 0);
+  }
+
+  /** Updates every parameter that has a gradient. @throws ArgumentError if a group's options are out of range. */
+  step(): void {
+    for (const g of this.paramGroups) this.check(g);
+    this.steps++;
+    this.beforeUpdates();
+    for (const g of this.paramGroups) {
+      for (const p of g.params) if (p.grad) this.update(p, p.grad, g);
+    }
+  }
+
+  /** Drops all gradients. */
+  zeroGrad(): void {
+    for (const g of this.paramGroups) {
+      for (const p of g.params) {
+        p.grad?.dispose();
+        p.grad = null;
+      }
+    }
+  }
+
+  /** Called once a step, before the updates. */
+  protected beforeUpdates(): void {}
+  protected abstract update(p: Parameter, g: Tensor, options: O): void;
+
+  /** A parameter's state tensor, zero at first touch. */
+  protected slot(p: Parameter, key: string): Tensor {
+    let slots = this.#state.get(p);
+    if (!slots) this.#state.set(p, slots = {});
+    if (!slots[key]) {
+      slots[key] = new Tensor(p.shape).keep();
+      slots[key].data.fill(0);
+    }
+    return slots[key];
+  }
+  protected hasSlot(p: Parameter, key: string): boolean { return this.#state.get(p)?.[key] !== undefined; }
+
+  /** Copies of the state by "<index of parameter>.<slot>". With `steps` it is all that a resumed run needs. */
+  stateDict(): StateDict {
+    const out: StateDict = new Map();
+    for (const [i, p] of this.#all().entries()) {
+      for (const [key, t] of Object.entries(this.#state.get(p) ?? {})) out.set(`${i}.${key}`, { shape: t.shape, data: t.data.slice() });
+    }
+    return out;
+  }
+
+  /** @throws FormatError if a key or shape does not fit these parameters */
+  loadStateDict(state: StateDict, steps: number): void {
+    const all = this.#all();
+    for (const [name, entry] of state) {
+      const [, index, key] = /^(\d+)\.(\w+)$/.exec(name) ?? [];
+      const p = all[Number(index)];
+      if (!p || !key || p.shape.join() !== entry.shape.join()) {
+        throw new FormatError(`${this.name}: state ${name} of shape [${entry.shape}] fits none of ${all.length} parameters.`);
+      }
+      this.slot(p, key).set(entry.data);
+    }
+    this.steps = 0;
+    for (; this.steps < steps;) {
+      this.steps++;
+      this.beforeUpdates();
+    }
+  }
+
+  dispose(): void {
+    for (const slots of this.#state.values()) for (const t of Object.values(slots)) t.dispose();
+    this.#state.clear();
+  }
+
+  #all(): Parameter[] { return this.paramGroups.flatMap((g) => [...g.params]); }
+}
+
+export interface SGDOptions extends BaseOptions { momentum: number; nesterov: boolean }
+
+/**
+ * Stochastic gradient descent (torch.optim.SGD, dampening 0). Defaults: lr 1e-3, no momentum, no decay.
+ * @throws ArgumentError on a NaN, negative or infinite option, or nesterov without momentum
+ */
+export class SGD extends Optimizer<SGDOptions> {
+  constructor(params: Params<SGDOptions>, options: Partial<SGDOptions> = {}) {
+    super("SGD", params, { lr: 1e-3, momentum: 0, weightDecay: 0, nesterov: false, ...options });
+  }
+  protected override check(g: SGDOptions): void {
+    super.check(g);
+    checkNumber(this.name, "momentum", g.momentum, 0);
+    if (g.nesterov && g.momentum === 0) throw new ArgumentError("SGD: nesterov needs a momentum above 0.");
+  }
+  protected update(p: Parameter, g: Tensor, o: SGDOptions): void {
+    const first = !this.hasSlot(p, "momentumBuffer");
+    const buffer = o.momentum !== 0 ? this.slot(p, "momentumBuffer").address : 0;
+    engine().kernels.sgdStep(p.address, g.address, buffer, p.size, o.lr, o.momentum, o.weightDecay, o.nesterov, first);
+  }
+}
+
+export interface AdamOptions extends BaseOptions { betas: readonly [number, number]; eps: number }
+
+/** Both Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. */
+abstract class AdamBase extends Optimizer<AdamOptions> {
+  /** Per group: beta1^t and beta2^t. */
+  #powers: [number, number][] = [];
+
+  protected override check(g: AdamOptions): void {
+    super.check(g);
+    checkNumber(this.name, "eps", g.eps, 0);
+    for (const b of g.betas) {
+      checkNumber(this.name, "betas", b, 0, 1);
+      if (b === 1) throw new ArgumentError(`${this.name}: betas must be below 1; got 1.`);
+    }
+  }
+  protected override beforeUpdates(): void {
+    if (this.steps === 1) this.#powers = this.paramGroups.map(() => [1, 1]);
+    for (const [i, g] of this.paramGroups.entries()) {
+      this.#powers[i]![0] *= g.betas[0];
+      this.#powers[i]![1] *= g.betas[1];
+    }
+  }
+  protected adam(p: Parameter, g: Tensor, o: AdamOptions, decay: number, l2: number): void {
+    const [power1, power2] = this.#powers[this.paramGroups.indexOf(o as never)]!;
+    const [beta1, beta2] = o.betas;
+    engine().kernels.adamStep(p.address, g.address, this.slot(p, "expAvg").address, this.slot(p, "expAvgSq").address, p.size,
+      decay, l2, beta1, 1 - beta1, beta2, 1 - beta2, o.lr / (1 - power1), Math.sqrt(1 - power2), o.eps);
+  }
+}
+
+/**
+ * Adam with L2 decay in the gradient (torch.optim.Adam). Defaults: lr 1e-3, betas 0.9, 0.999, eps 1e-8, no decay.
+ * @throws ArgumentError
+ */
+export class Adam extends AdamBase {
+  constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
+    super("Adam", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, ...options });
+  }
+  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g, o, 1, o.weightDecay); }
+}
+
+/**
+ * Adam with decoupled decay (torch.optim.AdamW). Defaults: lr 1e-3, betas 0.9, 0.999, eps 1e-8, decay 0.01.
+ * @throws ArgumentError
+ *
+ * @example
+ * const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-3 });
+ */
+export class AdamW extends AdamBase {
+  constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
+    super("AdamW", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, ...options });
+  }
+  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g, o, 1 - o.lr * o.weightDecay, 0); }
+}

@@ -1,0 +1,32 @@
+/** One seed for everything random: torch's stream, and the dropout masks. */
+import { defaultGenerator } from "./generator.js";
+
+/** Names one mask: element i is kept iff Philox(seed, stream, i) >= p * 2^32. */
+export interface DropoutMask {
+  p: number;
+  seed: number;
+  stream: number;
+}
+
+let dropoutSeed = defaultGenerator.seed;
+let nextStream = 0;
+
+/**
+ * Starts all random streams anew: initialisation draws what PyTorch draws after
+ * `torch.manual_seed(seed)`; dropout masks (which are ours, not torch's) repeat too.
+ * @param seed integer in 0 .. 2^53 - 1
+ * @throws ArgumentError
+ */
+export function manualSeed(seed: number): void {
+  defaultGenerator.manualSeed(seed);
+  dropoutSeed = seed;
+  nextStream = 0;
+}
+
+/** The next mask of the current seed. */
+export function newMask(p: number): DropoutMask { return { p, seed: dropoutSeed, stream: nextStream++ }; }
+
+/** Number of masks drawn since the seed: with it a resumed run draws the same masks. @internal */
+export function dropoutStream(): number { return nextStream; }
+/** @internal */
+export function setDropoutStream(stream: number): void { nextStream = stream; }

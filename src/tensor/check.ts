@@ -1,0 +1,49 @@
+/** Argument checks shared by ops and layers: each throws a typed error that names place, argument, expected and got. */
+import { ArgumentError, DTypeError, ShapeError } from "../runtime/errors.js";
+import type { DType } from "./dtype.js";
+import { Tensor } from "./tensor.js";
+
+/** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
+export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
+  if (!(t instanceof Tensor)) throw new DTypeError(`${where}: ${name} must be a Tensor; got ${t === null ? "null" : typeof t}.`);
+  void t.address;
+  if (t.dtype !== dtype) throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.`);
+  if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
+    throw new ShapeError(`${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`);
+  }
+}
+
+export function checkLastDimension(where: string, name: string, t: Tensor, size: number, meaning: string): void {
+  if (t.rank === 0 || t.shape[t.rank - 1] !== size) {
+    throw new ShapeError(`${where}: ${name} has shape [${t.shape}]; its last dimension must be ${meaning} = ${size}.`);
+  }
+}
+
+export function checkSameShape(where: string, a: Tensor, b: Tensor): void {
+  if (a.shape.join() !== b.shape.join()) throw new ShapeError(`${where}: shapes [${a.shape}] and [${b.shape}] must be equal.`);
+}
+
+export function checkInteger(where: string, name: string, value: number, low: number, high = Number.MAX_SAFE_INTEGER): void {
+  if (!Number.isSafeInteger(value) || value < low || value > high) {
+    const range = high === Number.MAX_SAFE_INTEGER ? `at least ${low}` : `in ${low} .. ${high}`;
+    throw new ArgumentError(`${where}: ${name} must be an integer ${range}; got ${value}.`);
+  }
+}
+
+export function checkNumber(where: string, name: string, value: number, low: number, high = Infinity): void {
+  if (typeof value !== "number" || !Number.isFinite(value) || value < low || value > high) {
+    const range = high === Infinity ? `at least ${low}` : `in ${low} .. ${high}`;
+    throw new ArgumentError(`${where}: ${name} must be a finite number ${range}; got ${value}.`);
+  }
+}
+
+/** Every index in 0 .. size - 1, or equal to `ignore`. */
+export function checkIndices(where: string, name: string, t: Tensor, size: number, ignore?: number): void {
+  const values = t.indices;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]!;
+    if ((v < 0 || v >= size) && v !== ignore) {
+      throw new ArgumentError(`${where}: ${name} holds ${v} at position ${i}; expected 0 .. ${size - 1}.`);
+    }
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * Tensors: contiguous row-major arrays in the engine's linear memory. Plain data and its lifetime;
+ * gradients are the tape's affair (autograd/tape.ts).
+ */
+import type { GraphNode } from "../autograd/tape.js";
+import { engine, type Engine } from "../runtime/engine.js";
+import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime/errors.js";
+import { type DType, ELEMENT_BYTES } from "./dtype.js";
+import { enterScope, leaveScope } from "./scope.js";
+
+export type TypedData = Float32Array | Int32Array;
+
+export class Tensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** Number of elements. */
+  readonly size: number;
+  /** Accumulated by `backward()`: same shape; null before. Set it to null (or `zeroGrad()`) to start anew. */
+  grad: Tensor | null = null;
+  /** Whether `backward()` computes a gradient for it. */
+  requiresGrad = false;
+  /** How it was computed, while backward may need that. @internal */
+  node: GraphNode | null = null;
+  /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
+  kept = false;
+  readonly #engine: Engine;
+  #address: number;
+  #disposed: "no" | "dispose" | "backward" = "no";
+
+  /** Contents are undefined; use `tensor()`, `zeros()` and their like. @internal */
+  constructor(shape: readonly number[], dtype: DType = "float32") {
+    this.shape = Object.freeze([...shape]);
+    this.dtype = dtype;
+    this.size = shape.reduce((n, d) => n * d, 1);
+    this.#engine = engine();
+    this.#address = this.#engine.memory.alloc(this.size * ELEMENT_BYTES);
+    enterScope(this);
+  }
+
+  get rank(): number { return this.shape.length; }
+  get disposed(): boolean { return this.#disposed !== "no"; }
+
+  /** Address in linear memory. @throws DisposedError, also for a tensor of another engine. */
+  get address(): number {
+    if (this.#disposed === "backward") {
+      throw new DisposedError(`this tensor of shape [${this.shape}] was freed by backward(); call keep() on it first to use it afterwards.`);
+    }
+    if (this.#disposed === "dispose") throw new DisposedError(`this tensor of shape [${this.shape}] was disposed.`);
+    if (this.#engine !== engine()) {
+      throw new DisposedError(`this tensor of shape [${this.shape}] belongs to an engine that was closed or trapped.`);
+    }
+    return this.#address;
+  }
+
+  /** A fresh view on the values. It is detached when memory grows: take it anew, do not hold it. */
+  get data(): Float32Array {
+    if (this.dtype !== "float32") throw new DTypeError(`Tensor.data: this tensor is ${this.dtype}; use indices.`);
+    return this.#engine.memory.f32(this.address, this.size);
+  }
+
+  /** A fresh view on the values of an int32 tensor. */
+  get indices(): Int32Array {
+    if (this.dtype !== "int32") throw new DTypeError(`Tensor.indices: this tensor is ${this.dtype}; use data.`);
+    return this.#engine.memory.i32(this.address, this.size);
+  }
+
+  /** The value of a tensor with one element. */
+  item(): number {
+    if (this.size !== 1) throw new ShapeError(`Tensor.item: shape [${this.shape}] has ${this.size} elements; expected 1.`);
+    return (this.dtype === "float32" ? this.data : this.indices)[0]!;
+  }
+
+  /** Overwrites the values. @throws ShapeError if `values` has another number of elements. */
+  set(values: ArrayLike<number>): this {
+    if (values.length !== this.size) {
+      throw new ShapeError(`Tensor.set: ${values.length} values for shape [${this.shape}]; expected ${this.size}.`);
+    }
+    (this.dtype === "float32" ? this.data : this.indices).set(values);
+    return this;
+  }
+
+  /** Takes the tensor out of its scopes and of backward's hands: only `dispose()` frees it then. */
+  keep(): this {
+    this.kept = true;
+    leaveScope(this);
+    return this;
+  }
+
+  /** Frees its memory, and its gradient's. Idempotent. */
+  dispose(): void { this.free("dispose"); }
+
+  /** @internal */
+  free(by: "dispose" | "backward"): void {
+    if (this.#disposed !== "no") return;
+    this.#disposed = by;
+    this.grad?.free(by);
+    this.node?.releaseSaved();
+    this.node = null;
+    leaveScope(this);
+    if (this.#engine.alive) this.#engine.memory.free(this.#address);
+  }
+}
+
+// `using t = tensor(...)` works where the runtime, or the compiler, knows Symbol.dispose.
+const disposeSymbol: symbol = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
+Object.defineProperty(Tensor.prototype, disposeSymbol, {
+  value(this: Tensor) { this.dispose(); }, configurable: true, writable: true,
+});
+export interface Tensor { [Symbol.dispose](): void }
+
+type Nested = number | readonly Nested[];
+
+/**
+ * A tensor from numbers, nested arrays or a typed array with a shape.
+ * @param values an Int32Array gives int32, everything else float32 unless `dtype` says otherwise.
+ * @throws ShapeError on ragged arrays or a shape of another size; ArgumentError on non-integer indices.
+ *
+ * @example
+ * tensor([[1, 2], [3, 4]]).shape;                        // [2, 2]
+ * tensor(new Int32Array([1, 2, 3, 4, 5, 6]), [2, 3]);     // token ids
+ */
+export function tensor(values: Nested | TypedData, shape?: readonly number[], dtype?: DType): Tensor {
+  const flat: number[] = [];
+  let data: ArrayLike<number> = flat;
+  let inferred: readonly number[];
+  if (values instanceof Float32Array || values instanceof Int32Array) {
+    data = values;
+    inferred = [values.length];
+  } else {
+    inferred = flatten(values, flat);
+  }
+  const type = dtype ?? (values instanceof Int32Array ? "int32" : "float32");
+  const out = checkShape("tensor", shape ?? inferred);
+  const size = out.reduce((n, d) => n * d, 1);
+  if (size !== data.length) throw new ShapeError(`tensor: ${data.length} values for shape [${out}]; expected ${size}.`);
+  if (type === "int32") {
+    for (let i = 0; i < data.length; i++) {
+      if ((data[i]! | 0) !== data[i]) throw new ArgumentError(`tensor: value ${data[i]} at ${i} is not a 32-bit integer.`);
+    }
+  }
+  return new Tensor(out, type).set(data);
+}
+
+export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return full(shape, 0, dtype); }
+export function ones(shape: readonly number[]): Tensor { return full(shape, 1); }
+export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor {
+  const t = new Tensor(checkShape("full", shape), dtype);
+  (dtype === "float32" ? t.data : t.indices).fill(value);
+  return t;
+}
+
+/** A copy with no history. */
+export function clone(t: Tensor): Tensor {
+  const copy = new Tensor(t.shape, t.dtype);
+  return copy.set(t.dtype === "float32" ? t.data : t.indices);
+}
+
+function checkShape(where: string, shape: readonly number[]): readonly number[] {
+  for (const d of shape) {
+    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape}] must hold non-negative integers.`);
+  }
+  return shape;
+}
+
+function flatten(values: Nested, flat: number[]): number[] {
+  if (typeof values === "number") {
+    flat.push(values);
+    return [];
+  }
+  if (!Array.isArray(values)) throw new DTypeError(`tensor: expected numbers, nested arrays or a typed array; got ${typeof values}.`);
+  let inner: number[] | undefined;
+  for (const v of values as readonly Nested[]) {
+    const shape = flatten(v, flat);
+    if (inner && inner.join() !== shape.join()) throw new ShapeError(`tensor: ragged array: rows of shape [${inner}] and [${shape}].`);
+    inner = shape;
+  }
+  return [values.length, ...(inner ?? [])];
+}
