@@ -21,7 +21,7 @@ function philox(c: v128, k: v128): v128 {
   let s = v128.shuffle<i32>(c, c, 0, 2, 1, 3);
   for (let round = 0; round < 10; round++) {
     const products = i64x2.extmul_low_i32x4_u(s, m);
-    s = v128.xor(v128.xor(v128.shuffle<i32>(s, zero, 2, 3, 4, 4), k), v128.shuffle<i32>(products, products, 3, 1, 2, 0));
+    s = v128.xor(v128.xor(v128.shuffle<i32>(s, zero, 2, 3, 4, 5), k), v128.shuffle<i32>(products, products, 3, 1, 2, 0));
     k = i32x4.add(k, bump);
   }
   return v128.shuffle<i32>(s, s, 0, 2, 1, 3);

@@ -78,7 +78,7 @@ export class Linear extends Module {
 
   #resetBase(): void {
     const bound = 1 / Math.sqrt(this.inFeatures);
-    init.kaimingUniform_(this.weight);
+    init.kaimingUniform_(this.weight, undefined, this.inFeatures);
     if (this.bias) init.uniform_(this.bias, -bound, bound);
   }
 

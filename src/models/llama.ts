@@ -3,6 +3,7 @@
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
 import { add, causalAttention, crossEntropy, linear, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
+import type { LlamaConfig } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, Linear, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
@@ -10,21 +11,6 @@ import { init } from "../nn/index.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
-
-/** The fields of Hugging Face's config.json that shape the model, camelCased. */
-export interface LlamaConfig {
-  vocabSize: number;
-  hiddenSize: number;
-  intermediateSize: number;
-  numHiddenLayers: number;
-  numAttentionHeads: number;
-  numKeyValueHeads: number;
-  headDim: number;
-  maxPositionEmbeddings: number;
-  rmsNormEps: number;
-  ropeTheta: number;
-  tieWordEmbeddings: boolean;
-}
 
 /** LoRA for the linear layers whose last name is in targetModules ("q_proj", "v_proj", ...). */
 export interface LlamaLora {

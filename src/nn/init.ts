@@ -22,11 +22,14 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
   return t;
 }
 
-/** U(-bound, bound), bound = sqrt(6 / ((1 + a^2) fanIn)); fanIn = size / shape[0] (He et al. 2015). Default a = sqrt 5, as torch's layers. */
-export function kaimingUniform_(t: Tensor, a = Math.sqrt(5)): Tensor {
+/**
+ * U(-bound, bound), bound = sqrt(6 / ((1 + a^2) fanIn)) (He et al. 2015). Defaults: a = sqrt 5, as
+ * torch's layers have it, and fanIn = size / shape[0]; a weight stored [in, out] must say its own.
+ */
+export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Tensor {
   checkTensor("kaimingUniform_", "t", t);
   if (t.rank < 2) throw new ShapeError(`kaimingUniform_: t has shape [${t.shape}]; at least 2 dimensions are needed for a fan-in.`);
-  const bound = kaimingUniformBound(t.size / t.shape[0]!, a);
+  const bound = kaimingUniformBound(fanIn ?? t.size / t.shape[0]!, a);
   return uniform_(t, -bound, bound);
 }
 

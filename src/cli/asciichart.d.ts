@@ -1,0 +1,4 @@
+declare module "asciichart" {
+  const asciichart: { plot(series: number[], config?: { height?: number; format?: (value: number) => string }): string };
+  export default asciichart;
+}

@@ -1,0 +1,43 @@
+/**
+ * A run's checkpoint: one safetensors file with the LoRA factors, the optimiser's moments and the
+ * losses so far; settings and counters in its metadata. One file, replaced by rename: a kill leaves
+ * the old one or the new one, whole.
+ */
+import { readBytes, writeAtomic } from "../io/files.js";
+import { parseSafetensors, serializeSafetensors, toFloat32 } from "../io/safetensors.js";
+import type { StateDict } from "../nn/module.js";
+import { FormatError } from "../runtime/errors.js";
+
+export interface Checkpoint<Settings> {
+  settings: Settings;
+  step: number;
+  /** Masks drawn so far (random/seed.ts). */
+  dropoutStream: number;
+  /** Held-out loss before training. */
+  heldOutBefore: number;
+  sampleBefore: string;
+  losses: number[];
+  factors: StateDict;
+  optimizer: StateDict;
+}
+
+export function saveCheckpoint<S>(path: string, c: Checkpoint<S>): void {
+  const entry = (prefix: string, state: StateDict) =>
+    [...state].map(([name, e]) => ({ name: `${prefix}.${name}`, dtype: "F32" as const, shape: e.shape, data: e.data }));
+  const losses = { name: "losses", dtype: "F32" as const, shape: [c.losses.length], data: Float32Array.from(c.losses) };
+  const { settings, step, dropoutStream, heldOutBefore, sampleBefore } = c;
+  const run = JSON.stringify({ settings, step, dropoutStream, heldOutBefore, sampleBefore });
+  writeAtomic(path, serializeSafetensors([losses, ...entry("factors", c.factors), ...entry("optimizer", c.optimizer)], { format: "wasm-lora-run", run }));
+}
+
+/** @throws FileError, FormatError if it is not a checkpoint of a run */
+export function loadCheckpointFile<S>(path: string): Checkpoint<S> {
+  const { metadata, tensors } = parseSafetensors(readBytes(path), { name: path });
+  if (metadata["format"] !== "wasm-lora-run" || !tensors.has("losses")) {
+    throw new FormatError(`${path}: not the checkpoint of a run (its metadata's format is ${metadata["format"] ?? "absent"}).`);
+  }
+  const pick = (prefix: string): StateDict => new Map([...tensors.values()].filter((t) => t.name.startsWith(`${prefix}.`))
+    .map((t) => [t.name.slice(prefix.length + 1), { shape: t.shape, data: toFloat32(t) }]));
+  const run = JSON.parse(metadata["run"] ?? "{}") as Omit<Checkpoint<S>, "losses" | "factors" | "optimizer">;
+  return { ...run, losses: [...toFloat32(tensors.get("losses")!)], factors: pick("factors"), optimizer: pick("optimizer") };
+}

@@ -1,0 +1,241 @@
+/** wasm-lora finetune: LoRA training of a language model on one text. */
+import { existsSync } from "node:fs";
+import { SingleBar } from "cli-progress";
+import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
+import * as lora from "../lora/index.js";
+import { generate, LLAMA_LINEAR_MODULES, loadLlama, savePeftAdapter, type Llama, type LlamaConfig, type LlamaLora } from "../models/index.js";
+import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
+import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
+import { engine, init, memoryStats } from "../runtime/engine.js";
+import { ArgumentError, FileError } from "../runtime/errors.js";
+import { scope } from "../tensor/scope.js";
+import { tensor } from "../tensor/tensor.js";
+import { backward, noGrad } from "../autograd/tape.js";
+import { loadCheckpointFile, saveCheckpoint, type Checkpoint } from "./checkpoint.js";
+import { lossCurveSvg, lossCurveText } from "./plot.js";
+import { encodeFile, loadTokenizer, promptIds, type TextCodec } from "./text.js";
+
+/** What decides a run's bits; a resumed run takes them from its checkpoint. */
+export interface FinetuneSettings {
+  model: string;
+  data: string;
+  r: number;
+  alpha: number;
+  dropout: number;
+  targetModules: string[];
+  steps: number;
+  batch: number;
+  seq: number;
+  lr: number;
+  seed: number;
+  prompt: string;
+  checkpointEvery: number;
+}
+export type FinetuneCommand = FinetuneSettings & { out: string; resume: boolean };
+
+export const FINETUNE_DEFAULTS = {
+  r: 8, alpha: 16, dropout: 0, targetModules: [...LLAMA_LINEAR_MODULES] as string[], steps: 400, batch: 8, seq: 128, lr: 5e-3,
+  seed: 0, prompt: "The whale", checkpointEvery: 50,
+};
+
+const SAMPLE_TOKENS = 100;
+/** Held-out windows at most: enough for three digits of perplexity, and a few seconds. */
+const HELD_OUT_WINDOWS = 128;
+
+interface Run {
+  settings: FinetuneSettings;
+  model: Llama;
+  config: LlamaConfig;
+  codec: TextCodec;
+  train: Int32Array;
+  heldOut: Int32Array;
+  optimizer: AdamW;
+  schedule: Schedule;
+}
+
+/** @param explicit names of the options that the user gave: with resume they must agree with the checkpoint */
+export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<string>): Promise<void> {
+  await init();
+  const { out, resume, ...given } = command;
+  const checkpointPath = `${out}/checkpoint.safetensors`;
+  const saved = resume ? loadCheckpointFile<FinetuneSettings>(checkpointPath) : null;
+  if (!resume && existsSync(checkpointPath)) {
+    throw new FileError(`finetune: ${checkpointPath} is there already. Add --resume to go on from it, or choose another --out.`);
+  }
+  if (saved) checkSame(given, saved.settings, explicit);
+  const settings = saved?.settings ?? given;
+  ensureWritableDirectory(out);
+  const run = prepare(settings);
+  const { model } = run;
+  describe(run, saved?.step ?? 0);
+
+  model.eval();
+  const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "held-out loss before");
+  const sampleBefore = saved?.sampleBefore ?? sample(run);
+  console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
+  console.log(`Sample before: ${quote(sampleBefore)}\n`);
+  model.train();
+
+  if (saved) {
+    model.loadStateDict(saved.factors, false);
+    run.optimizer.loadStateDict(saved.optimizer, saved.step);
+    setDropoutStream(saved.dropoutStream);
+  }
+  const losses = saved?.losses ?? [];
+  const save = (): void => saveCheckpoint<FinetuneSettings>(checkpointPath, {
+    settings, step: losses.length, dropoutStream: dropoutStream(), heldOutBefore, sampleBefore, losses,
+    factors: lora.loraStateDict(model), optimizer: run.optimizer.stateDict(),
+  } satisfies Checkpoint<FinetuneSettings>);
+  if (!await trainSteps(run, losses, save)) {
+    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${settings.data} --out ${out} --resume`);
+    process.exitCode = 130;
+    return;
+  }
+
+  model.eval();
+  const heldOutAfter = heldOutLoss(run, "held-out loss after");
+  const change = 1 - exp(heldOutAfter) / exp(heldOutBefore);
+  console.log(`\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ` +
+    `${change >= 0 ? "down" : "up"} ${(Math.abs(change) * 100).toFixed(1)} %)`);
+  console.log(`Sample after: ${quote(sample(run))}\n`);
+  console.log(`${lossCurveText(losses)}\n`);
+  savePeftAdapter(`${out}/adapter`, model, loraOptions(settings), settings.model);
+  const title = `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ${perplexity(heldOutAfter)}`;
+  writeAtomic(`${out}/loss.svg`, lossCurveSvg(losses, { title, heldOutBefore, heldOutAfter }));
+  writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
+  console.log(`Wrote ${out}/adapter (PEFT), ${out}/loss.svg, ${out}/result.json`);
+  console.log(`Try it: wasm-lora generate --model ${settings.model} --adapter ${out}/adapter --prompt ${JSON.stringify(settings.prompt)}`);
+}
+
+function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {
+  for (const key of Object.keys(saved) as (keyof FinetuneSettings)[]) {
+    if (explicit.has(key) && JSON.stringify(given[key]) !== JSON.stringify(saved[key])) {
+      throw new ArgumentError(`finetune: --resume goes on with ${key} = ${JSON.stringify(saved[key])}; got ${JSON.stringify(given[key])}. ` +
+        "Leave it out, or start anew in another --out.");
+    }
+  }
+}
+
+function loraOptions(s: FinetuneSettings): LlamaLora {
+  return { r: s.r, loraAlpha: s.alpha, loraDropout: s.dropout, targetModules: s.targetModules };
+}
+
+function prepare(settings: FinetuneSettings): Run {
+  manualSeed(settings.seed);
+  const { model, config } = loadLlama(settings.model, loraOptions(settings));
+  lora.markOnlyLoraAsTrainable(model);
+  if (settings.seq > config.maxPositionEmbeddings) {
+    throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions.`);
+  }
+  const codec = loadTokenizer(settings.model);
+  const ids = encodeFile(settings.data, codec, config);
+  const cut = Math.floor(ids.length * 0.9);
+  const train = ids.subarray(0, cut), heldOut = ids.subarray(cut);
+  if (heldOut.length < settings.seq + 1) {
+    throw new ArgumentError(`finetune: ${settings.data} has ${ids.length} tokens; at least ${10 * (settings.seq + 1)} are needed for seq = ${settings.seq}.`);
+  }
+  const optimizer = new AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: settings.lr, weightDecay: 0 });
+  return { settings, model, config, codec, train, heldOut, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
+}
+
+function describe({ model, settings, train, heldOut }: Run, step: number): void {
+  const count = (ps: { size: number }[]): number => ps.reduce((n, p) => n + p.size, 0);
+  const all = count(model.parameters()), trainable = count(model.parameters().filter((p) => p.requiresGrad));
+  const n = (x: number): string => x.toLocaleString("en-US");
+  console.log(`Model ${settings.model}: ${n(all - trainable)} weights frozen, ${n(trainable)} trained (${(100 * trainable / all).toFixed(2)} %), r = ${settings.r}`);
+  console.log(`Data ${settings.data}: ${n(train.length)} tokens to train on, ${n(heldOut.length)} held out`);
+  if (step > 0) console.log(`Resuming after step ${step} of ${settings.steps}`);
+}
+
+/** Window starts come from Philox(seed; step, row): any step can be drawn without those before it. */
+function batchAt(run: Run, step: number): { ids: Int32Array; targets: Int32Array } {
+  const { train, settings: { batch, seq, seed } } = run;
+  const { kernels, memory } = engine();
+  const ids = new Int32Array(batch * seq), targets = new Int32Array(batch * seq);
+  const out = memory.alloc(16);
+  for (let row = 0; row < batch; row++) {
+    kernels.philox4x32(out, step, row, 0, 0, seed % 4294967296, Math.floor(seed / 4294967296));
+    const start = (memory.i32(out, 1)[0]! >>> 0) % (train.length - seq);
+    ids.set(train.subarray(start, start + seq), row * seq);
+    targets.set(train.subarray(start + 1, start + seq + 1), row * seq);
+  }
+  memory.free(out);
+  return { ids, targets };
+}
+
+/** Trains from step losses.length on. Returns false if the user stopped it; either way the state is saved. */
+async function trainSteps(run: Run, losses: number[], save: () => void): Promise<boolean> {
+  const { settings, model, schedule } = run;
+  const bar = new SingleBar({
+    format: "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | {memory} MB", etaBuffer: 50,
+    barsize: 24, hideCursor: true, noTTYOutput: true, notTTYSchedule: 5000,
+  });
+  let stopped = false;
+  const stop = (): void => { stopped = true; };
+  process.once("SIGINT", stop);
+  process.once("SIGTERM", stop);
+  const trained = model.parameters().filter((p) => p.requiresGrad);
+  bar.start(settings.steps, losses.length, { loss: "-", rate: "-", memory: "-" });
+  try {
+    let mark = performance.now();
+    while (losses.length < settings.steps && !stopped) {
+      const step = losses.length;
+      losses.push(trainStep(run, step, trained, schedule(step)));
+      const now = performance.now();
+      bar.update(losses.length, {
+        loss: losses[step]!.toFixed(3), rate: Math.round(settings.batch * settings.seq / (now - mark) * 1000),
+        memory: (memoryStats().liveBytes / 2 ** 20).toFixed(0),
+      });
+      mark = now;
+      if (losses.length % settings.checkpointEvery === 0 && losses.length < settings.steps) save();
+      // Lets signals and the terminal in.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    save();
+  } finally {
+    bar.stop();
+    process.off("SIGINT", stop);
+    process.off("SIGTERM", stop);
+  }
+  return !stopped;
+}
+
+function trainStep(run: Run, step: number, trained: ReturnType<Llama["parameters"]>, factor: number): number {
+  const { settings: { batch, seq, lr }, model, optimizer } = run;
+  const { ids, targets } = batchAt(run, step);
+  return scope(() => {
+    const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
+    backward(loss);
+    clipGradNorm_(trained, 1);
+    for (const g of optimizer.paramGroups) g.lr = lr * factor;
+    optimizer.step();
+    optimizer.zeroGrad();
+    return loss.item();
+  });
+}
+
+/** Mean loss over evenly spread windows of the held-out tokens. */
+function heldOutLoss({ model, heldOut, settings: { seq } }: Run, label: string): number {
+  const windows = Math.floor((heldOut.length - 1) / seq), used = Math.min(windows, HELD_OUT_WINDOWS);
+  const bar = new SingleBar({ format: `${label} {bar} {value}/{total} | {eta_formatted} left`, barsize: 24, hideCursor: true, clearOnComplete: true });
+  bar.start(used, 0);
+  let total = 0;
+  for (let i = 0; i < used; i++) {
+    const start = Math.floor(i * windows / used) * seq;
+    total += noGrad(() => scope(() => model.loss(
+      tensor(heldOut.slice(start, start + seq), [1, seq]), tensor(heldOut.slice(start + 1, start + seq + 1), [1, seq])).item()));
+    bar.update(i + 1);
+  }
+  bar.stop();
+  return total / used;
+}
+
+function sample({ model, codec, config, settings: { prompt, seed } }: Run): string {
+  const ids = promptIds(codec, config, prompt);
+  const stopToken = config.eosTokenId ?? undefined;
+  return codec.decode([...ids, ...generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken })]);
+}
+
+function exp(x: number): number { return engine().kernels.exp64(x); }
+function perplexity(loss: number): string { return exp(loss).toFixed(2); }
+function quote(text: string): string { return `"${text.replace(/\s+/g, " ").trim()}"`; }

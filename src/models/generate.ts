@@ -1,0 +1,80 @@
+/** Sampling from a language model, one token at a time with cached keys and values. */
+import { Generator } from "../random/generator.js";
+import { softmax, scale } from "../autograd/ops/index.js";
+import { noGrad } from "../autograd/tape.js";
+import { engine } from "../runtime/engine.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkInteger, checkNumber } from "../tensor/check.js";
+import { scope } from "../tensor/scope.js";
+import { tensor } from "../tensor/tensor.js";
+import { KeyValueCache, type Llama } from "./llama.js";
+
+export interface GenerateOptions {
+  /** Tokens to add at most. */
+  maxNewTokens: number;
+  /** Divides the logits; 0 takes the likeliest token (greedy). Default 0.8. */
+  temperature?: number;
+  /** Seed of the draws. Default 0. */
+  seed?: number;
+  /** Ends the text; not returned. */
+  stopToken?: number;
+}
+
+/**
+ * Yields new token ids after `prompt`, each as soon as it is drawn. Ends at stopToken, after
+ * maxNewTokens, or at the model's maxPositionEmbeddings. Same seed, same tokens, in every engine.
+ * @throws ArgumentError on an empty or too long prompt
+ */
+export function* generate(model: Llama, prompt: readonly number[], options: GenerateOptions): IterableIterator<number> {
+  const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;
+  checkInteger("generate", "maxNewTokens", maxNewTokens, 0);
+  checkNumber("generate", "temperature", temperature, 0);
+  const limit = model.config.maxPositionEmbeddings;
+  if (prompt.length === 0 || prompt.length > limit) {
+    throw new ArgumentError(`generate: prompt has ${prompt.length} tokens; expected 1 .. ${limit}.`);
+  }
+  const cache = new KeyValueCache(model.config);
+  const random = new Generator(seed);
+  try {
+    let next: readonly number[] = prompt;
+    const count = Math.min(maxNewTokens, limit - prompt.length);
+    for (let i = 0; i < count; i++) {
+      const token = noGrad(() => scope(() => draw(model, cache, next, temperature, random)));
+      if (token === stopToken) return;
+      yield token;
+      next = [token];
+    }
+  } finally {
+    cache.dispose();
+    random.dispose();
+  }
+}
+
+function draw(model: Llama, cache: KeyValueCache, ids: readonly number[], temperature: number, random: Generator): number {
+  const logits = model.forward(tensor(Int32Array.from(ids), [1, ids.length]), cache);
+  const last = tensor(logits.data.slice(-model.config.vocabSize));
+  if (temperature === 0) return argMax(last.data);
+  const probabilities = softmax(scale(last, 1 / temperature)).data;
+  const u = uniform(random);
+  let sum = 0;
+  for (let i = 0; i < probabilities.length; i++) {
+    sum += probabilities[i]!;
+    if (u < sum) return i;
+  }
+  return argMax(probabilities);
+}
+
+function uniform(random: Generator): number {
+  const { memory } = engine();
+  const address = memory.alloc(4);
+  random.uniform_(address, 1, 0, 1);
+  const u = memory.f32(address, 1)[0]!;
+  memory.free(address);
+  return u;
+}
+
+function argMax(values: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
+}
