@@ -9,7 +9,7 @@ export { loraLinearForward, loraLinearBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
 export { loraMerge } from "./lora/merge";
 
-export { exp64 } from "./math/double";
+export { exp64, log64 } from "./math/double";
 export { expForward } from "./math/exp";
 export { logForward } from "./math/log";
 export { tanhForward } from "./math/tanh";

@@ -4,6 +4,7 @@
  * p and q are minimax polynomials of degree 5 (Remez; relative errors 1.9e-8 and 2.9e-9), q fitted
  * to -log(erfc(t)) / t - 1, so that its error shrinks with erfc.
  * |erf(x)| <= 1, erf(-x) = -erf(x) bit for bit, erf(-0) = -0, NaN stays NaN.
+ * Within 1.4 ulp (measured).
  * erfForward: y, x: [n] contiguous floats; y may be x.
  */
 import { expm1Remainder, expPower, expShifted } from "./exp";

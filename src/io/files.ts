@@ -1,0 +1,111 @@
+/**
+ * Whole files, in and out: the only place of this folder that touches a file system. Every fault is a
+ * FileError (or, for contents, a FormatError) that names the path and what to do next.
+ */
+import { closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, accessSync, constants, openSync, readSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { FileError, FormatError } from "../runtime/errors.js";
+import { JsonCursor } from "./json.js";
+
+/** Node refuses single reads and writes of 2^31 bytes and more. */
+const CHUNK_BYTES = 1 << 30;
+
+const ADVICE: Record<string, string> = {
+  ENOENT: "it does not exist; check the path",
+  ENOTDIR: "a part of the path is a file; check the path",
+  EISDIR: "it is a directory; name a file in it",
+  EEXIST: "a file of that name is in the way; remove it or choose another path",
+  EACCES: "permission was denied; change the permissions or choose another path",
+  EPERM: "permission was denied; change the permissions or choose another path",
+  EROFS: "the file system is read-only; choose another path",
+  ENOSPC: "no space is left on the device; free some",
+  EMFILE: "too many files are open; close some",
+};
+
+function fileError(doing: string, path: string, cause: unknown): FileError {
+  if (cause instanceof FileError) return cause;
+  const { code = "", message } = cause as NodeJS.ErrnoException;
+  return new FileError(`cannot ${doing} ${path}: ${ADVICE[code] ?? message}.`, { cause });
+}
+
+/** Whether anything is at `path`. */
+export function exists(path: string): boolean {
+  return existsSync(path);
+}
+
+/** A file's bytes; files beyond 2 GiB too, as far as memory allows. */
+export function readBytes(path: string): Uint8Array {
+  let fd: number | undefined;
+  try {
+    // Before opening: to open a named pipe would wait for its writer.
+    const kind = statSync(path);
+    if (!kind.isFile() && !kind.isDirectory()) throw new FileError(`cannot read ${path}: it is not a regular file; name one.`);
+    fd = openSync(path, "r");
+    const bytes = new Uint8Array(fstatSync(fd).size);
+    for (let done = 0; done < bytes.length;) {
+      const count = readSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), null);
+      if (count === 0) throw new FileError(`cannot read ${path}: it became shorter meanwhile; wait for its writer and try again.`);
+      done += count;
+    }
+    return bytes;
+  } catch (error) {
+    throw fileError("read", path, error);
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+/** @throws FormatError naming the line and column of what is not JSON */
+export function readJson(path: string): unknown {
+  const bytes = readBytes(path);
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new FormatError(`${path}: the file is not valid UTF-8; expected JSON.`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    // Engines tell the position in their own ways or not at all, so it is found once more.
+    const cursor = new JsonCursor(text, (message) => { throw new FormatError(`${path}: not JSON: ${message}.`, { cause }); });
+    cursor.skipValue();
+    cursor.end(" \t\n\r");
+    throw new FormatError(`${path}: not JSON: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+/**
+ * Writes beside `path` and renames: whatever happens meanwhile, `path` holds its old contents or all
+ * of the new ones. On failure nothing is left behind.
+ */
+export function writeAtomic(path: string, contents: Uint8Array | string): void {
+  const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
+  const temporary = `${path}.${process.pid}.tmp`;
+  let fd: number | undefined;
+  try {
+    // Removed and created anew ("wx"), never opened: a link of this name would be followed.
+    rmSync(temporary, { force: true });
+    fd = openSync(temporary, "wx");
+    for (let done = 0; done < bytes.length;) {
+      done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
+    }
+    fsyncSync(fd);
+    closeSync(fd);
+    fd = undefined;
+    renameSync(temporary, path);
+  } catch (error) {
+    if (fd !== undefined) closeSync(fd);
+    rmSync(temporary, { force: true });
+    throw fileError("write", path, error);
+  }
+}
+
+/** Creates the directory and its parents if need be. */
+export function ensureWritableDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+    accessSync(path, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw fileError("write into", path, error);
+  }
+}

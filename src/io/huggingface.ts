@@ -1,0 +1,158 @@
+/**
+ * Model folders as Hugging Face transformers writes them: config.json of a Llama, and the weights as
+ * model.safetensors or as shards listed in model.safetensors.index.json:
+ *
+ *   {"metadata": ..., "weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors", ...}}
+ *
+ * Source: huggingface/transformers, models/llama/configuration_llama.py and modeling_utils.py.
+ */
+import { FileError, FormatError } from "../runtime/errors.js";
+import { exists, readBytes, readJson } from "./files.js";
+import { show } from "./json.js";
+import { parseSafetensors, toFloat32 } from "./safetensors.js";
+
+const MODEL_FILE = "model.safetensors";
+const INDEX_FILE = "model.safetensors.index.json";
+
+export interface LlamaConfig {
+  hiddenSize: number;
+  intermediateSize: number;
+  numHiddenLayers: number;
+  numAttentionHeads: number;
+  numKeyValueHeads: number;
+  headDim: number;
+  vocabSize: number;
+  maxPositionEmbeddings: number;
+  rmsNormEps: number;
+  ropeTheta: number;
+  tieWordEmbeddings: boolean;
+  hiddenAct: "silu";
+  /** null: the model has none. */
+  bosTokenId: number | null;
+  /** The first of several; null: the model has none. */
+  eosTokenId: number | null;
+  attentionBias: false;
+  mlpBias: false;
+  ropeScaling: null;
+}
+
+/**
+ * @param json of config.json
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
+ */
+export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
+  const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
+  const config = asObject(json) ?? fail("the file holds no JSON object");
+
+  /** The key's value, or the default if the key is absent or null; without a default the key is needed. */
+  const read = <T>(key: string, valid: (value: any) => boolean, expected: string, fallback?: T, from = config): T => {
+    const value = from[key] ?? fallback;
+    if (!valid(value)) fail(`${key} is ${show(value)}; expected ${expected}`);
+    return value as T;
+  };
+  const count = (key: string, fallback?: number): number =>
+    read(key, (value) => Number.isSafeInteger(value) && value > 0, "a positive integer", fallback);
+  const positive = (key: string, fallback?: number, from?: Record<string, unknown>): number =>
+    read(key, (value) => Number.isFinite(value) && value > 0, "a positive number", fallback, from);
+  const only = <T>(key: string, value: T): T => {
+    if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
+    return value;
+  };
+  const token = (key: string, fallback: number): number | null => {
+    const given = config[key];
+    if (given === null) return null;
+    const id = Array.isArray(given) ? given[0] : given ?? fallback;
+    if (!Number.isSafeInteger(id) || id < 0) fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
+    return id;
+  };
+
+  if (config.model_type !== "llama") fail(`model_type is ${show(config.model_type)}; only "llama" is supported`);
+  only("quantization_config", null);
+  only("attention_dropout", 0);
+  only("partial_rotary_factor", 1);
+  only("rope_scaling", null);
+  // Since transformers 5 theta stands here, beside the kind of scaling.
+  const rope = config.rope_parameters == null ? {} : asObject(config.rope_parameters) ?? fail(`rope_parameters is ${show(config.rope_parameters)}; expected an object`);
+  for (const [key, value] of Object.entries(rope)) {
+    const plain = key === "rope_theta" || ((key === "rope_type" || key === "type") && value === "default") ||
+      (key === "partial_rotary_factor" && value === 1) || value === null;
+    if (!plain) fail(`rope_parameters has ${key} ${show(value)}; only rope_type "default" is supported`);
+  }
+  const hiddenSize = count("hidden_size"), numAttentionHeads = count("num_attention_heads");
+  if (config.head_dim == null && hiddenSize % numAttentionHeads !== 0) {
+    fail(`hidden_size is ${hiddenSize}; without head_dim it must be a multiple of num_attention_heads = ${numAttentionHeads}`);
+  }
+  const headDim = count("head_dim", hiddenSize / numAttentionHeads);
+  if (headDim % 2 !== 0) fail(`head_dim is ${headDim}; rotary embeddings need an even number`);
+  const numKeyValueHeads = count("num_key_value_heads", numAttentionHeads);
+  if (numAttentionHeads % numKeyValueHeads !== 0) {
+    fail(`num_attention_heads is ${numAttentionHeads}; expected a multiple of num_key_value_heads = ${numKeyValueHeads}`);
+  }
+  return {
+    hiddenSize, intermediateSize: count("intermediate_size"), numHiddenLayers: count("num_hidden_layers"),
+    numAttentionHeads, numKeyValueHeads, headDim,
+    vocabSize: count("vocab_size"), maxPositionEmbeddings: count("max_position_embeddings"),
+    rmsNormEps: positive("rms_norm_eps"),
+    ropeTheta: rope.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
+    tieWordEmbeddings: read("tie_word_embeddings", (value) => typeof value === "boolean", "true or false", false),
+    hiddenAct: only("hidden_act", "silu"),
+    bosTokenId: token("bos_token_id", 1), eosTokenId: token("eos_token_id", 2),
+    attentionBias: only("attention_bias", false), mlpBias: only("mlp_bias", false), ropeScaling: null,
+  };
+}
+
+/**
+ * All weights of a folder as float32, from model.safetensors if it is there, else from the shards of
+ * its index, each read once.
+ *
+ * @throws FileError if a file is missing, FormatError if one is damaged or the index does not fit
+ */
+export function loadCheckpoint(directory: string): Map<string, { shape: readonly number[]; data: Float32Array }> {
+  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+  const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
+  if (exists(whole)) {
+    for (const [name, view] of parseSafetensors(readBytes(whole), { name: whole }).tensors) {
+      weights.set(name, { shape: view.shape, data: toFloat32(view) });
+    }
+    return weights;
+  }
+  if (!exists(indexPath)) {
+    throw new FileError(`cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
+      "check the path, and save pickled weights (.bin) as safetensors.");
+  }
+
+  const shardOf = readWeightMap(indexPath);
+  for (const shard of new Set(shardOf.values())) {
+    const path = `${directory}/${shard}`;
+    for (const [name, view] of parseSafetensors(readBytes(path), { name: path }).tensors) {
+      const expected = shardOf.get(name);
+      if (expected !== shard) {
+        throw new FormatError(`${path}: tensor ${show(name)} is here, but ${indexPath} ${expected ? `has it in ${expected}` : "does not list it"}.`);
+      }
+      weights.set(name, { shape: view.shape, data: toFloat32(view) });
+    }
+  }
+  for (const [name, shard] of shardOf) {
+    if (!weights.has(name)) throw new FormatError(`${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
+  }
+  return weights;
+}
+
+function readWeightMap(path: string): Map<string, string> {
+  const weightMap = asObject(asObject(readJson(path))?.weight_map);
+  if (!weightMap) throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
+  const shardOf = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    // A plain name: no separators, drives or dots that could lead out of the folder.
+    if (typeof shard !== "string" || shard.length > 255 || !/^\w[\w.-]*\.safetensors$/.test(shard)) {
+      throw new FormatError(`${path}: tensor ${show(name)} is in shard ${show(shard)}; expected the name of a .safetensors file in this folder.`);
+    }
+    shardOf.set(name, shard);
+  }
+  return shardOf;
+}
+
+function asObject(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : undefined;
+}

@@ -1,0 +1,148 @@
+/**
+ * A cursor over JSON text (RFC 8259) for what JSON.parse hides: duplicate keys (it keeps the last),
+ * how an integer was spelt (1.0, 1e3 and -0 all look like integers afterwards) and where a fault is.
+ * Every step is a loop over characters: no recursion without a bound, and no regular expression with
+ * a loop, whose backtracking stack a hostile text could exhaust.
+ */
+
+/** Nesting beyond this is refused, so that hostile text cannot exhaust the stack. */
+const MAX_DEPTH = 500;
+/** 2^53 - 1 has 16 digits. */
+const MAX_INTEGER_DIGITS = 16;
+
+export class JsonCursor {
+  #position = 0;
+
+  /** @param fail throws the caller's error; the message says what was expected, what came and where */
+  constructor(readonly text: string, readonly fail: (message: string) => never) {}
+
+  /** The next character that is not white space, "" at the end. */
+  peek(): string {
+    while (this.#position < this.text.length && " \t\n\r".includes(this.text[this.#position]!)) this.#position++;
+    return this.text[this.#position] ?? "";
+  }
+
+  /** Steps over `char` if it comes next. */
+  accept(char: string): boolean {
+    if (this.peek() !== char) return false;
+    this.#position++;
+    return true;
+  }
+
+  expect(char: string): void {
+    if (!this.accept(char)) this.#expected(`"${char}"`);
+  }
+
+  string(): string {
+    if (this.peek() !== '"') this.#expected("a string");
+    const start = this.#position;
+    let escaped = false;
+    for (let i = start + 1; i < this.text.length; i++) {
+      const code = this.text.charCodeAt(i);
+      if (code === 0x22) {
+        this.#position = i + 1;
+        return escaped ? this.#unescape(start) : this.text.slice(start + 1, i);
+      }
+      if (code < 0x20) {
+        this.#position = i;
+        this.#expected("an escape sequence (control characters may not stand in strings)");
+      }
+      if (code === 0x5c) {
+        escaped = true;
+        i++;
+      }
+    }
+    this.#position = this.text.length;
+    this.#expected('a closing "');
+  }
+
+  /** An integer from 0 to 2^53 - 1 written in digits only. */
+  integer(): number {
+    this.peek();
+    const token = this.#numberToken();
+    const digitsOnly = token.length > 0 && token.length <= MAX_INTEGER_DIGITS && /^(0|[1-9][0-9]*)$/.test(token);
+    if (!digitsOnly || !Number.isSafeInteger(Number(token))) {
+      this.#expected("an integer from 0 to 2^53 - 1, in digits only", token);
+    }
+    this.#position += token.length;
+    return Number(token);
+  }
+
+  /** Steps over any one value, failing at the first character that JSON does not allow. */
+  skipValue(depth = 0): void {
+    if (depth > MAX_DEPTH) this.#expected(`at most ${MAX_DEPTH} levels of nesting`);
+    const first = this.peek();
+    if (first === '"') this.string();
+    else if (this.accept("{")) {
+      if (this.accept("}")) return;
+      do {
+        this.string();
+        this.expect(":");
+        this.skipValue(depth + 1);
+      } while (this.accept(","));
+      this.expect("}");
+    } else if (this.accept("[")) {
+      if (this.accept("]")) return;
+      do this.skipValue(depth + 1); while (this.accept(","));
+      this.expect("]");
+    } else {
+      const literal = ["true", "false", "null"].find((word) => this.text.startsWith(word, this.#position));
+      const token = literal ?? this.#numberToken();
+      // Such a token has only digits, signs, points and e: JSON.parse takes it if it is a number.
+      if (!literal && !parses(token)) this.#expected("a value");
+      this.#position += token.length;
+    }
+  }
+
+  /** Fails unless nothing but `padding` characters follows. */
+  end(padding: string): void {
+    while (this.#position < this.text.length) {
+      if (!padding.includes(this.text[this.#position]!)) this.#expected("nothing more");
+      this.#position++;
+    }
+  }
+
+  #numberToken(): string {
+    let end = this.#position;
+    while (end < this.text.length && "0123456789+-.eE".includes(this.text[end]!)) end++;
+    return this.text.slice(this.#position, end);
+  }
+
+  #unescape(start: number): string {
+    const literal = this.text.slice(start, this.#position);
+    if (!parses(literal)) {
+      this.#position = start;
+      this.#expected("a string with valid escapes", literal);
+    }
+    return JSON.parse(literal) as string;
+  }
+
+  #expected(what: string, token = this.text.slice(this.#position, this.#position + 1)): never {
+    const got = token === "" && this.#position >= this.text.length ? "the end of the text" : show(token);
+    let line = 1, lineStart = 0;
+    for (let i = this.text.indexOf("\n"); i >= 0 && i < this.#position; i = this.text.indexOf("\n", i + 1)) {
+      line++;
+      lineStart = i + 1;
+    }
+    this.fail(`line ${line}, column ${this.#position - lineStart + 1}: expected ${what}, got ${got}`);
+  }
+}
+
+function parses(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A value for an error message: as JSON, cut after 80 characters. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(cut(value));
+  return cut(typeof value === "object" ? JSON.stringify(value) : String(value));
+}
+
+function cut(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+}

@@ -1,0 +1,371 @@
+/**
+ * Safetensors, read strictly and written as the reference writer does.
+ *
+ *   file = N: u64 | header: N bytes of UTF-8 JSON | data
+ *   header = {"__metadata__": {string: string}, name: {"dtype", "shape", "data_offsets": [begin, end]}, ...}
+ *
+ * Values are little-endian, in C order; offsets count from the start of the data, which the tensors
+ * fill without holes or overlaps. Source: huggingface/safetensors, README "Format" and src/tensor.rs
+ * (read_metadata, validate, prepare). Stricter than the reference in three points: the header's
+ * padding is spaces only, a tensor has exactly its three fields, and names are well-formed Unicode.
+ * Like WebAssembly memory, typed arrays are taken to be little-endian.
+ */
+import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
+import { JsonCursor, show } from "./json.js";
+
+/** Bits per element, in the reference's order of alignment, by which its writer sorts tensors. */
+const DTYPE_BITS = {
+  BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8,
+  F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32,
+  C64: 64, F64: 64, I64: 64, U64: 64,
+} as const;
+
+export type SafetensorsDtype = keyof typeof DTYPE_BITS;
+
+const DTYPES = Object.keys(DTYPE_BITS) as SafetensorsDtype[];
+const METADATA = "__metadata__";
+/** The reference's limit; it also keeps the header below the longest string of any engine. */
+const MAX_HEADER_BYTES = 100_000_000;
+/** The writer pads the header so that the data start at a multiple of this. */
+const HEADER_ALIGNMENT = 8;
+
+export interface TensorView {
+  name: string;
+  dtype: SafetensorsDtype;
+  shape: readonly number[];
+  /** A view of the file's bytes; it may start at any address. */
+  bytes: Uint8Array;
+}
+
+export interface SafetensorsFile {
+  /** Without a prototype, so any key is safe. */
+  metadata: Record<string, string>;
+  /** In the order of their data. */
+  tensors: Map<string, TensorView>;
+}
+
+interface TensorInfo {
+  dtype: SafetensorsDtype;
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+/**
+ * Reads a file's header and checks all of it; tensors are views of `bytes`. Time and memory are
+ * proportional to the length of `bytes`, whatever they say.
+ *
+ * @param options.name of the file, for errors
+ * @param options.maxHeaderBytes refuses longer headers; at most (and by default) 100,000,000
+ * @throws FormatError naming the file, the tensor, what was expected and what came
+ */
+export function parseSafetensors(
+  bytes: Uint8Array,
+  { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES }: { name?: string; maxHeaderBytes?: number } = {},
+): SafetensorsFile {
+  const fail = (message: string): never => { throw new FormatError(`${file}: ${message}.`); };
+  if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {
+    throw new ArgumentError(`parseSafetensors: maxHeaderBytes is ${maxHeaderBytes}; expected an integer of at least 0.`);
+  }
+  if (bytes.length < 8) fail(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
+  const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+  const limit = Math.min(maxHeaderBytes, MAX_HEADER_BYTES);
+  // Compared as u64: narrowed first, 2^64 - 1 would not be what it is.
+  if (n > BigInt(limit)) fail(`the header's length is ${n} bytes; at most ${limit} are allowed`);
+  const dataStart = 8 + Number(n);
+  if (dataStart > bytes.length) fail(`the header's length is ${n} bytes, but only ${bytes.length - 8} follow`);
+
+  const { metadata, infos } = parseHeader(decodeUtf8(bytes.subarray(8, dataStart), fail), fail);
+  // Array.sort is stable: zero-size tensors at one offset keep the header's order.
+  const ordered = [...infos].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  const tensors = new Map<string, TensorView>();
+  const dataBytes = bytes.length - dataStart;
+  let position = 0;
+  for (const [name, { dtype, shape, begin, end }] of ordered) {
+    const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
+    if (begin !== position) failTensor(`begins at byte ${begin} of the data; expected ${position}, where the one before it ends`);
+    const expected = byteLength(dtype, shape, failTensor);
+    if (end - begin !== expected) {
+      failTensor(`has data_offsets [${begin}, ${end}], ${end - begin} bytes; ${dtype} of shape ${show(shape)} takes ${expected}`);
+    }
+    if (end > dataBytes) failTensor(`ends at byte ${end} of the data, but there are only ${dataBytes}`);
+    tensors.set(name, { name, dtype, shape, bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart + begin, expected) });
+    position = end;
+  }
+  if (position !== dataBytes) fail(`the tensors end at byte ${position} of the data, the file at ${dataBytes}`);
+  return { metadata, tensors };
+}
+
+function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string {
+  try {
+    // ignoreBOM keeps a byte order mark in the text, where it is refused as any other first character.
+    // The copy is for browsers, whose TextDecoder refuses shared memory.
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(new Uint8Array(bytes));
+  } catch {
+    return fail("the header is not valid UTF-8");
+  }
+}
+
+function parseHeader(text: string, fail: (message: string) => never) {
+  if (text[0] !== "{") fail(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
+  const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
+  const metadata = Object.create(null) as Record<string, string>;
+  const infos = new Map<string, TensorInfo>();
+  let hasMetadata = false;
+  members(cursor, "", fail, (name) => {
+    if (name === METADATA) {
+      hasMetadata = true;
+      members(cursor, ` of ${METADATA}`, fail, (key) => { metadata[key] = wellFormed(cursor.string(), fail); }, (key) => key in metadata);
+    } else {
+      infos.set(name, parseInfo(cursor, name, fail));
+    }
+  }, (name) => name === METADATA ? hasMetadata : infos.has(name));
+  cursor.end(" ");
+  return { metadata, infos };
+}
+
+/** `{key: value, ...}`: calls `read` at each value; a key that `has` knows already is refused. */
+function members(
+  cursor: JsonCursor, where: string, fail: (message: string) => never,
+  read: (key: string) => void, has: (key: string) => boolean,
+): void {
+  cursor.expect("{");
+  if (cursor.accept("}")) return;
+  do {
+    const key = wellFormed(cursor.string(), fail);
+    if (has(key)) fail(`key ${show(key)}${where} occurs twice`);
+    cursor.expect(":");
+    read(key);
+  } while (cursor.accept(","));
+  cursor.expect("}");
+}
+
+function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => never): TensorInfo {
+  const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
+  let dtype: string | undefined, shape: number[] | undefined, offsets: number[] | undefined;
+  members(cursor, ` of tensor ${show(name)}`, fail, (field) => {
+    if (field === "dtype") dtype = cursor.string();
+    else if (field === "shape") shape = integers(cursor);
+    else if (field === "data_offsets") offsets = integers(cursor);
+    else failTensor(`has field ${show(field)}; expected only dtype, shape and data_offsets`);
+  }, (field) => (field === "dtype" ? dtype : field === "shape" ? shape : offsets) !== undefined);
+
+  if (dtype === undefined) return failTensor("has no dtype");
+  if (!isDtype(dtype)) return failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
+  if (shape === undefined) return failTensor("has no shape");
+  if (offsets === undefined) return failTensor("has no data_offsets");
+  const [begin, end] = offsets;
+  if (begin === undefined || end === undefined || offsets.length !== 2) {
+    return failTensor(`has ${offsets.length} data_offsets; expected 2, begin and end`);
+  }
+  if (end < begin) return failTensor(`has data_offsets [${begin}, ${end}], which end before they begin`);
+  return { dtype, shape, begin, end };
+}
+
+function integers(cursor: JsonCursor): number[] {
+  const values: number[] = [];
+  cursor.expect("[");
+  if (cursor.accept("]")) return values;
+  do values.push(cursor.integer()); while (cursor.accept(","));
+  cursor.expect("]");
+  return values;
+}
+
+function isDtype(name: string): name is SafetensorsDtype {
+  return Object.hasOwn(DTYPE_BITS, name);
+}
+
+/** Lone surrogates (from \uD800 escapes) have no UTF-8, so they could not be written again. */
+function isWellFormed(text: string): boolean {
+  return !/\p{Surrogate}/u.test(text);
+}
+
+function wellFormed(text: string, fail: (message: string) => never): string {
+  return isWellFormed(text) ? text : fail(`the header's string ${show(text)} holds a lone surrogate; expected well-formed Unicode`);
+}
+
+function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (message: string) => never): number {
+  let bits: number = DTYPE_BITS[dtype];
+  for (const size of shape) {
+    bits *= size;
+    // Exact up to 2^53, and no file of that size exists.
+    if (!Number.isSafeInteger(bits)) fail(`of ${dtype} and shape ${show(shape)} overflows: more than 2^53 bits`);
+  }
+  if (bits % 8 !== 0) fail(`of ${dtype} and shape ${show(shape)} takes ${bits} bits; expected whole bytes`);
+  return bits / 8;
+}
+
+/**
+ * A copy as float32. F16 and BF16 are exact, F64 rounds to nearest (beyond float32's range to infinity).
+ * @throws FormatError for every other dtype
+ */
+export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
+  const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (dtype === "F32") {
+    const result = new Float32Array(bytes.length / 4);
+    new Uint8Array(result.buffer).set(bytes);
+    return result;
+  }
+  if (dtype === "F64") {
+    const result = new Float32Array(bytes.length / 8);
+    for (let i = 0; i < result.length; i++) result[i] = data.getFloat64(8 * i, true);
+    return result;
+  }
+  if (dtype === "F16" || dtype === "BF16") {
+    // Written as bits, so that NaN payloads survive.
+    const bits = new Uint32Array(bytes.length / 2);
+    for (let i = 0; i < bits.length; i++) {
+      const half = data.getUint16(2 * i, true);
+      bits[i] = dtype === "F16" ? float16Bits(half) : half << 16;
+    }
+    return new Float32Array(bits.buffer);
+  }
+  throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected F32, F16, BF16 or F64.`);
+}
+
+/** The float32 bits of a float16: sign 1, exponent 5 (bias 15), fraction 10 to sign 1, exponent 8 (bias 127), fraction 23. */
+function float16Bits(half: number): number {
+  const sign = (half & 0x8000) << 16;
+  let exponent = (half >> 10) & 0x1f;
+  let fraction = half & 0x3ff;
+  if (exponent === 0x1f) return sign | 0x7f800000 | (fraction << 13);
+  if (exponent === 0) {
+    if (fraction === 0) return sign;
+    // Subnormal: shift the leading one out of the fraction; float32's exponent has room for it.
+    const shift = Math.clz32(fraction) - 21;
+    fraction = (fraction << shift) & 0x3ff;
+    exponent = 1 - shift;
+  }
+  return sign | ((exponent + 127 - 15) << 23) | (fraction << 13);
+}
+
+/**
+ * A copy as int32.
+ * @throws FormatError for an I64 value beyond 32 bits, and for every dtype but I32, I64 and U8
+ */
+export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
+  if (dtype === "U8") return Int32Array.from(bytes);
+  if (dtype === "I32") {
+    const result = new Int32Array(bytes.length / 4);
+    new Uint8Array(result.buffer).set(bytes);
+    return result;
+  }
+  if (dtype === "I64") {
+    const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    const result = new Int32Array(bytes.length / 8);
+    for (let i = 0; i < result.length; i++) {
+      const low = data.getInt32(8 * i, true);
+      if (data.getInt32(8 * i + 4, true) !== low >> 31) {
+        throw new FormatError(`tensor ${show(name)}: element ${i} is ${data.getBigInt64(8 * i, true)}; expected a value of 32 bits.`);
+      }
+      result[i] = low;
+    }
+    return result;
+  }
+  throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected I32, I64 or U8.`);
+}
+
+export interface TensorToWrite {
+  name: string;
+  dtype: SafetensorsDtype;
+  shape: readonly number[];
+  /** Float32Array for F32 and BF16 (rounded to nearest even), Int32Array for I32, Uint8Array for any dtype's raw bytes. */
+  data: Float32Array | Int32Array | Uint8Array;
+}
+
+/**
+ * The bytes of a file, the same for the same tensors in any order: tensors by descending alignment of
+ * their dtype, then by name; metadata by key; the header padded with spaces to a multiple of 8.
+ *
+ * @throws ArgumentError, DTypeError, ShapeError for what a strict reader would refuse
+ */
+export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?: Record<string, string>): Uint8Array {
+  const encoder = new TextEncoder();
+  const ordered = [...tensors].map((tensor) => ({ ...tensor, key: encoder.encode(checkName(tensor.name)), bytes: rawBytes(tensor) }));
+  ordered.sort((a, b) => DTYPES.indexOf(b.dtype) - DTYPES.indexOf(a.dtype) || compareBytes(a.key, b.key));
+
+  const fields: string[] = [];
+  if (metadata) fields.push(`"${METADATA}":${metadataText(metadata)}`);
+  const names = new Set<string>();
+  let position = 0;
+  for (const { name, dtype, shape, bytes } of ordered) {
+    if (names.has(name)) throw new ArgumentError(`serializeSafetensors: tensor ${show(name)} is given twice; expected unique names.`);
+    names.add(name);
+    const end = position + bytes.length;
+    fields.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(",")}],"data_offsets":[${position},${end}]}`);
+    position = end;
+  }
+  const text = encoder.encode(`{${fields.join(",")}}`);
+  const headerBytes = Math.ceil(text.length / HEADER_ALIGNMENT) * HEADER_ALIGNMENT;
+  if (headerBytes > MAX_HEADER_BYTES) {
+    throw new ArgumentError(`serializeSafetensors: the header takes ${headerBytes} bytes; at most ${MAX_HEADER_BYTES} are allowed.`);
+  }
+
+  const file = new Uint8Array(8 + headerBytes + position);
+  new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  file.set(text, 8);
+  file.fill(0x20, 8 + text.length, 8 + headerBytes);
+  let offset = 8 + headerBytes;
+  for (const { bytes } of ordered) {
+    file.set(bytes, offset);
+    offset += bytes.length;
+  }
+  return file;
+}
+
+function checkName(name: string): string {
+  if (typeof name !== "string" || !isWellFormed(name) || name === METADATA) {
+    throw new ArgumentError(`serializeSafetensors: tensor name is ${show(name)}; expected well-formed Unicode other than ${METADATA}.`);
+  }
+  return name;
+}
+
+function metadataText(metadata: Record<string, string>): string {
+  const entries = Object.entries(metadata).map(([key, value]) => {
+    if (typeof value !== "string" || !isWellFormed(key) || !isWellFormed(value)) {
+      throw new ArgumentError(`serializeSafetensors: metadata ${show(key)} is ${show(value)}; expected a string of well-formed Unicode.`);
+    }
+    return `${JSON.stringify(key)}:${JSON.stringify(value)}`;
+  });
+  return `{${entries.sort().join(",")}}`;
+}
+
+function rawBytes({ name, dtype, shape, data }: TensorToWrite): Uint8Array {
+  const where = `serializeSafetensors: tensor ${show(name)}`;
+  if (!isDtype(dtype)) throw new DTypeError(`${where} has dtype ${show(dtype)}; expected one of ${DTYPES.join(", ")}.`);
+  const fail = (message: string): never => { throw new ShapeError(`${where} ${message}.`); };
+  for (const size of shape) if (!Number.isSafeInteger(size) || size < 0) fail(`has shape ${show(shape)}; expected integers of at least 0`);
+  const expected = byteLength(dtype, shape, fail);
+  const bytes = encodeData(where, dtype, data);
+  if (bytes.length !== expected) fail(`has ${bytes.length} bytes of data; ${dtype} of shape ${show(shape)} takes ${expected}`);
+  return bytes;
+}
+
+function encodeData(where: string, dtype: SafetensorsDtype, data: TensorToWrite["data"]): Uint8Array {
+  if (data instanceof Uint8Array) return data;
+  if (data instanceof Float32Array && dtype === "BF16") return toBfloat16(data);
+  if ((data instanceof Float32Array && dtype === "F32") || (data instanceof Int32Array && dtype === "I32")) {
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  }
+  throw new DTypeError(`${where} of dtype ${dtype} has data of type ${(data as object | null)?.constructor?.name}; ` +
+    `expected Float32Array for F32 and BF16, Int32Array for I32, or Uint8Array.`);
+}
+
+/** The upper half of each float32, rounded to nearest, ties to even; a NaN stays one by setting its quiet bit. */
+function toBfloat16(values: Float32Array): Uint8Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const halves = new Uint16Array(values.length);
+  for (let i = 0; i < bits.length; i++) {
+    const x = bits[i]!;
+    const isNaN = (x & 0x7fffffff) > 0x7f800000;
+    halves[i] = isNaN ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16;
+  }
+  return new Uint8Array(halves.buffer);
+}
+
+/** UTF-8 order, the reference's; JavaScript's own `<` compares UTF-16 units and differs beyond U+FFFF. */
+function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i]! - b[i]!;
+  return a.length - b.length;
+}

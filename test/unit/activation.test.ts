@@ -1,0 +1,180 @@
+/**
+ * Activations against PyTorch's goldens, against their formulas in float64 and, for the backward
+ * kernels, against central differences of those formulas; accumulation, tails and extreme values.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { init } from "../../src/runtime/engine.js";
+import type { Kernels } from "../../src/runtime/kernels.js";
+import { erf } from "../support/erf.js";
+import { assertClose, f32, readGolden } from "../support/golden.js";
+import { assertSameBits, Operand, randomArray } from "../support/kernels.js";
+
+interface Activation {
+  name: string;
+  forward: "siluForward" | "geluErfForward" | "geluTanhForward" | "reluForward";
+  backward: "siluBackward" | "geluErfBackward" | "geluTanhBackward" | "reluBackward";
+  formula: (x: number) => number;
+}
+
+const silu = (x: number): number => x / (1 + Math.exp(-x));
+
+const ACTIVATIONS: readonly Activation[] = [
+  { name: "silu", forward: "siluForward", backward: "siluBackward", formula: silu },
+  { name: "gelu_erf", forward: "geluErfForward", backward: "geluErfBackward", formula: (x) => x * (1 + erf(x * Math.SQRT1_2)) / 2 },
+  {
+    name: "gelu_tanh", forward: "geluTanhForward", backward: "geluTanhBackward",
+    formula: (x) => x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))) / 2,
+  },
+  { name: "relu", forward: "reluForward", backward: "reluBackward", formula: (x) => Math.max(x, 0) },
+];
+
+const LENGTHS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+const H = 1e-5;
+const slope = (f: (x: number) => number, x: number): number => (f(x + H) - f(x - H)) / (2 * H);
+
+/** Values in [-range, range), none within 2^-11 of zero, where relu's central difference is not its derivative. */
+function inputs(seed: number, n: number, range: number): Float32Array {
+  return randomArray(seed, n).map((v) => Math.abs(v * range) < 2 ** -11 ? 0.5 : v * range);
+}
+
+/** |a - b| <= relative * max |b| + absolute, element by element; returns the largest difference. */
+function close(label: string, actual: Float32Array, expected: ArrayLike<number>, relative: number, absolute: number): number {
+  assertClose(label, actual, expected, relative, absolute);
+  return actual.reduce((largest, v, i) => Math.max(largest, Math.abs(v - expected[i]!)), 0);
+}
+
+/** Runs `call` on operands of n floats (outputs as filled: backward adds to them) and returns the outputs. */
+async function run(call: (kernels: Kernels, outputs: number[], inputs: number[], n: number) => void,
+  outputs: Float32Array[], inputs: Float32Array[], label: () => string, offset = 0): Promise<Float32Array[]> {
+  const { memory, kernels } = await init();
+  const place = (values: Float32Array, i: number): Operand =>
+    new Operand(memory, 1, values.length, { offset: (offset + i) & 3 }).fill(values);
+  const out = outputs.map(place), into = inputs.map(place);
+  call(kernels, out.map((o) => o.address), into.map((o) => o.address), inputs[0]!.length);
+  const results = out.map((o) => o.read());
+  for (const o of out) o.assertGuards(label);
+  for (const o of into) o.assertUnchanged(label);
+  for (const o of [...out, ...into]) o.free();
+  return results;
+}
+
+const forwardOf = async (name: Activation["forward"], x: Float32Array, offset = 0): Promise<Float32Array> =>
+  (await run((k, [y], [px], n) => k[name](y!, px!, n), [new Float32Array(x.length).fill(NaN)], [x], () => name, offset))[0]!;
+
+const backwardOf = async (name: Activation["backward"], dx: Float32Array, dy: Float32Array, x: Float32Array, offset = 0): Promise<Float32Array> =>
+  (await run((k, [pdx], [pdy, px], n) => k[name](pdx!, pdy!, px!, n), [dx], [dy, x], () => name, offset))[0]!;
+
+for (const { name, forward, backward, formula } of ACTIVATIONS) {
+  test(`${name}: PyTorch's golden`, async (t) => {
+    const golden = readGolden(`op_${name}`);
+    const [x, y, dy, dx] = ["x", "y", "dy", "d_x"].map((key) => f32(golden, key).data) as
+      [Float32Array, Float32Array, Float32Array, Float32Array];
+    const differenceY = close(`${name} y`, await forwardOf(forward, x), y, 1e-5, 1e-6);
+    const differenceDx = close(`${name} dx`, await backwardOf(backward, new Float32Array(x.length), dy, x), dx, 1e-5, 1e-6);
+    t.diagnostic(`${name}: largest difference y ${differenceY.toExponential(2)}, dx ${differenceDx.toExponential(2)}`);
+  });
+
+  test(`${name}: formula and central differences in float64`, async (t) => {
+    const x = inputs(1, 4001, 12), dy = randomArray(2, x.length), before = randomArray(3, x.length);
+    const y = await forwardOf(forward, x);
+    let largest = 0;
+    for (let i = 0; i < x.length; i++) largest = Math.max(largest, Math.abs(y[i]! - formula(x[i]!)) / Math.abs(x[i]!));
+    t.diagnostic(`${name}: |error of y| at most ${largest.toExponential(2)} |x|`);
+    // Three roundings of a factor in [0, 1] and of its product with x.
+    assert.ok(largest <= 3 * 2 ** -24);
+
+    const dx = await backwardOf(backward, before, dy, x);
+    const expected = Array.from(x, (v, i) => before[i]! + dy[i]! * slope(formula, v));
+    t.diagnostic(`${name}: dx differs by at most ${close(`${name} dx`, dx, expected, 0, 1e-6).toExponential(2)}`);
+  });
+
+  test(`${name}: tails of 0 to 9 values, within bounds, same bits as in a long buffer`, async () => {
+    const x = inputs(4, 12, 4), dy = randomArray(5, 12), before = randomArray(6, 12);
+    const y = await forwardOf(forward, x), dx = await backwardOf(backward, before, dy, x);
+    for (const n of LENGTHS) {
+      const cut = (v: Float32Array): Float32Array => v.slice(0, n);
+      assertSameBits(await forwardOf(forward, cut(x), n), cut(y), n, () => `${forward}, n = ${n}`);
+      assertSameBits(await backwardOf(backward, cut(before), cut(dy), cut(x), n), cut(dx), n, () => `${backward}, n = ${n}`);
+    }
+  });
+
+  test(`${name}: forward in place`, async () => {
+    const { memory, kernels } = await init();
+    const x = inputs(7, 11, 4);
+    const expected = await forwardOf(forward, x);
+    const both = new Operand(memory, 1, x.length).fill(x);
+    kernels[forward](both.address, both.address, x.length);
+    assertSameBits(both.read(), expected, x.length, () => forward);
+    both.free();
+  });
+
+  test(`${name}: large and special inputs`, async () => {
+    const x = new Float32Array([-1e18, -1000, -90, 0, 90, 1000, 1e18, NaN]);
+    const last = x.length - 1;
+    const y = await forwardOf(forward, x);
+    const dx = await backwardOf(backward, new Float32Array(x.length), new Float32Array(x.length).fill(1), x);
+    for (let i = 0; i < last; i++) {
+      assert.ok(Math.abs(y[i]! - Math.max(x[i]!, 0)) < 1e-30, `${name}(${x[i]}) = ${y[i]}`);
+      if (x[i] !== 0) assert.ok(Math.abs(dx[i]! - (x[i]! > 0 ? 1 : 0)) < 1e-30, `${name}'(${x[i]}) = ${dx[i]}`);
+    }
+    assert.ok(Number.isNaN(y[last]));
+    // torch's threshold_backward lets dy through where x is NaN; the smooth functions have no slope there.
+    if (name === "relu") assert.equal(dx[last], 1);
+    else assert.ok(Number.isNaN(dx[last]));
+  });
+}
+
+test("relu: the slope at 0 and -0 is 0", async () => {
+  const dx = await backwardOf("reluBackward", new Float32Array([2, 2]), new Float32Array([5, 5]), new Float32Array([0, -0]));
+  assert.deepEqual([...dx], [2, 2]);
+});
+
+const siluMulOf = async (gate: Float32Array, up: Float32Array, offset = 0): Promise<Float32Array> =>
+  (await run((k, [y], [g, u], n) => k.siluMulForward(y!, g!, u!, n), [new Float32Array(gate.length).fill(NaN)], [gate, up],
+    () => "siluMulForward", offset))[0]!;
+
+/** Gradients that are not wanted get the address 0. */
+const siluMulBackwardOf = async (dgate: Float32Array, dup: Float32Array, dy: Float32Array, gate: Float32Array, up: Float32Array,
+  wanted: readonly [gate: boolean, up: boolean] = [true, true], offset = 0): Promise<Float32Array[]> =>
+  run((k, [pg, pu], [d, g, u], n) => k.siluMulBackward(wanted[0] ? pg! : 0, wanted[1] ? pu! : 0, d!, g!, u!, n),
+    [dgate, dup], [dy, gate, up], () => "siluMulBackward", offset);
+
+test("siluMul: formula and central differences in float64", async (t) => {
+  const n = 4001;
+  const gate = inputs(11, n, 12), up = randomArray(12, n), dy = randomArray(13, n);
+  const startGate = randomArray(14, n), startUp = randomArray(15, n);
+  const y = await siluMulOf(gate, up);
+  const differenceY = close("siluMul y", y, Array.from(gate, (g, i) => silu(g) * up[i]!), 2 ** -22, 0);
+  const [dgate, dup] = await siluMulBackwardOf(startGate, startUp, dy, gate, up);
+  const differenceGate = close("dgate", dgate!, Array.from(gate, (g, i) => startGate[i]! + dy[i]! * up[i]! * slope(silu, g)), 0, 1e-6);
+  const differenceUp = close("dup", dup!, Array.from(gate, (g, i) => startUp[i]! + dy[i]! * silu(g)), 2 ** -22, 0);
+  t.diagnostic(`siluMul: largest difference y ${differenceY.toExponential(2)}, dgate ${differenceGate.toExponential(2)}, ` +
+    `dup ${differenceUp.toExponential(2)}`);
+});
+
+test("siluMul: silu of the gate, bit for bit, times up", async () => {
+  const gate = inputs(16, 103, 8), up = randomArray(17, 103);
+  const activated = await forwardOf("siluForward", gate);
+  assertSameBits(await siluMulOf(gate, up), activated.map((v, i) => v * up[i]!), gate.length, () => "siluMulForward");
+});
+
+test("siluMul: tails of 0 to 9 values; a gradient at address 0 is skipped, the other keeps its bits", async () => {
+  const [gate, up, dy, startGate, startUp] = [21, 22, 23, 24, 25].map((seed) => randomArray(seed, 12)) as
+    [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
+  const { memory } = await init();
+  const y = await siluMulOf(gate, up);
+  const [dgate, dup] = await siluMulBackwardOf(startGate, startUp, dy, gate, up) as [Float32Array, Float32Array];
+  const firstBytes = memory.u8(0, 64).slice();
+  for (const n of LENGTHS) {
+    const cut = (v: Float32Array): Float32Array => v.slice(0, n);
+    assertSameBits(await siluMulOf(cut(gate), cut(up), n), cut(y), n, () => `siluMulForward, n = ${n}`);
+    for (const wanted of [[true, true], [true, false], [false, true], [false, false]] as const) {
+      const label = (): string => `siluMulBackward, n = ${n}, wanted ${wanted}`;
+      const [g, u] = await siluMulBackwardOf(cut(startGate), cut(startUp), cut(dy), cut(gate), cut(up), wanted, n);
+      assertSameBits(g!, cut(wanted[0] ? dgate : startGate), n, label);
+      assertSameBits(u!, cut(wanted[1] ? dup : startUp), n, label);
+    }
+  }
+  assert.deepEqual(memory.u8(0, 64), firstBytes);
+});
