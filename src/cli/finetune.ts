@@ -167,7 +167,7 @@ function batchAt(run: Run, step: number): { ids: Int32Array; targets: Int32Array
 async function trainSteps(run: Run, losses: number[], save: () => void): Promise<boolean> {
   const { settings, model, schedule } = run;
   const bar = new SingleBar({
-    format: "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | {memory} MB", etaBuffer: 50,
+    format: "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB", etaBuffer: 50,
     barsize: 24, hideCursor: true, noTTYOutput: true, notTTYSchedule: 5000,
   });
   let stopped = false;
@@ -184,7 +184,7 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
       const now = performance.now();
       bar.update(losses.length, {
         loss: losses[step]!.toFixed(3), rate: Math.round(settings.batch * settings.seq / (now - mark) * 1000),
-        memory: (memoryStats().liveBytes / 2 ** 20).toFixed(0),
+        memory: (memoryStats().peakBytes / 1048576).toFixed(0),
       });
       mark = now;
       if (losses.length % settings.checkpointEvery === 0 && losses.length < settings.steps) save();

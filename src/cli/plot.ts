@@ -21,9 +21,10 @@ export function lossCurveSvg(losses: readonly number[], labels: CurveLabels): st
   const x = scaleLinear([1, Math.max(2, losses.length)], [margin.left, width - margin.right]);
   const y = scaleLinear([Math.min(...all), Math.max(...all)], [height - margin.bottom, margin.top]).nice();
   const path = line<number>((_, i) => x(i + 1), (v) => y(v));
+  const label = y.tickFormat(6);
   const grid = y.ticks(6).map((v) =>
     `<line x1="${margin.left}" x2="${width - margin.right}" y1="${y(v)}" y2="${y(v)}" stroke="#e5e7eb"/>` +
-    `<text x="${margin.left - 8}" y="${y(v) + 4}" text-anchor="end">${v}</text>`);
+    `<text x="${margin.left - 8}" y="${y(v) + 4}" text-anchor="end">${label(v)}</text>`);
   const steps = x.ticks(8).map((v) => `<text x="${x(v)}" y="${height - margin.bottom + 20}" text-anchor="middle">${v}</text>`);
   const point = (at: number, value: number, name: string, anchor: string): string =>
     `<circle cx="${x(at)}" cy="${y(value)}" r="5" fill="#dc2626"/>` +

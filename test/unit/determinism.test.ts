@@ -1,0 +1,50 @@
+/** What must not be in the build or the sources, or engines would differ. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import binaryen from "binaryen";
+
+const root = new URL("../../../", import.meta.url);
+const wasm = readFileSync(new URL("build/wasm-lora.wasm", root));
+
+test("the wasm imports memory and nothing else", () => {
+  const module = new WebAssembly.Module(new Uint8Array(wasm));
+  assert.deepEqual(WebAssembly.Module.imports(module), [{ module: "env", name: "memory", kind: "memory" }]);
+});
+
+test("the wasm has SIMD and no relaxed SIMD", () => {
+  const text = binaryen.readBinary(wasm).emitText();
+  assert.match(text, /f32x4\.mul/);
+  assert.doesNotMatch(text, /relaxed/);
+});
+
+test("the inner loop of the 2x16 tile is 8 products, 8 sums, 2 splats and 4 loads", () => {
+  const text = binaryen.readBinary(wasm).emitText();
+  const tile = { "(f32x4.mul": 8, "(f32x4.add": 8, "(v128.load32_splat": 2, "(v128.load ": 4, "(v128.load\n": 0, "(v128.store": 0 };
+  const found = innermostLoops(text.replace(/\(v128\.load( offset=\d+)?\n/g, "(v128.load \n")).filter((body) =>
+    Object.entries(tile).every(([what, times]) => body.split(what).length - 1 === times));
+  assert(found.length >= 1, "no innermost loop has that make-up");
+});
+
+/** Bodies of the loops that hold no other loop. */
+function innermostLoops(text: string): string[] {
+  return text.split("(loop").slice(1).map((rest) => {
+    let depth = 1, end = 0;
+    for (; depth > 0 && end < rest.length; end++) depth += rest[end] === "(" ? 1 : rest[end] === ")" ? -1 : 0;
+    return end < rest.length ? rest.slice(0, end) : "";
+  });
+}
+
+/** Host maths whose last bits are the engine's own affair; sqrt, abs, floor and their like are exact. */
+const HOST_MATHS = /Math\.(exp|expm1|log|log1p|log2|log10|pow|sin|cos|tan|sinh|cosh|tanh|asin|acos|atan|atan2|cbrt|hypot|random)\b|\*\*[^/*]|JSMath/;
+
+for (const folder of ["src", "assembly"]) {
+  test(`no host maths in ${folder}/`, () => {
+    for (const file of readdirSync(new URL(folder, root), { recursive: true, encoding: "utf8" })) {
+      if (!file.endsWith(".ts")) continue;
+      const code = readFileSync(new URL(`${folder}/${file}`, root), "utf8").replace(/\/\*[^]*?\*\//g, "").replace(/\/\/.*/g, "");
+      // AssemblyScript's NativeMath is a deterministic port; its host maths is called JSMath.
+      assert.doesNotMatch(code.replaceAll("NativeMath", "Ported"), HOST_MATHS, `${folder}/${file}`);
+    }
+  });
+}

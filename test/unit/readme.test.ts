@@ -1,0 +1,21 @@
+/** Every JavaScript block of the README runs. */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = new URL("../../../", import.meta.url);
+const blocks = [...readFileSync(new URL("README.md", root), "utf8").matchAll(/```js\n([^]*?)```/g)].map((m) => m[1]!);
+
+for (const [i, code] of blocks.entries()) {
+  test(`README block ${i + 1}`, () => {
+    // Inside the package, so that `import "wasm-lora"` finds it.
+    const file = fileURLToPath(new URL(`dist/readme_block_${i + 1}.mjs`, root));
+    writeFileSync(file, code);
+    try {
+      execFileSync(process.execPath, [file], { cwd: fileURLToPath(root), stdio: "pipe" });
+    } finally {
+      rmSync(file);
+    }
+  });
+}
