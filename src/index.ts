@@ -5,7 +5,7 @@ export * from "./runtime/errors.js";
 export { full, ones, tensor, Tensor, zeros } from "./tensor/tensor.js";
 export type { DType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
-export { backward, noGrad } from "./autograd/tape.js";
+export { noGrad } from "./autograd/tape.js";
 export * as ops from "./autograd/ops/index.js";
 export * as nn from "./nn/index.js";
 export * as lora from "./lora/index.js";

@@ -8,7 +8,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { backward, init, manualSeed, memoryStats, models, noGrad, optim, scope, tensor } from "../../dist/src/index.js";
+import { init, manualSeed, memoryStats, models, noGrad, optim, scope, tensor } from "../../dist/src/index.js";
 import { lossCurveSvg } from "../../dist/src/cli/plot.js";
 import { writeAtomic } from "../../dist/src/io/files.js";
 import { parseLlamaConfig } from "../../dist/src/io/huggingface.js";
@@ -89,7 +89,7 @@ for (let step = 0; step < steps; step++) {
   for (const group of optimizer.paramGroups) group.lr = lr * schedule(step);
   losses.push(scope(() => {
     const loss = model.loss(...nextBatch());
-    backward(loss);
+    loss.backward();
     optim.clipGradNorm_(named, 1);
     optimizer.step();
     optimizer.zeroGrad();

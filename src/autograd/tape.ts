@@ -1,9 +1,8 @@
 /**
  * Reverse-mode differentiation. An op that has an input with `requiresGrad` leaves a node: its
- * inputs, the tensors it saved, and how to turn its output's gradient into theirs. `backward(loss)`
+ * inputs, the tensors it saved, and how to turn its output's gradient into theirs. `loss.backward()`
  * walks the nodes in reverse order of creation, once, and frees them and the activations on its way.
  */
-import { engine } from "../runtime/engine.js";
 import { ShapeError, StateError } from "../runtime/errors.js";
 import { Tensor } from "../tensor/tensor.js";
 
@@ -65,26 +64,32 @@ export function noGrad<T>(fn: () => T): T {
   }
 }
 
-/**
- * Adds d loss / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
- * activation that was not `keep()`-ed. The loss itself lives on.
- *
- * @throws ShapeError unless loss has one element; StateError if it has no graph (nothing requires a
- * gradient, it was computed under noGrad, or backward already consumed it).
- *
- * @example
- * const w = tensor([2]); w.requiresGrad = true;
- * backward(ops.mul(w, w)); console.log(w.grad.item()); // 4
- */
-export function backward(loss: Tensor): void {
-  if (loss.size !== 1) throw new ShapeError(`backward: loss has shape [${loss.shape}]; expected one element.`);
-  if (loss.node === null) {
-    throw new StateError("backward: loss has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), or backward() already ran.");
+declare module "../tensor/tensor.js" {
+  interface Tensor {
+    /**
+     * Adds d this / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
+     * activation that was not `keep()`-ed. This tensor, of one element, lives on.
+     *
+     * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
+     * gradient, it was computed under noGrad, or backward already consumed it).
+     *
+     * @example
+     * const w = tensor([2]); w.requiresGrad = true;
+     * ops.mul(w, w).backward(); console.log(w.grad.item()); // 4
+     */
+    backward(): void;
   }
-  const outputs = reachable(loss);
-  const { memory } = engine();
-  loss.grad = new Tensor(loss.shape).keep();
-  memory.f32(loss.grad.address, 1)[0] = 1;
+}
+
+// A method of Tensor as in PyTorch, put there from here: tensor/ does not know the tape.
+Tensor.prototype.backward = function (this: Tensor): void {
+  if (this.size !== 1) throw new ShapeError(`backward: the tensor has shape [${this.shape}]; expected one element.`);
+  if (this.node === null) {
+    throw new StateError("backward: the tensor has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), or backward() already ran.");
+  }
+  const outputs = reachable(this);
+  this.grad = new Tensor(this.shape).keep();
+  this.grad.data[0] = 1;
   for (const output of outputs) {
     const node = output.node!;
     if (output.grad !== null) {
@@ -94,9 +99,9 @@ export function backward(loss: Tensor): void {
     }
     node.releaseSaved();
     output.node = null;
-    if (output !== loss && !output.kept) output.free("backward");
+    if (output !== this && !output.kept) output.free("backward");
   }
-}
+};
 
 /** Tensors with a node that loss depends on, the latest first. */
 function reachable(loss: Tensor): Tensor[] {

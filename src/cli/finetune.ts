@@ -10,7 +10,7 @@ import { engine, init, memoryStats } from "../runtime/engine.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
-import { backward, noGrad } from "../autograd/tape.js";
+import { noGrad } from "../autograd/tape.js";
 import { loadCheckpointFile, saveCheckpoint, type Checkpoint } from "./checkpoint.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
 import { encodeFile, loadTokenizer, promptIds, type TextCodec } from "./text.js";
@@ -205,7 +205,7 @@ function trainStep(run: Run, step: number, trained: ReturnType<Llama["parameters
   const { ids, targets } = batchAt(run, step);
   return scope(() => {
     const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
-    backward(loss);
+    loss.backward();
     clipGradNorm_(trained, 1);
     for (const g of optimizer.paramGroups) g.lr = lr * factor;
     optimizer.step();

@@ -2,7 +2,9 @@
  * Whole files, in and out: the only place of this folder that touches a file system. Every fault is a
  * FileError (or, for contents, a FormatError) that names the path and what to do next.
  */
-import { closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, accessSync, constants, openSync, readSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
+} from "node:fs";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { JsonCursor } from "./json.js";
 
@@ -81,11 +83,12 @@ export function readJson(path: string): unknown {
 export function writeAtomic(path: string, contents: Uint8Array | string): void {
   const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
   const temporary = `${path}.${process.pid}.tmp`;
-  let fd: number | undefined;
+  let fd: number | undefined, created = false;
   try {
     // Removed and created anew ("wx"), never opened: a link of this name would be followed.
     rmSync(temporary, { force: true });
     fd = openSync(temporary, "wx");
+    created = true;
     for (let done = 0; done < bytes.length;) {
       done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
     }
@@ -94,8 +97,12 @@ export function writeAtomic(path: string, contents: Uint8Array | string): void {
     fd = undefined;
     renameSync(temporary, path);
   } catch (error) {
-    if (fd !== undefined) closeSync(fd);
-    rmSync(temporary, { force: true });
+    try {
+      if (fd !== undefined) closeSync(fd);
+      if (created) rmSync(temporary, { force: true });
+    } catch {
+      // Whatever hinders the cleaning up, the first error is the one to tell.
+    }
     throw fileError("write", path, error);
   }
 }
@@ -104,7 +111,8 @@ export function writeAtomic(path: string, contents: Uint8Array | string): void {
 export function ensureWritableDirectory(path: string): void {
   try {
     mkdirSync(path, { recursive: true });
-    accessSync(path, constants.W_OK | constants.X_OK);
+    // Tried, not asked: access() judges by the real user, and on Windows not by the permissions.
+    rmdirSync(mkdtempSync(`${path}/.writable-`));
   } catch (error) {
     throw fileError("write into", path, error);
   }

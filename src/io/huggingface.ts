@@ -26,14 +26,10 @@ export interface LlamaConfig {
   rmsNormEps: number;
   ropeTheta: number;
   tieWordEmbeddings: boolean;
-  hiddenAct: "silu";
   /** null: the model has none. */
   bosTokenId: number | null;
   /** The first of several; null: the model has none. */
   eosTokenId: number | null;
-  attentionBias: false;
-  mlpBias: false;
-  ropeScaling: null;
 }
 
 /**
@@ -55,9 +51,8 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     read(key, (value) => Number.isSafeInteger(value) && value > 0, "a positive integer", fallback);
   const positive = (key: string, fallback?: number, from?: Record<string, unknown>): number =>
     read(key, (value) => Number.isFinite(value) && value > 0, "a positive number", fallback, from);
-  const only = <T>(key: string, value: T): T => {
+  const only = (key: string, value: unknown): void => {
     if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
-    return value;
   };
   const token = (key: string, fallback: number): number | null => {
     const given = config[key];
@@ -70,6 +65,9 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   if (config.model_type !== "llama") fail(`model_type is ${show(config.model_type)}; only "llama" is supported`);
   only("quantization_config", null);
   only("attention_dropout", 0);
+  only("hidden_act", "silu");
+  only("attention_bias", false);
+  only("mlp_bias", false);
   only("partial_rotary_factor", 1);
   only("rope_scaling", null);
   // Since transformers 5 theta stands here, beside the kind of scaling.
@@ -96,9 +94,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     rmsNormEps: positive("rms_norm_eps"),
     ropeTheta: rope.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
     tieWordEmbeddings: read("tie_word_embeddings", (value) => typeof value === "boolean", "true or false", false),
-    hiddenAct: only("hidden_act", "silu"),
     bosTokenId: token("bos_token_id", 1), eosTokenId: token("eos_token_id", 2),
-    attentionBias: only("attention_bias", false), mlpBias: only("mlp_bias", false), ropeScaling: null,
   };
 }
 

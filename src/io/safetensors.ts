@@ -111,29 +111,23 @@ function parseHeader(text: string, fail: (message: string) => never) {
   const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
   const metadata = Object.create(null) as Record<string, string>;
   const infos = new Map<string, TensorInfo>();
-  let hasMetadata = false;
   members(cursor, "", fail, (name) => {
-    if (name === METADATA) {
-      hasMetadata = true;
-      members(cursor, ` of ${METADATA}`, fail, (key) => { metadata[key] = wellFormed(cursor.string(), fail); }, (key) => key in metadata);
-    } else {
-      infos.set(name, parseInfo(cursor, name, fail));
-    }
-  }, (name) => name === METADATA ? hasMetadata : infos.has(name));
+    if (name === METADATA) members(cursor, ` of ${METADATA}`, fail, (key) => { metadata[key] = wellFormed(cursor.string(), fail); });
+    else infos.set(name, parseInfo(cursor, name, fail));
+  });
   cursor.end(" ");
   return { metadata, infos };
 }
 
-/** `{key: value, ...}`: calls `read` at each value; a key that `has` knows already is refused. */
-function members(
-  cursor: JsonCursor, where: string, fail: (message: string) => never,
-  read: (key: string) => void, has: (key: string) => boolean,
-): void {
+/** `{key: value, ...}`: calls `read` at each value; a key that occurs twice is refused. */
+function members(cursor: JsonCursor, where: string, fail: (message: string) => never, read: (key: string) => void): void {
+  const seen = new Set<string>();
   cursor.expect("{");
   if (cursor.accept("}")) return;
   do {
     const key = wellFormed(cursor.string(), fail);
-    if (has(key)) fail(`key ${show(key)}${where} occurs twice`);
+    if (seen.has(key)) fail(`key ${show(key)}${where} occurs twice`);
+    seen.add(key);
     cursor.expect(":");
     read(key);
   } while (cursor.accept(","));
@@ -148,7 +142,7 @@ function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => 
     else if (field === "shape") shape = integers(cursor);
     else if (field === "data_offsets") offsets = integers(cursor);
     else failTensor(`has field ${show(field)}; expected only dtype, shape and data_offsets`);
-  }, (field) => (field === "dtype" ? dtype : field === "shape" ? shape : offsets) !== undefined);
+  });
 
   if (dtype === undefined) return failTensor("has no dtype");
   if (!isDtype(dtype)) return failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);

@@ -1,13 +1,13 @@
 /** lora.Linear and lora.Embedding against loralib on PyTorch. */
 import { before, test } from "node:test";
-import { backward, init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
+import { init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
 before(async () => { await init(); });
 
 /** loss = sum(y * dy): then the gradient that reaches y is dy. */
 function backwardFrom(y: Tensor, dy: Float32Array): void {
-  backward(ops.sum(ops.mul(y, tensor(dy, y.shape))));
+  ops.sum(ops.mul(y, tensor(dy, y.shape))).backward();
 }
 
 function state(g: Golden, ...keys: string[]): Map<string, { shape: number[]; data: Float32Array }> {

@@ -1,6 +1,6 @@
 /** Ops of the transformer against PyTorch: forward and every gradient. */
 import { before, test } from "node:test";
-import { backward, init, ops, scope, tensor, type Tensor } from "../../src/index.js";
+import { init, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, type Golden, ints, readGolden } from "../support/golden.js";
 
 before(async () => { await init(); });
@@ -16,7 +16,7 @@ function check(g: Golden, inputs: string[], op: (...xs: Tensor[]) => Tensor): vo
     });
     const y = op(...xs);
     assertClose("y", y.data, f32(g, "y").data);
-    backward(ops.sum(ops.mul(y, tensor(f32(g, "dy").data, y.shape))));
+    ops.sum(ops.mul(y, tensor(f32(g, "dy").data, y.shape))).backward();
     for (const [i, x] of xs.entries()) {
       assertClose(`d_${inputs[i]}`, x.grad!.data, f32(g, `d_${inputs[i]}`).data);
       x.dispose();

@@ -1,7 +1,7 @@
 /** 50 steps of two LoRA layers under each optimiser, and 20 of a small Llama, against PyTorch. */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { backward, init, lora, models, nn, ops, optim, scope, tensor, type Tensor } from "../../src/index.js";
+import { init, lora, models, nn, ops, optim, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
 before(async () => { await init(); });
@@ -52,7 +52,7 @@ for (const name of goldenNames("train_")) {
         const y = model.forward(x);
         const loss = classes ? ops.crossEntropy(y, tensor(ints(g, "target").data, ints(g, "target").shape))
           : ops.mseLoss(y, tensor(f32(g, "target").data, f32(g, "target").shape));
-        backward(loss);
+        loss.backward();
         losses.push(loss.item());
         norms.push(optim.clipGradNorm_(model.parameters(), Number(m["clip_grad_norm"])));
         optimizer.step();
@@ -95,7 +95,7 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
   for (let step = 0; step < expected.length; step++) {
     scope(() => {
       const loss = model.loss(tensor(rows(0), shape), tensor(rows(1), shape));
-      backward(loss);
+      loss.backward();
       assertClose(`loss ${step}`, [loss.item()], [expected[step]!], 2e-4, 0);
       if (step === 0) {
         assertClose("loss", [loss.item()], f32(g, "loss").data);

@@ -1,0 +1,138 @@
+/** src/io/files.ts: atomic writes, JSON faults with their place, errors that say what to do. */
+import assert from "node:assert/strict";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "../../src/io/files.js";
+import { FileError, FormatError } from "../../src/runtime/errors.js";
+
+const folder = mkdtempSync(join(tmpdir(), "files-"));
+after(() => rmSync(folder, { recursive: true }));
+
+function throwsFileError(action: () => unknown, message: RegExp): void {
+  assert.throws(action, (error: unknown) => {
+    assert.ok(error instanceof FileError, String(error));
+    assert.match(error.message, message);
+    assert.ok(!error.message.includes("\n"), "one line");
+    return true;
+  });
+}
+
+test("readBytes: the bytes; a missing file, a directory and a path through a file say what to do", () => {
+  const path = join(folder, "bytes");
+  writeFileSync(path, Uint8Array.of(0, 255, 10));
+  assert.deepEqual(readBytes(path), Uint8Array.of(0, 255, 10));
+  writeFileSync(path, "");
+  assert.deepEqual(readBytes(path), new Uint8Array(0));
+  throwsFileError(() => readBytes(join(folder, "none")), /cannot read .*none: it does not exist; check the path/);
+  throwsFileError(() => readBytes(folder), /it is a directory; name a file in it/);
+  throwsFileError(() => readBytes(join(path, "x")), /a part of the path is a file/);
+  if (existsSync("/dev/null")) throwsFileError(() => readBytes("/dev/null"), /not a regular file/);
+  assert.equal(exists(path), true);
+  assert.equal(exists(join(folder, "none")), false);
+});
+
+test("no permission to read, write or create", () => {
+  const secret = join(folder, "secret"), closed = join(folder, "closed");
+  writeFileSync(secret, "x");
+  chmodSync(secret, 0);
+  mkdirSync(closed);
+  chmodSync(closed, 0o500);
+  // Root may do everything, so it becomes "nobody" meanwhile.
+  const isRoot = process.getuid!() === 0;
+  chmodSync(folder, 0o755);
+  if (isRoot) process.seteuid!(65534);
+  try {
+    throwsFileError(() => readBytes(secret), /cannot read .*secret: permission was denied/);
+    throwsFileError(() => writeAtomic(join(closed, "x"), "x"), /cannot write .*: permission was denied/);
+    throwsFileError(() => ensureWritableDirectory(closed), /cannot write into .*: permission was denied/);
+    throwsFileError(() => ensureWritableDirectory(join(closed, "x")), /cannot write into .*: permission was denied/);
+  } finally {
+    if (isRoot) process.seteuid!(0);
+  }
+});
+
+test("readJson: values as JSON.parse gives them", () => {
+  const path = join(folder, "good.json");
+  for (const text of ['{"a": [1, -2.5e3, true, false, null, "\\u00e9\\n"]}', " 1 ", '"\\ud800"', "[]", "{}", '{"__proto__": 1}']) {
+    writeFileSync(path, text);
+    assert.deepEqual(readJson(path), JSON.parse(text));
+  }
+});
+
+test("readJson: a fault is named with path, line and column", () => {
+  const path = join(folder, "bad.json");
+  const cases: [string, RegExp][] = [
+    ["", /line 1, column 1: expected a value, got the end of the text/],
+    ['{"a": 1,\n "b": }', /line 2, column 7: expected a value, got "}"/],
+    ['{"a": 1\n', /line 2, column 1: expected "}", got the end of the text/],
+    ['{"a" 1}', /line 1, column 6: expected ":", got "1"/],
+    ["[1, 2,]", /line 1, column 7: expected a value, got "]"/],
+    ["{a: 1}", /line 1, column 2: expected a string, got "a"/],
+    ['{"a": 1} x', /line 1, column 10: expected nothing more, got "x"/],
+    ['["a\nb"]', /line 1, column 4: expected an escape sequence/],
+    ["['a']", /line 1, column 2/],
+    ["[01]", /line 1, column 2/],
+    ["[nul]", /line 1, column 2: expected a value, got "n"/],
+    ["NaN", /line 1, column 1/],
+    ["\ufeff{}", /line 1, column 1/],
+    ['["abc', /expected a closing "/],
+    ["[".repeat(100_000), /not JSON/],
+  ];
+  for (const [text, message] of cases) {
+    writeFileSync(path, text);
+    assert.throws(() => readJson(path), (error: unknown) => {
+      assert.ok(error instanceof FormatError, String(error));
+      assert.ok(error.message.startsWith(`${path}: not JSON: `), error.message);
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+  writeFileSync(path, Uint8Array.of(0x22, 0xff, 0x22));
+  assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-8"));
+});
+
+test("writeAtomic: new contents in place of old ones, nothing beside them", () => {
+  const directory = join(folder, "atomic");
+  mkdirSync(directory);
+  const path = join(directory, "a");
+  writeAtomic(path, "é");
+  assert.equal(readFileSync(path, "utf8"), "é");
+  writeFileSync(`${path}.${process.pid}.tmp`, "left by a crash");
+  writeAtomic(path, Uint8Array.of(1, 2, 3));
+  assert.deepEqual([...readFileSync(path)], [1, 2, 3]);
+  assert.deepEqual(readdirSync(directory), ["a"]);
+});
+
+test("writeAtomic does not write through a link at the temporary's name", () => {
+  const path = join(folder, "linked"), victim = join(folder, "victim");
+  writeFileSync(victim, "untouched");
+  symlinkSync(victim, `${path}.${process.pid}.tmp`);
+  writeAtomic(path, "new");
+  assert.equal(readFileSync(victim, "utf8"), "untouched");
+  assert.equal(readFileSync(path, "utf8"), "new");
+});
+
+test("writeAtomic: on failure the old file stays and the temporary goes", () => {
+  const directory = join(folder, "failing");
+  mkdirSync(join(directory, "occupied", "inside"), { recursive: true });
+  throwsFileError(() => writeAtomic(join(directory, "occupied"), "x"), /cannot write .*occupied: /);
+  throwsFileError(() => writeAtomic(join(directory, "none", "x"), "x"), /cannot write .*none.x: it does not exist/);
+  const path = join(directory, "kept");
+  writeAtomic(path, "old");
+  // The contents fail halfway: the first read of their length succeeds, the writing does not.
+  throwsFileError(() => writeAtomic(path, { length: 4 } as Uint8Array), /cannot write/);
+  assert.equal(readFileSync(path, "utf8"), "old");
+  assert.deepEqual(readdirSync(directory).sort(), ["kept", "occupied"]);
+});
+
+test("ensureWritableDirectory: creates parents, accepts what exists, refuses files", () => {
+  const path = join(folder, "x", "y");
+  ensureWritableDirectory(path);
+  ensureWritableDirectory(path);
+  assert.ok(existsSync(path));
+  writeFileSync(join(path, "file"), "");
+  throwsFileError(() => ensureWritableDirectory(join(path, "file")), /cannot write into .*file: a file of that name is in the way/);
+  throwsFileError(() => ensureWritableDirectory(join(path, "file", "z")), /a part of the path is a file/);
+});
