@@ -9,7 +9,8 @@
  * step with cached keys gives the bits of the whole sequence. A masked probability is exactly 0;
  * as 0 * NaN is NaN, a non-finite value in v can reach up to 31 earlier rows of its own head.
  *
- * probs, dprobs: room for 32 x keys floats each. Gradients are added; null: not wanted.
+ * probs, dprobs: room for 32 x keys floats each. Gradients are added, query blocks ascending, heads
+ * of one group ascending; null: not wanted.
  */
 import { sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
 import { dot, softmaxRow } from "./softmax";

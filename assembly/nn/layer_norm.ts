@@ -4,7 +4,7 @@
  * Backward: g = dy * weight; dx += rstd * (g - mean(g) - x̂ * mean(g * x̂)); dWeight += dy * x̂; dBias += dy.
  * x, dx, y, dy: [rows, dim] contiguous. weight, bias: [dim]. mean, rstd: [rows], kept for backward.
  * Sums along a row are taken in float64, ascending: cancellation in the variance is the point of failure.
- * dx, dWeight or dBias null: not wanted.
+ * dWeight and dBias add rows in ascending order, in float32. dx, dWeight or dBias null: not wanted.
  */
 export function layerNormForward(y: usize, mean: usize, rstd: usize, x: usize, weight: usize, bias: usize, rows: i32, dim: i32, eps: f32): void {
   const row = <usize>dim << 2;

@@ -4,11 +4,12 @@
  * Cross-entropy: loss = mean over rows with target != ignoreIndex of (logsumexp(x) - x[target])
  * (torch.nn.functional.cross_entropy, reduction "mean"; no such row: 0 / 0 = NaN, as torch).
  * Backward: dx += g / count * (softmax(x) - onehot(target)), nothing for ignored rows.
- * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows].
+ * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows], not written for ignored rows.
  * A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
  * ascending order, in float64.
  *
- * Mean squared error: loss = mean((x - target)^2); dx += g * 2 / n * (x - target).
+ * Mean squared error: loss = mean((x - target)^2), added in ascending order in float64;
+ * dx += g * 2 / n * (x - target).
  */
 import { expF32x4 } from "../math/exp";
 import { loadLanes } from "../math/lanes";

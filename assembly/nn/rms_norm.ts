@@ -4,7 +4,7 @@
  * Backward: g = dy * weight; dx += rstd * (g - x̂ * mean(g * x̂)), x̂ = x * rstd; dWeight += sum over rows of dy * x̂.
  * x, dx, y, dy: [rows, dim] contiguous. weight, dWeight: [dim]. rstd: [rows], kept for backward.
  * Sums along a row run over four lanes, then (0 + 1) + (2 + 3): the order is part of the contract.
- * dx or dWeight null: not wanted.
+ * dWeight adds rows in ascending order, in float32. dx or dWeight null: not wanted.
  */
 import { addLanes, dot } from "./softmax";
 import { loadLanes } from "../math/lanes";

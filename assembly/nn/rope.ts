@@ -3,7 +3,7 @@
  *   y[j] = x[j] cos - x[j + h] sin,  y[j + h] = x[j + h] cos + x[j] sin,  j < h = dim / 2,
  * with the angle position * theta^(-2j / dim) rounded to float32 as Hugging Face does.
  * Backward turns the other way: dx += R(-angle) dy.
- * x, y: [batch, steps, heads, dim]; time step t has position first + t. cos, sin: [positions, h].
+ * x, y, dx, dy: [batch, steps, heads, dim] contiguous; time step t has position first + t. cos, sin: [positions, h].
  */
 import { exp64, log64 } from "../math/double";
 import { cosF32x4, sinF32x4 } from "../math/sincos";

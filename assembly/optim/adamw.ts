@@ -5,7 +5,7 @@
  *   m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2
  *   p -= stepSize * m / (sqrt(v) / rootCorrection2 + eps)
  * stepSize = lr / (1 - beta1^t) and rootCorrection2 = sqrt(1 - beta2^t) come from the wrapper.
- * All elementwise, so lanes and tail have the same bits. g is not changed.
+ * p, g, m, v: [n] contiguous. All elementwise, so lanes and tail have the same bits. g is not changed.
  */
 export function adamStep(
   p: usize, g: usize, m: usize, v: usize, n: i32, decay: f32, l2: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32,

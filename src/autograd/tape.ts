@@ -39,6 +39,7 @@ export function record(output: Tensor, inputs: readonly (Tensor | null)[], backw
   }
   for (const t of saved) t.keep();
   output.requiresGrad = true;
+  output.isLeaf = false;
   output.node = new GraphNode(inputs.filter((t): t is Tensor => t !== null), backward, saved);
   return output;
 }
@@ -103,11 +104,20 @@ Tensor.prototype.backward = function (this: Tensor): void {
   }
 };
 
-/** Tensors with a node that loss depends on, the latest first. */
+/**
+ * Tensors with a node that loss depends on, the latest first.
+ * @throws DisposedError or StateError if one of them is gone, before anything is changed
+ */
 function reachable(loss: Tensor): Tensor[] {
   const seen = new Set<Tensor>([loss]);
   for (const t of seen) {
-    for (const input of t.node!.inputs) if (input.node !== null) seen.add(input);
+    for (const input of t.node!.inputs) {
+      void input.address;
+      if (input.node !== null) seen.add(input);
+      else if (input.requiresGrad && !input.isLeaf) {
+        throw new StateError(`backward: an activation of shape [${input.shape}] was already consumed by another backward(); add the losses and call it once.`);
+      }
+    }
   }
   return [...seen].sort((a, b) => b.node!.id - a.node!.id);
 }

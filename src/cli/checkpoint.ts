@@ -38,6 +38,23 @@ export function loadCheckpointFile<S>(path: string): Checkpoint<S> {
   }
   const pick = (prefix: string): StateDict => new Map([...tensors.values()].filter((t) => t.name.startsWith(`${prefix}.`))
     .map((t) => [t.name.slice(prefix.length + 1), { shape: t.shape, data: toFloat32(t) }]));
-  const run = JSON.parse(metadata["run"] ?? "{}") as Omit<Checkpoint<S>, "losses" | "factors" | "optimizer">;
-  return { ...run, losses: [...toFloat32(tensors.get("losses")!)], factors: pick("factors"), optimizer: pick("optimizer") };
+  const losses = [...toFloat32(tensors.get("losses")!)];
+  const run = parseRun<S>(path, metadata["run"] ?? "");
+  if (run.step !== losses.length) throw new FormatError(`${path}: it holds ${losses.length} losses; expected one for each of ${run.step} steps.`);
+  return { ...run, losses, factors: pick("factors"), optimizer: pick("optimizer") };
+}
+
+type RunState<S> = Omit<Checkpoint<S>, "losses" | "factors" | "optimizer">;
+
+function parseRun<S>(path: string, text: string): RunState<S> {
+  let run: Partial<RunState<S>> | null;
+  try {
+    run = JSON.parse(text) as Partial<RunState<S>> | null;
+  } catch (cause) {
+    throw new FormatError(`${path}: its metadata's run is not JSON.`, { cause });
+  }
+  const valid = run !== null && typeof run === "object" && typeof run.settings === "object" && run.settings !== null &&
+    Number.isSafeInteger(run.step) && Number.isSafeInteger(run.dropoutStream) && Number.isFinite(run.heldOutBefore) && typeof run.sampleBefore === "string";
+  if (!valid) throw new FormatError(`${path}: its metadata's run lacks settings, step, dropoutStream, heldOutBefore or sampleBefore.`);
+  return run as RunState<S>;
 }

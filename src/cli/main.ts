@@ -16,6 +16,7 @@ function number(low: number, what: string, valid: (n: number) => boolean = Numbe
     return n;
   };
 }
+const probability = number(0, "a number below 1 and", (n) => n < 1);
 const integer = (low: number): ((text: string) => number) => number(low, "an integer", Number.isSafeInteger);
 const list = (text: string): string[] => text.split(",").map((s) => s.trim()).filter(Boolean);
 
@@ -32,7 +33,7 @@ program.command("finetune")
   .option("--out <folder>", "where the adapter, the checkpoint and the loss curve go", "runs/finetune")
   .option("--r <n>", "rank of the factors", integer(1), d.r)
   .option("--alpha <x>", "loraAlpha; the update is scaled by alpha / r", number(0, "a number"), d.alpha)
-  .option("--dropout <p>", "dropout on the LoRA branch's input", number(0, "a number"), d.dropout)
+  .option("--dropout <p>", "dropout on the LoRA branch's input, below 1", probability, d.dropout)
   .addOption(new Option("--target-modules <names>", `comma-separated, of ${LLAMA_LINEAR_MODULES.join(", ")}`).argParser(list).default(d.targetModules, "all of them"))
   .option("--steps <n>", "optimiser steps", integer(1), d.steps)
   .option("--batch <n>", "sequences a step", integer(1), d.batch)

@@ -38,9 +38,9 @@ export class Embedding extends PlainEmbedding {
   readonly #merge = new Merge();
 
   constructor(numEmbeddings: number, embeddingDim: number, options: LoraEmbeddingOptions = {}) {
+    const checked = checkLoraOptions("lora.Embedding", options);
     super(numEmbeddings, embeddingDim, options);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } =
-      checkLoraOptions("lora.Embedding", options));
+    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       this.loraA = new Parameter([this.r, numEmbeddings]);
       this.loraB = new Parameter([embeddingDim, this.r]);

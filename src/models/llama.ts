@@ -8,7 +8,7 @@ import * as lora from "../lora/index.js";
 import { Embedding, Linear, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { init } from "../nn/index.js";
-import { ArgumentError } from "../runtime/errors.js";
+import { ArgumentError, StateError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
@@ -43,6 +43,9 @@ export class KeyValueCache {
 
   /** Appends rows to a layer's cache and returns all rows so far. */
   extend(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
+    if (k.requiresGrad || v.requiresGrad) {
+      throw new StateError("KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().");
+    }
     const steps = k.shape[1]!, total = this.length + steps;
     const shape = [1, total, this.config.numKeyValueHeads, this.config.headDim];
     const join = (cache: Tensor, fresh: Tensor): Tensor => {

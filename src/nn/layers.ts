@@ -2,7 +2,7 @@
 import { layerNorm, rmsNorm } from "../autograd/ops/index.js";
 import { embedding } from "../autograd/ops/embedding.js";
 import { linear } from "../autograd/ops/linear.js";
-import { checkInteger } from "../tensor/check.js";
+import { checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
@@ -58,25 +58,27 @@ export class Embedding extends Module {
   forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this.paddingIdx ?? -1, null, "Embedding.forward"); }
 }
 
-/** torch.nn.RMSNorm over the last dimension; weight [dim] starts as ones. */
+/** torch.nn.RMSNorm over the last dimension, x [..., dim] -> [..., dim]; weight [dim] starts as ones. @throws ArgumentError; forward: ShapeError */
 export class RMSNorm extends Module {
   readonly weight: Parameter;
   constructor(readonly dim: number, readonly eps = 1e-6) {
     super();
     checkInteger("RMSNorm", "dim", dim, 1);
+    checkNumber("RMSNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);
     this.weight.data.fill(1);
   }
   forward(x: Tensor): Tensor { return rmsNorm(x, this.weight, this.eps); }
 }
 
-/** torch.nn.LayerNorm over the last dimension; weight [dim] starts as ones, bias as zeros. */
+/** torch.nn.LayerNorm over the last dimension, x [..., dim] -> [..., dim]; weight [dim] starts as ones, bias as zeros. @throws ArgumentError; forward: ShapeError */
 export class LayerNorm extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
   constructor(readonly dim: number, readonly eps = 1e-5) {
     super();
     checkInteger("LayerNorm", "dim", dim, 1);
+    checkNumber("LayerNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);
     this.bias = new Parameter([dim]);
     this.weight.data.fill(1);

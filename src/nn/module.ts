@@ -96,6 +96,9 @@ export abstract class Module {
       if (entry && entry.shape.join() !== parameter.shape.join()) {
         throw new ShapeError(`loadStateDict: ${key} has shape [${entry.shape}]; expected [${parameter.shape}].`);
       }
+      if (entry && entry.data.length !== parameter.size) {
+        throw new ShapeError(`loadStateDict: ${key} has ${entry.data.length} values; its shape [${parameter.shape}] takes ${parameter.size}.`);
+      }
     }
     for (const [key, parameter] of own) {
       const entry = state.get(key);

@@ -5,7 +5,7 @@ import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 
 /**
- * Scales all gradients so that their joint 2-norm is at most maxNorm; returns the norm before.
+ * Scales all gradients (float64 squares, parameters added in the given order) so that their joint 2-norm is at most maxNorm; returns the norm before.
  * @throws ArgumentError if maxNorm is not a positive number, or if the norm is not finite: then
  * nothing is changed, so that a bad batch cannot poison the weights.
  * Source: torch.nn.utils.clip_grad_norm_ (with error_if_nonfinite).

@@ -2,7 +2,7 @@
 import type { Parameter, StateDict } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { checkNumber } from "../tensor/check.js";
+import { checkInteger, checkNumber } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
 export type ParamGroup<O> = { params: readonly Parameter[] } & Partial<O>;
@@ -62,6 +62,8 @@ export abstract class Optimizer<O extends BaseOptions> {
 
   /** Called once a step, before the updates. */
   protected beforeUpdates(): void {}
+  /** Names of the state tensors a parameter may have. */
+  protected abstract readonly slots: readonly string[];
   protected abstract update(p: Parameter, g: Tensor, options: O): void;
 
   /** A parameter's state tensor, zero at first touch. */
@@ -85,17 +87,19 @@ export abstract class Optimizer<O extends BaseOptions> {
     return out;
   }
 
-  /** @throws FormatError if a key or shape does not fit these parameters */
+  /** Nothing is changed if anything is wrong. @throws ArgumentError; FormatError if a key or shape does not fit these parameters */
   loadStateDict(state: StateDict, steps: number): void {
+    checkInteger(`${this.name}.loadStateDict`, "steps", steps, 0);
     const all = this.#all();
-    for (const [name, entry] of state) {
+    const found = [...state].map(([name, entry]) => {
       const [, index, key] = /^(\d+)\.(\w+)$/.exec(name) ?? [];
       const p = all[Number(index)];
-      if (!p || !key || p.shape.join() !== entry.shape.join()) {
+      if (!p || !key || !this.slots.includes(key) || p.shape.join() !== entry.shape.join() || entry.data.length !== p.size) {
         throw new FormatError(`${this.name}: state ${name} of shape [${entry.shape}] fits none of ${all.length} parameters.`);
       }
-      this.slot(p, key).set(entry.data);
-    }
+      return { p, key, data: entry.data };
+    });
+    for (const { p, key, data } of found) this.slot(p, key).set(data);
     this.steps = 0;
     for (; this.steps < steps;) {
       this.steps++;
@@ -118,6 +122,7 @@ export interface SGDOptions extends BaseOptions { momentum: number; nesterov: bo
  * @throws ArgumentError on a NaN, negative or infinite option, or nesterov without momentum
  */
 export class SGD extends Optimizer<SGDOptions> {
+  protected readonly slots = ["momentumBuffer"];
   constructor(params: Params<SGDOptions>, options: Partial<SGDOptions> = {}) {
     super("SGD", params, { lr: 1e-3, momentum: 0, weightDecay: 0, nesterov: false, ...options });
   }
@@ -137,12 +142,14 @@ export interface AdamOptions extends BaseOptions { betas: readonly [number, numb
 
 /** Both Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. */
 abstract class AdamBase extends Optimizer<AdamOptions> {
+  protected readonly slots = ["expAvg", "expAvgSq"];
   /** Per group: beta1^t and beta2^t. */
   #powers: [number, number][] = [];
 
   protected override check(g: AdamOptions): void {
     super.check(g);
     checkNumber(this.name, "eps", g.eps, 0);
+    if (g.betas?.length !== 2) throw new ArgumentError(`${this.name}: betas must be two numbers; got ${JSON.stringify(g.betas)}.`);
     for (const b of g.betas) {
       checkNumber(this.name, "betas", b, 0, 1);
       if (b === 1) throw new ArgumentError(`${this.name}: betas must be below 1; got 1.`);

@@ -60,12 +60,23 @@ export class LinearMemory {
       throw new ArgumentError(`alloc: bytes must be a non-negative integer; got ${bytes}.`);
     }
     const size = alignUp(bytes, ALIGN) + SPARE;
-    if (size > this.limit) throw new OutOfMemoryError(bytes, this.#liveBytes, this.limit);
+    if (size >= this.limit) throw new OutOfMemoryError(bytes, this.#liveBytes, this.limit);
     const address = this.#takeFree(size) ?? this.#extend(size, bytes);
     this.#live.set(address, size);
     this.#liveBytes += size;
     if (this.#liveBytes > this.#peakBytes) this.#peakBytes = this.#liveBytes;
     return address;
+  }
+
+  /** Runs fn with blocks of these sizes and frees them, also when fn or an allocation throws. */
+  withBlocks<T>(sizes: readonly number[], fn: (...addresses: number[]) => T): T {
+    const blocks: number[] = [];
+    try {
+      for (const bytes of sizes) blocks.push(this.alloc(bytes));
+      return fn(...blocks);
+    } finally {
+      for (const address of blocks) this.free(address);
+    }
   }
 
   free(address: number): void {

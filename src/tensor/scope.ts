@@ -2,6 +2,7 @@
  * Lifetimes. A tensor that is created inside `scope(fn)` is disposed when fn ends, unless fn returns
  * it or `keep()` was called on it. Parameters, their gradients and optimiser state belong to no scope.
  */
+import { StateError } from "../runtime/errors.js";
 import type { Tensor } from "./tensor.js";
 
 let current: Set<Tensor> | undefined;
@@ -30,6 +31,7 @@ export function scope<T>(fn: () => T): T {
   let result: T | undefined;
   try {
     result = fn();
+    if (result instanceof Promise) throw new StateError("scope: fn must be synchronous; its tensors would be freed before it ends.");
     return result;
   } finally {
     current = outer;
@@ -38,6 +40,30 @@ export function scope<T>(fn: () => T): T {
       if (own.delete(tensor)) current?.add(tensor);
     }
     for (const tensor of own) tensor.dispose();
+  }
+}
+
+/**
+ * Runs fn; if it throws, disposes every tensor created in it. Ops run in it, so that one that runs out
+ * of memory half-way leaves nothing behind. @internal
+ */
+export function allOrNothing<T>(fn: () => T): T {
+  const own = new Set<Tensor>();
+  const outer = current;
+  current = own;
+  stack.push(own);
+  let done = false;
+  try {
+    const result = fn();
+    done = true;
+    return result;
+  } finally {
+    current = outer;
+    stack.pop();
+    for (const tensor of own) {
+      if (done) outer?.add(tensor);
+      else tensor.dispose();
+    }
   }
 }
 

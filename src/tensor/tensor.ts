@@ -19,6 +19,8 @@ export class Tensor {
   grad: Tensor | null = null;
   /** Whether `backward()` computes a gradient for it. */
   requiresGrad = false;
+  /** False for what an op computed from tensors that require a gradient. */
+  isLeaf = true;
   /** How it was computed, while backward may need that. @internal */
   node: GraphNode | null = null;
   /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
@@ -75,6 +77,7 @@ export class Tensor {
     if (values.length !== this.size) {
       throw new ShapeError(`Tensor.set: ${values.length} values for shape [${this.shape}]; expected ${this.size}.`);
     }
+    if (this.dtype === "int32") checkIntegers("Tensor.set", values);
     (this.dtype === "float32" ? this.data : this.indices).set(values);
     return this;
   }
@@ -133,16 +136,15 @@ export function tensor(values: Nested | TypedData, shape?: readonly number[], dt
   const out = checkShape("tensor", shape ?? inferred);
   const size = out.reduce((n, d) => n * d, 1);
   if (size !== data.length) throw new ShapeError(`tensor: ${data.length} values for shape [${out}]; expected ${size}.`);
-  if (type === "int32") {
-    for (let i = 0; i < data.length; i++) {
-      if ((data[i]! | 0) !== data[i]) throw new ArgumentError(`tensor: value ${data[i]} at ${i} is not a 32-bit integer.`);
-    }
-  }
+  if (type === "int32") checkIntegers("tensor", data);
   return new Tensor(out, type).set(data);
 }
 
+/** A tensor of zeros. @throws ShapeError */
 export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return full(shape, 0, dtype); }
+/** A float32 tensor of ones. @throws ShapeError */
 export function ones(shape: readonly number[]): Tensor { return full(shape, 1); }
+/** A tensor with `value` everywhere. @throws ShapeError */
 export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor {
   const t = new Tensor(checkShape("full", shape), dtype);
   (dtype === "float32" ? t.data : t.indices).fill(value);
@@ -155,11 +157,18 @@ export function clone(t: Tensor): Tensor {
   return copy.set(t.dtype === "float32" ? t.data : t.indices);
 }
 
-function checkShape(where: string, shape: readonly number[]): readonly number[] {
+/** @internal */
+export function checkShape(where: string, shape: readonly number[]): readonly number[] {
   for (const d of shape) {
     if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape}] must hold non-negative integers.`);
   }
   return shape;
+}
+
+function checkIntegers(where: string, values: ArrayLike<number>): void {
+  for (let i = 0; i < values.length; i++) {
+    if ((values[i]! | 0) !== values[i]) throw new ArgumentError(`${where}: value ${values[i]} at ${i} is not a 32-bit integer.`);
+  }
 }
 
 function flatten(values: Nested, flat: number[]): number[] {

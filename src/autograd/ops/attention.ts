@@ -2,6 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -25,7 +26,10 @@ export function ropeTable(positions: number, dim: number, theta: number): RopeTa
  * Source: Su et al. 2021; Hugging Face apply_rotary_pos_emb (rotate_half).
  */
 export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
+  checkTensor("rope", "table.cos", table?.cos, "float32", [null, null]);
+  checkTensor("rope", "table.sin", table.sin, "float32", table.cos.shape);
   checkTensor("rope", "x", x, "float32", [null, null, null, table.cos.shape[1]! * 2]);
+  checkInteger("rope", "first", first, 0);
   const [batch, steps, heads, dim] = x.shape as [number, number, number, number];
   if (first + steps > table.cos.shape[0]!) {
     throw new ShapeError(`rope: positions up to ${first + steps} are needed; the table has ${table.cos.shape[0]}.`);
@@ -57,15 +61,13 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   if (kvHeads === 0 || heads % kvHeads) throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
   const { kernels, memory, scratch } = engine();
   const scale = 1 / Math.sqrt(dim);
-  const y = new Tensor(q.shape);
-  const probs = memory.alloc(32 * keys * 4);
-  kernels.attentionForward(y.address, q.address, k.address, v.address, batch, queries, keys, heads, kvHeads, dim, scale, probs, scratch);
-  memory.free(probs);
-  return record(y, [q, k, v], (dy) => {
-    const p = memory.alloc(32 * keys * 4), dp = memory.alloc(32 * keys * 4);
-    kernels.attentionBackward(gradient(q), gradient(k), gradient(v), dy.address, q.address, k.address, v.address,
-      batch, queries, keys, heads, kvHeads, dim, scale, p, dp, scratch);
-    memory.free(p);
-    memory.free(dp);
+  const block = 32 * keys * 4;
+  return allOrNothing(() => {
+    const y = new Tensor(q.shape);
+    memory.withBlocks([block], (probs) => kernels.attentionForward(
+      y.address, q.address, k.address, v.address, batch, queries, keys, heads, kvHeads, dim, scale, probs!, scratch));
+    return record(y, [q, k, v], (dy) => memory.withBlocks([block, block], (probs, dprobs) => kernels.attentionBackward(
+      gradient(q), gradient(k), gradient(v), dy.address, q.address, k.address, v.address,
+      batch, queries, keys, heads, kvHeads, dim, scale, probs!, dprobs!, scratch)));
   });
 }

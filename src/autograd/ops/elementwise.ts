@@ -3,7 +3,7 @@ import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import type { Kernels } from "../../runtime/kernels.js";
 import { checkNumber, checkSameShape, checkTensor } from "../../tensor/check.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { checkShape, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
 function checkPair(where: string, a: Tensor, b: Tensor): void {
@@ -63,12 +63,10 @@ export function sum(x: Tensor): Tensor {
 /** The same values under another shape of the same size. Copies. @throws ShapeError */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   checkTensor("reshape", "x", x);
+  const size = checkShape("reshape", shape).reduce((n, d) => n * d, 1);
+  if (size !== x.size) throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${size}.`);
   const { kernels, memory } = engine();
   const y = new Tensor(shape);
-  if (y.size !== x.size) {
-    y.dispose();
-    throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${y.size}.`);
-  }
   memory.f32(y.address, y.size).set(x.data);
   return record(y, [x], (dy) => kernels.saxpy(x.size, 1, dy.address, gradient(x)));
 }

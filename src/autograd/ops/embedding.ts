@@ -1,6 +1,7 @@
 /** Embedding look-up with an optional LoRA branch. Kernels: assembly/lora/embedding.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkIndices, checkTensor } from "../../tensor/check.js";
+import { checkIndices, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -19,22 +20,20 @@ export function embedding(ids: Tensor, weight: Tensor, paddingIdx = -1, lora: { 
   checkTensor(where, "ids", ids, "int32");
   const [vocab, dim] = weight.shape as [number, number];
   checkIndices(where, "ids", ids, vocab);
-  const r = lora ? lora.loraA.shape[0]! : 0;
   if (lora) {
-    checkTensor(where, "loraA", lora.loraA, "float32", [r, vocab]);
-    checkTensor(where, "loraB", lora.loraB, "float32", [dim, r]);
+    checkTensor(where, "loraA", lora.loraA, "float32", [null, vocab]);
+    checkTensor(where, "loraB", lora.loraB, "float32", [dim, lora.loraA.shape[0]!]);
+    checkNumber(where, "scaling", lora.scaling, -Infinity);
   }
+  const { loraA: a, loraB: b, scaling: s } = lora ?? { loraA: null, loraB: null, scaling: 0 };
   const { kernels, memory, scratch } = engine();
-  const n = ids.size, s = lora?.scaling ?? 0;
-  const a = lora?.loraA ?? null, b = lora?.loraB ?? null;
-  const y = new Tensor([...ids.shape, dim]);
-  const hs = new Tensor([n, r]);
-  kernels.loraEmbeddingForward(n, dim, r, vocab, s, ids.address, weight.address, a?.address ?? 0, b?.address ?? 0,
-    hs.address, y.address, scratch);
-  return record(y, [weight, a, b], (dy) => {
-    const zs = memory.alloc(n * r * 4);
-    kernels.loraEmbeddingBackward(n, dim, r, vocab, s, paddingIdx, ids.address, b?.address ?? 0, hs.address, zs, dy.address,
-      gradient(weight), gradient(a), gradient(b), scratch);
-    memory.free(zs);
-  }, [hs]);
+  const n = ids.size, r = a ? a.shape[0]! : 0;
+  return allOrNothing(() => {
+    const y = new Tensor([...ids.shape, dim]), hs = new Tensor([n, r]);
+    kernels.loraEmbeddingForward(n, dim, r, vocab, s, ids.address, weight.address, a?.address ?? 0, b?.address ?? 0,
+      hs.address, y.address, scratch);
+    return record(y, [weight, a, b], (dy) => memory.withBlocks([n * r * 4], (zs) => kernels.loraEmbeddingBackward(
+      n, dim, r, vocab, s, paddingIdx, ids.address, b?.address ?? 0, hs.address, zs!, dy.address,
+      gradient(weight), gradient(a), gradient(b), scratch)), [hs]);
+  });
 }

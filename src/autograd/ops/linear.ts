@@ -1,6 +1,7 @@
 /** The LoRA linear op, of which the plain linear layer is the case r = 0. Kernels: assembly/lora/linear.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkLastDimension, checkTensor } from "../../tensor/check.js";
+import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
 import { dropoutKernels } from "./dropout.js";
@@ -32,38 +33,30 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, lo
   checkTensor(where, "x", x);
   checkLastDimension(where, "x", x, d, "inFeatures");
   if (bias) checkTensor(where, "bias", bias, "float32", [k]);
-  const r = lora ? lora.loraA.shape[0]! : 0;
   if (lora) {
-    checkTensor(where, "loraA", lora.loraA, "float32", [r, d]);
-    checkTensor(where, "loraB", lora.loraB, "float32", [k, r]);
+    checkTensor(where, "loraA", lora.loraA, "float32", [null, d]);
+    checkTensor(where, "loraB", lora.loraB, "float32", [k, lora.loraA.shape[0]!]);
+    checkNumber(where, "scaling", lora.scaling, -Infinity);
   }
+  const { loraA: a, loraB: b, scaling: s, mask } = lora ?? { loraA: null, loraB: null, scaling: 0, mask: null };
   const { kernels, memory, scratch } = engine();
-  const n = d === 0 ? 0 : x.size / d;
-  const s = lora?.scaling ?? 0;
-  const mask = lora?.mask ?? null;
-  const y = new Tensor([...x.shape.slice(0, -1), k]);
-  const hs = new Tensor([n, r]);
-  const a = lora?.loraA ?? null, b = lora?.loraB ?? null;
-
-  const dropped = mask ? memory.alloc(x.size * 4) : x.address;
-  if (mask) dropoutKernels.forward(dropped, x.address, x.size, mask);
-  kernels.loraLinearForward(n, d, k, r, s, x.address, dropped, weight.address, fanInFanOut, bias?.address ?? 0,
-    a?.address ?? 0, b?.address ?? 0, hs.address, y.address, scratch);
-  if (mask) memory.free(dropped);
-
-  return record(y, [x, weight, bias, a, b], (dy) => {
-    const zs = memory.alloc(n * r * 4);
-    const xDropped = mask ? memory.alloc(x.size * 4) : x.address;
-    if (mask) dropoutKernels.forward(xDropped, x.address, x.size, mask);
-    const dx = gradient(x);
-    const dxDropped = mask && dx ? memory.alloc(x.size * 4) : 0;
-    kernels.loraLinearBackward(n, d, k, r, s, x.address, xDropped, weight.address, fanInFanOut, a?.address ?? 0, b?.address ?? 0,
-      hs.address, zs, dy.address, dx, dxDropped, gradient(weight), gradient(bias), gradient(a), gradient(b), scratch);
-    if (dxDropped) {
-      dropoutKernels.backward(dx, dxDropped, x.size, mask!);
-      memory.free(dxDropped);
-    }
-    if (mask) memory.free(xDropped);
-    memory.free(zs);
-  }, [hs]);
+  const n = x.size / d, r = a ? a.shape[0]! : 0;
+  const branchBytes = mask ? x.size * 4 : 0;
+  const dropped = (block: number): number => {
+    if (!mask) return x.address;
+    dropoutKernels.forward(block, x.address, x.size, mask);
+    return block;
+  };
+  return allOrNothing(() => {
+    const y = new Tensor([...x.shape.slice(0, -1), k]), hs = new Tensor([n, r]);
+    memory.withBlocks([branchBytes], (block) => kernels.loraLinearForward(
+      n, d, k, r, s, x.address, dropped(block!), weight.address, fanInFanOut, bias?.address ?? 0,
+      a?.address ?? 0, b?.address ?? 0, hs.address, y.address, scratch));
+    return record(y, [x, weight, bias, a, b], (dy) => memory.withBlocks([n * r * 4, branchBytes, branchBytes], (zs, block, dblock) => {
+      const dx = gradient(x), dxDropped = mask && dx ? dblock! : 0;
+      kernels.loraLinearBackward(n, d, k, r, s, x.address, dropped(block!), weight.address, fanInFanOut, a?.address ?? 0, b?.address ?? 0,
+        hs.address, zs!, dy.address, dx, dxDropped, gradient(weight), gradient(bias), gradient(a), gradient(b), scratch);
+      if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
+    }), [hs]);
+  });
 }

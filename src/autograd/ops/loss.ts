@@ -2,6 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkIndices, checkSameShape, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -22,10 +23,12 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
   checkIndices(where, "targets", targets, classes, ignoreIndex);
   const { kernels } = engine();
   const rows = targets.size;
-  const lse = new Tensor([rows]), y = new Tensor([]);
-  y.data[0] = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
-  return record(y, [logits], (dy) =>
-    kernels.crossEntropyBackward(gradient(logits), lse.address, logits.address, targets.address, rows, classes, ignoreIndex, dy.item()), [lse]);
+  return allOrNothing(() => {
+    const lse = new Tensor([rows]), y = new Tensor([]);
+    y.data[0] = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
+    return record(y, [logits], (dy) =>
+      kernels.crossEntropyBackward(gradient(logits), lse.address, logits.address, targets.address, rows, classes, ignoreIndex, dy.item()), [lse]);
+  });
 }
 
 /** mean((x - target)^2), of equal shapes; no gradient goes to target. Source: torch.nn.functional.mse_loss. */

@@ -2,6 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -24,10 +25,12 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   checkLastDimension("rmsNorm", "x", x, weight.size, "weight's size");
   checkNumber("rmsNorm", "eps", eps, 0);
   const { kernels } = engine();
-  const y = new Tensor(x.shape), rstd = new Tensor([rows]);
-  kernels.rmsNormForward(y.address, rstd.address, x.address, weight.address, rows, dim, eps);
-  return record(y, [x, weight], (dy) =>
-    kernels.rmsNormBackward(gradient(x), gradient(weight), dy.address, x.address, weight.address, rstd.address, rows, dim), [rstd]);
+  return allOrNothing(() => {
+    const y = new Tensor(x.shape), rstd = new Tensor([rows]);
+    kernels.rmsNormForward(y.address, rstd.address, x.address, weight.address, rows, dim, eps);
+    return record(y, [x, weight], (dy) =>
+      kernels.rmsNormBackward(gradient(x), gradient(weight), dy.address, x.address, weight.address, rstd.address, rows, dim), [rstd]);
+  });
 }
 
 /**
@@ -41,11 +44,13 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
   checkTensor("layerNorm", "bias", bias, "float32", [dim]);
   checkNumber("layerNorm", "eps", eps, 0);
   const { kernels } = engine();
-  const y = new Tensor(x.shape), mean = new Tensor([rows]), rstd = new Tensor([rows]);
-  kernels.layerNormForward(y.address, mean.address, rstd.address, x.address, weight.address, bias.address, rows, dim, eps);
-  return record(y, [x, weight, bias], (dy) =>
-    kernels.layerNormBackward(gradient(x), gradient(weight), gradient(bias), dy.address, x.address, weight.address,
-      mean.address, rstd.address, rows, dim), [mean, rstd]);
+  return allOrNothing(() => {
+    const y = new Tensor(x.shape), mean = new Tensor([rows]), rstd = new Tensor([rows]);
+    kernels.layerNormForward(y.address, mean.address, rstd.address, x.address, weight.address, bias.address, rows, dim, eps);
+    return record(y, [x, weight, bias], (dy) =>
+      kernels.layerNormBackward(gradient(x), gradient(weight), gradient(bias), dy.address, x.address, weight.address,
+        mean.address, rstd.address, rows, dim), [mean, rstd]);
+  });
 }
 
 /** exp(x - max) / sum over the last dimension. @param x [..., dim] */

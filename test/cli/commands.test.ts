@@ -1,0 +1,185 @@
+/**
+ * generate, merge and inspect, and what they rest on: an untrained adapter changes nothing, merging
+ * changes little and is undone to the bit, an adapter folder gives back the model that wrote it, and
+ * cached decoding equals the full forward pass.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { loadTokenizer } from "../../src/cli/text.js";
+import { init, models, noGrad, scope, tensor } from "../../src/index.js";
+import { parseSafetensors } from "../../src/io/safetensors.js";
+import { BASE_MODEL, filesBelow, refuse, succeed, temporaryFolder } from "../support/cli.js";
+
+await init();
+const folder = temporaryFolder();
+const options: models.LlamaLora = { r: 4, loraAlpha: 8, targetModules: models.LLAMA_LINEAR_MODULES };
+const { vocab_size: vocabSize, max_position_embeddings: positions } = JSON.parse(readFileSync(join(BASE_MODEL, "config.json"), "utf8"));
+const ids = Int32Array.from({ length: 24 }, (_, i) => (i * 389 + 17) % vocabSize);
+
+function logits(model: models.Llama): Float32Array {
+  return noGrad(() => scope(() => model.forward(tensor(ids, [1, ids.length])).data.slice()));
+}
+function bits(values: Float32Array): Int32Array { return new Int32Array(values.slice().buffer); }
+/** max |a - b| / max |b| */
+function difference(a: Float32Array, b: Float32Array): number {
+  const largest = (values: Float32Array): number => values.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+  return largest(a.map((v, i) => v - b[i]!)) / largest(b);
+}
+
+const base = models.loadLlama(BASE_MODEL).model;
+const baseLogits = logits(base);
+// An adapter with an update as large as a long training's: B is no longer zero.
+const adapted = models.loadLlama(BASE_MODEL, options).model;
+const untrainedLogits = logits(adapted);
+let state = 1;
+for (const [key, p] of adapted.namedParameters()) {
+  if (key.endsWith("lora_B")) p.set(Float32Array.from({ length: p.size }, () => ((state = (state * 48271) % 0x7fffffff) / 0x7fffffff - 0.5) * 0.1));
+}
+const adaptedLogits = logits(adapted);
+models.savePeftAdapter(join(folder, "adapter"), adapted, options, BASE_MODEL);
+
+describe("an adapted model", () => {
+  test("equals its base bitwise before training", () => {
+    assert.deepEqual(bits(untrainedLogits), bits(baseLogits));
+    assert.ok(difference(adaptedLogits, baseLogits) > 1e-3, "the adapter of these tests must count");
+  });
+
+  test("eval() merges to within 1e-5; train() restores the bits", (t) => {
+    const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.data)] as const);
+    adapted.eval();
+    const merged = logits(adapted);
+    const changed = [...adapted.namedParameters()].filter(([, p], i) => bits(p.data).some((b, j) => b !== weights[i]![1][j])).length;
+    adapted.train();
+    t.diagnostic(`merged against unmerged logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
+    assert.ok(difference(merged, adaptedLogits) < 1e-5);
+    assert.equal(changed, 7 * adapted.config.numHiddenLayers, "every adapted weight must be merged");
+    for (const [i, [key, p]] of [...adapted.namedParameters()].entries()) assert.deepEqual(bits(p.data), weights[i]![1], key);
+    assert.deepEqual(bits(logits(adapted)), bits(adaptedLogits));
+  });
+
+  test("read back from its PEFT folder gives the same logits bitwise", () => {
+    const read = models.loadLlamaWithAdapter(BASE_MODEL, join(folder, "adapter"));
+    assert.deepEqual(read.options, { ...options, loraDropout: 0 });
+    assert.deepEqual(bits(logits(read.model)), bits(adaptedLogits));
+    read.model.dispose();
+  });
+
+  test("decodes with a cache, one token at a time, to the logits of the full forward pass", () => {
+    const cache = new models.KeyValueCache(adapted.config);
+    for (let i = 0; i < ids.length; i++) {
+      const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), cache).data.slice()));
+      assert.deepEqual(bits(one), bits(adaptedLogits.subarray(i * vocabSize, (i + 1) * vocabSize)), `position ${i}`);
+    }
+    cache.dispose();
+  });
+});
+
+test("merge writes a model folder: the logits of the merged model bitwise", async (t) => {
+  const { stdout } = await succeed(folder, ["merge", "--adapter", "adapter", "--out", "merged"]);
+  assert.match(stdout, /^Merged adapter into .*: merged \(\d+ tensors, float32\)\.\n$/);
+  assert.deepEqual(filesBelow(join(folder, "merged")), ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+
+  const { model } = models.loadLlama(join(folder, "merged"));
+  const merged = logits(model);
+  model.dispose();
+  t.diagnostic(`merged folder against adapted logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
+  assert.ok(difference(merged, adaptedLogits) < 1e-5);
+  adapted.eval();
+  assert.deepEqual(bits(merged), bits(logits(adapted)));
+  adapted.train();
+
+  const written = parseSafetensors(readFileSync(join(folder, "merged/model.safetensors"))).tensors;
+  const original = parseSafetensors(readFileSync(join(BASE_MODEL, "model.safetensors"))).tensors;
+  assert.deepEqual([...written.keys()].sort(), [...original.keys()].sort());
+  for (const { name, dtype, shape } of written.values()) {
+    assert.equal(dtype, "F32");
+    assert.deepEqual(shape, original.get(name)!.shape);
+  }
+  const config = JSON.parse(readFileSync(join(BASE_MODEL, "config.json"), "utf8"));
+  assert.deepEqual(JSON.parse(readFileSync(join(folder, "merged/config.json"), "utf8")), { ...config, torch_dtype: "float32" });
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    assert.deepEqual(readFileSync(join(folder, "merged", file)), readFileSync(join(BASE_MODEL, file)));
+  }
+});
+
+describe("generate", () => {
+  const generate = async (...args: string[]): Promise<string> => (await succeed(folder, ["generate", "--max-tokens", "24", ...args])).stdout;
+
+  test("the seed decides the text", async () => {
+    const text = await generate("--prompt", "The sea", "--seed", "3");
+    assert.ok(text.startsWith("The sea") && text.endsWith("\n") && text.length > "The sea\n".length, text);
+    assert.equal(await generate("--prompt", "The sea", "--seed", "3"), text);
+    assert.notEqual(await generate("--prompt", "The sea", "--seed", "4"), text);
+  });
+
+  test("temperature 0 takes the likeliest token, whatever the seed", async () => {
+    const drawn = JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids")) as number[];
+    assert.deepEqual(JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids", "--seed", "9")), drawn);
+    const prompt = [0, ...loadTokenizer(BASE_MODEL).encode("The sea")];
+    assert.deepEqual(drawn.slice(0, prompt.length), prompt);
+    // The full forward pass over the whole text must agree at each drawn position.
+    const all = noGrad(() => scope(() => base.forward(tensor(Int32Array.from(drawn), [1, drawn.length])).data.slice()));
+    for (let i = prompt.length; i < drawn.length; i++) {
+      const row = all.subarray((i - 1) * vocabSize, i * vocabSize);
+      assert.equal(drawn[i], row.indexOf(Math.max(...row)), `position ${i}`);
+    }
+  });
+
+  test("--ids are the ids of the text", async () => {
+    const text = await generate("--prompt", "The sea", "--seed", "3");
+    const drawn = JSON.parse(await generate("--prompt", "The sea", "--seed", "3", "--ids")) as number[];
+    assert.equal(`${loadTokenizer(BASE_MODEL).decode(drawn)}\n`, text);
+  });
+
+  test("an empty prompt starts from the begin-of-text token", async () => {
+    assert.equal(JSON.parse(await generate("--ids"))[0], 0);
+  });
+
+  test("--max-tokens 0 gives the prompt back", async () => {
+    assert.equal((await succeed(folder, ["generate", "--prompt", "The sea", "--max-tokens", "0"])).stdout, "The sea\n");
+  });
+
+  test("an adapter counts", async () => {
+    assert.notEqual(await generate("--temperature", "0", "--ids", "--adapter", "adapter"), await generate("--temperature", "0", "--ids"));
+  });
+
+  test("a prompt longer than the model's positions is refused", async () => {
+    await refuse(folder, ["generate", "--prompt", "7 ".repeat(positions + 1)], "ArgumentError", "prompt", `1 .. ${positions}`);
+  });
+});
+
+describe("inspect", () => {
+  const inspect = async (path: string): Promise<string> => (await succeed(folder, ["inspect", path])).stdout;
+
+  test("a model folder: its config and each tensor's dtype, shape and bytes", async () => {
+    const stdout = await inspect(BASE_MODEL);
+    assert.match(stdout, /"model_type": "llama"/);
+    const { tensors } = parseSafetensors(readFileSync(join(BASE_MODEL, "model.safetensors")));
+    for (const { name, dtype, shape, bytes } of tensors.values()) {
+      const line = stdout.split("\n").find((l) => l.trim().startsWith(`${name} `));
+      assert.equal(line?.trim().replace(/\s{2,}/g, "|"), `${name}|${dtype}|[${shape.join(", ")}]|${bytes.length.toLocaleString("en-US")} bytes`);
+    }
+    assert.match(stdout, new RegExp(`^  ${tensors.size} tensors, [\\d,]+ values$`, "m"));
+  });
+
+  test("an adapter folder", async () => {
+    const stdout = await inspect("adapter");
+    assert.match(stdout, /"peft_type": "LORA"/);
+    assert.match(stdout, /base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight {2,}F32 {2,}\[4, \d+\]/);
+    assert.match(stdout, /^  format: pt$/m);
+  });
+
+  test("one file", async () => {
+    const stdout = await inspect("adapter/adapter_model.safetensors");
+    assert.ok(stdout.startsWith("adapter/adapter_model.safetensors\n"));
+    assert.match(stdout, new RegExp(`^  ${14 * adapted.config.numHiddenLayers} tensors, [\\d,]+ values$`, "m"));
+  });
+
+  test("refuses a path that holds nothing to list", async () => {
+    await refuse(folder, ["inspect", "nothing"], "FileError", "nothing");
+    await refuse(folder, ["inspect", "."], "FileError", ".");
+    await refuse(folder, ["inspect", "adapter/adapter_config.json"], "FormatError", "adapter/adapter_config.json");
+  });
+});
