@@ -8,11 +8,10 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { init, manualSeed, memoryStats, models, noGrad, optim, scope, tensor } from "../../dist/src/index.js";
+import { init, io, manualSeed, memoryStats, models, noGrad, optim, scope, tensor } from "../../dist/src/index.js";
 import { lossCurveSvg } from "../../dist/src/cli/plot.js";
 import { writeAtomic } from "../../dist/src/io/files.js";
 import { parseLlamaConfig } from "../../dist/src/io/huggingface.js";
-import { serializeSafetensors } from "../../dist/src/io/safetensors.js";
 import { loadCorpus } from "./corpus.mjs";
 
 const { values: flags } = parseArgs({ options: {
@@ -79,7 +78,7 @@ function heldOutLoss(model, windows = Infinity) {
 
 function save() {
   const tensors = [...model.stateDict()].map(([name, { shape, data }]) => ({ name, dtype: "BF16", shape, data }));
-  writeAtomic(`${out}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
+  writeAtomic(`${out}/model.safetensors`, io.serializeSafetensors(tensors, { format: "pt" }));
 }
 
 const losses = [];
@@ -109,7 +108,9 @@ save();
 model.dispose();
 optimizer.dispose();
 // What users load is the file, rounded to bf16: that is what is measured.
-const after = heldOutLoss(models.loadLlama(out).model);
+const rounded = new models.Llama(config);
+rounded.loadStateDict(io.loadCheckpoint(out));
+const after = heldOutLoss(rounded);
 console.log(`held-out loss of ${out}/model.safetensors: ${after.toFixed(4)} nats a token, all ${heldOut.length} tokens`);
 writeAtomic(`${out}/training.json`, `${JSON.stringify({ steps, batch, seq, lr, seed, weights: count, trainTokens: train.length,
   heldOutTokens: heldOut.length, heldOutLoss: after, seconds: Math.round((Date.now() - start) / 1000), losses: losses.map((l) => +l.toFixed(4)) })}\n`);

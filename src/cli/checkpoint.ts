@@ -10,6 +10,8 @@ import { FormatError } from "../runtime/errors.js";
 
 export interface Checkpoint<Settings> {
   settings: Settings;
+  /** Digest of the frozen weights and the tokens: a run goes on only with the same. */
+  inputs: string;
   step: number;
   /** Masks drawn so far (random/seed.ts). */
   dropoutStream: number;
@@ -25,8 +27,8 @@ export function saveCheckpoint<S>(path: string, c: Checkpoint<S>): void {
   const entry = (prefix: string, state: StateDict) =>
     [...state].map(([name, e]) => ({ name: `${prefix}.${name}`, dtype: "F32" as const, shape: e.shape, data: e.data }));
   const losses = { name: "losses", dtype: "F32" as const, shape: [c.losses.length], data: Float32Array.from(c.losses) };
-  const { settings, step, dropoutStream, heldOutBefore, sampleBefore } = c;
-  const run = JSON.stringify({ settings, step, dropoutStream, heldOutBefore, sampleBefore });
+  const { settings, inputs, step, dropoutStream, heldOutBefore, sampleBefore } = c;
+  const run = JSON.stringify({ settings, inputs, step, dropoutStream, heldOutBefore, sampleBefore });
   writeAtomic(path, serializeSafetensors([losses, ...entry("factors", c.factors), ...entry("optimizer", c.optimizer)], { format: "wasm-lora-run", run }));
 }
 
@@ -54,7 +56,7 @@ function parseRun<S>(path: string, text: string): RunState<S> {
     throw new FormatError(`${path}: its metadata's run is not JSON.`, { cause });
   }
   const valid = run !== null && typeof run === "object" && typeof run.settings === "object" && run.settings !== null &&
-    Number.isSafeInteger(run.step) && Number.isSafeInteger(run.dropoutStream) && Number.isFinite(run.heldOutBefore) && typeof run.sampleBefore === "string";
-  if (!valid) throw new FormatError(`${path}: its metadata's run lacks settings, step, dropoutStream, heldOutBefore or sampleBefore.`);
+    typeof run.inputs === "string" && Number.isSafeInteger(run.step) && Number.isSafeInteger(run.dropoutStream) && Number.isFinite(run.heldOutBefore) && typeof run.sampleBefore === "string";
+  if (!valid) throw new FormatError(`${path}: its metadata's run lacks settings, inputs, step, dropoutStream, heldOutBefore or sampleBefore.`);
   return run as RunState<S>;
 }

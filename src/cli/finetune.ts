@@ -1,4 +1,5 @@
 /** wasm-lora finetune: LoRA training of a language model on one text. */
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { SingleBar } from "cli-progress";
 import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
@@ -7,7 +8,7 @@ import { generate, LLAMA_LINEAR_MODULES, loadLlama, savePeftAdapter, type Llama,
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
 import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
 import { engine, init, memoryStats } from "../runtime/engine.js";
-import { ArgumentError, FileError } from "../runtime/errors.js";
+import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import { noGrad } from "../autograd/tape.js";
@@ -49,6 +50,8 @@ interface Run {
   codec: TextCodec;
   train: Int32Array;
   heldOut: Int32Array;
+  /** Digest of the frozen weights and the tokens. */
+  inputs: string;
   optimizer: AdamW;
   schedule: Schedule;
 }
@@ -66,6 +69,9 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   const settings = saved?.settings ?? given;
   ensureWritableDirectory(out);
   const run = prepare(settings);
+  if (saved && saved.inputs !== run.inputs) {
+    throw new ArgumentError(`finetune: ${settings.data} or ${settings.model} has changed since ${checkpointPath} was written; start anew in another --out.`);
+  }
   const { model } = run;
   describe(run, saved?.step ?? 0);
 
@@ -77,17 +83,22 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   model.train();
 
   if (saved) {
+    const factors = [...lora.loraStateDict(model).keys()], lost = factors.find((key) => !saved.factors.has(key));
+    if (lost) throw new FormatError(`${checkpointPath}: factor ${lost} is missing.`);
+    if (saved.optimizer.size !== 2 * factors.length) {
+      throw new FormatError(`${checkpointPath}: it holds ${saved.optimizer.size} moments; expected 2 for each of ${factors.length} factors.`);
+    }
     model.loadStateDict(saved.factors, false);
     run.optimizer.loadStateDict(saved.optimizer, saved.step);
     setDropoutStream(saved.dropoutStream);
   }
   const losses = saved?.losses ?? [];
   const save = (): void => saveCheckpoint<FinetuneSettings>(checkpointPath, {
-    settings, step: losses.length, dropoutStream: dropoutStream(), heldOutBefore, sampleBefore, losses,
+    settings, inputs: run.inputs, step: losses.length, dropoutStream: dropoutStream(), heldOutBefore, sampleBefore, losses,
     factors: lora.loraStateDict(model), optimizer: run.optimizer.stateDict(),
   } satisfies Checkpoint<FinetuneSettings>);
   if (!await trainSteps(run, losses, save)) {
-    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${settings.data} --out ${out} --resume`);
+    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume`);
     process.exitCode = 130;
     return;
   }
@@ -104,7 +115,7 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   writeAtomic(`${out}/loss.svg`, lossCurveSvg(losses, { title, heldOutBefore, heldOutAfter }));
   writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
   console.log(`Wrote ${out}/adapter (PEFT), ${out}/loss.svg, ${out}/result.json`);
-  console.log(`Try it: wasm-lora generate --model ${settings.model} --adapter ${out}/adapter --prompt ${JSON.stringify(settings.prompt)}`);
+  console.log(`Try it: wasm-lora generate --model ${word(settings.model)} --adapter ${word(`${out}/adapter`)} --prompt ${word(settings.prompt)}`);
 }
 
 function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {
@@ -134,8 +145,11 @@ function prepare(settings: FinetuneSettings): Run {
   if (heldOut.length < settings.seq + 1) {
     throw new ArgumentError(`finetune: ${settings.data} has ${ids.length} tokens; at least ${10 * (settings.seq + 1)} are needed for seq = ${settings.seq}.`);
   }
+  const digest = createHash("sha256");
+  for (const p of model.parameters()) if (!p.requiresGrad) digest.update(p.data);
+  const inputs = digest.update(ids).digest("hex");
   const optimizer = new AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: settings.lr, weightDecay: 0 });
-  return { settings, model, config, codec, train, heldOut, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
+  return { settings, model, config, codec, train, heldOut, inputs, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
 }
 
 function describe({ model, settings, train, heldOut }: Run, step: number): void {
@@ -239,3 +253,5 @@ function sample({ model, codec, config, settings: { prompt, seed } }: Run): stri
 function exp(x: number): number { return engine().kernels.exp64(x); }
 function perplexity(loss: number): string { return exp(loss).toFixed(2); }
 function quote(text: string): string { return `"${text.replace(/\s+/g, " ").trim()}"`; }
+/** A shell's word: quoted where it must be. */
+function word(text: string): string { return /^[\w./-]+$/.test(text) ? text : JSON.stringify(text); }

@@ -18,12 +18,17 @@ function number(low: number, what: string, valid: (n: number) => boolean = Numbe
 }
 const probability = number(0, "a number below 1 and", (n) => n < 1);
 const integer = (low: number): ((text: string) => number) => number(low, "an integer", Number.isSafeInteger);
-const list = (text: string): string[] => text.split(",").map((s) => s.trim()).filter(Boolean);
+const list = (text: string): string[] => {
+  const names = text.split(",").map((s) => s.trim()).filter(Boolean);
+  if (names.length === 0) throw new InvalidArgumentError(`expected at least one name; got "${text}".`);
+  return names;
+};
 
 const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
   .version(packageVersion())
-  .showHelpAfterError("(add --help for the options)");
+  // Commander's suggestions come on a line of their own; here an error is one line.
+  .configureOutput({ outputError: (text, write) => { write(`${text.trim().replace(/\s*\n\s*/g, " ")} (add --help for the options)\n`); } });
 
 const d = FINETUNE_DEFAULTS;
 program.command("finetune")
@@ -76,10 +81,17 @@ program.command("inspect")
   .addHelpText("after", "\nExample:\n  wasm-lora inspect runs/moby-dick/adapter")
   .action(inspect);
 
+// A reader that closes the pipe (head, less) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+
 try {
+  if (process.argv.length < 3) program.error(`error: no command; expected ${program.commands.map((c) => c.name()).join(", ")}.`);
   await program.parseAsync();
 } catch (error) {
   if (!(error instanceof WasmLoraError)) throw error;
-  console.error(`${error.name}: ${error.message}`);
+  console.error(`${error.name}: ${error.message.replace(/\s*\n\s*/g, " ")}`);
   process.exitCode = 1;
 }

@@ -5,6 +5,7 @@
 import {
   closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
 } from "node:fs";
+import { dirname } from "node:path";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { JsonCursor } from "./json.js";
 
@@ -110,10 +111,17 @@ export function writeAtomic(path: string, contents: Uint8Array | string): void {
 /** Creates the directory and its parents if need be. */
 export function ensureWritableDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true });
+    makeDirectory(path);
     // Tried, not asked: access() judges by the real user, and on Windows not by the permissions.
     rmdirSync(mkdtempSync(`${path}/.writable-`));
   } catch (error) {
     throw fileError("write into", path, error);
   }
+}
+
+/** Not mkdirSync's recursive: in Node 20 it never returns where a parent answers ENOENT to mkdir (/proc). */
+function makeDirectory(path: string): void {
+  const parent = dirname(path);
+  if (!existsSync(parent)) makeDirectory(parent);
+  if (!existsSync(path) || !statSync(path).isDirectory()) mkdirSync(path);
 }

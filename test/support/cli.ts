@@ -15,7 +15,10 @@ export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const BASE_MODEL = join(ROOT, "models/base");
 
 /** A run of finetune small enough for a test: about a second. */
-export const TINY = ["--batch", "2", "--seq", "32", "--r", "2", "--steps", "8"];
+export const TINY = ["--batch", "2", "--seq", "32", "--r", "2", "--steps", "6"];
+
+/** A run that hangs is killed, and its test fails. */
+const TIMEOUT_MS = 60_000;
 
 export interface Outcome {
   code: number | null;
@@ -26,7 +29,7 @@ export interface Outcome {
 
 /** @param started is given the child, to send it a signal */
 export async function wasmLora(cwd: string, args: readonly string[], started?: (child: ChildProcess) => Promise<void>): Promise<Outcome> {
-  const child = spawn(process.execPath, [MAIN, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [MAIN, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"], timeout: TIMEOUT_MS, killSignal: "SIGKILL" });
   let stdout = "", stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => { stdout += text; });
   child.stderr.setEncoding("utf8").on("data", (text: string) => { stderr += text; });
