@@ -139,6 +139,7 @@ function prepare(settings: FinetuneSettings): Run {
     throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions.`);
   }
   const codec = loadTokenizer(settings.model);
+  console.log(`Encoding ${settings.data} ...`);
   const ids = encodeFile(settings.data, codec, config);
   const cut = Math.floor(ids.length * 0.9);
   const train = ids.subarray(0, cut), heldOut = ids.subarray(cut);

@@ -34,8 +34,8 @@ export function promptIds(codec: TextCodec, config: LlamaConfig, prompt: string)
 }
 
 /**
- * A text file as token ids, begin-of-text first. Encoded a paragraph at a time: the tokenizer's time
- * grows faster than its input, and a paragraph break is a token boundary anyway.
+ * A text file as token ids, begin-of-text first. Encoded in one piece, though that takes longer: a
+ * tokenizer may treat the start of a text in its own way (SentencePiece puts a space before it).
  */
 export function encodeFile(path: string, codec: TextCodec, config: LlamaConfig): Int32Array {
   let text: string;
@@ -45,7 +45,5 @@ export function encodeFile(path: string, codec: TextCodec, config: LlamaConfig):
     if (cause instanceof TypeError) throw new FormatError(`${path}: not UTF-8 text.`, { cause });
     throw cause;
   }
-  const ids = promptIds(codec, config, "");
-  for (const paragraph of text.split(/(?<=\n\n)/)) for (const id of codec.encode(paragraph)) ids.push(id);
-  return Int32Array.from(ids);
+  return Int32Array.from(promptIds(codec, config, text));
 }
