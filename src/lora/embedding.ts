@@ -57,9 +57,9 @@ export class Embedding extends PlainEmbedding {
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
     super.train(mode);
-    if (!this.mergeWeights || !this.loraA || !this.loraB) return this;
-    if (mode && this.merged) this.#merge.undo(this.weight);
-    if (!mode && !this.merged) this.#merge.apply(this.weight, this.loraA, this.loraB, this.scaling, true);
+    if (this.mergeWeights && this.loraA && this.loraB) {
+      this.#merge.follow(mode, this.weight, this.loraA, this.loraB, this.scaling, true);
+    }
     return this;
   }
 

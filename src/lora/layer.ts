@@ -30,8 +30,14 @@ export class Merge {
 
   get merged(): boolean { return this.#original !== null; }
 
+  /** Merges on eval() and restores on train(); a second call in the same mode changes nothing. */
+  follow(training: boolean, weight: Parameter, loraA: Parameter, loraB: Parameter, scaling: number, fanInFanOut: boolean): void {
+    if (training && this.merged) this.undo(weight);
+    if (!training && !this.merged) this.apply(weight, loraA, loraB, scaling, fanInFanOut);
+  }
+
   /** @param fanInFanOut whether weight is [d, k] (an embedding's is: d = vocabulary, k = dimension) */
-  apply(weight: Parameter, loraA: Parameter, loraB: Parameter, scaling: number, fanInFanOut: boolean): void {
+  private apply(weight: Parameter, loraA: Parameter, loraB: Parameter, scaling: number, fanInFanOut: boolean): void {
     const { kernels, memory, scratch } = engine();
     const [r, d] = loraA.shape as [number, number], k = loraB.shape[0]!;
     const rows = memory.alloc(32 * (fanInFanOut ? k : d) * 4);
@@ -40,7 +46,7 @@ export class Merge {
     memory.free(rows);
   }
 
-  undo(weight: Parameter): void {
+  private undo(weight: Parameter): void {
     weight.data.set(this.#original!);
     this.#original = null;
   }
