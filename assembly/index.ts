@@ -5,7 +5,7 @@ export function heapBase(): usize { return __heap_base; }
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/sgemm";
 
-export { loraLinearForward, loraLinearBackward } from "./lora/linear";
+export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
 export { loraMerge } from "./lora/merge";
 

@@ -9,6 +9,8 @@
  * W: [k, d], or [d, k] if fanInFanOut. A null pointer means: no bias; or, for a gradient, not wanted.
  * r = 0 is the plain linear layer. Gradients are added to what the buffers hold, rows of the batch in
  * ascending order, so micro-batches accumulate to the bits of the whole batch.
+ * A further low-rank term, or one for some rows only, is loraBranch*: y += hs Bᵀ in the accumulators as
+ * they stand; dx += zs A.
  * scratch: sgemmScratchBytes().
  */
 import { gemm, gemmTwo, sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
@@ -36,11 +38,7 @@ export function loraLinearBackward(
     if (fanInFanOut) sgemmTN(d, k, n, 1, x, d, dy, k, 1, dw, k, scratch);
     else sgemmTN(k, d, n, 1, dy, k, x, d, 1, dw, d, scratch);
   }
-  if (r > 0) {
-    if (da != 0 || dx != 0) sgemmNN(n, r, k, s, dy, k, b, r, 0, zs, r, scratch);
-    if (da != 0) sgemmTN(r, d, n, 1, zs, r, xDropped, d, 1, da, d, scratch);
-    if (db != 0) sgemmTN(k, r, n, 1, dy, k, hs, r, 1, db, r, scratch);
-  }
+  if (r > 0) factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
   if (dx == 0) return;
   const wRow = <usize>(fanInFanOut ? k : d) << 2;
   const dRow = <usize>d << 2;
@@ -50,6 +48,34 @@ export function loraLinearBackward(
   } else {
     gemmTwo(n, d, k, dy, w, wRow, fanInFanOut, r, zs, a, dRow, false, dx, true, scratch);
   }
+}
+
+/** y += s * (x̃ Aᵀ) Bᵀ; hs is kept for backward. */
+export function loraBranchForward(
+  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, a: usize, b: usize, hs: usize, y: usize, scratch: usize,
+): void {
+  sgemmNT(n, r, d, s, xDropped, d, a, d, 0, hs, r, scratch);
+  sgemmNT(n, k, r, 1, hs, r, b, r, 1, y, k, scratch);
+}
+
+/** dxDropped as in loraLinearBackward: null adds to dx itself. */
+export function loraBranchBackward(
+  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, a: usize, b: usize, hs: usize, zs: usize, dy: usize,
+  dx: usize, dxDropped: usize, da: usize, db: usize, scratch: usize,
+): void {
+  factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
+  if (dxDropped != 0) sgemmNN(n, d, r, 1, zs, r, a, d, 0, dxDropped, d, scratch);
+  else if (dx != 0) sgemmNN(n, d, r, 1, zs, r, a, d, 1, dx, d, scratch);
+}
+
+/** zs = s * dy B where da or dx needs it; dA += zsᵀ x̃; dB += dyᵀ hs. */
+function factorGradients(
+  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, b: usize, hs: usize, zs: usize, dy: usize,
+  needsDx: bool, da: usize, db: usize, scratch: usize,
+): void {
+  if (da != 0 || needsDx) sgemmNN(n, r, k, s, dy, k, b, r, 0, zs, r, scratch);
+  if (da != 0) sgemmTN(r, d, n, 1, zs, r, xDropped, d, 1, da, d, scratch);
+  if (db != 0) sgemmTN(k, r, n, 1, dy, k, hs, r, 1, db, r, scratch);
 }
 
 function repeatRow(y: usize, row: usize, n: i32, k: i32): void {

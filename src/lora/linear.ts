@@ -96,11 +96,11 @@ export class Linear extends Module {
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
-    const branch = this.loraA && this.loraB && !this.merged ? {
+    const branches = this.loraA && this.loraB && !this.merged ? [{
       loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
       mask: this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null,
-    } : null;
-    return linear(x, this.weight, this.bias, branch, this.fanInFanOut, "lora.Linear.forward");
+    }] : [];
+    return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
   }
 
   /** @internal */

@@ -27,7 +27,7 @@ export class Linear extends Module {
   }
 
   /** x [..., inFeatures] -> [..., outFeatures] */
-  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, null, false, "Linear.forward"); }
+  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, [], false, "Linear.forward"); }
 }
 
 /**

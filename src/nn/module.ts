@@ -1,5 +1,5 @@
 /** Modules and parameters: a tree of layers whose state has names (torch.nn.Module). */
-import { FormatError, ShapeError, StateError } from "../runtime/errors.js";
+import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** A trainable tensor: a leaf with `requiresGrad`, held by a module and by no scope. */
@@ -16,9 +16,9 @@ export interface StateEntry { shape: readonly number[]; data: Float32Array }
 export type StateDict = Map<string, StateEntry>;
 
 /**
- * Base class of layers and models. Properties that are parameters, modules or arrays of modules form
- * the tree; a property's name gives its key in PyTorch's spelling (`selfAttn.qProj.weight` is
- * `self_attn.q_proj.weight`, `loraA` is `lora_A`).
+ * Base class of layers and models. Properties that are parameters or modules, arrays of modules, or
+ * maps from names to either form the tree; a property's name gives its key in PyTorch's spelling
+ * (`selfAttn.qProj.weight` is `self_attn.q_proj.weight`, `loraA` is `lora_A`).
  */
 export abstract class Module {
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */
@@ -38,10 +38,36 @@ export abstract class Module {
   *children(): IterableIterator<[string, Module]> {
     for (const [property, value] of Object.entries(this)) {
       if (value instanceof Module) yield [torchName(property), value];
-      if (Array.isArray(value)) {
-        for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${torchName(property)}.${i}`, item];
+      for (const [key, item] of members(value)) if (item instanceof Module) yield [`${torchName(property)}.${key}`, item];
+    }
+  }
+
+  /** This module's own parameters with their names. */
+  *ownParameters(): IterableIterator<[string, Parameter]> {
+    for (const [property, value] of Object.entries(this)) {
+      if (value instanceof Parameter) yield [torchName(property), value];
+      for (const [key, item] of members(value)) if (item instanceof Parameter) yield [`${torchName(property)}.${key}`, item];
+    }
+  }
+
+  /**
+   * Puts another module in the place of the direct child of that name. @internal
+   * @throws ArgumentError if there is no such child
+   */
+  replaceChild(name: string, module: Module): void {
+    for (const [property, value] of Object.entries(this)) {
+      if (value instanceof Module && torchName(property) === name) {
+        (this as unknown as Record<string, Module>)[property] = module;
+        return;
+      }
+      for (const [key, item] of members(value)) {
+        if (!(item instanceof Module) || `${torchName(property)}.${key}` !== name) continue;
+        if (value instanceof Map) value.set(key, module);
+        else (value as Module[])[Number(key)] = module;
+        return;
       }
     }
+    throw new ArgumentError(`replaceChild: there is no child module ${name}.`);
   }
 
   /** Every module of the tree with its dotted path; this one's is `prefix`. */
@@ -53,9 +79,7 @@ export abstract class Module {
   /** Every parameter of the tree with its state-dict key. */
   *namedParameters(): IterableIterator<[string, Parameter]> {
     for (const [path, module] of this.namedModules()) {
-      for (const [property, value] of Object.entries(module)) {
-        if (value instanceof Parameter) yield [join(path, torchName(property)), value];
-      }
+      for (const [name, parameter] of module.ownParameters()) yield [join(path, name), parameter];
     }
   }
 
@@ -65,10 +89,8 @@ export abstract class Module {
   stateDict(): StateDict {
     const state: StateDict = new Map();
     for (const [path, module] of this.namedModules()) {
-      for (const [property, value] of Object.entries(module)) {
-        if (value instanceof Parameter) {
-          state.set(join(path, torchName(property)), { shape: value.shape, data: module.unmergedData(value).slice() });
-        }
+      for (const [name, parameter] of module.ownParameters()) {
+        state.set(join(path, name), { shape: parameter.shape, data: module.unmergedData(parameter).slice() });
       }
     }
     return state;
@@ -122,8 +144,12 @@ function list(keys: string[]): string {
   return keys.length === 0 ? "none" : keys.slice(0, 8).join(", ") + (keys.length > 8 ? ` and ${keys.length - 8} more` : "");
 }
 
-/** camelCase property -> PyTorch's snake_case; loralib's factors keep their capital. */
+/** Named members of a property that is an array or a map. */
+function members(value: unknown): Iterable<[string | number, unknown]> {
+  return Array.isArray(value) ? value.entries() : value instanceof Map ? value as Map<string, unknown> : [];
+}
+
+/** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital. */
 function torchName(property: string): string {
-  if (property === "loraA" || property === "loraB") return property.replace("lora", "lora_");
-  return property.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+  return property.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`).replace(/^(lora(?:_embedding)?)_([ab])$/, (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`);
 }

@@ -83,11 +83,11 @@ refuses("layerNorm: bias", ShapeError, ["layerNorm", "bias", "[4]", "[3]"], () =
 refuses("layerNorm: eps", ArgumentError, ["layerNorm", "eps", "NaN"], () => scope(() => ops.layerNorm(t23, zeros([3]), zeros([3]), NaN)));
 
 refuses("linear: x's last dimension", ShapeError, ["linear", "x", "[3,2]", "inFeatures = 3"], () => ops.linear(t32, t23));
-refuses("linear: fanInFanOut", ShapeError, ["linear", "x", "[2,3]", "inFeatures = 2"], () => ops.linear(t23, t23, null, null, true));
+refuses("linear: fanInFanOut", ShapeError, ["linear", "x", "[2,3]", "inFeatures = 2"], () => ops.linear(t23, t23, null, [], true));
 refuses("linear: weight's rank", ShapeError, ["linear", "weight", "[4]", "[*, *]"], () => ops.linear(t23, t4));
 refuses("linear: bias", ShapeError, ["linear", "bias", "[4]", "[2]"], () => ops.linear(t23, t23, t4));
-refuses("linear: loraA", ShapeError, ["linear", "loraA", "[3,2]", "[*, 3]"], () => ops.linear(t23, t23, null, { loraA: t32, loraB: t32, scaling: 1, mask: null }));
-refuses("linear: loraB", ShapeError, ["linear", "loraB", "[3,2]", "[2, 2]"], () => ops.linear(t23, t23, null, { loraA: t23, loraB: t32, scaling: 1, mask: null }));
+refuses("linear: loraA", ShapeError, ["linear", "loraA", "[3,2]", "[*, 3]"], () => ops.linear(t23, t23, null, [{ loraA: t32, loraB: t32, scaling: 1, mask: null }]));
+refuses("linear: loraB", ShapeError, ["linear", "loraB", "[3,2]", "[2, 2]"], () => ops.linear(t23, t23, null, [{ loraA: t23, loraB: t32, scaling: 1, mask: null }]));
 refuses("linear: disposed bias", DisposedError, ["[2,3]"], () => ops.linear(t23, t23, dead));
 
 refuses("embedding: ids are float32", DTypeError, ["embedding", "ids", "int32", "float32"], () => ops.embedding(t4, t23));

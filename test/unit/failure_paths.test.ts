@@ -96,8 +96,8 @@ test("an optimiser's loadStateDict changes nothing if anything is wrong", () => 
 
 test("factors that are no tensors, a NaN scaling, one beta alone", () => {
   const x = zeros([2, 3]), layer = new nn.Linear(3, 3);
-  refuses(DTypeError, () => ops.linear(x, x, null, { loraA: null as unknown as Tensor, loraB: x, scaling: 1, mask: null }));
-  refuses(ArgumentError, () => scope(() => ops.linear(x, layer.weight, null, { loraA: zeros([1, 3]), loraB: zeros([3, 1]), scaling: NaN, mask: null })));
+  refuses(DTypeError, () => ops.linear(x, x, null, [{ loraA: null as unknown as Tensor, loraB: x, scaling: 1, mask: null }]));
+  refuses(ArgumentError, () => scope(() => ops.linear(x, layer.weight, null, [{ loraA: zeros([1, 3]), loraB: zeros([3, 1]), scaling: NaN, mask: null }])));
   refuses(ArgumentError, () => new optim.AdamW(layer.parameters(), { betas: [0.9] as unknown as [number, number] }));
   x.dispose();
   layer.dispose();
@@ -121,7 +121,7 @@ test("memory that runs out between two allocations of one op leaves nothing behi
   const x = zeros([64, 256]), weight = zeros([2, 256]), loraA = zeros([1, 256]), loraB = zeros([2, 1]);
   const empty = fillBut(4096); // y and the branch fit, the masked copy of x does not
   try {
-    refuses(OutOfMemoryError, () => ops.linear(x, weight, null, { loraA, loraB, scaling: 1, mask: { p: 0.5, seed: 1, stream: 0 } }));
+    refuses(OutOfMemoryError, () => ops.linear(x, weight, null, [{ loraA, loraB, scaling: 1, mask: { p: 0.5, seed: 1, stream: 0 } }]));
   } finally {
     empty();
     for (const t of [x, weight, loraA, loraB]) t.dispose();

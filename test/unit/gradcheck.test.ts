@@ -24,7 +24,7 @@ for (const fanInFanOut of [false, true]) {
           const factors: Record<string, Tensor> = r ? { loraA, loraB } : {};
           gradcheck(label, { x, weight, bias, ...factors }, () => {
             manualSeed(7);
-            return ops.linear(x, weight, bias, r ? { loraA, loraB, scaling: 1.5, mask: p ? newMask(p) : null } : null, fanInFanOut);
+            return ops.linear(x, weight, bias, r ? [{ loraA, loraB, scaling: 1.5, mask: p ? newMask(p) : null }] : [], fanInFanOut);
           });
         }));
       }
@@ -37,7 +37,7 @@ test("linear without bias, x of rank 3, and x that needs no gradient", () => sco
   gradcheck("no bias", { x, weight }, () => ops.linear(x, weight));
   x.requiresGrad = false;
   weight.requiresGrad = false;
-  gradcheck("input layer", { x, weight, loraA, loraB }, () => ops.linear(x, weight, null, { loraA, loraB, scaling: 0.5, mask: null }));
+  gradcheck("input layer", { x, weight, loraA, loraB }, () => ops.linear(x, weight, null, [{ loraA, loraB, scaling: 0.5, mask: null }]));
 }));
 
 for (const lora of [false, true]) {
@@ -182,7 +182,7 @@ test("gradcheck finds the wrong sign of s, and factors whose gradients are trans
   const n = 4, d = 3, s = 1.5;
   const x = grid([n, d], 1), weight = grid([d, d], 2, false), loraA = grid([d, d], 3), loraB = grid([d, d], 4);
   refusesMistakes("LoRA", { x, loraA, loraB }, (mistake) => {
-    const y = noGrad(() => ops.linear(x, weight, null, { loraA, loraB, scaling: s, mask: null }));
+    const y = noGrad(() => ops.linear(x, weight, null, [{ loraA, loraB, scaling: s, mask: null }]));
     return handMade(y, [x, loraA, loraB], (dyData) => {
       const factor = mistake === "wrong sign of s" ? -s : s;
       const X = matrix(x.data, n, d), W = matrix(weight.data, d, d), A = matrix(loraA.data, d, d), B = matrix(loraB.data, d, d), dy = matrix(dyData, n, d);
@@ -265,7 +265,7 @@ test("two backward() over half batches give the bits of one over the whole", () 
     for (const t of [x, weight, bias, loraA, loraB, dy]) t.data.forEach((v, i, all) => { all[i] = v / 3; });
     const trained = { weight, bias, loraA, loraB };
     const step = (from: number, to: number): void => ops.sum(ops.mul(
-      ops.linear(rows(x, from, to), weight, bias, { loraA, loraB, scaling: 0.7, mask: null }), rows(dy, from, to))).backward();
+      ops.linear(rows(x, from, to), weight, bias, [{ loraA, loraB, scaling: 0.7, mask: null }]), rows(dy, from, to))).backward();
     const collect = (): Float32Array[] => Object.values(trained).map((t) => {
       const g = t.grad!.data.slice();
       t.grad!.dispose();
@@ -288,7 +288,7 @@ test("a batch row alone gives the bits it gives among others, forward and dx", (
   const weight = grid([k, d], 2), bias = grid([k], 3), loraA = grid([r, d], 4), loraB = grid([k, r], 5), gain = grid([d], 6), shift = grid([d], 7);
   const table = ops.ropeTable(6, 4, 100);
   const cases: Record<string, { x: Tensor; op: (x: Tensor) => Tensor }> = {
-    linear: { x: grid([n, d], 1), op: (x) => ops.linear(x, weight, bias, { loraA, loraB, scaling: 0.7, mask: null }) },
+    linear: { x: grid([n, d], 1), op: (x) => ops.linear(x, weight, bias, [{ loraA, loraB, scaling: 0.7, mask: null }]) },
     rmsNorm: { x: grid([n, d], 1), op: (x) => ops.rmsNorm(x, gain, 1e-5) },
     layerNorm: { x: grid([n, d], 1), op: (x) => ops.layerNorm(x, gain, shift, 1e-5) },
     softmax: { x: grid([n, d], 1), op: (x) => ops.softmax(x) },
@@ -317,7 +317,7 @@ test("a batch row alone gives the bits it gives among others, forward and dx", (
 
 test("a frozen weight and an x without requiresGrad get no gradient", () => scope(() => {
   const x = grid([3, D], 1, false), weight = grid([K, D], 2, false), loraA = grid([2, D], 3), loraB = grid([K, 2], 4);
-  ops.sum(ops.linear(x, weight, null, { loraA, loraB, scaling: 1, mask: null })).backward();
+  ops.sum(ops.linear(x, weight, null, [{ loraA, loraB, scaling: 1, mask: null }])).backward();
   assert.equal(x.grad, null);
   assert.equal(weight.grad, null);
   assert(loraA.grad && loraB.grad);

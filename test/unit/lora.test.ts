@@ -20,7 +20,7 @@ for (const fanInFanOut of [false, true]) {
     const layer = new lora.Linear(19, 23, { r: 4, loraAlpha: 8, fanInFanOut });
     assert(layer.loraA!.data.every((v) => v !== 0) && layer.loraB!.data.every((v) => v === 0));
     const x = grid([6, 19], 1, false);
-    const base = ops.linear(x, layer.weight, layer.bias, null, fanInFanOut).data.slice();
+    const base = ops.linear(x, layer.weight, layer.bias, [], fanInFanOut).data.slice();
     assertBits("training", layer.forward(x).data, base);
     layer.eval();
     assertBits("merged", layer.forward(x).data, base);
@@ -166,7 +166,7 @@ test("dropout acts on the branch, and only in training", () => scope(() => {
     const layer = new lora.Linear(32, 8, { r: 2, loraDropout: 0.5, mergeWeights });
     perturb(layer.loraB);
     const x = grid([4, 32], 1, false);
-    const without = ops.linear(x, layer.weight, layer.bias, { loraA: layer.loraA!, loraB: layer.loraB!, scaling: layer.scaling, mask: null }).data.slice();
+    const without = ops.linear(x, layer.weight, layer.bias, [{ loraA: layer.loraA!, loraB: layer.loraB!, scaling: layer.scaling, mask: null }]).data.slice();
     const first = layer.forward(x).data.slice(), second = layer.forward(x).data.slice();
     assert(first.some((v, i) => v !== second[i]), "each call draws its own mask");
     assert(first.some((v, i) => v !== without[i]));

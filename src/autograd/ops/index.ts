@@ -1,4 +1,4 @@
-export { linear, type LoraFactors } from "./linear.js";
+export { linear, type LoraBranch } from "./linear.js";
 export { dropout } from "./dropout.js";
 export { embedding } from "./embedding.js";
 export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } from "./elementwise.js";

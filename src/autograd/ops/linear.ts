@@ -1,62 +1,117 @@
-/** The LoRA linear op, of which the plain linear layer is the case r = 0. Kernels: assembly/lora/linear.ts. */
+/** The LoRA linear op, of which the plain linear layer is the case without branches. Kernels: assembly/lora/linear.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
 import { dropoutKernels } from "./dropout.js";
 import { gradient, record } from "../tape.js";
 
-export interface LoraFactors {
+/** One low-rank term: scaling * (dropout(x) Aᵀ) Bᵀ, for all of x or some of its rows. */
+export interface LoraBranch {
   /** [r, inFeatures] */
   loraA: Tensor;
   /** [outFeatures, r] */
   loraB: Tensor;
   /** loraAlpha / r */
   scaling: number;
-  /** Dropout on the branch's input; null in evaluation or when p = 0. */
+  /** Dropout on the branch's input, its elements counted from 0 at row `from`; null in evaluation or when p = 0. */
   mask: DropoutMask | null;
+  /** The term is added for x[from], ..., x[to - 1] only, along x's first dimension. Default: all of x. */
+  from?: number;
+  to?: number;
 }
 
 /**
- * y = x T(W)ᵀ + bias + scaling * (dropout(x) Aᵀ) Bᵀ, T(W) = Wᵀ if fanInFanOut.
+ * y = x T(W)ᵀ + bias + the terms of the branches, T(W) = Wᵀ if fanInFanOut. One accumulator an element:
+ * bias, then the sum over W, then over each branch in turn.
  *
  * @param x [..., inFeatures]
  * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
  * @param bias [outFeatures] or null
- * @throws ShapeError, DTypeError, DisposedError
- * Source: Hu et al. 2021; loralib.Linear.forward.
+ * @throws ShapeError, DTypeError, ArgumentError for a range outside x, DisposedError
+ * Source: Hu et al. 2021; loralib.Linear.forward; with several branches PEFT's lora.Linear.forward.
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, lora: LoraFactors | null = null, fanInFanOut = false, where = "linear"): Tensor {
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, branches: readonly LoraBranch[] = [], fanInFanOut = false, where = "linear"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
   checkTensor(where, "x", x);
   checkLastDimension(where, "x", x, d, "inFeatures");
   if (bias) checkTensor(where, "bias", bias, "float32", [k]);
-  if (lora) {
-    checkTensor(where, "loraA", lora.loraA, "float32", [null, d]);
-    checkTensor(where, "loraB", lora.loraB, "float32", [k, lora.loraA.shape[0]!]);
-    checkNumber(where, "scaling", lora.scaling, -Infinity);
-  }
-  const { loraA: a, loraB: b, scaling: s, mask } = lora ?? { loraA: null, loraB: null, scaling: 0, mask: null };
   const { kernels, memory, scratch } = engine();
-  const n = x.size / d, r = a ? a.shape[0]! : 0;
-  const branchBytes = mask ? x.size * 4 : 0;
-  const dropped = (block: number): number => {
-    if (!mask) return x.address;
-    dropoutKernels.forward(block, x.address, x.size, mask);
-    return block;
-  };
+  const n = x.size / d;
+  const terms = branches.map((branch) => term(where, branch, x, d, k));
+  // The first term shares the pass over W if it is for every row; the others follow in the same accumulators.
+  const fused = terms[0]?.rows === n ? terms[0] : NO_TERM;
+  const others = fused === NO_TERM ? terms : terms.slice(1);
   return allOrNothing(() => {
-    const y = new Tensor([...x.shape.slice(0, -1), k]), hs = new Tensor([n, r]);
-    memory.withBlocks([branchBytes], (block) => kernels.loraLinearForward(
-      n, d, k, r, s, x.address, dropped(block!), weight.address, fanInFanOut, bias?.address ?? 0,
-      a?.address ?? 0, b?.address ?? 0, hs.address, y.address, scratch));
-    return record(y, [x, weight, bias, a, b], (dy) => memory.withBlocks([n * r * 4, branchBytes, branchBytes], (zs, block, dblock) => {
-      const dx = gradient(x), dxDropped = mask && dx ? dblock! : 0;
-      kernels.loraLinearBackward(n, d, k, r, s, x.address, dropped(block!), weight.address, fanInFanOut, a?.address ?? 0, b?.address ?? 0,
-        hs.address, zs!, dy.address, dx, dxDropped, gradient(weight), gradient(bias), gradient(a), gradient(b), scratch);
-      if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
-    }), [hs]);
+    const y = new Tensor([...x.shape.slice(0, -1), k]);
+    const hs = [fused, ...others].map(({ rows, r }) => new Tensor([rows, r]));
+    memory.withBlocks([maskedBytes(fused, d)], (block) => kernels.loraLinearForward(
+      n, d, k, fused.r, fused.s, x.address, input(fused, x, d, block!), weight.address, fanInFanOut, bias?.address ?? 0,
+      fused.a?.address ?? 0, fused.b?.address ?? 0, hs[0]!.address, y.address, scratch));
+    for (const [i, t] of others.entries()) {
+      memory.withBlocks([maskedBytes(t, d)], (block) => kernels.loraBranchForward(
+        t.rows, d, k, t.r, t.s, input(t, x, d, block!), t.a!.address, t.b!.address, hs[i + 1]!.address, y.address + t.first * k * 4, scratch));
+    }
+    return record(y, [x, weight, bias, ...terms.flatMap(({ a, b }) => [a, b])], (dy) => {
+      const dx = gradient(x);
+      memory.withBlocks([n * fused.r * 4, maskedBytes(fused, d), maskedBytes(fused, d)], (zs, block, dblock) => {
+        const dxDropped = fused.mask && dx ? dblock! : 0;
+        kernels.loraLinearBackward(n, d, k, fused.r, fused.s, x.address, input(fused, x, d, block!), weight.address, fanInFanOut,
+          fused.a?.address ?? 0, fused.b?.address ?? 0, hs[0]!.address, zs!, dy.address, dx, dxDropped,
+          gradient(weight), gradient(bias), gradient(fused.a), gradient(fused.b), scratch);
+        if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, fused.mask!);
+      });
+      for (const [i, t] of others.entries()) {
+        memory.withBlocks([t.rows * t.r * 4, maskedBytes(t, d), maskedBytes(t, d)], (zs, block, dblock) => {
+          const dxRows = dx && dx + t.first * d * 4, dxDropped = t.mask && dx ? dblock! : 0;
+          kernels.loraBranchBackward(t.rows, d, k, t.r, t.s, input(t, x, d, block!), t.a!.address, t.b!.address, hs[i + 1]!.address, zs!,
+            dy.address + t.first * k * 4, dxRows, dxDropped, gradient(t.a), gradient(t.b), scratch);
+          if (dxDropped) dropoutKernels.backward(dxRows, dxDropped, t.rows * d, t.mask!);
+        });
+      }
+    }, hs);
   });
+}
+
+/** A checked branch: rows `first` .. `first + rows - 1` of x as a matrix of width d. */
+interface Term {
+  r: number;
+  s: number;
+  a: Tensor | null;
+  b: Tensor | null;
+  mask: DropoutMask | null;
+  first: number;
+  rows: number;
+}
+
+/** The plain layer's: rank 0. */
+const NO_TERM: Term = { r: 0, s: 0, a: null, b: null, mask: null, first: 0, rows: 0 };
+
+function term(where: string, { loraA, loraB, scaling, mask, from, to }: LoraBranch, x: Tensor, d: number, k: number): Term {
+  checkTensor(where, "loraA", loraA, "float32", [null, d]);
+  checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!]);
+  checkNumber(where, "scaling", scaling, -Infinity);
+  const [first, rows] = rowRange(where, x, d, from, to);
+  return { r: loraA.shape[0]!, s: scaling, a: loraA, b: loraB, mask, first, rows };
+}
+
+/** First row and number of rows, as a matrix of width d, of x[from] .. x[to - 1]. */
+function rowRange(where: string, x: Tensor, d: number, from = 0, to?: number): [number, number] {
+  const n = x.size / d, items = x.rank > 1 ? x.shape[0]! : 1;
+  checkInteger(where, "from", from, 0, items);
+  checkInteger(where, "to", to ?? items, from, items);
+  const rowsOfItem = items === 0 ? 0 : n / items;
+  return [from * rowsOfItem, ((to ?? items) - from) * rowsOfItem];
+}
+
+function maskedBytes(t: Term, d: number): number { return t.mask ? t.rows * d * 4 : 0; }
+
+/** Address of the term's rows of dropout(x), made in `block` if there is a mask. */
+function input(t: Term, x: Tensor, d: number, block: number): number {
+  const rows = x.address + t.first * d * 4;
+  if (!t.mask) return rows;
+  dropoutKernels.forward(block, rows, t.rows * d, t.mask);
+  return block;
 }
