@@ -4,7 +4,7 @@ import { Embedding as PlainEmbedding } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
 export interface LoraEmbeddingOptions extends LoraOptions {
   /** Row without gradient; zero at the start. */
@@ -57,8 +57,9 @@ export class Embedding extends PlainEmbedding {
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
     super.train(mode);
-    if (this.mergeWeights && this.loraA && this.loraB) {
-      this.#merge.follow(mode, this.weight, this.loraA, this.loraB, this.scaling, true);
+    const { weight, loraA, loraB, scaling } = this;
+    if (this.mergeWeights && loraA && loraB) {
+      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, true));
     }
     return this;
   }

@@ -1,7 +1,8 @@
 /** What loralib's layers share: the options, the scaling, and merging that is reversible to the bit. */
 import { engine } from "../runtime/engine.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
-import { Parameter } from "../nn/module.js";
+import type { Parameter } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** loralib's common parameters, with its defaults. */
 export interface LoraOptions {
@@ -22,8 +23,8 @@ export function checkLoraOptions(where: string, options: LoraOptions & { loraDro
 }
 
 /**
- * Adds s * B A to a weight and can take it back exactly: subtracting would leave rounding behind, so
- * the original values are kept aside while merged.
+ * Lets a weight hold a low-rank product and takes it back exactly: subtracting would leave rounding
+ * behind, so the original values are kept aside while merged.
  */
 export class Merge {
   #original: Float32Array | null = null;
@@ -31,26 +32,47 @@ export class Merge {
   get merged(): boolean { return this.#original !== null; }
 
   /** Merges on eval() and restores on train(); a second call in the same mode changes nothing. */
-  follow(training: boolean, weight: Parameter, loraA: Parameter, loraB: Parameter, scaling: number, fanInFanOut: boolean): void {
-    if (training && this.merged) this.undo(weight);
-    if (!training && !this.merged) this.apply(weight, loraA, loraB, scaling, fanInFanOut);
+  follow(training: boolean, weight: Parameter, add: () => void): void {
+    if (training) this.restore(weight);
+    else if (!this.merged) this.apply(weight, add);
   }
 
-  /** @param fanInFanOut whether weight is [d, k] (an embedding's is: d = vocabulary, k = dimension) */
-  private apply(weight: Parameter, loraA: Parameter, loraB: Parameter, scaling: number, fanInFanOut: boolean): void {
-    const { kernels, memory, scratch } = engine();
-    const [r, d] = loraA.shape as [number, number], k = loraB.shape[0]!;
-    const rows = memory.alloc(32 * (fanInFanOut ? k : d) * 4);
-    this.#original = weight.data.slice();
-    kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows, scratch);
-    memory.free(rows);
+  /**
+   * Lets `add` change the weight. If it throws, the weight and this are as they were before.
+   * @param check called after `add`; may throw too
+   */
+  apply(weight: Parameter, add: () => void, check: () => void = () => {}): void {
+    const before = weight.data.slice();
+    try {
+      add();
+      check();
+    } catch (error) {
+      weight.data.set(before);
+      throw error;
+    }
+    this.#original ??= before;
   }
 
-  private undo(weight: Parameter): void {
-    weight.data.set(this.#original!);
+  /** Puts the original values back, if merged. */
+  restore(weight: Parameter): void {
+    if (this.#original) weight.data.set(this.#original);
     this.#original = null;
   }
 
+  /** Makes what the weight holds now its original. */
+  settle(): void { this.#original = null; }
+
   /** The weight without the product. */
   originalOf(weight: Parameter): Float32Array { return this.#original ?? weight.data; }
+}
+
+/**
+ * weight += scaling * B A, rounded as loralib does.
+ * @param fanInFanOut whether weight is [d, k] (an embedding's is: d = vocabulary, k = dimension)
+ */
+export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut: boolean): void {
+  const { kernels, memory, scratch } = engine();
+  const [r, d] = loraA.shape as [number, number], k = loraB.shape[0]!;
+  memory.withBlocks([32 * (fanInFanOut ? k : d) * 4], (rows) =>
+    kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch));
 }

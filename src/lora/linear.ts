@@ -5,7 +5,7 @@ import * as init from "../nn/init.js";
 import { newMask } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
 export interface LoraLinearOptions extends LoraOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
@@ -88,8 +88,9 @@ export class Linear extends Module {
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
     super.train(mode);
-    if (this.mergeWeights && this.loraA && this.loraB) {
-      this.#merge.follow(mode, this.weight, this.loraA, this.loraB, this.scaling, this.fanInFanOut);
+    const { weight, loraA, loraB, scaling } = this;
+    if (this.mergeWeights && loraA && loraB) {
+      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, this.fanInFanOut));
     }
     return this;
   }
