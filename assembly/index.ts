@@ -7,6 +7,7 @@ export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/sgemm";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
+export { loraConvForward, loraConvBackward } from "./lora/conv";
 export { loraMerge } from "./lora/merge";
 
 export { exp64, log64 } from "./math/double";

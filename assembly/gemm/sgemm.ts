@@ -116,7 +116,8 @@ export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, t
 function panelOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
   const width = min(16, n - j);
   const nr = width > 8 ? 16 : width > 4 ? 8 : 4;
-  const inPlace = !transposed && m <= FEW_ROWS && alpha == 1 && width == 16;
+  // Rows of 64 bytes are a packed panel already.
+  const inPlace = !transposed && (m <= FEW_ROWS || bs == bytes(16)) && alpha == 1 && width == 16;
   for (let p = 0; p < k; p += KC) {
     const kb = min(KC, k - p);
     let panel = scratch, step = bytes(nr);
