@@ -1,5 +1,6 @@
 export { linear, type LoraBranch } from "./linear.js";
 export { dropout } from "./dropout.js";
+export { conv, type ConvBranch, type ConvOptions } from "./conv.js";
 export { embedding } from "./embedding.js";
 export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } from "./elementwise.js";
 export { layerNorm, rmsNorm, softmax } from "./norm.js";

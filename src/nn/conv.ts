@@ -1,0 +1,123 @@
+/** Convolutions with torch's defaults and inits. */
+import { conv } from "../autograd/ops/conv.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkInteger } from "../tensor/check.js";
+import type { Tensor } from "../tensor/tensor.js";
+import * as init from "./init.js";
+import { Module, Parameter } from "./module.js";
+
+/** One number for all spatial dimensions, or one for each. */
+export type Sizes = number | readonly number[];
+
+export interface ConvLayerOptions {
+  /** Default 1. */
+  stride?: Sizes;
+  /** Zeros on either side. Default 0. */
+  padding?: Sizes;
+  /** Default 1. */
+  dilation?: Sizes;
+  /** Divides inChannels and outChannels. Default 1. */
+  groups?: number;
+  /** Default true. */
+  bias?: boolean;
+  /** Only "zeros", the default, is supported. */
+  paddingMode?: string;
+}
+
+/** What the three convolutions share; use `Conv1d`, `Conv2d` or `Conv3d`. */
+export abstract class ConvNd extends Module {
+  /** [outChannels, inChannels / groups, ...kernelSize] */
+  readonly weight: Parameter;
+  /** [outChannels], or null. */
+  readonly bias: Parameter | null;
+  readonly kernelSize: readonly number[];
+  readonly stride: readonly number[];
+  readonly padding: readonly number[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+  /** Prefix of error messages. @internal */
+  protected readonly where: string;
+
+  constructor(where: string, dims: number, readonly inChannels: number, readonly outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
+    super();
+    this.where = where;
+    checkInteger(where, "inChannels", inChannels, 1);
+    checkInteger(where, "outChannels", outChannels, 1);
+    this.kernelSize = sizes(where, "kernelSize", kernelSize, dims, 1);
+    this.stride = sizes(where, "stride", options.stride ?? 1, dims, 1);
+    this.padding = sizes(where, "padding", options.padding ?? 0, dims, 0);
+    this.dilation = sizes(where, "dilation", options.dilation ?? 1, dims, 1);
+    this.groups = options.groups ?? 1;
+    checkInteger(where, "groups", this.groups, 1);
+    if (inChannels % this.groups || outChannels % this.groups) {
+      throw new ArgumentError(`${where}: groups = ${this.groups} must divide inChannels = ${inChannels} and outChannels = ${outChannels}.`);
+    }
+    if (options.paddingMode !== undefined && options.paddingMode !== "zeros") {
+      throw new ArgumentError(`${where}: paddingMode must be "zeros"; got ${JSON.stringify(options.paddingMode)}.`);
+    }
+    this.weight = new Parameter([outChannels, inChannels / this.groups, ...this.kernelSize]);
+    this.bias = options.bias === false ? null : new Parameter([outChannels]);
+    this.resetParameters();
+  }
+
+  /** weight, then bias, from U(-1/sqrt(fanIn), 1/sqrt(fanIn)), fanIn = inChannels / groups * elements of the kernel. */
+  resetParameters(): void {
+    const bound = 1 / Math.sqrt(this.weight.size / this.outChannels);
+    init.kaimingUniform_(this.weight);
+    if (this.bias) init.uniform_(this.bias, -bound, bound);
+  }
+
+  /** x [n, inChannels, ...spatial] -> [n, outChannels, ...]. @throws ShapeError, DTypeError, DisposedError */
+  forward(x: Tensor): Tensor { return conv(x, this.weight, this.bias, this, [], `${this.where}.forward`); }
+}
+
+/**
+ * torch.nn.Conv1d: x [n, inChannels, length] -> [n, outChannels, ...]. Starts with torch's bits after the
+ * same `manualSeed`.
+ * @throws ArgumentError on a number out of range, groups that do not divide the channels, or a paddingMode but "zeros"
+ *
+ * @example
+ * const y = new nn.Conv1d(8, 16, 3, { padding: 1 }).forward(zeros([2, 8, 100])); // [2, 16, 100]
+ */
+export class Conv1d extends ConvNd {
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
+    super("Conv1d", 1, inChannels, outChannels, kernelSize, options);
+  }
+}
+
+/**
+ * torch.nn.Conv2d: x [n, inChannels, height, width] -> [n, outChannels, ...]. Starts with torch's bits
+ * after the same `manualSeed`.
+ * @throws ArgumentError as Conv1d
+ *
+ * @example
+ * const y = new nn.Conv2d(3, 16, [3, 5], { stride: 2, padding: [1, 2] }).forward(zeros([1, 3, 32, 32])); // [1, 16, 16, 16]
+ */
+export class Conv2d extends ConvNd {
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
+    super("Conv2d", 2, inChannels, outChannels, kernelSize, options);
+  }
+}
+
+/**
+ * torch.nn.Conv3d: x [n, inChannels, depth, height, width] -> [n, outChannels, ...]. Starts with torch's
+ * bits after the same `manualSeed`.
+ * @throws ArgumentError as Conv1d
+ *
+ * @example
+ * const y = new nn.Conv3d(1, 4, 3).forward(zeros([1, 1, 8, 8, 8])); // [1, 4, 6, 6, 6]
+ */
+export class Conv3d extends ConvNd {
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
+    super("Conv3d", 3, inChannels, outChannels, kernelSize, options);
+  }
+}
+
+function sizes(where: string, name: string, value: Sizes, dims: number, low: number): readonly number[] {
+  const values = typeof value === "number" ? Array.from({ length: dims }, () => value) : value;
+  if (!Array.isArray(values) || values.length !== dims) {
+    throw new ArgumentError(`${where}: ${name} must be a number or ${dims} numbers; got ${JSON.stringify(value)}.`);
+  }
+  for (const v of values as number[]) checkInteger(where, name, v, low);
+  return Object.freeze([...(values as number[])]);
+}
