@@ -7,27 +7,57 @@ import type { Tensor } from "../tensor/tensor.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
 
+export interface LinearOptions {
+  /** Default true. */
+  bias?: boolean;
+  /** Whether weight is stored [inFeatures, outFeatures], as Hugging Face's Conv1D does. Default false. */
+  fanInFanOut?: boolean;
+}
+
+/** A module that maps one tensor to one tensor: what may stand in for a linear layer. */
+export interface Layer extends Module {
+  forward(x: Tensor): Tensor;
+}
+
 /**
  * y = x Wᵀ + b (torch.nn.Linear). weight [outFeatures, inFeatures] and bias [outFeatures] start as
- * U(-1/sqrt(inFeatures), 1/sqrt(inFeatures)), with torch's bits after the same `manualSeed`.
+ * U(-1/sqrt(inFeatures), 1/sqrt(inFeatures)), with torch's bits after the same `manualSeed`. With
+ * fanInFanOut the weight is drawn as [outFeatures, inFeatures] and stored transposed (loralib).
  * @throws ArgumentError on sizes that are not positive integers
+ *
+ * @example
+ * const y = new nn.Linear(3, 2).forward(tensor([[1, 2, 3]])); // [1, 2]
  */
 export class Linear extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter | null;
+  readonly fanInFanOut: boolean;
 
-  constructor(readonly inFeatures: number, readonly outFeatures: number, options: { bias?: boolean } = {}) {
+  constructor(readonly inFeatures: number, readonly outFeatures: number, options: LinearOptions = {}) {
     super();
     checkInteger("Linear", "inFeatures", inFeatures, 1);
     checkInteger("Linear", "outFeatures", outFeatures, 1);
-    this.weight = new Parameter([outFeatures, inFeatures]);
+    this.fanInFanOut = options.fanInFanOut ?? false;
+    this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
     this.bias = options.bias === false ? null : new Parameter([outFeatures]);
-    init.kaimingUniform_(this.weight);
-    if (this.bias) init.uniform_(this.bias, -1 / Math.sqrt(inFeatures), 1 / Math.sqrt(inFeatures));
+    this.resetParameters();
   }
 
-  /** x [..., inFeatures] -> [..., outFeatures] */
-  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, [], false, "Linear.forward"); }
+  resetParameters(): void {
+    const bound = 1 / Math.sqrt(this.inFeatures);
+    init.kaimingUniform_(this.weight, undefined, this.inFeatures);
+    if (this.bias) init.uniform_(this.bias, -bound, bound);
+    if (this.fanInFanOut) transpose_(this.weight, this.outFeatures, this.inFeatures);
+  }
+
+  /** x [..., inFeatures] -> [..., outFeatures] @throws ShapeError, DTypeError, DisposedError */
+  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, [], this.fanInFanOut, "Linear.forward"); }
+}
+
+/** The values, drawn as [rows, columns], laid out as their transpose. */
+function transpose_(t: Parameter, rows: number, columns: number): void {
+  const from = t.data.slice(), to = t.data;
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
 }
 
 /**
