@@ -8,6 +8,7 @@ export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/sgemm";
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
 export { loraConvForward, loraConvBackward } from "./lora/conv";
+export { mergedLinearForward, mergedLinearBackward, mergedLinearMerge } from "./lora/merged_linear";
 export { loraMerge } from "./lora/merge";
 
 export { exp64, log64 } from "./math/double";

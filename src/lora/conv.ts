@@ -7,7 +7,7 @@ import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
 import * as init from "../nn/init.js";
 import { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
@@ -71,9 +71,10 @@ export abstract class LoraConvNd extends ConvNd {
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
     super.train(mode);
-    if (this.mergeWeights && this.loraA && this.loraB) {
+    const { weight, loraA, loraB, scaling } = this;
+    if (this.mergeWeights && loraA && loraB) {
       // W's elements in the order of B A: the merge of a matrix.
-      this.#merge.follow(mode, this.weight, this.loraA, this.loraB, this.scaling, false);
+      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, false));
     }
     return this;
   }

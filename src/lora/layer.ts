@@ -67,12 +67,13 @@ export class Merge {
 }
 
 /**
- * weight += scaling * B A, rounded as loralib does.
+ * weight += scaling * B A, rounded as loralib does. What has more than two dimensions counts as the matrix of its
+ * first dimension by all others.
  * @param fanInFanOut whether weight is [d, k] (an embedding's is: d = vocabulary, k = dimension)
  */
 export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut: boolean): void {
   const { kernels, memory, scratch } = engine();
-  const [r, d] = loraA.shape as [number, number], k = loraB.shape[0]!;
+  const r = loraA.shape[0]!, d = loraA.size / r, k = loraB.shape[0]!;
   memory.withBlocks([32 * (fanInFanOut ? k : d) * 4], (rows) =>
     kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch));
 }

@@ -1,4 +1,5 @@
 export { linear, type LoraBranch } from "./linear.js";
+export { mergedLinear, type MergedLoraFactors } from "./merged_linear.js";
 export { dropout } from "./dropout.js";
 export { conv, type ConvBranch, type ConvOptions } from "./conv.js";
 export { embedding } from "./embedding.js";

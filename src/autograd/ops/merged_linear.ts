@@ -1,0 +1,69 @@
+/** LoRA on some blocks of a linear layer's outputs. Kernels: assembly/lora/merged_linear.ts. */
+import { engine } from "../../runtime/engine.js";
+import { ArgumentError, ShapeError } from "../../runtime/errors.js";
+import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing } from "../../tensor/scope.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { dropoutKernels } from "./dropout.js";
+import type { LoraFactors } from "./linear.js";
+import { gradient, record } from "../tape.js";
+
+/** loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in order. */
+export interface MergedLoraFactors extends LoraFactors {
+  /** One entry for each of the equal blocks that outFeatures falls into; at least one is true. */
+  enableLora: readonly boolean[];
+}
+
+/**
+ * y = x T(W)ᵀ + bias, and for each enabled block j of the outputs, y_j += scaling * (dropout(x) A_jᵀ) B_jᵀ.
+ * The factors stay factors: no [outFeatures, inFeatures] update is made, forward or backward.
+ *
+ * @param x [..., inFeatures]
+ * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
+ * @param bias [outFeatures] or null
+ * @throws ArgumentError if no block is enabled; ShapeError, DTypeError, DisposedError
+ * Source: loralib.MergedLinear.forward.
+ */
+export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lora: MergedLoraFactors, fanInFanOut = false, where = "mergedLinear"): Tensor {
+  checkTensor(where, "weight", weight, "float32", [null, null]);
+  const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
+  checkTensor(where, "x", x);
+  checkLastDimension(where, "x", x, d, "inFeatures");
+  if (bias) checkTensor(where, "bias", bias, "float32", [k]);
+  const { loraA: a, loraB: b, scaling: s, mask, enableLora } = lora;
+  const blocks = enableLora.length, g = enableLora.filter(Boolean).length;
+  if (g === 0) throw new ArgumentError(`${where}: enableLora [${enableLora}] must enable a block.`);
+  if (k % blocks !== 0) throw new ShapeError(`${where}: outFeatures = ${k} must be a multiple of enableLora's length, ${blocks}.`);
+  checkTensor(where, "loraA", a, "float32", [null, d]);
+  const r = a.shape[0]! / g;
+  if (!Number.isInteger(r) || r === 0) {
+    throw new ShapeError(`${where}: loraA has shape [${a.shape}]; its first dimension must be r times the ${g} enabled blocks.`);
+  }
+  checkTensor(where, "loraB", b, "float32", [g * (k / blocks), r]);
+  checkNumber(where, "scaling", s, -Infinity);
+
+  const { kernels, memory, scratch } = engine();
+  const n = x.size / d, hidden = n * g * r * 4, dropBytes = mask ? x.size * 4 : 0;
+  const dropped = (block: number): number => {
+    if (!mask) return x.address;
+    dropoutKernels.forward(block, x.address, x.size, mask);
+    return block;
+  };
+  const flags = (block: number): number => {
+    memory.i32(block, blocks).set(enableLora.map(Number));
+    return block;
+  };
+  return allOrNothing(() => {
+    const y = new Tensor([...x.shape.slice(0, -1), k]), hs = new Tensor([n, g * r]);
+    memory.withBlocks([blocks * 4, dropBytes], (enabled, block) => kernels.mergedLinearForward(
+      n, d, k, r, blocks, s, flags(enabled!), x.address, dropped(block!), weight.address, fanInFanOut, bias?.address ?? 0,
+      a.address, b.address, hs.address, y.address, scratch));
+    return record(y, [x, weight, bias, a, b], (dy) => memory.withBlocks([blocks * 4, hidden, dropBytes, dropBytes], (enabled, zs, block, dblock) => {
+      const dx = gradient(x), dxDropped = mask && dx ? dblock! : 0;
+      const dw = gradient(weight), dbias = gradient(bias), da = gradient(a), db = gradient(b);
+      kernels.mergedLinearBackward(n, d, k, r, blocks, s, flags(enabled!), x.address, dropped(block!), weight.address, fanInFanOut,
+        a.address, b.address, hs.address, zs!, dy.address, dx, dxDropped, dw, dbias, da, db, scratch);
+      if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
+    }), [hs]);
+  });
+}

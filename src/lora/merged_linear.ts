@@ -1,0 +1,116 @@
+/** lora.MergedLinear: a frozen linear layer whose outputs are equal blocks, some with a low-rank update. */
+import { linear } from "../autograd/ops/linear.js";
+import { mergedLinear } from "../autograd/ops/merged_linear.js";
+import { Linear as PlainLinear } from "../nn/layers.js";
+import { Parameter } from "../nn/module.js";
+import * as init from "../nn/init.js";
+import { newMask } from "../random/seed.js";
+import { engine } from "../runtime/engine.js";
+import { ArgumentError } from "../runtime/errors.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { checkLoraOptions, Merge } from "./layer.js";
+import type { LoraLinearOptions } from "./linear.js";
+
+export interface MergedLinearOptions extends LoraLinearOptions {
+  /** One entry for each block of outFeatures / enableLora.length outputs. Default [false]. */
+  enableLora?: readonly boolean[];
+}
+
+/**
+ * lora.Linear for a fused projection: outFeatures falls into enableLora.length equal blocks, and each
+ * enabled block j has factors of its own, y_j += s * dropout(x) A_jᵀ B_jᵀ, s = loraAlpha / r.
+ *
+ * With g enabled blocks of width w, loraA is [g r, inFeatures] and loraB [g w, r]: factors of the
+ * blocks in order. Init, freezing, eval() and train() are lora.Linear's, and the factors have loralib's
+ * bits after the same `manualSeed`. Unlike loralib, no [outFeatures, inFeatures] update is computed in
+ * training, and a layer with no enabled block (enableLora's default) does not fail: like one with
+ * r = 0, it is the plain layer, its weight trainable.
+ *
+ * @throws ArgumentError on a size, rank, alpha or dropout out of range, or an enableLora that is no
+ * list of booleans or whose length does not divide outFeatures
+ *
+ * @example
+ * const qkv = new lora.MergedLinear(768, 3 * 768, { r: 8, loraAlpha: 16, enableLora: [true, false, true] });
+ * const y = qkv.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 2304]
+ *
+ * Source: loralib.MergedLinear.
+ */
+export class MergedLinear extends PlainLinear {
+  /** [g r, inFeatures], or null if r = 0 or no block is enabled. */
+  readonly loraA: Parameter | null = null;
+  /** [g outFeatures / enableLora.length, r], or null with loraA. */
+  readonly loraB: Parameter | null = null;
+  readonly r: number;
+  readonly loraAlpha: number;
+  readonly scaling: number;
+  readonly loraDropout: number;
+  readonly enableLora: readonly boolean[];
+  readonly mergeWeights: boolean;
+  readonly #merge = new Merge();
+
+  constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
+    const where = "lora.MergedLinear", { enableLora = [false] } = options;
+    const checked = checkLoraOptions(where, options);
+    if (!Array.isArray(enableLora) || enableLora.length === 0 || enableLora.some((e) => typeof e !== "boolean")) {
+      throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${JSON.stringify(enableLora)}.`);
+    }
+    if (outFeatures % enableLora.length !== 0) {
+      throw new ArgumentError(`${where}: outFeatures must be a multiple of enableLora's length, ${enableLora.length}; got ${outFeatures}.`);
+    }
+    super(inFeatures, outFeatures, options);
+    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
+    this.enableLora = Object.freeze([...enableLora]);
+    const enabled = enableLora.filter(Boolean).length;
+    if (this.r > 0 && enabled > 0) {
+      this.loraA = new Parameter([enabled * this.r, inFeatures]);
+      this.loraB = new Parameter([enabled * (outFeatures / enableLora.length), this.r]);
+      this.weight.requiresGrad = false;
+    }
+    // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
+    this.resetParameters();
+  }
+
+  override resetParameters(): void {
+    super.resetParameters();
+    // Not there yet when nn.Linear's constructor calls this.
+    if (this.loraA && this.loraB) {
+      init.kaimingUniform_(this.loraA);
+      init.zeros_(this.loraB);
+    }
+  }
+
+  /** Whether the weight holds the products now. */
+  get merged(): boolean { return this.#merge.merged; }
+
+  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
+  override train(mode = true): this {
+    super.train(mode);
+    const { loraA, loraB } = this;
+    if (this.mergeWeights && loraA && loraB) this.#merge.follow(mode, this.weight, () => this.#addProducts(loraA, loraB));
+    return this;
+  }
+
+  #addProducts(loraA: Parameter, loraB: Parameter): void {
+    const { kernels, memory, scratch } = engine();
+    const { inFeatures: d, outFeatures: k, enableLora, fanInFanOut } = this;
+    const width = fanInFanOut ? k / enableLora.length : d;
+    memory.withBlocks([enableLora.length * 4, 32 * width * 4], (enabled, rows) => {
+      memory.i32(enabled!, enableLora.length).set(enableLora.map(Number));
+      kernels.mergedLinearMerge(d, k, this.r, enableLora.length, this.scaling, enabled!, this.weight.address, fanInFanOut,
+        loraA.address, loraB.address, rows!, scratch);
+    });
+  }
+
+  /** x [..., inFeatures] -> [..., outFeatures] @throws ShapeError, DTypeError, DisposedError */
+  override forward(x: Tensor): Tensor {
+    const where = "lora.MergedLinear.forward", { loraA, loraB } = this;
+    if (!loraA || !loraB || this.merged) return linear(x, this.weight, this.bias, [], this.fanInFanOut, where);
+    const mask = this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null;
+    return mergedLinear(x, this.weight, this.bias, { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora }, this.fanInFanOut, where);
+  }
+
+  /** @internal */
+  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  /** @internal */
+  override isMerged(): boolean { return this.merged; }
+}
