@@ -81,7 +81,7 @@ test("the outputs of a block without factors are the base layer's bits", () => {
     const layer = new lora.MergedLinear(d, k, { r, enableLora, fanInFanOut });
     const x = tensor(new Float32Array(n * d), [n, d]);
     real(seed, x, layer.loraB!);
-    const y = layer.forward(x).data.slice(), base = ops.linear(x, layer.weight, layer.bias, null, fanInFanOut).data;
+    const y = layer.forward(x).data.slice(), base = ops.linear(x, layer.weight, layer.bias, [], fanInFanOut).data;
     for (let i = 0; i < n * k; i++) if (!enableLora[Math.floor(i % k / width)]) assert(Object.is(y[i], base[i]), `y[${i}]`);
     layer.dispose();
   })));

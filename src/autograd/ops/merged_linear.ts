@@ -5,11 +5,11 @@ import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { dropoutKernels } from "./dropout.js";
-import type { LoraFactors } from "./linear.js";
+import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
 
 /** loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in order. */
-export interface MergedLoraFactors extends LoraFactors {
+export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | "scaling" | "mask"> {
   /** One entry for each of the equal blocks that outFeatures falls into; at least one is true. */
   enableLora: readonly boolean[];
 }
