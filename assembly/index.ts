@@ -23,6 +23,8 @@ export { uniformFill } from "./random/uniform";
 export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 
+export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
+export { embeddingRenorm } from "./nn/embedding_renorm";
 export { addForward, mulForward, mulBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";
 export {
   siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,

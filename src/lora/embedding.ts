@@ -1,15 +1,12 @@
 /** lora.Embedding: a frozen table with a trainable low-rank update. */
-import { embedding } from "../autograd/ops/embedding.js";
+import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
-export interface LoraEmbeddingOptions extends LoraOptions {
-  /** Row without gradient; zero at the start. */
-  paddingIdx?: number | null;
-}
+export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
 
 /**
  * y = W[ids] + s * Aᵀ[ids] Bᵀ, s = loraAlpha / r.
@@ -17,6 +14,10 @@ export interface LoraEmbeddingOptions extends LoraOptions {
  * weight [numEmbeddings, embeddingDim] starts as torch.nn.Embedding's, loraA [r, numEmbeddings] as
  * zeros and loraB [embeddingDim, r] as N(0, 1): the reverse of lora.Linear, as in loralib, so that A
  * stays sparse in the tokens seen. eval() merges, train() restores the weight's bits.
+ *
+ * The row paddingIdx gets no gradient, nor does that column of A. maxNorm and scaleGradByFreq act on
+ * W and on the columns of A alike, as in loralib. While merged, maxNorm scales the rows looked up of
+ * the merged table; train() takes that back too.
  *
  * @throws ArgumentError
  *
@@ -66,8 +67,8 @@ export class Embedding extends PlainEmbedding {
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */
   override forward(ids: Tensor): Tensor {
-    const branch = this.loraA && this.loraB && !this.merged ? { loraA: this.loraA, loraB: this.loraB, scaling: this.scaling } : null;
-    return embedding(ids, this.weight, this.paddingIdx ?? -1, branch, "lora.Embedding.forward");
+    const branches = this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
+    return embedding(ids, this.weight, this, branches, "lora.Embedding.forward");
   }
 
   /** @internal */

@@ -1,6 +1,6 @@
 /** Plain layers with torch's defaults and inits. */
 import { layerNorm, rmsNorm } from "../autograd/ops/index.js";
-import { embedding } from "../autograd/ops/embedding.js";
+import { checkEmbeddingOptions, embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { linear } from "../autograd/ops/linear.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -62,19 +62,28 @@ function transpose_(t: Parameter, rows: number, columns: number): void {
 
 /**
  * Rows of a table (torch.nn.Embedding). weight [numEmbeddings, embeddingDim] starts as N(0, 1), the
- * row paddingIdx as zeros; that row gets no gradient.
+ * row paddingIdx as zeros; that row gets no gradient. With maxNorm, forward scales the rows it looks
+ * up in place.
  * @throws ArgumentError
+ *
+ * @example
+ * const table = new nn.Embedding(1000, 64, { paddingIdx: -1, maxNorm: 1 });
+ * const y = table.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
  */
 export class Embedding extends Module {
   readonly weight: Parameter;
+  /** Counted from the start; null: none. */
   readonly paddingIdx: number | null;
+  readonly maxNorm: number | null;
+  readonly normType: number;
+  readonly scaleGradByFreq: boolean;
 
-  constructor(readonly numEmbeddings: number, readonly embeddingDim: number, options: { paddingIdx?: number | null } = {}) {
+  constructor(readonly numEmbeddings: number, readonly embeddingDim: number, options: EmbeddingOptions = {}) {
     super();
     checkInteger("Embedding", "numEmbeddings", numEmbeddings, 1);
     checkInteger("Embedding", "embeddingDim", embeddingDim, 1);
-    this.paddingIdx = options.paddingIdx ?? null;
-    if (this.paddingIdx !== null) checkInteger("Embedding", "paddingIdx", this.paddingIdx, 0, numEmbeddings - 1);
+    ({ paddingIdx: this.paddingIdx, maxNorm: this.maxNorm, normType: this.normType, scaleGradByFreq: this.scaleGradByFreq } =
+      checkEmbeddingOptions("Embedding", options, numEmbeddings));
     this.weight = new Parameter([numEmbeddings, embeddingDim]);
     this.resetParameters();
   }
@@ -84,8 +93,8 @@ export class Embedding extends Module {
     if (this.paddingIdx !== null) this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
   }
 
-  /** ids int32 [...] -> [..., embeddingDim] */
-  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this.paddingIdx ?? -1, null, "Embedding.forward"); }
+  /** ids int32 [...] -> [..., embeddingDim] @throws ArgumentError for an id out of range */
+  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this, [], "Embedding.forward"); }
 }
 
 /** torch.nn.RMSNorm over the last dimension, x [..., dim] -> [..., dim]; weight [dim] starts as ones. @throws ArgumentError; forward: ShapeError */

@@ -94,8 +94,14 @@ refuses("embedding: ids are float32", DTypeError, ["embedding", "ids", "int32", 
 refuses("embedding: id too large", ArgumentError, ["embedding", "ids", "2", "position 1", "0 .. 1"], () => scope(() => ops.embedding(tensor(new Int32Array([0, 2])), t23)));
 refuses("embedding: negative id", ArgumentError, ["embedding", "ids", "-1", "position 0"], () => scope(() => ops.embedding(tensor(new Int32Array([-1])), t23)));
 refuses("embedding: weight's rank", ShapeError, ["embedding", "weight", "[4]"], () => ops.embedding(ids, t4));
-refuses("embedding: loraA", ShapeError, ["embedding", "loraA", "[2,3]", "[*, 2]"], () => ops.embedding(ids, t23, -1, { loraA: t23, loraB: t32, scaling: 1 }));
-refuses("embedding: loraB", ShapeError, ["embedding", "loraB", "[2,3]", "[3, 3]"], () => ops.embedding(ids, t23, -1, { loraA: t32, loraB: t23, scaling: 1 }));
+refuses("embedding: loraA", ShapeError, ["embedding", "loraA", "[2,3]", "[*, 2]"], () => ops.embedding(ids, t23, {}, [{ loraA: t23, loraB: t32, scaling: 1 }]));
+refuses("embedding: loraB", ShapeError, ["embedding", "loraB", "[2,3]", "[3, 3]"], () => ops.embedding(ids, t23, {}, [{ loraA: t32, loraB: t23, scaling: 1 }]));
+
+refuses("embedding: paddingIdx", ArgumentError, ["embedding", "paddingIdx", "-2 .. 1", "-3"], () => ops.embedding(ids, t23, { paddingIdx: -3 }));
+refuses("embedding: maxNorm", ArgumentError, ["embedding", "maxNorm", "-1"], () => ops.embedding(ids, t23, { maxNorm: -1 }));
+refuses("embedding: normType", ArgumentError, ["embedding", "normType", "0"], () => ops.embedding(ids, t23, { normType: 0 }));
+refuses("embedding: a branch's range", ArgumentError, ["embedding", "to", "0 .. 2", "3"], () => scope(() => ops.embedding(ids, t23, {}, [{ loraA: zeros([1, 2]), loraB: zeros([3, 1]), scaling: 1, to: 3 }])));
+refuses("embedding: a branch's range backwards", ArgumentError, ["embedding", "to = 0", "from = 1"], () => scope(() => ops.embedding(ids, t23, {}, [{ loraA: zeros([1, 2]), loraB: zeros([3, 1]), scaling: 1, from: 1, to: 0 }])));
 
 refuses("ropeTable: odd", ShapeError, ["ropeTable", "dim", "even", "3"], () => ops.ropeTable(4, 3, 10));
 refuses("ropeTable: positions", ArgumentError, ["ropeTable", "positions", "0"], () => ops.ropeTable(0, 2, 10));
@@ -147,7 +153,7 @@ for (const loraDropout of [1.5, -0.5, NaN]) {
 refuses("lora.Linear: loraAlpha", ArgumentError, ["lora.Linear", "loraAlpha", "NaN"], () => new lora.Linear(4, 4, { r: 2, loraAlpha: NaN }));
 refuses("lora.Linear: inFeatures", ArgumentError, ["lora.Linear", "inFeatures", "0"], () => new lora.Linear(0, 4));
 refuses("Linear: outFeatures", ArgumentError, ["Linear", "outFeatures", "2.5"], () => new nn.Linear(4, 2.5));
-refuses("Embedding: paddingIdx", ArgumentError, ["Embedding", "paddingIdx", "0 .. 3", "4"], () => new nn.Embedding(4, 2, { paddingIdx: 4 }));
+refuses("Embedding: paddingIdx", ArgumentError, ["Embedding", "paddingIdx", "-4 .. 3", "4"], () => new nn.Embedding(4, 2, { paddingIdx: 4 }));
 refuses("RMSNorm: dim", ArgumentError, ["RMSNorm", "dim", "0"], () => new nn.RMSNorm(0));
 for (const seed of [-1, 1.5, NaN]) refuses(`manualSeed(${seed})`, ArgumentError, ["manualSeed", "seed", String(seed)], () => manualSeed(seed));
 refuses("markOnlyLoraAsTrainable: bias", ArgumentError, ["markOnlyLoraAsTrainable", "bias", "some"], () => lora.markOnlyLoraAsTrainable(layer, "some" as "all"));

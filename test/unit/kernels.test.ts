@@ -128,45 +128,61 @@ test("lora linear: a null gradient skips only its own output", async () => {
   endScratch(scratch);
 });
 
+/** Repeated, first and last rows, and row 2, the padding row, whenever n > 2. Of 7. */
+const someIds = (n: number): number[] => range(0, n - 1).map((i) => [6, 0, 2, 2, 5, 6][i % 6]!);
+
+test("embedding, forward and backward", async () => {
+  const engine = await init();
+  const vocab = 7;
+  for (const n of BATCHES) for (const dim of WIDTHS) for (const paddingIdx of [-1, 2]) for (const factors of [false, true]) {
+    const ids = someIds(n), W = draw(vocab * dim), dy = draw(n * dim), y = zeros(n * dim), before = draw(vocab * dim), dW = before.slice();
+    const count = (id: number): number => ids.filter((other) => other === id).length;
+    const f = Float32Array.from(ids, (id) => 1 / count(id));
+    ids.forEach((id, i) => {
+      y.set(W.subarray(id * dim, (id + 1) * dim), i * dim);
+      if (id === paddingIdx) return;
+      for (let j = 0; j < dim; j++) dW[id * dim + j] = dW[id * dim + j]! + f32((factors ? f[i]! : 1) * dy[i * dim + j]!);
+    });
+    const frame = new Frame(engine, `embedding ${JSON.stringify({ n, dim, paddingIdx, factors })}`);
+    const pids = frame.integers("ids", ids);
+    engine.kernels.embeddingForward(n, dim, pids, frame.input("W", W), frame.output("y", y));
+    const pf = factors ? frame.output("f", f) : 0;
+    if (factors) engine.kernels.embeddingFactors(n, pids, frame.room("counts", vocab).address, pf);
+    engine.kernels.embeddingBackward(n, dim, paddingIdx, pids, pf, frame.input("dy", dy), frame.output("dW", dW, before));
+    frame.end();
+  }
+});
+
 test("lora embedding, forward and backward", async () => {
   const engine = await init();
   const scratch = scratchOf(engine);
   const vocab = 7;
   for (const n of BATCHES) for (const dim of WIDTHS) for (const r of RANKS) for (const s of SCALES) for (const paddingIdx of [-1, 2]) {
-    // Repeated, first and last rows, and the padding row whenever n > 2.
-    const ids = range(0, n - 1).map((i) => [6, 0, 2, 2, 5, 6][i % 6]!);
-    const W = draw(vocab * dim), A = draw(r * vocab), B = draw(dim * r), dy = draw(n * dim);
+    const ids = someIds(n);
+    const A = draw(r * vocab), B = draw(dim * r), dy = draw(n * dim), y0 = draw(n * dim), f = draw(n);
     const label = JSON.stringify({ n, dim, r, s, paddingIdx });
 
-    const rowsOfA = zeros(n * r), y = zeros(n * dim);
-    ids.forEach((id, i) => {
-      y.set(W.subarray(id * dim, (id + 1) * dim), i * dim);
-      for (let q = 0; q < r; q++) rowsOfA[i * r + q] = A[q * vocab + id]!;
-    });
-    const hs = scaled(rowsOfA, s);
-    addProduct(y, hs, transposed(B, dim, r), n, dim, r);
+    const rowsOfA = zeros(n * r);
+    ids.forEach((id, i) => { for (let q = 0; q < r; q++) rowsOfA[i * r + q] = A[q * vocab + id]!; });
+    const hs = scaled(rowsOfA, s), y = addProduct(y0.slice(), hs, transposed(B, dim, r), n, dim, r);
     const forward = new Frame(engine, `loraEmbeddingForward ${label}`);
-    engine.kernels.loraEmbeddingForward(n, dim, r, vocab, s, forward.integers("ids", ids), forward.input("W", W),
-      r > 0 ? forward.input("A", A) : 0, r > 0 ? forward.input("B", B) : 0, r > 0 ? forward.output("hs", hs) : 0,
-      forward.output("y", y), scratch.address);
+    engine.kernels.loraEmbeddingForward(n, dim, r, vocab, s, forward.integers("ids", ids), forward.input("A", A), forward.input("B", B),
+      forward.output("hs", hs), forward.output("y", y, y0), scratch.address);
     forward.end();
 
     const zs = addProduct(zeros(n * r), dy, scaled(B, s), n, r, dim);
-    for (const mask of [0, 1, 2, 4, 7]) {
-      const backward = new Frame(engine, `loraEmbeddingBackward ${label} mask ${mask}`);
-      const before = { dW: draw(vocab * dim), dA: draw(r * vocab), dB: draw(dim * r) };
-      const dW = before.dW.slice(), dA = before.dA.slice(), dB = before.dB.slice();
+    for (const mask of [0, 1, 2, 3]) for (const factors of [false, true]) {
+      const backward = new Frame(engine, `loraEmbeddingBackward ${label} mask ${mask} factors ${factors}`);
+      const before = { dA: draw(r * vocab), dB: draw(dim * r) };
+      const dA = before.dA.slice(), dB = before.dB.slice();
       ids.forEach((id, i) => {
         if (id === paddingIdx) return;
-        for (let j = 0; j < dim; j++) dW[id * dim + j] = dW[id * dim + j]! + dy[i * dim + j]!;
-        for (let q = 0; q < r; q++) dA[q * vocab + id] = dA[q * vocab + id]! + zs[i * r + q]!;
+        for (let q = 0; q < r; q++) dA[q * vocab + id] = dA[q * vocab + id]! + f32((factors ? f[i]! : 1) * zs[i * r + q]!);
       });
       addProduct(dB, transposed(dy, n, dim), hs, dim, r, n);
-      engine.kernels.loraEmbeddingBackward(n, dim, r, vocab, s, paddingIdx, backward.integers("ids", ids),
-        r > 0 ? backward.input("B", B) : 0, r > 0 ? backward.input("hs", hs) : 0, r > 0 ? backward.room("zs", n * r).address : 0,
-        backward.input("dy", dy), mask & 1 ? 0 : backward.output("dW", dW, before.dW),
-        r > 0 && !(mask & 2) ? backward.output("dA", dA, before.dA) : 0,
-        r > 0 && !(mask & 4) ? backward.output("dB", dB, before.dB) : 0, scratch.address);
+      engine.kernels.loraEmbeddingBackward(n, dim, r, vocab, s, paddingIdx, backward.integers("ids", ids), factors ? backward.input("f", f) : 0,
+        backward.input("B", B), backward.input("hs", hs), backward.room("zs", n * r).address, backward.input("dy", dy),
+        mask & 1 ? 0 : backward.output("dA", dA, before.dA), mask & 2 ? 0 : backward.output("dB", dB, before.dB), scratch.address);
       backward.end();
     }
   }

@@ -1,39 +1,115 @@
-/** Embedding look-up with an optional LoRA branch. Kernels: assembly/lora/embedding.ts. */
+/** Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts, assembly/lora/embedding.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkIndices, checkNumber, checkTensor } from "../../tensor/check.js";
+import { ArgumentError } from "../../runtime/errors.js";
+import { checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
+/** torch.nn.functional.embedding's options. */
+export interface EmbeddingOptions {
+  /** The row that gets no gradient; a negative one counts from the end. Default null: none. */
+  paddingIdx?: number | null;
+  /** Rows that are looked up and whose norm is above it are scaled down to it, in place. Default null: none are. */
+  maxNorm?: number | null;
+  /** p > 0 of the p-norm for maxNorm; Infinity is allowed. Default 2. */
+  normType?: number;
+  /** Whether a row's gradient is divided by how often its id was looked up in this call. Default false. */
+  scaleGradByFreq?: boolean;
+}
+
+/** y[rows] += scaling * Aᵀ[ids[rows]] Bᵀ */
+export interface EmbeddingBranch {
+  /** [r, vocab] */
+  loraA: Tensor;
+  /** [dim, r] */
+  loraB: Tensor;
+  /** loraAlpha / r */
+  scaling: number;
+  /** The part of ids' first dimension that takes this branch, from .. to - 1. Default: all of it. */
+  from?: number;
+  to?: number;
+}
+
+/** The options with their defaults, paddingIdx counted from the start. @throws ArgumentError @internal */
+export function checkEmbeddingOptions(where: string, options: EmbeddingOptions, vocab: number): Required<EmbeddingOptions> {
+  const { paddingIdx = null, maxNorm = null, normType = 2, scaleGradByFreq = false } = options;
+  if (paddingIdx !== null) checkInteger(where, "paddingIdx", paddingIdx, -vocab, vocab - 1);
+  if (maxNorm !== null) checkNumber(where, "maxNorm", maxNorm, 0);
+  if (normType !== Infinity) checkNumber(where, "normType", normType, Number.MIN_VALUE);
+  return { paddingIdx: paddingIdx !== null && paddingIdx < 0 ? paddingIdx + vocab : paddingIdx, maxNorm, normType, scaleGradByFreq };
+}
+
 /**
- * y[..., :] = W[ids] + scaling * Aᵀ[ids] Bᵀ.
+ * y[..., :] = W[ids], plus scaling * Aᵀ[ids] Bᵀ for each branch, in the order given.
+ *
+ * maxNorm also applies to the columns of each loraA that its ids name, and scaleGradByFreq to its
+ * gradient, with counts over its ids (loralib passes both on). Renorm happens in every call, under
+ * noGrad() too, and writes into `weight` and loraA: do not use them in the graph before this call.
  *
  * @param ids int32 of any shape, values in 0 .. vocab - 1
  * @param weight [vocab, dim]
- * @param paddingIdx row that gets no gradient (-1: none)
- * @param lora loraA [r, vocab], loraB [dim, r]
- * @throws ArgumentError for an id out of range; ShapeError, DTypeError, DisposedError
- * Source: loralib.Embedding.forward; torch.nn.functional.embedding.
+ * @throws ArgumentError for an id, an option or a range out of bounds; ShapeError, DTypeError, DisposedError
+ * Source: torch.nn.functional.embedding and embedding_renorm_; loralib.Embedding.forward.
  */
-export function embedding(ids: Tensor, weight: Tensor, paddingIdx = -1, lora: { loraA: Tensor; loraB: Tensor; scaling: number } | null = null, where = "embedding"): Tensor {
+export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions = {}, branches: readonly EmbeddingBranch[] = [], where = "embedding"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   checkTensor(where, "ids", ids, "int32");
   const [vocab, dim] = weight.shape as [number, number];
+  const { paddingIdx, maxNorm, normType, scaleGradByFreq } = checkEmbeddingOptions(where, options, vocab);
   checkIndices(where, "ids", ids, vocab);
-  if (lora) {
-    checkTensor(where, "loraA", lora.loraA, "float32", [null, vocab]);
-    checkTensor(where, "loraB", lora.loraB, "float32", [dim, lora.loraA.shape[0]!]);
-    checkNumber(where, "scaling", lora.scaling, -Infinity);
-  }
-  const { loraA: a, loraB: b, scaling: s } = lora ?? { loraA: null, loraB: null, scaling: 0 };
+  const parts = branches.map((branch) => place(where, branch, ids, vocab, dim));
+
   const { kernels, memory, scratch } = engine();
-  const n = ids.size, r = a ? a.shape[0]! : 0;
-  return allOrNothing(() => {
-    const y = new Tensor([...ids.shape, dim]), hs = new Tensor([n, r]);
-    kernels.loraEmbeddingForward(n, dim, r, vocab, s, ids.address, weight.address, a?.address ?? 0, b?.address ?? 0,
-      hs.address, y.address, scratch);
-    return record(y, [weight, a, b], (dy) => memory.withBlocks([n * r * 4], (zs) => kernels.loraEmbeddingBackward(
-      n, dim, r, vocab, s, paddingIdx, ids.address, b?.address ?? 0, hs.address, zs!, dy.address,
-      gradient(weight), gradient(a), gradient(b), scratch)), [hs]);
+  const n = ids.size, padding = paddingIdx ?? -1;
+  const renorm = (maximum: number): void => memory.withBlocks([vocab * 4], (seen) => {
+    kernels.embeddingRenorm(n, dim, ids.address, weight.address, dim, 1, maximum, normType, seen!);
+    for (const { a, r, first, count } of parts) {
+      kernels.embeddingRenorm(count, r, ids.address + first * 4, a.address, 1, vocab, maximum, normType, seen!);
+    }
   });
+  /** Runs `use` with the address of `count` factors of the gradients of ids from `first` on: 0 for ones. */
+  const withFactors = (first: number, count: number, use: (factors: number) => void): void => {
+    if (!scaleGradByFreq) return use(0);
+    memory.withBlocks([vocab * 4, count * 4], (counts, factors) => {
+      kernels.embeddingFactors(count, ids.address + first * 4, counts!, factors!);
+      use(factors!);
+    });
+  };
+
+  return allOrNothing(() => {
+    const y = new Tensor([...ids.shape, dim]);
+    const hidden = parts.map(({ r, count }) => new Tensor([count, r]));
+    if (maxNorm !== null) renorm(maxNorm);
+    kernels.embeddingForward(n, dim, ids.address, weight.address, y.address);
+    for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
+      kernels.loraEmbeddingForward(count, dim, r, vocab, s, ids.address + first * 4, a.address, b.address, hidden[i]!.address,
+        y.address + first * dim * 4, scratch);
+    }
+    return record(y, [weight, ...parts.flatMap(({ a, b }) => [a, b])], (dy) => {
+      const dw = gradient(weight);
+      if (dw) withFactors(0, n, (factors) => kernels.embeddingBackward(n, dim, padding, ids.address, factors, dy.address, dw));
+      for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
+        const da = gradient(a), db = gradient(b);
+        if (!da && !db) continue;
+        withFactors(first, count, (factors) => memory.withBlocks([count * r * 4], (zs) => kernels.loraEmbeddingBackward(
+          count, dim, r, vocab, s, padding, ids.address + first * 4, factors, b.address, hidden[i]!.address, zs!,
+          dy.address + first * dim * 4, da, db, scratch)));
+      }
+    }, hidden);
+  });
+}
+
+/** A checked branch, its range in elements of ids. */
+function place(where: string, branch: EmbeddingBranch, ids: Tensor, vocab: number, dim: number) {
+  const { loraA: a, loraB: b, scaling: s } = branch;
+  checkTensor(where, "loraA", a, "float32", [null, vocab]);
+  const r = a.shape[0]!, rows = ids.shape[0] ?? 1, { from = 0, to = rows } = branch;
+  checkTensor(where, "loraB", b, "float32", [dim, r]);
+  checkNumber(where, "scaling", s, -Infinity);
+  checkInteger(where, "from", from, 0, rows);
+  checkInteger(where, "to", to, 0, rows);
+  if (to < from) throw new ArgumentError(`${where}: a branch's to = ${to} must not be below from = ${from}.`);
+  const each = rows === 0 ? 0 : ids.size / rows;
+  return { a, b, s, r, first: from * each, count: (to - from) * each };
 }

@@ -2,7 +2,7 @@ export { linear, type LoraBranch } from "./linear.js";
 export { mergedLinear, type MergedLoraFactors } from "./merged_linear.js";
 export { dropout } from "./dropout.js";
 export { conv, type ConvBranch, type ConvOptions } from "./conv.js";
-export { embedding } from "./embedding.js";
+export { embedding, type EmbeddingBranch, type EmbeddingOptions } from "./embedding.js";
 export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } from "./elementwise.js";
 export { layerNorm, rmsNorm, softmax } from "./norm.js";
 export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
