@@ -1,3 +1,7 @@
 export { parseSafetensors, serializeSafetensors, toFloat32, toInt32, type SafetensorsFile, type TensorToWrite, type TensorView } from "./safetensors.js";
-export { peftEmbeddingKey, peftKey, readPeftAdapter, writePeftAdapter, type PeftConfig, type PeftTensor } from "./peft.js";
+export {
+  patternValue, peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey, readPeftAdapter, scalingOf, serializePeftConfig, targets, writePeftAdapter,
+  type LoraConfig, type PeftTensor,
+} from "./peft.js";
+export { matcher } from "./python_regexp.js";
 export { loadCheckpoint } from "./huggingface.js";

@@ -140,7 +140,13 @@ function parses(text: string): boolean {
 /** A value for an error message: as JSON, cut after 80 characters. */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(cut(value));
-  return cut(typeof value === "object" ? JSON.stringify(value) : String(value));
+  if (typeof value !== "object") return cut(String(value));
+  try {
+    return cut(JSON.stringify(value));
+  } catch {
+    // JSON.parse takes any depth, JSON.stringify runs out of stack.
+    return "too deeply nested to show";
+  }
 }
 
 function cut(text: string): string {

@@ -1,7 +1,7 @@
 /** Llama models and adapters from and to folders in Hugging Face's and PEFT's layout. */
 import { loadCheckpoint, parseLlamaConfig, type LlamaConfig } from "../io/huggingface.js";
 import { readJson } from "../io/files.js";
-import { peftKey, readPeftAdapter, writePeftAdapter } from "../io/peft.js";
+import { peftKey, readPeftAdapter, writePeftAdapter, type LoraConfig } from "../io/peft.js";
 import * as lora from "../lora/index.js";
 import type { StateDict, StateEntry } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
@@ -49,14 +49,26 @@ export function savePeftAdapter(directory: string, model: Llama, options: LlamaL
   }, tensors);
 }
 
+/** A Llama's layers have one rank and alpha, plain LoRA, and are chosen by their last names. */
+function llamaLora(config: LoraConfig, adapter: string): LlamaLora {
+  const { r, loraAlpha, loraDropout, targetModules } = config;
+  const refuse = (field: keyof LoraConfig): never => { throw new FormatError(`${adapter}: ${field} asks for what a Llama here does not support.`); };
+  if (typeof targetModules === "string") return refuse("targetModules");
+  for (const field of ["useRslora", "useDora", "excludeModules", "layersToTransform", "layersPattern", "rankPattern", "alphaPattern", "modulesToSave"] as const) {
+    const value = config[field];
+    const isUnused = value === null || value === false || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
+    if (!isUnused) refuse(field);
+  }
+  return { r, loraAlpha, loraDropout, targetModules };
+}
+
 /**
  * A Llama with a PEFT adapter folder's factors on it.
  * @throws FileError, FormatError if the adapter does not fit the model
  */
 export function loadLlamaWithAdapter(directory: string, adapter: string): { model: Llama; config: LlamaConfig; options: LlamaLora } {
   const { config: peft, tensors } = readPeftAdapter(adapter);
-  const names = peft.targetModules;
-  const options: LlamaLora = { r: peft.r, loraAlpha: peft.loraAlpha, loraDropout: peft.loraDropout, targetModules: names };
+  const options = llamaLora(peft, adapter);
   const { model, config } = loadLlama(directory, options);
   const factors: StateDict = new Map();
   for (const key of lora.loraStateDict(model).keys()) {

@@ -1,0 +1,211 @@
+/**
+ * adapter_config.json, the half of a PEFT adapter that is not tensors.
+ * Source: huggingface/peft 0.20, src/peft/config.py (save_pretrained), tuners/lora/config.py. A feature that would
+ * change the result and is not ours is refused by name.
+ */
+import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { show } from "./json.js";
+import { translatePattern } from "./python_regexp.js";
+
+/** peft.LoraConfig in camelCase. Patterns are Python's regular expressions (see `matcher` for what is taken over). */
+export interface LoraConfig {
+  r: number;
+  loraAlpha: number;
+  loraDropout: number;
+  /** Paths of the adapted modules or their ends after a dot; or a pattern for the whole path; or "all-linear". */
+  targetModules: readonly string[] | string;
+  /** Modules that stay as they are whatever targetModules says; a list or a pattern, as there. */
+  excludeModules: readonly string[] | string | null;
+  /** Indices of the layers to adapt; null: all. Only with a list in targetModules. */
+  layersToTransform: readonly number[] | number | null;
+  /** Pattern (or several) for the name before a layer's index; null: any. Only with layersToTransform. */
+  layersPattern: readonly string[] | string | null;
+  /** Other ranks for some modules, by patterns for the path or its end; the first that matches counts. */
+  rankPattern: Readonly<Record<string, number>>;
+  /** Other alphas, in the same way. */
+  alphaPattern: Readonly<Record<string, number>>;
+  /** The base stores its weights (in, out); the factors' shapes do not change. */
+  fanInFanOut: boolean;
+  bias: "none" | "all" | "lora_only";
+  /** Scales by alpha / sqrt(r) instead of alpha / r. */
+  useRslora: boolean;
+  /** Each adapted module has a magnitude vector beside its factors. */
+  useDora: boolean;
+  /** A folder takes only those that leave the base as it was: true, false, "gaussian", "orthogonal". */
+  initLoraWeights: boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
+  /** Ends of paths of modules that are trained and saved whole. */
+  modulesToSave: readonly string[] | null;
+  baseModelNameOrPath: string | null;
+  /** "CAUSAL_LM", "SEQ_CLS", ... */
+  taskType: string | null;
+}
+
+/** PEFT's LoraConfig(), adapting nothing. */
+const DEFAULTS: LoraConfig = {
+  r: 8, loraAlpha: 8, loraDropout: 0, targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null,
+  rankPattern: {}, alphaPattern: {}, fanInFanOut: false, bias: "none", useRslora: false, useDora: false, initLoraWeights: true,
+  modulesToSave: null, baseModelNameOrPath: null, taskType: null,
+};
+
+const KEYS = Object.keys(DEFAULTS) as (keyof LoraConfig)[];
+
+/** What PEFT 0.20.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
+const OTHER_FIELDS = {
+  alora_invocation_tokens: null, arrow_config: null, auto_mapping: null, corda_config: null, ensure_weight_tying: false,
+  eva_config: null, inference_mode: true, layer_replication: null, loftq_config: {}, lora_bias: false, lora_ga_config: null,
+  megatron_config: null, megatron_core: "megatron.core", monteclora_config: null, peft_type: "LORA", peft_version: "0.20.0",
+  qalora_group_size: 16, revision: null, target_parameters: null, trainable_token_indices: null, use_bdlora: null,
+  use_qalora: false, velora_config: null,
+};
+
+/** Inits that leave the base weights as they were, so that the factors alone are the adapter. */
+const INITS_ON_UNCHANGED_BASE: readonly unknown[] = [true, false, "gaussian", "orthogonal"];
+
+/** Two more such inits of PEFT's. Their work is done in a saved adapter, and they are not ours. */
+const FOREIGN_INITS: readonly unknown[] = ["eva", "mica"];
+
+/**
+ * Keys that say nothing about what a trained adapter computes: where it comes from, how it was run or
+ * initialised, and sizes that count only beside a switch which is refused itself.
+ */
+const INFORMATIVE_KEYS = new Set([
+  "auto_mapping", "eva_config", "inference_mode", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+]);
+
+/**
+ * adapter_config.json as PEFT writes it: sorted keys, indented by 2, ASCII, floats with a point; an omitted field
+ * has PEFT's default. Within rankPattern and alphaPattern keys keep their order, by which the first match counts
+ * (PEFT would sort them and so change what they mean).
+ *
+ *     serializePeftConfig({ r: 4, loraAlpha: 32, targetModules: ["q_proj", "v_proj"] });
+ *
+ * @throws ArgumentError naming the field that is not valid
+ */
+export function serializePeftConfig(config: Partial<LoraConfig>): string {
+  const full = completeConfig(config, (message) => { throw new ArgumentError(`serializePeftConfig: ${message}.`); });
+  const fields: Record<string, unknown> = { ...OTHER_FIELDS };
+  for (const key of KEYS) fields[snakeCase(key)] = full[key];
+  const texts: Record<string, string> = {
+    lora_alpha: Number.isSafeInteger(full.loraAlpha) ? String(full.loraAlpha) : pythonFloat(full.loraAlpha),
+    lora_dropout: pythonFloat(full.loraDropout),
+  };
+  const lines = Object.keys(fields).sort().map((key) => `  "${key}": ${texts[key] ?? JSON.stringify(fields[key], null, 2).replaceAll("\n", "\n  ")}`);
+  // PEFT opens the file in the locale's encoding, so nothing but ASCII is safe.
+  return `{\n${lines.join(",\n")}\n}`.replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** All fields, checked; an omitted one has PEFT's default. */
+export function completeConfig(config: Partial<LoraConfig>, fail: (message: string) => never): LoraConfig {
+  return checkConfig({ ...DEFAULTS, ...config }, fail);
+}
+
+/** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
+function pythonFloat(value: number): string {
+  const [digits, exponent] = value.toExponential().split("e") as [string, string];
+  const power = Number(exponent);
+  if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
+  return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+}
+
+function snakeCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/**
+ * The config of an adapter_config.json.
+ *
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is wrong or asks for what is not ours
+ */
+export function parsePeftConfig(json: unknown, name: string): LoraConfig {
+  const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
+  if (typeof json !== "object" || json === null || Array.isArray(json)) return fail("the file holds no JSON object");
+  const { peft_type, ...others } = json as Record<string, unknown>;
+  if (peft_type !== "LORA") fail(`peft_type is ${show(peft_type)}; only "LORA" is supported`);
+  // PEFT fills in target_modules by the base's architecture when it trains, so a saved adapter has them.
+  const config: Record<keyof LoraConfig, unknown> = { ...DEFAULTS, targetModules: undefined };
+  for (const key of KEYS) {
+    const given = others[snakeCase(key)];
+    if (given !== undefined) config[key] = given;
+    delete others[snakeCase(key)];
+  }
+  if (FOREIGN_INITS.includes(config.initLoraWeights)) config.initLoraWeights = true;
+  for (const [key, value] of Object.entries(others)) {
+    if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
+  }
+  return checkConfig(config, fail);
+}
+
+/** The value of a feature not in use: null, false, or an empty list, object or string. */
+function isOff(value: unknown): boolean {
+  return value === null || value === false || value === "" ||
+    (typeof value === "object" && Object.keys(value).length === 0);
+}
+
+function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never): LoraConfig {
+  const check = (key: keyof LoraConfig, valid: (value: never) => boolean, expected: string): void => {
+    if (!valid(config[key] as never)) fail(`${snakeCase(key)} is ${show(config[key])}; expected ${expected}`);
+  };
+  const isRank = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+  const isBoolean = (value: unknown): boolean => typeof value === "boolean";
+  const isText = (value: unknown): boolean => value === null || typeof value === "string";
+  const isNames = (value: unknown): boolean => Array.isArray(value) && value.every((name) => typeof name === "string");
+  const isIndex = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isRecord = (value: unknown, valid: (value: unknown) => boolean): boolean =>
+    typeof value === "object" && value !== null && !Array.isArray(value) && Object.values(value).every(valid);
+
+  check("r", isRank, "a positive integer");
+  check("loraAlpha", Number.isFinite, "a finite number");
+  check("loraDropout", (value: number) => Number.isFinite(value) && value >= 0 && value < 1, "a number from 0 to below 1");
+  check("targetModules", (value: unknown) => typeof value === "string" || isNames(value),
+    'a list of module names, a pattern or "all-linear" (an adapter of modules_to_save alone is not supported)');
+  check("excludeModules", (value: unknown) => isText(value) || isNames(value), "a list of module names, a pattern or null");
+  check("layersToTransform", (value: unknown) => value === null || isIndex(value) || (Array.isArray(value) && value.every(isIndex)),
+    "the index of a layer, a list of them or null");
+  check("layersPattern", (value: unknown) => isText(value) || isNames(value), "a pattern, a list of them or null");
+  check("rankPattern", (value: unknown) => isRecord(value, isRank), "an object of patterns and positive integers");
+  check("alphaPattern", (value: unknown) => isRecord(value, Number.isFinite), "an object of patterns and finite numbers");
+  check("fanInFanOut", isBoolean, "true or false");
+  check("bias", (value: string) => ["none", "all", "lora_only"].includes(value), '"none", "all" or "lora_only"');
+  check("useRslora", isBoolean, "true or false");
+  check("useDora", isBoolean, "true or false");
+  check("modulesToSave", (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")), "a list of module names or null");
+  check("baseModelNameOrPath", isText, "a string or null");
+  check("taskType", isText, "a string or null");
+  if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
+    fail(`init_lora_weights is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
+      "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)");
+  }
+  const checked = config as unknown as LoraConfig;
+  checkPatterns(checked, fail);
+  checkLayers(checked, fail);
+  return checked;
+}
+
+function checkPatterns(config: LoraConfig, fail: (message: string) => never): void {
+  const { targetModules, excludeModules, layersPattern, rankPattern, alphaPattern, modulesToSave } = config;
+  const patterns = {
+    target_modules: typeof targetModules === "string" ? [targetModules] : [],
+    exclude_modules: typeof excludeModules === "string" ? [excludeModules] : [],
+    layers_pattern: typeof layersPattern === "string" ? [layersPattern] : layersPattern ?? [],
+    rank_pattern: Object.keys(rankPattern), alpha_pattern: Object.keys(alphaPattern),
+    // PEFT takes these for patterns too, where it keeps LoRA off them.
+    modules_to_save: modulesToSave ?? [],
+  };
+  for (const [key, list] of Object.entries(patterns)) {
+    for (const pattern of list) translatePattern(pattern, (message) => fail(`${key} has ${show(pattern)}: ${message}`));
+  }
+}
+
+/** PEFT's own conditions; it does not take index 0 alone for given. */
+function checkLayers({ targetModules, layersToTransform, layersPattern }: LoraConfig, fail: (message: string) => never): void {
+  const given = (value: unknown): string => `${show(value)} beside target_modules ${show(targetModules)}`;
+  if (typeof targetModules === "string") {
+    if (layersToTransform !== null) fail(`layers_to_transform is ${given(layersToTransform)}; it needs a list of names there`);
+    if (layersPattern !== null) fail(`layers_pattern is ${given(layersPattern)}; it needs a list of names there`);
+  }
+  const hasLayers = typeof layersToTransform === "number" ? layersToTransform > 0 : layersToTransform?.length;
+  if (layersPattern?.length && !hasLayers) {
+    fail(`layers_pattern is ${show(layersPattern)}, but layers_to_transform is ${show(layersToTransform)}; expected indices of layers (0 alone as [0])`);
+  }
+}
