@@ -11,6 +11,10 @@ export { loraConvForward, loraConvBackward } from "./lora/conv";
 export { mergedLinearForward, mergedLinearBackward, mergedLinearMerge } from "./lora/merged_linear";
 export { loraMerge } from "./lora/merge";
 
+export { qrFactor, qrApply } from "./linalg/qr";
+export { svdTall } from "./linalg/svd";
+export { dgemm } from "./linalg/dgemm";
+
 export { exp64, log64 } from "./math/double";
 export { expForward } from "./math/exp";
 export { logForward } from "./math/log";

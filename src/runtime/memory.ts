@@ -106,6 +106,7 @@ export class LinearMemory {
 
   /** Views are made anew on each call: one that was held across a growth is detached. */
   f32(address: number, length: number): Float32Array { return new Float32Array(this.wasm.buffer, address, length); }
+  f64(address: number, length: number): Float64Array { return new Float64Array(this.wasm.buffer, address, length); }
   i32(address: number, length: number): Int32Array { return new Int32Array(this.wasm.buffer, address, length); }
   u8(address: number, length: number): Uint8Array { return new Uint8Array(this.wasm.buffer, address, length); }
 

@@ -1,0 +1,84 @@
+/** Singular value decompositions: exact, and of low rank by random projection. Kernels: assembly/linalg/. */
+import { defaultGenerator } from "../random/generator.js";
+import { engine } from "../runtime/engine.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkInteger } from "../tensor/check.js";
+import { checkMatrix, matmul, transposeInto, type Values } from "./matrix.js";
+import { qr } from "./qr.js";
+
+/** A = u diag(s) vt, s descending, the columns of u and the rows of vt orthonormal. */
+export interface Svd { u: Float64Array; s: Float64Array; vt: Float64Array }
+
+/**
+ * Thin SVD in float64, for any shape and rank; q = min(m, n). Signs of singular vectors are free, so those
+ * of torch.linalg.svd may differ; products u diag(s) vt do not. Cost: some 40 q^2 (m + n) operations.
+ * @param a [m, n] by rows
+ * @returns u [m, q], s [q], vt [q, n]
+ * @throws ShapeError; ArgumentError on a value that is not finite (see `checkMatrix`), or if 60 sweeps do not suffice
+ *
+ * @example
+ * const { s } = svd(Float32Array.of(3, 0, 0, -4), 2, 2); // [4, 3]
+ */
+export function svd(a: Values, m: number, n: number): Svd {
+  checkMatrix("svd", a, m, n);
+  const { kernels, memory } = engine();
+  // The kernel takes a tall matrix by columns: those of Aᵀ are the rows of a wide A.
+  const wide = m < n, [rows, q] = wide ? [n, m] : [m, n];
+  return memory.withBlocks([m * n * 8, m * n * 8, q * 8, q * q * 8, (q * q + 2 * q) * 8], (pa, long, ps, square, work) => {
+    if (wide) memory.f64(pa!, m * n).set(a);
+    else transposeInto(memory.f64(pa!, m * n), a, m, n);
+    const sweeps = kernels.svdTall(pa!, long!, ps!, square!, work!, rows, q);
+    if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
+    const u = new Float64Array(m * q), left = wide ? memory.f64(square!, q * q) : memory.f64(long!, m * q);
+    transposeInto(u, left, q, m);
+    return { u, s: memory.f64(ps!, q).slice(), vt: (wide ? memory.f64(long!, q * n) : memory.f64(square!, q * q)).slice() };
+  });
+}
+
+/**
+ * The q largest singular values and vectors, nearly (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1):
+ * a random projection drawn from the default generator, improved by `niter` power iterations.
+ * @param a [m, n] by rows
+ * @param q 1 .. min(m, n)
+ * @returns u [m, q], s [q], vt [q, n]
+ * @throws ShapeError, ArgumentError
+ * Source: torch.svd_lowrank, with its draws: randn(min(m, n), q).
+ *
+ * @example
+ * manualSeed(0);
+ * const { u, s, vt } = svdLowrank(weight.data, 768, 768, 8, 4);
+ */
+export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2): Svd {
+  checkMatrix("svdLowrank", a, m, n);
+  const wide = m < n, [long, short] = wide ? [n, m] : [m, n];
+  checkInteger("svdLowrank", "q", q, 1, short);
+  checkInteger("svdLowrank", "niter", niter, 0);
+  const { kernels, memory } = engine();
+  return memory.withBlocks([m * n * 8, long * q * 8, long * q * 8], (pa, pb, pc) => {
+    memory.f64(pa!, m * n).set(a);
+    /** T x for x [short, q], or Tᵀ x for x [long, q]; T is A or, if wide, Aᵀ. */
+    const times = (x: Values, transposed: boolean): Float64Array => {
+      const [rows, k] = transposed ? [short, long] : [long, short];
+      memory.f64(pb!, k * q).set(x);
+      kernels.dgemm(rows, q, k, pa!, transposed !== wide, pb!, pc!);
+      return memory.f64(pc!, rows * q).slice();
+    };
+    defaultGenerator.normal_(pb!, short * q, 0, 1);
+    let basis = qr(times(memory.f32(pb!, short * q).slice(), false), long, q).q;
+    for (let i = 0; i < niter; i++) {
+      basis = qr(times(basis, true), short, q).q;
+      basis = qr(times(basis, false), long, q).q;
+    }
+    const inner = svd(times(basis, true), short, q);
+    const v = new Float64Array(q * q), outer = new Float64Array(q * long);
+    transposeInto(v, inner.vt, q, q);
+    const left = matmul(basis, v, long, q, q);
+    if (!wide) {
+      const vt = new Float64Array(q * short);
+      transposeInto(vt, inner.u, short, q);
+      return { u: left, s: inner.s, vt };
+    }
+    transposeInto(outer, left, long, q);
+    return { u: inner.u, s: inner.s, vt: outer };
+  });
+}
