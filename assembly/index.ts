@@ -27,6 +27,7 @@ export { uniformFill } from "./random/uniform";
 export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 
+export { narrowForward, narrowBackward } from "./nn/narrow";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";
 export { addForward, mulForward, mulBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";

@@ -73,6 +73,10 @@ for (const name of ["softmax", "rmsNorm", "layerNorm", "linear"]) {
 }
 refuses("scale: NaN", ArgumentError, ["scale", "alpha", "NaN"], () => ops.scale(t23, NaN));
 refuses("reshape: size", ShapeError, ["reshape", "[2,3]", "6", "[4]", "4"], () => ops.reshape(t23, [4]));
+refuses("narrow: dim", ArgumentError, ["narrow", "dim", "-2 .. 1", "2"], () => ops.narrow(t23, 2, 0, 1));
+refuses("narrow: start", ArgumentError, ["narrow", "start", "0 .. 3", "4"], () => ops.narrow(t23, 1, 4, 0));
+refuses("narrow: length", ArgumentError, ["narrow", "length", "0 .. 2", "3"], () => ops.narrow(t23, -1, 1, 3));
+refuses("narrow: a scalar", ShapeError, ["narrow", "x", "[]"], () => ops.narrow(scalar, 0, 0, 0));
 for (const p of [1.5, -0.1, NaN]) refuses(`dropout: p = ${p}`, ArgumentError, ["dropout", "p", "0 .. 1", String(p)], () => ops.dropout(t23, p));
 refuses("softmax: no columns", ShapeError, ["softmax", "x", "[2,0]"], () => scope(() => ops.softmax(zeros([2, 0]))));
 refuses("rmsNorm: weight's size", ShapeError, ["rmsNorm", "x", "[2,3]", "4"], () => ops.rmsNorm(t23, t4, 1e-5));

@@ -54,7 +54,7 @@ for (const lora of [false, true]) {
   }
 }
 
-test("add, mul, scale, sum, reshape", () => scope(() => {
+test("add, mul, scale, sum, reshape, narrow", () => scope(() => {
   const a = grid([3, D], 1), b = grid([3, D], 2);
   gradcheck("add", { a, b }, () => ops.add(a, b));
   gradcheck("mul", { a, b }, () => ops.mul(a, b));
@@ -62,6 +62,11 @@ test("add, mul, scale, sum, reshape", () => scope(() => {
   gradcheck("scale", { a }, () => ops.scale(a, -2.5));
   gradcheck("sum", { a }, () => ops.sum(a));
   gradcheck("reshape", { a }, () => ops.reshape(a, [D, 3]));
+  const c = grid([2, 3, D], 3);
+  for (const [dim, start, length] of [[0, 1, 1], [1, 0, 2], [2, 2, 5], [-1, 1, 3], [2, 0, D]] as const) {
+    gradcheck(`narrow ${dim}, ${start}, ${length}`, { c }, () => ops.narrow(c, dim, start, length));
+  }
+  gradcheck("two narrows", { c }, () => ops.mul(ops.narrow(c, 2, 0, 4), ops.narrow(c, 2, 3, 4)));
   b.requiresGrad = false;
   gradcheck("mul by a constant", { a, b }, () => ops.mul(a, b));
 }));

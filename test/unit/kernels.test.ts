@@ -252,6 +252,23 @@ test("sscal, saxpy and addScalar", async () => {
   });
 });
 
+test("narrow: a run of columns, and its gradient added", async () => {
+  const engine = await init();
+  for (const rows of [0, 1, 3]) for (const width of [1, 4, 7, 21]) for (const start of [0, 1, 3, 6]) for (const length of [0, 1, 4, 5, 13]) {
+    if (start + length > width) continue;
+    const x = draw(rows * width), dy = draw(rows * length), before = draw(rows * width), y = zeros(rows * length), dx = before.slice();
+    for (let i = 0; i < rows; i++) for (let j = 0; j < length; j++) {
+      const at = i * width + start + j;
+      y[i * length + j] = x[at]!;
+      dx[at] = dx[at]! + dy[i * length + j]!;
+    }
+    const f = new Frame(engine, `narrow ${JSON.stringify({ rows, width, start, length })}`);
+    engine.kernels.narrowForward(f.output("y", y), f.input("x", x), rows, width, start, length);
+    engine.kernels.narrowBackward(f.output("dx", dx, before), f.input("dy", dy), rows, width, start, length);
+    f.end();
+  }
+});
+
 test("sum and sumSquares: four lanes in float64", async () => {
   const engine = await init();
   const lanes = (x: Float32Array, term: (v: number) => number): number => {

@@ -4,6 +4,7 @@ export { dropout } from "./dropout.js";
 export { conv, type ConvBranch, type ConvOptions } from "./conv.js";
 export { embedding, type EmbeddingBranch, type EmbeddingOptions } from "./embedding.js";
 export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } from "./elementwise.js";
+export { narrow } from "./narrow.js";
 export { layerNorm, rmsNorm, softmax } from "./norm.js";
 export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
 export { crossEntropy, mseLoss } from "./loss.js";

@@ -1,0 +1,27 @@
+/** A run of indices along one dimension. Kernels: assembly/nn/narrow.ts. */
+import { engine } from "../../runtime/engine.js";
+import { ShapeError } from "../../runtime/errors.js";
+import { checkInteger, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+/**
+ * x[..., start : start + length, ...] along dimension `dim` (negative: from the end). Copies.
+ * @throws ArgumentError for a run that is not inside x; ShapeError for a scalar
+ * Source: torch.narrow.
+ */
+export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
+  const where = "narrow";
+  checkTensor(where, "x", x);
+  if (x.rank === 0) throw new ShapeError(`${where}: x has shape []; expected at least one dimension.`);
+  checkInteger(where, "dim", dim, -x.rank, x.rank - 1);
+  const axis = dim < 0 ? dim + x.rank : dim, size = x.shape[axis]!;
+  checkInteger(where, "start", start, 0, size);
+  checkInteger(where, "length", length, 0, size - start);
+  const product = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
+  const rows = product(x.shape.slice(0, axis)), each = product(x.shape.slice(axis + 1));
+  const { kernels } = engine();
+  const y = new Tensor([...x.shape.slice(0, axis), length, ...x.shape.slice(axis + 1)]);
+  kernels.narrowForward(y.address, x.address, rows, size * each, start * each, length * each);
+  return record(y, [x], (dy) => kernels.narrowBackward(gradient(x), dy.address, rows, size * each, start * each, length * each));
+}
