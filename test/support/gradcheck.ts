@@ -43,6 +43,12 @@ export function gridTensor(shape: readonly number[], seed: number, requiresGrad 
   return t;
 }
 
+/** Adds up to 0.1 to every value: as after training, nothing is zero any more. */
+export function perturb(...tensors: (Tensor | null)[]): void {
+  const next = stream(11);
+  for (const t of tensors) t?.data.forEach((v, i, all) => { all[i] = v + next() / 5 - 0.1; });
+}
+
 export interface GradcheckOptions {
   /** Elements whose gradient is zero by contract although y depends on them (an embedding's padding row). */
   zero?: (input: string, element: number) => boolean;

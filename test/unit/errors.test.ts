@@ -3,29 +3,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   ArgumentError, DisposedError, DTypeError, FormatError, init, lora, manualSeed, memoryStats, nn, noGrad, ones, ops, optim,
-  scope, ShapeError, StateError, type Tensor, tensor, WasmLoraError, zeros,
+  scope, ShapeError, StateError, type Tensor, tensor, zeros,
 } from "../../src/index.js";
 import { assertBits } from "../support/golden.js";
+import { type ErrorClass, refuses } from "../support/refuses.js";
 
 await init();
-
-type ErrorClass = new (...args: never[]) => WasmLoraError;
-
-/** fn throws `error`, whose message holds every one of `words`; live memory is what it was. */
-function refuses(label: string, error: ErrorClass, words: string[], fn: () => unknown): void {
-  test(label, () => {
-    const before = memoryStats();
-    assert.throws(fn, (e: unknown) => {
-      assert(e instanceof error, `${label}: expected ${error.name}, got ${String(e)}`);
-      assert.match(e.code, /^ERR_/);
-      assert.equal(e.name, error.name);
-      for (const w of words) assert(e.message.includes(w), `"${e.message}" does not say "${w}"`);
-      return true;
-    });
-    const after = memoryStats();
-    assert.deepEqual([after.liveBytes, after.blocks], [before.liveBytes, before.blocks], `${label}: memory leaked`);
-  });
-}
 
 const t23 = zeros([2, 3]), t32 = zeros([3, 2]), t4 = zeros([4]), scalar = zeros([]), ids = zeros([2], "int32"), ids23 = zeros([2, 3], "int32");
 const x1322 = zeros([1, 3, 2, 2]), table = ops.ropeTable(4, 2, 10), dead = zeros([2, 3]);

@@ -3,17 +3,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { init, lora, manualSeed, nn, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits, assertClose } from "../support/golden.js";
-import { gridTensor as grid, stream } from "../support/gradcheck.js";
+import { gridTensor as grid, perturb } from "../support/gradcheck.js";
 
 await init();
 
 const ids = new Int32Array([3, 0, 9, 3, 7]);
-
-/** Values as after training: nothing is zero any more. */
-function perturb(...tensors: (Tensor | null)[]): void {
-  const next = stream(11);
-  for (const t of tensors) t?.data.forEach((v, i, all) => { all[i] = v + next() / 5 - 0.1; });
-}
 
 for (const fanInFanOut of [false, true]) {
   test(`lora.Linear starts as its base, to the bit (fanInFanOut = ${fanInFanOut})`, () => scope(() => {
