@@ -5,3 +5,4 @@ export {
 } from "./peft.js";
 export { matcher } from "./python_regexp.js";
 export { loadCheckpoint } from "./huggingface.js";
+export { loadLoralib, saveLoralib, type LoralibState } from "./loralib.js";
