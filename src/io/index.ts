@@ -6,3 +6,7 @@ export {
 export { matcher } from "./python_regexp.js";
 export { loadCheckpoint } from "./huggingface.js";
 export { loadLoralib, saveLoralib, type LoralibState } from "./loralib.js";
+export {
+  conv2dToPeft, linearToPeft, loralibToPeft, mergedLinearToPeft,
+  type Conv2dLayer, type LinearLayer, type LoralibLayer, type MergedLinearLayer, type PeftFactors,
+} from "./convert.js";
