@@ -25,9 +25,16 @@ export function checkMatrix(where: string, a: Values, m: number, n: number): voi
   if (largest > 0 && largest < 1 / LARGEST) throw new ArgumentError(`${where}: a's largest magnitude is ${largest}; scale it to at least ${1 / LARGEST}.`);
 }
 
-/** to = the transpose of `from`, [rows, columns]. */
+/** to = the transpose of `from`, [rows, columns]; `to` may be a view on linear memory. */
 export function transposeInto(to: Float64Array, from: Values, rows: number, columns: number): void {
   for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
+}
+
+/** The transpose of `from`, [rows, columns]. */
+export function transpose(from: Values, rows: number, columns: number): Float64Array {
+  const to = new Float64Array(rows * columns);
+  transposeInto(to, from, rows, columns);
+  return to;
 }
 
 /** A B for A [m, k], B [k, n]; sums with p ascending. @throws ShapeError, ArgumentError */

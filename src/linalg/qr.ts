@@ -1,6 +1,6 @@
 /** QR decomposition. Kernels: assembly/linalg/qr.ts. */
 import { engine } from "../runtime/engine.js";
-import { checkMatrix, transposeInto, type Values } from "./matrix.js";
+import { checkMatrix, transpose, transposeInto, type Values } from "./matrix.js";
 
 /**
  * A = Q R, Q with orthonormal columns, R upper triangular; float64, Householder. Signs as torch.linalg.qr's.
@@ -20,9 +20,8 @@ export function qr(a: Values, m: number, n: number): { q: Float64Array; r: Float
     const columns = memory.f64(identity!, m * rank).fill(0);
     for (let i = 0; i < rank; i++) columns[i * m + i] = 1;
     kernels.qrApply(identity!, rank, factors!, tau!, m, rank);
-    const q = new Float64Array(m * rank), r = new Float64Array(rank * n), upper = memory.f64(factors!, m * n);
-    transposeInto(q, columns, rank, m);
+    const r = new Float64Array(rank * n), upper = memory.f64(factors!, m * n);
     for (let i = 0; i < rank; i++) for (let j = i; j < n; j++) r[i * n + j] = upper[j * m + i]!;
-    return { q, r };
+    return { q: transpose(columns, rank, m), r };
   });
 }

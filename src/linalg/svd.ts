@@ -3,7 +3,7 @@ import { defaultGenerator } from "../random/generator.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
-import { checkMatrix, matmul, transposeInto, type Values } from "./matrix.js";
+import { checkMatrix, matmul, transpose, transposeInto, type Values } from "./matrix.js";
 import { qr } from "./qr.js";
 
 /** A = u diag(s) vt, s descending, the columns of u and the rows of vt orthonormal. */
@@ -29,9 +29,8 @@ export function svd(a: Values, m: number, n: number): Svd {
     else transposeInto(memory.f64(pa!, m * n), a, m, n);
     const sweeps = kernels.svdTall(pa!, long!, ps!, square!, work!, rows, q);
     if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
-    const u = new Float64Array(m * q), left = wide ? memory.f64(square!, q * q) : memory.f64(long!, m * q);
-    transposeInto(u, left, q, m);
-    return { u, s: memory.f64(ps!, q).slice(), vt: (wide ? memory.f64(long!, q * n) : memory.f64(square!, q * q)).slice() };
+    const left = memory.f64(wide ? square! : long!, m * q), right = memory.f64(wide ? long! : square!, q * n);
+    return { u: transpose(left, q, m), s: memory.f64(ps!, q).slice(), vt: right.slice() };
   });
 }
 
@@ -70,15 +69,7 @@ export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2
       basis = qr(times(basis, false), long, q).q;
     }
     const inner = svd(times(basis, true), short, q);
-    const v = new Float64Array(q * q), outer = new Float64Array(q * long);
-    transposeInto(v, inner.vt, q, q);
-    const left = matmul(basis, v, long, q, q);
-    if (!wide) {
-      const vt = new Float64Array(q * short);
-      transposeInto(vt, inner.u, short, q);
-      return { u: left, s: inner.s, vt };
-    }
-    transposeInto(outer, left, long, q);
-    return { u: inner.u, s: inner.s, vt: outer };
+    const left = matmul(basis, transpose(inner.vt, q, q), long, q, q);
+    return wide ? { u: inner.u, s: inner.s, vt: transpose(left, long, q) } : { u: left, s: inner.s, vt: transpose(inner.u, short, q) };
   });
 }
