@@ -56,6 +56,8 @@ for (const name of ["softmax", "rmsNorm", "layerNorm", "linear"]) {
 }
 refuses("scale: NaN", ArgumentError, ["scale", "alpha", "NaN"], () => ops.scale(t23, NaN));
 refuses("reshape: size", ShapeError, ["reshape", "[2,3]", "6", "[4]", "4"], () => ops.reshape(t23, [4]));
+refuses("add: the first would be repeated", ShapeError, ["add", "[3]", "[2,3]", "last dimensions of the first"], () => scope(() => ops.add(zeros([3]), t23)));
+refuses("add: not the last dimensions", ShapeError, ["add", "[2,3]", "[2]"], () => scope(() => ops.add(t23, zeros([2]))));
 refuses("narrow: dim", ArgumentError, ["narrow", "dim", "-2 .. 1", "2"], () => ops.narrow(t23, 2, 0, 1));
 refuses("narrow: start", ArgumentError, ["narrow", "start", "0 .. 3", "4"], () => ops.narrow(t23, 1, 4, 0));
 refuses("narrow: length", ArgumentError, ["narrow", "length", "0 .. 2", "3"], () => ops.narrow(t23, -1, 1, 3));

@@ -66,6 +66,10 @@ test("add, mul, scale, sum, reshape, narrow", () => scope(() => {
   for (const [dim, start, length] of [[0, 1, 1], [1, 0, 2], [2, 2, 5], [-1, 1, 3], [2, 0, D]] as const) {
     gradcheck(`narrow ${dim}, ${start}, ${length}`, { c }, () => ops.narrow(c, dim, start, length));
   }
+  const part = grid([3, D], 4);
+  gradcheck("add, the second for each part of the first", { c, part }, () => ops.add(c, part));
+  part.requiresGrad = false;
+  gradcheck("add, the second a constant", { c, part }, () => ops.add(c, part));
   gradcheck("two narrows", { c }, () => ops.mul(ops.narrow(c, 2, 0, 4), ops.narrow(c, 2, 3, 4)));
   b.requiresGrad = false;
   gradcheck("mul by a constant", { a, b }, () => ops.mul(a, b));

@@ -12,17 +12,21 @@ function checkPair(where: string, a: Tensor, b: Tensor): void {
   checkSameShape(where, a, b);
 }
 
-/** a + b, of equal shapes. @throws ShapeError, DTypeError */
+/** a + b; b's shape is a's, or its last dimensions, and b is then added to each part of a. @throws ShapeError, DTypeError */
 export function add(a: Tensor, b: Tensor): Tensor {
-  checkPair("add", a, b);
+  checkTensor("add", "a", a);
+  checkTensor("add", "b", b);
+  if (b.rank > a.rank || a.shape.slice(a.rank - b.rank).join() !== b.shape.join()) {
+    throw new ShapeError(`add: shapes [${a.shape}] and [${b.shape}] must be equal, or the second the last dimensions of the first.`);
+  }
   const { kernels } = engine();
-  const y = new Tensor(a.shape);
-  kernels.addForward(y.address, a.address, b.address, y.size);
+  const y = new Tensor(a.shape), n = b.size, parts: number[] = [];
+  for (let offset = 0; offset < y.size; offset += n) parts.push(offset * 4);
+  for (const at of parts) kernels.addForward(y.address + at, a.address + at, b.address, n);
   return record(y, [a, b], (dy) => {
-    for (const t of [a, b]) {
-      const g = gradient(t);
-      if (g) kernels.saxpy(y.size, 1, dy.address, g);
-    }
+    const da = gradient(a), db = gradient(b);
+    if (da) kernels.saxpy(y.size, 1, dy.address, da);
+    if (db) for (const at of parts) kernels.saxpy(n, 1, dy.address + at, db);
   });
 }
 
