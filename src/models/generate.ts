@@ -7,7 +7,8 @@ import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
-import { KeyValueCache, type Llama } from "./llama.js";
+import type { KeyValueCache } from "./cache.js";
+import type { CausalLM } from "./causal_lm.js";
 
 export interface GenerateOptions {
   /** Tokens to add at most. */
@@ -25,7 +26,7 @@ export interface GenerateOptions {
  * maxNewTokens, or at the model's maxPositionEmbeddings. Same seed, same tokens, in every engine.
  * @throws ArgumentError on an empty or too long prompt
  */
-export function* generate(model: Llama, prompt: readonly number[], options: GenerateOptions): IterableIterator<number> {
+export function* generate(model: CausalLM, prompt: readonly number[], options: GenerateOptions): IterableIterator<number> {
   const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;
   checkInteger("generate", "maxNewTokens", maxNewTokens, 0);
   checkNumber("generate", "temperature", temperature, 0);
@@ -33,7 +34,7 @@ export function* generate(model: Llama, prompt: readonly number[], options: Gene
   if (prompt.length === 0 || prompt.length > limit) {
     throw new ArgumentError(`generate: prompt has ${prompt.length} tokens; expected 1 .. ${limit}.`);
   }
-  const cache = new KeyValueCache(model.config);
+  const cache = model.newCache();
   const random = new Generator(seed);
   try {
     let next: readonly number[] = prompt;
@@ -50,7 +51,7 @@ export function* generate(model: Llama, prompt: readonly number[], options: Gene
   }
 }
 
-function draw(model: Llama, cache: KeyValueCache, ids: readonly number[], temperature: number, random: Generator): number {
+function draw(model: CausalLM, cache: KeyValueCache, ids: readonly number[], temperature: number, random: Generator): number {
   const logits = model.forward(tensor(Int32Array.from(ids), [1, ids.length]), cache);
   const last = tensor(logits.data.slice(-model.config.vocabSize));
   if (temperature === 0) return argMax(last.data);

@@ -8,9 +8,10 @@ import * as lora from "../lora/index.js";
 import { Embedding, Linear, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { init } from "../nn/index.js";
-import { ArgumentError, StateError } from "../runtime/errors.js";
+import { ArgumentError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
-import { Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { KeyValueCache } from "./cache.js";
 
 /** LoRA for the linear layers whose last name is in targetModules ("q_proj", "v_proj", ...). */
 export interface LlamaLora {
@@ -29,41 +30,6 @@ function makeLinear(name: string, inFeatures: number, outFeatures: number, optio
   if (!options?.targetModules.includes(name)) return new Linear(inFeatures, outFeatures, { bias: false });
   const { r, loraAlpha, loraDropout } = options;
   return new lora.Linear(inFeatures, outFeatures, { r, loraAlpha, loraDropout, bias: false });
-}
-
-/** Keys and values of the tokens so far, for one sequence: [1, maxPositionEmbeddings, kvHeads, headDim] a layer. */
-export class KeyValueCache {
-  length = 0;
-  readonly layers: { k: Tensor; v: Tensor }[];
-
-  constructor(readonly config: LlamaConfig) {
-    const shape = [1, config.maxPositionEmbeddings, config.numKeyValueHeads, config.headDim];
-    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: new Tensor(shape).keep(), v: new Tensor(shape).keep() }));
-  }
-
-  /** Appends rows to a layer's cache and returns all rows so far. */
-  extend(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
-    if (k.requiresGrad || v.requiresGrad) {
-      throw new StateError("KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().");
-    }
-    const steps = k.shape[1]!, total = this.length + steps;
-    const shape = [1, total, this.config.numKeyValueHeads, this.config.headDim];
-    const join = (cache: Tensor, fresh: Tensor): Tensor => {
-      cache.data.set(fresh.data, this.length * shape[2]! * shape[3]!);
-      const all = new Tensor(shape);
-      all.data.set(cache.data.subarray(0, all.size));
-      return all;
-    };
-    const cache = this.layers[layer]!;
-    return [join(cache.k, k), join(cache.v, v)];
-  }
-
-  dispose(): void {
-    for (const { k, v } of this.layers) {
-      k.dispose();
-      v.dispose();
-    }
-  }
 }
 
 class LlamaAttention extends Module {
@@ -194,6 +160,9 @@ export class Llama extends Module {
 
   /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
   loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
+
+  /** An empty cache for `forward`. */
+  newCache(): KeyValueCache { return new KeyValueCache(this.config); }
 
   override dispose(): void {
     super.dispose();

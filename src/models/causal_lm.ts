@@ -1,0 +1,14 @@
+/** What generation and training ask of a language model, whatever its architecture. */
+import type { Module } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { KeyValueCache } from "./cache.js";
+
+/** A decoder-only language model such as Llama. */
+export interface CausalLM extends Module {
+  readonly config: { vocabSize: number; maxPositionEmbeddings: number };
+  /** ids int32 [batch, steps] -> logits [batch, steps, vocabSize]; with a cache, the next ids of its one sequence. */
+  forward(ids: Tensor, cache?: KeyValueCache): Tensor;
+  /** Mean cross-entropy of predicting `targets` [batch, steps] from `ids`; -100 is ignored. */
+  loss(ids: Tensor, targets: Tensor): Tensor;
+  newCache(): KeyValueCache;
+}
