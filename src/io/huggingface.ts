@@ -1,10 +1,10 @@
 /**
- * Model folders as Hugging Face transformers writes them: config.json of a Llama, and the weights as
+ * Model folders as Hugging Face transformers writes them: config.json of a Llama or a GPT-2, and the weights as
  * model.safetensors or as shards listed in model.safetensors.index.json:
  *
  *   {"metadata": ..., "weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors", ...}}
  *
- * Source: huggingface/transformers, models/llama/configuration_llama.py and modeling_utils.py.
+ * Source: huggingface/transformers, models/{llama,gpt2}/configuration_*.py and modeling_utils.py.
  */
 import { FileError, FormatError } from "../runtime/errors.js";
 import { exists, readBytes, readJson } from "./files.js";
@@ -32,12 +32,25 @@ export interface LlamaConfig {
   eosTokenId: number | null;
 }
 
-/**
- * @param json of config.json
- * @param name of the file, for errors
- * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
- */
-export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
+/** In the names of LlamaConfig; config.json has n_embd, n_inner, n_layer, n_head, n_positions. */
+export interface Gpt2Config {
+  hiddenSize: number;
+  /** Width of the MLP: 4 hiddenSize unless n_inner says otherwise. */
+  intermediateSize: number;
+  numHiddenLayers: number;
+  numAttentionHeads: number;
+  vocabSize: number;
+  maxPositionEmbeddings: number;
+  layerNormEpsilon: number;
+  tieWordEmbeddings: boolean;
+  /** null: the model has none. */
+  bosTokenId: number | null;
+  /** The first of several; null: the model has none. */
+  eosTokenId: number | null;
+}
+
+/** Reads keys of config.json strictly: each fault is a FormatError that names the key. */
+function configReader(json: unknown, name: string, modelType: string) {
   const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
   const config = asObject(json) ?? fail("the file holds no JSON object");
 
@@ -51,6 +64,8 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     read(key, (value) => Number.isSafeInteger(value) && value > 0, "a positive integer", fallback);
   const positive = (key: string, fallback?: number, from?: Record<string, unknown>): number =>
     read(key, (value) => Number.isFinite(value) && value > 0, "a positive number", fallback, from);
+  const flag = (key: string, fallback: boolean): boolean =>
+    read(key, (value) => typeof value === "boolean", "true or false", fallback);
   const only = (key: string, value: unknown): void => {
     if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
   };
@@ -61,9 +76,18 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     if (!Number.isSafeInteger(id) || id < 0) fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
     return id;
   };
-
-  if (config.model_type !== "llama") fail(`model_type is ${show(config.model_type)}; only "llama" is supported`);
+  if (config.model_type !== modelType) fail(`model_type is ${show(config.model_type)}; only ${show(modelType)} is supported`);
   only("quantization_config", null);
+  return { config, fail, count, positive, flag, only, token };
+}
+
+/**
+ * @param json of config.json
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
+ */
+export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
+  const { config, fail, count, positive, flag, only, token } = configReader(json, name, "llama");
   only("attention_dropout", 0);
   only("hidden_act", "silu");
   only("attention_bias", false);
@@ -93,8 +117,32 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     vocabSize: count("vocab_size"), maxPositionEmbeddings: count("max_position_embeddings"),
     rmsNormEps: positive("rms_norm_eps"),
     ropeTheta: rope.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
-    tieWordEmbeddings: read("tie_word_embeddings", (value) => typeof value === "boolean", "true or false", false),
+    tieWordEmbeddings: flag("tie_word_embeddings", false),
     bosTokenId: token("bos_token_id", 1), eosTokenId: token("eos_token_id", 2),
+  };
+}
+
+/**
+ * The file's dropout probabilities are not read: Gpt2 drops elements in its LoRA branches only.
+ *
+ * @param json of config.json
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
+ * Source: huggingface/transformers, models/gpt2/configuration_gpt2.py.
+ */
+export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
+  const { fail, count, positive, flag, only, token } = configReader(json, name, "gpt2");
+  only("activation_function", "gelu_new");
+  only("scale_attn_weights", true);
+  only("scale_attn_by_inverse_layer_idx", false);
+  only("add_cross_attention", false);
+  const hiddenSize = count("n_embd"), numAttentionHeads = count("n_head");
+  if (hiddenSize % numAttentionHeads !== 0) fail(`n_embd is ${hiddenSize}; expected a multiple of n_head = ${numAttentionHeads}`);
+  return {
+    hiddenSize, intermediateSize: count("n_inner", 4 * hiddenSize), numHiddenLayers: count("n_layer"), numAttentionHeads,
+    vocabSize: count("vocab_size"), maxPositionEmbeddings: count("n_positions"),
+    layerNormEpsilon: positive("layer_norm_epsilon", 1e-5), tieWordEmbeddings: flag("tie_word_embeddings", true),
+    bosTokenId: token("bos_token_id", 50256), eosTokenId: token("eos_token_id", 50256),
   };
 }
 
@@ -102,14 +150,15 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
  * All weights of a folder as float32, from model.safetensors if it is there, else from the shards of
  * its index, each read once.
  *
+ * @param wanted which tensors to give; the others may be of any dtype
  * @throws FileError if a file is missing, FormatError if one is damaged or the index does not fit
  */
-export function loadCheckpoint(directory: string): Map<string, { shape: readonly number[]; data: Float32Array }> {
+export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, { shape: readonly number[]; data: Float32Array }> {
   const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
   const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
   if (exists(whole)) {
     for (const [name, view] of parseSafetensors(readBytes(whole), { name: whole }).tensors) {
-      weights.set(name, { shape: view.shape, data: toFloat32(view) });
+      if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
     }
     return weights;
   }
@@ -118,7 +167,7 @@ export function loadCheckpoint(directory: string): Map<string, { shape: readonly
       "check the path, and save pickled weights (.bin) as safetensors.");
   }
 
-  const shardOf = readWeightMap(indexPath);
+  const shardOf = readWeightMap(indexPath), found = new Set<string>();
   for (const shard of new Set(shardOf.values())) {
     const path = `${directory}/${shard}`;
     for (const [name, view] of parseSafetensors(readBytes(path), { name: path }).tensors) {
@@ -126,11 +175,12 @@ export function loadCheckpoint(directory: string): Map<string, { shape: readonly
       if (expected !== shard) {
         throw new FormatError(`${path}: tensor ${show(name)} is here, but ${indexPath} ${expected ? `has it in ${expected}` : "does not list it"}.`);
       }
-      weights.set(name, { shape: view.shape, data: toFloat32(view) });
+      found.add(name);
+      if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
     }
   }
   for (const [name, shard] of shardOf) {
-    if (!weights.has(name)) throw new FormatError(`${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
+    if (!found.has(name)) throw new FormatError(`${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
   }
   return weights;
 }

@@ -3,7 +3,7 @@ import type { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 
-/** A decoder-only language model such as Llama. */
+/** A decoder-only language model: Llama or Gpt2. */
 export interface CausalLM extends Module {
   readonly config: { vocabSize: number; maxPositionEmbeddings: number };
   /** ids int32 [batch, steps] -> logits [batch, steps, vocabSize]; with a cache, the next ids of its one sequence. */

@@ -1,10 +1,12 @@
-/** Llama models and adapters from and to folders in Hugging Face's and PEFT's layout. */
-import { loadCheckpoint, parseLlamaConfig, type LlamaConfig } from "../io/huggingface.js";
+/** Models and adapters from and to folders in Hugging Face's and PEFT's layout. */
+import { loadCheckpoint, parseGpt2Config, parseLlamaConfig, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
 import { readJson } from "../io/files.js";
+import { show } from "../io/json.js";
 import { peftKey, readPeftAdapter, writePeftAdapter, type LoraConfig } from "../io/peft.js";
 import * as lora from "../lora/index.js";
-import type { StateDict, StateEntry } from "../nn/module.js";
+import type { Module, StateDict, StateEntry } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
+import { Gpt2, type Gpt2Lora } from "./gpt2.js";
 import { Llama, type LlamaLora } from "./llama.js";
 
 /**
@@ -20,16 +22,62 @@ export function loadLlama(directory: string, options?: LlamaLora): { model: Llam
   // A tied head may be stored beside the table it equals.
   if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
   const model = new Llama(config, options);
+  return { model: fill(model, weights, `loadLlama: ${directory}`), config };
+}
+
+/**
+ * A GPT-2 from such a folder. Keys may lack the "transformer." prefix, as the hub's own GPT-2 has them;
+ * the stored causal masks (attn.bias, attn.masked_bias) are ignored.
+ *
+ * @param options LoRA to add to every c_attn; its factors start as loralib's
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of a wrong shape
+ *
+ * @example
+ * const { model } = models.loadGpt2("gpt2", { r: 8, loraAlpha: 16 });
+ * lora.markOnlyLoraAsTrainable(model);
+ */
+export function loadGpt2(directory: string, options?: Gpt2Lora): { model: Gpt2; config: Gpt2Config } {
+  const path = `${directory}/config.json`;
+  const config = parseGpt2Config(readJson(path), path);
+  const weights: Map<string, StateEntry> = new Map();
+  for (const [name, entry] of loadCheckpoint(directory, (key) => !CAUSAL_MASK.test(key))) {
+    const key = name.startsWith("transformer.") || name.startsWith("lm_head.") ? name : `transformer.${name}`;
+    if (weights.has(key)) throw new FormatError(`loadGpt2: ${directory} has ${key} twice, with and without "transformer.".`);
+    weights.set(key, entry);
+  }
+  if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
+  return { model: fill(new Gpt2(config, options), weights, `loadGpt2: ${directory}`), config };
+}
+
+const CAUSAL_MASK = /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/;
+
+/**
+ * The model of a folder, of the architecture that its config.json names in model_type.
+ * @throws FileError, FormatError; also for a model_type other than "llama" and "gpt2"
+ */
+export function loadModel(directory: string): { model: Llama; config: LlamaConfig } | { model: Gpt2; config: Gpt2Config } {
+  const path = `${directory}/config.json`, type = (readJson(path) as { model_type?: unknown } | null)?.model_type;
+  if (type === "llama") return loadLlama(directory);
+  if (type === "gpt2") return loadGpt2(directory);
+  throw new FormatError(`${path}: model_type is ${show(type)}; supported are "llama" and "gpt2".`);
+}
+
+/** Loads the weights of everything but LoRA factors. @throws FormatError if they do not fit; then the model is disposed */
+function fill<M extends Module>(model: M, weights: ReadonlyMap<string, StateEntry>, where: string): M {
   const base = new Set([...model.namedParameters()].map(([key]) => key).filter((key) => !key.includes("lora_")));
   const missing = [...base].filter((key) => !weights.has(key));
   const unexpected = [...weights.keys()].filter((key) => !base.has(key));
-  if (missing.length + unexpected.length > 0) {
+  try {
+    if (missing.length + unexpected.length > 0) {
+      throw new FormatError(`${where} does not fit its config.json: missing ${missing.slice(0, 4).join(", ") || "nothing"}, ` +
+        `unexpected ${unexpected.slice(0, 4).join(", ") || "nothing"}.`);
+    }
+    model.loadStateDict(weights, false);
+  } catch (error) {
     model.dispose();
-    throw new FormatError(`loadLlama: ${directory} does not fit its config.json: missing ${missing.slice(0, 4).join(", ") || "nothing"}, ` +
-      `unexpected ${unexpected.slice(0, 4).join(", ") || "nothing"}.`);
+    throw error;
   }
-  model.loadStateDict(weights, false);
-  return { model, config };
+  return model;
 }
 
 const FACTOR = /^(.*)\.lora_([AB])$/;

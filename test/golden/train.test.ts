@@ -1,4 +1,4 @@
-/** 50 steps of two LoRA layers under each optimiser, and 20 of a small Llama, against PyTorch. */
+/** 50 steps of two LoRA layers under each optimiser, and 20 of a small Llama and of a small GPT-2, against PyTorch. */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { init, lora, models, nn, ops, optim, scope, tensor, type Tensor } from "../../src/index.js";
@@ -84,13 +84,31 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
   model.loadStateDict(new Map(keys.map((key) => [key, f32(g, key.includes("lora_") ? peftKey(key) : key)])));
   lora.markOnlyLoraAsTrainable(model);
 
+  fineTune(g, model, peftKey);
+});
+
+test("gpt2: logits, loss, gradients and 20 AdamW steps", () => {
+  const g = readGolden("gpt2_tiny"), m = g.metadata;
+  const number = (key: string): number => Number(m[key]);
+  const model = new models.Gpt2({
+    vocabSize: number("vocab_size"), hiddenSize: number("n_embd"), intermediateSize: 4 * number("n_embd"), numHiddenLayers: number("n_layer"),
+    numAttentionHeads: number("n_head"), maxPositionEmbeddings: number("n_positions"), layerNormEpsilon: number("layer_norm_epsilon"),
+    tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+  }, { r: number("r"), loraAlpha: number("lora_alpha"), enableLora: JSON.parse(m["enable_lora"]!) });
+  model.loadStateDict(new Map([...model.namedParameters()].map(([key]) => [key, f32(g, key)])));
+  lora.markOnlyLoraAsTrainable(model);
+  fineTune(g, model, (key) => key);
+});
+
+/** Compares logits, then loss and gradients of the first step, then all losses. */
+function fineTune(g: Golden, model: models.CausalLM, gradientKey: (key: string) => string): void {
   const tokens = ints(g, "tokens"), [batch, width] = tokens.shape as [number, number];
   const rows = (from: number): Int32Array => Int32Array.from({ length: batch * (width - 1) },
     (_, i) => tokens.data[Math.floor(i / (width - 1)) * width + from + i % (width - 1)]!);
   const shape = [batch, width - 1];
   scope(() => assertClose("logits", model.forward(tensor(rows(0), shape)).data, f32(g, "logits").data));
 
-  const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: number("adamw_lr"), weightDecay: 0 });
+  const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: Number(g.metadata["adamw_lr"]), weightDecay: 0 });
   const expected = f32(g, "losses").data;
   for (let step = 0; step < expected.length; step++) {
     scope(() => {
@@ -100,7 +118,7 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
       if (step === 0) {
         assertClose("loss", [loss.item()], f32(g, "loss").data);
         for (const [key, p] of model.namedParameters()) {
-          if (p.requiresGrad) assertClose(`grad ${key}`, p.grad!.data, f32(g, `grad.${peftKey(key)}`).data);
+          if (p.requiresGrad) assertClose(`grad ${key}`, p.grad!.data, f32(g, `grad.${gradientKey(key)}`).data);
           else assert.equal(p.grad, null, `${key} is frozen`);
         }
       }
@@ -110,4 +128,4 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
   }
   optimizer.dispose();
   model.dispose();
-});
+}

@@ -111,6 +111,15 @@ test("shards: all tensors of the index, names of Object.prototype among them", (
   assert.deepEqual([...weights].map(([name, { data }]) => [name, ...data]).sort(), [["__proto__", 2], ["a", 1], ["b", 3]]);
 });
 
+test("tensors that are not wanted are left out, whatever their dtype, but not their places in the index", () => {
+  const mask: TensorToWrite = { name: "mask", dtype: "U8", shape: [1], data: Uint8Array.of(1) };
+  const wanted = (name: string): boolean => name !== "mask";
+  const one = checkpoint({ "model.safetensors": [tensor("a", 1), mask] }), shards = checkpoint({ [S1]: [tensor("a", 1)], [S2]: [mask] }, { a: S1, mask: S2 });
+  for (const directory of [one, shards]) assert.deepEqual([...loadCheckpoint(directory, wanted).keys()], ["a"]);
+  assert.throws(() => loadCheckpoint(one), (e: unknown) => e instanceof FormatError && e.message.includes("mask"));
+  assert.throws(() => loadCheckpoint(checkpoint({ [S1]: [tensor("a", 1)] }, { a: S1, mask: S1 }), wanted), FormatError);
+});
+
 test("one file is preferred to an index, as transformers does", () => {
   const directory = checkpoint({ "model.safetensors": [tensor("a", 1)] }, { b: "none.safetensors" });
   assert.deepEqual([...loadCheckpoint(directory).keys()], ["a"]);

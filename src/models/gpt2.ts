@@ -1,0 +1,163 @@
+/**
+ * GPT-2: a decoder-only transformer (Radford et al. 2019) in Hugging Face's names, composed of public
+ * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
+ */
+import { add, causalAttention, crossEntropy, geluTanh, linear, narrow, reshape } from "../autograd/ops/index.js";
+import type { Gpt2Config } from "../io/huggingface.js";
+import * as lora from "../lora/index.js";
+import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
+import { Module } from "../nn/module.js";
+import { init } from "../nn/index.js";
+import { ShapeError } from "../runtime/errors.js";
+import { checkTensor } from "../tensor/check.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { KeyValueCache } from "./cache.js";
+
+/** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
+export interface Gpt2Lora {
+  r: number;
+  loraAlpha: number;
+  loraDropout?: number;
+  /** Default [true, false, true]: query and value. */
+  enableLora?: readonly boolean[];
+}
+
+/** A projection stored [in, out], as Hugging Face's Conv1D. */
+function conv1d(inFeatures: number, outFeatures: number): Linear {
+  return new Linear(inFeatures, outFeatures, { fanInFanOut: true });
+}
+
+class Gpt2Attention extends Module {
+  cAttn: Layer;
+  cProj: Layer;
+  readonly #heads: number;
+
+  constructor(c: Gpt2Config, readonly layer: number, options?: Gpt2Lora) {
+    super();
+    const size = c.hiddenSize;
+    this.#heads = c.numAttentionHeads;
+    this.cAttn = options ? new lora.MergedLinear(size, 3 * size, { enableLora: [true, false, true], ...options, fanInFanOut: true }) : conv1d(size, 3 * size);
+    this.cProj = conv1d(size, size);
+  }
+
+  forward(x: Tensor, cache?: KeyValueCache): Tensor {
+    const [batch, steps, size] = x.shape as [number, number, number], heads = this.#heads;
+    const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
+    const q = narrow(qkv, 2, 0, heads);
+    let k = narrow(qkv, 2, heads, heads), v = narrow(qkv, 2, 2 * heads, heads);
+    if (cache) [k, v] = cache.extend(this.layer, k, v);
+    return this.cProj.forward(reshape(causalAttention(q, k, v), [batch, steps, size]));
+  }
+}
+
+class Gpt2MLP extends Module {
+  cFc: Layer;
+  cProj: Layer;
+
+  constructor(c: Gpt2Config) {
+    super();
+    this.cFc = conv1d(c.hiddenSize, c.intermediateSize);
+    this.cProj = conv1d(c.intermediateSize, c.hiddenSize);
+  }
+
+  forward(x: Tensor): Tensor { return this.cProj.forward(geluTanh(this.cFc.forward(x))); }
+}
+
+class Gpt2Block extends Module {
+  // The key in the checkpoint: camelCase would lose the underscore before a digit.
+  readonly ln_1: LayerNorm;
+  readonly attn: Gpt2Attention;
+  readonly ln_2: LayerNorm;
+  readonly mlp: Gpt2MLP;
+
+  constructor(c: Gpt2Config, layer: number, options?: Gpt2Lora) {
+    super();
+    this.ln_1 = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
+    this.attn = new Gpt2Attention(c, layer, options);
+    this.ln_2 = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
+    this.mlp = new Gpt2MLP(c);
+  }
+
+  forward(x: Tensor, cache?: KeyValueCache): Tensor {
+    const h = add(x, this.attn.forward(this.ln_1.forward(x), cache));
+    return add(h, this.mlp.forward(this.ln_2.forward(h)));
+  }
+}
+
+class Gpt2Model extends Module {
+  readonly wte: Embedding;
+  readonly wpe: Embedding;
+  readonly h: Gpt2Block[];
+  readonly lnF: LayerNorm;
+
+  constructor(c: Gpt2Config, options?: Gpt2Lora) {
+    super();
+    this.wte = new Embedding(c.vocabSize, c.hiddenSize);
+    this.wpe = new Embedding(c.maxPositionEmbeddings, c.hiddenSize);
+    this.h = Array.from({ length: c.numHiddenLayers }, (_, i) => new Gpt2Block(c, i, options));
+    this.lnF = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
+  }
+}
+
+/**
+ * A GPT-2 with its language-model head; keys are Hugging Face's ("transformer.h.0.attn.c_attn.weight").
+ * Weights start random as there: N(0, 0.02²), into the residual stream N(0, 0.02² / (2 layers)), biases
+ * zero; load a checkpoint with `loadStateDict` or `models.loadGpt2`. The only dropout is `loraDropout`.
+ *
+ * @param options LoRA on c_attn, whose weight is frozen then
+ * @throws ArgumentError on a rank, alpha, dropout or enableLora out of range
+ *
+ * @example
+ * const config = {
+ *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2, maxPositionEmbeddings: 17,
+ *   layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+ * };
+ * const model = new models.Gpt2(config, { r: 4, loraAlpha: 8 });
+ * lora.markOnlyLoraAsTrainable(model);
+ * const logits = model.forward(tensor(new Int32Array([3, 1, 4]), [1, 3])); // [1, 3, 61]
+ *
+ * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py; the LoRA layers: loralib's GPT-2 example.
+ */
+export class Gpt2 extends Module {
+  readonly transformer: Gpt2Model;
+  /** null when tied: then the embedding table is the head. */
+  readonly lmHead: Linear | null;
+
+  constructor(readonly config: Gpt2Config, options?: Gpt2Lora) {
+    super();
+    this.transformer = new Gpt2Model(config, options);
+    this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
+    for (const [name, p] of this.namedParameters()) {
+      if (name.endsWith(".bias")) init.zeros_(p);
+      else if (p.rank === 2 && !name.includes("lora_")) init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);
+    }
+  }
+
+  /**
+   * @param ids int32 [batch, steps]
+   * @param cache for one sequence: ids are its next tokens, and the cache takes them in
+   * @returns logits [batch, steps, vocabSize]
+   * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
+   */
+  forward(ids: Tensor, cache?: KeyValueCache): Tensor {
+    checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
+    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, steps = ids.shape[1]!;
+    if (first + steps > this.config.maxPositionEmbeddings) {
+      throw new ShapeError(`Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ${this.config.maxPositionEmbeddings}.`);
+    }
+    let x = add(wte.forward(ids), narrow(wpe.weight, 0, first, steps));
+    for (const block of h) x = block.forward(x, cache);
+    if (cache) cache.length += steps;
+    x = lnF.forward(x);
+    return this.lmHead ? this.lmHead.forward(x) : linear(x, wte.weight);
+  }
+
+  /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
+  loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
+
+  /** An empty cache for `forward`. */
+  newCache(): KeyValueCache {
+    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
+    return new KeyValueCache({ numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads: numAttentionHeads, headDim: hiddenSize / numAttentionHeads });
+  }
+}
