@@ -1,6 +1,5 @@
 /** Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts, assembly/lora/embedding.ts. */
 import { engine } from "../../runtime/engine.js";
-import { ArgumentError } from "../../runtime/errors.js";
 import { checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
@@ -108,8 +107,7 @@ function place(where: string, branch: EmbeddingBranch, ids: Tensor, vocab: numbe
   checkTensor(where, "loraB", b, "float32", [dim, r]);
   checkNumber(where, "scaling", s, -Infinity);
   checkInteger(where, "from", from, 0, rows);
-  checkInteger(where, "to", to, 0, rows);
-  if (to < from) throw new ArgumentError(`${where}: a branch's to = ${to} must not be below from = ${from}.`);
+  checkInteger(where, "to", to, from, rows);
   const each = rows === 0 ? 0 : ids.size / rows;
   return { a, b, s, r, first: from * each, count: (to - from) * each };
 }
