@@ -10,6 +10,7 @@ export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
 export { loraConvForward, loraConvBackward } from "./lora/conv";
 export { mergedLinearForward, mergedLinearBackward, mergedLinearMerge } from "./lora/merged_linear";
 export { loraMerge } from "./lora/merge";
+export { doraNorm } from "./lora/dora";
 
 export { qrFactor, qrApply } from "./linalg/qr";
 export { svdTall } from "./linalg/svd";
@@ -30,11 +31,12 @@ export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 export { narrowForward, narrowBackward } from "./nn/narrow";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";
-export { addForward, mulForward, mulBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";
+export { addForward, mulForward, mulBackward, divForward, divBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";
 export {
   siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,
   geluTanhForward, geluTanhBackward, reluForward, reluBackward,
 } from "./nn/activation";
+export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
 export { softmaxForward, softmaxBackward } from "./nn/softmax";
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";

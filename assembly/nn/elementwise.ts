@@ -42,6 +42,24 @@ export function mulBackward(da: usize, dy: usize, b: usize, n: i32): void {
   }
 }
 
+/** y = a / b */
+export function divForward(y: usize, a: usize, b: usize, n: i32): void {
+  for (; n >= 4; n -= 4) {
+    v128.store(y, f32x4.div(v128.load(a), v128.load(b)));
+    y += 16; a += 16; b += 16;
+  }
+  for (; n > 0; n--, y += 4, a += 4, b += 4) store<f32>(y, load<f32>(a) / load<f32>(b));
+}
+
+/** da += dy / b: the gradient of a quotient with respect to its dividend. */
+export function divBackward(da: usize, dy: usize, b: usize, n: i32): void {
+  for (; n >= 4; n -= 4) {
+    v128.store(da, f32x4.add(v128.load(da), f32x4.div(v128.load(dy), v128.load(b))));
+    da += 16; dy += 16; b += 16;
+  }
+  for (; n > 0; n--, da += 4, dy += 4, b += 4) store<f32>(da, load<f32>(da) + load<f32>(dy) / load<f32>(b));
+}
+
 /** x *= alpha (BLAS sscal) */
 export function sscal(n: i32, alpha: f32, x: usize): void {
   const s = f32x4.splat(alpha);

@@ -8,3 +8,4 @@ export { narrow } from "./narrow.js";
 export { layerNorm, rmsNorm, softmax } from "./norm.js";
 export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
 export { crossEntropy, mseLoss } from "./loss.js";
+export { channelScale, doraNorm, doraScale } from "./dora.js";

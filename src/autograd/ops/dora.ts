@@ -1,0 +1,89 @@
+/**
+ * What DoRA is made of: the norms of the adapted weight, the ratio magnitude / norm, and a factor for each
+ * channel. Kernels: assembly/lora/dora.ts, assembly/nn/channel_scale.ts.
+ *
+ * DoRA (Liu et al. 2024) replaces W by W' = m * (W + s B A) / c, c = `doraNorm` of each output row, taken as a
+ * constant in backward (section 4.3). With g = `doraScale(m, c)` PEFT's result
+ * `y + (g - 1) * (D(x) Wᵀ) + g * s * B(A(D(x)))`, y = x Wᵀ + bias, is
+ *
+ *     without dropout   channelScale(linear(x, W, null, lora), g, bias)
+ *     with dropout      add(linear(x - D(x), W, bias), channelScale(linear(D(x), W, null, lora), g))
+ *
+ * and an embedding's `channelScale(embedding(ids, W, -1, lora), g)`.
+ */
+import { engine } from "../../runtime/engine.js";
+import { ShapeError } from "../../runtime/errors.js";
+import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { gradient, record } from "../tape.js";
+
+/**
+ * c [k], c_j = || W_j + scaling * (B A)_j ||: the 2-norm of each output's row, without history.
+ *
+ * @param weight [k, d], or [d, k] if fanInFanOut; an embedding's table is [d = numEmbeddings, k = embeddingDim]
+ * with fanInFanOut = true; a convolution's (without groups) [k, inChannels, ...kernel]
+ * @param loraA [r, d], or [r, inChannels, ...kernel]
+ * @param loraB [k, r], or [k, r, 1, ...]
+ * @throws ShapeError, DTypeError, ArgumentError
+ * Source: PEFT, DoraLinearLayer.get_weight_norm; f32(W + f32(s * BA)), squares added in float64.
+ *
+ * @example
+ * const c = ops.doraNorm(weight, loraA, loraB, 2); // [k]
+ */
+export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false, where = "doraNorm"): Tensor {
+  checkTensor(where, "weight", weight);
+  if (weight.rank < 2 || (fanInFanOut && weight.rank > 2)) {
+    throw new ShapeError(`${where}: weight has shape [${weight.shape}]; expected ${fanInFanOut ? "2" : "at least 2"} dimensions.`);
+  }
+  const [k, ...inputs] = fanInFanOut ? [weight.shape[1]!, weight.shape[0]!] : weight.shape as [number, ...number[]];
+  checkTensor(where, "loraA", loraA, "float32", [null, ...inputs]);
+  checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!, ...loraA.shape.slice(2).map(() => 1)]);
+  checkNumber(where, "scaling", scaling, -Infinity);
+  const { kernels, memory, scratch } = engine(), d = weight.size / k;
+  return memory.withBlocks([32 * (fanInFanOut ? k : d) * 4, k * 8], (rows, sums) => {
+    const norm = new Tensor([k]);
+    kernels.doraNorm(k, d, loraA.shape[0]!, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, norm.address, rows!, sums!, scratch);
+    return norm;
+  });
+}
+
+/**
+ * magnitude / norm, of norm's shape; norm is a constant: it gets no gradient.
+ * @param magnitude as many elements as norm, in any shape: PEFT's is [k], for a convolution [1, k, 1, ...]
+ * @throws ShapeError, DTypeError
+ */
+export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
+  checkTensor("doraScale", "magnitude", magnitude);
+  checkTensor("doraScale", "norm", norm);
+  if (magnitude.size !== norm.size) {
+    throw new ShapeError(`doraScale: magnitude has shape [${magnitude.shape}], norm [${norm.shape}]; expected equal sizes.`);
+  }
+  const { kernels } = engine();
+  const y = new Tensor(norm.shape);
+  kernels.divForward(y.address, magnitude.address, norm.address, y.size);
+  return record(y, [magnitude, norm], (dy) => {
+    const dm = gradient(magnitude);
+    if (dm) kernels.divBackward(dm, dy.address, norm.address, y.size);
+  });
+}
+
+/**
+ * x * g + bias, g and bias spread along dimension `dim` of x.
+ * @param x [..., channels, ...]  @param g [channels]  @param bias [channels] or null
+ * @param dim where the channels are; by default the last dimension, 1 for a convolution's [n, channels, ...]
+ * @throws ShapeError, DTypeError, ArgumentError
+ */
+export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, dim = x.rank - 1): Tensor {
+  checkTensor("channelScale", "x", x);
+  checkInteger("channelScale", "dim", dim, 0, x.rank - 1);
+  const channels = x.shape[dim]!;
+  checkTensor("channelScale", "g", g, "float32", [channels]);
+  if (bias) checkTensor("channelScale", "bias", bias, "float32", [channels]);
+  const product = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
+  const outer = product(x.shape.slice(0, dim)), inner = product(x.shape.slice(dim + 1));
+  const { kernels } = engine();
+  const y = new Tensor(x.shape);
+  kernels.channelScaleForward(y.address, x.address, g.address, bias?.address ?? 0, outer, channels, inner);
+  return record(y, [x, g, bias], (dy) => kernels.channelScaleBackward(
+    gradient(x), gradient(g), gradient(bias), dy.address, x.address, g.address, outer, channels, inner));
+}
