@@ -9,6 +9,7 @@ export { noGrad } from "./autograd/tape.js";
 export * as ops from "./autograd/ops/index.js";
 export * as nn from "./nn/index.js";
 export * as lora from "./lora/index.js";
+export * as peft from "./peft/index.js";
 export * as optim from "./optim/index.js";
 export { manualSeed } from "./random/seed.js";
 export { Generator } from "./random/generator.js";

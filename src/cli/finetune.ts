@@ -4,7 +4,8 @@ import { existsSync } from "node:fs";
 import { SingleBar } from "cli-progress";
 import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
 import * as lora from "../lora/index.js";
-import { generate, LLAMA_LINEAR_MODULES, loadLlama, savePeftAdapter, type Llama, type LlamaConfig, type LlamaLora } from "../models/index.js";
+import { generate, loadModel, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
+import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
 import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
 import { engine, init, memoryStats } from "../runtime/engine.js";
@@ -23,7 +24,7 @@ export interface FinetuneSettings {
   r: number;
   alpha: number;
   dropout: number;
-  targetModules: string[];
+  targetModules: string[] | "all-linear";
   steps: number;
   batch: number;
   seq: number;
@@ -35,8 +36,8 @@ export interface FinetuneSettings {
 export type FinetuneCommand = FinetuneSettings & { out: string; resume?: boolean };
 
 export const FINETUNE_DEFAULTS = {
-  r: 8, alpha: 16, dropout: 0, targetModules: [...LLAMA_LINEAR_MODULES] as string[], steps: 400, batch: 8, seq: 128, lr: 5e-3,
-  seed: 0, prompt: "The whale", checkpointEvery: 50,
+  r: 8, alpha: 16, dropout: 0, targetModules: "all-linear" as const, steps: 400, batch: 8, seq: 128, lr: 5e-3, seed: 0,
+  prompt: "The whale", checkpointEvery: 50,
 };
 
 const SAMPLE_TOKENS = 100;
@@ -45,8 +46,10 @@ const HELD_OUT_WINDOWS = 128;
 
 interface Run {
   settings: FinetuneSettings;
-  model: Llama;
-  config: LlamaConfig;
+  model: CausalLM;
+  /** The model with its adapter. */
+  adapted: LoraModel<CausalLM>;
+  config: LlamaConfig | Gpt2Config;
   codec: TextCodec;
   train: Int32Array;
   heldOut: Int32Array;
@@ -72,30 +75,30 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   if (saved && saved.inputs !== run.inputs) {
     throw new ArgumentError(`finetune: ${settings.data} or ${settings.model} has changed since ${checkpointPath} was written; start anew in another --out.`);
   }
-  const { model } = run;
+  const { adapted } = run;
   describe(run, saved?.step ?? 0);
 
-  model.eval();
+  adapted.eval();
   const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "held-out loss before");
   const sampleBefore = saved?.sampleBefore ?? sample(run);
   console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
   console.log(`Sample before: ${quote(sampleBefore)}\n`);
-  model.train();
+  adapted.train();
 
   if (saved) {
-    const factors = [...lora.loraStateDict(model).keys()], lost = factors.find((key) => !saved.factors.has(key));
+    const factors = [...lora.loraStateDict(adapted).keys()], lost = factors.find((key) => !saved.factors.has(key));
     if (lost) throw new FormatError(`${checkpointPath}: factor ${lost} is missing.`);
     if (saved.optimizer.size !== 2 * factors.length) {
       throw new FormatError(`${checkpointPath}: it holds ${saved.optimizer.size} moments; expected 2 for each of ${factors.length} factors.`);
     }
-    model.loadStateDict(saved.factors, false);
+    adapted.loadStateDict(saved.factors, false);
     run.optimizer.loadStateDict(saved.optimizer, saved.step);
     setDropoutStream(saved.dropoutStream);
   }
   const losses = saved?.losses ?? [];
   const save = (): void => saveCheckpoint<FinetuneSettings>(checkpointPath, {
     settings, inputs: run.inputs, step: losses.length, dropoutStream: dropoutStream(), heldOutBefore, sampleBefore, losses,
-    factors: lora.loraStateDict(model), optimizer: run.optimizer.stateDict(),
+    factors: lora.loraStateDict(adapted), optimizer: run.optimizer.stateDict(),
   } satisfies Checkpoint<FinetuneSettings>);
   if (!await trainSteps(run, losses, save)) {
     console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume`);
@@ -103,14 +106,14 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     return;
   }
 
-  model.eval();
+  adapted.eval();
   const heldOutAfter = heldOutLoss(run, "held-out loss after");
   const change = 1 - exp(heldOutAfter) / exp(heldOutBefore);
   console.log(`\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ` +
     `${change >= 0 ? "down" : "up"} ${(Math.abs(change) * 100).toFixed(1)} %)`);
   console.log(`Sample after: ${quote(sample(run))}\n`);
   console.log(`${lossCurveText(losses)}\n`);
-  savePeftAdapter(`${out}/adapter`, model, loraOptions(settings), settings.model);
+  adapted.savePretrained(`${out}/adapter`);
   const title = `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ${perplexity(heldOutAfter)}`;
   writeAtomic(`${out}/loss.svg`, lossCurveSvg(losses, { title, heldOutBefore, heldOutAfter }));
   writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
@@ -127,14 +130,13 @@ function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: R
   }
 }
 
-function loraOptions(s: FinetuneSettings): LlamaLora {
-  return { r: s.r, loraAlpha: s.alpha, loraDropout: s.dropout, targetModules: s.targetModules };
-}
-
 function prepare(settings: FinetuneSettings): Run {
   manualSeed(settings.seed);
-  const { model, config } = loadLlama(settings.model, loraOptions(settings));
-  lora.markOnlyLoraAsTrainable(model);
+  const { model, config } = loadModel(settings.model);
+  const adapted = getLoraModel(model, {
+    r: settings.r, loraAlpha: settings.alpha, loraDropout: settings.dropout, targetModules: settings.targetModules,
+    baseModelNameOrPath: settings.model, taskType: "CAUSAL_LM",
+  });
   if (settings.seq > config.maxPositionEmbeddings) {
     throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions.`);
   }
@@ -147,15 +149,14 @@ function prepare(settings: FinetuneSettings): Run {
     throw new ArgumentError(`finetune: ${settings.data} has ${ids.length} tokens; at least ${10 * (settings.seq + 1)} are needed for seq = ${settings.seq}.`);
   }
   const digest = createHash("sha256");
-  for (const p of model.parameters()) if (!p.requiresGrad) digest.update(p.data);
+  for (const p of adapted.parameters()) if (!p.requiresGrad) digest.update(p.data);
   const inputs = digest.update(ids).digest("hex");
-  const optimizer = new AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: settings.lr, weightDecay: 0 });
-  return { settings, model, config, codec, train, heldOut, inputs, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
+  const optimizer = new AdamW(adapted.parameters().filter((p) => p.requiresGrad), { lr: settings.lr, weightDecay: 0 });
+  return { settings, model, adapted, config, codec, train, heldOut, inputs, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
 }
 
-function describe({ model, settings, train, heldOut }: Run, step: number): void {
-  const count = (ps: { size: number }[]): number => ps.reduce((n, p) => n + p.size, 0);
-  const all = count(model.parameters()), trainable = count(model.parameters().filter((p) => p.requiresGrad));
+function describe({ adapted, settings, train, heldOut }: Run, step: number): void {
+  const [trainable, all] = adapted.getNbTrainableParameters();
   const n = (x: number): string => x.toLocaleString("en-US");
   console.log(`Model ${settings.model}: ${n(all - trainable)} weights frozen, ${n(trainable)} trained (${(100 * trainable / all).toFixed(2)} %), r = ${settings.r}`);
   console.log(`Data ${settings.data}: ${n(train.length)} tokens to train on, ${n(heldOut.length)} held out`);
@@ -180,7 +181,7 @@ function batchAt(run: Run, step: number): { ids: Int32Array; targets: Int32Array
 
 /** Trains from step losses.length on. Returns false if the user stopped it; either way the state is saved. */
 async function trainSteps(run: Run, losses: number[], save: () => void): Promise<boolean> {
-  const { settings, model, schedule } = run;
+  const { settings, adapted, schedule } = run;
   const bar = new SingleBar({
     format: "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB", etaBuffer: 50,
     barsize: 24, hideCursor: true, noTTYOutput: true, notTTYSchedule: 5000,
@@ -189,7 +190,7 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
   const stop = (): void => { stopped = true; };
   process.once("SIGINT", stop);
   process.once("SIGTERM", stop);
-  const trained = model.parameters().filter((p) => p.requiresGrad);
+  const trained = adapted.parameters().filter((p) => p.requiresGrad);
   bar.start(settings.steps, losses.length, { loss: "-", rate: "-", memory: "-" });
   try {
     let mark = performance.now();
@@ -215,7 +216,7 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
   return !stopped;
 }
 
-function trainStep(run: Run, step: number, trained: ReturnType<Llama["parameters"]>, factor: number): number {
+function trainStep(run: Run, step: number, trained: ReturnType<CausalLM["parameters"]>, factor: number): number {
   const { settings: { batch, seq, lr }, model, optimizer } = run;
   const { ids, targets } = batchAt(run, step);
   return scope(() => {

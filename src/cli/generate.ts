@@ -1,6 +1,7 @@
 /** wasm-lora generate */
 import { init } from "../runtime/engine.js";
-import { generate, loadLlama, loadLlamaWithAdapter } from "../models/index.js";
+import { generate, loadModel } from "../models/index.js";
+import { LoraModel } from "../peft/index.js";
 import { loadTokenizer, promptIds, type TextCodec } from "./text.js";
 
 export interface GenerateCommand { model: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean }
@@ -8,7 +9,8 @@ export interface GenerateCommand { model: string; adapter?: string; prompt: stri
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();
   const codec = loadTokenizer(options.model);
-  const { model, config } = options.adapter ? loadLlamaWithAdapter(options.model, options.adapter) : loadLlama(options.model);
+  const { model, config } = loadModel(options.model);
+  if (options.adapter) LoraModel.fromPretrained(model, options.adapter);
   model.eval();
   const prompt = promptIds(codec, config, options.prompt);
   const drawn = generate(model, prompt, {

@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /** The wasm-lora command. Each error is one line on stderr and a non-zero exit code. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { LLAMA_LINEAR_MODULES } from "../models/index.js";
 import { WasmLoraError } from "../runtime/errors.js";
 import { finetune, FINETUNE_DEFAULTS } from "./finetune.js";
 import { generateText } from "./generate.js";
@@ -39,7 +38,7 @@ program.command("finetune")
   .option("--r <n>", "rank of the factors", integer(1), d.r)
   .option("--alpha <x>", "loraAlpha; the update is scaled by alpha / r", number(0, "a number"), d.alpha)
   .option("--dropout <p>", "dropout on the LoRA branch's input, below 1", probability, d.dropout)
-  .addOption(new Option("--target-modules <names>", `comma-separated, of ${LLAMA_LINEAR_MODULES.join(", ")}`).argParser(list).default(d.targetModules, "all of them"))
+  .addOption(new Option("--target-modules <names>", "comma-separated names of layers, as q_proj,v_proj").argParser(list).default(d.targetModules, "every linear layer but the head"))
   .option("--steps <n>", "optimiser steps", integer(1), d.steps)
   .option("--batch <n>", "sequences a step", integer(1), d.batch)
   .option("--seq <n>", "tokens a sequence", integer(2), d.seq)

@@ -3,19 +3,16 @@ import { existsSync } from "node:fs";
 import { init } from "../runtime/engine.js";
 import { ensureWritableDirectory, readBytes, writeAtomic } from "../io/files.js";
 import { serializeSafetensors } from "../io/safetensors.js";
-import { loadLlamaWithAdapter } from "../models/index.js";
-import { FormatError } from "../runtime/errors.js";
+import { loadModel } from "../models/index.js";
+import { LoraModel } from "../peft/index.js";
 
 export interface MergeCommand { model: string; adapter: string; out: string }
 
 export async function merge(options: MergeCommand): Promise<void> {
   await init();
-  const { model } = loadLlamaWithAdapter(options.model, options.adapter);
-  model.eval();
-  const tensors = [...model.namedParameters()].filter(([name]) => !name.includes("lora_"))
-    .map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
-  const bad = tensors.find((t) => !t.data.every(Number.isFinite));
-  if (bad) throw new FormatError(`merge: ${bad.name} would hold a value that is not finite; nothing was written.`);
+  const { model } = loadModel(options.model);
+  LoraModel.fromPretrained(model, options.adapter).mergeAndUnload(["default"], { safeMerge: true });
+  const tensors = [...model.namedParameters()].map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
   ensureWritableDirectory(options.out);
   for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
     if (existsSync(`${options.model}/${file}`)) writeAtomic(`${options.out}/${file}`, readBytes(`${options.model}/${file}`));

@@ -2,7 +2,6 @@
 import { existsSync } from "node:fs";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { readBytes, readJson } from "../io/files.js";
-import type { LlamaConfig } from "../io/huggingface.js";
 import { FormatError } from "../runtime/errors.js";
 
 export interface TextCodec {
@@ -29,7 +28,7 @@ export function loadTokenizer(model: string): TextCodec {
 }
 
 /** The begin-of-text token, if the model has one, then the prompt. */
-export function promptIds(codec: TextCodec, config: LlamaConfig, prompt: string): number[] {
+export function promptIds(codec: TextCodec, config: { bosTokenId: number | null }, prompt: string): number[] {
   return [...(config.bosTokenId === null ? [] : [config.bosTokenId]), ...(prompt ? codec.encode(prompt) : [])];
 }
 
@@ -37,7 +36,7 @@ export function promptIds(codec: TextCodec, config: LlamaConfig, prompt: string)
  * A text file as token ids, begin-of-text first. Encoded in one piece, though that takes longer: a
  * tokenizer may treat the start of a text in its own way (SentencePiece puts a space before it).
  */
-export function encodeFile(path: string, codec: TextCodec, config: LlamaConfig): Int32Array {
+export function encodeFile(path: string, codec: TextCodec, config: { bosTokenId: number | null }): Int32Array {
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(readBytes(path));

@@ -82,7 +82,8 @@ const INFORMATIVE_KEYS = new Set([
  * @throws ArgumentError naming the field that is not valid
  */
 export function serializePeftConfig(config: Partial<LoraConfig>): string {
-  const full = completeConfig(config, (message) => { throw new ArgumentError(`serializePeftConfig: ${message}.`); });
+  const fail = (message: string): never => { throw new ArgumentError(`serializePeftConfig: ${message}.`); };
+  const full = checkPortable(completeConfig(config, fail), fail);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
   for (const key of KEYS) fields[snakeCase(key)] = full[key];
   const texts: Record<string, string> = {
@@ -94,7 +95,7 @@ export function serializePeftConfig(config: Partial<LoraConfig>): string {
   return `{\n${lines.join(",\n")}\n}`.replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** All fields, checked; an omitted one has PEFT's default. */
+/** All fields, checked but for initLoraWeights; an omitted one has PEFT's default. */
 export function completeConfig(config: Partial<LoraConfig>, fail: (message: string) => never): LoraConfig {
   return checkConfig({ ...DEFAULTS, ...config }, fail);
 }
@@ -133,7 +134,16 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
   for (const [key, value] of Object.entries(others)) {
     if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
   }
-  return checkConfig(config, fail);
+  return checkPortable(checkConfig(config, fail), fail);
+}
+
+/** Refuses a folder whose factors are not the whole adapter: with these inits the base has changed too. */
+function checkPortable(config: LoraConfig, fail: (message: string) => never): LoraConfig {
+  if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
+    fail(`init_lora_weights is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
+      "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)");
+  }
+  return config;
 }
 
 /** The value of a feature not in use: null, false, or an empty list, object or string. */
@@ -172,10 +182,6 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
   check("modulesToSave", (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")), "a list of module names or null");
   check("baseModelNameOrPath", isText, "a string or null");
   check("taskType", isText, "a string or null");
-  if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
-    fail(`init_lora_weights is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
-      "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)");
-  }
   const checked = config as unknown as LoraConfig;
   checkPatterns(checked, fail);
   checkLayers(checked, fail);

@@ -6,11 +6,11 @@ import { add, causalAttention, crossEntropy, geluTanh, linear, narrow, reshape }
 import type { Gpt2Config } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
-import { Module } from "../nn/module.js";
+import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { tensor, type Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 
 /** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
@@ -85,8 +85,9 @@ class Gpt2Block extends Module {
 }
 
 class Gpt2Model extends Module {
-  readonly wte: Embedding;
-  readonly wpe: Embedding;
+  /** Embeddings, or what wraps them. */
+  readonly wte: Layer & { readonly weight: Parameter };
+  readonly wpe: Layer;
   readonly h: Gpt2Block[];
   readonly lnF: LayerNorm;
 
@@ -121,7 +122,7 @@ class Gpt2Model extends Module {
 export class Gpt2 extends Module {
   readonly transformer: Gpt2Model;
   /** null when tied: then the embedding table is the head. */
-  readonly lmHead: Linear | null;
+  readonly lmHead: Layer | null;
 
   constructor(readonly config: Gpt2Config, options?: Gpt2Lora) {
     super();
@@ -141,16 +142,20 @@ export class Gpt2 extends Module {
    */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
-    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, steps = ids.shape[1]!;
+    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, [batch, steps] = ids.shape as [number, number];
     if (first + steps > this.config.maxPositionEmbeddings) {
       throw new ShapeError(`Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ${this.config.maxPositionEmbeddings}.`);
     }
-    let x = add(wte.forward(ids), narrow(wpe.weight, 0, first, steps));
+    const positions = tensor(Int32Array.from({ length: batch * steps }, (_, i) => first + i % steps), ids.shape);
+    let x = add(wte.forward(ids), wpe.forward(positions));
     for (const block of h) x = block.forward(x, cache);
     if (cache) cache.length += steps;
     x = lnF.forward(x);
     return this.lmHead ? this.lmHead.forward(x) : linear(x, wte.weight);
   }
+
+  /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
+  override getOutputEmbeddings(): Module { return this.lmHead ?? this.transformer.wte; }
 
   /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
   loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }

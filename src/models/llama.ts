@@ -4,52 +4,31 @@
  */
 import { add, causalAttention, crossEntropy, linear, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
 import type { LlamaConfig } from "../io/huggingface.js";
-import * as lora from "../lora/index.js";
-import { Embedding, Linear, RMSNorm } from "../nn/layers.js";
-import { Module } from "../nn/module.js";
+import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
+import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
-import { ArgumentError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 
-/** LoRA for the linear layers whose last name is in targetModules ("q_proj", "v_proj", ...). */
-export interface LlamaLora {
-  r: number;
-  loraAlpha: number;
-  loraDropout?: number;
-  targetModules: readonly string[];
-}
-
-/** Names that `targetModules` may hold. */
-export const LLAMA_LINEAR_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
-
-type AnyLinear = Linear | lora.Linear;
-
-function makeLinear(name: string, inFeatures: number, outFeatures: number, options?: LlamaLora): AnyLinear {
-  if (!options?.targetModules.includes(name)) return new Linear(inFeatures, outFeatures, { bias: false });
-  const { r, loraAlpha, loraDropout } = options;
-  return new lora.Linear(inFeatures, outFeatures, { r, loraAlpha, loraDropout, bias: false });
-}
-
 class LlamaAttention extends Module {
-  readonly qProj: AnyLinear;
-  readonly kProj: AnyLinear;
-  readonly vProj: AnyLinear;
-  readonly oProj: AnyLinear;
+  readonly qProj: Layer;
+  readonly kProj: Layer;
+  readonly vProj: Layer;
+  readonly oProj: Layer;
   readonly #heads: number;
   readonly #kvHeads: number;
   readonly #dim: number;
 
-  constructor(c: LlamaConfig, readonly layer: number, options?: LlamaLora) {
+  constructor(c: LlamaConfig, readonly layer: number) {
     super();
     this.#heads = c.numAttentionHeads;
     this.#kvHeads = c.numKeyValueHeads;
     this.#dim = c.headDim;
-    this.qProj = makeLinear("q_proj", c.hiddenSize, this.#heads * this.#dim, options);
-    this.kProj = makeLinear("k_proj", c.hiddenSize, this.#kvHeads * this.#dim, options);
-    this.vProj = makeLinear("v_proj", c.hiddenSize, this.#kvHeads * this.#dim, options);
-    this.oProj = makeLinear("o_proj", this.#heads * this.#dim, c.hiddenSize, options);
+    this.qProj = new Linear(c.hiddenSize, this.#heads * this.#dim, { bias: false });
+    this.kProj = new Linear(c.hiddenSize, this.#kvHeads * this.#dim, { bias: false });
+    this.vProj = new Linear(c.hiddenSize, this.#kvHeads * this.#dim, { bias: false });
+    this.oProj = new Linear(this.#heads * this.#dim, c.hiddenSize, { bias: false });
   }
 
   forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
@@ -64,15 +43,15 @@ class LlamaAttention extends Module {
 }
 
 class LlamaMLP extends Module {
-  readonly gateProj: AnyLinear;
-  readonly upProj: AnyLinear;
-  readonly downProj: AnyLinear;
+  readonly gateProj: Layer;
+  readonly upProj: Layer;
+  readonly downProj: Layer;
 
-  constructor(c: LlamaConfig, options?: LlamaLora) {
+  constructor(c: LlamaConfig) {
     super();
-    this.gateProj = makeLinear("gate_proj", c.hiddenSize, c.intermediateSize, options);
-    this.upProj = makeLinear("up_proj", c.hiddenSize, c.intermediateSize, options);
-    this.downProj = makeLinear("down_proj", c.intermediateSize, c.hiddenSize, options);
+    this.gateProj = new Linear(c.hiddenSize, c.intermediateSize, { bias: false });
+    this.upProj = new Linear(c.hiddenSize, c.intermediateSize, { bias: false });
+    this.downProj = new Linear(c.intermediateSize, c.hiddenSize, { bias: false });
   }
 
   forward(x: Tensor): Tensor { return this.downProj.forward(siluMul(this.gateProj.forward(x), this.upProj.forward(x))); }
@@ -84,10 +63,10 @@ class LlamaLayer extends Module {
   readonly inputLayernorm: RMSNorm;
   readonly postAttentionLayernorm: RMSNorm;
 
-  constructor(c: LlamaConfig, layer: number, options?: LlamaLora) {
+  constructor(c: LlamaConfig, layer: number) {
     super();
-    this.selfAttn = new LlamaAttention(c, layer, options);
-    this.mlp = new LlamaMLP(c, options);
+    this.selfAttn = new LlamaAttention(c, layer);
+    this.mlp = new LlamaMLP(c);
     this.inputLayernorm = new RMSNorm(c.hiddenSize, c.rmsNormEps);
     this.postAttentionLayernorm = new RMSNorm(c.hiddenSize, c.rmsNormEps);
   }
@@ -99,47 +78,38 @@ class LlamaLayer extends Module {
 }
 
 class LlamaModel extends Module {
-  readonly embedTokens: Embedding;
+  /** An nn.Embedding, or what wraps it. */
+  readonly embedTokens: Layer & { readonly weight: Parameter };
   readonly layers: LlamaLayer[];
   readonly norm: RMSNorm;
 
-  constructor(c: LlamaConfig, options?: LlamaLora) {
+  constructor(c: LlamaConfig) {
     super();
     this.embedTokens = new Embedding(c.vocabSize, c.hiddenSize);
-    this.layers = Array.from({ length: c.numHiddenLayers }, (_, i) => new LlamaLayer(c, i, options));
+    this.layers = Array.from({ length: c.numHiddenLayers }, (_, i) => new LlamaLayer(c, i));
     this.norm = new RMSNorm(c.hiddenSize, c.rmsNormEps);
   }
 }
 
 /**
  * A Llama with its language-model head. Weights start random (N(0, 0.02²) as Hugging Face's); load a
- * checkpoint with `loadStateDict` or `models.loadLlama`.
- *
- * @param options LoRA on the linear layers named in targetModules; those weights are frozen
- * @throws ArgumentError on an unknown target module
+ * checkpoint with `loadStateDict` or `models.loadLlama`, and add LoRA with `peft.getLoraModel`.
  *
  * @example
- * const { model } = models.loadLlama("models/base", { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
- * lora.markOnlyLoraAsTrainable(model);
+ * const { model } = models.loadLlama("models/base");
+ * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
  */
 export class Llama extends Module {
   readonly model: LlamaModel;
   /** null when tied: then the embedding table is the head. */
-  readonly lmHead: Linear | null;
+  readonly lmHead: Layer | null;
   readonly #table: RopeTable;
 
-  constructor(readonly config: LlamaConfig, options?: LlamaLora) {
+  constructor(readonly config: LlamaConfig) {
     super();
-    for (const name of options?.targetModules ?? []) {
-      if (!(LLAMA_LINEAR_MODULES as readonly string[]).includes(name)) {
-        throw new ArgumentError(`Llama: targetModules holds "${name}"; expected some of ${LLAMA_LINEAR_MODULES.join(", ")}.`);
-      }
-    }
-    this.model = new LlamaModel(config, options);
+    this.model = new LlamaModel(config);
     this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
-    for (const [name, p] of this.namedParameters()) {
-      if (p.rank === 2 && !name.includes("lora_")) init.normal_(p, 0, 0.02);
-    }
+    for (const p of this.parameters()) if (p.rank === 2) init.normal_(p, 0, 0.02);
     this.#table = ropeTable(config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
   }
 
@@ -157,6 +127,9 @@ export class Llama extends Module {
     x = this.model.norm.forward(x);
     return this.lmHead ? this.lmHead.forward(x) : linear(x, this.model.embedTokens.weight);
   }
+
+  /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
+  override getOutputEmbeddings(): Module { return this.lmHead ?? this.model.embedTokens; }
 
   /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
   loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }

@@ -83,6 +83,9 @@ export abstract class Module {
     }
   }
 
+  /** The module that makes a language model's logits, for PEFT's "all-linear"; null: this is none. */
+  getOutputEmbeddings(): Module | null { return null; }
+
   parameters(): Parameter[] { return [...this.namedParameters()].map(([, p]) => p); }
 
   /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { init, models } from "../../src/index.js";
+import { init, models, peft } from "../../src/index.js";
 import { BASE_MODEL, filesBelow, refuse, temporaryFolder, TINY, wasmLora, writeText } from "../support/cli.js";
 
 const folder = temporaryFolder();
@@ -119,12 +119,12 @@ describe("a model folder", () => {
   });
 
   test("of another model type, or with a config that is none", async () => {
-    const model = copyModel("gpt2"), config = at(model, "config.json");
-    edit(config, (json) => { json.model_type = "gpt2"; });
-    await refuseModel(model, "FormatError", "gpt2/config.json", "model_type", '"gpt2"');
+    const model = copyModel("other"), config = at(model, "config.json");
+    edit(config, (json) => { json.model_type = "bert"; });
+    await refuseModel(model, "FormatError", "other/config.json", "model_type", '"bert"');
     for (const text of ["", "{", "[]", "null", "\ufeff{}"]) {
       writeFileSync(config, text);
-      await refuse(folder, ["generate", "--model", model], "FormatError", "gpt2/config.json");
+      await refuse(folder, ["generate", "--model", model], "FormatError", "other/config.json");
     }
   });
 
@@ -201,9 +201,8 @@ describe("an output folder", () => {
 async function adapter(): Promise<string> {
   if (filesBelow(at("adapter")).length === 0) {
     await init();
-    const options = { r: 2, loraAlpha: 4, targetModules: ["q_proj", "v_proj"] };
-    const { model } = models.loadLlama(BASE_MODEL, options);
-    models.savePeftAdapter(at("adapter"), model, options, BASE_MODEL);
+    const { model } = models.loadLlama(BASE_MODEL);
+    peft.getLoraModel(model, { r: 2, loraAlpha: 4, targetModules: ["q_proj", "v_proj"] }).savePretrained(at("adapter"));
     model.dispose();
   }
   return "adapter";
@@ -239,7 +238,7 @@ describe("an adapter", () => {
       h[other.A] = { dtype: "F32", shape: [2, h[factor]!.shape[1]!], data_offsets: [middle, end] };
       h[other.B] = { dtype: "F32", shape: [0, 2], data_offsets: [partner.data_offsets[1], partner.data_offsets[1]] };
     });
-    await refuseAdapter(path, "FormatError", "wide", "layers.9");
+    await refuseAdapter(path, "FormatError", "wide", factor, "[2,64]", "[2,128]");
     const narrow = copyModel("narrow");
     edit(at(narrow, "config.json"), (json) => { json.num_attention_heads = 2; json.num_key_value_heads = 2; });
     await refuse(folder, ["generate", "--model", narrow, "--adapter", await adapter()], "ShapeError", "q_proj");
@@ -248,16 +247,20 @@ describe("an adapter", () => {
   test("with features that are not supported, or settings out of range", async () => {
     const path = await damaged("dora"), config = at(path, "adapter_config.json");
     const sound = readFileSync(config, "utf8");
-    for (const [key, value] of [["use_dora", true], ["use_rslora", true], ["peft_type", "LOHA"], ["rank_pattern", { q_proj: 4 }], ["r", 3], ["r", 0],
-      ["modules_to_save", ["lm_head"]], ["target_modules", "all-linear"], ["target_modules", ["nonsense"]]] as const) {
+    for (const [key, value, name, mention] of [
+      ["use_dora", true, "FormatError", "lora_magnitude_vector"], ["lora_bias", true, "FormatError", "lora_bias"],
+      ["target_parameters", ["experts.gate"], "FormatError", "target_parameters"], ["init_lora_weights", "pissa", "FormatError", "init_lora_weights"],
+      ["peft_type", "LOHA", "FormatError", "peft_type"], ["rank_pattern", { q_proj: 4 }, "FormatError", "q_proj.lora_A"],
+      ["r", 3, "FormatError", "r = 3"], ["r", 0, "FormatError", "r is 0"], ["modules_to_save", ["lm_head"], "ArgumentError", "lm_head"],
+      ["target_modules", "all-linear", "FormatError", "k_proj.lora_A"], ["target_modules", ["nonsense"], "ArgumentError", "nonsense"],
+    ] as const) {
       writeFileSync(config, sound);
       edit(config, (json) => { json[key] = value; });
-      const byModel = Array.isArray(value) && key === "target_modules";
-      await refuse(folder, ["generate", "--adapter", path], byModel ? "ArgumentError" : "FormatError", ...(byModel ? ["nonsense"] : ["dora", key]));
+      await refuse(folder, ["generate", "--adapter", path], name, ...(name === "FormatError" ? ["dora"] : []), mention);
     }
     writeFileSync(config, sound);
-    edit(config, (json) => { json.use_dora = true; });
-    await refuseAdapter(path, "FormatError", "dora/adapter_config.json", "use_dora");
+    edit(config, (json) => { json.lora_bias = true; });
+    await refuseAdapter(path, "FormatError", "dora/adapter_config.json", "lora_bias");
   });
 
   test("with a value that is not finite is not merged", async () => {
@@ -265,7 +268,7 @@ describe("an adapter", () => {
     const contents = readFileSync(file);
     contents.fill(0xff, 8 + Number(contents.readBigUInt64LE(0)));
     writeFileSync(file, contents);
-    await refuse(folder, ["merge", "--adapter", path, "--out", "merged"], "FormatError", "finite");
+    await refuse(folder, ["merge", "--adapter", path, "--out", "merged"], "ArgumentError", "finite");
     assert.deepEqual(filesBelow(at("merged")), []);
   });
 });

@@ -55,10 +55,13 @@ describe("a run", () => {
   test("the adapter's config is what PEFT's LoraConfig.save_pretrained writes", () => {
     const config = JSON.parse(bytes("first", "adapter", "adapter_config.json").toString());
     assert.deepEqual(config, {
-      alpha_pattern: {}, base_model_name_or_path: BASE_MODEL, bias: "none", fan_in_fan_out: false, inference_mode: true,
-      init_lora_weights: true, lora_alpha: 16, lora_bias: false, lora_dropout: 0, modules_to_save: null, peft_type: "LORA", r: 2,
-      rank_pattern: {}, target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-      task_type: "CAUSAL_LM", use_dora: false, use_rslora: false,
+      alora_invocation_tokens: null, alpha_pattern: {}, arrow_config: null, auto_mapping: null, base_model_name_or_path: BASE_MODEL, bias: "none",
+      corda_config: null, ensure_weight_tying: false, eva_config: null, exclude_modules: null, fan_in_fan_out: false, inference_mode: true,
+      init_lora_weights: true, layer_replication: null, layers_pattern: null, layers_to_transform: null, loftq_config: {}, lora_alpha: 16,
+      lora_bias: false, lora_dropout: 0, lora_ga_config: null, megatron_config: null, megatron_core: "megatron.core", modules_to_save: null,
+      monteclora_config: null, peft_type: "LORA", peft_version: "0.20.0", qalora_group_size: 16, r: 2, rank_pattern: {}, revision: null,
+      target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], target_parameters: null,
+      task_type: "CAUSAL_LM", trainable_token_indices: null, use_bdlora: null, use_dora: false, use_qalora: false, use_rslora: false, velora_config: null,
     });
     assert.deepEqual(Object.keys(config), Object.keys(config).sort());
   });
@@ -67,7 +70,7 @@ describe("a run", () => {
     const result = JSON.parse(bytes("first", "result.json").toString());
     assert.deepEqual(result.settings, {
       r: 2, alpha: 16, dropout: 0, model: BASE_MODEL, data: "text.txt", steps: 6, batch: 2, seq: 32, lr: 5e-3, seed: 0,
-      prompt: "The whale", checkpointEvery: 50, targetModules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+      prompt: "The whale", checkpointEvery: 50, targetModules: "all-linear",
     });
     assert.equal(result.losses.length, 6);
     // ln(1024) = 6.9 is a uniform guess over the vocabulary.

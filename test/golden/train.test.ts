@@ -1,7 +1,7 @@
 /** 50 steps of two LoRA layers under each optimiser, and 20 of a small Llama and of a small GPT-2, against PyTorch. */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { init, lora, models, nn, ops, optim, scope, tensor, type Tensor } from "../../src/index.js";
+import { init, lora, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
 before(async () => { await init(); });
@@ -72,19 +72,19 @@ for (const name of goldenNames("train_")) {
 test("llama: logits, loss, gradients and 20 AdamW steps", () => {
   const g = readGolden("llama_tiny"), m = g.metadata;
   const number = (key: string): number => Number(m[key]);
-  const model = new models.Llama({
+  const llama = new models.Llama({
     vocabSize: number("vocab_size"), hiddenSize: number("hidden_size"), intermediateSize: number("intermediate_size"),
     numHiddenLayers: number("num_hidden_layers"), numAttentionHeads: number("num_attention_heads"),
     numKeyValueHeads: number("num_key_value_heads"), headDim: number("hidden_size") / number("num_attention_heads"),
     maxPositionEmbeddings: 32, rmsNormEps: number("rms_norm_eps"), ropeTheta: number("rope_theta"), tieWordEmbeddings: false,
     bosTokenId: null, eosTokenId: null,
-  }, { r: number("r"), loraAlpha: number("lora_alpha"), targetModules: ["q_proj", "v_proj"] });
-  const peftKey = (key: string): string => `base_model.model.${key}.weight`;
-  const keys = [...model.namedParameters()].map(([key]) => key);
-  model.loadStateDict(new Map(keys.map((key) => [key, f32(g, key.includes("lora_") ? peftKey(key) : key)])));
-  lora.markOnlyLoraAsTrainable(model);
+  });
+  peft.getLoraModel(llama, { r: number("r"), loraAlpha: number("lora_alpha"), targetModules: ["q_proj", "v_proj"] });
+  const peftKey = (key: string): string => `base_model.model.${key.replace(".default", "")}`;
+  const keys = [...llama.namedParameters()].map(([key]) => key);
+  llama.loadStateDict(new Map(keys.map((key) => [key, f32(g, key.includes("lora_") ? peftKey(key) : key.replace(".base_layer", ""))])));
 
-  fineTune(g, model, peftKey);
+  fineTune(g, llama, peftKey);
 });
 
 test("gpt2: logits, loss, gradients and 20 AdamW steps", () => {

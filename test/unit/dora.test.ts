@@ -146,11 +146,11 @@ for (const fanInFanOut of [false, true]) for (const p of [0, 0.4]) {
     const norm = ops.doraNorm(weight, loraA, loraB, S, fanInFanOut);
     assertClose("c", norm.data, c);
     assert(!norm.requiresGrad && norm.isLeaf);
-    const g = ops.doraScale(magnitude, norm), lora = { loraA, loraB, scaling: S, mask: null };
+    const g = ops.doraScale(magnitude, norm), lora = [{ loraA, loraB, scaling: S, mask: null }];
     manualSeed(7);
     const dropped = p ? ops.dropout(x, p) : x;
     const y = p === 0 ? ops.channelScale(ops.linear(x, weight, null, lora, fanInFanOut), g, bias)
-      : ops.add(ops.linear(ops.add(x, ops.scale(dropped, -1)), weight, bias, null, fanInFanOut),
+      : ops.add(ops.linear(ops.add(x, ops.scale(dropped, -1)), weight, bias, [], fanInFanOut),
         ops.channelScale(ops.linear(dropped, weight, null, lora, fanInFanOut), g));
     assertClose("y", y.data, formula(values));
     ops.sum(ops.mul(y, weights)).backward();
@@ -164,7 +164,7 @@ for (const fanInFanOut of [false, true]) for (const p of [0, 0.4]) {
 test("with the norm as magnitude a layer starts as plain LoRA; an embedding's and a convolution's norms", () => scope(() => {
   const x = grid([N, D], 1), weight = grid([K, D], 2, false), loraA = grid([R, D], 4), loraB = zeros([K, R]);
   const c = ops.doraNorm(weight, loraA, loraB, S);
-  const y = ops.channelScale(ops.linear(x, weight, null, { loraA, loraB, scaling: S, mask: null }), ops.doraScale(c, c));
+  const y = ops.channelScale(ops.linear(x, weight, null, [{ loraA, loraB, scaling: S, mask: null }]), ops.doraScale(c, c));
   assert.deepEqual(y.data, ops.linear(x, weight).data);
 
   // PEFT: the norm of (table + s (B A)ᵀ)ᵀ over the vocabulary, one for each dimension.

@@ -1,0 +1,41 @@
+/** PEFT's lora.Conv1d, Conv2d and Conv3d: a convolution with named adapters, each of two convolutions. */
+import { conv } from "../autograd/ops/index.js";
+import type { ConvNd } from "../nn/conv.js";
+import { ArgumentError } from "../runtime/errors.js";
+import type { Parameter } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { initLoraConv, type LoraInit } from "./init.js";
+import { type Adapter, type Branch, LoraLayer } from "./layer.js";
+
+/**
+ * x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA [r, inChannels, ...kernelSize], run with the base
+ * layer's stride, padding and dilation (PEFT forgets dilation), and loraB [outChannels, r / groups, 1, ...].
+ * With groups > 1 the product is no grouped convolution, so it can be neither merged nor directed (DoRA).
+ */
+export class LoraConv extends LoraLayer<ConvNd> {
+  protected override readonly weightIsTransposed = false;
+
+  protected override outputAxis(): number { return 1; }
+
+  override factorShapes(r: number): [number[], number[]] {
+    const { inChannels, outChannels, kernelSize, groups } = this.baseLayer;
+    if (r % groups !== 0) throw new ArgumentError(`peft.LoraConv: r = ${r} must be a multiple of groups = ${groups}.`);
+    return [[r, inChannels, ...kernelSize], [outChannels, r / groups, ...kernelSize.map(() => 1)]];
+  }
+
+  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
+    initLoraConv(kind, where, loraA, loraB);
+  }
+
+  protected override product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor {
+    const { weight, bias: b, stride, padding, dilation, groups } = this.baseLayer;
+    return conv(x, weight, bias ? b : null, { stride, padding, dilation, groups }, branches, "peft.LoraConv.forward");
+  }
+
+  protected override addTo(weight: Parameter, adapter: Adapter): void {
+    if (this.baseLayer.groups > 1) {
+      throw new ArgumentError(`mergeAdapter: a convolution with groups = ${this.baseLayer.groups} cannot hold the product; run it unmerged.`);
+    }
+    super.addTo(weight, adapter);
+  }
+}

@@ -1,0 +1,29 @@
+/** PEFT's lora.Embedding: a table with named adapters. */
+import { embedding } from "../autograd/ops/index.js";
+import type { Embedding } from "../nn/layers.js";
+import type { Parameter } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { initLoraEmbedding, type LoraInit } from "./init.js";
+import { type Branch, LoraLayer } from "./layer.js";
+
+/** ids int32 [...] -> [..., embeddingDim]. Factors: loraA [r, numEmbeddings], loraB [embeddingDim, r]; no dropout, as in PEFT. */
+export class LoraEmbedding extends LoraLayer<Embedding> {
+  override readonly factorNames = ["lora_embedding_A", "lora_embedding_B"] as const;
+  override readonly factorSuffix = "";
+  protected override readonly weightIsTransposed = true;
+  protected override readonly drops = false;
+
+  override factorShapes(r: number): [number[], number[]] {
+    const { numEmbeddings, embeddingDim } = this.baseLayer;
+    return [[r, numEmbeddings], [embeddingDim, r]];
+  }
+
+  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
+    initLoraEmbedding(kind, where, loraA, loraB);
+  }
+
+  protected override product(ids: Tensor, branches: readonly Branch[]): Tensor {
+    const { weight, paddingIdx, maxNorm, normType, scaleGradByFreq } = this.baseLayer;
+    return embedding(ids, weight, { paddingIdx, maxNorm, normType, scaleGradByFreq }, branches, "peft.LoraEmbedding.forward");
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Adapters of a LoraModel from and to PEFT's folders (io/peft.ts has the format).
+ *
+ * An adapter whose init took s B0 A0 out of the base weight (pissa, olora) is written as the difference from
+ * the base as it was: s (B A - B0 A0) = s [B, -B0] [A; A0], a plain LoRA of twice the rank.
+ */
+import {
+  peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey, readPeftAdapter, writePeftAdapter, type LoraConfig, type PeftTensor,
+} from "../io/peft.js";
+import type { Parameter } from "../nn/module.js";
+import { FormatError } from "../runtime/errors.js";
+import { LoraEmbedding } from "./embedding.js";
+import type { Adapter, LoraLayer } from "./layer.js";
+import type { LoraModel, Source } from "./model.js";
+
+type NamedTensor = { name: string } & PeftTensor;
+
+export function saveAdapter(model: LoraModel, directory: string, adapterName: string): void {
+  const config = model.config(adapterName), layers = model.layers(adapterName);
+  const tensors: NamedTensor[] = layers.flatMap(({ path, layer }) => {
+    const adapter = layer.adapters.get(adapterName)!, [a, b] = factorKeys(path, layer);
+    const { loraA, loraB } = adapter.initial ? difference(adapter, adapter.initial) : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) };
+    const factors = [{ name: a, ...loraA }, { name: b, ...loraB }];
+    if (!adapter.magnitude) return factors;
+    return [...factors, { name: peftMagnitudeKey(path), shape: magnitudeShape(layer), data: adapter.magnitude.data.slice() }];
+  });
+  for (const { path, module } of model.copies(adapterName)) {
+    for (const [name, p] of module.ownParameters()) tensors.push({ name: peftBaseKey(`${path}.${name}`), ...entry(p) });
+  }
+  const adapted = layers.map(({ path }) => path);
+  for (const [path, p] of model.biases(config, adapted)) tensors.push({ name: biasKey(path, adapted.includes(path)), ...entry(p) });
+  const converted = layers.some(({ layer }) => layer.adapters.get(adapterName)!.initial);
+  writePeftAdapter(directory, converted ? doubled(config) : config, tensors);
+}
+
+export function loadAdapter(model: LoraModel, directory: string, adapterName: string): void {
+  const { config, tensors } = readPeftAdapter(directory);
+  model.inject(adapterName, config, fromTensors(model, config, tensors, directory));
+}
+
+export function hotswapAdapter(model: LoraModel, directory: string, adapterName: string): void {
+  const { config, tensors } = readPeftAdapter(directory);
+  model.replace(adapterName, config, fromTensors(model, config, tensors, directory));
+}
+
+/** Every tensor of the folder must be used, and every parameter found. */
+function fromTensors(model: LoraModel, config: LoraConfig, tensors: ReadonlyMap<string, PeftTensor>, directory: string): Source {
+  const unused = new Set(tensors.keys());
+  const set = (parameter: Parameter, name: string, shape: readonly number[] = parameter.shape): void => {
+    const tensor = tensors.get(name);
+    if (!tensor) throw new FormatError(`${directory}: tensor ${name} is missing; the model needs it.`);
+    if (tensor.shape.join() !== shape.join()) {
+      throw new FormatError(`${directory}: tensor ${name} has shape [${tensor.shape}]; the model needs [${shape}].`);
+    }
+    parameter.set(tensor.data);
+    unused.delete(name);
+  };
+  return {
+    factors({ path, layer }, loraA, loraB) {
+      const [a, b] = factorKeys(path, layer);
+      set(loraA, a);
+      set(loraB, b);
+    },
+    magnitude({ path, layer }, magnitude) { set(magnitude, peftMagnitudeKey(path), magnitudeShape(layer)); },
+    copy(path, module) { for (const [name, p] of module.ownParameters()) set(p, peftBaseKey(`${path}.${name}`)); },
+    ready(parts) {
+      const adapted = parts.map(({ path }) => path);
+      const biases = [...model.biases(config, adapted)].map(([path, p]) => [biasKey(path, adapted.includes(path)), p] as const);
+      const known = new Set(biases.map(([key]) => key));
+      const stray = [...unused].find((name) => !known.has(name));
+      if (stray !== undefined) throw new FormatError(`${directory}: tensor ${stray} fits nothing in the model.`);
+      for (const [key, p] of biases) set(p, key);
+    },
+  };
+}
+
+function entry(p: Parameter): PeftTensor { return { shape: p.shape, data: p.data.slice() }; }
+
+function factorKeys(path: string, layer: LoraLayer): [string, string] {
+  return layer instanceof LoraEmbedding
+    ? [peftEmbeddingKey(path, "lora_embedding_A"), peftEmbeddingKey(path, "lora_embedding_B")]
+    : [peftKey(path, "lora_A"), peftKey(path, "lora_B")];
+}
+
+/** [outputs], or [1, outputs, 1, ...] of a convolution. */
+function magnitudeShape(layer: LoraLayer): number[] {
+  const { shape } = layer.weight;
+  return shape.length > 2 ? shape.map((_, axis) => (axis === 1 ? shape[0]! : 1)) : [layer.factorShapes(1)[1][0]!];
+}
+
+function biasKey(path: string, isAdapted: boolean): string { return peftBaseKey(`${path}${isAdapted ? ".base_layer" : ""}.bias`); }
+
+/** [A; A0] and [B, -B0]. */
+function difference({ loraA, loraB, r }: Adapter, initial: NonNullable<Adapter["initial"]>): { loraA: PeftTensor; loraB: PeftTensor } {
+  const rows = new Float32Array(2 * loraA.size);
+  rows.set(loraA.data);
+  rows.set(initial.loraA, loraA.size);
+  const outputs = loraB.shape[0]!, columns = new Float32Array(2 * loraB.size);
+  for (let i = 0; i < outputs; i++) {
+    columns.set(loraB.data.subarray(i * r, (i + 1) * r), i * 2 * r);
+    columns.set(initial.loraB.subarray(i * r, (i + 1) * r).map((b) => -b), (i * 2 + 1) * r);
+  }
+  return { loraA: { shape: [2 * r, ...loraA.shape.slice(1)], data: rows }, loraB: { shape: [outputs, 2 * r], data: columns } };
+}
+
+/** Twice the rank at the same scaling: alpha / r or alpha / sqrt(r). */
+function doubled(config: LoraConfig): LoraConfig {
+  const factor = config.useRslora ? Math.SQRT2 : 2;
+  const times = (pattern: Readonly<Record<string, number>>, by: number): Record<string, number> =>
+    Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, value * by]));
+  return {
+    ...config, r: 2 * config.r, loraAlpha: config.loraAlpha * factor, initLoraWeights: true,
+    rankPattern: times(config.rankPattern, 2), alphaPattern: times(config.alphaPattern, factor),
+  };
+}

@@ -1,0 +1,214 @@
+/**
+ * What PEFT's LoRA layers share: a base layer, any number of named adapters beside it, and which of
+ * them are at work. A subclass says how its base computes; this file says what is added to it.
+ * Source: huggingface/peft, tuners/lora/layer.py (LoraLayer) and tuners/lora/dora.py.
+ */
+import { add, channelScale, doraNorm, doraScale, dropout, scale } from "../autograd/ops/index.js";
+import { noGrad } from "../autograd/tape.js";
+import { addProduct, Merge } from "../lora/layer.js";
+import { Module, type Parameter } from "../nn/module.js";
+import { type DropoutMask, newMask } from "../random/seed.js";
+import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
+import { scope } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { LoraInit } from "./init.js";
+
+/** One adapter's part in one layer. */
+export interface Adapter {
+  readonly loraA: Parameter;
+  readonly loraB: Parameter;
+  /** DoRA's magnitude vector, or null. */
+  readonly magnitude: Parameter | null;
+  readonly r: number;
+  /** lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. */
+  readonly scaling: number;
+  readonly loraDropout: number;
+  /** The factors right after an init that took their product out of the base weight (pissa, olora). */
+  readonly initial: { loraA: Float32Array; loraB: Float32Array } | null;
+}
+
+/** A low-rank term as the ops take it. */
+export interface Branch {
+  loraA: Tensor;
+  loraB: Tensor;
+  scaling: number;
+  mask: DropoutMask | null;
+  from?: number;
+  to?: number;
+}
+
+/** In a batch of mixed adapters: the name for items that the base model computes alone. */
+export const BASE = "__base__";
+
+/** A layer that can be adapted. */
+export type BaseLayer = Module & { readonly weight: Parameter; readonly bias?: Parameter | null };
+
+export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Module {
+  /** Every adapter this layer has, by name. */
+  readonly adapters = new Map<string, Adapter>();
+  /** In the order of merging. */
+  readonly mergedAdapters: string[] = [];
+  /** @internal */
+  activeAdapters: readonly string[] = [];
+  /** @internal */
+  disabled = false;
+  /** One adapter's name for each item of the batch; null: the active ones for all. @internal */
+  adapterNames: readonly string[] | null = null;
+  readonly #merge = new Merge();
+
+  /** State-dict names of the factors: `<name>.<adapter><suffix>`. @internal */
+  readonly factorNames: readonly [string, string] = ["lora_A", "lora_B"];
+  /** @internal */
+  readonly factorSuffix: string = ".weight";
+  /** Whether an adapter's dropout is applied. */
+  protected readonly drops: boolean = true;
+  /** Whether the weight is [d, k] where B A is [k, d]. */
+  protected abstract readonly weightIsTransposed: boolean;
+
+  constructor(readonly baseLayer: Base) {
+    super();
+  }
+
+  /** The base layer's weight, as in PEFT: what is tied to it finds it here. */
+  get weight(): Parameter { return this.baseLayer.weight; }
+
+  /** The base layer is a part of this one: its parameters are here as `base_layer.*`, as in PEFT. */
+  override *children(): IterableIterator<[string, Module]> {}
+
+  override *ownParameters(): IterableIterator<[string, Parameter]> {
+    for (const [name, parameter] of this.baseLayer.ownParameters()) yield [`base_layer.${name}`, parameter];
+    const [a, b] = this.factorNames;
+    for (const [name, adapter] of this.adapters) {
+      yield [`${a}.${name}${this.factorSuffix}`, adapter.loraA];
+      yield [`${b}.${name}${this.factorSuffix}`, adapter.loraB];
+      if (adapter.magnitude) yield [`lora_magnitude_vector.${name}.weight`, adapter.magnitude];
+    }
+  }
+
+  /** Shapes of loraA and loraB. @throws ArgumentError if this layer cannot have that rank */
+  abstract factorShapes(r: number): [number[], number[]];
+
+  /** Initialises new factors. @throws ArgumentError if this layer cannot have that init @internal */
+  abstract initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void;
+
+  /** The dimension of the output that DoRA scales; by default the last. */
+  protected outputAxis(_x: Tensor): number | undefined { return undefined; }
+
+  /** The base layer's output with these low-rank terms in its accumulators. */
+  protected abstract product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor;
+
+  forward(x: Tensor): Tensor {
+    const terms = this.#terms(x), directed = terms.filter(({ adapter }) => adapter.magnitude);
+    if (directed.length === 1 && terms.length === 1) return this.#directed(x, directed[0]!.adapter);
+    let y = this.product(x, terms.filter(({ adapter }) => !adapter.magnitude).map((t) => this.#branch(t)), true);
+    for (const { adapter } of directed) y = add(y, this.#directedUpdate(x, adapter));
+    return y;
+  }
+
+  /** DoRA alone: y = g * (W x̃ + s B A x̃) + W (x - x̃) + bias, g = m / c, x̃ = dropout(x), as in PEFT. */
+  #directed(x: Tensor, adapter: Adapter): Tensor {
+    const g = this.gain(adapter), branches = [{ ...adapter, mask: null }];
+    if (!this.#isDropping(adapter)) {
+      return channelScale(this.product(x, branches, false), g, this.baseLayer.bias ?? null, this.outputAxis(x));
+    }
+    const dropped = dropout(x, adapter.loraDropout);
+    return add(this.product(add(x, scale(dropped, -1)), [], true),
+      channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)));
+  }
+
+  /** What DoRA adds to the output beside other adapters: (g - 1) * W x̃ + g * s B A x̃. */
+  #directedUpdate(x: Tensor, adapter: Adapter): Tensor {
+    const dropped = this.#isDropping(adapter) ? dropout(x, adapter.loraDropout) : x;
+    return add(channelScale(this.product(dropped, [{ ...adapter, mask: null }], false), this.gain(adapter), null, this.outputAxis(x)),
+      scale(this.product(dropped, [], false), -1));
+  }
+
+  #isDropping(adapter: Adapter): boolean { return this.drops && this.training && adapter.loraDropout > 0; }
+
+  #branch({ adapter, from, to }: Term): Branch {
+    const { loraA, loraB, scaling, loraDropout } = adapter;
+    return { loraA, loraB, scaling, mask: this.#isDropping(adapter) ? newMask(loraDropout) : null, from, to };
+  }
+
+  /** Which adapters act, and on which items of x. */
+  #terms(x: Tensor): Term[] {
+    if (this.disabled || this.mergedAdapters.length > 0) return [];
+    const names = this.adapterNames;
+    if (!names) return this.activeAdapters.flatMap((name) => this.adapters.get(name) ?? []).map((adapter) => ({ adapter }));
+    if (x.rank === 0 || x.shape[0] !== names.length) {
+      throw new ShapeError(`peft.LoraLayer.forward: x has shape [${x.shape}]; its first dimension must be the number of adapter names, ${names.length}.`);
+    }
+    const terms: Term[] = [];
+    for (let from = 0, to = 0; from < names.length; from = to) {
+      for (to = from + 1; names[to] === names[from];) to++;
+      const adapter = this.adapters.get(names[from]!);
+      if (adapter?.magnitude) throw new StateError(`peft.LoraLayer.forward: adapter "${names[from]}" uses DoRA, which a batch of mixed adapters cannot have.`);
+      if (adapter) terms.push({ adapter, from, to });
+    }
+    return terms;
+  }
+
+  /** m / c: what DoRA multiplies each output by. c, the norm of W + s B A, counts as a constant. */
+  protected gain(adapter: Adapter): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter)); }
+
+  /** Norms of W + s B A over the inputs, of the magnitude vector's size. @internal */
+  norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">): Tensor {
+    return doraNorm(this.weight, loraA, loraB, scaling, this.weightIsTransposed);
+  }
+
+  /** weight += s B A, then DoRA's gain on its outputs. */
+  protected addTo(weight: Parameter, adapter: Adapter): void {
+    scope(() => noGrad(() => {
+      const gain = adapter.magnitude ? this.gain(adapter) : null;
+      addProduct(weight, adapter.loraA, adapter.loraB, adapter.scaling, this.weightIsTransposed);
+      if (gain) weight.set(channelScale(weight, gain, null, this.weightIsTransposed ? 1 : 0).data);
+    }));
+  }
+
+  /**
+   * Adds adapters to the weight, whose original bits are kept aside.
+   * @param safeMerge refuse a result that is not finite; then the weight is as it was
+   * @throws ArgumentError
+   */
+  merge(names: readonly string[], safeMerge: boolean): void {
+    const { weight } = this;
+    for (const name of names) {
+      const adapter = this.adapters.get(name);
+      if (!adapter || this.mergedAdapters.includes(name)) continue;
+      this.#merge.apply(weight, () => this.addTo(weight, adapter), () => {
+        if (safeMerge && !weight.data.every(Number.isFinite)) {
+          throw new ArgumentError(`mergeAdapter: adapter "${name}" gives a merged weight with values that are not finite; the weight is as it was.`);
+        }
+      });
+      this.mergedAdapters.push(name);
+    }
+  }
+
+  /** Restores the weight's original bits. */
+  unmerge(): void {
+    this.#merge.restore(this.weight);
+    this.mergedAdapters.length = 0;
+  }
+
+  /** Frees an adapter, if it is here. @internal */
+  remove(name: string): void {
+    const adapter = this.adapters.get(name);
+    for (const t of [adapter?.loraA, adapter?.loraB, adapter?.magnitude]) t?.dispose();
+    this.adapters.delete(name);
+  }
+
+  /** Frees all adapters and gives the base layer; what is merged stays in its weight. @internal */
+  unload(): Base {
+    this.#merge.settle();
+    this.mergedAdapters.length = 0;
+    for (const name of [...this.adapters.keys()]) this.remove(name);
+    return this.baseLayer;
+  }
+
+  /** What a checkpoint holds: never merged weights. @internal */
+  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  /** @internal */
+  override isMerged(): boolean { return this.#merge.merged; }
+}
+
+interface Term { adapter: Adapter; from?: number; to?: number }

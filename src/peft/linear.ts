@@ -1,0 +1,26 @@
+/** PEFT's lora.Linear: a linear layer, or Hugging Face's Conv1D (fanInFanOut), with named adapters. */
+import { linear } from "../autograd/ops/index.js";
+import type { Linear } from "../nn/layers.js";
+import type { Parameter } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { initLoraWeights, type LoraInit } from "./init.js";
+import { type Branch, LoraLayer } from "./layer.js";
+
+/** x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB [outFeatures, r]. */
+export class LoraLinear extends LoraLayer<Linear> {
+  override factorShapes(r: number): [number[], number[]] {
+    const { inFeatures, outFeatures } = this.baseLayer;
+    return [[r, inFeatures], [outFeatures, r]];
+  }
+
+  protected override get weightIsTransposed(): boolean { return this.baseLayer.fanInFanOut; }
+
+  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void {
+    initLoraWeights(kind, where, loraA, loraB, this.baseLayer, scaling);
+  }
+
+  protected override product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor {
+    const { weight, bias: b, fanInFanOut } = this.baseLayer;
+    return linear(x, weight, bias ? b : null, branches, fanInFanOut, "peft.LoraLinear.forward");
+  }
+}

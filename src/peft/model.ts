@@ -1,0 +1,519 @@
+/**
+ * PEFT's way to LoRA: wrap the layers of a finished model, keep any number of adapters on it, choose,
+ * mix and merge them.
+ * Source: huggingface/peft 0.20, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
+ */
+import { patternValue, scalingOf, targets, type LoraConfig } from "../io/peft.js";
+import { completeConfig } from "../io/peft_config.js";
+import { Embedding, Linear } from "../nn/layers.js";
+import { ConvNd } from "../nn/conv.js";
+import { Module, Parameter } from "../nn/module.js";
+import { ArgumentError, StateError } from "../runtime/errors.js";
+import { LoraConv } from "./conv.js";
+import { LoraEmbedding } from "./embedding.js";
+import { type Adapter, BASE, LoraLayer } from "./layer.js";
+import { LoraLinear } from "./linear.js";
+import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
+import { ModulesToSave } from "./modules_to_save.js";
+import type { CombinationType } from "./weighted.js";
+import { addWeighted } from "./weighted_adapter.js";
+
+
+/** A layer that an adapter takes in. */
+export interface Part { path: string; layer: LoraLayer; r: number; scaling: number }
+
+/** Where an adapter's values come from. What throws leaves the model as it was. */
+export interface Source {
+  /** Sets the factors of a part. */
+  factors(part: Part, loraA: Parameter, loraB: Parameter): Pick<Adapter, "initial"> | void;
+  /** Changes DoRA's magnitude, which holds the norms of W + s B A. */
+  magnitude?(part: Part, magnitude: Parameter): void;
+  /** Changes a copy made for modulesToSave. */
+  copy?(path: string, module: Module): void;
+  /** Called last, before the adapter is put in. */
+  ready?(parts: readonly Part[]): void;
+}
+
+/**
+ * Wraps the modules of `model` that `config` targets, in place, with PEFT's matching rules, and freezes
+ * everything but the new adapter (and what config.bias and config.modulesToSave ask for).
+ *
+ * @param config fields that are left out have PEFT's defaults: r = 8, loraAlpha = 8, ...
+ * @throws ArgumentError if nothing or something that cannot be adapted matches; then the model is as it was
+ *
+ * @example
+ * const { model } = models.loadLlama("models/base");
+ * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
+ * adapted.printTrainableParameters(); // trainable params: 12,288 || all params: 930,944 || trainable%: 1.3199
+ *
+ * Source: PEFT's get_peft_model.
+ */
+export function getLoraModel<M extends Module>(model: M, config: Partial<LoraConfig>, adapterName = "default"): LoraModel<M> {
+  const adapted = new LoraModel(model);
+  adapted.addAdapter(adapterName, config);
+  return adapted;
+}
+
+/**
+ * A model with adapters. `model` is the wrapped model itself: call its own methods to run it. State-dict
+ * keys are PEFT's: `model.<path>.base_layer.weight`, `model.<path>.lora_A.<adapter>.weight`.
+ *
+ * Unlike loralib's layers it merges when told, not on eval().
+ */
+export class LoraModel<M extends Module = Module> extends Module {
+  readonly #configs = new Map<string, LoraConfig>();
+  #active: readonly string[] = [];
+
+  constructor(readonly model: M) {
+    super();
+  }
+
+  /** Names of all adapters, oldest first. */
+  get adapters(): readonly string[] { return [...this.#configs.keys()]; }
+  get activeAdapters(): readonly string[] { return this.#active; }
+  /** Adapters that the weights hold now. */
+  get mergedAdapters(): readonly string[] {
+    return [...new Set(this.#layers().flatMap(({ layer }) => layer.mergedAdapters))];
+  }
+
+  /** @throws ArgumentError if there is no such adapter */
+  config(adapterName: string): LoraConfig {
+    const config = this.#configs.get(adapterName);
+    if (!config) throw new ArgumentError(`LoraModel: there is no adapter "${adapterName}"; there are ${this.adapters.join(", ") || "none"}.`);
+    return config;
+  }
+
+  /**
+   * Adds an adapter with factors as `config.initLoraWeights` says. The first one becomes the active one;
+   * further ones wait for `setAdapter`.
+   * @throws ArgumentError on a wrong config, a name that is taken, or targets that do not fit; StateError while merged
+   */
+  addAdapter(adapterName: string, config: Partial<LoraConfig>): void {
+    const full = completeConfig(config, (message) => { throw new ArgumentError(`addAdapter: ${message}.`); });
+    // PEFT lets a name that matches nothing pass beside others that do; in a new config it is a slip.
+    const names = typeof full.targetModules === "string" ? [] : full.targetModules;
+    for (const name of names) this.#targetPlaces({ ...full, targetModules: [name] });
+    this.inject(adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
+      layer.initFactors(full.initLoraWeights, `addAdapter: ${path}`, loraA, loraB, scaling);
+      const changed = layer instanceof LoraLinear && changesBaseWeight(full);
+      return { initial: changed ? { loraA: loraA.data.slice(), loraB: loraB.data.slice() } : null };
+    } });
+  }
+
+  /** `addAdapter` with values from anywhere. @internal */
+  inject(adapterName: string, config: LoraConfig, source: Source): void {
+    this.#checkNewName(adapterName);
+    this.#refuseMerged("addAdapter");
+    if (config.bias !== "none" && this.#configs.size > 0) {
+      throw new ArgumentError(`addAdapter: bias must be "none" where there are several adapters (biases belong to the base); got "${config.bias}".`);
+    }
+    const commit = this.#prepare(adapterName, config, source);
+    commit();
+    this.#configs.set(adapterName, this.#settled(adapterName, config));
+    this.#activate(this.#active.length === 0 ? [adapterName] : this.#active);
+  }
+
+  /** Puts other values in an adapter's place; it stays active or not as it was. @internal */
+  replace(adapterName: string, config: LoraConfig, source: Source): void {
+    this.config(adapterName);
+    this.#refuseMerged("hotswapAdapter");
+    const commit = this.#prepare(adapterName, config, source);
+    this.#free(adapterName);
+    commit();
+    this.#configs.set(adapterName, this.#settled(adapterName, config));
+    this.#activate(this.#active);
+  }
+
+  /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
+  #prepare(adapterName: string, config: LoraConfig, source: Source): () => void {
+    const places = this.#targetPlaces(config), copied = this.#copiedPlaces(config);
+    const undo: (() => void)[] = [], commit: (() => void)[] = [];
+    try {
+      for (const { place, part } of places) {
+        const adapter = makeAdapter(part, config, source, undo);
+        commit.push(() => {
+          if (part.layer !== place.module) place.parent.replaceChild(place.name, part.layer);
+          part.layer.adapters.set(adapterName, adapter);
+        });
+      }
+      for (const { path, parent, name, module } of copied) {
+        const wrapper = module instanceof ModulesToSave ? module : new ModulesToSave(path, module);
+        const copy = wrapper.copyOriginal();
+        undo.push(() => copy.dispose());
+        source.copy?.(path, copy);
+        commit.push(() => {
+          if (wrapper !== module) parent.replaceChild(name, wrapper);
+          wrapper.modulesToSave.set(adapterName, copy);
+        });
+      }
+      source.ready?.(places.map(({ part }) => part));
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+    return () => { for (const step of commit) step(); };
+  }
+
+  /**
+   * Makes one or several adapters the active ones (their terms are added up) and those alone trainable.
+   * Merged adapters are unmerged first, as in PEFT; here that restores the weights' bits.
+   * @throws ArgumentError for a name that is not there
+   */
+  setAdapter(adapterNames: string | readonly string[]): void {
+    const names = typeof adapterNames === "string" ? [adapterNames] : [...new Set(adapterNames)];
+    if (names.length === 0) throw new ArgumentError("setAdapter: expected at least one adapter name; to run without adapters use disableAdapter().");
+    for (const name of names) this.config(name);
+    this.unmergeAdapter();
+    this.#activate(names);
+  }
+
+  /**
+   * Frees an adapter. If it was the only active one, the oldest of the others becomes active.
+   * @throws ArgumentError if it is not there; StateError while it is merged
+   */
+  deleteAdapter(adapterName: string): void {
+    this.config(adapterName);
+    this.#refuseMerged("deleteAdapter");
+    this.#free(adapterName);
+    this.#configs.delete(adapterName);
+    const active = this.#active.filter((name) => name !== adapterName);
+    this.#activate(active.length > 0 ? active : this.adapters.slice(0, 1));
+  }
+
+  /** Runs fn on the base model alone, also while adapters are merged; afterwards all is as before. */
+  disableAdapter<T>(fn: () => T): T {
+    const merged = this.#layers().map(({ layer }) => [layer, [...layer.mergedAdapters]] as const);
+    const switchAll = (disabled: boolean): void => {
+      for (const { layer } of this.#layers()) layer.disabled = disabled;
+      for (const wrapper of this.#copies()) wrapper.disabled = disabled;
+    };
+    for (const [layer] of merged) layer.unmerge();
+    switchAll(true);
+    try {
+      return synchronous("disableAdapter", fn());
+    } finally {
+      switchAll(false);
+      for (const [layer, names] of merged) layer.merge(names, false);
+    }
+  }
+
+  /**
+   * Runs fn with one adapter for each item of the batch (its first dimension); "__base__" stands for none.
+   * Each item has the bits it has alone, and gradients reach the factors of every trainable adapter named:
+   * make several trainable with `setAdapter`. (PEFT allows such batches for inference only.)
+   *
+   * @throws ArgumentError for an unknown name; StateError while merged, with DoRA or with modulesToSave;
+   * ShapeError in fn for a batch of another size
+   *
+   * @example
+   * adapted.setAdapter(["anna", "ben"]);
+   * const loss = adapted.withAdapterNames(["anna", "ben", "__base__"], () => adapted.model.loss(ids, targets));
+   */
+  withAdapterNames<T>(adapterNames: readonly string[], fn: () => T): T {
+    this.#refuseMerged("withAdapterNames");
+    for (const name of new Set(adapterNames)) {
+      if (name !== BASE && this.config(name).modulesToSave?.length) {
+        throw new StateError(`withAdapterNames: adapter "${name}" has modulesToSave, which a batch of mixed adapters cannot have.`);
+      }
+    }
+    const layers = this.#layers();
+    for (const { layer } of layers) layer.adapterNames = adapterNames;
+    try {
+      return synchronous("withAdapterNames", fn());
+    } finally {
+      for (const { layer } of layers) layer.adapterNames = null;
+    }
+  }
+
+  /**
+   * Adds the active adapters' (or these adapters') products to the weights; the original bits are kept aside.
+   * @param options.safeMerge refuse weights that would not be finite (PEFT's safe_merge); then nothing is merged
+   * @throws ArgumentError; StateError where an output head shares the weight of an adapted embedding
+   */
+  mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): void {
+    for (const name of adapterNames) this.config(name);
+    const head = this.model.getOutputEmbeddings();
+    const layers = this.#layers();
+    const tied = layers.find(({ layer }) => layer === head && layer instanceof LoraEmbedding && adapterNames.some((name) => layer.adapters.has(name)));
+    if (tied) throw new StateError(`mergeAdapter: ${tied.path} is the output head too, which its adapter does not act on; run it unmerged.`);
+    const before = layers.map(({ layer }) => [...layer.mergedAdapters]);
+    try {
+      for (const { layer } of layers) layer.merge(adapterNames, options.safeMerge ?? false);
+    } catch (error) {
+      for (const [i, { layer }] of layers.entries()) {
+        layer.unmerge();
+        layer.merge(before[i]!, false);
+      }
+      throw error;
+    }
+  }
+
+  /** Restores every weight's original bits. */
+  unmergeAdapter(): void {
+    for (const { layer } of this.#layers()) layer.unmerge();
+  }
+
+  /** Merges and gives back the plain model, without adapters, for good. Parameters as `mergeAdapter`. */
+  mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): M {
+    this.mergeAdapter(adapterNames, options);
+    return this.#unload();
+  }
+
+  /** Gives back the plain model as it is without adapters. This object has no adapters then. */
+  unload(): M {
+    this.unmergeAdapter();
+    this.#activate([]);
+    return this.#unload();
+  }
+
+  /**
+   * Makes a new adapter of others: "cat" and "svd" are the weighted sum of their products, "svd" cut to svdRank;
+   * "linear" adds up the factors themselves. It is inactive until `setAdapter`.
+   * @param options.combinationType default "svd"  @param options.svdRank default the largest rank
+   * @throws ArgumentError if they cannot be combined (DoRA, other ranks with "linear", grouped convolutions)
+   * Source: PEFT's add_weighted_adapter.
+   */
+  addWeightedAdapter(adapterNames: readonly string[], weights: readonly number[], newName: string,
+    options: { combinationType?: CombinationType; svdRank?: number } = {}): void {
+    addWeighted(this, adapterNames, weights, newName, options.combinationType ?? "svd", options.svdRank);
+  }
+
+  /**
+   * Writes an adapter as PEFT does: adapter_config.json and adapter_model.safetensors. An adapter that began by
+   * changing the base (pissa, olora) is written as the exact difference from the base as it was, of twice the rank.
+   * @throws ArgumentError, FileError
+   */
+  savePretrained(directory: string, adapterName = "default"): void { saveAdapter(this, directory, adapterName); }
+
+  /**
+   * Reads an adapter folder as a further adapter, inactive until `setAdapter` if there are others.
+   * @param options.isTrainable default false, as in PEFT
+   * @throws FileError; FormatError if the folder is damaged, asks for what is not ours or does not fit the model
+   */
+  loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean } = {}): void {
+    loadAdapter(this, directory, adapterName);
+    if (!options.isTrainable) this.#freeze(adapterName);
+  }
+
+  /**
+   * Puts the folder's adapter in the place of one that is here, in one stroke: if it does not fit, all is as it was.
+   * Its targets and ranks may differ. Errors as `loadAdapter`.
+   * Source: PEFT's hotswap_adapter.
+   */
+  hotswapAdapter(directory: string, adapterName: string): void {
+    hotswapAdapter(this, directory, adapterName);
+    this.#freeze(adapterName);
+  }
+
+  /** A model with the adapter of a folder. Parameters and errors as `loadAdapter`. Source: PeftModel.from_pretrained. */
+  static fromPretrained<M extends Module>(model: M, directory: string, options: { adapterName?: string; isTrainable?: boolean } = {}): LoraModel<M> {
+    const adapted = new LoraModel(model);
+    adapted.loadAdapter(directory, options.adapterName ?? "default", options);
+    return adapted;
+  }
+
+  /** [trainable, all]: numbers of values. */
+  getNbTrainableParameters(): [number, number] {
+    const count = (parameters: readonly Parameter[]): number => parameters.reduce((n, p) => n + p.size, 0);
+    const all = this.parameters();
+    return [count(all.filter((p) => p.requiresGrad)), count(all)];
+  }
+
+  /** Prints `trainable params: 12,288 || all params: 930,944 || trainable%: 1.3199`. */
+  printTrainableParameters(): void {
+    const [trainable, all] = this.getNbTrainableParameters();
+    const n = (x: number): string => x.toLocaleString("en-US");
+    console.log(`trainable params: ${n(trainable)} || all params: ${n(all)} || trainable%: ${(100 * trainable / all).toFixed(4)}`);
+  }
+
+  /** Layers that have this adapter, or any, with their paths in `model`. @internal */
+  layers(adapterName?: string): { path: string; layer: LoraLayer }[] {
+    return adapterName === undefined ? this.#layers() : this.#layers().filter(({ layer }) => layer.adapters.has(adapterName));
+  }
+
+  /** Trained copies of this adapter, with their paths in `model`. @internal */
+  copies(adapterName: string): { path: string; module: Module }[] {
+    return [...places(this.model)].flatMap(({ path, module }) => {
+      const copy = module instanceof ModulesToSave ? module.modulesToSave.get(adapterName) : undefined;
+      return copy ? [{ path, module: copy }] : [];
+    });
+  }
+
+  #layers(): { path: string; layer: LoraLayer }[] {
+    return [...places(this.model)].flatMap(({ path, module }) => (module instanceof LoraLayer ? [{ path, layer: module }] : []));
+  }
+
+  #copies(): ModulesToSave[] { return [...places(this.model)].map(({ module }) => module).filter((m) => m instanceof ModulesToSave); }
+
+  /** The modules that a config targets, wrapped if they are not yet; nothing is changed. */
+  #targetPlaces(config: LoraConfig): { place: Place; part: Part }[] {
+    const head = this.model.getOutputEmbeddings();
+    const found: { place: Place; part: Part }[] = [];
+    const linears = new Set<string>();
+    for (const place of places(this.model)) {
+      const { path, module, name } = place;
+      const isLinear = module instanceof LoraLinear || isPlain(module, Linear);
+      if (isLinear) linears.add(name);
+      if (!targets(config, path, isLinear, module === head)) continue;
+      const layer = module instanceof LoraLayer ? module : wrap(path, module);
+      const r = patternValue(config.rankPattern, path, config.r);
+      found.push({ place, part: { path, layer, r, scaling: scalingOf(config, path) } });
+    }
+    if (found.length === 0) {
+      throw new ArgumentError(`addAdapter: targetModules = ${JSON.stringify(config.targetModules)} matches no module; ` +
+        `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.`);
+    }
+    return found;
+  }
+
+  /** The config with what the model has settled: "all-linear" spelled out, and whether weights are [in, out]. As in PEFT. */
+  #settled(adapterName: string, config: LoraConfig): LoraConfig {
+    const layers = this.layers(adapterName), { targetModules } = config;
+    const isAll = typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
+    return {
+      ...config, targetModules: isAll ? this.shortNames(layers.map(({ path }) => path)) : targetModules,
+      fanInFanOut: layers.some(({ layer }) => layer instanceof LoraLinear && layer.baseLayer.fanInFanOut),
+    };
+  }
+
+  /** Last names of the modules at these paths, or the paths themselves if others are called the same. @internal */
+  shortNames(paths: readonly string[]): string[] {
+    const last = (path: string): string => path.slice(path.lastIndexOf(".") + 1);
+    const names = new Set(paths.map(last));
+    const isExact = [...places(this.model)].every(({ path }) => !names.has(last(path)) || paths.includes(path));
+    return isExact ? [...names] : [...paths];
+  }
+
+  #copiedPlaces(config: LoraConfig): Place[] {
+    const all = [...places(this.model)], names = config.modulesToSave ?? [];
+    const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
+    if (unknown !== undefined) throw new ArgumentError(`addAdapter: modulesToSave holds "${unknown}", which matches no module.`);
+    return all.filter(({ path }) => names.some((name) => isNamed(path, name)));
+  }
+
+  #free(adapterName: string): void {
+    for (const { layer } of this.#layers()) layer.remove(adapterName);
+    for (const wrapper of this.#copies()) {
+      wrapper.modulesToSave.get(adapterName)?.dispose();
+      wrapper.modulesToSave.delete(adapterName);
+    }
+  }
+
+  #activate(names: readonly string[]): void {
+    this.#active = names;
+    for (const { layer } of this.#layers()) layer.activeAdapters = names;
+    for (const wrapper of this.#copies()) wrapper.activeAdapters = names;
+    this.#markTrainable();
+  }
+
+  /** Only what the active adapters have trains. */
+  #markTrainable(): void {
+    for (const p of this.parameters()) p.requiresGrad = false;
+    for (const name of this.#active) for (const p of this.#parametersOf(name)) p.requiresGrad = true;
+  }
+
+  /** An adapter's factors and copies, and the biases its config names. */
+  #parametersOf(adapterName: string): Parameter[] {
+    const layers = this.layers(adapterName);
+    const factors = layers.flatMap(({ layer }) => {
+      const { loraA, loraB, magnitude } = layer.adapters.get(adapterName)!;
+      return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
+    });
+    const copied = this.copies(adapterName).flatMap(({ module }) => module.parameters());
+    const biases = [...this.biases(this.config(adapterName), layers.map(({ path }) => path))].map(([, p]) => p);
+    return [...factors, ...copied, ...biases];
+  }
+
+  /**
+   * The biases that train with a config: all, or those of the layers it adapts, with their modules' paths. @internal
+   * @param adapted paths of those layers
+   */
+  *biases({ bias }: LoraConfig, adapted: readonly string[]): IterableIterator<[string, Parameter]> {
+    if (bias === "none") return;
+    for (const [path, module] of this.model.namedModules()) {
+      if (bias === "lora_only" && !adapted.includes(path)) continue;
+      for (const [name, p] of module.ownParameters()) if (/^(base_layer\.)?bias$/.test(name)) yield [path, p];
+    }
+  }
+
+  #freeze(adapterName: string): void {
+    for (const p of this.#parametersOf(adapterName)) p.requiresGrad = false;
+  }
+
+  #unload(): M {
+    for (const place of [...places(this.model)]) {
+      const { parent, name, module } = place;
+      if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
+      if (module instanceof ModulesToSave) parent.replaceChild(name, module.unload());
+    }
+    this.#configs.clear();
+    this.#active = [];
+    return this.model;
+  }
+
+  #checkNewName(name: string): void {
+    if (!/^[^.]+$/.test(name) || name === BASE) throw new ArgumentError(`addAdapter: "${name}" is no name for an adapter; use one without dots.`);
+    if (this.#configs.has(name)) throw new ArgumentError(`addAdapter: there is an adapter "${name}" already.`);
+  }
+
+  #refuseMerged(where: string): void {
+    if (this.mergedAdapters.length > 0) throw new StateError(`${where}: ${this.mergedAdapters.join(", ")} is merged; call unmergeAdapter() first.`);
+  }
+}
+
+/** Where a module hangs. */
+interface Place { path: string; parent: Module; name: string; module: Module }
+
+/** Every module below `parent`, parents first; what wrappers hold is theirs. */
+function* places(parent: Module, prefix = ""): IterableIterator<Place> {
+  for (const [name, module] of parent.children()) {
+    const path = prefix ? `${prefix}.${name}` : name;
+    yield { path, parent, name, module };
+    if (!(module instanceof ModulesToSave)) yield* places(module, path);
+  }
+}
+
+function isNamed(path: string, name: string): boolean { return path === name || path.endsWith(`.${name}`); }
+
+/** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
+function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }
+
+function wrap(path: string, module: Module): LoraLayer {
+  if (isPlain(module, Linear)) return new LoraLinear(module);
+  if (isPlain(module, Embedding)) return new LoraEmbedding(module);
+  if (module instanceof ConvNd && !("loraA" in module)) return new LoraConv(module);
+  throw new ArgumentError(`addAdapter: target module ${path} is a ${module.constructor.name}; only nn.Linear, nn.Embedding and nn's convolutions can be adapted.`);
+}
+
+/** Pushes to `undo` what takes it back. */
+function makeAdapter(part: Part, config: LoraConfig, source: Source, undo: (() => void)[]): Adapter {
+  const { layer, r, scaling } = part;
+  const owned = (shape: readonly number[]): Parameter => {
+    const p = new Parameter(shape);
+    undo.push(() => p.dispose());
+    return p;
+  };
+  const [a, b] = layer.factorShapes(r);
+  const loraA = owned(a), loraB = owned(b);
+  if (changesBaseWeight(config)) {
+    const before = layer.weight.data.slice();
+    undo.push(() => layer.weight.set(before));
+  }
+  const { initial = null } = source.factors(part, loraA, loraB) ?? {};
+  let magnitude: Parameter | null = null;
+  if (config.useDora) {
+    const norm = layer.norm({ loraA, loraB, scaling });
+    magnitude = owned(norm.shape).set(norm.data);
+    norm.dispose();
+    source.magnitude?.(part, magnitude);
+  }
+  return { loraA, loraB, magnitude, r, scaling, loraDropout: config.loraDropout, initial };
+}
+
+/** Inits that take the first product out of the base weight. */
+function changesBaseWeight({ initLoraWeights: init }: LoraConfig): boolean { return typeof init === "string" && /^(pissa|olora)/.test(init); }
+
+function synchronous<T>(where: string, result: T): T {
+  if (result instanceof Promise) throw new StateError(`${where}: fn must be synchronous; the adapters are as before when it returns.`);
+  return result;
+}

@@ -1,0 +1,56 @@
+/** LoraModel.addWeightedAdapter: one new adapter of several, in every layer that has any of them. */
+import type { LoraConfig } from "../io/peft.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkNumber } from "../tensor/check.js";
+import { scope } from "../tensor/scope.js";
+import { LoraConv } from "./conv.js";
+import type { LoraLayer } from "./layer.js";
+import type { LoraModel } from "./model.js";
+import { combineAdapters, type CombinationType, type WeightedFactors } from "./weighted.js";
+
+const WHERE = "addWeightedAdapter";
+
+export function addWeighted(
+  model: LoraModel, adapterNames: readonly string[], weights: readonly number[], newName: string, type: CombinationType, svdRank?: number,
+): void {
+  if (adapterNames.length === 0 || weights.length !== adapterNames.length) {
+    throw new ArgumentError(`${WHERE}: ${adapterNames.length} adapters and ${weights.length} weights; expected at least one and as many of both.`);
+  }
+  weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -Infinity));
+  const configs = adapterNames.map((name) => model.config(name));
+  const special = configs.findIndex((c) => c.useDora || c.bias !== "none" || c.modulesToSave?.length);
+  if (special >= 0) throw new ArgumentError(`${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases or modulesToSave, which cannot be combined.`);
+
+  scope(() => {
+    const combined = new Map(model.layers().filter(({ layer }) => adapterNames.some((name) => layer.adapters.has(name))).map(({ path, layer }) =>
+      [path, combineAdapters(type, weighted(path, layer, adapterNames, weights), svdRank)]));
+    const ranks = new Map([...combined].map(([path, { loraA }]) => [path, loraA.shape[0]!]));
+    model.inject(newName, configOf(configs[0]!, ranks, model.shortNames([...combined.keys()])), {
+      factors({ path }, loraA, loraB) {
+        const { loraA: a, loraB: b } = combined.get(path)!;
+        loraA.set(a.data);
+        loraB.set(b.data);
+      },
+    });
+  });
+}
+
+function weighted(path: string, layer: LoraLayer, names: readonly string[], weights: readonly number[]): WeightedFactors[] {
+  if (layer instanceof LoraConv && layer.baseLayer.groups > 1) {
+    throw new ArgumentError(`${WHERE}: ${path} is a convolution with groups = ${layer.baseLayer.groups}; only one without groups can be combined.`);
+  }
+  return names.flatMap((name, i) => {
+    const adapter = layer.adapters.get(name);
+    return adapter ? [{ loraA: adapter.loraA, loraB: adapter.loraB, scaling: adapter.scaling, weight: weights[i]! }] : [];
+  });
+}
+
+/** Scaling 1 everywhere: alpha = r, by patterns where a layer's rank is not the largest. */
+function configOf(first: LoraConfig, ranks: ReadonlyMap<string, number>, targetModules: string[]): LoraConfig {
+  const r = Math.max(...ranks.values());
+  const pattern = Object.fromEntries([...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [path.replace(/[.]/g, "\\."), rank]));
+  return {
+    ...first, r, loraAlpha: r, rankPattern: pattern, alphaPattern: pattern, useRslora: false, initLoraWeights: true, targetModules,
+    excludeModules: null, layersToTransform: null, layersPattern: null,
+  };
+}
