@@ -31,7 +31,7 @@ export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
  *
  * Source: loralib.ConvLoRA.
  */
-export abstract class LoraConvNd extends ConvNd {
+export abstract class ConvLoRA extends ConvNd {
   /** [r * K, inChannels * K], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [outChannels / groups * H, r * K], or null if r = 0. */
@@ -102,7 +102,7 @@ export abstract class LoraConvNd extends ConvNd {
  * const layer = new lora.Conv1d(8, 16, 3, { r: 4, loraAlpha: 8, padding: 1 });
  * const y = layer.forward(zeros([2, 8, 100])); // [2, 16, 100]
  */
-export class Conv1d extends LoraConvNd {
+export class Conv1d extends ConvLoRA {
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv1d", 1, inChannels, outChannels, kernelSize, options);
   }
@@ -117,7 +117,7 @@ export class Conv1d extends LoraConvNd {
  * const layer = new lora.Conv2d(3, 16, 3, { r: 4, loraAlpha: 8, stride: 2 });
  * const y = layer.forward(zeros([1, 3, 33, 33])); // [1, 16, 16, 16]
  */
-export class Conv2d extends LoraConvNd {
+export class Conv2d extends ConvLoRA {
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv2d", 2, inChannels, outChannels, kernelSize, options);
   }
@@ -132,7 +132,7 @@ export class Conv2d extends LoraConvNd {
  * const layer = new lora.Conv3d(1, 4, 3, { r: 2, loraAlpha: 4 });
  * const y = layer.forward(zeros([1, 1, 8, 8, 8])); // [1, 4, 6, 6, 6]
  */
-export class Conv3d extends LoraConvNd {
+export class Conv3d extends ConvLoRA {
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv3d", 3, inChannels, outChannels, kernelSize, options);
   }
