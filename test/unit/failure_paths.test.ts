@@ -128,6 +128,32 @@ test("memory that runs out between two allocations of one op leaves nothing behi
   }
 });
 
+test("memory that runs out in a convolution leaves nothing behind, forward and backward", () => {
+  const x = zeros([64, 4, 8, 8]), weight = zeros([2, 4, 8, 8]), loraA = zeros([1, 4, 8, 8]), loraB = zeros([2, 1, 1, 1]);
+  x.requiresGrad = loraA.requiresGrad = true;
+  const branch = { loraA, loraB, scaling: 1, mask: { p: 0.5, seed: 1, stream: 0 } };
+  try {
+    const empty = fillBut(4096); // y and h fit, the panel of 256 x 16 floats does not
+    try {
+      refuses(OutOfMemoryError, () => ops.conv(x, weight, null, {}, [branch]));
+    } finally {
+      empty();
+    }
+    const before = live();
+    scope(() => {
+      const loss = ops.sum(ops.conv(x, weight, null, {}, [branch]));
+      const refill = fillBut(x.size * 4 + 70000); // dx fits, the masked copies of x do not
+      assert.throws(() => loss.backward(), OutOfMemoryError);
+      refill();
+    });
+    x.grad?.dispose();
+    x.grad = null;
+    assert.equal(live(), before);
+  } finally {
+    for (const t of [x, weight, loraA, loraB]) t.dispose();
+  }
+});
+
 test("memory that runs out in backward gives its working space back", () => {
   const q = zeros([1, 2000, 1, 1]);
   q.requiresGrad = true;
