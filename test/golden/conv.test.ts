@@ -1,7 +1,7 @@
 /** lora.Conv1d to Conv3d against loralib, and the op's branches (PEFT's two convolutions), both on PyTorch. */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { init, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
+import { init, io, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
 import { assertBits, assertClose, f32, type Golden, goldenNames, readGolden } from "../support/golden.js";
 
 before(async () => { await init(); });
@@ -59,5 +59,18 @@ for (const name of goldenNames("peft_conv")) {
     const branch = { loraA, loraB, scaling: m("lora_alpha") / m("r"), mask: null };
     const y = ops.conv(x, load(g, "weight", false), bias, options, [branch]);
     compareGradients(g, y, { dx: x, d_lora_A: loraA, d_lora_B: loraB, d_bias: bias });
+  }));
+}
+
+for (const name of goldenNames("conv2d").filter((n) => readGolden(n).metadata["groups"] === "1")) {
+  test(`loralib's ${name}, converted to PEFT's two convolutions, gives the same y and dx`, () => scope(() => {
+    const g = readGolden(name), m = (key: string): number => Number(g.metadata[key]);
+    const each = (key: string): number[] => [m(key), m(key)];
+    const { r, loraAlpha, loraA, loraB } = io.conv2dToPeft(f32(g, "lora_A"), f32(g, "lora_B"), { r: m("r"), loraAlpha: m("lora_alpha"), kernelSize: m("kernel_size") });
+    const x = load(g, "x", true), branch = {
+      loraA: tensor(loraA.data, loraA.shape), loraB: tensor(loraB.data, loraB.shape), scaling: loraAlpha / r, mask: null,
+    };
+    const options = { stride: each("stride"), padding: each("padding"), dilation: each("dilation") };
+    compareGradients(g, ops.conv(x, load(g, "weight", false), load(g, "bias", false), options, [branch]), { dx: x });
   }));
 }
