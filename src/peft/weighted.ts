@@ -55,6 +55,7 @@ export function combineAdapters(type: CombinationType, adapters: readonly Weight
   for (const [i, { loraA, loraB, scaling, weight }] of adapters.entries()) {
     checkTensor(where, `adapters[${i}].loraA`, loraA, "float32", [null, ...a0.shape.slice(1)]);
     checkTensor(where, `adapters[${i}].loraB`, loraB, "float32", [b0.shape[0]!, loraA.shape[0]!, ...a0.shape.slice(2).map(() => 1)]);
+    checkInteger(where, `adapters[${i}]'s rank`, loraA.shape[0]!, 1);
     checkNumber(where, `adapters[${i}].scaling`, scaling, -Infinity);
     checkNumber(where, `adapters[${i}].weight`, weight, -Infinity);
   }
