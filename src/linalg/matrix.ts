@@ -3,7 +3,7 @@ import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 
-/** Values of a matrix, row by row. */
+/** Values of a matrix, row by row; no view on linear memory (`tensor.data.slice()`, not `tensor.data`): growth would detach it. */
 export type Values = Float32Array | Float64Array;
 
 const LARGEST = 1e100;

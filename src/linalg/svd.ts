@@ -45,7 +45,7 @@ export function svd(a: Values, m: number, n: number): Svd {
  *
  * @example
  * manualSeed(0);
- * const { u, s, vt } = svdLowrank(weight.data, 768, 768, 8, 4);
+ * const { u, s, vt } = svdLowrank(weight.data.slice(), 768, 768, 8, 4);
  */
 export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2): Svd {
   checkMatrix("svdLowrank", a, m, n);
