@@ -140,8 +140,8 @@ export class SGD extends Optimizer<SGDOptions> {
 
 export interface AdamOptions extends BaseOptions { betas: readonly [number, number]; eps: number }
 
-/** Both Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. */
-abstract class AdamBase extends Optimizer<AdamOptions> {
+/** The Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. @internal */
+export abstract class AdamBase extends Optimizer<AdamOptions> {
   protected readonly slots = ["expAvg", "expAvgSq"];
   /** Per group: beta1^t and beta2^t. */
   #powers: [number, number][] = [];
@@ -162,11 +162,16 @@ abstract class AdamBase extends Optimizer<AdamOptions> {
       this.#powers[i]![1] *= g.betas[1];
     }
   }
-  protected adam(p: Parameter, g: Tensor, o: AdamOptions, decay: number, l2: number): void {
+  /**
+   * p *= decay, then one step on the gradient at address g. torch corrects sqrt(v) before it adds eps; the older
+   * form (Kingma & Ba 2015, end of section 2; Hugging Face's former AdamW) does not: `uncorrectedEps`.
+   */
+  protected adam(p: Parameter, g: number, o: AdamOptions, decay: number, l2: number, uncorrectedEps = false): void {
     const [power1, power2] = this.#powers[this.paramGroups.indexOf(o as never)]!;
     const [beta1, beta2] = o.betas;
-    engine().kernels.adamStep(p.address, g.address, this.slot(p, "expAvg").address, this.slot(p, "expAvgSq").address, p.size,
-      decay, l2, beta1, 1 - beta1, beta2, 1 - beta2, o.lr / (1 - power1), Math.sqrt(1 - power2), o.eps);
+    const stepSize = o.lr / (1 - power1), root = Math.sqrt(1 - power2);
+    engine().kernels.adamStep(p.address, g, this.slot(p, "expAvg").address, this.slot(p, "expAvgSq").address, p.size,
+      decay, l2, beta1, 1 - beta1, beta2, 1 - beta2, uncorrectedEps ? stepSize * root : stepSize, uncorrectedEps ? 1 : root, o.eps);
   }
 }
 
@@ -178,7 +183,7 @@ export class Adam extends AdamBase {
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
     super("Adam", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, ...options });
   }
-  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g, o, 1, o.weightDecay); }
+  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g.address, o, 1, o.weightDecay); }
 }
 
 /**
@@ -192,5 +197,5 @@ export class AdamW extends AdamBase {
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
     super("AdamW", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, ...options });
   }
-  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g, o, 1 - o.lr * o.weightDecay, 0); }
+  protected update(p: Parameter, g: Tensor, o: AdamOptions): void { this.adam(p, g.address, o, 1 - o.lr * o.weightDecay, 0); }
 }

@@ -1,0 +1,66 @@
+/** LoRA+: B learns faster than A (Hayou, Ghosh & Yu 2024). */
+import { Embedding, LayerNorm, RMSNorm } from "../nn/layers.js";
+import type { Module, Parameter } from "../nn/module.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkNumber } from "../tensor/check.js";
+
+export interface LoraPlusOptions {
+  /** Learning rate of A and of everything else that is not listed below. */
+  lr: number;
+  /** What B's learning rate is of A's; the paper suggests 16 and a small `lr`. */
+  loraplusLrRatio: number;
+  /** Learning rate of the factors of embeddings. Default 1e-6. */
+  loraplusLrEmbedding?: number;
+  /** Default 0. */
+  weightDecay?: number;
+}
+
+export interface LoraPlusGroup { params: Parameter[]; lr: number; weightDecay: number }
+
+/**
+ * The trainable parameters in four groups, some of which may be empty, for any optimiser:
+ *
+ * | | parameters | lr | decay |
+ * |---|---|---|---|
+ * | 0 | the rest: A above all | lr | weightDecay |
+ * | 1 | factors of embeddings | loraplusLrEmbedding | weightDecay |
+ * | 2 | "lora_B" in the key, or one dimension | lr * loraplusLrRatio | weightDecay |
+ * | 3 | of those, biases and what belongs to a norm | lr * loraplusLrRatio | 0 |
+ *
+ * PEFT means group 1 like this, but looks for a module where it has a parameter, so there the factors of
+ * embeddings land in group 0.
+ *
+ * @throws ArgumentError if nothing is trainable or an option is not a finite number of at least 0
+ * Source: PEFT, create_loraplus_optimizer.
+ *
+ * @example
+ * const groups = optim.loraPlusGroups(model, { lr: 2e-4, loraplusLrRatio: 16 });
+ * const optimizer = new optim.AdamW(groups);
+ */
+export function loraPlusGroups(model: Module, options: LoraPlusOptions): LoraPlusGroup[] {
+  const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options;
+  for (const [name, value] of Object.entries({ lr, loraplusLrRatio, loraplusLrEmbedding, weightDecay })) checkNumber("loraPlusGroups", name, value, 0);
+  const fast = lr * loraplusLrRatio;
+  const groups = [[lr, weightDecay], [loraplusLrEmbedding, weightDecay], [fast, weightDecay], [fast, 0]]
+    .map(([lr, weightDecay]): LoraPlusGroup => ({ params: [], lr: lr!, weightDecay: weightDecay! }));
+  const modules = new Map(model.namedModules());
+  for (const [key, p] of model.namedParameters()) {
+    if (!p.requiresGrad) continue;
+    const owner = ownerOf(key, modules);
+    const ofNorm = owner instanceof LayerNorm || owner instanceof RMSNorm;
+    if (key.includes("lora_embedding_") || (owner instanceof Embedding && key.includes("lora_"))) groups[1]!.params.push(p);
+    else if (!key.includes("lora_B") && p.rank !== 1) groups[0]!.params.push(p);
+    else groups[ofNorm || key.includes("bias") ? 3 : 2]!.params.push(p);
+  }
+  if (groups.every((g) => g.params.length === 0)) throw new ArgumentError("loraPlusGroups: no parameter of the model is trainable.");
+  return groups;
+}
+
+/** The module with the longest path that the key starts with. */
+function ownerOf(key: string, modules: ReadonlyMap<string, Module>): Module | undefined {
+  for (let end = key.lastIndexOf("."); end > 0; end = key.lastIndexOf(".", end - 1)) {
+    const module = modules.get(key.slice(0, end));
+    if (module) return module;
+  }
+  return modules.get("");
+}
