@@ -7,8 +7,9 @@
  *
  * A pair of columns is rotated while |x . y| > tol |x| |y|, tol = sqrt(n) * 2^-52; the larger column comes
  * first (de Rijk 1989). One sweep takes every pair once: blocks of BLOCK columns against each other, pairs in
- * a block ascending. The order is fixed, and with it the bits. Columns of norm below 1e-140 count as zero; V's
- * columns for them are completed by Gram and Schmidt. Input: largest magnitude 0, or within 1e-100 .. 1e100.
+ * a block ascending. The order is fixed, and with it the bits. A column counts as zero if its norm is below 1e-140, or
+ * 1e-100 of the longest; V's columns for those are completed by Gram and Schmidt.
+ * Input: largest magnitude 0, or within 1e-100 .. 1e100.
  *
  * Matrices lie by columns (see qr.ts). a: [m, n], overwritten. u: [m, n]. s: [n]. v: [n, n].
  * work: n * n + 2 * n values. Returns the number of sweeps, or -1 if 60 were not enough.
@@ -30,12 +31,16 @@ export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: 
     store<f64>(w + i * column + (i << 3), 1);
     for (let j = i; j < <usize>n; j++) store<f64>(v + i * column + (j << 3), load<f64>(a + ((j * <usize>m + i) << 3)));
   }
-  const sweeps = orthogonalise(v, w, norms, n);
+  measure(v, norms, n);
+  let longest: f64 = 0;
+  for (let i = norms; i < w; i += 8) longest = max(longest, load<f64>(i));
+  const zero = max(ZERO_SQUARED, 1e-200 * longest);
+  const sweeps = orthogonalise(v, w, norms, n, zero);
   sort(v, w, norms, n);
   for (let i = 0; i < n; i++) {
     const y = v + <usize>i * column, squared = load<f64>(norms + (<usize>i << 3)), length = sqrt<f64>(squared);
-    store<f64>(s + (<usize>i << 3), squared < ZERO_SQUARED ? 0 : length);
-    if (squared < ZERO_SQUARED) complete(v, i, n);
+    store<f64>(s + (<usize>i << 3), squared < zero ? 0 : length);
+    if (squared < zero) complete(v, i, n);
     else dscal(n, 1 / length, y);
     const out = u + (<usize>i * <usize>m << 3);
     memory.copy(out, w + <usize>i * column, column);
@@ -45,16 +50,23 @@ export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: 
   return sweeps;
 }
 
-function orthogonalise(x: usize, w: usize, norms: usize, n: i32): i32 {
-  const column = <usize>n << 3, tol = EPSILON * sqrt<f64>(<f64>n);
+/** Squared norms of x's columns. */
+function measure(x: usize, norms: usize, n: i32): void {
+  const column = <usize>n << 3;
+  for (let i: usize = 0; i < column; i += 8, x += column) store<f64>(norms + i, ddot(n, x, x));
+}
+
+/** zero: squared norms below it count as 0. */
+function orthogonalise(x: usize, w: usize, norms: usize, n: i32, zero: f64): i32 {
+  const tol = EPSILON * sqrt<f64>(<f64>n);
   for (let sweep = 1; sweep <= MAX_SWEEPS; sweep++) {
-    for (let i = 0; i < n; i++) store<f64>(norms + (<usize>i << 3), ddot(n, x + <usize>i * column, x + <usize>i * column));
+    measure(x, norms, n);
     let rotated = false;
     for (let first = 0; first < n; first += BLOCK) {
       for (let second = first; second < n; second += BLOCK) {
         for (let i = first; i < min(first + BLOCK, n); i++) {
           for (let j = max(second, i + 1); j < min(second + BLOCK, n); j++) {
-            if (rotate(x, w, norms, i, j, n, tol)) rotated = true;
+            if (rotate(x, w, norms, i, j, n, zero, tol)) rotated = true;
           }
         }
       }
@@ -65,11 +77,11 @@ function orthogonalise(x: usize, w: usize, norms: usize, n: i32): i32 {
 }
 
 /** Makes columns i and j orthogonal, the larger first; false if they are already. */
-function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, tol: f64): bool {
+function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: f64, tol: f64): bool {
   const column = <usize>n << 3, xi = x + <usize>i * column, xj = x + <usize>j * column;
   const ni = norms + (<usize>i << 3), nj = norms + (<usize>j << 3);
   let large = load<f64>(ni), small = load<f64>(nj);
-  if (large < ZERO_SQUARED || small < ZERO_SQUARED) return false;
+  if (large < zero || small < zero) return false;
   const dot = ddot(n, xi, xj);
   if (abs(dot) <= tol * sqrt<f64>(large) * sqrt<f64>(small)) return false;
   const swap = large < small;

@@ -84,6 +84,7 @@ test("svd: matrices whose singular values are known otherwise", () => {
   const hilbert = Float64Array.from({ length: 64 }, (_, i) => 1 / (Math.floor(i / 8) + (i % 8) + 1));
   checkSvd("Hilbert", hilbert, 8, 8, [1.6959389969219496, 0.29812521131693076, 0.026212843578119035, 0.0014676881177418464,
     5.4369433697510956e-5, 1.2943320918745525e-6, 1.7988737457436075e-8, 1.1115389793345085e-10]);
+  checkSvd("columns of extremely different length", Float64Array.of(1e3, 0, 0, 0, 0, 1e-33, 1e-110, 0, 0, 1e-35, 1e-139, 1e-140, 0, 0, 0, 1e-171), 4, 4);
   checkSvd("columns of very different length", uniform(3, 60).map((v, i) => v * 10 ** (-20 * (i % 5))), 12, 5);
   for (const scale of [1e-99, 1e99]) checkSvd(`scaled by ${scale}`, uniform(4, 63).map((v) => v * scale), 9, 7);
 });
