@@ -146,12 +146,12 @@ for (const fanInFanOut of [false, true]) for (const p of [0, 0.4]) {
     const norm = ops.doraNorm(weight, loraA, loraB, S, fanInFanOut);
     assertClose("c", norm.data, c);
     assert(!norm.requiresGrad && norm.isLeaf);
-    const g = ops.doraScale(magnitude, norm), lora = [{ loraA, loraB, scaling: S, mask: null }];
+    const g = ops.doraScale(magnitude, norm), branches = [{ loraA, loraB, scaling: S, mask: null }];
     manualSeed(7);
     const dropped = p ? ops.dropout(x, p) : x;
-    const y = p === 0 ? ops.channelScale(ops.linear(x, weight, null, lora, fanInFanOut), g, bias)
+    const y = p === 0 ? ops.channelScale(ops.linear(x, weight, null, branches, fanInFanOut), g, bias)
       : ops.add(ops.linear(ops.add(x, ops.scale(dropped, -1)), weight, bias, [], fanInFanOut),
-        ops.channelScale(ops.linear(dropped, weight, null, lora, fanInFanOut), g));
+        ops.channelScale(ops.linear(dropped, weight, null, branches, fanInFanOut), g));
     assertClose("y", y.data, formula(values));
     ops.sum(ops.mul(y, weights)).backward();
     assertClose("dx", x.grad!.data, slope(loss, values, "x"));

@@ -6,10 +6,10 @@
  * constant in backward (section 4.3). With g = `doraScale(m, c)` PEFT's result
  * `y + (g - 1) * (D(x) Wᵀ) + g * s * B(A(D(x)))`, y = x Wᵀ + bias, is
  *
- *     without dropout   channelScale(linear(x, W, null, lora), g, bias)
- *     with dropout      add(linear(x - D(x), W, bias), channelScale(linear(D(x), W, null, lora), g))
+ *     without dropout   channelScale(linear(x, W, null, [branch]), g, bias)
+ *     with dropout      add(linear(x - D(x), W, bias), channelScale(linear(D(x), W, null, [branch]), g))
  *
- * and an embedding's `channelScale(embedding(ids, W, -1, lora), g)`.
+ * and an embedding's `channelScale(embedding(ids, W, {}, [branch]), g)`.
  */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
