@@ -46,8 +46,15 @@ export class Embedding extends PlainEmbedding {
       this.loraA = new Parameter([this.r, numEmbeddings]);
       this.loraB = new Parameter([embeddingDim, this.r]);
       this.weight.requiresGrad = false;
-      // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.
-      this.resetParameters();
+    }
+    // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.
+    this.resetParameters();
+  }
+
+  override resetParameters(): void {
+    super.resetParameters();
+    // Not there yet when nn.Embedding's constructor calls this.
+    if (this.loraA && this.loraB) {
       init.zeros_(this.loraA);
       init.normal_(this.loraB);
     }

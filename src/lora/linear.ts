@@ -1,19 +1,16 @@
 /** lora.Linear: a frozen linear layer with a trainable low-rank update. */
 import { linear } from "../autograd/ops/linear.js";
-import { Module, Parameter } from "../nn/module.js";
+import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
+import { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import { newMask } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
-export interface LoraLinearOptions extends LoraOptions {
+export interface LoraLinearOptions extends LoraOptions, LinearOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
   loraDropout?: number;
-  /** Whether weight is stored [inFeatures, outFeatures] (GPT-2's Conv1D). Default false. */
-  fanInFanOut?: boolean;
-  /** Default true. */
-  bias?: boolean;
 }
 
 /**
@@ -32,9 +29,7 @@ export interface LoraLinearOptions extends LoraOptions {
  *
  * Source: Hu et al. 2021, section 4; loralib.Linear.
  */
-export class Linear extends Module {
-  readonly weight: Parameter;
-  readonly bias: Parameter | null;
+export class Linear extends PlainLinear {
   /** [r, inFeatures], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [outFeatures, r], or null if r = 0. */
@@ -43,43 +38,32 @@ export class Linear extends Module {
   readonly loraAlpha: number;
   readonly scaling: number;
   readonly loraDropout: number;
-  readonly fanInFanOut: boolean;
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
-  constructor(readonly inFeatures: number, readonly outFeatures: number, options: LoraLinearOptions = {}) {
-    super();
+  constructor(inFeatures: number, outFeatures: number, options: LoraLinearOptions = {}) {
     checkInteger("lora.Linear", "inFeatures", inFeatures, 1);
     checkInteger("lora.Linear", "outFeatures", outFeatures, 1);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } =
-      checkLoraOptions("lora.Linear", options));
-    this.fanInFanOut = options.fanInFanOut ?? false;
-    this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
-    this.bias = options.bias === false ? null : new Parameter([outFeatures]);
+    const checked = checkLoraOptions("lora.Linear", options);
+    super(inFeatures, outFeatures, options);
+    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       this.loraA = new Parameter([this.r, inFeatures]);
       this.loraB = new Parameter([outFeatures, this.r]);
       this.weight.requiresGrad = false;
     }
+    // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
     this.resetParameters();
   }
 
-  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; transposed afterwards if fanInFanOut. */
-  resetParameters(): void {
-    this.#resetBase();
+  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA. */
+  override resetParameters(): void {
+    super.resetParameters();
+    // Not there yet when nn.Linear's constructor calls this.
     if (this.loraA && this.loraB) {
-      // nn.Linear's constructor has reset the base once; loralib's own reset does it again.
-      this.#resetBase();
       init.kaimingUniform_(this.loraA);
       init.zeros_(this.loraB);
     }
-    if (this.fanInFanOut) transpose_(this.weight, this.outFeatures, this.inFeatures);
-  }
-
-  #resetBase(): void {
-    const bound = 1 / Math.sqrt(this.inFeatures);
-    init.kaimingUniform_(this.weight, undefined, this.inFeatures);
-    if (this.bias) init.uniform_(this.bias, -bound, bound);
   }
 
   /** Whether the weight holds the product now. */
@@ -96,7 +80,7 @@ export class Linear extends Module {
   }
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
-  forward(x: Tensor): Tensor {
+  override forward(x: Tensor): Tensor {
     const branches = this.loraA && this.loraB && !this.merged ? [{
       loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
       mask: this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null,
@@ -108,10 +92,4 @@ export class Linear extends Module {
   override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
   /** @internal */
   override isMerged(): boolean { return this.merged; }
-}
-
-/** The values, drawn as [rows, columns], laid out as their transpose. */
-function transpose_(t: Parameter, rows: number, columns: number): void {
-  const from = t.data.slice(), to = t.data;
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
 }

@@ -7,6 +7,7 @@ import * as init from "../nn/init.js";
 import { newMask } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
+import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkLoraOptions, Merge } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
@@ -50,6 +51,8 @@ export class MergedLinear extends PlainLinear {
 
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
     const where = "lora.MergedLinear", { enableLora = [false] } = options;
+    checkInteger(where, "inFeatures", inFeatures, 1);
+    checkInteger(where, "outFeatures", outFeatures, 1);
     const checked = checkLoraOptions(where, options);
     if (!Array.isArray(enableLora) || enableLora.length === 0 || enableLora.some((e) => typeof e !== "boolean")) {
       throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${JSON.stringify(enableLora)}.`);

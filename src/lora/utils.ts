@@ -1,8 +1,9 @@
 /** loralib's two helpers, with its exact rules on names. */
 import type { Module, StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
-import { Embedding } from "./embedding.js";
+import { ConvLoRA } from "./conv.js";
 import { Linear } from "./linear.js";
+import { MergedLinear } from "./merged_linear.js";
 
 /** Which biases train and are saved: none; all of the model; only those of LoRA layers. */
 export type BiasMode = "none" | "all" | "lora_only";
@@ -13,11 +14,11 @@ function checkBias(where: string, bias: BiasMode): void {
   }
 }
 
-/** Keys of the biases of LoRA layers. */
+/** Keys of the biases of LoRA layers, of any rank; an embedding has none. */
 function loraBiases(model: Module): Set<string> {
   const keys = new Set<string>();
   for (const [path, m] of model.namedModules()) {
-    if (m instanceof Linear || m instanceof Embedding) keys.add(path ? `${path}.bias` : "bias");
+    if (m instanceof Linear || m instanceof MergedLinear || m instanceof ConvLoRA) keys.add(path ? `${path}.bias` : "bias");
   }
   return keys;
 }

@@ -90,12 +90,15 @@ class Network extends nn.Module {
   readonly layers = [new Block(), new Block()];
   readonly bare = new lora.Linear(4, 4, { r: 2, bias: false });
   readonly plain = new lora.Linear(4, 4);
+  readonly qkv = new lora.MergedLinear(4, 12, { r: 2, enableLora: [true, false, true] });
+  readonly conv = new lora.Conv2d(2, 4, 3, { r: 1 });
   readonly head = new nn.Linear(4, 10);
 }
 
 const factors = ["embed.lora_A", "embed.lora_B", "layers.0.query_proj.lora_A", "layers.0.query_proj.lora_B",
-  "layers.1.query_proj.lora_A", "layers.1.query_proj.lora_B", "bare.lora_A", "bare.lora_B"];
-const besideFactors = ["layers.0.query_proj.bias", "layers.1.query_proj.bias"];
+  "layers.1.query_proj.lora_A", "layers.1.query_proj.lora_B", "bare.lora_A", "bare.lora_B",
+  "qkv.lora_A", "qkv.lora_B", "conv.lora_A", "conv.lora_B"];
+const besideFactors = ["layers.0.query_proj.bias", "layers.1.query_proj.bias", "qkv.bias", "conv.bias"];
 const otherBiases = ["head.bias", "layers.0.norm.bias", "layers.0.out_proj.bias", "layers.1.norm.bias", "layers.1.out_proj.bias"];
 /** A loralib layer of rank 0 is a LoRALayer to mark_only_lora_as_trainable; lora_state_dict goes by "lora_" keys. */
 const rankZero = ["plain.bias"];
@@ -153,6 +156,24 @@ test("r = 0 is the plain layer and trains", () => scope(() => {
   assertBits("weight", layer.weight.data, weight);
   layer.dispose();
   table.dispose();
+}));
+
+test("r = 0 draws the base twice, as loralib's constructors do", () => scope(() => {
+  const twice = (make: () => nn.Module & { weight: Tensor }, reset: (m: nn.Module) => void, layer: () => nn.Module & { weight: Tensor }): void => {
+    manualSeed(11);
+    const plain = make();
+    reset(plain);
+    manualSeed(11);
+    const lora0 = layer();
+    assertBits("weight", lora0.weight.data, plain.weight.data);
+    plain.dispose();
+    lora0.dispose();
+  };
+  const reset = (m: nn.Module): void => (m as nn.Linear).resetParameters();
+  twice(() => new nn.Linear(5, 6), reset, () => new lora.Linear(5, 6));
+  twice(() => new nn.Embedding(7, 4), reset, () => new lora.Embedding(7, 4));
+  twice(() => new nn.Conv1d(2, 3, 3), reset, () => new lora.Conv1d(2, 3, 3));
+  twice(() => new nn.Linear(5, 6), reset, () => new lora.MergedLinear(5, 6));
 }));
 
 test("dropout acts on the branch, and only in training", () => scope(() => {
