@@ -83,7 +83,7 @@ const INFORMATIVE_KEYS = new Set([
  */
 export function serializePeftConfig(config: Partial<LoraConfig>): string {
   const fail = (message: string): never => { throw new ArgumentError(`serializePeftConfig: ${message}.`); };
-  const full = checkPortable(completeConfig(config, fail), fail);
+  const full = checkPortable(completeConfig(config, fail), fail, (key) => key);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
   for (const key of KEYS) fields[snakeCase(key)] = full[key];
   const texts: Record<string, string> = {
@@ -97,7 +97,7 @@ export function serializePeftConfig(config: Partial<LoraConfig>): string {
 
 /** All fields, checked but for initLoraWeights; an omitted one has PEFT's default. */
 export function completeConfig(config: Partial<LoraConfig>, fail: (message: string) => never): LoraConfig {
-  return checkConfig({ ...DEFAULTS, ...config }, fail);
+  return checkConfig({ ...DEFAULTS, ...config }, fail, (key) => key);
 }
 
 /** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
@@ -134,13 +134,13 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
   for (const [key, value] of Object.entries(others)) {
     if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
   }
-  return checkPortable(checkConfig(config, fail), fail);
+  return checkPortable(checkConfig(config, fail, snakeCase), fail, snakeCase);
 }
 
 /** Refuses a folder whose factors are not the whole adapter: with these inits the base has changed too. */
-function checkPortable(config: LoraConfig, fail: (message: string) => never): LoraConfig {
+function checkPortable(config: LoraConfig, fail: (message: string) => never, spell: Spell): LoraConfig {
   if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
-    fail(`init_lora_weights is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
+    fail(`${spell("initLoraWeights")} is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
       "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)");
   }
   return config;
@@ -152,9 +152,12 @@ function isOff(value: unknown): boolean {
     (typeof value === "object" && Object.keys(value).length === 0);
 }
 
-function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never): LoraConfig {
+/** How a field is called where the config came from. */
+type Spell = (key: keyof LoraConfig) => string;
+
+function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never, spell: Spell): LoraConfig {
   const check = (key: keyof LoraConfig, valid: (value: never) => boolean, expected: string): void => {
-    if (!valid(config[key] as never)) fail(`${snakeCase(key)} is ${show(config[key])}; expected ${expected}`);
+    if (!valid(config[key] as never)) fail(`${spell(key)} is ${show(config[key])}; expected ${expected}`);
   };
   const isRank = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
   const isBoolean = (value: unknown): boolean => typeof value === "boolean";
@@ -168,7 +171,7 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
   check("loraAlpha", Number.isFinite, "a finite number");
   check("loraDropout", (value: number) => Number.isFinite(value) && value >= 0 && value < 1, "a number from 0 to below 1");
   check("targetModules", (value: unknown) => typeof value === "string" || isNames(value),
-    'a list of module names, a pattern or "all-linear" (an adapter of modules_to_save alone is not supported)');
+    `a list of module names, a pattern or "all-linear" (an adapter of ${spell("modulesToSave")} alone is not supported)`);
   check("excludeModules", (value: unknown) => isText(value) || isNames(value), "a list of module names, a pattern or null");
   check("layersToTransform", (value: unknown) => value === null || isIndex(value) || (Array.isArray(value) && value.every(isIndex)),
     "the index of a layer, a list of them or null");
@@ -183,35 +186,36 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
   check("baseModelNameOrPath", isText, "a string or null");
   check("taskType", isText, "a string or null");
   const checked = config as unknown as LoraConfig;
-  checkPatterns(checked, fail);
-  checkLayers(checked, fail);
+  checkPatterns(checked, fail, spell);
+  checkLayers(checked, fail, spell);
   return checked;
 }
 
-function checkPatterns(config: LoraConfig, fail: (message: string) => never): void {
+function checkPatterns(config: LoraConfig, fail: (message: string) => never, spell: Spell): void {
   const { targetModules, excludeModules, layersPattern, rankPattern, alphaPattern, modulesToSave } = config;
-  const patterns = {
-    target_modules: typeof targetModules === "string" ? [targetModules] : [],
-    exclude_modules: typeof excludeModules === "string" ? [excludeModules] : [],
-    layers_pattern: typeof layersPattern === "string" ? [layersPattern] : layersPattern ?? [],
-    rank_pattern: Object.keys(rankPattern), alpha_pattern: Object.keys(alphaPattern),
+  const patterns: Partial<Record<keyof LoraConfig, readonly string[]>> = {
+    targetModules: typeof targetModules === "string" ? [targetModules] : [],
+    excludeModules: typeof excludeModules === "string" ? [excludeModules] : [],
+    layersPattern: typeof layersPattern === "string" ? [layersPattern] : layersPattern ?? [],
+    rankPattern: Object.keys(rankPattern), alphaPattern: Object.keys(alphaPattern),
     // PEFT takes these for patterns too, where it keeps LoRA off them.
-    modules_to_save: modulesToSave ?? [],
+    modulesToSave: modulesToSave ?? [],
   };
   for (const [key, list] of Object.entries(patterns)) {
-    for (const pattern of list) translatePattern(pattern, (message) => fail(`${key} has ${show(pattern)}: ${message}`));
+    for (const pattern of list) translatePattern(pattern, (message) => fail(`${spell(key as keyof LoraConfig)} has ${show(pattern)}: ${message}`));
   }
 }
 
 /** PEFT's own conditions; it does not take index 0 alone for given. */
-function checkLayers({ targetModules, layersToTransform, layersPattern }: LoraConfig, fail: (message: string) => never): void {
-  const given = (value: unknown): string => `${show(value)} beside target_modules ${show(targetModules)}`;
+function checkLayers({ targetModules, layersToTransform, layersPattern }: LoraConfig, fail: (message: string) => never, spell: Spell): void {
+  const layers = spell("layersToTransform"), pattern = spell("layersPattern");
+  const given = (value: unknown): string => `${show(value)} beside ${spell("targetModules")} ${show(targetModules)}`;
   if (typeof targetModules === "string") {
-    if (layersToTransform !== null) fail(`layers_to_transform is ${given(layersToTransform)}; it needs a list of names there`);
-    if (layersPattern !== null) fail(`layers_pattern is ${given(layersPattern)}; it needs a list of names there`);
+    if (layersToTransform !== null) fail(`${layers} is ${given(layersToTransform)}; it needs a list of names there`);
+    if (layersPattern !== null) fail(`${pattern} is ${given(layersPattern)}; it needs a list of names there`);
   }
   const hasLayers = typeof layersToTransform === "number" ? layersToTransform > 0 : layersToTransform?.length;
   if (layersPattern?.length && !hasLayers) {
-    fail(`layers_pattern is ${show(layersPattern)}, but layers_to_transform is ${show(layersToTransform)}; expected indices of layers (0 alone as [0])`);
+    fail(`${pattern} is ${show(layersPattern)}, but ${layers} is ${show(layersToTransform)}; expected indices of layers (0 alone as [0])`);
   }
 }
