@@ -1,28 +1,29 @@
 /**
  * A small CNN learns MNIST's digits; then LoRA adapts it to digits that lie on their side, with every
  * weight of the CNN frozen. Prints what was right before and after, and writes runs/: result.json,
- * digits.svg and the adapter, adapter.safetensors.
+ * digits.svg and adapter/, a PEFT folder.
  *
  *   npm ci && npm run build && npm --prefix examples/mnist ci && node examples/mnist/run.mjs
  */
 import { mkdirSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
-import { init, io, lora, manualSeed, memoryStats, nn, noGrad, ops, optim, scope, tensor } from "wasm-lora";
+import { init, manualSeed, memoryStats, nn, noGrad, ops, optim, peft, scope, tensor } from "wasm-lora";
 import { loadDigits, rotate, SIDE } from "./digits.mjs";
 import { picture } from "./picture.mjs";
 
 const SEED = 1, BATCH = 64, RANK = 4;
 const PRETRAINING = { epochs: 3, lr: 2e-3 }, ADAPTATION = { epochs: 4, lr: 4e-3 };
 
-/** 1 x 28 x 28 -> 32 x 14 x 14 -> 64 x 7 x 7 -> 64 x 4 x 4 -> 10 scores. With r = 0 a plain CNN. */
+/** 1 x 28 x 28 -> 32 x 14 x 14 -> 64 x 7 x 7 -> 64 x 4 x 4 -> 10 scores. */
 class Cnn extends nn.Module {
-  constructor(r) {
+  constructor() {
     super();
-    const options = { r, loraAlpha: 2 * r }, half = { stride: 2, padding: 1 };
+    const half = { stride: 2, padding: 1 };
     this.conv1 = new nn.Conv2d(1, 32, 3, half);
-    this.conv2 = new lora.Conv2d(32, 64, 3, { ...half, ...options });
-    this.conv3 = new lora.Conv2d(64, 64, 3, { ...half, ...options });
-    this.head = new lora.Linear(64 * 4 * 4, 10, options);
+    this.conv2 = new nn.Conv2d(32, 64, 3, half);
+    this.conv3 = new nn.Conv2d(64, 64, 3, half);
+    this.head = new nn.Linear(64 * 4 * 4, 10);
   }
 
   forward(x) {
@@ -48,9 +49,8 @@ function shuffled(count) {
   });
 }
 
-/** Trains what requires a gradient; returns each step's loss. */
-function train(label, model, data, { epochs, lr }) {
-  const parameters = model.parameters().filter((p) => p.requiresGrad);
+/** Trains these parameters on the CNN's loss; returns each step's. */
+function train(label, parameters, data, { epochs, lr }) {
   const optimizer = new optim.AdamW(parameters, { lr, weightDecay: 0 });
   const stepsPerEpoch = Math.floor(data.labels.length / BATCH), total = epochs * stepsPerEpoch;
   const schedule = optim.cosineSchedule(total, 20);
@@ -65,7 +65,7 @@ function train(label, model, data, { epochs, lr }) {
       for (const group of optimizer.paramGroups) group.lr = lr * schedule(losses.length);
       losses.push(scope(() => {
         const [x, targets] = batchOf(data, order.slice(step * BATCH, (step + 1) * BATCH));
-        const loss = ops.crossEntropy(model.forward(x), targets);
+        const loss = ops.crossEntropy(cnn.forward(x), targets);
         loss.backward();
         optimizer.step();
         optimizer.zeroGrad();
@@ -80,11 +80,11 @@ function train(label, model, data, { epochs, lr }) {
 }
 
 /** The digit read in each image. */
-function read(model, data) {
+function read(data) {
   const digits = [];
   for (let from = 0; from < data.labels.length; from += 200) {
     const indices = Array.from({ length: Math.min(200, data.labels.length - from) }, (_, i) => from + i);
-    const scores = noGrad(() => scope(() => model.forward(batchOf(data, indices)[0]).data.slice()));
+    const scores = noGrad(() => scope(() => cnn.forward(batchOf(data, indices)[0]).data.slice()));
     for (let i = 0; i < indices.length; i++) {
       const row = scores.subarray(10 * i, 10 * i + 10);
       digits.push(row.indexOf(Math.max(...row)));
@@ -103,25 +103,16 @@ const sideways = { train: rotate(upright.train), heldOut: rotate(upright.heldOut
 console.log(`${upright.train.labels.length} digits to train on, ${upright.heldOut.labels.length} held out`);
 
 manualSeed(SEED);
-const base = new Cnn(0);
-const baseLosses = train("pretraining", base, upright.train, PRETRAINING);
-base.eval();
-const uprightBefore = read(base, upright.heldOut), sidewaysBefore = read(base, sideways.heldOut);
+const cnn = new Cnn();
+const baseLosses = train("pretraining", cnn.parameters(), upright.train, PRETRAINING);
+const uprightBefore = read(upright.heldOut), sidewaysBefore = read(sideways.heldOut);
 
-const adapted = new Cnn(RANK);
-adapted.loadStateDict(base.stateDict(), false);
-lora.markOnlyLoraAsTrainable(adapted);
-const count = (parameters) => parameters.reduce((n, p) => n + p.size, 0);
-const trainable = count(adapted.parameters().filter((p) => p.requiresGrad)), frozen = count(base.parameters());
-const loraLosses = train("adaptation ", adapted, sideways.train, ADAPTATION);
-
-// The adapter off: the weights beside the factors, which training must have left as they were.
-const adapter = lora.loraStateDict(adapted);
-const withoutAdapter = new Cnn(0);
-withoutAdapter.loadStateDict(new Map([...adapted.stateDict()].filter(([key]) => !adapter.has(key))));
-const uprightOff = read(withoutAdapter, upright.heldOut);
-adapted.eval(); // merges
-const sidewaysAfter = read(adapted, sideways.heldOut);
+const adapted = peft.getLoraModel(cnn, { r: RANK, loraAlpha: 2 * RANK, targetModules: ["conv2", "conv3", "head"] });
+const [trainable, all] = adapted.getNbTrainableParameters(), frozen = all - trainable;
+adapted.printTrainableParameters();
+const loraLosses = train("adaptation ", adapted.parameters().filter((p) => p.requiresGrad), sideways.train, ADAPTATION);
+const sidewaysAfter = read(sideways.heldOut);
+const uprightOff = adapted.disableAdapter(() => read(upright.heldOut));
 
 const result = {
   seed: SEED, batch: BATCH, rank: RANK, pretraining: PRETRAINING, adaptation: ADAPTATION, frozenParameters: frozen, trainableParameters: trainable,
@@ -142,12 +133,11 @@ writeFileSync(new URL("digits.svg", out), picture(`Digits on their side, held ou
   { name: `pretraining, ${frozen} weights`, colour: "#1d4ed8", losses: baseLosses },
   { name: `adaptation, ${trainable} weights`, colour: "#ea580c", losses: loraLosses },
 ]));
-const tensors = [...adapter].map(([name, { shape, data }]) => ({ name, dtype: "F32", shape, data }));
-writeFileSync(new URL("adapter.safetensors", out), io.serializeSafetensors(tensors));
+adapted.savePretrained(fileURLToPath(new URL("adapter", out)));
 
 console.log(`
 held-out digits read right          before      after
   on their side (adapted to)     ${percent(before).padStart(9)}  ${percent(after).padStart(9)}
   upright, adapter off           ${percent(result.accuracy.upright.before).padStart(9)}  ${percent(adapterOff).padStart(9)}
 trained ${trainable} numbers beside ${frozen} frozen ones; ${((performance.now() - started) / 1000).toFixed(0)} s, peak ${(memoryStats().peakBytes / 2 ** 20).toFixed(0)} MB
-written to examples/mnist/runs: result.json, digits.svg, adapter.safetensors`);
+written to examples/mnist/runs: result.json, digits.svg, adapter (PEFT)`);
