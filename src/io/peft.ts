@@ -156,10 +156,7 @@ function isSaved(path: string, { modulesToSave }: LoraConfig): boolean {
   return false;
 }
 
-/**
- * "all" takes every name with "bias", as PEFT and loralib do; "lora_only" the biases beside factors. (PEFT itself
- * looks for the latter as `<module>.bias`, finds none there and saves none; it loads `<module>.base_layer.bias`.)
- */
+/** "all" takes every name with "bias", as PEFT and loralib do; "lora_only" the biases beside factors. */
 function checkBias(path: string, shapes: Shapes, { bias }: LoraConfig, fail: Fail): void {
   const which = `tensor ${show(PREFIX + path)}`;
   for (const [name, advice] of NOT_OURS) if (name.test(path)) fail(`${which}: ${advice}`);
