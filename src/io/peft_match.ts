@@ -1,7 +1,8 @@
 /**
  * Which modules a LoraConfig adapts, and with which rank and alpha: PEFT's rules on dotted module paths.
  * Source: huggingface/peft 0.20, src/peft/tuners/tuners_utils.py (check_target_module_exists,
- * _maybe_include_all_linear_layers), src/peft/utils/other.py (get_pattern_key).
+ * _maybe_include_all_linear_layers), src/peft/utils/other.py (get_pattern_key). PEFT 0.21 differs in one point: with
+ * layersPattern, it also takes a layer's name at the very start of a path.
  */
 import type { LoraConfig } from "./peft_config.js";
 import { compilePattern, matcher } from "./python_regexp.js";
