@@ -133,7 +133,7 @@ function checkFactor([path, module, ofWeight, ofEmbedding]: RegExpExecArray, sha
   if (config.useDora && !shapes.has(peftMagnitudeKey(module!))) fail(`${which} has no ${show(peftMagnitudeKey(module!))} beside it, but use_dora is true`);
   const r = patternValue(config.rankPattern, module!, config.r);
   if (isA || shape.length === 2) {
-    if (shape[isA ? 0 : 1] !== r) fail(`${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ${r}`);
+    if (shape[isA ? 0 : 1] !== r) fail(`${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ${r}${r === config.r ? "" : ", by rank_pattern"}`);
   } else if (r % shape[1]! !== 0 || shape.some((size, i) => i > 1 && size !== 1)) {
     fail(`${which} has shape ${show(shape)}; expected [out, ${r} / groups${", 1".repeat(shape.length - 2)}], r being ${r}`);
   }
