@@ -1,11 +1,13 @@
-/** Every JavaScript block of the README runs. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+/** Every JavaScript block of the README runs, and every file it links to exists. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const root = new URL("../../../", import.meta.url);
-const blocks = [...readFileSync(new URL("README.md", root), "utf8").matchAll(/```js\n([^]*?)```/g)].map((m) => m[1]!);
+const readme = readFileSync(new URL("README.md", root), "utf8");
+const blocks = [...readme.matchAll(/```js\n([^]*?)```/g)].map((m) => m[1]!);
 
 for (const [i, code] of blocks.entries()) {
   test(`README block ${i + 1}`, () => {
@@ -19,3 +21,9 @@ for (const [i, code] of blocks.entries()) {
     }
   });
 }
+
+test("links lead to files", () => {
+  const links = [...readme.matchAll(/\]\(([^)#]+)\)/g)].map((m) => m[1]!).filter((link) => !link.startsWith("http"));
+  assert(links.length > 30);
+  for (const link of links) assert(existsSync(new URL(link, root)), link);
+});
