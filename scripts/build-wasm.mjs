@@ -1,4 +1,5 @@
-// assembly/ -> build/wasm-lora.wasm (asc, then wasm-opt) and src/runtime/kernels.ts (the exports' types).
+// assembly/ -> build/wasm-lora.wasm (asc, then wasm-opt); src/runtime/kernels.ts (the exports' types) and
+// src/runtime/wasm_base64.ts (the same bytes for wasm-lora/inline).
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -19,6 +20,9 @@ run(asc, "assembly/index.ts", "--target", target, "--bindings", "raw");
 if (target === "release") {
   run(wasmOpt, "build/wasm-lora.asc.wasm", "-o", "build/wasm-lora.wasm", "-O4", "--enable-simd",
     "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals");
+  writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
+    "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
+    `export const base64 = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);
   const declarations = readFileSync(join(build, "wasm-lora.asc.d.ts"), "utf8");
   writeFileSync(join(root, "src/runtime/kernels.ts"),
     "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +

@@ -1,63 +1,43 @@
 /**
- * Whole files, in and out: the only place of this folder that touches a file system. Every fault is a
- * FileError (or, for contents, a FormatError) that names the path and what to do next.
+ * Whole files, in and out. A path that starts with "memory:" is a key of `memoryFiles`, in every runtime;
+ * any other is on disk, where there is one (Node, Deno, Bun). Every fault is a FileError (or, for contents,
+ * a FormatError) that names the path and what to do next.
  */
-import {
-  closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
-} from "node:fs";
-import { dirname } from "node:path";
+import * as disk from "#disk";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { JsonCursor } from "./json.js";
 
-/** Node refuses single reads and writes of 2^31 bytes and more. */
-const CHUNK_BYTES = 1 << 30;
+/**
+ * Files that are in memory: what browsers and workers have instead of a disk. Whatever takes or writes a
+ * file or a folder also takes a path that starts with "memory:".
+ *
+ * @example
+ * for (const file of ["config.json", "model.safetensors"]) {
+ *   io.memoryFiles.set(`memory:base/${file}`, readFileSync(`models/base/${file}`)); // in a page: what fetch() gave
+ * }
+ * const { model } = models.loadLlama("memory:base");
+ * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
+ * const bytes = io.memoryFiles.get("memory:adapter/adapter_model.safetensors");
+ */
+export const memoryFiles = new Map<string, Uint8Array>();
 
-const ADVICE: Record<string, string> = {
-  ENOENT: "it does not exist; check the path",
-  ENOTDIR: "a part of the path is a file; check the path",
-  EISDIR: "it is a directory; name a file in it",
-  EEXIST: "a file of that name is in the way; remove it or choose another path",
-  EACCES: "permission was denied; change the permissions or choose another path",
-  EPERM: "permission was denied; change the permissions or choose another path",
-  EROFS: "the file system is read-only; choose another path",
-  ENOSPC: "no space is left on the device; free some",
-  EMFILE: "too many files are open; close some",
-};
-
-function fileError(doing: string, path: string, cause: unknown): FileError {
-  if (cause instanceof FileError) return cause;
-  const { code = "", message } = cause as NodeJS.ErrnoException;
-  return new FileError(`cannot ${doing} ${path}: ${ADVICE[code] ?? message}.`, { cause });
-}
+function isInMemory(path: string): boolean { return path.startsWith("memory:"); }
 
 /** Whether anything is at `path`. */
 export function exists(path: string): boolean {
-  return existsSync(path);
+  if (!isInMemory(path)) return disk.exists(path);
+  return memoryFiles.has(path) || [...memoryFiles.keys()].some((key) => key.startsWith(`${path}/`));
 }
 
-/** A file's bytes; files beyond 2 GiB too, as far as memory allows. */
+/** A file's bytes; files beyond 2 GiB too, as far as memory allows. @throws FileError */
 export function readBytes(path: string): Uint8Array {
-  let fd: number | undefined;
-  try {
-    // Before opening: to open a named pipe would wait for its writer.
-    const kind = statSync(path);
-    if (!kind.isFile() && !kind.isDirectory()) throw new FileError(`cannot read ${path}: it is not a regular file; name one.`);
-    fd = openSync(path, "r");
-    const bytes = new Uint8Array(fstatSync(fd).size);
-    for (let done = 0; done < bytes.length;) {
-      const count = readSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), null);
-      if (count === 0) throw new FileError(`cannot read ${path}: it became shorter meanwhile; wait for its writer and try again.`);
-      done += count;
-    }
-    return bytes;
-  } catch (error) {
-    throw fileError("read", path, error);
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
+  if (!isInMemory(path)) return disk.readBytes(path);
+  const bytes = memoryFiles.get(path);
+  if (!bytes) throw new FileError(`cannot read ${path}: io.memoryFiles has no such key; set it first.`);
+  return bytes;
 }
 
-/** @throws FormatError naming the line and column of what is not JSON */
+/** @throws FileError; FormatError naming the line and column of what is not JSON */
 export function readJson(path: string): unknown {
   const bytes = readBytes(path);
   let text: string;
@@ -77,51 +57,14 @@ export function readJson(path: string): unknown {
   }
 }
 
-/**
- * Writes beside `path` and renames: whatever happens meanwhile, `path` holds its old contents or all
- * of the new ones. On failure nothing is left behind.
- */
+/** Whatever happens meanwhile, `path` holds its old contents or all of the new ones. @throws FileError */
 export function writeAtomic(path: string, contents: Uint8Array | string): void {
   const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
-  const temporary = `${path}.${process.pid}.tmp`;
-  let fd: number | undefined, created = false;
-  try {
-    // Removed and created anew ("wx"), never opened: a link of this name would be followed.
-    rmSync(temporary, { force: true });
-    fd = openSync(temporary, "wx");
-    created = true;
-    for (let done = 0; done < bytes.length;) {
-      done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
-    }
-    fsyncSync(fd);
-    closeSync(fd);
-    fd = undefined;
-    renameSync(temporary, path);
-  } catch (error) {
-    try {
-      if (fd !== undefined) closeSync(fd);
-      if (created) rmSync(temporary, { force: true });
-    } catch {
-      // Whatever hinders the cleaning up, the first error is the one to tell.
-    }
-    throw fileError("write", path, error);
-  }
+  if (isInMemory(path)) memoryFiles.set(path, bytes);
+  else disk.writeAtomic(path, bytes);
 }
 
-/** Creates the directory and its parents if need be. */
+/** Creates the directory and its parents if need be. @throws FileError */
 export function ensureWritableDirectory(path: string): void {
-  try {
-    makeDirectory(path);
-    // Tried, not asked: access() judges by the real user, and on Windows not by the permissions.
-    rmdirSync(mkdtempSync(`${path}/.writable-`));
-  } catch (error) {
-    throw fileError("write into", path, error);
-  }
-}
-
-/** Not mkdirSync's recursive: in Node 20 it never returns where a parent answers ENOENT to mkdir (/proc). */
-function makeDirectory(path: string): void {
-  const parent = dirname(path);
-  if (!existsSync(parent)) makeDirectory(parent);
-  if (!existsSync(path) || !statSync(path).isDirectory()) mkdirSync(path);
+  if (!isInMemory(path)) disk.ensureWritableDirectory(path);
 }

@@ -10,3 +10,4 @@ export {
   conv2dToPeft, linearToPeft, loralibToPeft, mergedLinearToPeft,
   type Conv2dLayer, type LinearLayer, type LoralibLayer, type MergedLinearLayer, type PeftFactors,
 } from "./convert.js";
+export { memoryFiles } from "./files.js";

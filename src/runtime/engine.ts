@@ -2,13 +2,18 @@
  * The engine: one wasm instance, its linear memory and the typed kernel exports. Everything above
  * reaches kernels through `engine()`; only `load.*.ts` knows where the bytes come from.
  */
+import { loadModule } from "#load";
 import { instantiateSync } from "@assemblyscript/loader";
 import { ArgumentError, EngineError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
-import { loadModule } from "./load.node.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 
 export interface InitOptions {
+  /**
+   * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
+   * bundler or server gives it, or of "wasm-lora/inline".
+   */
+  module?: WebAssembly.Module;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
   maximumBytes?: number;
 }
@@ -84,8 +89,10 @@ let current: Engine | undefined;
  * console.log(tensor([1, 2, 3]).data);
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
+  const module = options.module ?? (current?.alive ? null : await loadModule());
+  // Another call may have made it meanwhile.
   if (current?.alive) return current;
-  current = new Engine(loadModule(), options);
+  current = new Engine(module!, options);
   return current;
 }
 

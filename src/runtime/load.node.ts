@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { EngineError } from "./errors.js";
 
-export function loadModule(): WebAssembly.Module {
+export async function loadModule(): Promise<WebAssembly.Module> {
   const url = new URL("../../../build/wasm-lora.wasm", import.meta.url);
   let bytes: Uint8Array<ArrayBuffer>;
   try {
@@ -10,5 +10,5 @@ export function loadModule(): WebAssembly.Module {
   } catch (cause) {
     throw new EngineError(`init: the kernels are missing at ${url.pathname}. Run \`npm run build:wasm\`.`, { cause });
   }
-  return new WebAssembly.Module(bytes);
+  return WebAssembly.compile(bytes);
 }

@@ -1,0 +1,11 @@
+/** Where there is no file system: browsers and workers. See files.ts. */
+import { FileError } from "../runtime/errors.js";
+
+function refuse(path: string): never {
+  throw new FileError(`cannot use ${path}: this runtime has no file system; keep the bytes in io.memoryFiles and use a path that starts with "memory:".`);
+}
+
+export function exists(path: string): boolean { return refuse(path); }
+export function readBytes(path: string): Uint8Array { return refuse(path); }
+export function writeAtomic(path: string, _bytes: Uint8Array): void { refuse(path); }
+export function ensureWritableDirectory(path: string): void { refuse(path); }
