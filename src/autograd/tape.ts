@@ -94,7 +94,8 @@ Tensor.prototype.backward = function (this: Tensor): void {
   for (const output of outputs) {
     const node = output.node!;
     if (output.grad !== null) {
-      node.run(output.grad);
+      // A leaf's requiresGrad may have been switched off since; a kernel with no other output takes no null pointer.
+      if (node.inputs.some((t) => t.requiresGrad)) node.run(output.grad);
       output.grad.dispose();
       output.grad = null;
     }

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ArgumentError, DisposedError, DTypeError, FormatError, init, lora, memoryStats, nn, ops, optim, OutOfMemoryError, scope,
+  ArgumentError, DisposedError, DTypeError, FormatError, full, init, lora, memoryStats, nn, ops, optim, OutOfMemoryError, scope,
   ShapeError, type Tensor, tensor, WasmLoraError, zeros,
 } from "../../src/index.js";
+import { engine } from "../../src/runtime/engine.js";
 import { LinearMemory } from "../../src/runtime/memory.js";
 import { assertBits } from "../support/golden.js";
 
@@ -71,6 +72,26 @@ test("an activation disposed before backward is an error, not a missing gradient
     loss.backward();
   }));
   w.dispose();
+});
+
+test("an input whose requiresGrad is switched off before backward gets nothing, nor does address 0", () => {
+  const { memory } = engine();
+  const below = (): Uint8Array => memory.u8(0, 4096).slice();
+  const single: Record<string, (x: Tensor) => Tensor> = {
+    scale: (x) => ops.scale(x, 2), reshape: (x) => ops.reshape(x, [16]), sum: ops.sum, narrow: (x) => ops.narrow(x, 0, 1, 2), relu: ops.relu,
+    gelu: ops.gelu, dropout: (x) => ops.dropout(x, 0.5), crossEntropy: (x) => ops.crossEntropy(x, tensor(new Int32Array([0, 1, 2, 3]))),
+  };
+  for (const [name, op] of Object.entries(single)) {
+    scope(() => {
+      const x = full([4, 4], 3), before = below();
+      x.requiresGrad = true;
+      const loss = ops.sum(op(x));
+      x.requiresGrad = false;
+      loss.backward();
+      assert.equal(x.grad, null, name);
+      assert.deepEqual(below(), before, `${name} wrote through a null pointer`);
+    });
+  }
 });
 
 test("loadStateDict checks every entry's data before it changes anything", () => {
