@@ -6,6 +6,7 @@ import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
 import * as init from "../nn/init.js";
 import { Parameter } from "../nn/module.js";
+import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
@@ -81,10 +82,12 @@ export abstract class ConvLoRA extends ConvNd {
 
   override forward(x: Tensor): Tensor {
     if (!this.loraA || !this.loraB || this.merged) return super.forward(x);
-    const where = `${this.where}.forward`;
-    const delta = reshape(scale(linear(this.loraB, this.loraA, null, [], true), this.scaling), this.weight.shape);
-    if (!this.training || this.loraDropout === 0) return conv(x, add(this.weight, delta), this.bias, this, [], where);
-    return add(conv(x, this.weight, this.bias, this, [], where), conv(dropout(x, this.loraDropout), delta, null, this, [], where));
+    const where = `${this.where}.forward`, { loraA, loraB, weight, bias } = this;
+    return allOrNothing(() => {
+      const delta = reshape(scale(linear(loraB, loraA, null, [], true), this.scaling), weight.shape);
+      if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this, [], where);
+      return add(conv(x, weight, bias, this, [], where), conv(dropout(x, this.loraDropout), delta, null, this, [], where));
+    });
   }
 
   /** @internal */
