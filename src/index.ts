@@ -2,7 +2,7 @@
 export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engine.js";
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";
-export { clone, full, ones, tensor, Tensor, zeros } from "./tensor/tensor.js";
+export { clone, full, ones, tensor, Tensor, zeros, type NestedNumbers, type TypedData } from "./tensor/tensor.js";
 export type { DType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
 export { noGrad } from "./autograd/tape.js";
@@ -11,7 +11,7 @@ export * as nn from "./nn/index.js";
 export * as lora from "./lora/index.js";
 export * as peft from "./peft/index.js";
 export * as optim from "./optim/index.js";
-export { manualSeed } from "./random/seed.js";
+export { manualSeed, type DropoutMask } from "./random/seed.js";
 export { Generator } from "./random/generator.js";
 export * as models from "./models/index.js";
 export * as io from "./io/index.js";

@@ -54,7 +54,15 @@ export function gradient(t: Tensor | null): number {
   return t.grad.address;
 }
 
-/** Runs fn without recording: no activations are kept. */
+/**
+ * Runs fn without recording: what it computes has no graph, and no activations are kept (torch.no_grad).
+ * It ends with fn: a promise that fn returns goes on with recording.
+ *
+ * @example
+ * const layer = new nn.Linear(3, 2);
+ * const y = noGrad(() => layer.forward(tensor([[1, 2, 3]])));
+ * console.log(y.requiresGrad); // false
+ */
 export function noGrad<T>(fn: () => T): T {
   const before = enabled;
   enabled = false;
@@ -71,12 +79,16 @@ declare module "../tensor/tensor.js" {
      * Adds d this / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
      * activation that was not `keep()`-ed. This tensor, of one element, lives on.
      *
+     * Source: torch.Tensor.backward, without retain_graph.
      * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
-     * gradient, it was computed under noGrad, or backward already consumed it).
+     * gradient, it was computed under noGrad, or backward already consumed it) or shares one that another
+     * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then.
      *
      * @example
-     * const w = tensor([2]); w.requiresGrad = true;
-     * ops.mul(w, w).backward(); console.log(w.grad.item()); // 4
+     * const w = tensor([2]);
+     * w.requiresGrad = true;
+     * ops.mul(w, w).backward();
+     * console.log(w.grad.item()); // 4
      */
     backward(): void;
   }

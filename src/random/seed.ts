@@ -3,8 +3,11 @@ import { defaultGenerator } from "./generator.js";
 
 /** Names one mask: element i is kept iff Philox(seed, stream, i) >= p * 2^32. */
 export interface DropoutMask {
+  /** Probability of dropping an element. */
   p: number;
+  /** Philox's key: that of `manualSeed`. */
   seed: number;
+  /** Number of the mask since the seed. */
   stream: number;
 }
 
@@ -16,6 +19,12 @@ let nextStream = 0;
  * `torch.manual_seed(seed)`; dropout masks (which are ours, not torch's) repeat too.
  * @param seed integer in 0 .. 2^53 - 1
  * @throws ArgumentError
+ *
+ * @example
+ * manualSeed(0);
+ * const first = new nn.Linear(4, 2).weight.data.slice();
+ * manualSeed(0);
+ * console.log(new nn.Linear(4, 2).weight.data.every((v, i) => v === first[i])); // true
  */
 export function manualSeed(seed: number): void {
   defaultGenerator.manualSeed(seed);

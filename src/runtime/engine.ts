@@ -8,6 +8,7 @@ import { ArgumentError, EngineError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 
+/** Options of `init`. */
 export interface InitOptions {
   /**
    * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
@@ -20,14 +21,27 @@ export interface InitOptions {
 
 const PAGE = 65536;
 
+/**
+ * One instance of the kernels with its linear memory, made by `init`. A process has one at a time.
+ *
+ * @example
+ * const engine = await init();
+ * const t = tensor([1, 2, 3]);
+ * engine.close();
+ * console.log(engine.alive, t.size); // false 3
+ * await init(); // a new engine; t.data throws DisposedError
+ */
 export class Engine {
+  /** The exports of assembly/index.ts. @internal */
   readonly kernels: Kernels;
+  /** @internal */
   readonly memory: LinearMemory;
-  /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. */
+  /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. @internal */
   readonly scratch: number;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
+  /** Use `init`. @internal */
   constructor(module: WebAssembly.Module, options: InitOptions = {}) {
     const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
     if (!Number.isFinite(maximumBytes) || maximumBytes < 4 * PAGE) {
@@ -48,11 +62,13 @@ export class Engine {
     this.memory.resetPeak();
   }
 
+  /** False after `close()` and after a trap. */
   get alive(): boolean { return this.#dead === undefined; }
 
   /** Ends this engine: every tensor of it is dead, and its memory goes when nothing refers to it. */
   close(): void { this.#dead ??= "the engine was closed"; }
 
+  /** @internal */
   assertAlive(): void {
     if (this.#dead !== undefined) throw new EngineError(`${this.#dead}. Call init() for a new engine.`);
   }
@@ -83,10 +99,13 @@ let current: Engine | undefined;
  * Loads the kernels. Call it once before anything else; while the engine lives, later calls return
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
+ * @param options are those of the call that makes the engine; later ones change nothing
+ * @throws ArgumentError for a limit below 256 KiB; EngineError if the kernels' file is missing or memory cannot be reserved
+ *
  * @example
  * import { init, tensor } from "wasm-lora";
  * await init();
- * console.log(tensor([1, 2, 3]).data);
+ * console.log(tensor([1, 2, 3]).data); // Float32Array(3) [ 1, 2, 3 ]
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
   const module = options.module ?? (current?.alive ? null : await loadModule());
@@ -103,5 +122,13 @@ export function engine(): Engine {
   return current;
 }
 
-/** Live, peak and reserved bytes of linear memory. */
+/**
+ * Live, peak and reserved bytes of linear memory.
+ * @throws EngineError before `init()`, or when the engine is dead
+ *
+ * @example
+ * const before = memoryStats().liveBytes;
+ * const t = zeros([256]);
+ * console.log(memoryStats().liveBytes - before); // 1088
+ */
 export function memoryStats(): MemoryStats { return engine().memory.stats(); }

@@ -2,8 +2,16 @@
  * Typed errors. Every message names the place, the argument, what was expected and what came:
  * `ShapeError: lora.Linear.forward: x has shape [4, 512]; its last dimension must be inFeatures = 768.`
  * `code` is stable across releases; the wording is not.
+ *
+ * @example
+ * try {
+ *   tensor([1, 2, 3], [2, 2]);
+ * } catch (error) {
+ *   console.log(error instanceof ShapeError, error.code); // true ERR_SHAPE
+ * }
  */
 export class WasmLoraError extends Error {
+  /** "ERR_SHAPE", "ERR_DTYPE", ...: one for each class. */
   readonly code: string;
   constructor(code: string, message: string, options?: ErrorOptions) {
     super(message, options);
@@ -39,7 +47,14 @@ export class StateError extends WasmLoraError {
 
 /** Linear memory could not grow. Nothing was changed. */
 export class OutOfMemoryError extends WasmLoraError {
-  constructor(readonly requested: number, readonly live: number, readonly limit: number) {
+  constructor(
+    /** Bytes that were asked for. */
+    readonly requested: number,
+    /** Bytes in use then. */
+    readonly live: number,
+    /** Limit of linear memory in bytes: `maximumBytes` of `init`. */
+    readonly limit: number,
+  ) {
     super("ERR_OUT_OF_MEMORY",
       `${requested} bytes were requested with ${live} live; the limit is ${limit} bytes. ` +
       `Free tensors (scope, dispose), use a smaller batch, or raise maximumBytes in init().`);

@@ -15,13 +15,16 @@ const stack: Set<Tensor>[] = [];
 
 /**
  * Runs fn and disposes every tensor created in it, but for those it returns (alone, in an array or
- * as the values of a plain object), which pass to the enclosing scope. Also when fn throws.
+ * as the values of a plain object), which pass to the enclosing scope. Also when fn throws. Parameters,
+ * gradients and what `keep()` was called on stay.
+ *
+ * @throws StateError if fn returns a promise; whatever fn throws
  *
  * @example
  * import { init, scope, tensor, ops } from "wasm-lora";
  * await init();
  * const y = scope(() => ops.mul(ops.add(tensor([1]), tensor([2])), tensor([3])));
- * console.log(y.data); // Float32Array [ 9 ]
+ * console.log(y.data); // Float32Array(1) [ 9 ]
  */
 export function scope<T>(fn: () => T): T {
   const own = new Set<Tensor>();

@@ -8,10 +8,23 @@ import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime
 import { type DType, ELEMENT_BYTES } from "./dtype.js";
 import { enterScope, leaveScope } from "./scope.js";
 
+/** Values of a tensor as a typed array: float32 or int32. */
 export type TypedData = Float32Array | Int32Array;
 
+/**
+ * Numbers in linear memory, contiguous, last dimension fastest. Made by `tensor`, `zeros` and their like
+ * and by ops; freed by `scope`, by `backward()` or by `dispose()`.
+ *
+ * @example
+ * const w = tensor([[1, 2], [3, 4]]);
+ * w.requiresGrad = true;
+ * ops.sum(ops.mul(w, w)).backward();
+ * console.log(w.shape, w.grad.data); // [ 2, 2 ] Float32Array(4) [ 2, 4, 6, 8 ]
+ */
 export class Tensor {
+  /** "float32" for values, "int32" for indices. */
   readonly dtype: DType;
+  /** Sizes of the dimensions, frozen; [] for a scalar. */
   readonly shape: readonly number[];
   /** Number of elements. */
   readonly size: number;
@@ -39,7 +52,9 @@ export class Tensor {
     enterScope(this);
   }
 
+  /** Number of dimensions. */
   get rank(): number { return this.shape.length; }
+  /** Whether its memory was freed, by `dispose()`, a scope or `backward()`. */
   get disposed(): boolean { return this.#disposed !== "no"; }
 
   /** Address in linear memory. @throws DisposedError, also for a tensor of another engine. */
@@ -54,25 +69,32 @@ export class Tensor {
     return this.#address;
   }
 
-  /** A fresh view on the values. It is detached when memory grows: take it anew, do not hold it. */
+  /**
+   * A fresh view on the values. It is detached when memory grows: take it anew, do not hold it.
+   * @throws DTypeError for an int32 tensor; DisposedError
+   */
   get data(): Float32Array {
     if (this.dtype !== "float32") throw new DTypeError(`Tensor.data: this tensor is ${this.dtype}; use indices.`);
     return this.#engine.memory.f32(this.address, this.size);
   }
 
-  /** A fresh view on the values of an int32 tensor. */
+  /** A fresh view on the values of an int32 tensor, as `data`. @throws DTypeError for a float32 tensor; DisposedError */
   get indices(): Int32Array {
     if (this.dtype !== "int32") throw new DTypeError(`Tensor.indices: this tensor is ${this.dtype}; use data.`);
     return this.#engine.memory.i32(this.address, this.size);
   }
 
-  /** The value of a tensor with one element. */
+  /** The value of a tensor with one element. @throws ShapeError if it has another number of them; DisposedError */
   item(): number {
     if (this.size !== 1) throw new ShapeError(`Tensor.item: shape [${this.shape}] has ${this.size} elements; expected 1.`);
     return (this.dtype === "float32" ? this.data : this.indices)[0]!;
   }
 
-  /** Overwrites the values. @throws ShapeError if `values` has another number of elements. */
+  /**
+   * Overwrites the values.
+   * @throws ShapeError if `values` has another number of elements; ArgumentError for a value that is no 32-bit integer
+   * in an int32 tensor; DisposedError
+   */
   set(values: ArrayLike<number>): this {
     if (values.length !== this.size) {
       throw new ShapeError(`Tensor.set: ${values.length} values for shape [${this.shape}]; expected ${this.size}.`);
@@ -109,20 +131,29 @@ const disposeSymbol: symbol = (Symbol as { dispose?: symbol }).dispose ?? Symbol
 Object.defineProperty(Tensor.prototype, disposeSymbol, {
   value(this: Tensor) { this.dispose(); }, configurable: true, writable: true,
 });
-export interface Tensor { [Symbol.dispose](): void }
+export interface Tensor {
+  /** `dispose()`, for `using t = tensor(...)`. */
+  [Symbol.dispose](): void;
+}
 
-type Nested = number | readonly Nested[];
+/** A number, or arrays of numbers, equally long at each depth. */
+export type NestedNumbers = number | readonly NestedNumbers[];
 
 /**
- * A tensor from numbers, nested arrays or a typed array with a shape.
+ * A tensor from numbers, nested arrays or a typed array with a shape. Copies.
+ *
+ * Source: torch.tensor.
  * @param values an Int32Array gives int32, everything else float32 unless `dtype` says otherwise.
- * @throws ShapeError on ragged arrays or a shape of another size; ArgumentError on non-integer indices.
+ * @param shape default: that of the nested arrays, or [length] of a typed array
+ * @throws ShapeError on ragged arrays or a shape of another size; ArgumentError on non-integer indices; DTypeError on
+ * anything but numbers; OutOfMemoryError
  *
  * @example
- * tensor([[1, 2], [3, 4]]).shape;                        // [2, 2]
- * tensor(new Int32Array([1, 2, 3, 4, 5, 6]), [2, 3]);     // token ids
+ * const matrix = tensor([[1, 2], [3, 4]]); // [2, 2]
+ * const ids = tensor(new Int32Array([1, 2, 3, 4, 5, 6]), [2, 3]); // [2, 3]
+ * console.log(matrix.dtype, ids.dtype); // float32 int32
  */
-export function tensor(values: Nested | TypedData, shape?: readonly number[], dtype?: DType): Tensor {
+export function tensor(values: NestedNumbers | TypedData, shape?: readonly number[], dtype?: DType): Tensor {
   const flat: number[] = [];
   let data: ArrayLike<number> = flat;
   let inferred: readonly number[];
@@ -140,18 +171,42 @@ export function tensor(values: Nested | TypedData, shape?: readonly number[], dt
   return new Tensor(out, type).set(data);
 }
 
-/** A tensor of zeros. @throws ShapeError */
+/**
+ * A tensor of zeros (torch.zeros).
+ * @throws ShapeError unless shape holds non-negative integers; OutOfMemoryError
+ *
+ * @example
+ * const t = zeros([2, 3]); // [2, 3]
+ */
 export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return full(shape, 0, dtype); }
-/** A float32 tensor of ones. @throws ShapeError */
+/**
+ * A float32 tensor of ones (torch.ones). Errors as `zeros`.
+ *
+ * @example
+ * console.log(ones([2]).data); // Float32Array(2) [ 1, 1 ]
+ */
 export function ones(shape: readonly number[]): Tensor { return full(shape, 1); }
-/** A tensor with `value` everywhere. @throws ShapeError */
+/**
+ * A tensor with `value` everywhere (torch.full). Errors as `zeros`.
+ *
+ * @example
+ * console.log(full([2], 7, "int32").indices); // Int32Array(2) [ 7, 7 ]
+ */
 export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor {
   const t = new Tensor(checkShape("full", shape), dtype);
   (dtype === "float32" ? t.data : t.indices).fill(value);
   return t;
 }
 
-/** A copy with no history. */
+/**
+ * A copy with no history: no gradient flows to `t` (torch: t.detach().clone()).
+ * @throws DisposedError, OutOfMemoryError
+ *
+ * @example
+ * const t = tensor([1, 2]), copy = clone(t);
+ * t.data[0] = 5;
+ * console.log(copy.data); // Float32Array(2) [ 1, 2 ]
+ */
 export function clone(t: Tensor): Tensor {
   const copy = new Tensor(t.shape, t.dtype);
   return copy.set(t.dtype === "float32" ? t.data : t.indices);
@@ -171,14 +226,14 @@ function checkIntegers(where: string, values: ArrayLike<number>): void {
   }
 }
 
-function flatten(values: Nested, flat: number[]): number[] {
+function flatten(values: NestedNumbers, flat: number[]): number[] {
   if (typeof values === "number") {
     flat.push(values);
     return [];
   }
   if (!Array.isArray(values)) throw new DTypeError(`tensor: expected numbers, nested arrays or a typed array; got ${typeof values}.`);
   let inner: number[] | undefined;
-  for (const v of values as readonly Nested[]) {
+  for (const v of values as readonly NestedNumbers[]) {
     const shape = flatten(v, flat);
     if (inner && inner.join() !== shape.join()) throw new ShapeError(`tensor: ragged array: rows of shape [${inner}] and [${shape}].`);
     inner = shape;
