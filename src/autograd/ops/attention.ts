@@ -6,10 +6,27 @@ import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
-/** Angles of `rope`: cos and sin, [positions, dim / 2]. */
-export interface RopeTable { cos: Tensor; sin: Tensor }
+/** Angles of `rope`, by position and pair of values. */
+export interface RopeTable {
+  /** [positions, dim / 2] */
+  cos: Tensor;
+  /** [positions, dim / 2] */
+  sin: Tensor;
+}
 
-/** @param dim head dimension, even  @param theta base of the frequencies (Llama: 10000) */
+/**
+ * cos and sin of position * theta^(-2 i / dim) for the positions 0 .. positions - 1 and i in 0 .. dim / 2 - 1.
+ * Both tensors belong to no scope: dispose of them.
+ *
+ * Source: Su et al. 2021; Hugging Face LlamaRotaryEmbedding without scaling.
+ * @param dim head dimension, even
+ * @param theta base of the frequencies, at least 1 (Llama: 10000)
+ * @throws ShapeError for an odd dim; ArgumentError
+ *
+ * @example
+ * const table = ops.ropeTable(128, 16, 10000);
+ * console.log(table.cos.shape); // [ 128, 8 ]
+ */
 export function ropeTable(positions: number, dim: number, theta: number): RopeTable {
   checkInteger("ropeTable", "positions", positions, 1);
   checkInteger("ropeTable", "dim", dim, 2);
@@ -21,9 +38,17 @@ export function ropeTable(positions: number, dim: number, theta: number): RopeTa
 }
 
 /**
- * Rotates each head by its position, `first` + t.
- * @param x [batch, steps, heads, dim]  @throws ShapeError if the table has too few positions
+ * Rotates each head by its position, `first` + t: value i and value i + dim / 2 are a pair.
+ *
  * Source: Su et al. 2021; Hugging Face apply_rotary_pos_emb (rotate_half).
+ * @param x [batch, steps, heads, dim]
+ * @param table from `ropeTable`, for this dim
+ * @param first position of x's first step: 0, or the number of steps that are cached
+ * @returns x's shape
+ * @throws ShapeError if the table has too few positions or another dim; DTypeError, ArgumentError
+ *
+ * @example
+ * const y = ops.rope(ones([1, 4, 2, 8]), ops.ropeTable(16, 8, 10000)); // [1, 4, 2, 8]
  */
 export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
   checkTensor("rope", "table.cos", table?.cos, "float32", [null, null]);
@@ -46,9 +71,16 @@ export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
  * softmax(q kᵀ / sqrt(dim) + causal mask) v. Query t sees keys up to keys - queries + t, so q may be
  * the last rows of a sequence whose earlier keys are cached. Heads of q share key/value heads evenly.
  *
- * @param q [batch, queries, heads, dim]  @param k @param v [batch, keys, kvHeads, dim]
- * @throws ShapeError
  * Source: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); torch scaled_dot_product_attention.
+ * @param q [batch, queries, heads, dim]
+ * @param k [batch, keys, kvHeads, dim], keys at least queries, heads a multiple of kvHeads
+ * @param v k's shape
+ * @returns q's shape
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * const k = zeros([1, 6, 2, 8]), v = ones([1, 6, 2, 8]);
+ * const y = ops.causalAttention(zeros([1, 6, 4, 8]), k, v); // [1, 6, 4, 8]
  */
 export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   const where = "causalAttention";

@@ -22,16 +22,17 @@ export interface ConvOptions {
 
 /** One low-rank term: scaling * conv1(conv(dropout(x), A), B), conv1 of kernel size 1, for all images of x or some. */
 export interface ConvBranch {
-  /** [r, inChannels, ...kernel]: stride, padding and dilation are W's, groups are 1. */
+  /** Of shape [r, inChannels, ...kernel]; stride, padding and dilation are W's, groups are 1. */
   loraA: Tensor;
-  /** [outChannels, r / groups, 1, ...]: groups are W's. */
+  /** Of shape [outChannels, r / groups, 1, ...]; groups are W's. */
   loraB: Tensor;
   /** loraAlpha / r */
   scaling: number;
   /** Dropout on the branch's input, its elements counted from 0 at image `from`; null in evaluation or when p = 0. */
   mask: DropoutMask | null;
-  /** The term is added for images x[from], ..., x[to - 1] only. Default: all of x. */
+  /** The term is added for images x[from], ..., x[to - 1] only. Default 0. */
   from?: number;
+  /** Behind the last image. Default: x's number of images. */
   to?: number;
 }
 
@@ -44,18 +45,19 @@ const LARGEST = 0x0fffffff;
  * y = conv(x, W) + bias + the terms of the branches. One accumulator an element: bias, then the sum over
  * W's window, then over each branch's rank in turn.
  *
+ * Source: torch.nn.functional.conv1d, conv2d, conv3d; the branches are those of PEFT's lora.Conv1d to
+ * Conv3d, except that W's dilation is A's too (without it the sizes of the two terms would differ).
  * @param x [n, inChannels, ...spatial] with one, two or three spatial dimensions
  * @param weight [outChannels, inChannels / groups, ...kernel]
  * @param bias [outChannels] or null
+ * @param branches default: none
+ * @param where prefix of error messages
  * @returns [n, outChannels, ...], of size floor((spatial + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
  * @throws ShapeError, DTypeError, ArgumentError for a number out of range, DisposedError
  *
  * @example
  * const x = zeros([1, 3, 8, 8]), weight = zeros([16, 3, 3, 3]);
  * const y = ops.conv(x, weight, null, { stride: [2, 2], padding: [1, 1] }); // [1, 16, 4, 4]
- *
- * Source: torch.nn.functional.conv1d, conv2d, conv3d; the branches are those of PEFT's lora.Conv1d to
- * Conv3d, except that W's dilation is A's too (without it the sizes of the two terms would differ).
  */
 export function conv(x: Tensor, weight: Tensor, bias: Tensor | null = null, options: ConvOptions = {}, branches: readonly ConvBranch[] = [], where = "conv"): Tensor {
   const shape = checkedShape(where, x, weight, options);

@@ -20,15 +20,18 @@ import { gradient, record } from "../tape.js";
 /**
  * c [k], c_j = || W_j + scaling * (B A)_j ||: the 2-norm of each output's row, without history.
  *
+ * Source: PEFT, DoraLinearLayer.get_weight_norm; f32(W + f32(s * BA)), squares added in float64.
  * @param weight [k, d], or [d, k] if fanInFanOut; an embedding's table is [d = numEmbeddings, k = embeddingDim]
  * with fanInFanOut = true; a convolution's (without groups) [k, inChannels, ...kernel]
  * @param loraA [r, d], or [r, inChannels, ...kernel]
  * @param loraB [k, r], or [k, r, 1, ...]
+ * @param scaling s, a finite number
+ * @param where prefix of error messages
  * @throws ShapeError, DTypeError, ArgumentError
- * Source: PEFT, DoraLinearLayer.get_weight_norm; f32(W + f32(s * BA)), squares added in float64.
  *
  * @example
- * const c = ops.doraNorm(weight, loraA, loraB, 2); // [k]
+ * const weight = tensor([[3, 4], [0, 2]]);
+ * console.log(ops.doraNorm(weight, zeros([1, 2]), zeros([2, 1]), 2).data); // Float32Array(2) [ 5, 2 ]
  */
 export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false, where = "doraNorm"): Tensor {
   checkTensor(where, "weight", weight);
@@ -49,8 +52,14 @@ export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: 
 
 /**
  * magnitude / norm, of norm's shape; norm is a constant: it gets no gradient.
+ *
+ * Source: Liu et al. 2024, section 4.3; PEFT, DoraLinearLayer.forward (mag_norm_scale).
  * @param magnitude as many elements as norm, in any shape: PEFT's is [k], for a convolution [1, k, 1, ...]
- * @throws ShapeError, DTypeError
+ * @param norm [k], from `doraNorm`
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.doraScale(tensor([5, 3]), tensor([5, 2])).data); // Float32Array(2) [ 1, 1.5 ]
  */
 export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
   checkTensor("doraScale", "magnitude", magnitude);
@@ -69,9 +78,16 @@ export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
 
 /**
  * x * g + bias, g and bias spread along dimension `dim` of x.
- * @param x [..., channels, ...]  @param g [channels]  @param bias [channels] or null
+ *
+ * @param x [..., channels, ...]
+ * @param g [channels]
+ * @param bias [channels] or null
  * @param dim where the channels are; by default the last dimension, 1 for a convolution's [n, channels, ...]
+ * @returns x's shape
  * @throws ShapeError, DTypeError, ArgumentError
+ *
+ * @example
+ * const y = ops.channelScale(ones([2, 3, 4]), tensor([1, 2, 3]), null, 1); // [2, 3, 4]
  */
 export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, dim = x.rank - 1): Tensor {
   checkTensor("channelScale", "x", x);

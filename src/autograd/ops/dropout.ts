@@ -21,7 +21,19 @@ export const dropoutKernels = {
   },
 };
 
-/** y = keep ? x / (1 - p) : 0, each element kept with probability 1 - p (inverted dropout, as torch's). */
+/**
+ * y = keep ? x / (1 - p) : 0, each element kept with probability 1 - p (inverted dropout). Every call has the next
+ * mask of `manualSeed`; masks are ours, not torch's.
+ *
+ * Source: torch.nn.functional.dropout in training; Salmon et al. 2011 (Philox).
+ * @param x of any shape
+ * @param p 0 .. 1
+ * @throws DTypeError; ArgumentError for p
+ *
+ * @example
+ * const y = ops.dropout(ones([4]), 0.5); // [4]
+ * console.log(y.data.every((v) => v === 0 || v === 2)); // true
+ */
 export function dropout(x: Tensor, p: number): Tensor {
   checkTensor("dropout", "x", x);
   checkNumber("dropout", "p", p, 0, 1);

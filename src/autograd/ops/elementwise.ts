@@ -12,7 +12,13 @@ function checkPair(where: string, a: Tensor, b: Tensor): void {
   checkSameShape(where, a, b);
 }
 
-/** a + b; b's shape is a's, or its last dimensions, and b is then added to each part of a. @throws ShapeError, DTypeError */
+/**
+ * a + b; b's shape is a's, or its last dimensions, and b is then added to each part of a.
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.add(tensor([[1, 2], [3, 4]]), tensor([10, 20])).data); // Float32Array(4) [ 11, 22, 13, 24 ]
+ */
 export function add(a: Tensor, b: Tensor): Tensor {
   checkTensor("add", "a", a);
   checkTensor("add", "b", b);
@@ -30,7 +36,13 @@ export function add(a: Tensor, b: Tensor): Tensor {
   });
 }
 
-/** a * b, of equal shapes. @throws ShapeError, DTypeError */
+/**
+ * a * b, element by element, of equal shapes.
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.mul(tensor([1, 2]), tensor([3, 4])).data); // Float32Array(2) [ 3, 8 ]
+ */
 export function mul(a: Tensor, b: Tensor): Tensor {
   checkPair("mul", a, b);
   const { kernels } = engine();
@@ -44,7 +56,13 @@ export function mul(a: Tensor, b: Tensor): Tensor {
   });
 }
 
-/** alpha * x */
+/**
+ * alpha * x, of x's shape.
+ * @throws DTypeError; ArgumentError if alpha is not finite
+ *
+ * @example
+ * console.log(ops.scale(tensor([1, 2]), 3).data); // Float32Array(2) [ 3, 6 ]
+ */
 export function scale(x: Tensor, alpha: number): Tensor {
   checkTensor("scale", "x", x);
   checkNumber("scale", "alpha", alpha, -Infinity);
@@ -55,7 +73,13 @@ export function scale(x: Tensor, alpha: number): Tensor {
   return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)));
 }
 
-/** Sum of all elements, of shape []. Added in float64, rounded once. */
+/**
+ * Sum of all elements, of shape []. Added in float64, rounded once.
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.sum(tensor([[1, 2], [3, 4]])).item()); // 10
+ */
 export function sum(x: Tensor): Tensor {
   checkTensor("sum", "x", x);
   const { kernels } = engine();
@@ -64,7 +88,13 @@ export function sum(x: Tensor): Tensor {
   return record(y, [x], (dy) => kernels.addScalar(gradient(x), dy.data[0]!, x.size));
 }
 
-/** The same values under another shape of the same size. Copies. @throws ShapeError */
+/**
+ * The same values under another shape of the same size. Copies.
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * const y = ops.reshape(zeros([2, 6]), [3, 4]); // [3, 4]
+ */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   checkTensor("reshape", "x", x);
   const size = checkShape("reshape", shape).reduce((n, d) => n * d, 1);
@@ -88,16 +118,52 @@ function activation(where: string, pick: (k: Kernels) => [Forward, Backward]): (
   };
 }
 
-/** max(x, 0); its gradient at 0 is 0, as torch's. */
+/**
+ * max(x, 0), of x's shape; its gradient at 0 is 0, as torch's.
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.relu(tensor([-1, 2])).data); // Float32Array(2) [ 0, 2 ]
+ */
 export const relu = activation("relu", (k) => [k.reluForward, k.reluBackward]);
-/** x * sigmoid(x) */
+/**
+ * x * sigmoid(x), of x's shape (torch.nn.functional.silu).
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.silu(tensor([0])).data); // Float32Array(1) [ 0 ]
+ */
 export const silu = activation("silu", (k) => [k.siluForward, k.siluBackward]);
-/** x * (1 + erf(x / sqrt 2)) / 2: torch's gelu, approximate="none". */
+/**
+ * x * (1 + erf(x / sqrt 2)) / 2, of x's shape: torch's gelu, approximate="none".
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.gelu(tensor([0])).data); // Float32Array(1) [ 0 ]
+ */
 export const gelu = activation("gelu", (k) => [k.geluErfForward, k.geluErfBackward]);
-/** x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2: torch's gelu, approximate="tanh". */
+/**
+ * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, of x's shape: torch's gelu, approximate="tanh".
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.geluTanh(tensor([0])).data); // Float32Array(1) [ 0 ]
+ */
 export const geluTanh = activation("geluTanh", (k) => [k.geluTanhForward, k.geluTanhBackward]);
 
-/** silu(gate) * up, the SwiGLU gate (Shazeer 2020), fused. Equal shapes. */
+/**
+ * silu(gate) * up, fused. Equal shapes.
+ *
+ * Source: Shazeer 2020 (SwiGLU); Hugging Face LlamaMLP.
+ * @throws ShapeError, DTypeError, DisposedError
+ *
+ * @example
+ * const y = ops.siluMul(ones([2, 8]), ones([2, 8])); // [2, 8]
+ */
 export function siluMul(gate: Tensor, up: Tensor): Tensor {
   checkTensor("siluMul", "gate", gate);
   checkTensor("siluMul", "up", up);

@@ -17,7 +17,7 @@ export interface EmbeddingOptions {
   scaleGradByFreq?: boolean;
 }
 
-/** y[rows] += scaling * Aᵀ[ids[rows]] Bᵀ */
+/** One low-rank term: y[from .. to - 1] += scaling * Aᵀ[ids[from .. to - 1]] Bᵀ. */
 export interface EmbeddingBranch {
   /** [r, vocab] */
   loraA: Tensor;
@@ -25,8 +25,9 @@ export interface EmbeddingBranch {
   loraB: Tensor;
   /** loraAlpha / r */
   scaling: number;
-  /** The part of ids' first dimension that takes this branch, from .. to - 1. Default: all of it. */
+  /** The part of ids' first dimension that takes this branch is from .. to - 1. Default 0. */
   from?: number;
+  /** Behind the last. Default: the first dimension's size. */
   to?: number;
 }
 
@@ -46,10 +47,17 @@ export function checkEmbeddingOptions(where: string, options: EmbeddingOptions, 
  * gradient, with counts over its ids (loralib passes both on). Renorm happens in every call, under
  * noGrad() too, and writes into `weight` and loraA: do not use them in the graph before this call.
  *
+ * Source: torch.nn.functional.embedding and embedding_renorm_; loralib.Embedding.forward.
  * @param ids int32 of any shape, values in 0 .. vocab - 1
  * @param weight [vocab, dim]
+ * @param branches default: none
+ * @param where prefix of error messages
+ * @returns [...ids.shape, dim]
  * @throws ArgumentError for an id, an option or a range out of bounds; ShapeError, DTypeError, DisposedError
- * Source: torch.nn.functional.embedding and embedding_renorm_; loralib.Embedding.forward.
+ *
+ * @example
+ * const ids = tensor(new Int32Array([2, 0]));
+ * console.log(ops.embedding(ids, tensor([[1, 2], [3, 4], [5, 6]])).data); // Float32Array(4) [ 5, 6, 1, 2 ]
  */
 export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions = {}, branches: readonly EmbeddingBranch[] = [], where = "embedding"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);

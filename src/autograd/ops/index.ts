@@ -1,3 +1,8 @@
+/**
+ * Functions on tensors that leave a graph for `backward()`. Layers compute through them; each is checks, one forward
+ * kernel and one backward kernel.
+ * @module
+ */
 export { linear, type LoraBranch } from "./linear.js";
 export { mergedLinear, type MergedLoraFactors } from "./merged_linear.js";
 export { dropout } from "./dropout.js";

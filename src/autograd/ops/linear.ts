@@ -17,8 +17,9 @@ export interface LoraBranch {
   scaling: number;
   /** Dropout on the branch's input, its elements counted from 0 at row `from`; null in evaluation or when p = 0. */
   mask: DropoutMask | null;
-  /** The term is added for x[from], ..., x[to - 1] only, along x's first dimension. Default: all of x. */
+  /** The term is added for x[from], ..., x[to - 1] only, along x's first dimension. Default 0. */
   from?: number;
+  /** Behind the last. Default: the first dimension's size. */
   to?: number;
 }
 
@@ -26,11 +27,19 @@ export interface LoraBranch {
  * y = x T(W)ᵀ + bias + the terms of the branches, T(W) = Wᵀ if fanInFanOut. One accumulator an element:
  * bias, then the sum over W, then over each branch in turn.
  *
+ * Source: Hu et al. 2021; loralib.Linear.forward; with several branches PEFT's lora.Linear.forward.
  * @param x [..., inFeatures]
  * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
  * @param bias [outFeatures] or null
+ * @param branches default: none
+ * @param where prefix of error messages
+ * @returns [..., outFeatures]
  * @throws ShapeError, DTypeError, ArgumentError for a range outside x, DisposedError
- * Source: Hu et al. 2021; loralib.Linear.forward; with several branches PEFT's lora.Linear.forward.
+ *
+ * @example
+ * const x = ones([2, 8]), weight = zeros([4, 8]);
+ * const branch = { loraA: ones([1, 8]), loraB: ones([4, 1]), scaling: 0.5, mask: null };
+ * console.log(ops.linear(x, weight, null, [branch]).data[0]); // 4
  */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, branches: readonly LoraBranch[] = [], fanInFanOut = false, where = "linear"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);

@@ -7,10 +7,16 @@ import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
 /**
- * Mean over the rows whose target is not ignoreIndex of logsumexp(row) - row[target]; NaN if there is none.
- * @param logits [..., classes]  @param targets int32 of logits' shape without its last dimension
- * @throws ArgumentError for a target out of range; ShapeError, DTypeError
+ * Mean over the rows whose target is not ignoreIndex of logsumexp(row) - row[target], of shape []; NaN if there is none.
+ *
  * Source: torch.nn.functional.cross_entropy.
+ * @param logits [..., classes]
+ * @param targets int32 of logits' shape without its last dimension
+ * @throws ArgumentError for a target out of range; ShapeError, DTypeError
+ *
+ * @example
+ * const loss = ops.crossEntropy(zeros([2, 4]), tensor(new Int32Array([3, -100])));
+ * console.log(loss.item().toFixed(4)); // 1.3863
  */
 export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100): Tensor {
   const where = "crossEntropy";
@@ -31,7 +37,15 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
   });
 }
 
-/** mean((x - target)^2), of equal shapes; no gradient goes to target. Source: torch.nn.functional.mse_loss. */
+/**
+ * mean((x - target)^2), of shape []; no gradient goes to target.
+ *
+ * Source: torch.nn.functional.mse_loss.
+ * @throws ShapeError unless x and target have equal shapes; DTypeError
+ *
+ * @example
+ * console.log(ops.mseLoss(tensor([1, 2]), tensor([1, 4])).item()); // 2
+ */
 export function mseLoss(x: Tensor, target: Tensor): Tensor {
   checkTensor("mseLoss", "x", x);
   checkTensor("mseLoss", "target", target);

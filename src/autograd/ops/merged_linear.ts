@@ -8,7 +8,7 @@ import { dropoutKernels } from "./dropout.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
 
-/** loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in order. */
+/** What `mergedLinear` adds: loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in order. */
 export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | "scaling" | "mask"> {
   /** One entry for each of the equal blocks that outFeatures falls into; at least one is true. */
   enableLora: readonly boolean[];
@@ -18,11 +18,17 @@ export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | 
  * y = x T(W)ᵀ + bias, and for each enabled block j of the outputs, y_j += scaling * (dropout(x) A_jᵀ) B_jᵀ.
  * The factors stay factors: no [outFeatures, inFeatures] update is made, forward or backward.
  *
+ * Source: loralib.MergedLinear.forward.
  * @param x [..., inFeatures]
  * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
  * @param bias [outFeatures] or null
+ * @param where prefix of error messages
+ * @returns [..., outFeatures]
  * @throws ArgumentError if no block is enabled; ShapeError, DTypeError, DisposedError
- * Source: loralib.MergedLinear.forward.
+ *
+ * @example
+ * const factors = { loraA: ones([1, 2]), loraB: ones([2, 1]), scaling: 1, mask: null, enableLora: [false, true] };
+ * console.log(ops.mergedLinear(ones([1, 2]), zeros([4, 2]), null, factors).data); // Float32Array(4) [ 0, 0, 2, 2 ]
  */
 export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lora: MergedLoraFactors, fanInFanOut = false, where = "mergedLinear"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);

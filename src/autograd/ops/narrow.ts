@@ -7,8 +7,12 @@ import { gradient, record } from "../tape.js";
 
 /**
  * x[..., start : start + length, ...] along dimension `dim` (negative: from the end). Copies.
- * @throws ArgumentError for a run that is not inside x; ShapeError for a scalar
+ *
  * Source: torch.narrow.
+ * @throws ArgumentError for a run that is not inside x; ShapeError for a scalar; DTypeError
+ *
+ * @example
+ * const y = ops.narrow(zeros([2, 6, 3]), 1, 2, 4); // [2, 4, 3]
  */
 export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
   const where = "narrow";

@@ -16,8 +16,15 @@ function rowsOf(where: string, x: Tensor): [number, number] {
 
 /**
  * x / sqrt(mean(x^2) + eps) * weight over the last dimension.
- * @param x [..., dim]  @param weight [dim]  @throws ShapeError, DTypeError, ArgumentError
+ *
  * Source: Zhang & Sennrich 2019; Hugging Face LlamaRMSNorm.
+ * @param x [..., dim]
+ * @param weight [dim]
+ * @returns x's shape
+ * @throws ShapeError, DTypeError, ArgumentError for an eps below 0
+ *
+ * @example
+ * console.log(ops.rmsNorm(tensor([[2, -2]]), ones([2]), 0).data); // Float32Array(2) [ 1, -1 ]
  */
 export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   const [rows, dim] = rowsOf("rmsNorm", x);
@@ -35,8 +42,16 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
 
 /**
  * (x - mean) / sqrt(var + eps) * weight + bias over the last dimension.
- * @param x [..., dim]  @param weight [dim]  @param bias [dim]  @throws ShapeError, DTypeError, ArgumentError
+ *
  * Source: Ba et al. 2016; torch.nn.functional.layer_norm.
+ * @param x [..., dim]
+ * @param weight [dim]
+ * @param bias [dim]
+ * @returns x's shape
+ * @throws ShapeError, DTypeError, ArgumentError for an eps below 0
+ *
+ * @example
+ * console.log(ops.layerNorm(tensor([[1, 3]]), ones([2]), zeros([2]), 0).data); // Float32Array(2) [ -1, 1 ]
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
   const [rows, dim] = rowsOf("layerNorm", x);
@@ -53,7 +68,15 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
   });
 }
 
-/** exp(x - max) / sum over the last dimension. @param x [..., dim] */
+/**
+ * exp(x - max) / sum over the last dimension (torch.softmax).
+ * @param x [..., dim]
+ * @returns x's shape
+ * @throws ShapeError for a last dimension of 0; DTypeError
+ *
+ * @example
+ * console.log(ops.softmax(zeros([1, 4])).data); // Float32Array(4) [ 0.25, 0.25, 0.25, 0.25 ]
+ */
 export function softmax(x: Tensor): Tensor {
   const [rows, dim] = rowsOf("softmax", x);
   const { kernels } = engine();
