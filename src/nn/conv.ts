@@ -9,12 +9,13 @@ import { Module, Parameter } from "./module.js";
 /** One number for all spatial dimensions, or one for each. */
 export type Sizes = number | readonly number[];
 
+/** Options of the convolutions. */
 export interface ConvLayerOptions {
-  /** Default 1. */
+  /** Steps of the window. Default 1. */
   stride?: Sizes;
   /** Zeros on either side. Default 0. */
   padding?: Sizes;
-  /** Default 1. */
+  /** Distance of neighbours in the window. Default 1. */
   dilation?: Sizes;
   /** Divides inChannels and outChannels. Default 1. */
   groups?: number;
@@ -30,15 +31,29 @@ export abstract class ConvNd extends Module {
   readonly weight: Parameter;
   /** [outChannels], or null. */
   readonly bias: Parameter | null;
+  /** Sizes of the window, one for each spatial dimension; so are stride, padding and dilation. */
   readonly kernelSize: readonly number[];
+  /** Steps of the window. */
   readonly stride: readonly number[];
+  /** Zeros on either side of x. */
   readonly padding: readonly number[];
+  /** Distance of neighbours in the window. */
   readonly dilation: readonly number[];
+  /** Output channel o sees the group of input channels it lies in. */
   readonly groups: number;
   /** Prefix of error messages. @internal */
   protected readonly where: string;
 
-  constructor(where: string, dims: number, readonly inChannels: number, readonly outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
+  constructor(
+    where: string,
+    dims: number,
+    /** Size of x's second dimension. */
+    readonly inChannels: number,
+    /** Size of the result's second dimension. */
+    readonly outChannels: number,
+    kernelSize: Sizes,
+    options: ConvLayerOptions = {},
+  ) {
     super();
     this.where = where;
     checkInteger(where, "inChannels", inChannels, 1);
@@ -67,7 +82,11 @@ export abstract class ConvNd extends Module {
     if (this.bias) init.uniform_(this.bias, -bound, bound);
   }
 
-  /** x [n, inChannels, ...spatial] -> [n, outChannels, ...]. @throws ShapeError, DTypeError, DisposedError */
+  /**
+   * x [n, inChannels, ...spatial] -> [n, outChannels, ...], of size
+   * floor((spatial + 2 padding - dilation (kernelSize - 1) - 1) / stride) + 1.
+   * @throws ShapeError, DTypeError, DisposedError
+   */
   forward(x: Tensor): Tensor { return conv(x, this.weight, this.bias, this, [], `${this.where}.forward`); }
 }
 

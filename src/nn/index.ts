@@ -1,3 +1,7 @@
+/**
+ * Plain layers with torch's names, defaults and inits, and what all modules share.
+ * @module
+ */
 export { Embedding, LayerNorm, Linear, RMSNorm, type Layer, type LinearOptions } from "./layers.js";
 export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvLayerOptions, type Sizes } from "./conv.js";
 export { Module, Parameter, type StateDict, type StateEntry } from "./module.js";

@@ -1,10 +1,19 @@
-/** Initialisation in place, with torch's bits after the same `manualSeed` (torch.nn.init). */
+/**
+ * Initialisation in place, with torch's bits after the same `manualSeed` (torch.nn.init); normals agree to 2e-6.
+ * @module
+ */
 import { defaultGenerator, kaimingUniformBound } from "../random/generator.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkNumber, checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** U(low, high) */
+/**
+ * U(low, high), defaults 0 and 1 (torch.nn.init.uniform_). Returns t.
+ * @throws DTypeError; ArgumentError unless low and high are finite and low <= high
+ *
+ * @example
+ * const w = nn.init.uniform_(zeros([2, 3]), -1, 1); // [2, 3]
+ */
 export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
   checkTensor("uniform_", "t", t);
   checkNumber("uniform_", "low", low, -Infinity);
@@ -13,7 +22,13 @@ export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
   return t;
 }
 
-/** N(mean, std^2) */
+/**
+ * N(mean, std^2), defaults 0 and 1 (torch.nn.init.normal_). Returns t.
+ * @throws DTypeError; ArgumentError unless mean is finite and std a finite number of at least 0
+ *
+ * @example
+ * const w = nn.init.normal_(zeros([2, 3]), 0, 0.02); // [2, 3]
+ */
 export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
   checkTensor("normal_", "t", t);
   checkNumber("normal_", "mean", mean, -Infinity);
@@ -24,7 +39,14 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
 
 /**
  * U(-bound, bound), bound = sqrt(6 / ((1 + a^2) fanIn)) (He et al. 2015). Defaults: a = sqrt 5, as
- * torch's layers have it, and fanIn = size / shape[0]; a weight stored [in, out] must say its own.
+ * torch's layers have it, and fanIn = size / shape[0]; a weight stored [in, out] must say its own. Returns t.
+ *
+ * Source: torch.nn.init.kaiming_uniform_.
+ * @throws ShapeError for a tensor of less than two dimensions; DTypeError, ArgumentError
+ *
+ * @example
+ * const w = nn.init.kaimingUniform_(zeros([4, 16]));
+ * console.log(w.data.every((v) => Math.abs(v) <= 0.25)); // true
  */
 export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Tensor {
   checkTensor("kaimingUniform_", "t", t);
@@ -33,6 +55,13 @@ export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Te
   return uniform_(t, -bound, bound);
 }
 
+/**
+ * Zeros. Returns t.
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(nn.init.zeros_(ones([2])).data); // Float32Array(2) [ 0, 0 ]
+ */
 export function zeros_(t: Tensor): Tensor {
   checkTensor("zeros_", "t", t);
   t.data.fill(0);

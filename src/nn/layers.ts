@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
 
+/** Options of nn.Linear. */
 export interface LinearOptions {
   /** Default true. */
   bias?: boolean;
@@ -16,6 +17,7 @@ export interface LinearOptions {
 
 /** A module that maps one tensor to one tensor: what may stand in for a linear layer. */
 export interface Layer extends Module {
+  /** Shapes are those of the layer it stands for. */
   forward(x: Tensor): Tensor;
 }
 
@@ -23,17 +25,27 @@ export interface Layer extends Module {
  * y = x Wᵀ + b (torch.nn.Linear). weight [outFeatures, inFeatures] and bias [outFeatures] start as
  * U(-1/sqrt(inFeatures), 1/sqrt(inFeatures)), with torch's bits after the same `manualSeed`. With
  * fanInFanOut the weight is drawn as [outFeatures, inFeatures] and stored transposed (loralib).
+ *
  * @throws ArgumentError on sizes that are not positive integers
  *
  * @example
  * const y = new nn.Linear(3, 2).forward(tensor([[1, 2, 3]])); // [1, 2]
  */
 export class Linear extends Module {
+  /** [outFeatures, inFeatures], or transposed if fanInFanOut. */
   readonly weight: Parameter;
+  /** [outFeatures], or null. */
   readonly bias: Parameter | null;
+  /** Whether weight is stored [inFeatures, outFeatures]. */
   readonly fanInFanOut: boolean;
 
-  constructor(readonly inFeatures: number, readonly outFeatures: number, options: LinearOptions = {}) {
+  constructor(
+    /** Size of x's last dimension. */
+    readonly inFeatures: number,
+    /** Size of the result's last dimension. */
+    readonly outFeatures: number,
+    options: LinearOptions = {},
+  ) {
     super();
     checkInteger("Linear", "inFeatures", inFeatures, 1);
     checkInteger("Linear", "outFeatures", outFeatures, 1);
@@ -43,6 +55,7 @@ export class Linear extends Module {
     this.resetParameters();
   }
 
+  /** Draws weight, then bias, anew, as torch does. */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.inFeatures);
     init.kaimingUniform_(this.weight, undefined, this.inFeatures);
@@ -50,7 +63,7 @@ export class Linear extends Module {
     if (this.fanInFanOut) transpose_(this.weight, this.outFeatures, this.inFeatures);
   }
 
-  /** x [..., inFeatures] -> [..., outFeatures] @throws ShapeError, DTypeError, DisposedError */
+  /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, [], this.fanInFanOut, "Linear.forward"); }
 }
 
@@ -64,21 +77,32 @@ function transpose_(t: Parameter, rows: number, columns: number): void {
  * Rows of a table (torch.nn.Embedding). weight [numEmbeddings, embeddingDim] starts as N(0, 1), the
  * row paddingIdx as zeros; that row gets no gradient. With maxNorm, forward scales the rows it looks
  * up in place.
- * @throws ArgumentError
+ *
+ * @throws ArgumentError on a size that is not a positive integer or an option out of range
  *
  * @example
  * const table = new nn.Embedding(1000, 64, { paddingIdx: -1, maxNorm: 1 });
  * const y = table.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
  */
 export class Embedding extends Module {
+  /** [numEmbeddings, embeddingDim] */
   readonly weight: Parameter;
   /** Counted from the start; null: none. */
   readonly paddingIdx: number | null;
+  /** Largest norm of a row that is looked up; null: any. */
   readonly maxNorm: number | null;
+  /** p of the p-norm for maxNorm. */
   readonly normType: number;
+  /** Whether a row's gradient is divided by how often its id was looked up. */
   readonly scaleGradByFreq: boolean;
 
-  constructor(readonly numEmbeddings: number, readonly embeddingDim: number, options: EmbeddingOptions = {}) {
+  constructor(
+    /** Number of rows: ids are below it. */
+    readonly numEmbeddings: number,
+    /** Length of a row. */
+    readonly embeddingDim: number,
+    options: EmbeddingOptions = {},
+  ) {
     super();
     checkInteger("Embedding", "numEmbeddings", numEmbeddings, 1);
     checkInteger("Embedding", "embeddingDim", embeddingDim, 1);
@@ -88,33 +112,63 @@ export class Embedding extends Module {
     this.resetParameters();
   }
 
+  /** Draws the table anew, as torch does; the row paddingIdx is zeros. */
   resetParameters(): void {
     init.normal_(this.weight);
     if (this.paddingIdx !== null) this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
   }
 
-  /** ids int32 [...] -> [..., embeddingDim] @throws ArgumentError for an id out of range */
+  /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range; DTypeError, DisposedError */
   forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this, [], "Embedding.forward"); }
 }
 
-/** torch.nn.RMSNorm over the last dimension, x [..., dim] -> [..., dim]; weight [dim] starts as ones. @throws ArgumentError; forward: ShapeError */
+/**
+ * torch.nn.RMSNorm over the last dimension; weight [dim] starts as ones. eps is 1e-6 unless given, as in Hugging Face's
+ * LlamaRMSNorm.
+ *
+ * @throws ArgumentError on a dim that is no positive integer or an eps below 0
+ *
+ * @example
+ * const y = new nn.RMSNorm(8).forward(ones([2, 8])); // [2, 8]
+ */
 export class RMSNorm extends Module {
+  /** [dim] */
   readonly weight: Parameter;
-  constructor(readonly dim: number, readonly eps = 1e-6) {
+  constructor(
+    /** Size of x's last dimension. */
+    readonly dim: number,
+    /** Added to the mean square. */
+    readonly eps = 1e-6,
+  ) {
     super();
     checkInteger("RMSNorm", "dim", dim, 1);
     checkNumber("RMSNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);
     this.weight.data.fill(1);
   }
+  /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor { return rmsNorm(x, this.weight, this.eps); }
 }
 
-/** torch.nn.LayerNorm over the last dimension, x [..., dim] -> [..., dim]; weight [dim] starts as ones, bias as zeros. @throws ArgumentError; forward: ShapeError */
+/**
+ * torch.nn.LayerNorm over the last dimension; weight [dim] starts as ones, bias [dim] as zeros.
+ *
+ * @throws ArgumentError on a dim that is no positive integer or an eps below 0
+ *
+ * @example
+ * const y = new nn.LayerNorm(8).forward(ones([2, 8])); // [2, 8]
+ */
 export class LayerNorm extends Module {
+  /** [dim] */
   readonly weight: Parameter;
+  /** [dim] */
   readonly bias: Parameter;
-  constructor(readonly dim: number, readonly eps = 1e-5) {
+  constructor(
+    /** Size of x's last dimension. */
+    readonly dim: number,
+    /** Added to the variance. */
+    readonly eps = 1e-5,
+  ) {
     super();
     checkInteger("LayerNorm", "dim", dim, 1);
     checkNumber("LayerNorm", "eps", eps, 0);
@@ -123,5 +177,6 @@ export class LayerNorm extends Module {
     this.weight.data.fill(1);
     this.bias.data.fill(0);
   }
+  /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor { return layerNorm(x, this.weight, this.bias, this.eps); }
 }

@@ -2,7 +2,14 @@
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
 import { Tensor } from "../tensor/tensor.js";
 
-/** A trainable tensor: a leaf with `requiresGrad`, held by a module and by no scope. */
+/**
+ * A trainable float32 tensor: a leaf with `requiresGrad` (default true), held by a module and by no scope. Its values
+ * are undefined until they are set (torch.nn.Parameter).
+ *
+ * @example
+ * const p = new nn.Parameter([2]).set([1, 2]); // [2]
+ * console.log(p.requiresGrad); // true
+ */
 export class Parameter extends Tensor {
   constructor(shape: readonly number[], requiresGrad = true) {
     super(shape);
@@ -11,14 +18,32 @@ export class Parameter extends Tensor {
   }
 }
 
-/** Values of a state dict: what a safetensors file holds. */
-export interface StateEntry { shape: readonly number[]; data: Float32Array }
+/** A value of a state dict: what a safetensors file holds of a tensor. */
+export interface StateEntry {
+  /** Sizes of the dimensions. */
+  shape: readonly number[];
+  /** The values, last dimension fastest; a copy outside linear memory. */
+  data: Float32Array;
+}
+/** Parameters by their keys, as `Module.stateDict` gives them. */
 export type StateDict = Map<string, StateEntry>;
 
 /**
  * Base class of layers and models. Properties that are parameters or modules, arrays of modules, or
  * maps from names to either form the tree; a property's name gives its key in PyTorch's spelling
  * (`selfAttn.qProj.weight` is `self_attn.q_proj.weight`, `loraA` is `lora_A`).
+ *
+ * Source: torch.nn.Module.
+ *
+ * @example
+ * class Model extends nn.Module {
+ *   upProj = new nn.Linear(4, 8);
+ *   layers = [new lora.Linear(8, 8, { r: 2, bias: false })];
+ *   forward(x: Tensor): Tensor { return this.layers[0].forward(ops.relu(this.upProj.forward(x))); }
+ * }
+ * const model = new Model();
+ * console.log([...model.stateDict().keys()].join(" ")); // up_proj.weight up_proj.bias layers.0.weight layers.0.lora_A layers.0.lora_B
+ * const y = model.forward(ones([1, 4])); // [1, 8]
  */
 export abstract class Module {
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */
@@ -31,7 +56,7 @@ export abstract class Module {
     return this;
   }
 
-  /** `train(false)` */
+  /** Sets evaluation mode: `train(false)`. */
   eval(): this { return this.train(false); }
 
   /** Direct child modules with their names. */
@@ -86,6 +111,7 @@ export abstract class Module {
   /** The module that makes a language model's logits, for PEFT's "all-linear"; null: this is none. */
   getOutputEmbeddings(): Module | null { return null; }
 
+  /** Every parameter of the tree, once for each of its keys. */
   parameters(): Parameter[] { return [...this.namedParameters()].map(([, p]) => p); }
 
   /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */
@@ -102,7 +128,7 @@ export abstract class Module {
   /**
    * Copies values into the parameters of the same keys. Nothing is changed if anything is wrong.
    * @param strict every key must be on both sides (default); false ignores keys on one side only.
-   * @throws FormatError for missing or unexpected keys; ShapeError; StateError while a layer is merged.
+   * @throws FormatError for missing or unexpected keys; ShapeError for other shapes; StateError while a layer is merged
    */
   loadStateDict(state: ReadonlyMap<string, StateEntry>, strict = true): void {
     for (const [path, module] of this.namedModules()) {
