@@ -10,6 +10,7 @@ import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
+/** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
   loraDropout?: number;
@@ -37,10 +38,15 @@ export abstract class ConvLoRA extends ConvNd {
   readonly loraA: Parameter | null = null;
   /** [outChannels / groups * H, r * K], or null if r = 0. */
   readonly loraB: Parameter | null = null;
+  /** Rank; 0: the plain layer. */
   readonly r: number;
+  /** Numerator of scaling. */
   readonly loraAlpha: number;
+  /** loraAlpha / r, or 0 if r = 0. */
   readonly scaling: number;
+  /** Probability of dropping an element of the branch's input while training. */
   readonly loraDropout: number;
+  /** Whether eval() merges and train() unmerges. */
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
@@ -58,6 +64,7 @@ export abstract class ConvLoRA extends ConvNd {
     this.resetParameters();
   }
 
+  /** Draws in loralib's order: the convolution's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
     super.resetParameters();
     if (this.loraA && this.loraB) {
@@ -80,6 +87,7 @@ export abstract class ConvLoRA extends ConvNd {
     return this;
   }
 
+  /** Shapes and errors are those of the plain convolution. */
   override forward(x: Tensor): Tensor {
     if (!this.loraA || !this.loraB || this.merged) return super.forward(x);
     const where = `${this.where}.forward`, { loraA, loraB, weight, bias } = this;

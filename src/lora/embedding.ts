@@ -6,6 +6,7 @@ import * as init from "../nn/init.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
+/** Options of lora.Embedding. */
 export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
 
 /**
@@ -19,22 +20,25 @@ export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
  * W and on the columns of A alike, as in loralib. While merged, maxNorm scales the rows looked up of
  * the merged table; train() takes that back too.
  *
- * @throws ArgumentError
+ * Source: loralib.Embedding.
+ * @throws ArgumentError on a size, rank, alpha or option out of range
  *
  * @example
  * const layer = new lora.Embedding(1000, 64, { r: 4, loraAlpha: 8 });
  * const y = layer.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
- *
- * Source: loralib.Embedding.
  */
 export class Embedding extends PlainEmbedding {
   /** [r, numEmbeddings], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [embeddingDim, r], or null if r = 0. */
   readonly loraB: Parameter | null = null;
+  /** Rank; 0: the plain layer. */
   readonly r: number;
+  /** Numerator of scaling. */
   readonly loraAlpha: number;
+  /** loraAlpha / r, or 0 if r = 0. */
   readonly scaling: number;
+  /** Whether eval() merges and train() unmerges. */
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
@@ -60,6 +64,7 @@ export class Embedding extends PlainEmbedding {
     }
   }
 
+  /** Whether the weight holds the product now. */
   get merged(): boolean { return this.#merge.merged; }
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */

@@ -1,3 +1,7 @@
+/**
+ * loralib's layers and helpers: layers that hold their own factors and merge on `eval()`.
+ * @module
+ */
 export { Linear, type LoraLinearOptions } from "./linear.js";
 export { MergedLinear, type MergedLinearOptions } from "./merged_linear.js";
 export { Embedding, type LoraEmbeddingOptions } from "./embedding.js";

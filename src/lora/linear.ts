@@ -8,6 +8,7 @@ import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
+/** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
   loraDropout?: number;
@@ -21,23 +22,27 @@ export interface LoraLinearOptions extends LoraOptions, LinearOptions {
  * after the same `manualSeed`. With r > 0 the weight is frozen; the bias trains until
  * `markOnlyLoraAsTrainable`. eval() merges the product into the weight, train() restores its bits.
  *
+ * Source: Hu et al. 2021, section 4; loralib.Linear.
  * @throws ArgumentError on a size, rank, alpha or dropout out of range
  *
  * @example
  * const layer = new lora.Linear(768, 768, { r: 8, loraAlpha: 16 });
  * const y = layer.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 768]
- *
- * Source: Hu et al. 2021, section 4; loralib.Linear.
  */
 export class Linear extends PlainLinear {
   /** [r, inFeatures], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [outFeatures, r], or null if r = 0. */
   readonly loraB: Parameter | null = null;
+  /** Rank; 0: the plain layer. */
   readonly r: number;
+  /** Numerator of scaling. */
   readonly loraAlpha: number;
+  /** loraAlpha / r, or 0 if r = 0. */
   readonly scaling: number;
+  /** Probability of dropping an element of the branch's input while training. */
   readonly loraDropout: number;
+  /** Whether eval() merges and train() unmerges. */
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 

@@ -12,6 +12,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import { checkLoraOptions, Merge } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
 
+/** Options of lora.MergedLinear. */
 export interface MergedLinearOptions extends LoraLinearOptions {
   /** One entry for each block of outFeatures / enableLora.length outputs. Default [false]. */
   enableLora?: readonly boolean[];
@@ -27,25 +28,30 @@ export interface MergedLinearOptions extends LoraLinearOptions {
  * training, and a layer with no enabled block (enableLora's default) does not fail: like one with
  * r = 0, it is the plain layer, its weight trainable.
  *
+ * Source: loralib.MergedLinear.
  * @throws ArgumentError on a size, rank, alpha or dropout out of range, or an enableLora that is no
  * list of booleans or whose length does not divide outFeatures
  *
  * @example
  * const qkv = new lora.MergedLinear(768, 3 * 768, { r: 8, loraAlpha: 16, enableLora: [true, false, true] });
  * const y = qkv.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 2304]
- *
- * Source: loralib.MergedLinear.
  */
 export class MergedLinear extends PlainLinear {
   /** [g r, inFeatures], or null if r = 0 or no block is enabled. */
   readonly loraA: Parameter | null = null;
   /** [g outFeatures / enableLora.length, r], or null with loraA. */
   readonly loraB: Parameter | null = null;
+  /** Rank; 0: the plain layer. */
   readonly r: number;
+  /** Numerator of scaling. */
   readonly loraAlpha: number;
+  /** loraAlpha / r, or 0 if r = 0. */
   readonly scaling: number;
+  /** Probability of dropping an element of the branch's input while training. */
   readonly loraDropout: number;
+  /** Which of the equal blocks of outputs have factors. */
   readonly enableLora: readonly boolean[];
+  /** Whether eval() merges and train() unmerges. */
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
@@ -73,6 +79,7 @@ export class MergedLinear extends PlainLinear {
     this.resetParameters();
   }
 
+  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
     super.resetParameters();
     // Not there yet when nn.Linear's constructor calls this.
@@ -104,7 +111,7 @@ export class MergedLinear extends PlainLinear {
     });
   }
 
-  /** x [..., inFeatures] -> [..., outFeatures] @throws ShapeError, DTypeError, DisposedError */
+  /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   override forward(x: Tensor): Tensor {
     const where = "lora.MergedLinear.forward", { loraA, loraB } = this;
     if (!loraA || !loraB || this.merged) return linear(x, this.weight, this.bias, [], this.fanInFanOut, where);

@@ -26,8 +26,15 @@ function loraBiases(model: Module): Set<string> {
 /**
  * Freezes every parameter whose key lacks "lora_", then unfreezes biases: every key that contains
  * "bias" ("all"), or the bias of each LoRA layer ("lora_only").
- * @throws ArgumentError on another `bias`
+ *
  * Source: loralib.mark_only_lora_as_trainable.
+ * @param bias default "none"
+ * @throws ArgumentError on another `bias`
+ *
+ * @example
+ * const layer = new lora.Linear(8, 8, { r: 2 });
+ * lora.markOnlyLoraAsTrainable(layer);
+ * console.log([...layer.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key)); // [ 'lora_A', 'lora_B' ]
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkBias("markOnlyLoraAsTrainable", bias);
@@ -41,8 +48,14 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 /**
  * The part of the state dict that `markOnlyLoraAsTrainable(model, bias)` trains: keys with "lora_",
  * and for "all" those with "bias", for "lora_only" the bias beside each "lora_" key.
- * @throws ArgumentError on another `bias`
+ *
  * Source: loralib.lora_state_dict.
+ * @param bias default "none"
+ * @throws ArgumentError on another `bias`
+ *
+ * @example
+ * const layer = new lora.Linear(8, 8, { r: 2 });
+ * console.log([...lora.loraStateDict(layer, "lora_only").keys()]); // [ 'bias', 'lora_A', 'lora_B' ]
  */
 export function loraStateDict(model: Module, bias: BiasMode = "none"): StateDict {
   checkBias("loraStateDict", bias);
