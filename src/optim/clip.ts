@@ -6,9 +6,16 @@ import { checkNumber } from "../tensor/check.js";
 
 /**
  * Scales all gradients (float64 squares, parameters added in the given order) so that their joint 2-norm is at most maxNorm; returns the norm before.
+ *
+ * Source: torch.nn.utils.clip_grad_norm_ (with error_if_nonfinite).
+ * @param params those without a gradient are passed over
  * @throws ArgumentError if maxNorm is not a positive number, or if the norm is not finite: then
  * nothing is changed, so that a bad batch cannot poison the weights.
- * Source: torch.nn.utils.clip_grad_norm_ (with error_if_nonfinite).
+ *
+ * @example
+ * const p = new nn.Parameter([2]).set([3, 4]);
+ * ops.sum(ops.mul(p, p)).backward();
+ * console.log(optim.clipGradNorm_([p], 1)); // 10
  */
 export function clipGradNorm_(params: Iterable<Parameter>, maxNorm: number): number {
   checkNumber("clipGradNorm_", "maxNorm", maxNorm, Number.MIN_VALUE);

@@ -8,6 +8,7 @@ import { checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { AdamBase, type AdamOptions } from "./optimizer.js";
 
+/** Options of LoraFA; defaults lr 1e-3, betas 0.9, 0.999, eps 1e-6, no decay. */
 export interface LoraFAOptions extends AdamOptions {
   /** s of the model's LoRA layers: loraAlpha / r, or loraAlpha / √r with rsLoRA. */
   scaling: number;
@@ -26,14 +27,18 @@ const EPSILON = 1 / 8388608;
  * The r x r pseudo-inverse is in float64, from A as it is at each step; PEFT's is in float32 and its product in bfloat16
  * where the host has that. PEFT pairs factors by their order; here A is found by B's key.
  *
+ * Source: PEFT, LoraFAOptimizer and create_lorafa_optimizer.
  * @throws ArgumentError on an option out of range, or if nothing is left to train; ShapeError if A's rows are not as
  * many as B's columns (a MergedLinear's of several blocks)
- * Source: PEFT, LoraFAOptimizer and create_lorafa_optimizer.
  *
  * @example
- * const optimizer = new optim.LoraFA(model, { scaling: 2, lr: 1e-3 });
+ * const model = new lora.Linear(8, 8, { r: 2, loraAlpha: 4 });
+ * lora.markOnlyLoraAsTrainable(model);
+ * const optimizer = new optim.LoraFA(model, { scaling: model.scaling, lr: 1e-3 });
+ * console.log(model.loraA.requiresGrad, model.loraB.requiresGrad); // false true
  */
 export class LoraFA extends AdamBase {
+  /** s of the model's LoRA layers. */
   readonly scaling: number;
   /** A of each B. */
   readonly #frozen: ReadonlyMap<Parameter, Parameter>;

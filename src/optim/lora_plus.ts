@@ -4,6 +4,7 @@ import type { Module, Parameter } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 
+/** Options of `loraPlusGroups`, named as in PEFT. */
 export interface LoraPlusOptions {
   /** Learning rate of A and of everything else that is not listed below. */
   lr: number;
@@ -11,11 +12,19 @@ export interface LoraPlusOptions {
   loraplusLrRatio: number;
   /** Learning rate of the factors of embeddings. Default 1e-6. */
   loraplusLrEmbedding?: number;
-  /** Default 0. */
+  /** Decay of all but biases and norms. Default 0. */
   weightDecay?: number;
 }
 
-export interface LoraPlusGroup { params: Parameter[]; lr: number; weightDecay: number }
+/** A group as optimisers take it. */
+export interface LoraPlusGroup {
+  /** May be empty. */
+  params: Parameter[];
+  /** Learning rate. */
+  lr: number;
+  /** Weight decay. */
+  weightDecay: number;
+}
 
 /**
  * The trainable parameters in four groups, some of which may be empty, for any optimiser:
@@ -30,12 +39,15 @@ export interface LoraPlusGroup { params: Parameter[]; lr: number; weightDecay: n
  * PEFT means group 1 like this, but looks for a module where it has a parameter, so there the factors of
  * embeddings land in group 0.
  *
- * @throws ArgumentError if nothing is trainable or an option is not a finite number of at least 0
  * Source: PEFT, create_loraplus_optimizer.
+ * @throws ArgumentError if nothing is trainable or an option is not a finite number of at least 0
  *
  * @example
+ * const model = new lora.Linear(8, 8, { r: 2 });
+ * lora.markOnlyLoraAsTrainable(model);
  * const groups = optim.loraPlusGroups(model, { lr: 2e-4, loraplusLrRatio: 16 });
  * const optimizer = new optim.AdamW(groups);
+ * console.log(groups.map(({ params, lr }) => [params.length, lr])); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ], [ 0, 0.0032 ] ]
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): LoraPlusGroup[] {
   const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options;

@@ -5,18 +5,32 @@ import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
-export type ParamGroup<O> = { params: readonly Parameter[] } & Partial<O>;
+/** Parameters with options of their own; an option left out is the optimiser's. */
+export type ParamGroup<O> = {
+  /** May be empty. */
+  params: readonly Parameter[];
+} & Partial<O>;
+/** What an optimiser trains: parameters, or groups of them. Those without a gradient are passed over. */
 export type Params<O> = readonly Parameter[] | readonly ParamGroup<O>[];
 
-interface BaseOptions { lr: number; weightDecay: number }
+/** Options of every optimiser. */
+export interface OptimizerOptions {
+  /** Learning rate, at least 0. */
+  lr: number;
+  /** At least 0. */
+  weightDecay: number;
+}
 
 /**
- * Shared machinery: groups with their own options, a step count, and named state tensors that a
- * checkpoint can hold.
+ * What all optimisers share: groups with their own options, a step count, and named state tensors that a
+ * checkpoint can hold (torch.optim.Optimizer).
  */
-export abstract class Optimizer<O extends BaseOptions> {
+export abstract class Optimizer<O extends OptimizerOptions> {
   /** Options may be changed between steps; schedules change `lr`. */
-  readonly paramGroups: ({ params: readonly Parameter[] } & O)[];
+  readonly paramGroups: ({
+    /** What this group trains. */
+    params: readonly Parameter[];
+  } & O)[];
   /** Steps taken. */
   steps = 0;
   readonly #state = new Map<Parameter, Record<string, Tensor>>();
@@ -87,7 +101,10 @@ export abstract class Optimizer<O extends BaseOptions> {
     return out;
   }
 
-  /** Nothing is changed if anything is wrong. @throws ArgumentError; FormatError if a key or shape does not fit these parameters */
+  /**
+   * Restores what `stateDict()` gave after that many steps. Nothing is changed if anything is wrong.
+   * @throws ArgumentError unless steps is an integer of at least 0; FormatError if a key or shape does not fit these parameters
+   */
   loadStateDict(state: StateDict, steps: number): void {
     checkInteger(`${this.name}.loadStateDict`, "steps", steps, 0);
     const all = this.#all();
@@ -107,6 +124,7 @@ export abstract class Optimizer<O extends BaseOptions> {
     }
   }
 
+  /** Frees the state, not the parameters. */
   dispose(): void {
     for (const slots of this.#state.values()) for (const t of Object.values(slots)) t.dispose();
     this.#state.clear();
@@ -115,11 +133,27 @@ export abstract class Optimizer<O extends BaseOptions> {
   #all(): Parameter[] { return this.paramGroups.flatMap((g) => [...g.params]); }
 }
 
-export interface SGDOptions extends BaseOptions { momentum: number; nesterov: boolean }
+/** Options of SGD. */
+export interface SGDOptions extends OptimizerOptions {
+  /** At least 0. */
+  momentum: number;
+  /** Whether momentum looks ahead; needs one above 0. */
+  nesterov: boolean;
+}
 
 /**
  * Stochastic gradient descent (torch.optim.SGD, dampening 0). Defaults: lr 1e-3, no momentum, no decay.
- * @throws ArgumentError on a NaN, negative or infinite option, or nesterov without momentum
+ *
+ * @throws ArgumentError on a NaN, negative or infinite option, nesterov without momentum, no parameters, or one that is
+ * in two groups
+ *
+ * @example
+ * const p = new nn.Parameter([1]).set([3]);
+ * const optimizer = new optim.SGD([p], { lr: 0.5 });
+ * ops.sum(ops.mul(p, p)).backward();
+ * optimizer.step();
+ * optimizer.zeroGrad();
+ * console.log(p.item()); // 0
  */
 export class SGD extends Optimizer<SGDOptions> {
   protected readonly slots = ["momentumBuffer"];
@@ -138,9 +172,15 @@ export class SGD extends Optimizer<SGDOptions> {
   }
 }
 
-export interface AdamOptions extends BaseOptions { betas: readonly [number, number]; eps: number }
+/** Options of Adam and AdamW. */
+export interface AdamOptions extends OptimizerOptions {
+  /** Decay of the mean and of the mean square of gradients, each in 0 .. 1 without 1. */
+  betas: readonly [number, number];
+  /** Added to the root, at least 0. */
+  eps: number;
+}
 
-/** The Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. @internal */
+/** The Adams: they differ in where the decay goes. beta^t are running products: no host `pow`. */
 export abstract class AdamBase extends Optimizer<AdamOptions> {
   protected readonly slots = ["expAvg", "expAvgSq"];
   /** Per group: beta1^t and beta2^t. */
@@ -177,7 +217,16 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
 
 /**
  * Adam with L2 decay in the gradient (torch.optim.Adam). Defaults: lr 1e-3, betas 0.9, 0.999, eps 1e-8, no decay.
- * @throws ArgumentError
+ *
+ * Source: Kingma & Ba 2015.
+ * @throws ArgumentError on an option out of range, no parameters, or one that is in two groups
+ *
+ * @example
+ * const p = new nn.Parameter([1]).set([3]);
+ * const optimizer = new optim.Adam([p], { lr: 0.5 });
+ * ops.sum(ops.mul(p, p)).backward();
+ * optimizer.step();
+ * console.log(p.item()); // 2.5
  */
 export class Adam extends AdamBase {
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
@@ -188,9 +237,13 @@ export class Adam extends AdamBase {
 
 /**
  * Adam with decoupled decay (torch.optim.AdamW). Defaults: lr 1e-3, betas 0.9, 0.999, eps 1e-8, decay 0.01.
- * @throws ArgumentError
+ *
+ * Source: Loshchilov & Hutter 2019.
+ * @throws ArgumentError as Adam
  *
  * @example
+ * const model = new lora.Linear(8, 8, { r: 2 });
+ * lora.markOnlyLoraAsTrainable(model);
  * const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-3 });
  */
 export class AdamW extends AdamBase {
