@@ -10,6 +10,7 @@ import { tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { CausalLM } from "./causal_lm.js";
 
+/** Options of `generate`. */
 export interface GenerateOptions {
   /** Tokens to add at most. */
   maxNewTokens: number;
@@ -17,14 +18,22 @@ export interface GenerateOptions {
   temperature?: number;
   /** Seed of the draws. Default 0. */
   seed?: number;
-  /** Ends the text; not returned. */
+  /** Ends the text; not returned. Default: none. */
   stopToken?: number;
 }
 
 /**
  * Yields new token ids after `prompt`, each as soon as it is drawn. Ends at stopToken, after
  * maxNewTokens, or at the model's maxPositionEmbeddings. Same seed, same tokens, in every engine.
- * @throws ArgumentError on an empty or too long prompt
+ *
+ * @param prompt token ids, at least one and at most maxPositionEmbeddings
+ * @throws ArgumentError, at the first token, on an empty or too long prompt, an id beyond the vocabulary or an option out
+ * of range
+ *
+ * @example
+ * const { model } = models.loadLlama("models/base");
+ * const tokens = [...models.generate(model, [5, 6, 7], { maxNewTokens: 4, temperature: 0 })];
+ * console.log(tokens.length); // 4
  */
 export function* generate(model: CausalLM, prompt: readonly number[], options: GenerateOptions): IterableIterator<number> {
   const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;

@@ -15,10 +15,13 @@ import { KeyValueCache } from "./cache.js";
 
 /** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
 export interface Gpt2Lora {
+  /** Rank of each block. */
   r: number;
+  /** scaling = loraAlpha / r. */
   loraAlpha: number;
+  /** Probability of dropping an element of the branch's input while training. Default 0. */
   loraDropout?: number;
-  /** Default [true, false, true]: query and value. */
+  /** Which of query, key and value. Default [true, false, true]. */
   enableLora?: readonly boolean[];
 }
 
@@ -27,12 +30,20 @@ function conv1d(inFeatures: number, outFeatures: number): Linear {
   return new Linear(inFeatures, outFeatures, { fanInFanOut: true });
 }
 
-class Gpt2Attention extends Module {
+/** Attention over a fused projection. Weights are stored [in, out]. */
+export class Gpt2Attention extends Module {
+  /** Query, key and value: weight [hiddenSize, 3 hiddenSize]. */
   cAttn: Layer;
+  /** Weight [hiddenSize, hiddenSize]. */
   cProj: Layer;
   readonly #heads: number;
 
-  constructor(c: Gpt2Config, readonly layer: number, options?: Gpt2Lora) {
+  constructor(
+    c: Gpt2Config,
+    /** Its place in the cache. */
+    readonly layer: number,
+    options?: Gpt2Lora,
+  ) {
     super();
     const size = c.hiddenSize;
     this.#heads = c.numAttentionHeads;
@@ -40,6 +51,7 @@ class Gpt2Attention extends Module {
     this.cProj = conv1d(size, size);
   }
 
+  /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, cache?: KeyValueCache): Tensor {
     const [batch, steps, size] = x.shape as [number, number, number], heads = this.#heads;
     const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
@@ -50,8 +62,11 @@ class Gpt2Attention extends Module {
   }
 }
 
-class Gpt2MLP extends Module {
+/** c_proj(gelu(c_fc(x))). Weights are stored [in, out]. */
+export class Gpt2MLP extends Module {
+  /** Weight [hiddenSize, intermediateSize]. */
   cFc: Layer;
+  /** Weight [intermediateSize, hiddenSize]. */
   cProj: Layer;
 
   constructor(c: Gpt2Config) {
@@ -60,14 +75,20 @@ class Gpt2MLP extends Module {
     this.cProj = conv1d(c.intermediateSize, c.hiddenSize);
   }
 
+  /** x [..., hiddenSize] -> x's shape. */
   forward(x: Tensor): Tensor { return this.cProj.forward(geluTanh(this.cFc.forward(x))); }
 }
 
-class Gpt2Block extends Module {
+/** Attention and MLP, each on its normalised input and added to it. */
+export class Gpt2Block extends Module {
   // The key in the checkpoint: camelCase would lose the underscore before a digit.
+  /** Before the attention. */
   readonly ln_1: LayerNorm;
+  /** Attention. */
   readonly attn: Gpt2Attention;
+  /** Before the MLP. */
   readonly ln_2: LayerNorm;
+  /** MLP. */
   readonly mlp: Gpt2MLP;
 
   constructor(c: Gpt2Config, layer: number, options?: Gpt2Lora) {
@@ -78,17 +99,25 @@ class Gpt2Block extends Module {
     this.mlp = new Gpt2MLP(c);
   }
 
+  /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, cache?: KeyValueCache): Tensor {
     const h = add(x, this.attn.forward(this.ln_1.forward(x), cache));
     return add(h, this.mlp.forward(this.ln_2.forward(h)));
   }
 }
 
-class Gpt2Model extends Module {
-  /** Embeddings, or what wraps them. */
-  readonly wte: Layer & { readonly weight: Parameter };
+/** A GPT-2 without its head. */
+export class Gpt2Model extends Module {
+  /** Of tokens, [vocabSize, hiddenSize]: an nn.Embedding, or what wraps it; so is wpe. */
+  readonly wte: Layer & {
+    /** The table. */
+    readonly weight: Parameter;
+  };
+  /** Of positions, [maxPositionEmbeddings, hiddenSize]. */
   readonly wpe: Layer;
+  /** First block to last. */
   readonly h: Gpt2Block[];
+  /** After the last block. */
   readonly lnF: LayerNorm;
 
   constructor(c: Gpt2Config, options?: Gpt2Lora) {
@@ -105,6 +134,7 @@ class Gpt2Model extends Module {
  * Weights start random as there: N(0, 0.02²), into the residual stream N(0, 0.02² / (2 layers)), biases
  * zero; load a checkpoint with `loadStateDict` or `models.loadGpt2`. The only dropout is `loraDropout`.
  *
+ * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py; the LoRA layers: loralib's GPT-2 example.
  * @param options LoRA on c_attn, whose weight is frozen then
  * @throws ArgumentError on a rank, alpha, dropout or enableLora out of range
  *
@@ -116,15 +146,18 @@ class Gpt2Model extends Module {
  * const model = new models.Gpt2(config, { r: 4, loraAlpha: 8 });
  * lora.markOnlyLoraAsTrainable(model);
  * const logits = model.forward(tensor(new Int32Array([3, 1, 4]), [1, 3])); // [1, 3, 61]
- *
- * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py; the LoRA layers: loralib's GPT-2 example.
  */
 export class Gpt2 extends Module {
+  /** All but the head. */
   readonly transformer: Gpt2Model;
   /** null when tied: then the embedding table is the head. */
   readonly lmHead: Layer | null;
 
-  constructor(readonly config: Gpt2Config, options?: Gpt2Lora) {
+  constructor(
+    /** Its sizes. */
+    readonly config: Gpt2Config,
+    options?: Gpt2Lora,
+  ) {
     super();
     this.transformer = new Gpt2Model(config, options);
     this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
@@ -157,7 +190,7 @@ export class Gpt2 extends Module {
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
   override getOutputEmbeddings(): Module { return this.lmHead ?? this.transformer.wte; }
 
-  /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
+  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
   loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
 
   /** An empty cache for `forward`. */

@@ -11,16 +11,25 @@ import { checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 
-class LlamaAttention extends Module {
+/** Attention with rotary positions; heads of q share key/value heads. The projections have no bias. */
+export class LlamaAttention extends Module {
+  /** [numAttentionHeads * headDim, hiddenSize] */
   readonly qProj: Layer;
+  /** [numKeyValueHeads * headDim, hiddenSize] */
   readonly kProj: Layer;
+  /** [numKeyValueHeads * headDim, hiddenSize] */
   readonly vProj: Layer;
+  /** [hiddenSize, numAttentionHeads * headDim] */
   readonly oProj: Layer;
   readonly #heads: number;
   readonly #kvHeads: number;
   readonly #dim: number;
 
-  constructor(c: LlamaConfig, readonly layer: number) {
+  constructor(
+    c: LlamaConfig,
+    /** Its place in the cache. */
+    readonly layer: number,
+  ) {
     super();
     this.#heads = c.numAttentionHeads;
     this.#kvHeads = c.numKeyValueHeads;
@@ -31,6 +40,7 @@ class LlamaAttention extends Module {
     this.oProj = new Linear(this.#heads * this.#dim, c.hiddenSize, { bias: false });
   }
 
+  /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
     const [batch, steps] = x.shape as [number, number];
     const first = cache?.length ?? 0;
@@ -42,9 +52,13 @@ class LlamaAttention extends Module {
   }
 }
 
-class LlamaMLP extends Module {
+/** down(silu(gate(x)) * up(x)), without biases. */
+export class LlamaMLP extends Module {
+  /** [intermediateSize, hiddenSize] */
   readonly gateProj: Layer;
+  /** [intermediateSize, hiddenSize] */
   readonly upProj: Layer;
+  /** [hiddenSize, intermediateSize] */
   readonly downProj: Layer;
 
   constructor(c: LlamaConfig) {
@@ -54,13 +68,19 @@ class LlamaMLP extends Module {
     this.downProj = new Linear(c.intermediateSize, c.hiddenSize, { bias: false });
   }
 
+  /** x [..., hiddenSize] -> x's shape. */
   forward(x: Tensor): Tensor { return this.downProj.forward(siluMul(this.gateProj.forward(x), this.upProj.forward(x))); }
 }
 
-class LlamaLayer extends Module {
+/** Attention and MLP, each on its normalised input and added to it. */
+export class LlamaLayer extends Module {
+  /** Attention. */
   readonly selfAttn: LlamaAttention;
+  /** MLP. */
   readonly mlp: LlamaMLP;
+  /** Before the attention. */
   readonly inputLayernorm: RMSNorm;
+  /** Before the MLP. */
   readonly postAttentionLayernorm: RMSNorm;
 
   constructor(c: LlamaConfig, layer: number) {
@@ -71,16 +91,23 @@ class LlamaLayer extends Module {
     this.postAttentionLayernorm = new RMSNorm(c.hiddenSize, c.rmsNormEps);
   }
 
+  /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
     const h = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), table, cache));
     return add(h, this.mlp.forward(this.postAttentionLayernorm.forward(h)));
   }
 }
 
-class LlamaModel extends Module {
+/** A Llama without its head. */
+export class LlamaModel extends Module {
   /** An nn.Embedding, or what wraps it. */
-  readonly embedTokens: Layer & { readonly weight: Parameter };
+  readonly embedTokens: Layer & {
+    /** The table. */
+    readonly weight: Parameter;
+  };
+  /** First to last. */
   readonly layers: LlamaLayer[];
+  /** After the last layer. */
   readonly norm: RMSNorm;
 
   constructor(c: LlamaConfig) {
@@ -95,17 +122,26 @@ class LlamaModel extends Module {
  * A Llama with its language-model head. Weights start random (N(0, 0.02²) as Hugging Face's); load a
  * checkpoint with `loadStateDict` or `models.loadLlama`, and add LoRA with `peft.getLoraModel`.
  *
+ * Source: Touvron et al. 2023; transformers, models/llama/modeling_llama.py.
+ * @throws ArgumentError on a size out of range; ShapeError for an odd headDim
+ *
  * @example
  * const { model } = models.loadLlama("models/base");
  * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
+ * const ids = tensor(new Int32Array([5, 6, 7, 8]), [1, 4]), targets = tensor(new Int32Array([6, 7, 8, 9]), [1, 4]);
+ * model.loss(ids, targets).backward();
  */
 export class Llama extends Module {
+  /** All but the head. */
   readonly model: LlamaModel;
   /** null when tied: then the embedding table is the head. */
   readonly lmHead: Layer | null;
   readonly #table: RopeTable;
 
-  constructor(readonly config: LlamaConfig) {
+  constructor(
+    /** Its sizes. */
+    readonly config: LlamaConfig,
+  ) {
     super();
     this.model = new LlamaModel(config);
     this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
@@ -131,12 +167,13 @@ export class Llama extends Module {
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
   override getOutputEmbeddings(): Module { return this.lmHead ?? this.model.embedTokens; }
 
-  /** Mean cross-entropy of predicting `targets` [batch, steps] (int32; -100 is ignored) from `ids`. */
+  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
   loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
 
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache { return new KeyValueCache(this.config); }
 
+  /** Disposes all parameters and the table of angles. */
   override dispose(): void {
     super.dispose();
     this.#table.cos.dispose();

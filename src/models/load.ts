@@ -7,12 +7,26 @@ import { FormatError } from "../runtime/errors.js";
 import { Gpt2, type Gpt2Lora } from "./gpt2.js";
 import { Llama } from "./llama.js";
 
+/** A model and what its config.json says. */
+export interface LoadedModel<M extends Module, Config> {
+  /** In training mode, all parameters trainable but those that LoRA freezes. */
+  model: M;
+  /** The same as model.config. */
+  config: Config;
+}
+
 /**
  * A Llama from a folder with config.json and model.safetensors (or its shards), F32, F16 or BF16.
  *
+ * Source: transformers, LlamaForCausalLM.from_pretrained.
  * @throws FileError, FormatError naming what is missing, unknown or of a wrong shape
+ *
+ * @example
+ * const { model, config } = models.loadLlama("models/base");
+ * const logits = noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3])));
+ * console.log(logits.shape[2] === config.vocabSize); // true
  */
-export function loadLlama(directory: string): { model: Llama; config: LlamaConfig } {
+export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
   const path = `${directory}/config.json`;
   const config = parseLlamaConfig(readJson(path), path);
   const weights: Map<string, StateEntry> = new Map(loadCheckpoint(directory));
@@ -26,14 +40,16 @@ export function loadLlama(directory: string): { model: Llama; config: LlamaConfi
  * A GPT-2 from such a folder. Keys may lack the "transformer." prefix, as the hub's own GPT-2 has them;
  * the stored causal masks (attn.bias, attn.masked_bias) are ignored.
  *
+ * Source: transformers, GPT2LMHeadModel.from_pretrained.
  * @param options LoRA to add to every c_attn; its factors start as loralib's
- * @throws FileError, FormatError naming what is missing, unknown, there twice or of a wrong shape
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of a wrong shape; ArgumentError for the
+ * options
  *
  * @example
  * const { model } = models.loadGpt2("gpt2", { r: 8, loraAlpha: 16 });
  * lora.markOnlyLoraAsTrainable(model);
  */
-export function loadGpt2(directory: string, options?: Gpt2Lora): { model: Gpt2; config: Gpt2Config } {
+export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt2, Gpt2Config> {
   const path = `${directory}/config.json`;
   const config = parseGpt2Config(readJson(path), path);
   const weights: Map<string, StateEntry> = new Map();
@@ -51,8 +67,12 @@ const CAUSAL_MASK = /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/;
 /**
  * The model of a folder, of the architecture that its config.json names in model_type.
  * @throws FileError, FormatError; also for a model_type other than "llama" and "gpt2"
+ *
+ * @example
+ * const { model } = models.loadModel("models/base");
+ * console.log(model instanceof models.Llama); // true
  */
-export function loadModel(directory: string): { model: Llama; config: LlamaConfig } | { model: Gpt2; config: Gpt2Config } {
+export function loadModel(directory: string): LoadedModel<Llama, LlamaConfig> | LoadedModel<Gpt2, Gpt2Config> {
   const path = `${directory}/config.json`, type = (readJson(path) as { model_type?: unknown } | null)?.model_type;
   if (type === "llama") return loadLlama(directory);
   if (type === "gpt2") return loadGpt2(directory);
