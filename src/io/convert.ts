@@ -16,33 +16,86 @@
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { show } from "./json.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./loralib.js";
-import { peftBaseKey, peftEmbeddingKey, peftKey, type LoraConfig, type PeftTensor } from "./peft.js";
+import { peftBaseKey, peftEmbeddingKey, peftKey, type LoraConfig, type NamedPeftTensor, type PeftTensor } from "./peft.js";
 
 /** Factors with the rank and alpha that go with them. */
 export interface PeftFactors {
+  /** PEFT's lora_A. */
   loraA: PeftTensor;
+  /** PEFT's lora_B. */
   loraB: PeftTensor;
+  /** PEFT's rank, which need not be loralib's. */
   r: number;
+  /** PEFT's alpha: loraAlpha / r is loralib's. */
   loraAlpha: number;
 }
 
-export interface LinearLayer { r: number; loraAlpha: number }
-export interface MergedLinearLayer { r: number; loraAlpha: number; enableLora: readonly boolean[]; outFeatures: number }
-export interface Conv2dLayer { r: number; loraAlpha: number; kernelSize: number; groups?: number }
+/** What a loralib.Linear or Embedding was made with. */
+export interface LinearLayer {
+  /** loralib's rank. */
+  r: number;
+  /** loralib's alpha. */
+  loraAlpha: number;
+}
+
+/** What a loralib.MergedLinear was made with. */
+export interface MergedLinearLayer extends LinearLayer {
+  /** Which of the equal blocks of outputs have factors. */
+  enableLora: readonly boolean[];
+  /** Number of outputs, all blocks together. */
+  outFeatures: number;
+}
+
+/** What a loralib.Conv2d was made with. */
+export interface Conv2dLayer extends LinearLayer {
+  /** Of the square kernel. */
+  kernelSize: number;
+  /** Default 1; others cannot be converted. */
+  groups?: number;
+}
+
+/** What `loralibToPeft` makes, for `writePeftAdapter`. */
+export interface ConvertedAdapter {
+  /** What the checkpoint and its layers tell; say the base's name besides. */
+  config: Partial<LoraConfig>;
+  /** Factors and biases by PEFT's keys. */
+  tensors: NamedPeftTensor[];
+}
 
 /** What a loralib layer was made with; its checkpoint does not tell. */
 export type LoralibLayer =
-  | { kind: "Linear"; fanInFanOut?: boolean } & LinearLayer
-  | { kind: "Embedding" } & LinearLayer
-  | { kind: "MergedLinear"; fanInFanOut?: boolean } & MergedLinearLayer
-  | { kind: "Conv2d" } & Conv2dLayer;
+  | LinearLayer & {
+    /** loralib's class. */
+    kind: "Linear";
+    /** Whether the weight is stored [in, out]. Default false. */
+    fanInFanOut?: boolean;
+  }
+  | LinearLayer & {
+    /** loralib's class. */
+    kind: "Embedding";
+  }
+  | MergedLinearLayer & {
+    /** loralib's class. */
+    kind: "MergedLinear";
+    /** Whether the weight is stored [in, out]. Default false. */
+    fanInFanOut?: boolean;
+  }
+  | Conv2dLayer & {
+    /** loralib's class. */
+    kind: "Conv2d";
+  };
 
 /**
  * loralib.Linear's factors, and Embedding's, are PEFT's as they are: A [r, in], B [out, r].
  *
- *     linearToPeft(a, b, { r: 8, loraAlpha: 16 });   // r: 8, loraAlpha: 16
- *
+ * @param loraA [r, in]
+ * @param loraB [out, r]
  * @throws ShapeError, ArgumentError
+ *
+ * @example
+ * const a = { shape: [2, 4], data: new Float32Array(8) }, b = { shape: [6, 2], data: new Float32Array(12) };
+ * const { r, loraAlpha } = io.linearToPeft(a, b, { r: 2, loraAlpha: 4 });
+ * console.log(r, loraAlpha); // 2 4
  */
 export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: LinearLayer): PeftFactors {
   return linear("linearToPeft", loraA, loraB, layer);
@@ -51,12 +104,16 @@ export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Linear
 /**
  * loralib.MergedLinear's factors as those of one PEFT layer over the whole weight.
  *
- *     mergedLinearToPeft(a, b, { r: 8, loraAlpha: 16, enableLora: [true, false, true], outFeatures: 2304 });   // r: 16, loraAlpha: 32
- *
  * @param loraA [r * g, in], g of enableLora's n being true
  * @param loraB [outFeatures / n * g, r]
  * @returns A [r * g, in], B [outFeatures, r * g]
  * @throws ShapeError, ArgumentError
+ *
+ * @example
+ * const a = { shape: [4, 6], data: new Float32Array(24) }, b = { shape: [12, 2], data: new Float32Array(24) };
+ * const layer = { r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 18 };
+ * const { loraB, r, loraAlpha } = io.mergedLinearToPeft(a, b, layer);
+ * console.log(loraB.shape, r, loraAlpha); // [ 18, 4 ] 4 8
  */
 export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: MergedLinearLayer): PeftFactors {
   return mergedLinear("mergedLinearToPeft", loraA, loraB, layer);
@@ -68,12 +125,15 @@ export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: 
  * With a dilation or a padding mode it is the merged weights that agree: before merging, PEFT gives neither to its
  * first convolution.
  *
- *     conv2dToPeft(a, b, { r: 2, loraAlpha: 4, kernelSize: 3 });   // r: 18, loraAlpha: 36
- *
  * @param loraA [r * K, in * K], K = kernelSize
  * @param loraB [out * K, r * K]
  * @returns A [r * K * K, in, K, K], B [out, r * K * K, 1, 1]
  * @throws ShapeError; ArgumentError, also for groups other than 1, which cannot be converted exactly
+ *
+ * @example
+ * const a = { shape: [6, 9], data: new Float32Array(54) }, b = { shape: [12, 6], data: new Float32Array(72) };
+ * const { loraA, loraB, r, loraAlpha } = io.conv2dToPeft(a, b, { r: 2, loraAlpha: 4, kernelSize: 3 });
+ * console.log(loraA.shape, loraB.shape, r, loraAlpha); // [ 18, 3, 3, 3 ] [ 4, 18, 1, 1 ] 18 36
  */
 export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2dLayer): PeftFactors {
   return conv2d("conv2dToPeft", loraA, loraB, layer);
@@ -82,11 +142,6 @@ export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2d
 /**
  * A loralib checkpoint as a PEFT adapter, for writePeftAdapter.
  *
- *     const { config, tensors } = loralibToPeft(loadLoralib("lora.safetensors"), {
- *       "h.0.attn.c_attn": { kind: "MergedLinear", r: 8, loraAlpha: 16, enableLora: [true, false, true], outFeatures: 2304 },
- *     });
- *     writePeftAdapter("adapter", { ...config, baseModelNameOrPath: "gpt2" }, tensors);
- *
  * The first layer's rank and alpha are the config's; others stand in rankPattern and alphaPattern, by the module's
  * whole path. A bias of a layer becomes `<module>.base_layer.bias`; its alias `<module>.conv.bias`, which newer
  * loralib adds to a convolution's, is left out.
@@ -94,14 +149,21 @@ export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2d
  * @param layers every module that has factors in `state`, by its path
  * @throws ArgumentError if layers and state do not fit, a layer cannot be converted exactly, or layers differ in
  * fanInFanOut, of which a PEFT adapter has one; ShapeError
+ *
+ * @example
+ * class Model extends nn.Module {
+ *   cAttn = new lora.MergedLinear(8, 24, { r: 2, loraAlpha: 4, enableLora: [true, false, true] });
+ * }
+ * const { config, tensors } = io.loralibToPeft(lora.loraStateDict(new Model()), {
+ *   c_attn: { kind: "MergedLinear", r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 24 },
+ * });
+ * io.writePeftAdapter("adapter", { ...config, baseModelNameOrPath: "gpt2" }, tensors);
  */
-export function loralibToPeft(
-  state: LoralibState, layers: Readonly<Record<string, LoralibLayer>>,
-): { config: Partial<LoraConfig>; tensors: ({ name: string } & PeftTensor)[] } {
+export function loralibToPeft(state: LoralibState, layers: Readonly<Record<string, LoralibLayer>>): ConvertedAdapter {
   const fail = (message: string): never => { throw new ArgumentError(`loralibToPeft: ${message}.`); };
   checkLoralib(state, fail);
   const described = new Map(Object.entries(layers));
-  const tensors: ({ name: string } & PeftTensor)[] = [], config = commonConfig(described, fail);
+  const tensors: NamedPeftTensor[] = [], config = commonConfig(described, fail);
   const rankPattern: Record<string, number> = {}, alphaPattern: Record<string, number> = {};
   for (const [module, layer] of described) {
     const loraA = state.get(`${module}.lora_A`), loraB = state.get(`${module}.lora_B`);
@@ -141,8 +203,8 @@ function toPeft(where: string, layer: LoralibLayer, loraA: PeftTensor, loraB: Pe
   }
 }
 
-function biasesToPeft(state: LoralibState, layers: Layers, fail: Fail): { bias: LoraConfig["bias"]; tensors: ({ name: string } & PeftTensor)[] } {
-  const tensors: ({ name: string } & PeftTensor)[] = [];
+function biasesToPeft(state: LoralibState, layers: Layers, fail: Fail): { bias: LoraConfig["bias"]; tensors: NamedPeftTensor[] } {
+  const tensors: NamedPeftTensor[] = [];
   let bias: LoraConfig["bias"] = "none";
   for (const [key, { shape, data }] of state) {
     const factor = loralibFactor(key);

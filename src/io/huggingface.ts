@@ -9,43 +9,63 @@
 import { FileError, FormatError } from "../runtime/errors.js";
 import { exists, readBytes, readJson } from "./files.js";
 import { show } from "./json.js";
+import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, toFloat32 } from "./safetensors.js";
 
 const MODEL_FILE = "model.safetensors";
 const INDEX_FILE = "model.safetensors.index.json";
 
+/** What config.json says of a Llama. */
 export interface LlamaConfig {
+  /** Width of the residual stream (hidden_size). */
   hiddenSize: number;
+  /** Width of the MLP (intermediate_size). */
   intermediateSize: number;
+  /** Number of layers (num_hidden_layers). */
   numHiddenLayers: number;
+  /** Heads of queries (num_attention_heads). */
   numAttentionHeads: number;
+  /** Heads of keys and values; divides numAttentionHeads (num_key_value_heads). */
   numKeyValueHeads: number;
+  /** Values of a head, even (head_dim). */
   headDim: number;
+  /** Number of token ids (vocab_size). */
   vocabSize: number;
+  /** Longest sequence (max_position_embeddings). */
   maxPositionEmbeddings: number;
+  /** eps of the norms (rms_norm_eps). */
   rmsNormEps: number;
+  /** Base of the rotary frequencies (rope_theta). */
   ropeTheta: number;
+  /** Whether the embedding table is the head too (tie_word_embeddings). */
   tieWordEmbeddings: boolean;
-  /** null: the model has none. */
+  /** Begins a text; null: the model has none. */
   bosTokenId: number | null;
-  /** The first of several; null: the model has none. */
+  /** Ends a text, the first of several; null: the model has none. */
   eosTokenId: number | null;
 }
 
-/** In the names of LlamaConfig; config.json has n_embd, n_inner, n_layer, n_head, n_positions. */
+/** What config.json says of a GPT-2, in the names of LlamaConfig. */
 export interface Gpt2Config {
+  /** Width of the residual stream, a multiple of numAttentionHeads (n_embd). */
   hiddenSize: number;
   /** Width of the MLP: 4 hiddenSize unless n_inner says otherwise. */
   intermediateSize: number;
+  /** Number of blocks (n_layer). */
   numHiddenLayers: number;
+  /** Heads of attention (n_head). */
   numAttentionHeads: number;
+  /** Number of token ids (vocab_size). */
   vocabSize: number;
+  /** Longest sequence (n_positions). */
   maxPositionEmbeddings: number;
+  /** eps of the norms (layer_norm_epsilon). */
   layerNormEpsilon: number;
+  /** Whether the embedding table is the head too (tie_word_embeddings). */
   tieWordEmbeddings: boolean;
-  /** null: the model has none. */
+  /** Begins a text; null: the model has none. */
   bosTokenId: number | null;
-  /** The first of several; null: the model has none. */
+  /** Ends a text, the first of several; null: the model has none. */
   eosTokenId: number | null;
 }
 
@@ -125,10 +145,10 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
 /**
  * The file's dropout probabilities are not read: Gpt2 drops elements in its LoRA branches only.
  *
+ * Source: huggingface/transformers, models/gpt2/configuration_gpt2.py.
  * @param json of config.json
  * @param name of the file, for errors
  * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
- * Source: huggingface/transformers, models/gpt2/configuration_gpt2.py.
  */
 export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   const { fail, count, positive, flag, only, token } = configReader(json, name, "gpt2");
@@ -152,9 +172,13 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
  *
  * @param wanted which tensors to give; the others may be of any dtype
  * @throws FileError if a file is missing, FormatError if one is damaged or the index does not fit
+ *
+ * @example
+ * const weights = io.loadCheckpoint("models/base", (name) => name.includes("layers.0."));
+ * console.log(weights.get("model.layers.0.input_layernorm.weight").shape.length); // 1
  */
-export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, { shape: readonly number[]; data: Float32Array }> {
-  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, PeftTensor> {
+  const weights = new Map<string, PeftTensor>();
   const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
   if (exists(whole)) {
     for (const [name, view] of parseSafetensors(readBytes(whole), { name: whole }).tensors) {

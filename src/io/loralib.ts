@@ -11,17 +11,20 @@
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { readBytes, writeAtomic } from "./files.js";
 import { show } from "./json.js";
+import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 /** What a state dict holds by its keys. */
-export type LoralibState = Map<string, { shape: readonly number[]; data: Float32Array }>;
+export type LoralibState = Map<string, PeftTensor>;
 
 /**
  * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole.
  *
- *     saveLoralib("lora.safetensors", lora.loraStateDict(model));
- *
  * @throws ArgumentError, before anything is written, for what loadLoralib would refuse; FileError
+ *
+ * @example
+ * const model = new lora.Linear(8, 8, { r: 2 });
+ * io.saveLoralib("lora.safetensors", lora.loraStateDict(model));
  */
 export function saveLoralib(path: string, state: LoralibState): void {
   checkLoralib(state, (message) => { throw new ArgumentError(`saveLoralib: ${message}.`); });
@@ -32,10 +35,13 @@ export function saveLoralib(path: string, state: LoralibState): void {
 /**
  * Reads a state dict; F16, BF16 and F64 become float32.
  *
- *     model.loadStateDict(loadLoralib("lora.safetensors"), false);
- *
  * @throws FileError; FormatError for a damaged file, a key that is not loralib's, a factor without its partner or
  * of another shape than loralib gives it
+ *
+ * @example
+ * const model = new lora.Linear(8, 8, { r: 2 });
+ * io.saveLoralib("lora.safetensors", lora.loraStateDict(model));
+ * model.loadStateDict(io.loadLoralib("lora.safetensors"), false);
  */
 export function loadLoralib(path: string): LoralibState {
   const file = parseSafetensors(readBytes(path), { name: path });

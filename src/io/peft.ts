@@ -20,30 +20,70 @@ import { patternValue } from "./peft_match.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 export { serializePeftConfig, type LoraConfig } from "./peft_config.js";
-export { patternValue, scalingOf, targets } from "./peft_match.js";
+export { patternValue, scalingOf, targets, type Selection } from "./peft_match.js";
 
 const CONFIG_FILE = "adapter_config.json";
 const MODEL_FILE = "adapter_model.safetensors";
 const PREFIX = "base_model.model.";
 
+/** A tensor outside linear memory, as the readers give it and the writers take it; nn.StateEntry is the same. */
 export interface PeftTensor {
+  /** Sizes of the dimensions. */
   shape: readonly number[];
+  /** The values, last dimension fastest. */
   data: Float32Array;
 }
 
+/** A tensor with its key in an adapter's file. */
+export interface NamedPeftTensor extends PeftTensor {
+  /** As `peftKey` and its like make it. */
+  name: string;
+}
+
+/** What `readPeftAdapter` finds in a folder. */
+export interface PeftAdapter {
+  /** adapter_config.json, all fields filled in. */
+  config: LoraConfig;
+  /** adapter_model.safetensors, by key. */
+  tensors: Map<string, PeftTensor>;
+}
+
+/**
+ * The key of a factor of the linear layer or convolution at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftKey("layers.0.q_proj", "lora_A")); // base_model.model.layers.0.q_proj.lora_A.weight
+ */
 export function peftKey(modulePath: string, factor: "lora_A" | "lora_B"): string {
   return `${PREFIX}${modulePath}.${factor}.weight`;
 }
 
+/**
+ * The key of a factor of the embedding at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftEmbeddingKey("wte", "lora_embedding_A")); // base_model.model.wte.lora_embedding_A
+ */
 export function peftEmbeddingKey(modulePath: string, factor: "lora_embedding_A" | "lora_embedding_B"): string {
   return `${PREFIX}${modulePath}.${factor}`;
 }
 
+/**
+ * The key of DoRA's magnitude of the module at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftMagnitudeKey("q_proj")); // base_model.model.q_proj.lora_magnitude_vector
+ */
 export function peftMagnitudeKey(modulePath: string): string {
   return `${PREFIX}${modulePath}.lora_magnitude_vector`;
 }
 
-/** The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is `<module>.base_layer.bias`). */
+/**
+ * The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is `<module>.base_layer.bias`).
+ *
+ * @example
+ * console.log(io.peftBaseKey("q_proj.base_layer.bias")); // base_model.model.q_proj.base_layer.bias
+ */
 export function peftBaseKey(parameterPath: string): string {
   return `${PREFIX}${parameterPath}`;
 }
@@ -52,16 +92,18 @@ export function peftBaseKey(parameterPath: string): string {
  * Writes the folder, the config last: a folder with a config is complete. Overwriting an adapter, each
  * file is replaced as a whole.
  *
- *     writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
- *       { name: peftKey("fc", "lora_A"), shape: [2, 3], data: a },
- *       { name: peftKey("fc", "lora_B"), shape: [5, 2], data: b },
- *     ]);
- *
+ * Source: PEFT, PeftModel.save_pretrained.
  * @param config an omitted field has PEFT's default
  * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse; FileError
+ *
+ * @example
+ * io.writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
+ *   { name: io.peftKey("fc", "lora_A"), shape: [2, 3], data: new Float32Array(6) },
+ *   { name: io.peftKey("fc", "lora_B"), shape: [5, 2], data: new Float32Array(10) },
+ * ]);
  */
 export function writePeftAdapter(
-  directory: string, config: Partial<LoraConfig>, tensors: Iterable<{ name: string } & PeftTensor>,
+  directory: string, config: Partial<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
 ): void {
   const fail = (message: string): never => { throw new ArgumentError(`writePeftAdapter: ${message}.`); };
   const full = completeConfig(config, fail);
@@ -76,12 +118,18 @@ export function writePeftAdapter(
 /**
  * Reads the folder; F16, BF16 and F64 become float32.
  *
- *     const { config, tensors } = readPeftAdapter("adapter");
- *     tensors.get(peftKey("fc", "lora_A"))!.shape;   // [2, 3]
- *
+ * Source: PEFT, LoraConfig.from_pretrained and load_peft_weights.
  * @throws FileError if a file is missing, FormatError if one is damaged or asks for what is not ours
+ *
+ * @example
+ * io.writePeftAdapter("adapter", { r: 2, targetModules: ["fc"] }, [
+ *   { name: io.peftKey("fc", "lora_A"), shape: [2, 3], data: new Float32Array(6) },
+ *   { name: io.peftKey("fc", "lora_B"), shape: [5, 2], data: new Float32Array(10) },
+ * ]);
+ * const { config, tensors } = io.readPeftAdapter("adapter");
+ * console.log(config.loraAlpha, tensors.get(io.peftKey("fc", "lora_A")).shape); // 8 [ 2, 3 ]
  */
-export function readPeftAdapter(directory: string): { config: LoraConfig; tensors: Map<string, PeftTensor> } {
+export function readPeftAdapter(directory: string): PeftAdapter {
   const configPath = `${directory}/${CONFIG_FILE}`, modelPath = `${directory}/${MODEL_FILE}`;
   const config = parsePeftConfig(readJson(configPath), configPath);
   if (!exists(modelPath) && exists(`${directory}/adapter_model.bin`)) {

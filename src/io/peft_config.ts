@@ -9,34 +9,42 @@ import { translatePattern } from "./python_regexp.js";
 
 /** peft.LoraConfig in camelCase. Patterns are Python's regular expressions (see `matcher` for what is taken over). */
 export interface LoraConfig {
+  /** Rank. Default 8. */
   r: number;
+  /** scaling = loraAlpha / r. Default 8. */
   loraAlpha: number;
+  /** Probability of dropping an element of an adapter's input while training. Default 0. */
   loraDropout: number;
   /** Paths of the adapted modules or their ends after a dot; or a pattern for the whole path; or "all-linear". */
   targetModules: readonly string[] | string;
-  /** Modules that stay as they are whatever targetModules says; a list or a pattern, as there. */
+  /** Modules that stay as they are whatever targetModules says; a list or a pattern, as there. Default null. */
   excludeModules: readonly string[] | string | null;
-  /** Indices of the layers to adapt; null: all. Only with a list in targetModules. */
+  /** Indices of the layers to adapt; null: all (default). Only with a list in targetModules. */
   layersToTransform: readonly number[] | number | null;
-  /** Pattern (or several) for the name before a layer's index; null: any. Only with layersToTransform. */
+  /** Pattern (or several) for the name before a layer's index; null: any (default). Only with layersToTransform. */
   layersPattern: readonly string[] | string | null;
-  /** Other ranks for some modules, by patterns for the path or its end; the first that matches counts. */
+  /** Other ranks for some modules, by patterns for the path or its end; the first that matches counts. Default: none. */
   rankPattern: Readonly<Record<string, number>>;
-  /** Other alphas, in the same way. */
+  /** Other alphas, in the same way. Default: none. */
   alphaPattern: Readonly<Record<string, number>>;
-  /** The base stores its weights (in, out); the factors' shapes do not change. */
+  /** The base stores its weights (in, out); the factors' shapes do not change. Default false. */
   fanInFanOut: boolean;
+  /** Which biases train and are saved: none; all of the model; those of adapted modules. Default "none". */
   bias: "none" | "all" | "lora_only";
-  /** Scales by alpha / sqrt(r) instead of alpha / r. */
+  /** Scales by alpha / sqrt(r) instead of alpha / r. Default false. */
   useRslora: boolean;
-  /** Each adapted module has a magnitude vector beside its factors. */
+  /** Each adapted module has a magnitude vector beside its factors. Default false. */
   useDora: boolean;
-  /** A folder takes only those that leave the base as it was: true, false, "gaussian", "orthogonal". */
+  /**
+   * How factors start: true (default) with A uniform and B zero; false with both uniform; "gaussian"; "orthogonal"; or from
+   * the weight's decomposition. A folder takes only those that leave the base as it was: true, false, "gaussian", "orthogonal".
+   */
   initLoraWeights: boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
-  /** Ends of paths of modules that are trained and saved whole. */
+  /** Ends of paths of modules that are trained and saved whole. Default null. */
   modulesToSave: readonly string[] | null;
+  /** For readers of the folder; not looked at here. Default null. */
   baseModelNameOrPath: string | null;
-  /** "CAUSAL_LM", "SEQ_CLS", ... */
+  /** "CAUSAL_LM", "SEQ_CLS", ...: for readers of the folder; not looked at here. Default null. */
   taskType: string | null;
 }
 
@@ -77,9 +85,12 @@ const INFORMATIVE_KEYS = new Set([
  * has PEFT's default. Within rankPattern and alphaPattern keys keep their order, by which the first match counts
  * (PEFT would sort them and so change what they mean).
  *
- *     serializePeftConfig({ r: 4, loraAlpha: 32, targetModules: ["q_proj", "v_proj"] });
- *
+ * Source: PEFT, PeftConfigMixin.save_pretrained.
  * @throws ArgumentError naming the field that is not valid
+ *
+ * @example
+ * const text = io.serializePeftConfig({ r: 4, loraAlpha: 32, targetModules: ["q_proj", "v_proj"] });
+ * console.log(JSON.parse(text).lora_alpha); // 32
  */
 export function serializePeftConfig(config: Partial<LoraConfig>): string {
   const fail = (message: string): never => { throw new ArgumentError(`serializePeftConfig: ${message}.`); };

@@ -10,12 +10,11 @@ import { compilePattern, matcher } from "./python_regexp.js";
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
 
-type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave">;
+/** The fields of a LoraConfig that choose modules. */
+export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave">;
 
 /**
  * Whether `config` puts LoRA on the module at `path`.
- *
- *     targets(config, "model.layers.0.self_attn.q_proj", true, false);
  *
  * Excluded modules and those of modulesToSave (with all below them) are never adapted. A string must match the
  * whole path, or is "all-linear": every linear layer but the output layer. A name in a list is the path or its
@@ -26,6 +25,11 @@ type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersTo
  * @param isLinear the module is a linear layer
  * @param isOutputLayer it is the model's output layer (get_output_embeddings in transformers)
  * @throws ArgumentError for a pattern that JavaScript cannot express
+ *
+ * @example
+ * const config = { targetModules: ["q_proj"], excludeModules: null, layersToTransform: [1], layersPattern: null, modulesToSave: null };
+ * const path = (layer: number): string => `model.layers.${layer}.self_attn.q_proj`;
+ * console.log(io.targets(config, path(0), true, false), io.targets(config, path(1), true, false)); // false true
  */
 export function targets(config: Selection, path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
   const { targetModules, excludeModules, modulesToSave } = config;
@@ -57,9 +61,11 @@ function isInLayers({ layersToTransform, layersPattern }: Selection, path: strin
  * The value of the first key of rankPattern or alphaPattern that is, as a regular expression, the whole path or its end
  * after a dot; else `fallback`.
  *
- *     patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8);   // 16
- *
+ * Source: PEFT, get_pattern_key.
  * @throws ArgumentError for a key that JavaScript cannot express
+ *
+ * @example
+ * console.log(io.patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8)); // 16
  */
 export function patternValue(pattern: Readonly<Record<string, number>>, path: string, fallback: number): number {
   for (const [key, value] of Object.entries(pattern)) {
@@ -68,7 +74,16 @@ export function patternValue(pattern: Readonly<Record<string, number>>, path: st
   return fallback;
 }
 
-/** What B(A(x)) of the module at `path` is multiplied by: alpha / r, or alpha / sqrt(r) with useRslora. */
+/**
+ * What B(A(x)) of the module at `path` is multiplied by: alpha / r, or alpha / sqrt(r) with useRslora.
+ *
+ * Source: PEFT, LoraLayer.update_layer; Kalajdzievski 2023 (rsLoRA).
+ * @throws ArgumentError for a pattern that JavaScript cannot express
+ *
+ * @example
+ * const config = { r: 4, loraAlpha: 8, rankPattern: { k_proj: 16 }, alphaPattern: {}, useRslora: true };
+ * console.log(io.scalingOf(config, "q_proj"), io.scalingOf(config, "k_proj")); // 4 2
+ */
 export function scalingOf(config: Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">, path: string): number {
   const r = patternValue(config.rankPattern, path, config.r);
   return patternValue(config.alphaPattern, path, config.loraAlpha) / (config.useRslora ? Math.sqrt(r) : r);

@@ -64,9 +64,10 @@ export function compilePattern(before: string, pattern: string, after: string): 
 /**
  * Whether a Python regular expression matches all of a text (re.fullmatch).
  *
- *     matcher(".*\\.(q|v)_proj")("model.layers.0.self_attn.q_proj");   // true
- *
  * @throws ArgumentError for a pattern that is not valid or that JavaScript cannot express
+ *
+ * @example
+ * console.log(io.matcher(".*\\.(q|v)_proj")("model.layers.0.self_attn.q_proj")); // true
  */
 export function matcher(pattern: string): (text: string) => boolean {
   const whole = compilePattern("", pattern, "$");

@@ -13,14 +13,17 @@
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
 import { JsonCursor, show } from "./json.js";
 
+/** The format's element types, as its header spells them. */
+export type SafetensorsDtype =
+  | "BOOL" | "F4" | "F6_E2M3" | "F6_E3M2" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ"
+  | "I16" | "U16" | "F16" | "BF16" | "I32" | "U32" | "F32" | "C64" | "F64" | "I64" | "U64";
+
 /** Bits per element, in the reference's order of alignment, by which its writer sorts tensors. */
-const DTYPE_BITS = {
+const DTYPE_BITS: Readonly<Record<SafetensorsDtype, number>> = {
   BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8,
   F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32,
   C64: 64, F64: 64, I64: 64, U64: 64,
-} as const;
-
-export type SafetensorsDtype = keyof typeof DTYPE_BITS;
+};
 
 const DTYPES = Object.keys(DTYPE_BITS) as SafetensorsDtype[];
 const METADATA = "__metadata__";
@@ -29,18 +32,23 @@ const MAX_HEADER_BYTES = 100_000_000;
 /** The writer pads the header so that the data start at a multiple of this. */
 const HEADER_ALIGNMENT = 8;
 
+/** A tensor of a file, not copied. */
 export interface TensorView {
+  /** Its key in the header. */
   name: string;
+  /** Its element type. */
   dtype: SafetensorsDtype;
+  /** Sizes of the dimensions; [] for a scalar. */
   shape: readonly number[];
   /** A view of the file's bytes; it may start at any address. */
   bytes: Uint8Array;
 }
 
+/** What `parseSafetensors` finds. */
 export interface SafetensorsFile {
-  /** Without a prototype, so any key is safe. */
+  /** The header's `__metadata__`. Without a prototype, so any key is safe. */
   metadata: Record<string, string>;
-  /** In the order of their data. */
+  /** By name, in the order of their data. */
   tensors: Map<string, TensorView>;
 }
 
@@ -55,9 +63,14 @@ interface TensorInfo {
  * Reads a file's header and checks all of it; tensors are views of `bytes`. Time and memory are
  * proportional to the length of `bytes`, whatever they say.
  *
- * @param options.name of the file, for errors
- * @param options.maxHeaderBytes refuses longer headers; at most (and by default) 100,000,000
- * @throws FormatError naming the file, the tensor, what was expected and what came
+ * @param options `name` of the file, for errors; `maxHeaderBytes` refuses longer headers: at most, and by default,
+ * 100,000,000
+ * @throws FormatError naming the file, the tensor, what was expected and what came; ArgumentError for maxHeaderBytes
+ *
+ * @example
+ * const bytes = io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [2], data: Float32Array.of(1, 2) }]);
+ * const { tensors } = io.parseSafetensors(bytes, { name: "w.safetensors" });
+ * console.log(io.toFloat32(tensors.get("w"))); // Float32Array(2) [ 1, 2 ]
  */
 export function parseSafetensors(
   bytes: Uint8Array,
@@ -179,7 +192,7 @@ function wellFormed(text: string, fail: (message: string) => never): string {
 }
 
 function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (message: string) => never): number {
-  let bits: number = DTYPE_BITS[dtype];
+  let bits = DTYPE_BITS[dtype];
   for (const size of shape) {
     bits *= size;
     // Exact up to 2^53, and no file of that size exists.
@@ -192,6 +205,10 @@ function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (me
 /**
  * A copy as float32. F16 and BF16 are exact, F64 rounds to nearest (beyond float32's range to infinity).
  * @throws FormatError for every other dtype
+ *
+ * @example
+ * const view = { name: "w", dtype: "BF16", shape: [2], bytes: Uint8Array.of(0x80, 0x3f, 0x00, 0xc0) };
+ * console.log(io.toFloat32(view)); // Float32Array(2) [ 1, -2 ]
  */
 export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -236,6 +253,9 @@ function float16Bits(half: number): number {
 /**
  * A copy as int32.
  * @throws FormatError for an I64 value beyond 32 bits, and for every dtype but I32, I64 and U8
+ *
+ * @example
+ * console.log(io.toInt32({ name: "ids", dtype: "U8", shape: [2], bytes: Uint8Array.of(1, 2) })); // Int32Array(2) [ 1, 2 ]
  */
 export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
   if (dtype === "U8") return Int32Array.from(bytes);
@@ -259,9 +279,13 @@ export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
   throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected I32, I64 or U8.`);
 }
 
+/** A tensor for `serializeSafetensors`. */
 export interface TensorToWrite {
+  /** Its key in the header, unique. */
   name: string;
+  /** Its element type in the file. */
   dtype: SafetensorsDtype;
+  /** Sizes of the dimensions; [] for a scalar. */
   shape: readonly number[];
   /** Float32Array for F32 and BF16 (rounded to nearest even), Int32Array for I32, Uint8Array for any dtype's raw bytes. */
   data: Float32Array | Int32Array | Uint8Array;
@@ -271,7 +295,12 @@ export interface TensorToWrite {
  * The bytes of a file, the same for the same tensors in any order: tensors by descending alignment of
  * their dtype, then by name; metadata by key; the header padded with spaces to a multiple of 8.
  *
+ * @param metadata strings by key; PyTorch's readers look for `{ format: "pt" }`
  * @throws ArgumentError, DTypeError, ShapeError for what a strict reader would refuse
+ *
+ * @example
+ * const bytes = io.serializeSafetensors([{ name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) }], { format: "pt" });
+ * console.log(io.parseSafetensors(bytes).metadata.format); // pt
  */
 export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?: Record<string, string>): Uint8Array {
   const encoder = new TextEncoder();
