@@ -8,9 +8,16 @@ import { initLoraConv, type LoraInit } from "./init.js";
 import { type Adapter, type Branch, LoraLayer } from "./layer.js";
 
 /**
- * x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA [r, inChannels, ...kernelSize], run with the base
- * layer's stride, padding and dilation (PEFT forgets dilation), and loraB [outChannels, r / groups, 1, ...].
- * With groups > 1 the product is no grouped convolution, so it can be neither merged nor directed (DoRA).
+ * A convolution with adapters: x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA
+ * [r, inChannels, ...kernelSize], run with the base layer's stride, padding and dilation (PEFT forgets dilation), and
+ * loraB [outChannels, r / groups, 1, ...]. With groups > 1 the product is no grouped convolution, so it can be neither
+ * merged nor directed (DoRA).
+ * Source: PEFT, lora.Conv1d, Conv2d and Conv3d.
+ *
+ * @example
+ * class Model extends nn.Module { conv = new nn.Conv2d(3, 8, 5); }
+ * const { model } = peft.getLoraModel(new Model(), { r: 2, targetModules: ["conv"] });
+ * console.log(model.conv instanceof peft.LoraConv, model.conv.factorShapes(2)); // true [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1 ] ]
  */
 export class LoraConv extends LoraLayer<ConvNd> {
   protected override readonly weightIsTransposed = false;

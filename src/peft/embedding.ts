@@ -6,7 +6,15 @@ import type { Tensor } from "../tensor/tensor.js";
 import { initLoraEmbedding, type LoraInit } from "./init.js";
 import { type Branch, LoraLayer } from "./layer.js";
 
-/** ids int32 [...] -> [..., embeddingDim]. Factors: loraA [r, numEmbeddings], loraB [embeddingDim, r]; no dropout, as in PEFT. */
+/**
+ * nn.Embedding with adapters: ids int32 [...] -> [..., embeddingDim]. Factors: loraA [r, numEmbeddings],
+ * loraB [embeddingDim, r]; no dropout. Source: PEFT, lora.Embedding.
+ *
+ * @example
+ * class Model extends nn.Module { wte = new nn.Embedding(10, 4); }
+ * const { model } = peft.getLoraModel(new Model(), { r: 2, targetModules: ["wte"] });
+ * console.log(model.wte instanceof peft.LoraEmbedding, model.wte.factorShapes(2)); // true [ [ 2, 10 ], [ 4, 2 ] ]
+ */
 export class LoraEmbedding extends LoraLayer<Embedding> {
   override readonly factorNames = ["lora_embedding_A", "lora_embedding_B"] as const;
   override readonly factorSuffix = "";

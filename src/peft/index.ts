@@ -1,5 +1,9 @@
+/**
+ * PEFT's way to LoRA: wrap the layers of a finished model, keep adapters by name, choose, mix, merge and save them.
+ * @module
+ */
 export { getLoraModel, LoraModel } from "./model.js";
-export { LoraLayer, type Adapter } from "./layer.js";
+export { LoraLayer, type Adapter, type BaseLayer } from "./layer.js";
 export { LoraLinear } from "./linear.js";
 export { LoraEmbedding } from "./embedding.js";
 export { LoraConv } from "./conv.js";

@@ -48,12 +48,12 @@ function refuse(where: string, kind: unknown, allowed: string): never {
  * decompositions are in float64. PEFT decomposes a fanInFanOut weight for "olora" untransposed, which only
  * fits square layers; here it is transposed.
  *
+ * Source: PEFT, LoraLayer.update_layer and its *_init methods.
  * @param where the layer, for error messages
  * @param loraA [r, inFeatures]  @param loraB [outFeatures, r]  @param scaling s
  * @throws ShapeError, DTypeError; ArgumentError on an unknown kind, an odd r for "orthogonal", an r above
  * min(inFeatures, outFeatures) for "pissa" and "olora", a scaling that is not positive for "pissa", a weight that is
  * not finite. Nothing is drawn or changed then.
- * Source: PEFT, LoraLayer.update_layer and its *_init methods.
  *
  * @example
  * const layer = new nn.Linear(64, 32);

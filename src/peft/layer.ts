@@ -15,16 +15,25 @@ import type { LoraInit } from "./init.js";
 
 /** One adapter's part in one layer. */
 export interface Adapter {
+  /** [r, inFeatures], or the layer's `factorShapes`. */
   readonly loraA: Parameter;
+  /** [outFeatures, r], or the layer's `factorShapes`. */
   readonly loraB: Parameter;
   /** DoRA's magnitude vector, or null. */
   readonly magnitude: Parameter | null;
+  /** Its rank in this layer. */
   readonly r: number;
   /** lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. */
   readonly scaling: number;
+  /** Probability of dropping an element of its input while training. */
   readonly loraDropout: number;
   /** The factors right after an init that took their product out of the base weight (pissa, olora). */
-  readonly initial: { loraA: Float32Array; loraB: Float32Array } | null;
+  readonly initial: {
+    /** loraA then. */
+    loraA: Float32Array;
+    /** loraB then. */
+    loraB: Float32Array;
+  } | null;
 }
 
 /** A low-rank term as the ops take it. */
@@ -41,8 +50,25 @@ export interface Branch {
 export const BASE = "__base__";
 
 /** A layer that can be adapted. */
-export type BaseLayer = Module & { readonly weight: Parameter; readonly bias?: Parameter | null };
+export type BaseLayer = Module & {
+  /** What adapters are added to. */
+  readonly weight: Parameter;
+  /** Left out by layers that never have one. */
+  readonly bias?: Parameter | null;
+};
 
+/**
+ * A layer with named adapters, in the place of its base layer: what `LoraModel` makes of every module that it adapts.
+ * Switch and merge through the model, which keeps its layers together.
+ *
+ * Source: PEFT, LoraLayer; Liu et al. 2024 (DoRA).
+ *
+ * @example
+ * const { model } = models.loadLlama("models/base");
+ * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] });
+ * const layer = model.model.layers[0].selfAttn.qProj;
+ * console.log(layer instanceof peft.LoraLayer, layer.adapters.get("default").r); // true 4
+ */
 export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Module {
   /** Every adapter this layer has, by name. */
   readonly adapters = new Map<string, Adapter>();
@@ -65,7 +91,10 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   /** Whether the weight is [d, k] where B A is [k, d]. */
   protected abstract readonly weightIsTransposed: boolean;
 
-  constructor(readonly baseLayer: Base) {
+  constructor(
+    /** The layer that was here before. */
+    readonly baseLayer: Base,
+  ) {
     super();
   }
 
@@ -97,6 +126,12 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   /** The base layer's output with these low-rank terms in its accumulators. */
   protected abstract product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor;
 
+  /**
+   * The base layer's output plus the terms of the active adapters; what is merged is in the weight. Shapes are the base
+   * layer's.
+   * @throws ShapeError, DTypeError, DisposedError; within withAdapterNames ShapeError for a batch of another size and
+   * StateError for an adapter with DoRA
+   */
   forward(x: Tensor): Tensor {
     const terms = this.#terms(x), directed = terms.filter(({ adapter }) => adapter.magnitude);
     if (directed.length === 1 && terms.length === 1) return this.#directed(x, directed[0]!.adapter);

@@ -6,7 +6,15 @@ import type { Tensor } from "../tensor/tensor.js";
 import { initLoraWeights, type LoraInit } from "./init.js";
 import { type Branch, LoraLayer } from "./layer.js";
 
-/** x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB [outFeatures, r]. */
+/**
+ * nn.Linear with adapters: x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB [outFeatures, r].
+ * Source: PEFT, lora.Linear.
+ *
+ * @example
+ * class Model extends nn.Module { fc = new nn.Linear(8, 4); }
+ * const { model } = peft.getLoraModel(new Model(), { r: 2, targetModules: ["fc"] });
+ * console.log(model.fc instanceof peft.LoraLinear, model.fc.factorShapes(2)); // true [ [ 2, 8 ], [ 4, 2 ] ]
+ */
 export class LoraLinear extends LoraLayer<Linear> {
   override factorShapes(r: number): [number[], number[]] {
     const { inFeatures, outFeatures } = this.baseLayer;

@@ -38,15 +38,14 @@ export interface Source {
  * Wraps the modules of `model` that `config` targets, in place, with PEFT's matching rules, and freezes
  * everything but the new adapter (and what config.bias and config.modulesToSave ask for).
  *
+ * Source: PEFT, get_peft_model.
  * @param config fields that are left out have PEFT's defaults: r = 8, loraAlpha = 8, ...
  * @throws ArgumentError if nothing or something that cannot be adapted matches; then the model is as it was
  *
  * @example
  * const { model } = models.loadLlama("models/base");
  * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
- * adapted.printTrainableParameters(); // trainable params: 12,288 || all params: 930,944 || trainable%: 1.3199
- *
- * Source: PEFT's get_peft_model.
+ * adapted.printTrainableParameters(); // trainable params: 14,336 || all params: 932,992 || trainable%: 1.5366
  */
 export function getLoraModel<M extends Module>(model: M, config: Partial<LoraConfig>, adapterName = "default"): LoraModel<M> {
   const adapted = new LoraModel(model);
@@ -59,24 +58,40 @@ export function getLoraModel<M extends Module>(model: M, config: Partial<LoraCon
  * keys are PEFT's: `model.<path>.base_layer.weight`, `model.<path>.lora_A.<adapter>.weight`.
  *
  * Unlike loralib's layers it merges when told, not on eval().
+ *
+ * Source: PEFT, PeftModel and LoraModel.
+ *
+ * @example
+ * const { model } = models.loadLlama("models/base");
+ * const adapted = new peft.LoraModel(model);
+ * adapted.addAdapter("anna", { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
+ * adapted.addAdapter("ben", { r: 4, targetModules: "all-linear" });
+ * adapted.setAdapter("ben");
+ * const ids = tensor(new Int32Array([5, 6, 7, 8]), [1, 4]);
+ * model.loss(ids, ids).backward(); // gradients for ben's factors
+ * adapted.savePretrained("ben", "ben");
  */
 export class LoraModel<M extends Module = Module> extends Module {
   readonly #configs = new Map<string, LoraConfig>();
   #active: readonly string[] = [];
 
-  constructor(readonly model: M) {
+  constructor(
+    /** The wrapped model, which holds the adapted layers. */
+    readonly model: M,
+  ) {
     super();
   }
 
   /** Names of all adapters, oldest first. */
   get adapters(): readonly string[] { return [...this.#configs.keys()]; }
+  /** Names of those whose terms are added up and that train. */
   get activeAdapters(): readonly string[] { return this.#active; }
   /** Adapters that the weights hold now. */
   get mergedAdapters(): readonly string[] {
     return [...new Set(this.#layers().flatMap(({ layer }) => layer.mergedAdapters))];
   }
 
-  /** @throws ArgumentError if there is no such adapter */
+  /** An adapter's config, all fields filled in. @throws ArgumentError if there is no such adapter */
   config(adapterName: string): LoraConfig {
     const config = this.#configs.get(adapterName);
     if (!config) throw new ArgumentError(`LoraModel: there is no adapter "${adapterName}"; there are ${this.adapters.join(", ") || "none"}.`);
@@ -180,7 +195,16 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#activate(active.length > 0 ? active : this.adapters.slice(0, 1));
   }
 
-  /** Runs fn on the base model alone, also while adapters are merged; afterwards all is as before. */
+  /**
+   * Runs fn on the base model alone, also while adapters are merged; afterwards all is as before.
+   * @throws StateError if fn returns a promise; whatever fn throws
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { targetModules: ["q_proj"] });
+   * const ids = tensor(new Int32Array([5, 6, 7]), [1, 3]);
+   * const logits = adapted.disableAdapter(() => model.forward(ids)); // [1, 3, 1024]
+   */
   disableAdapter<T>(fn: () => T): T {
     const merged = this.#layers().map(({ layer }) => [layer, [...layer.mergedAdapters]] as const);
     const switchAll = (disabled: boolean): void => {
@@ -206,7 +230,11 @@ export class LoraModel<M extends Module = Module> extends Module {
    * ShapeError in fn for a batch of another size
    *
    * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { targetModules: ["q_proj"] }, "anna");
+   * adapted.addAdapter("ben", { targetModules: ["v_proj"] });
    * adapted.setAdapter(["anna", "ben"]);
+   * const ids = tensor(new Int32Array([5, 6, 7, 8, 9, 10]), [3, 2]), targets = tensor(new Int32Array([6, 7, 8, 9, 10, 11]), [3, 2]);
    * const loss = adapted.withAdapterNames(["anna", "ben", "__base__"], () => adapted.model.loss(ids, targets));
    */
   withAdapterNames<T>(adapterNames: readonly string[], fn: () => T): T {
@@ -228,7 +256,14 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Adds the active adapters' (or these adapters') products to the weights; the original bits are kept aside.
    * @param options.safeMerge refuse weights that would not be finite (PEFT's safe_merge); then nothing is merged
-   * @throws ArgumentError; StateError where an output head shares the weight of an adapted embedding
+   * @throws ArgumentError for a name that is not there, a grouped convolution, or values that are not finite; StateError
+   * where an output head shares the weight of an adapted embedding
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { initLoraWeights: false, targetModules: ["q_proj"] });
+   * adapted.mergeAdapter();
+   * adapted.unmergeAdapter(); // the weights' original bits
    */
   mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): void {
     for (const name of adapterNames) this.config(name);
@@ -253,7 +288,14 @@ export class LoraModel<M extends Module = Module> extends Module {
     for (const { layer } of this.#layers()) layer.unmerge();
   }
 
-  /** Merges and gives back the plain model, without adapters, for good. Parameters as `mergeAdapter`. */
+  /**
+   * Merges and gives back the plain model, without adapters, for good. Parameters and errors as `mergeAdapter`.
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const merged = peft.getLoraModel(model, { targetModules: ["q_proj"] }).mergeAndUnload();
+   * console.log(merged.model.layers[0].selfAttn.qProj instanceof nn.Linear); // true
+   */
   mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): M {
     this.mergeAdapter(adapterNames, options);
     return this.#unload();
@@ -269,9 +311,19 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Makes a new adapter of others: "cat" and "svd" are the weighted sum of their products, "svd" cut to svdRank;
    * "linear" adds up the factors themselves. It is inactive until `setAdapter`.
-   * @param options.combinationType default "svd"  @param options.svdRank default the largest rank
-   * @throws ArgumentError if they cannot be combined (DoRA, other ranks with "linear", grouped convolutions)
-   * Source: PEFT's add_weighted_adapter.
+   *
+   * Source: PEFT, LoraModel.add_weighted_adapter.
+   * @param weights one for each adapter, finite; may be negative
+   * @param options `combinationType`: default "svd"; `svdRank`: default the largest rank
+   * @throws ArgumentError if they cannot be combined (DoRA, biases, modulesToSave, grouped convolutions) or the name is
+   * taken; ShapeError for other ranks with "linear"; StateError while merged
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { r: 8, targetModules: ["q_proj"] }, "anna");
+   * adapted.addAdapter("ben", { r: 4, targetModules: ["q_proj"] });
+   * adapted.addWeightedAdapter(["anna", "ben"], [0.7, 0.3], "both", { combinationType: "cat" });
+   * console.log(adapted.config("both").r); // 12
    */
   addWeightedAdapter(adapterNames: readonly string[], weights: readonly number[], newName: string,
     options: { combinationType?: CombinationType; svdRank?: number } = {}): void {
@@ -281,14 +333,30 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Writes an adapter as PEFT does: adapter_config.json and adapter_model.safetensors. An adapter that began by
    * changing the base (pissa, olora) is written as the exact difference from the base as it was, of twice the rank.
-   * @throws ArgumentError, FileError
+   *
+   * Source: PEFT, PeftModel.save_pretrained.
+   * @throws ArgumentError if there is no such adapter; FileError
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }).savePretrained("adapter");
    */
   savePretrained(directory: string, adapterName = "default"): void { saveAdapter(this, directory, adapterName); }
 
   /**
    * Reads an adapter folder as a further adapter, inactive until `setAdapter` if there are others.
-   * @param options.isTrainable default false, as in PEFT
-   * @throws FileError; FormatError if the folder is damaged, asks for what is not ours or does not fit the model
+   *
+   * Source: PEFT, PeftModel.load_adapter.
+   * @param options `isTrainable`: default false; then it is frozen until `setAdapter`
+   * @throws FileError; FormatError if the folder is damaged, asks for what is not ours or does not fit the model;
+   * ArgumentError for a name that is taken or targets that do not fit; StateError while merged
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }, "anna");
+   * adapted.savePretrained("adapter", "anna");
+   * adapted.loadAdapter("adapter", "copy");
+   * console.log(adapted.adapters, adapted.activeAdapters); // [ 'anna', 'copy' ] [ 'anna' ]
    */
   loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean } = {}): void {
     loadAdapter(this, directory, adapterName);
@@ -297,29 +365,45 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /**
    * Puts the folder's adapter in the place of one that is here, in one stroke: if it does not fit, all is as it was.
-   * Its targets and ranks may differ. Errors as `loadAdapter`.
-   * Source: PEFT's hotswap_adapter.
+   * Its targets and ranks may differ. It is frozen until `setAdapter`. Errors as `loadAdapter`.
+   *
+   * Source: PEFT, hotswap_adapter.
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] });
+   * adapted.savePretrained("adapter");
+   * adapted.hotswapAdapter("adapter", "default");
    */
   hotswapAdapter(directory: string, adapterName: string): void {
     hotswapAdapter(this, directory, adapterName);
     this.#freeze(adapterName);
   }
 
-  /** A model with the adapter of a folder. Parameters and errors as `loadAdapter`. Source: PeftModel.from_pretrained. */
+  /**
+   * A model with the adapter of a folder. Parameters and errors as `loadAdapter`; the name is "default" unless given.
+   *
+   * Source: PEFT, PeftModel.from_pretrained.
+   *
+   * @example
+   * peft.getLoraModel(models.loadLlama("models/base").model, { r: 4, targetModules: ["q_proj"] }).savePretrained("adapter");
+   * const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model, "adapter");
+   * console.log(adapted.config("default").r); // 4
+   */
   static fromPretrained<M extends Module>(model: M, directory: string, options: { adapterName?: string; isTrainable?: boolean } = {}): LoraModel<M> {
     const adapted = new LoraModel(model);
     adapted.loadAdapter(directory, options.adapterName ?? "default", options);
     return adapted;
   }
 
-  /** [trainable, all]: numbers of values. */
+  /** `[trainable, all]`: numbers of values. Source: PEFT, get_nb_trainable_parameters. */
   getNbTrainableParameters(): [number, number] {
     const count = (parameters: readonly Parameter[]): number => parameters.reduce((n, p) => n + p.size, 0);
     const all = this.parameters();
     return [count(all.filter((p) => p.requiresGrad)), count(all)];
   }
 
-  /** Prints `trainable params: 12,288 || all params: 930,944 || trainable%: 1.3199`. */
+  /** Prints what `getNbTrainableParameters` counts: `trainable params: 14,336 || all params: 932,992 || trainable%: 1.5366`. */
   printTrainableParameters(): void {
     const [trainable, all] = this.getNbTrainableParameters();
     const n = (x: number): string => x.toLocaleString("en-US");

@@ -8,6 +8,7 @@ import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { Tensor, zeros } from "../tensor/tensor.js";
 
+/** How `LoraModel.addWeightedAdapter` makes one adapter of several. */
 export type CombinationType = "cat" | "linear" | "svd";
 
 /** The factors of one adapter in a layer, and how much of it is wanted. */
@@ -34,16 +35,17 @@ interface Factors { loraA: Tensor; loraB: Tensor }
  *   stacked factors and an SVD of their sum(r) x sum(r) core, in float64, without a k x d matrix. PEFT multiplies
  *   by s twice here (its delta already has it); this does not.
  *
+ * Source: PEFT, LoraModel.add_weighted_adapter.
  * @param svdRank rank of "svd"; by default the largest of the adapters'. Beyond the sum's own rank, zeros follow.
  * @returns loraA [r', d], loraB [k, r'] (a convolution's in its shapes)
  * @throws ShapeError if layers or, for "linear", ranks differ; DTypeError; ArgumentError
- * Source: PEFT, LoraModel.add_weighted_adapter.
  *
  * @example
  * const { loraA, loraB } = combineAdapters("cat", [
- *   { loraA: english.loraA, loraB: english.loraB, scaling: 2, weight: 0.7 },
- *   { loraA: german.loraA, loraB: german.loraB, scaling: 2, weight: 0.3 },
+ *   { loraA: ones([2, 8]), loraB: ones([4, 2]), scaling: 2, weight: 0.7 },
+ *   { loraA: ones([1, 8]), loraB: ones([4, 1]), scaling: 2, weight: 0.3 },
  * ]);
+ * console.log(loraA.shape, loraB.shape); // [ 3, 8 ] [ 4, 3 ]
  */
 export function combineAdapters(type: CombinationType, adapters: readonly WeightedFactors[], svdRank?: number): Factors {
   const where = "combineAdapters";
