@@ -9,7 +9,8 @@ import { checkMatrix, transpose, transposeInto, type Values } from "./matrix.js"
  * @throws ShapeError; ArgumentError on a value that is not finite (see `checkMatrix`)
  *
  * @example
- * const { q, r } = qr(Float64Array.of(3, 4), 2, 1); // q = [-0.6, -0.8], r = [-5]
+ * const { q, r } = qr(Float64Array.of(3, 4), 2, 1);
+ * console.log(q[1], r); // -0.8 Float64Array(1) [ -5 ]
  */
 export function qr(a: Values, m: number, n: number): { q: Float64Array; r: Float64Array } {
   checkMatrix("qr", a, m, n);

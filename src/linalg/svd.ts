@@ -17,7 +17,8 @@ export interface Svd { u: Float64Array; s: Float64Array; vt: Float64Array }
  * @throws ShapeError; ArgumentError on a value that is not finite (see `checkMatrix`), or if 60 sweeps do not suffice
  *
  * @example
- * const { s } = svd(Float32Array.of(3, 0, 0, -4), 2, 2); // [4, 3]
+ * const { s } = svd(Float32Array.of(3, 0, 0, -4), 2, 2);
+ * console.log(s); // Float64Array(2) [ 4, 3 ]
  */
 export function svd(a: Values, m: number, n: number): Svd {
   checkMatrix("svd", a, m, n);
@@ -37,15 +38,17 @@ export function svd(a: Values, m: number, n: number): Svd {
 /**
  * The q largest singular values and vectors, nearly (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1):
  * a random projection drawn from the default generator, improved by `niter` power iterations.
+ *
+ * Source: torch.svd_lowrank, with its draws: randn(min(m, n), q).
  * @param a [m, n] by rows
  * @param q 1 .. min(m, n)
  * @returns u [m, q], s [q], vt [q, n]
  * @throws ShapeError, ArgumentError
- * Source: torch.svd_lowrank, with its draws: randn(min(m, n), q).
  *
  * @example
  * manualSeed(0);
- * const { u, s, vt } = svdLowrank(weight.data.slice(), 768, 768, 8, 4);
+ * const { u, s, vt } = svdLowrank(new nn.Linear(64, 32).weight.data.slice(), 32, 64, 8, 4);
+ * console.log(u.length, s.length, vt.length); // 256 8 512
  */
 export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2): Svd {
   checkMatrix("svdLowrank", a, m, n);
