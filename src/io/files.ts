@@ -12,12 +12,9 @@ import { JsonCursor } from "./json.js";
  * file or a folder also takes a path that starts with "memory:".
  *
  * @example
- * for (const file of ["config.json", "model.safetensors"]) {
- *   io.memoryFiles.set(`memory:base/${file}`, readFileSync(`models/base/${file}`)); // in a page: what fetch() gave
- * }
- * const { model } = models.loadLlama("memory:base");
+ * const { model } = models.loadLlama("models/base"); // in a page: "memory:base", its files set from fetch()
  * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
- * const bytes = io.memoryFiles.get("memory:adapter/adapter_model.safetensors");
+ * console.log([...io.memoryFiles.keys()].join(" ")); // memory:adapter/adapter_model.safetensors memory:adapter/adapter_config.json
  */
 export const memoryFiles = new Map<string, Uint8Array>();
 

@@ -60,7 +60,7 @@ const SHAPED = /^(const (\w+) = .*;) \/\/ (\[[\d, ]*\])$/gm;
 async function run({ file, code }: Example): Promise<void> {
   const own = await import(pathToFileURL(join(root, "dist", file.replace(/\.ts$/, ".js"))).href) as object;
   const names = { ...wasmLora, ...own };
-  const body = code.replace(/^import .* from "wasm-lora";$/gm, "").replace(SHAPED, "$1 assert.deepEqual($2.shape, $3);");
+  const body = code.replace(/^import .* from "wasm-lora(?:\/inline)?";$/gm, "").replace(SHAPED, "$1 assert.deepEqual($2.shape, $3);");
   const text = `return async ({ ${Object.keys(names).join(", ")} }, assert) => {\n{\n${body}\n}\n};`;
   const { outputText } = ts.transpileModule(text, { compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext } });
   const { log } = console, lines: string[] = [];
