@@ -7,7 +7,7 @@ import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
 import * as init from "../nn/init.js";
 import { Parameter } from "../nn/module.js";
 import { allOrNothing } from "../tensor/scope.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { sizeOf, type Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
 /** Options of lora's convolutions. */
@@ -55,7 +55,7 @@ export abstract class ConvLoRA extends ConvNd {
     super(where, dims, inChannels, outChannels, kernelSize, options);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
-      const last = this.kernelSize[dims - 1]!, others = this.kernelSize.slice(0, -1).reduce((n, k) => n * k, 1);
+      const last = this.kernelSize[dims - 1]!, others = sizeOf(this.kernelSize.slice(0, -1));
       this.loraA = new Parameter([this.r * last, inChannels * last]);
       this.loraB = new Parameter([outChannels / this.groups * others, this.r * last]);
       this.weight.requiresGrad = false;

@@ -46,7 +46,7 @@ export class Tensor {
   constructor(shape: readonly number[], dtype: DType = "float32") {
     this.shape = Object.freeze([...shape]);
     this.dtype = dtype;
-    this.size = shape.reduce((n, d) => n * d, 1);
+    this.size = sizeOf(shape);
     this.#engine = engine();
     this.#address = this.#engine.memory.alloc(this.size * ELEMENT_BYTES);
     enterScope(this);
@@ -165,7 +165,7 @@ export function tensor(values: NestedNumbers | TypedData, shape?: readonly numbe
   }
   const type = dtype ?? (values instanceof Int32Array ? "int32" : "float32");
   const out = checkShape("tensor", shape ?? inferred);
-  const size = out.reduce((n, d) => n * d, 1);
+  const size = sizeOf(out);
   if (size !== data.length) throw new ShapeError(`tensor: ${data.length} values for shape [${out}]; expected ${size}.`);
   if (type === "int32") checkIntegers("tensor", data);
   return new Tensor(out, type).set(data);
@@ -211,6 +211,9 @@ export function clone(t: Tensor): Tensor {
   const copy = new Tensor(t.shape, t.dtype);
   return copy.set(t.dtype === "float32" ? t.data : t.indices);
 }
+
+/** Number of elements. @internal */
+export function sizeOf(shape: readonly number[]): number { return shape.reduce((n, d) => n * d, 1); }
 
 /** @internal */
 export function checkShape(where: string, shape: readonly number[]): readonly number[] {

@@ -3,7 +3,7 @@ import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
 import { dropoutKernels } from "./dropout.js";
 import { gradient, record } from "../tape.js";
@@ -66,7 +66,7 @@ export function conv(x: Tensor, weight: Tensor, bias: Tensor | null = null, opti
   const terms = branches.map((branch) => term(where, branch, shape));
   // The first term shares the columns of x with W if it is for every image.
   const passes = terms[0]?.images === n ? terms : [{ ...NO_TERM, images: n }, ...terms];
-  const image = inChannels * product(spatial), positions = product(out), window = inChannels * product(kernel);
+  const image = inChannels * sizeOf(spatial), positions = sizeOf(out), window = inChannels * sizeOf(kernel);
   const columns = Math.min(TILE_COLUMNS, positions);
   const { kernels, memory, scratch } = engine();
   return allOrNothing(() => {
@@ -190,5 +190,3 @@ function written(block: number, shape: ConvShape): number {
     ...three(stride, 1), ...three(padding, 0), ...three(dilation, 1), groups]);
   return block;
 }
-
-function product(sizes: readonly number[]): number { return sizes.reduce((n, d) => n * d, 1); }

@@ -14,7 +14,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
 /**
@@ -42,7 +42,7 @@ export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: 
   checkTensor(where, "loraA", loraA, "float32", [null, ...inputs]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!, ...loraA.shape.slice(2).map(() => 1)]);
   checkNumber(where, "scaling", scaling, -Infinity);
-  const { kernels, memory, scratch } = engine(), d = weight.size / k;
+  const { kernels, memory, scratch } = engine(), d = sizeOf(inputs);
   return memory.withBlocks([32 * (fanInFanOut ? k : d) * 4, k * 8], (rows, sums) => {
     const norm = new Tensor([k]);
     kernels.doraNorm(k, d, loraA.shape[0]!, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, norm.address, rows!, sums!, scratch);
@@ -95,8 +95,7 @@ export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, d
   const channels = x.shape[dim]!;
   checkTensor("channelScale", "g", g, "float32", [channels]);
   if (bias) checkTensor("channelScale", "bias", bias, "float32", [channels]);
-  const product = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
-  const outer = product(x.shape.slice(0, dim)), inner = product(x.shape.slice(dim + 1));
+  const outer = sizeOf(x.shape.slice(0, dim)), inner = sizeOf(x.shape.slice(dim + 1));
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   kernels.channelScaleForward(y.address, x.address, g.address, bias?.address ?? 0, outer, channels, inner);

@@ -3,7 +3,7 @@ import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import type { Kernels } from "../../runtime/kernels.js";
 import { checkNumber, checkSameShape, checkTensor } from "../../tensor/check.js";
-import { checkShape, Tensor } from "../../tensor/tensor.js";
+import { checkShape, sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
 function checkPair(where: string, a: Tensor, b: Tensor): void {
@@ -97,7 +97,7 @@ export function sum(x: Tensor): Tensor {
  */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   checkTensor("reshape", "x", x);
-  const size = checkShape("reshape", shape).reduce((n, d) => n * d, 1);
+  const size = sizeOf(checkShape("reshape", shape));
   if (size !== x.size) throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${size}.`);
   const { kernels, memory } = engine();
   const y = new Tensor(shape);

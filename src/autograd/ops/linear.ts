@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
 import { dropoutKernels } from "./dropout.js";
 import { gradient, record } from "../tape.js";
@@ -48,8 +48,8 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, br
   checkLastDimension(where, "x", x, d, "inFeatures");
   if (bias) checkTensor(where, "bias", bias, "float32", [k]);
   const { kernels, memory, scratch } = engine();
-  const n = x.size / d;
-  const terms = branches.map((branch) => term(where, branch, x, d, k));
+  const n = sizeOf(x.shape.slice(0, -1));
+  const terms = branches.map((branch) => term(where, branch, x, n, d, k));
   // The first term shares the pass over W if it is for every row; the others follow in the same accumulators.
   const fused = terms[0]?.rows === n ? terms[0] : NO_TERM;
   const others = fused === NO_TERM ? terms : terms.slice(1);
@@ -98,17 +98,17 @@ interface Term {
 /** The plain layer's: rank 0. */
 const NO_TERM: Term = { r: 0, s: 0, a: null, b: null, mask: null, first: 0, rows: 0 };
 
-function term(where: string, { loraA, loraB, scaling, mask, from, to }: LoraBranch, x: Tensor, d: number, k: number): Term {
+function term(where: string, { loraA, loraB, scaling, mask, from, to }: LoraBranch, x: Tensor, n: number, d: number, k: number): Term {
   checkTensor(where, "loraA", loraA, "float32", [null, d]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!]);
   checkNumber(where, "scaling", scaling, -Infinity);
-  const [first, rows] = rowRange(where, x, d, from, to);
+  const [first, rows] = rowRange(where, x, n, from, to);
   return { r: loraA.shape[0]!, s: scaling, a: loraA, b: loraB, mask, first, rows };
 }
 
-/** First row and number of rows, as a matrix of width d, of x[from] .. x[to - 1]. */
-function rowRange(where: string, x: Tensor, d: number, from = 0, to?: number): [number, number] {
-  const n = x.size / d, items = x.rank > 1 ? x.shape[0]! : 1;
+/** First row and number of rows, as a matrix of n rows, of x[from] .. x[to - 1]. */
+function rowRange(where: string, x: Tensor, n: number, from = 0, to?: number): [number, number] {
+  const items = x.rank > 1 ? x.shape[0]! : 1;
   checkInteger(where, "from", from, 0, items);
   checkInteger(where, "to", to ?? items, from, items);
   const rowsOfItem = items === 0 ? 0 : n / items;

@@ -3,7 +3,7 @@ import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { dropoutKernels } from "./dropout.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
@@ -49,7 +49,7 @@ export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lor
   checkNumber(where, "scaling", s, -Infinity);
 
   const { kernels, memory, scratch } = engine();
-  const n = x.size / d, hidden = n * g * r * 4, dropBytes = mask ? x.size * 4 : 0;
+  const n = sizeOf(x.shape.slice(0, -1)), hidden = n * g * r * 4, dropBytes = mask ? x.size * 4 : 0;
   const dropped = (block: number): number => {
     if (!mask) return x.address;
     dropoutKernels.forward(block, x.address, x.size, mask);

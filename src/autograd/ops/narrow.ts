@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkTensor } from "../../tensor/check.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
 /**
@@ -22,8 +22,7 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
   const axis = dim < 0 ? dim + x.rank : dim, size = x.shape[axis]!;
   checkInteger(where, "start", start, 0, size);
   checkInteger(where, "length", length, 0, size - start);
-  const product = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
-  const rows = product(x.shape.slice(0, axis)), each = product(x.shape.slice(axis + 1));
+  const rows = sizeOf(x.shape.slice(0, axis)), each = sizeOf(x.shape.slice(axis + 1));
   const { kernels } = engine();
   const y = new Tensor([...x.shape.slice(0, axis), length, ...x.shape.slice(axis + 1)]);
   kernels.narrowForward(y.address, x.address, rows, size * each, start * each, length * each);
