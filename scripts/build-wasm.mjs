@@ -18,7 +18,7 @@ const wasmOpt = join(dirname(require.resolve("binaryen/package.json")), "bin", "
 
 run(asc, "assembly/index.ts", "--target", target, "--bindings", "raw");
 if (target === "release") {
-  run(wasmOpt, "build/wasm-lora.asc.wasm", "-o", "build/wasm-lora.wasm", "-O4", "--enable-simd",
+  run(wasmOpt, "build/wasm-lora.asc.wasm", "-o", "build/wasm-lora.wasm", "-O4", "--converge", "--enable-simd",
     "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals");
   writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
     "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
