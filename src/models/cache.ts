@@ -1,5 +1,6 @@
 /** What a decoder keeps of earlier tokens while it generates. */
 import { StateError } from "../runtime/errors.js";
+import { allOrNothing } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** The sizes of a cache: part of a model's configuration. */
@@ -42,7 +43,8 @@ export class KeyValueCache {
     readonly config: CacheShape,
   ) {
     const shape = [1, config.maxPositionEmbeddings, config.numKeyValueHeads, config.headDim];
-    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: new Tensor(shape).keep(), v: new Tensor(shape).keep() }));
+    this.layers = allOrNothing(() =>
+      Array.from({ length: config.numHiddenLayers }, () => ({ k: new Tensor(shape).keep(), v: new Tensor(shape).keep() })));
   }
 
   /**

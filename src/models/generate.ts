@@ -43,8 +43,8 @@ export function* generate(model: CausalLM, prompt: readonly number[], options: G
   if (prompt.length === 0 || prompt.length > limit) {
     throw new ArgumentError(`generate: prompt has ${prompt.length} tokens; expected 1 .. ${limit}.`);
   }
-  const cache = model.newCache();
   const random = new Generator(seed);
+  const cache = model.newCache();
   try {
     let next: readonly number[] = prompt;
     const count = Math.min(maxNewTokens, limit - prompt.length);

@@ -10,6 +10,7 @@ import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
+import { allOrNothing } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 
@@ -159,8 +160,9 @@ export class Gpt2 extends Module {
     options?: Gpt2Lora,
   ) {
     super();
-    this.transformer = new Gpt2Model(config, options);
-    this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
+    [this.transformer, this.lmHead] = allOrNothing(() => [
+      new Gpt2Model(config, options), config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
+    ]);
     for (const [name, p] of this.namedParameters()) {
       if (name.endsWith(".bias")) init.zeros_(p);
       else if (p.rank === 2 && !name.includes("lora_")) init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);

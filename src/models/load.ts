@@ -4,6 +4,7 @@ import { readJson } from "../io/files.js";
 import { show } from "../io/json.js";
 import type { Module, StateEntry } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
+import { allOrNothing } from "../tensor/scope.js";
 import { Gpt2, type Gpt2Lora } from "./gpt2.js";
 import { Llama } from "./llama.js";
 
@@ -32,8 +33,7 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
   const weights: Map<string, StateEntry> = new Map(loadCheckpoint(directory));
   // A tied head may be stored beside the table it equals.
   if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
-  const model = new Llama(config);
-  return { model: fill(model, weights, `loadLlama: ${directory}`), config };
+  return { model: allOrNothing(() => fill(new Llama(config), weights, `loadLlama: ${directory}`)), config };
 }
 
 /**
@@ -59,7 +59,7 @@ export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt
     weights.set(key, entry);
   }
   if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
-  return { model: fill(new Gpt2(config, options), weights, `loadGpt2: ${directory}`), config };
+  return { model: allOrNothing(() => fill(new Gpt2(config, options), weights, `loadGpt2: ${directory}`)), config };
 }
 
 const CAUSAL_MASK = /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/;
@@ -79,20 +79,15 @@ export function loadModel(directory: string): LoadedModel<Llama, LlamaConfig> | 
   throw new FormatError(`${path}: model_type is ${show(type)}; supported are "llama" and "gpt2".`);
 }
 
-/** Loads the weights of everything but LoRA factors. @throws FormatError if they do not fit; then the model is disposed */
+/** Loads the weights of everything but LoRA factors. @throws FormatError if they do not fit */
 function fill<M extends Module>(model: M, weights: ReadonlyMap<string, StateEntry>, where: string): M {
   const base = new Set([...model.namedParameters()].map(([key]) => key).filter((key) => !key.includes("lora_")));
   const missing = [...base].filter((key) => !weights.has(key));
   const unexpected = [...weights.keys()].filter((key) => !base.has(key));
-  try {
-    if (missing.length + unexpected.length > 0) {
-      throw new FormatError(`${where} does not fit its config.json: missing ${missing.slice(0, 4).join(", ") || "nothing"}, ` +
-        `unexpected ${unexpected.slice(0, 4).join(", ") || "nothing"}.`);
-    }
-    model.loadStateDict(weights, false);
-  } catch (error) {
-    model.dispose();
-    throw error;
+  if (missing.length + unexpected.length > 0) {
+    throw new FormatError(`${where} does not fit its config.json: missing ${missing.slice(0, 4).join(", ") || "nothing"}, ` +
+      `unexpected ${unexpected.slice(0, 4).join(", ") || "nothing"}.`);
   }
+  model.loadStateDict(weights, false);
   return model;
 }

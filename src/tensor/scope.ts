@@ -6,8 +6,13 @@ import { StateError } from "../runtime/errors.js";
 import type { Tensor } from "./tensor.js";
 
 let current: Set<Tensor> | undefined;
+/** What each running `allOrNothing` has made so far, kept or not. */
+const attempts: Tensor[][] = [];
 
-export function enterScope(tensor: Tensor): void { current?.add(tensor); }
+export function enterScope(tensor: Tensor): void {
+  current?.add(tensor);
+  attempts.at(-1)?.push(tensor);
+}
 export function leaveScope(tensor: Tensor): void {
   for (const s of stack) s.delete(tensor);
 }
@@ -47,26 +52,21 @@ export function scope<T>(fn: () => T): T {
 }
 
 /**
- * Runs fn; if it throws, disposes every tensor created in it. Ops run in it, so that one that runs out
- * of memory half-way leaves nothing behind. @internal
+ * Runs fn; if it throws, disposes every tensor created in it, also those that were kept. Ops and what makes
+ * models run in it, so that one that runs out of memory half-way leaves nothing behind. @internal
  */
 export function allOrNothing<T>(fn: () => T): T {
-  const own = new Set<Tensor>();
-  const outer = current;
-  current = own;
-  stack.push(own);
+  const own: Tensor[] = [];
+  attempts.push(own);
   let done = false;
   try {
     const result = fn();
     done = true;
     return result;
   } finally {
-    current = outer;
-    stack.pop();
-    for (const tensor of own) {
-      if (done) outer?.add(tensor);
-      else tensor.dispose();
-    }
+    attempts.pop();
+    if (done) attempts.at(-1)?.push(...own);
+    else for (const tensor of own) tensor.dispose();
   }
 }
 

@@ -1,7 +1,7 @@
 /** An op, a layer or a decomposition whose i-th allocation fails, for every i: OutOfMemoryError, and nothing is left behind. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { init, lora, memoryStats, nn, ops, OutOfMemoryError, scope, tensor, Tensor } from "../../src/index.js";
+import { ArgumentError, init, lora, memoryStats, models, nn, ops, OutOfMemoryError, scope, tensor, Tensor } from "../../src/index.js";
 import { qr } from "../../src/linalg/qr.js";
 import { svd, svdLowrank } from "../../src/linalg/svd.js";
 import { combineAdapters } from "../../src/peft/weighted.js";
@@ -141,3 +141,30 @@ test("decompositions and combined adapters", () => scope(() => {
   const adapters = [{ loraA: grid([4, 8], 1), loraB: grid([6, 4], 2), scaling: 1, weight: 0.5 }, { loraA: grid([4, 8], 3), loraB: grid([6, 4], 4), scaling: 2, weight: -1 }];
   for (const type of ["cat", "linear", "svd"] as const) sweep(type, () => combineAdapters(type, adapters));
 }));
+
+const CONFIG = {
+  vocabSize: 11, hiddenSize: 8, intermediateSize: 16, numHiddenLayers: 2, numAttentionHeads: 2, maxPositionEmbeddings: 5,
+  layerNormEpsilon: 1e-5, tieWordEmbeddings: false, bosTokenId: null, eosTokenId: null,
+};
+
+test("a model that cannot be made, and a cache", () => {
+  const total = withFailure(-1, () => new models.Gpt2(CONFIG, { r: 2, loraAlpha: 4 }).dispose());
+  for (let i = 0; i < total; i++) {
+    const before = live();
+    assert.throws(() => withFailure(i, () => new models.Gpt2(CONFIG, { r: 2, loraAlpha: 4 })), OutOfMemoryError);
+    assert.equal(live(), before, `allocation ${i} of ${total} left memory behind`);
+  }
+  const before = live();
+  assert.throws(() => new models.Gpt2(CONFIG, { r: -1, loraAlpha: 4 }), ArgumentError);
+  assert.equal(live(), before);
+  const model = new models.Gpt2(CONFIG);
+  for (let i = 0; i < 4; i++) {
+    const held = live();
+    assert.throws(() => withFailure(i, () => model.newCache()), OutOfMemoryError);
+    assert.equal(live(), held);
+  }
+  const held = live();
+  assert.throws(() => models.generate(model, [1], { maxNewTokens: 1, seed: -1 }).next(), ArgumentError);
+  assert.equal(live(), held, "a refused seed left the cache behind");
+  model.dispose();
+});
