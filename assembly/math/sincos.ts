@@ -62,6 +62,11 @@ export function sinF32x4(x: v128): v128 { return sinShifted(x, 0); }
 @inline
 export function cosF32x4(x: v128): v128 { return sinShifted(x, 1); }
 
+/** sin(x + quarter * pi/2) of one value, to the same bits. Not inlined: its callers are tables and schedules. */
+export function sinOf(x: f32, quarter: i64): f32 {
+  return abs(x) <= LIMIT ? <f32>f64x2.extract_lane(sinF64x2(f64x2.splat(<f64>x), quarter), 0) : NaN;
+}
+
 export function sinForward(y: usize, x: usize, n: i32): void {
   for (; n >= 4; n -= 4) {
     v128.store(y, sinF32x4(v128.load(x)));
