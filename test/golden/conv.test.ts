@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { init, io, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
 import { assertBits, assertClose, f32, type Golden, goldenNames, readGolden } from "../support/golden.js";
+import { checkMerging } from "../support/merging.js";
 
 before(async () => { await init(); });
 
@@ -40,12 +41,7 @@ for (const name of goldenNames("conv")) {
     const x = load(g, "x", true);
     compareGradients(g, layer.forward(x), { dx: x, d_lora_A: layer.loraA!, d_lora_B: layer.loraB!, d_bias: layer.bias! });
 
-    const original = layer.weight.data.slice();
-    layer.eval();
-    assertClose("weight_merged", layer.weight.data, f32(g, "weight_merged").data);
-    assertClose("y, merged", layer.forward(load(g, "x", false)).data, f32(g, "y").data);
-    layer.train();
-    assertBits("weight after train()", layer.weight.data, original);
+    checkMerging(g, layer, load(g, "x", false));
     layer.dispose();
   }));
 }

@@ -2,6 +2,7 @@
 import { before, test } from "node:test";
 import { init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
+import { checkMerging } from "../support/merging.js";
 
 before(async () => { await init(); });
 
@@ -37,13 +38,7 @@ for (const name of goldenNames("linear_")) {
     assertClose("d_lora_B", layer.loraB!.grad!.data, f32(g, "d_lora_B").data);
     if (hasBias) assertClose("d_bias", layer.bias!.grad!.data, f32(g, "d_bias").data);
 
-    const original = layer.weight.data.slice();
-    layer.eval();
-    assertClose("weight_merged", layer.weight.data, f32(g, "weight_merged").data);
-    assertClose("y_merged", layer.forward(x).data, f32(g, "y_merged").data);
-    assertBits("state dict while merged", layer.stateDict().get("weight")!.data, original);
-    layer.train();
-    assertBits("weight after train()", layer.weight.data, original);
+    checkMerging(g, layer, x);
     x.dispose();
     layer.dispose();
   }));
@@ -69,12 +64,7 @@ for (const name of goldenNames("embedding_")) {
     assertClose("d_lora_A", layer.loraA!.grad!.data, f32(g, "d_lora_A").data);
     assertClose("d_lora_B", layer.loraB!.grad!.data, f32(g, "d_lora_B").data);
 
-    const original = layer.weight.data.slice();
-    layer.eval();
-    assertClose("weight_merged", layer.weight.data, f32(g, "weight_merged").data);
-    assertClose("y_merged", layer.forward(tensor(ids.data, ids.shape)).data, f32(g, "y_merged").data);
-    layer.train();
-    assertBits("weight after train()", layer.weight.data, original);
+    checkMerging(g, layer, tensor(ids.data, ids.shape));
     layer.dispose();
   }));
 }
