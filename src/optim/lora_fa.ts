@@ -21,8 +21,9 @@ const EPSILON = 1 / 8388608;
 /**
  * AdamW on the B factors, with g = dB (A Aᵀ + 1e-8 I)⁺ / s² for gradient: of the steps that B alone can make,
  * this one moves W most nearly along the full gradient. The constructor freezes every parameter with "lora_A" in its
- * key, so no dA is computed. Other trainable parameters take plain steps. The step is Hugging Face's former AdamW: p -= lr √(1 - β2ᵗ) / (1 - β1ᵗ) * m / (√v + eps), then
- * p -= lr * weightDecay * p. Defaults: lr 1e-3, betas 0.9, 0.999, eps 1e-6, no decay.
+ * key, so no dA is computed. Other trainable parameters take plain steps. The step is Hugging Face's former AdamW:
+ * p -= lr √(1 - β2ᵗ) / (1 - β1ᵗ) * m / (√v + eps), then p -= lr * weightDecay * p. Defaults: lr 1e-3, betas 0.9, 0.999,
+ * eps 1e-6, no decay.
  *
  * The r x r pseudo-inverse is in float64, from A as it is at each step; PEFT's is in float32 and its product in bfloat16
  * where the host has that. PEFT pairs factors by their order; here A is found by B's key.

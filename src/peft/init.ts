@@ -8,8 +8,8 @@
 import { matmul, transpose } from "../linalg/matrix.js";
 import { qr } from "../linalg/qr.js";
 import { svd, svdLowrank } from "../linalg/svd.js";
+import { addProduct } from "../lora/layer.js";
 import * as init from "../nn/init.js";
-import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
@@ -93,7 +93,7 @@ export function initLoraWeights(kind: LoraInit, where: string, loraA: Tensor, lo
     loraA.data.forEach((_, i, a) => { a[i] = root[Math.floor(i / d)]! * vt[i]!; });
     loraB.data.forEach((_, i, b) => { b[i] = u[Math.floor(i / r) * s.length + i % r]! * root[i % r]!; });
   }
-  subtractProduct(base, loraA, loraB, scaling);
+  addProduct(base.weight, loraA, loraB, -scaling, base.fanInFanOut);
 }
 
 /**
@@ -153,12 +153,4 @@ function orthogonal(loraA: Tensor, loraB: Tensor, r: number, d: number, k: numbe
 
 function randn(n: number): Float32Array {
   return scope(() => init.normal_(new Tensor([n])).data.slice());
-}
-
-/** W -= s * B A */
-function subtractProduct({ weight, fanInFanOut }: LoraBase, loraA: Tensor, loraB: Tensor, scaling: number): void {
-  const { kernels, memory, scratch } = engine();
-  const [r, d] = loraA.shape as [number, number], k = loraB.shape[0]!;
-  memory.withBlocks([32 * (fanInFanOut ? k : d) * 4], (rows) =>
-    kernels.loraMerge(k, d, r, -scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch));
 }
