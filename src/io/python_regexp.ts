@@ -55,6 +55,9 @@ export function translatePattern(pattern: string, fail: (message: string) => nev
   return source;
 }
 
+/** A pattern that matches exactly this text (Python's re.escape). */
+export function escapePattern(text: string): string { return text.replace(/[^0-9A-Za-z_]/gu, "\\$&"); }
+
 /** `before`, the pattern and `after`, anchored at the start; `before` and `after` are JavaScript's. */
 export function compilePattern(before: string, pattern: string, after: string): RegExp {
   const source = translatePattern(pattern, (message) => { throw new ArgumentError(`pattern ${show(pattern)}: ${message}.`); });

@@ -5,6 +5,7 @@
  */
 import { patternValue, scalingOf, targets, type LoraConfig } from "../io/peft.js";
 import { completeConfig } from "../io/peft_config.js";
+import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -460,12 +461,12 @@ export class LoraModel<M extends Module = Module> extends Module {
     };
   }
 
-  /** Last names of the modules at these paths, or the paths themselves if others are called the same. @internal */
-  shortNames(paths: readonly string[]): string[] {
+  /** targetModules that name these modules and no others: their last names, or else a pattern of the paths. @internal */
+  shortNames(paths: readonly string[]): string[] | string {
     const last = (path: string): string => path.slice(path.lastIndexOf(".") + 1);
     const names = new Set(paths.map(last));
     const isExact = [...places(this.model)].every(({ path }) => !names.has(last(path)) || paths.includes(path));
-    return isExact ? [...names] : [...paths];
+    return isExact ? [...names] : paths.map(escapePattern).join("|");
   }
 
   #copiedPlaces(config: LoraConfig): Place[] {

@@ -1,5 +1,6 @@
 /** LoraModel.addWeightedAdapter: one new adapter of several, in every layer that has any of them. */
 import type { LoraConfig } from "../io/peft.js";
+import { escapePattern } from "../io/python_regexp.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
@@ -46,9 +47,9 @@ function weighted(path: string, layer: LoraLayer, names: readonly string[], weig
 }
 
 /** Scaling 1 everywhere: alpha = r, by patterns where a layer's rank is not the largest. */
-function configOf(first: LoraConfig, ranks: ReadonlyMap<string, number>, targetModules: string[]): LoraConfig {
+function configOf(first: LoraConfig, ranks: ReadonlyMap<string, number>, targetModules: string[] | string): LoraConfig {
   const r = Math.max(...ranks.values());
-  const pattern = Object.fromEntries([...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [path.replace(/[.]/g, "\\."), rank]));
+  const pattern = Object.fromEntries([...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [`^${escapePattern(path)}`, rank]));
   return {
     ...first, r, loraAlpha: r, rankPattern: pattern, alphaPattern: pattern, useRslora: false, initLoraWeights: true, targetModules,
     excludeModules: null, layersToTransform: null, layersPattern: null,
