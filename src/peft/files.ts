@@ -17,9 +17,10 @@ type NamedTensor = { name: string } & PeftTensor;
 
 export function saveAdapter(model: LoraModel, directory: string, adapterName: string): void {
   const config = model.config(adapterName), layers = model.layers(adapterName);
+  const converted = layers.some(({ layer }) => layer.adapters.get(adapterName)!.initial);
   const tensors: NamedTensor[] = layers.flatMap(({ path, layer }) => {
     const adapter = layer.adapters.get(adapterName)!, [a, b] = factorKeys(path, layer);
-    const { loraA, loraB } = adapter.initial ? difference(adapter, adapter.initial) : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) };
+    const { loraA, loraB } = converted ? difference(adapter) : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) };
     const factors = [{ name: a, ...loraA }, { name: b, ...loraB }];
     if (!adapter.magnitude) return factors;
     return [...factors, { name: peftMagnitudeKey(path), shape: magnitudeShape(layer), data: adapter.magnitude.data.slice() }];
@@ -29,7 +30,6 @@ export function saveAdapter(model: LoraModel, directory: string, adapterName: st
   }
   const adapted = layers.map(({ path }) => path);
   for (const [path, p] of model.biases(config, adapted)) tensors.push({ name: biasKey(path, adapted.includes(path)), ...entry(p) });
-  const converted = layers.some(({ layer }) => layer.adapters.get(adapterName)!.initial);
   writePeftAdapter(directory, converted ? doubled(config) : config, tensors);
 }
 
@@ -46,15 +46,16 @@ export function hotswapAdapter(model: LoraModel, directory: string, adapterName:
 /** Every tensor of the folder must be used, and every parameter found. */
 function fromTensors(model: LoraModel, config: LoraConfig, tensors: ReadonlyMap<string, PeftTensor>, directory: string): Source {
   const unused = new Set(tensors.keys());
-  const set = (parameter: Parameter, name: string, shape: readonly number[] = parameter.shape): void => {
+  const find = (name: string, shape: readonly number[]): Float32Array => {
     const tensor = tensors.get(name);
     if (!tensor) throw new FormatError(`${directory}: tensor ${name} is missing; the model needs it.`);
     if (tensor.shape.join() !== shape.join()) {
       throw new FormatError(`${directory}: tensor ${name} has shape [${tensor.shape}]; the model needs [${shape}].`);
     }
-    parameter.set(tensor.data);
     unused.delete(name);
+    return tensor.data;
   };
+  const set = (parameter: Parameter, name: string, shape = parameter.shape): void => { parameter.set(find(name, shape)); };
   return {
     factors({ path, layer }, loraA, loraB) {
       const [a, b] = factorKeys(path, layer);
@@ -65,11 +66,11 @@ function fromTensors(model: LoraModel, config: LoraConfig, tensors: ReadonlyMap<
     copy(path, module) { for (const [name, p] of module.ownParameters()) set(p, peftBaseKey(`${path}.${name}`)); },
     ready(parts) {
       const adapted = parts.map(({ path }) => path);
-      const biases = [...model.biases(config, adapted)].map(([path, p]) => [biasKey(path, adapted.includes(path)), p] as const);
-      const known = new Set(biases.map(([key]) => key));
-      const stray = [...unused].find((name) => !known.has(name));
+      // These are the base's own: all must be there before one of them is changed.
+      const biases = [...model.biases(config, adapted)].map(([path, p]) => [p, find(biasKey(path, adapted.includes(path)), p.shape)] as const);
+      const [stray] = unused;
       if (stray !== undefined) throw new FormatError(`${directory}: tensor ${stray} fits nothing in the model.`);
-      for (const [key, p] of biases) set(p, key);
+      for (const [p, values] of biases) p.set(values);
     },
   };
 }
@@ -90,15 +91,15 @@ function magnitudeShape(layer: LoraLayer): number[] {
 
 function biasKey(path: string, isAdapted: boolean): string { return peftBaseKey(`${path}${isAdapted ? ".base_layer" : ""}.bias`); }
 
-/** [A; A0] and [B, -B0]. */
-function difference({ loraA, loraB, r }: Adapter, initial: NonNullable<Adapter["initial"]>): { loraA: PeftTensor; loraB: PeftTensor } {
+/** [A; A0] and [B, -B0]; zeros for A0 and B0 in a layer whose weight was not changed. */
+function difference({ loraA, loraB, r, initial }: Adapter): { loraA: PeftTensor; loraB: PeftTensor } {
   const rows = new Float32Array(2 * loraA.size);
   rows.set(loraA.data);
-  rows.set(initial.loraA, loraA.size);
+  if (initial) rows.set(initial.loraA, loraA.size);
   const outputs = loraB.shape[0]!, columns = new Float32Array(2 * loraB.size);
   for (let i = 0; i < outputs; i++) {
     columns.set(loraB.data.subarray(i * r, (i + 1) * r), i * 2 * r);
-    columns.set(initial.loraB.subarray(i * r, (i + 1) * r).map((b) => -b), (i * 2 + 1) * r);
+    if (initial) columns.set(initial.loraB.subarray(i * r, (i + 1) * r).map((b) => -b), (i * 2 + 1) * r);
   }
   return { loraA: { shape: [2 * r, ...loraA.shape.slice(1)], data: rows }, loraB: { shape: [outputs, 2 * r], data: columns } };
 }

@@ -510,13 +510,14 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /**
-   * The biases that train with a config: all, or those of the layers it adapts, with their modules' paths. @internal
+   * The biases that train with a config: all, or those of the layers it adapts, with their modules' paths. Those of
+   * modulesToSave train with the copies. @internal
    * @param adapted paths of those layers
    */
-  *biases({ bias }: LoraConfig, adapted: readonly string[]): IterableIterator<[string, Parameter]> {
+  *biases({ bias, modulesToSave }: LoraConfig, adapted: readonly string[]): IterableIterator<[string, Parameter]> {
     if (bias === "none") return;
-    for (const [path, module] of this.model.namedModules()) {
-      if (bias === "lora_only" && !adapted.includes(path)) continue;
+    for (const { path, module } of places(this.model)) {
+      if (modulesToSave?.some((name) => isNamed(path, name)) || (bias === "lora_only" && !adapted.includes(path))) continue;
       for (const [name, p] of module.ownParameters()) if (/^(base_layer\.)?bias$/.test(name)) yield [path, p];
     }
   }
