@@ -5,13 +5,13 @@ import { ArgumentError } from "../runtime/errors.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraConv, type LoraInit } from "./init.js";
-import { type Adapter, type Branch, LoraLayer } from "./layer.js";
+import { type Branch, LoraLayer } from "./layer.js";
 
 /**
  * A convolution with adapters: x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA
  * [r, inChannels, ...kernelSize], run with the base layer's stride, padding and dilation (PEFT forgets dilation), and
  * loraB [outChannels, r / groups, 1, ...]. With groups > 1 the product is no grouped convolution, so it can be neither
- * merged nor directed (DoRA).
+ * merged, combined nor directed (DoRA).
  * Source: PEFT, lora.Conv1d, Conv2d and Conv3d.
  *
  * @example
@@ -24,9 +24,9 @@ export class LoraConv extends LoraLayer<ConvNd> {
 
   protected override outputAxis(): number { return 1; }
 
-  override factorShapes(r: number): [number[], number[]] {
+  override factorShapes(r: number, where: string): [number[], number[]] {
     const { inChannels, outChannels, kernelSize, groups } = this.baseLayer;
-    if (r % groups !== 0) throw new ArgumentError(`peft.LoraConv: r = ${r} must be a multiple of groups = ${groups}.`);
+    if (r % groups !== 0) throw new ArgumentError(`${where}: r = ${r} must be a multiple of groups = ${groups}.`);
     return [[r, inChannels, ...kernelSize], [outChannels, r / groups, ...kernelSize.map(() => 1)]];
   }
 
@@ -39,10 +39,8 @@ export class LoraConv extends LoraLayer<ConvNd> {
     return conv(x, weight, bias ? b : null, { stride, padding, dilation, groups }, branches, "peft.LoraConv.forward");
   }
 
-  protected override addTo(weight: Parameter, adapter: Adapter): void {
-    if (this.baseLayer.groups > 1) {
-      throw new ArgumentError(`mergeAdapter: a convolution with groups = ${this.baseLayer.groups} cannot hold the product; run it unmerged.`);
-    }
-    super.addTo(weight, adapter);
+  override checkDense(where: string): void {
+    const { groups } = this.baseLayer;
+    if (groups > 1) throw new ArgumentError(`${where}: a convolution with groups = ${groups} cannot hold the product B A, which merging, combining and DoRA need; run it unmerged, without DoRA.`);
   }
 }

@@ -23,7 +23,7 @@ export function saveAdapter(model: LoraModel, directory: string, adapterName: st
     const { loraA, loraB } = converted ? difference(adapter) : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) };
     const factors = [{ name: a, ...loraA }, { name: b, ...loraB }];
     if (!adapter.magnitude) return factors;
-    return [...factors, { name: peftMagnitudeKey(path), shape: magnitudeShape(layer), data: adapter.magnitude.data.slice() }];
+    return [...factors, { name: peftMagnitudeKey(path), shape: magnitudeShape(layer, adapter.magnitude), data: adapter.magnitude.data.slice() }];
   });
   for (const { path, module } of model.copies(adapterName)) {
     for (const [name, p] of module.ownParameters()) tensors.push({ name: peftBaseKey(`${path}.${name}`), ...entry(p) });
@@ -35,12 +35,12 @@ export function saveAdapter(model: LoraModel, directory: string, adapterName: st
 
 export function loadAdapter(model: LoraModel, directory: string, adapterName: string): void {
   const { config, tensors } = readPeftAdapter(directory);
-  model.inject(adapterName, config, fromTensors(model, config, tensors, directory));
+  model.inject("loadAdapter", adapterName, config, fromTensors(model, config, tensors, directory));
 }
 
 export function hotswapAdapter(model: LoraModel, directory: string, adapterName: string): void {
   const { config, tensors } = readPeftAdapter(directory);
-  model.replace(adapterName, config, fromTensors(model, config, tensors, directory));
+  model.replace("hotswapAdapter", adapterName, config, fromTensors(model, config, tensors, directory));
 }
 
 /** Every tensor of the folder must be used, and every parameter found. */
@@ -62,7 +62,7 @@ function fromTensors(model: LoraModel, config: LoraConfig, tensors: ReadonlyMap<
       set(loraA, a);
       set(loraB, b);
     },
-    magnitude({ path, layer }, magnitude) { set(magnitude, peftMagnitudeKey(path), magnitudeShape(layer)); },
+    magnitude({ path, layer }, magnitude) { set(magnitude, peftMagnitudeKey(path), magnitudeShape(layer, magnitude)); },
     copy(path, module) { for (const [name, p] of module.ownParameters()) set(p, peftBaseKey(`${path}.${name}`)); },
     ready(parts) {
       const adapted = parts.map(({ path }) => path);
@@ -84,9 +84,9 @@ function factorKeys(path: string, layer: LoraLayer): [string, string] {
 }
 
 /** [outputs], or [1, outputs, 1, ...] of a convolution. */
-function magnitudeShape(layer: LoraLayer): number[] {
+function magnitudeShape(layer: LoraLayer, { size }: Parameter): number[] {
   const { shape } = layer.weight;
-  return shape.length > 2 ? shape.map((_, axis) => (axis === 1 ? shape[0]! : 1)) : [layer.factorShapes(1)[1][0]!];
+  return shape.length > 2 ? shape.map((_, axis) => (axis === 1 ? size : 1)) : [size];
 }
 
 function biasKey(path: string, isAdapted: boolean): string { return peftBaseKey(`${path}${isAdapted ? ".base_layer" : ""}.bias`); }

@@ -8,9 +8,9 @@ import { noGrad } from "../autograd/tape.js";
 import { addProduct, Merge } from "../lora/layer.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { type DropoutMask, newMask } from "../random/seed.js";
-import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
+import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { clone, tensor, type Tensor } from "../tensor/tensor.js";
 import type { LoraInit } from "./init.js";
 
 /** One adapter's part in one layer. */
@@ -27,12 +27,14 @@ export interface Adapter {
   readonly scaling: number;
   /** Probability of dropping an element of its input while training. */
   readonly loraDropout: number;
-  /** The factors right after an init that took their product out of the base weight (pissa, olora). */
+  /** The factors right after an init that took their product out of the base weight (pissa, olora), and that weight before. */
   readonly initial: {
     /** loraA then. */
     loraA: Float32Array;
     /** loraB then. */
     loraB: Float32Array;
+    /** The base weight before. */
+    weight: Float32Array;
   } | null;
 }
 
@@ -96,6 +98,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     readonly baseLayer: Base,
   ) {
     super();
+    this.training = baseLayer.training;
   }
 
   /** The base layer's weight, as in PEFT: what is tied to it finds it here. */
@@ -115,7 +118,10 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** Shapes of loraA and loraB. @throws ArgumentError if this layer cannot have that rank */
-  abstract factorShapes(r: number): [number[], number[]];
+  abstract factorShapes(r: number, where: string): [number[], number[]];
+
+  /** @throws ArgumentError if B A is no matrix of the weight's shape @internal */
+  checkDense(_where: string): void {}
 
   /** Initialises new factors. @throws ArgumentError if this layer cannot have that init @internal */
   abstract initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void;
@@ -142,7 +148,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** DoRA alone: y = g * (W x̃ + s B A x̃) + W (x - x̃) + bias, g = m / c, x̃ = dropout(x), as in PEFT. */
   #directed(x: Tensor, adapter: Adapter): Tensor {
-    const g = this.gain(adapter), branches = [{ ...adapter, mask: null }];
+    const g = this.#gain(adapter), branches = [{ ...adapter, mask: null }];
     if (!this.#isDropping(adapter)) {
       return channelScale(this.product(x, branches, false), g, this.baseLayer.bias ?? null, this.outputAxis(x));
     }
@@ -151,10 +157,13 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
       channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)));
   }
 
-  /** What DoRA adds to the output beside other adapters: (g - 1) * W x̃ + g * s B A x̃. */
+  /**
+   * What DoRA adds to the output beside other adapters: (g - 1) * W x̃ + g * s B A x̃. (As in PEFT; its embedding alone
+   * multiplies by g what adapters before this one have added.)
+   */
   #directedUpdate(x: Tensor, adapter: Adapter): Tensor {
     const dropped = this.#isDropping(adapter) ? dropout(x, adapter.loraDropout) : x;
-    return add(channelScale(this.product(dropped, [{ ...adapter, mask: null }], false), this.gain(adapter), null, this.outputAxis(x)),
+    return add(channelScale(this.product(dropped, [{ ...adapter, mask: null }], false), this.#gain(adapter), null, this.outputAxis(x)),
       scale(this.product(dropped, [], false), -1));
   }
 
@@ -177,46 +186,62 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     for (let from = 0, to = 0; from < names.length; from = to) {
       for (to = from + 1; names[to] === names[from];) to++;
       const adapter = this.adapters.get(names[from]!);
-      if (adapter?.magnitude) throw new StateError(`peft.LoraLayer.forward: adapter "${names[from]}" uses DoRA, which a batch of mixed adapters cannot have.`);
       if (adapter) terms.push({ adapter, from, to });
     }
     return terms;
   }
 
   /** m / c: what DoRA multiplies each output by. c, the norm of W + s B A, counts as a constant. */
-  protected gain(adapter: Adapter): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter)); }
+  #gain(adapter: Adapter, weight: Tensor = this.weight): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter, weight)); }
 
   /** Norms of W + s B A over the inputs, of the magnitude vector's size. @internal */
-  norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">): Tensor {
-    return doraNorm(this.weight, loraA, loraB, scaling, this.weightIsTransposed);
+  norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">, weight: Tensor = this.weight): Tensor {
+    return doraNorm(weight, loraA, loraB, scaling, this.weightIsTransposed);
   }
 
-  /** weight += s B A, then DoRA's gain on its outputs. */
-  protected addTo(weight: Parameter, adapter: Adapter): void {
+  /** weight += what the adapter makes of the original W: s B A, or with DoRA g * (W + s B A) - W. */
+  #addTo(weight: Parameter, adapter: Adapter): void {
+    const { loraA, loraB, scaling } = adapter, isTransposed = this.weightIsTransposed;
+    if (!adapter.magnitude) return addProduct(weight, loraA, loraB, scaling, isTransposed);
     scope(() => noGrad(() => {
-      const gain = adapter.magnitude ? this.gain(adapter) : null;
-      addProduct(weight, adapter.loraA, adapter.loraB, adapter.scaling, this.weightIsTransposed);
-      if (gain) weight.set(channelScale(weight, gain, null, this.weightIsTransposed ? 1 : 0).data);
+      // PEFT takes what is merged already for W, and so changes the output; this keeps it.
+      const original = tensor(this.#merge.originalOf(weight).slice(), weight.shape), adapted = clone(original);
+      addProduct(adapted, loraA, loraB, scaling, isTransposed);
+      const directed = channelScale(adapted, this.#gain(adapter, original), null, isTransposed ? 1 : 0);
+      weight.set((this.#merge.merged ? add(weight, add(directed, scale(original, -1))) : directed).data);
     }));
   }
 
   /**
-   * Adds adapters to the weight, whose original bits are kept aside.
-   * @param safeMerge refuse a result that is not finite; then the weight is as it was
-   * @throws ArgumentError
+   * Adds adapters to the weight, whose original bits are kept aside, and returns what takes that back. (Merging anew
+   * what was merged before could fail for want of memory.)
+   * @param safeMerge refuse a result that is not finite
+   * @throws ArgumentError, OutOfMemoryError; then the weight is as it was
    */
-  merge(names: readonly string[], safeMerge: boolean): void {
-    const { weight } = this;
-    for (const name of names) {
-      const adapter = this.adapters.get(name);
-      if (!adapter || this.mergedAdapters.includes(name)) continue;
-      this.#merge.apply(weight, () => this.addTo(weight, adapter), () => {
-        if (safeMerge && !weight.data.every(Number.isFinite)) {
-          throw new ArgumentError(`mergeAdapter: adapter "${name}" gives a merged weight with values that are not finite; the weight is as it was.`);
-        }
-      });
-      this.mergedAdapters.push(name);
+  merge(where: string, names: readonly string[], safeMerge: boolean): () => void {
+    const { weight } = this, count = this.mergedAdapters.length, before = count > 0 ? weight.data.slice() : null;
+    const undo = (): void => {
+      if (!before) return this.unmerge();
+      weight.set(before);
+      this.mergedAdapters.length = count;
+    };
+    try {
+      for (const name of names) {
+        const adapter = this.adapters.get(name);
+        if (!adapter || this.mergedAdapters.includes(name)) continue;
+        this.checkDense(where);
+        this.#merge.apply(weight, () => this.#addTo(weight, adapter), () => {
+          if (safeMerge && !weight.data.every(Number.isFinite)) {
+            throw new ArgumentError(`${where}: adapter "${name}" gives a merged weight with values that are not finite; all weights are as they were.`);
+          }
+        });
+        this.mergedAdapters.push(name);
+      }
+    } catch (error) {
+      undo();
+      throw error;
     }
+    return undo;
   }
 
   /** Restores the weight's original bits. */
@@ -225,18 +250,38 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     this.mergedAdapters.length = 0;
   }
 
-  /** Frees an adapter, if it is here. @internal */
+  /** Makes this the layer it was without adapters; returns what takes that back, to the bit. @internal */
+  disable(): () => void {
+    const { weight, disabled } = this, original = this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null);
+    const held = original && weight.data.slice();
+    if (original) weight.set(original);
+    this.disabled = true;
+    return () => {
+      if (held) weight.set(held);
+      this.disabled = disabled;
+    };
+  }
+
+  /** The weight before an adapter's init changed it, if one did. */
+  #changedFrom(): Float32Array | undefined {
+    return [...this.adapters.values()].find(({ initial }) => initial)?.initial?.weight;
+  }
+
+  /** Frees an adapter, if it is here, and gives the weight back what the adapter's init took out of it. @internal */
   remove(name: string): void {
     const adapter = this.adapters.get(name);
-    for (const t of [adapter?.loraA, adapter?.loraB, adapter?.magnitude]) t?.dispose();
+    if (!adapter) return;
+    if (adapter.initial && !this.isMerged()) this.weight.set(adapter.initial.weight);
+    for (const t of [adapter.loraA, adapter.loraB, adapter.magnitude]) t?.dispose();
     this.adapters.delete(name);
   }
 
   /** Frees all adapters and gives the base layer; what is merged stays in its weight. @internal */
   unload(): Base {
+    for (const name of [...this.adapters.keys()]) this.remove(name);
     this.#merge.settle();
     this.mergedAdapters.length = 0;
-    for (const name of [...this.adapters.keys()]) this.remove(name);
+    this.baseLayer.training = this.training;
     return this.baseLayer;
   }
 

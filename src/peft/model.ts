@@ -8,8 +8,9 @@ import { completeConfig } from "../io/peft_config.js";
 import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
-import { Module, Parameter } from "../nn/module.js";
+import { Module, Parameter, type StateEntry } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
+import { scope } from "../tensor/scope.js";
 import { LoraConv } from "./conv.js";
 import { LoraEmbedding } from "./embedding.js";
 import { type Adapter, BASE, LoraLayer } from "./layer.js";
@@ -18,7 +19,6 @@ import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import type { CombinationType } from "./weighted.js";
 import { addWeighted } from "./weighted_adapter.js";
-
 
 /** A layer that an adapter takes in. */
 export interface Part { path: string; layer: LoraLayer; r: number; scaling: number }
@@ -75,12 +75,18 @@ export function getLoraModel<M extends Module>(model: M, config: Partial<LoraCon
 export class LoraModel<M extends Module = Module> extends Module {
   readonly #configs = new Map<string, LoraConfig>();
   #active: readonly string[] = [];
+  /** Of the calls that run a function with other adapters at work. */
+  readonly #inside: string[] = [];
 
+  /** @throws StateError if the model has adapters already */
   constructor(
     /** The wrapped model, which holds the adapted layers. */
     readonly model: M,
   ) {
     super();
+    this.training = model.training;
+    const [adapted] = this.#layers();
+    if (adapted) throw new StateError(`LoraModel: ${adapted.path} has adapters already; call addAdapter() on the LoraModel that wrapped it.`);
   }
 
   /** Names of all adapters, oldest first. */
@@ -102,63 +108,86 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Adds an adapter with factors as `config.initLoraWeights` says. The first one becomes the active one;
    * further ones wait for `setAdapter`.
-   * @throws ArgumentError on a wrong config, a name that is taken, or targets that do not fit; StateError while merged
+   * @throws ArgumentError on a wrong config, a name that is taken, or targets that do not fit; StateError while merged,
+   * or where another adapter's init changed the base (pissa, olora)
    */
   addAdapter(adapterName: string, config: Partial<LoraConfig>): void {
     const full = completeConfig(config, (message) => { throw new ArgumentError(`addAdapter: ${message}.`); });
     // PEFT lets a name that matches nothing pass beside others that do; in a new config it is a slip.
-    const names = typeof full.targetModules === "string" ? [] : full.targetModules;
-    for (const name of names) this.#targetPlaces({ ...full, targetModules: [name] });
-    this.inject(adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
+    const names = typeof full.targetModules === "string" ? [] : full.targetModules, all = [...places(this.model)];
+    const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
+    if (unknown !== undefined) throw this.#noTarget("addAdapter", [unknown]);
+    this.inject("addAdapter", adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
+      const weight = layer instanceof LoraLinear && changesBaseWeight(full) ? layer.weight.data.slice() : null;
       layer.initFactors(full.initLoraWeights, `addAdapter: ${path}`, loraA, loraB, scaling);
-      const changed = layer instanceof LoraLinear && changesBaseWeight(full);
-      return { initial: changed ? { loraA: loraA.data.slice(), loraB: loraB.data.slice() } : null };
+      return { initial: weight && { loraA: loraA.data.slice(), loraB: loraB.data.slice(), weight } };
     } });
   }
 
-  /** `addAdapter` with values from anywhere. @internal */
-  inject(adapterName: string, config: LoraConfig, source: Source): void {
-    this.#checkNewName(adapterName);
-    this.#refuseMerged("addAdapter");
-    if (config.bias !== "none" && this.#configs.size > 0) {
-      throw new ArgumentError(`addAdapter: bias must be "none" where there are several adapters (biases belong to the base); got "${config.bias}".`);
-    }
-    const commit = this.#prepare(adapterName, config, source);
+  /** `addAdapter` with values from anywhere; `where` is the caller, for errors. @internal */
+  inject(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+    this.#refuseInside(where);
+    this.#checkNewName(where, adapterName);
+    this.#refuseMerged(where);
+    this.#checkBeside(where, this.adapters, config);
+    const commit = this.#prepare(where, adapterName, config, source);
     commit();
     this.#configs.set(adapterName, this.#settled(adapterName, config));
-    this.#activate(this.#active.length === 0 ? [adapterName] : this.#active);
+    if (this.#active.length === 0) return this.#activate([adapterName]);
+    this.#freeze(adapterName);
+    this.#setActive(this.#active);
   }
 
-  /** Puts other values in an adapter's place; it stays active or not as it was. @internal */
-  replace(adapterName: string, config: LoraConfig, source: Source): void {
+  /** Puts other values, frozen, in an adapter's place; it stays active or not as it was. @internal */
+  replace(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+    this.#refuseInside(where);
     this.config(adapterName);
-    this.#refuseMerged("hotswapAdapter");
-    const commit = this.#prepare(adapterName, config, source);
+    this.#refuseMerged(where);
+    this.#checkBeside(where, this.adapters.filter((name) => name !== adapterName), config);
+    const commit = this.#prepare(where, adapterName, config, source);
+    this.#freeze(adapterName);
     this.#free(adapterName);
     commit();
     this.#configs.set(adapterName, this.#settled(adapterName, config));
-    this.#activate(this.#active);
+    this.#freeze(adapterName);
+    this.#setActive(this.#active);
+  }
+
+  /** Whether an adapter can stand beside these others: what they share is the base. */
+  #checkBeside(where: string, others: readonly string[], config: LoraConfig): void {
+    if (others.length === 0) return;
+    if (config.bias !== "none") {
+      throw new ArgumentError(`${where}: bias must be "none" where there are several adapters (biases belong to the base); got "${config.bias}".`);
+    }
+    if (changesBaseWeight(config)) {
+      throw new ArgumentError(`${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights under ${others.join(", ")}; use it on a model without adapters.`);
+    }
+    const changed = others.find((name) => this.layers(name).some(({ layer }) => layer.adapters.get(name)!.initial));
+    if (changed !== undefined) {
+      throw new StateError(`${where}: the init of adapter "${changed}" changed the base weights, so no other can stand beside it; ` +
+        "save it, delete it and load it again, as a plain adapter on the base as it was.");
+    }
   }
 
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
-  #prepare(adapterName: string, config: LoraConfig, source: Source): () => void {
-    const places = this.#targetPlaces(config), copied = this.#copiedPlaces(config);
+  #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
+    const places = this.#targetPlaces(where, config), copied = this.#copiedPlaces(where, config);
     const undo: (() => void)[] = [], commit: (() => void)[] = [];
     try {
       for (const { place, part } of places) {
-        const adapter = makeAdapter(part, config, source, undo);
+        const adapter = makeAdapter(where, part, config, source, undo);
         commit.push(() => {
-          if (part.layer !== place.module) place.parent.replaceChild(place.name, part.layer);
+          place.parent.replaceChild(place.name, part.layer);
           part.layer.adapters.set(adapterName, adapter);
         });
       }
       for (const { path, parent, name, module } of copied) {
-        const wrapper = module instanceof ModulesToSave ? module : new ModulesToSave(path, module);
+        const wrapper = module instanceof ModulesToSave ? module : new ModulesToSave(`${where}: modulesToSave: ${path}`, module);
         const copy = wrapper.copyOriginal();
         undo.push(() => copy.dispose());
         source.copy?.(path, copy);
         commit.push(() => {
-          if (wrapper !== module) parent.replaceChild(name, wrapper);
+          parent.replaceChild(name, wrapper);
           wrapper.modulesToSave.set(adapterName, copy);
         });
       }
@@ -173,32 +202,42 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Makes one or several adapters the active ones (their terms are added up) and those alone trainable.
    * Merged adapters are unmerged first, as in PEFT; here that restores the weights' bits.
-   * @throws ArgumentError for a name that is not there
+   * @throws ArgumentError for a name that is not there, or two adapters with a copy of one module (modulesToSave)
    */
   setAdapter(adapterNames: string | readonly string[]): void {
+    this.#refuseInside("setAdapter");
     const names = typeof adapterNames === "string" ? [adapterNames] : [...new Set(adapterNames)];
     if (names.length === 0) throw new ArgumentError("setAdapter: expected at least one adapter name; to run without adapters use disableAdapter().");
     for (const name of names) this.config(name);
+    for (const { modulesToSave } of this.#copies()) {
+      const rivals = names.filter((name) => modulesToSave.has(name));
+      if (rivals.length > 1) throw new ArgumentError(`setAdapter: ${rivals.join(", ")} have a copy of the same module each (modulesToSave); only one of them can be active.`);
+    }
     this.unmergeAdapter();
     this.#activate(names);
   }
 
   /**
-   * Frees an adapter. If it was the only active one, the oldest of the others becomes active.
+   * Frees an adapter. If it was the only active one, the oldest of the others becomes active, as by `setAdapter`. The
+   * base is then as it was, but for biases that the adapter trained.
    * @throws ArgumentError if it is not there; StateError while it is merged
    */
   deleteAdapter(adapterName: string): void {
+    this.#refuseInside("deleteAdapter");
     this.config(adapterName);
     this.#refuseMerged("deleteAdapter");
+    this.#freeze(adapterName);
     this.#free(adapterName);
     this.#configs.delete(adapterName);
     const active = this.#active.filter((name) => name !== adapterName);
-    this.#activate(active.length > 0 ? active : this.adapters.slice(0, 1));
+    if (active.length > 0) this.#setActive(active);
+    else this.#activate(this.adapters.slice(0, 1));
   }
 
   /**
-   * Runs fn on the base model alone, also while adapters are merged; afterwards all is as before.
-   * @throws StateError if fn returns a promise; whatever fn throws
+   * Runs fn on the base model alone, also while adapters are merged and where an init changed its weights (pissa,
+   * olora); afterwards all is as before.
+   * @throws StateError if fn is asynchronous, or adds, merges or chooses adapters; whatever fn throws
    *
    * @example
    * const { model } = models.loadLlama("models/base");
@@ -207,19 +246,8 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const logits = adapted.disableAdapter(() => model.forward(ids)); // [1, 3, 1024]
    */
   disableAdapter<T>(fn: () => T): T {
-    const merged = this.#layers().map(({ layer }) => [layer, [...layer.mergedAdapters]] as const);
-    const switchAll = (disabled: boolean): void => {
-      for (const { layer } of this.#layers()) layer.disabled = disabled;
-      for (const wrapper of this.#copies()) wrapper.disabled = disabled;
-    };
-    for (const [layer] of merged) layer.unmerge();
-    switchAll(true);
-    try {
-      return synchronous("disableAdapter", fn());
-    } finally {
-      switchAll(false);
-      for (const [layer, names] of merged) layer.merge(names, false);
-    }
+    const undo = [...this.#layers().map(({ layer }) => layer.disable()), ...this.#copies().map((wrapper) => wrapper.disable())];
+    return this.#within("disableAdapter", undo, fn);
   }
 
   /**
@@ -227,8 +255,8 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Each item has the bits it has alone, and gradients reach the factors of every trainable adapter named:
    * make several trainable with `setAdapter`. (PEFT allows such batches for inference only.)
    *
-   * @throws ArgumentError for an unknown name; StateError while merged, with DoRA or with modulesToSave;
-   * ShapeError in fn for a batch of another size
+   * @throws ArgumentError for an unknown name; StateError while merged, with DoRA, with modulesToSave or if fn
+   * is asynchronous, or adds, merges or chooses adapters; ShapeError in fn for a batch of another size
    *
    * @example
    * const { model } = models.loadLlama("models/base");
@@ -241,17 +269,18 @@ export class LoraModel<M extends Module = Module> extends Module {
   withAdapterNames<T>(adapterNames: readonly string[], fn: () => T): T {
     this.#refuseMerged("withAdapterNames");
     for (const name of new Set(adapterNames)) {
-      if (name !== BASE && this.config(name).modulesToSave?.length) {
-        throw new StateError(`withAdapterNames: adapter "${name}" has modulesToSave, which a batch of mixed adapters cannot have.`);
-      }
+      const config = name === BASE ? null : this.config(name);
+      const obstacle = config?.modulesToSave?.length ? "has modulesToSave" : config?.useDora ? "uses DoRA" : null;
+      if (obstacle) throw new StateError(`withAdapterNames: adapter "${name}" ${obstacle}, which a batch of mixed adapters cannot have; run its items on their own.`);
     }
-    const layers = this.#layers();
-    for (const { layer } of layers) layer.adapterNames = adapterNames;
-    try {
-      return synchronous("withAdapterNames", fn());
-    } finally {
-      for (const { layer } of layers) layer.adapterNames = null;
+    // None of these adapters has copies of modules, so items see the original ones, whoever is active.
+    const undo = this.#copies().map((wrapper) => wrapper.disable()), names = [...adapterNames];
+    for (const { layer } of this.#layers()) {
+      const before = layer.adapterNames;
+      undo.push(() => { layer.adapterNames = before; });
+      layer.adapterNames = names;
     }
+    return this.#within("withAdapterNames", undo, fn);
   }
 
   /**
@@ -267,25 +296,24 @@ export class LoraModel<M extends Module = Module> extends Module {
    * adapted.unmergeAdapter(); // the weights' original bits
    */
   mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): void {
+    this.#refuseInside("mergeAdapter");
     for (const name of adapterNames) this.config(name);
     const head = this.model.getOutputEmbeddings();
     const layers = this.#layers();
     const tied = layers.find(({ layer }) => layer === head && layer instanceof LoraEmbedding && adapterNames.some((name) => layer.adapters.has(name)));
     if (tied) throw new StateError(`mergeAdapter: ${tied.path} is the output head too, which its adapter does not act on; run it unmerged.`);
-    const before = layers.map(({ layer }) => [...layer.mergedAdapters]);
+    const undo: (() => void)[] = [];
     try {
-      for (const { layer } of layers) layer.merge(adapterNames, options.safeMerge ?? false);
+      for (const { path, layer } of layers) undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, options.safeMerge ?? false));
     } catch (error) {
-      for (const [i, { layer }] of layers.entries()) {
-        layer.unmerge();
-        layer.merge(before[i]!, false);
-      }
+      for (const step of undo) step();
       throw error;
     }
   }
 
   /** Restores every weight's original bits. */
   unmergeAdapter(): void {
+    this.#refuseInside("unmergeAdapter");
     for (const { layer } of this.#layers()) layer.unmerge();
   }
 
@@ -299,14 +327,15 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): M {
     this.mergeAdapter(adapterNames, options);
-    return this.#unload();
+    return this.#unload(adapterNames);
   }
 
   /** Gives back the plain model as it is without adapters. This object has no adapters then. */
   unload(): M {
+    this.#refuseInside("unload");
     this.unmergeAdapter();
     this.#activate([]);
-    return this.#unload();
+    return this.#unload([]);
   }
 
   /**
@@ -348,7 +377,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Reads an adapter folder as a further adapter, inactive until `setAdapter` if there are others.
    *
    * Source: PEFT, PeftModel.load_adapter.
-   * @param options `isTrainable`: default false; then it is frozen until `setAdapter`
+   * @param options `isTrainable`: default false, as in PEFT: the adapter is frozen until `setAdapter` and the model set to eval()
    * @throws FileError; FormatError if the folder is damaged, asks for what is not ours or does not fit the model;
    * ArgumentError for a name that is taken or targets that do not fit; StateError while merged
    *
@@ -361,7 +390,9 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean } = {}): void {
     loadAdapter(this, directory, adapterName);
-    if (!options.isTrainable) this.#freeze(adapterName);
+    if (options.isTrainable) return;
+    this.#freeze(adapterName);
+    this.eval();
   }
 
   /**
@@ -378,7 +409,12 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   hotswapAdapter(directory: string, adapterName: string): void {
     hotswapAdapter(this, directory, adapterName);
-    this.#freeze(adapterName);
+  }
+
+  /** As `Module.loadStateDict`. @throws StateError while merged, or the originals of the weights would be lost */
+  override loadStateDict(state: ReadonlyMap<string, StateEntry>, strict?: boolean): void {
+    this.#refuseMerged("loadStateDict");
+    super.loadStateDict(state, strict);
   }
 
   /**
@@ -431,24 +467,24 @@ export class LoraModel<M extends Module = Module> extends Module {
   #copies(): ModulesToSave[] { return [...places(this.model)].map(({ module }) => module).filter((m) => m instanceof ModulesToSave); }
 
   /** The modules that a config targets, wrapped if they are not yet; nothing is changed. */
-  #targetPlaces(config: LoraConfig): { place: Place; part: Part }[] {
+  #targetPlaces(where: string, config: LoraConfig): { place: Place; part: Part }[] {
     const head = this.model.getOutputEmbeddings();
     const found: { place: Place; part: Part }[] = [];
-    const linears = new Set<string>();
     for (const place of places(this.model)) {
-      const { path, module, name } = place;
-      const isLinear = module instanceof LoraLinear || isPlain(module, Linear);
-      if (isLinear) linears.add(name);
-      if (!targets(config, path, isLinear, module === head)) continue;
-      const layer = module instanceof LoraLayer ? module : wrap(path, module);
+      const { path, module } = place;
+      if (!targets(config, path, isLinear(module), module === head)) continue;
+      const layer = module instanceof LoraLayer ? module : wrap(where, path, module);
       const r = patternValue(config.rankPattern, path, config.r);
       found.push({ place, part: { path, layer, r, scaling: scalingOf(config, path) } });
     }
-    if (found.length === 0) {
-      throw new ArgumentError(`addAdapter: targetModules = ${JSON.stringify(config.targetModules)} matches no module; ` +
-        `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.`);
-    }
+    if (found.length === 0) throw this.#noTarget(where, config.targetModules);
     return found;
+  }
+
+  #noTarget(where: string, targetModules: LoraConfig["targetModules"]): ArgumentError {
+    const linears = new Set([...places(this.model)].flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
+    return new ArgumentError(`${where}: targetModules = ${JSON.stringify(targetModules)} matches no module; ` +
+      `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.`);
   }
 
   /** The config with what the model has settled: "all-linear" spelled out, and whether weights are [in, out]. As in PEFT. */
@@ -469,32 +505,34 @@ export class LoraModel<M extends Module = Module> extends Module {
     return isExact ? [...names] : paths.map(escapePattern).join("|");
   }
 
-  #copiedPlaces(config: LoraConfig): Place[] {
+  #copiedPlaces(where: string, config: LoraConfig): Place[] {
     const all = [...places(this.model)], names = config.modulesToSave ?? [];
     const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
-    if (unknown !== undefined) throw new ArgumentError(`addAdapter: modulesToSave holds "${unknown}", which matches no module.`);
+    if (unknown !== undefined) throw new ArgumentError(`${where}: modulesToSave holds "${unknown}", which matches no module.`);
     return all.filter(({ path }) => names.some((name) => isNamed(path, name)));
   }
 
+  /** Frees an adapter, and unwraps what has no other. */
   #free(adapterName: string): void {
-    for (const { layer } of this.#layers()) layer.remove(adapterName);
-    for (const wrapper of this.#copies()) {
-      wrapper.modulesToSave.get(adapterName)?.dispose();
-      wrapper.modulesToSave.delete(adapterName);
+    for (const { parent, name, module } of [...places(this.model)]) {
+      if (module instanceof LoraLayer) module.remove(adapterName);
+      if (module instanceof ModulesToSave) module.remove(adapterName);
+      if (module instanceof LoraLayer && module.adapters.size === 0) parent.replaceChild(name, module.unload());
+      if (module instanceof ModulesToSave && module.modulesToSave.size === 0) parent.replaceChild(name, module.unload([]));
     }
   }
 
-  #activate(names: readonly string[]): void {
+  #setActive(names: readonly string[]): void {
     this.#active = names;
     for (const { layer } of this.#layers()) layer.activeAdapters = names;
     for (const wrapper of this.#copies()) wrapper.activeAdapters = names;
-    this.#markTrainable();
   }
 
-  /** Only what the active adapters have trains. */
-  #markTrainable(): void {
+  /** Makes these the active adapters, and only what they have trains. */
+  #activate(names: readonly string[]): void {
+    this.#setActive(names);
     for (const p of this.parameters()) p.requiresGrad = false;
-    for (const name of this.#active) for (const p of this.#parametersOf(name)) p.requiresGrad = true;
+    for (const name of names) for (const p of this.#parametersOf(name)) p.requiresGrad = true;
   }
 
   /** An adapter's factors and copies, and the biases its config names. */
@@ -526,20 +564,37 @@ export class LoraModel<M extends Module = Module> extends Module {
     for (const p of this.#parametersOf(adapterName)) p.requiresGrad = false;
   }
 
-  #unload(): M {
+  #unload(adapterNames: readonly string[]): M {
     for (const place of [...places(this.model)]) {
       const { parent, name, module } = place;
       if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
-      if (module instanceof ModulesToSave) parent.replaceChild(name, module.unload());
+      if (module instanceof ModulesToSave) parent.replaceChild(name, module.unload(adapterNames));
     }
     this.#configs.clear();
     this.#active = [];
     return this.model;
   }
 
-  #checkNewName(name: string): void {
-    if (!/^[^.]+$/.test(name) || name === BASE) throw new ArgumentError(`addAdapter: "${name}" is no name for an adapter; use one without dots.`);
-    if (this.#configs.has(name)) throw new ArgumentError(`addAdapter: there is an adapter "${name}" already.`);
+  #checkNewName(where: string, name: string): void {
+    if (!/^[^.]+$/.test(name) || name === BASE) throw new ArgumentError(`${where}: "${name}" is no name for an adapter; use one without dots.`);
+    if (this.#configs.has(name)) throw new ArgumentError(`${where}: there is an adapter "${name}" already.`);
+  }
+
+  /** Runs fn, in which adapters stay what they are, and then `undo`. */
+  #within<T>(where: string, undo: readonly (() => void)[], fn: () => T): T {
+    this.#inside.push(where);
+    try {
+      const result = fn();
+      if (result instanceof Promise) throw new StateError(`${where}: fn must be synchronous; the adapters are as before when it returns.`);
+      return result;
+    } finally {
+      this.#inside.pop();
+      for (const step of undo) step();
+    }
+  }
+
+  #refuseInside(where: string): void {
+    if (this.#inside.length > 0) throw new StateError(`${where}: ${this.#inside.at(-1)} is running its function; call this after it.`);
   }
 
   #refuseMerged(where: string): void {
@@ -564,33 +619,35 @@ function isNamed(path: string, name: string): boolean { return path === name || 
 /** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
 function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }
 
-function wrap(path: string, module: Module): LoraLayer {
+function isLinear(module: Module): boolean { return module instanceof LoraLinear || isPlain(module, Linear); }
+
+function wrap(where: string, path: string, module: Module): LoraLayer {
   if (isPlain(module, Linear)) return new LoraLinear(module);
   if (isPlain(module, Embedding)) return new LoraEmbedding(module);
   if (module instanceof ConvNd && !("loraA" in module)) return new LoraConv(module);
-  throw new ArgumentError(`addAdapter: target module ${path} is a ${module.constructor.name}; only nn.Linear, nn.Embedding and nn's convolutions can be adapted.`);
+  if (module instanceof ModulesToSave) throw new ArgumentError(`${where}: target module ${path} is in another adapter's modulesToSave, which has copies of it; it cannot be adapted as well.`);
+  throw new ArgumentError(`${where}: target module ${path} is a ${module.constructor.name}; only nn.Linear, nn.Embedding and nn's convolutions can be adapted, not what extends them.`);
 }
 
 /** Pushes to `undo` what takes it back. */
-function makeAdapter(part: Part, config: LoraConfig, source: Source, undo: (() => void)[]): Adapter {
+function makeAdapter(where: string, part: Part, config: LoraConfig, source: Source, undo: (() => void)[]): Adapter {
   const { layer, r, scaling } = part;
   const owned = (shape: readonly number[]): Parameter => {
     const p = new Parameter(shape);
     undo.push(() => p.dispose());
     return p;
   };
-  const [a, b] = layer.factorShapes(r);
+  const [a, b] = layer.factorShapes(r, `${where}: ${part.path}`);
   const loraA = owned(a), loraB = owned(b);
-  if (changesBaseWeight(config)) {
-    const before = layer.weight.data.slice();
-    undo.push(() => layer.weight.set(before));
-  }
   const { initial = null } = source.factors(part, loraA, loraB) ?? {};
+  if (initial) undo.push(() => layer.weight.set(initial.weight));
   let magnitude: Parameter | null = null;
   if (config.useDora) {
-    const norm = layer.norm({ loraA, loraB, scaling });
-    magnitude = owned(norm.shape).set(norm.data);
-    norm.dispose();
+    layer.checkDense(`${where}: ${part.path}`);
+    magnitude = scope(() => {
+      const norm = layer.norm({ loraA, loraB, scaling });
+      return owned(norm.shape).set(norm.data);
+    });
     source.magnitude?.(part, magnitude);
   }
   return { loraA, loraB, magnitude, r, scaling, loraDropout: config.loraDropout, initial };
@@ -598,8 +655,3 @@ function makeAdapter(part: Part, config: LoraConfig, source: Source, undo: (() =
 
 /** Inits that take the first product out of the base weight. */
 function changesBaseWeight({ initLoraWeights: init }: LoraConfig): boolean { return typeof init === "string" && /^(pissa|olora)/.test(init); }
-
-function synchronous<T>(where: string, result: T): T {
-  if (result instanceof Promise) throw new StateError(`${where}: fn must be synchronous; the adapters are as before when it returns.`);
-  return result;
-}

@@ -19,18 +19,27 @@ export class ModulesToSave extends Module {
   disabled = false;
 
   /** @throws ArgumentError for anything but a plain layer */
-  constructor(path: string, module: Module) {
+  constructor(where: string, module: Module) {
     super();
     if (!isPlainLayer(module)) {
-      throw new ArgumentError(`addAdapter: modulesToSave: ${path} is a ${module.constructor.name}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, convolutions) can be copied.`);
+      throw new ArgumentError(`${where} is a ${module.constructor.name}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, convolutions) can be copied.`);
     }
     this.originalModule = module;
+    this.training = module.training;
   }
 
-  /** The copy of the first active adapter that has one, else the original. */
-  get active(): PlainLayer {
-    const name = this.disabled ? undefined : this.activeAdapters.find((n) => this.modulesToSave.has(n));
-    return name === undefined ? this.originalModule : this.modulesToSave.get(name)!;
+  /** The copy of the active adapter that has one, else the original. */
+  get active(): PlainLayer { return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule; }
+
+  #copyOf(adapterNames: readonly string[]): PlainLayer | undefined {
+    return this.modulesToSave.get(adapterNames.find((name) => this.modulesToSave.has(name)) ?? "");
+  }
+
+  /** Switches to the original; returns what takes that back. */
+  disable(): () => void {
+    const before = this.disabled;
+    this.disabled = true;
+    return () => { this.disabled = before; };
   }
 
   /** The active layer's: what is tied to it finds it here. */
@@ -41,16 +50,27 @@ export class ModulesToSave extends Module {
   /** The same layer with parameters of its own. */
   copyOriginal(): PlainLayer {
     const original = this.originalModule;
-    const copy = Object.assign(Object.create(Object.getPrototypeOf(original) as object) as PlainLayer, original);
-    for (const [property, value] of Object.entries(original)) {
-      if (value instanceof Parameter) (copy as unknown as Record<string, Parameter>)[property] = new Parameter(value.shape).set(value.data);
+    const copied: Record<string, Parameter> = {};
+    try {
+      for (const [property, value] of Object.entries(original)) {
+        if (value instanceof Parameter) copied[property] = new Parameter(value.shape).set(value.data);
+      }
+    } catch (error) {
+      for (const p of Object.values(copied)) p.dispose();
+      throw error;
     }
-    return copy;
+    return Object.assign(Object.create(Object.getPrototypeOf(original) as object) as PlainLayer, original, copied);
   }
 
-  /** Gives the active layer and frees the others. */
-  unload(): PlainLayer {
-    const kept = this.active;
+  /** Frees an adapter's copy, if it is here. */
+  remove(adapterName: string): void {
+    this.modulesToSave.get(adapterName)?.dispose();
+    this.modulesToSave.delete(adapterName);
+  }
+
+  /** Gives the copy of the first of these adapters that has one, else the original, and frees the others. */
+  unload(adapterNames: readonly string[]): PlainLayer {
+    const kept = this.#copyOf(adapterNames) ?? this.originalModule;
     for (const layer of [this.originalModule, ...this.modulesToSave.values()]) if (layer !== kept) layer.dispose();
     return kept;
   }

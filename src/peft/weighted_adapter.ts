@@ -4,7 +4,6 @@ import { escapePattern } from "../io/python_regexp.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
-import { LoraConv } from "./conv.js";
 import type { LoraLayer } from "./layer.js";
 import type { LoraModel } from "./model.js";
 import { combineAdapters, type CombinationType, type WeightedFactors } from "./weighted.js";
@@ -26,7 +25,7 @@ export function addWeighted(
     const combined = new Map(model.layers().filter(({ layer }) => adapterNames.some((name) => layer.adapters.has(name))).map(({ path, layer }) =>
       [path, combineAdapters(type, weighted(path, layer, adapterNames, weights), svdRank)]));
     const ranks = new Map([...combined].map(([path, { loraA }]) => [path, loraA.shape[0]!]));
-    model.inject(newName, configOf(configs[0]!, ranks, model.shortNames([...combined.keys()])), {
+    model.inject(WHERE, newName, configOf(configs[0]!, ranks, model.shortNames([...combined.keys()])), {
       factors({ path }, loraA, loraB) {
         const { loraA: a, loraB: b } = combined.get(path)!;
         loraA.set(a.data);
@@ -37,9 +36,7 @@ export function addWeighted(
 }
 
 function weighted(path: string, layer: LoraLayer, names: readonly string[], weights: readonly number[]): WeightedFactors[] {
-  if (layer instanceof LoraConv && layer.baseLayer.groups > 1) {
-    throw new ArgumentError(`${WHERE}: ${path} is a convolution with groups = ${layer.baseLayer.groups}; only one without groups can be combined.`);
-  }
+  layer.checkDense(`${WHERE}: ${path}`);
   return names.flatMap((name, i) => {
     const adapter = layer.adapters.get(name);
     return adapter ? [{ loraA: adapter.loraA, loraB: adapter.loraB, scaling: adapter.scaling, weight: weights[i]! }] : [];
