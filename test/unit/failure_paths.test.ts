@@ -8,6 +8,7 @@ import {
 import { engine } from "../../src/runtime/engine.js";
 import { LinearMemory } from "../../src/runtime/memory.js";
 import { assertBits } from "../support/golden.js";
+import { fillBut } from "../support/memory.js";
 
 await init({ maximumBytes: 64 * 65536 });
 new nn.Linear(1, 1).dispose();
@@ -123,20 +124,6 @@ test("factors that are no tensors, a NaN scaling, one beta alone", () => {
   x.dispose();
   layer.dispose();
 });
-
-/** Fills memory but for `room` bytes in one piece; returns how to free it again. */
-function fillBut(room: number): () => void {
-  const hole = zeros([room / 4]), hogs: Tensor[] = [];
-  for (const size of [65536, 4096, 256, 16]) {
-    try {
-      for (;;) hogs.push(zeros([size]));
-    } catch (e) {
-      assert(e instanceof OutOfMemoryError);
-    }
-  }
-  hole.dispose();
-  return () => { for (const t of hogs) t.dispose(); };
-}
 
 test("memory that runs out between two allocations of one op leaves nothing behind", () => {
   const x = zeros([64, 256]), weight = zeros([2, 256]), loraA = zeros([1, 256]), loraB = zeros([2, 1]);
