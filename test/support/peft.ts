@@ -1,0 +1,99 @@
+/** A small model with every kind of layer that can be adapted, and what tests of adapters ask of it. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after } from "node:test";
+import { manualSeed, nn, noGrad, ops, type peft, scope, type Tensor, tensor } from "../../src/index.js";
+import { assertBits } from "./golden.js";
+import { stream } from "./gradcheck.js";
+
+class Body extends nn.Module {
+  readonly fc: nn.Layer = new nn.Linear(6, 8);
+  /** Stored [in, out]. */
+  readonly proj: nn.Layer = new nn.Linear(8, 6, { fanInFanOut: true });
+  forward(x: Tensor): Tensor { return this.proj.forward(ops.relu(this.fc.forward(x))); }
+}
+
+/** ids [n, 4] -> [n, 5]; its modules: embed, body.fc, body.proj, norm, conv, head. */
+export class Tiny extends nn.Module {
+  readonly embed: nn.Layer = new nn.Embedding(10, 6);
+  readonly body = new Body();
+  readonly norm: nn.Layer = new nn.LayerNorm(6);
+  readonly conv: nn.Layer;
+  readonly head: nn.Layer = new nn.Linear(24, 5);
+
+  constructor(groups = 1) {
+    super();
+    this.conv = new nn.Conv2d(4, 4, [2, 3], { padding: [1, 1], stride: [2, 1], groups });
+  }
+
+  forward(ids: Tensor): Tensor {
+    const n = ids.shape[0]!, image = ops.reshape(this.norm.forward(this.body.forward(this.embed.forward(ids))), [n, 4, 2, 3]);
+    return this.head.forward(ops.reshape(this.conv.forward(image), [n, 24]));
+  }
+
+  override getOutputEmbeddings(): nn.Module { return this.head; }
+}
+
+/** Always with the same weights. */
+export function tiny(groups?: number): Tiny {
+  manualSeed(1);
+  return new Tiny(groups);
+}
+
+export const ALL = ["embed", "fc", "proj", "conv", "head"];
+
+/** ids [n, 4], other ones for each seed. */
+export function batch(n: number, seed = 1): Tensor {
+  const next = stream(seed);
+  return tensor(Int32Array.from({ length: 4 * n }, () => Math.floor(next() * 10)), [n, 4]);
+}
+
+/** What the model gives for a batch of 3, without history. */
+export function outputs(model: { forward(ids: Tensor): Tensor }, ids = (): Tensor => batch(3)): Float32Array {
+  return noGrad(() => scope(() => model.forward(ids()).data.slice()));
+}
+
+/** Parameters of an adapter: factors, magnitudes, copies. */
+export function parametersOf(adapted: peft.LoraModel, name: string): nn.Parameter[] {
+  const factors = adapted.layers(name).flatMap(({ layer }) => {
+    const { loraA, loraB, magnitude } = layer.adapters.get(name)!;
+    return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
+  });
+  return [...factors, ...adapted.copies(name).flatMap(({ module }) => module.parameters())];
+}
+
+/** As after training: adds up to 0.4 to every value of the adapter. */
+export function train(adapted: peft.LoraModel, name: string, seed: number): void {
+  const next = stream(seed);
+  for (const p of parametersOf(adapted, name)) p.data.forEach((v, i, all) => { all[i] = v + 0.8 * next() - 0.4; });
+}
+
+export function values(module: nn.Module): Map<string, Float32Array> {
+  return new Map([...module.namedParameters()].map(([key, p]) => [key, p.data.slice()]));
+}
+
+/** The same parameters with the same bits. */
+export function assertValues(label: string, module: nn.Module, expected: ReadonlyMap<string, Float32Array>): void {
+  const got = values(module);
+  assert.deepEqual([...got.keys()].sort(), [...expected.keys()].sort(), label);
+  for (const [key, data] of got) assertBits(`${label}: ${key}`, data, expected.get(key)!);
+}
+
+/** Keys of what trains. */
+export function trainable(module: nn.Module): string[] {
+  return [...module.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key);
+}
+
+/** A folder for this test file, and a path in it. */
+export function temporary(): (name: string) => string {
+  const folder = mkdtempSync(join(tmpdir(), "peft-"));
+  after(() => rmSync(folder, { recursive: true }));
+  return (name) => join(folder, name);
+}
+
+export function assertSameFolder(label: string, a: string, b: string): void {
+  assert.deepEqual(readdirSync(a).sort(), readdirSync(b).sort(), label);
+  for (const file of readdirSync(a)) assert.deepEqual(readFileSync(join(a, file)), readFileSync(join(b, file)), `${label}: ${file}`);
+}
