@@ -469,11 +469,14 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** The modules that a config targets, wrapped if they are not yet; nothing is changed. */
   #targetPlaces(where: string, config: LoraConfig): { place: Place; part: Part }[] {
     const head = this.model.getOutputEmbeddings();
-    const found: { place: Place; part: Part }[] = [];
+    const found: { place: Place; part: Part }[] = [], owners = new Map(this.#layers().map(({ path, layer }) => [layer.weight, path]));
     for (const place of places(this.model)) {
       const { path, module } = place;
       if (!targets(config, path, isLinear(module), module === head)) continue;
       const layer = module instanceof LoraLayer ? module : wrap(where, path, module);
+      const owner = owners.get(layer.weight) ?? path;
+      if (owner !== path) throw new ArgumentError(`${where}: ${owner} and ${path} share their weight, which can be adapted in one place only; name that one's path.`);
+      owners.set(layer.weight, path);
       const r = patternValue(config.rankPattern, path, config.r);
       found.push({ place, part: { path, layer, r, scaling: scalingOf(config, path) } });
     }

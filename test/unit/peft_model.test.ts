@@ -260,6 +260,17 @@ test("the report counts values", (t) => {
   class Loralib extends nn.Module { readonly fc = new lora.Linear(3, 3, { r: 1 }); }
   const loralib = new Loralib();
   refuses("loralib's layers", ArgumentError, ["target module fc is a Linear", "not what extends them"], () => peft.getLoraModel(loralib, { targetModules: ["fc"] }));
+  class Shared extends nn.Module {
+    readonly up: nn.Layer = new nn.Linear(3, 3);
+    readonly down = this.up;
+  }
+  const shared = new Shared();
+  refuses("one layer in two places", ArgumentError, ["addAdapter: up and down share their weight"], () => peft.getLoraModel(shared, { targetModules: "all-linear" }));
+  test("one layer in two places, the second adapter in the other place", () => {
+    const adapted = peft.getLoraModel(shared, { targetModules: ["up"] });
+    assert.throws(() => adapted.addAdapter("b", { targetModules: ["down"] }), /up and down share their weight/);
+    adapted.dispose();
+  });
   test("a pissa that a later layer cannot have gives the earlier ones their weights back", () => {
     const plain = tiny(), weights = values(plain), keys = plain.children();
     (plain.body.proj as nn.Linear).weight.data[0] = NaN;
