@@ -7,8 +7,10 @@ const fixtures = new URL("../../../test/fixtures/", import.meta.url);
 export interface GoldenTensor { dtype: string; shape: number[]; data: Float32Array | BigInt64Array }
 export interface Golden { name: string; metadata: Record<string, string>; tensors: Map<string, GoldenTensor> }
 
-export function goldenNames(prefix: string): string[] {
-  return readdirSync(fixtures).filter((f) => f.startsWith(prefix) && f.endsWith(".safetensors")).map((f) => f.replace(".safetensors", "")).sort();
+/** For `readGolden`, of those in `folder` ("" or ending in a slash) that start with the prefix. */
+export function goldenNames(prefix: string, folder = ""): string[] {
+  return readdirSync(new URL(folder, fixtures)).filter((f) => f.startsWith(prefix) && f.endsWith(".safetensors"))
+    .map((f) => folder + f.replace(".safetensors", "")).sort();
 }
 
 export function readGolden(name: string): Golden {
