@@ -36,8 +36,8 @@ export interface LoraPlusGroup {
  * | 2 | "lora_B" in the key, or one dimension | lr * loraplusLrRatio | weightDecay |
  * | 3 | of those, biases and what belongs to a norm | lr * loraplusLrRatio | 0 |
  *
- * PEFT means group 1 like this, but looks for a module where it has a parameter, so there the factors of
- * embeddings land in group 0.
+ * PEFT before 0.21 looked for a module where it has a parameter, so there the factors of embeddings landed in
+ * group 0.
  *
  * Source: PEFT, create_loraplus_optimizer.
  * @throws ArgumentError if nothing is trainable or an option is not a finite number of at least 0

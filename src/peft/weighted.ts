@@ -32,8 +32,8 @@ interface Factors { loraA: Tensor; loraB: Tensor }
  * - "linear": A' = sum of sign(w s) √|w s| A, B' = sum of √|w s| B, for equal ranks. Cheap, but B' A' has cross
  *   terms B_i A_j besides: it is not the sum. (As PEFT defines it.)
  * - "svd": the best approximation of rank `svdRank`, A' = Vᵀ, B' = U diag(S). It is computed from QRs of the
- *   stacked factors and an SVD of their sum(r) x sum(r) core, in float64, without a k x d matrix. PEFT multiplies
- *   by s twice here (its delta already has it); this does not.
+ *   stacked factors and an SVD of their sum(r) x sum(r) core, in float64, without a k x d matrix. PEFT before
+ *   0.21 multiplied by s twice here (its delta already has it).
  *
  * Source: PEFT, LoraModel.add_weighted_adapter.
  * @param svdRank rank of "svd"; by default the largest of the adapters'. Beyond the sum's own rank, zeros follow.
