@@ -129,6 +129,7 @@ for (const path of goldenNames("layers_", FIXTURES)) {
     setOwn(model, g);
     if (active) model.setAdapter(active);
     assert.deepEqual(trainable(model), json<string[]>(g, "trainable"));
+    assert.deepEqual(model.getNbTrainableParameters(), json<number[]>(g, "counts"));
     const names = [...layers, ...extra];
     const forward = (name: string, x = input(inputs, `x.${name}`)): Tensor => model.model.get(name).forward(x);
     const check = (): void => scope(() => { for (const name of names) assertClose(`y.${name}`, forward(name).data, f32(g, `y.${name}`).data); });
