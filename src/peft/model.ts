@@ -172,6 +172,8 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
   #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
     const places = this.#targetPlaces(where, config), copied = this.#copiedPlaces(where, config);
+    const twice = copied.find(({ path }) => places.some(({ part }) => part.path === path));
+    if (twice) throw new ArgumentError(`${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`);
     const undo: (() => void)[] = [], commit: (() => void)[] = [];
     try {
       for (const { place, part } of places) {
@@ -508,11 +510,12 @@ export class LoraModel<M extends Module = Module> extends Module {
     return isExact ? [...names] : paths.map(escapePattern).join("|");
   }
 
+  /** PEFT compares the ends of paths, also within a word: "norm" takes input_layernorm, too. */
   #copiedPlaces(where: string, config: LoraConfig): Place[] {
     const all = [...places(this.model)], names = config.modulesToSave ?? [];
-    const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
+    const unknown = names.find((name) => !all.some(({ path }) => path.endsWith(name)));
     if (unknown !== undefined) throw new ArgumentError(`${where}: modulesToSave holds "${unknown}", which matches no module.`);
-    return all.filter(({ path }) => names.some((name) => isNamed(path, name)));
+    return all.filter(({ path }) => names.some((name) => path.endsWith(name)));
   }
 
   /** Frees an adapter, and unwraps what has no other. */
@@ -616,8 +619,6 @@ function* places(parent: Module, prefix = ""): IterableIterator<Place> {
     if (!(module instanceof ModulesToSave)) yield* places(module, path);
   }
 }
-
-function isNamed(path: string, name: string): boolean { return path === name || path.endsWith(`.${name}`); }
 
 /** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
 function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }

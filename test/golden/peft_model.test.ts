@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { init, manualSeed, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { ArgumentError, init, manualSeed, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { readPeftAdapter } from "../../src/io/peft.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
@@ -175,6 +175,14 @@ for (const path of goldenNames("layers_", FIXTURES)) {
     model.dispose();
   });
 }
+
+test("a module cannot be both adapted and saved whole", () => {
+  const net = new Net(["fc", "head"]).loadBase(), before = [...net.namedParameters()].map(([key]) => key);
+  assert.throws(() => peft.getLoraModel(net, { targetModules: ["head"], modulesToSave: ["ead"] }),
+    (error) => error instanceof ArgumentError && error.message.includes("head matches targetModules and"));
+  assert.deepEqual([...net.namedParameters()].map(([key]) => key), before);
+  net.dispose();
+});
 
 test("combined adapters", () => {
   const g = readGolden(`${FIXTURES}weighted`), layers = json<string[]>(g, "layers");
