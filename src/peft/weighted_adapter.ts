@@ -43,7 +43,10 @@ function weighted(path: string, layer: LoraLayer, names: readonly string[], weig
   });
 }
 
-/** Scaling 1 everywhere: alpha = r, by patterns where a layer's rank is not the largest. */
+/**
+ * Scaling 1 everywhere: alpha = r, by patterns where a layer's rank is not the largest. (PEFT keeps the first adapter's
+ * use_rslora, and so scales by sqrt(r).)
+ */
 function configOf(first: LoraConfig, ranks: ReadonlyMap<string, number>, targetModules: string[] | string): LoraConfig {
   const r = Math.max(...ranks.values());
   const pattern = Object.fromEntries([...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [`^${escapePattern(path)}`, rank]));
