@@ -113,10 +113,13 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   addAdapter(adapterName: string, config: Partial<LoraConfig>): void {
     const full = completeConfig(config, (message) => { throw new ArgumentError(`addAdapter: ${message}.`); });
-    // PEFT lets a name that matches nothing pass beside others that do; in a new config it is a slip.
+    // PEFT lets names that match nothing pass; in a new config they are slips. (It writes some itself: "classifier" and
+    // "score" for every SEQ_CLS.)
     const names = typeof full.targetModules === "string" ? [] : full.targetModules, all = [...places(this.model)];
     const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
     if (unknown !== undefined) throw this.#noTarget("addAdapter", [unknown]);
+    const absent = full.modulesToSave?.find((name) => this.#copiedPlaces([name]).length === 0);
+    if (absent !== undefined) throw new ArgumentError(`addAdapter: modulesToSave holds "${absent}", which matches no module.`);
     this.inject("addAdapter", adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
       const weight = layer instanceof LoraLinear && changesBaseWeight(full) ? layer.weight.data.slice() : null;
       layer.initFactors(full.initLoraWeights, `addAdapter: ${path}`, loraA, loraB, scaling);
@@ -171,7 +174,7 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
   #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
-    const places = this.#targetPlaces(where, config), copied = this.#copiedPlaces(where, config);
+    const places = this.#targetPlaces(where, config), copied = this.#copiedPlaces(config.modulesToSave ?? []);
     const twice = copied.find(({ path }) => places.some(({ part }) => part.path === path));
     if (twice) throw new ArgumentError(`${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`);
     const undo: (() => void)[] = [], commit: (() => void)[] = [];
@@ -511,11 +514,8 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /** PEFT compares the ends of paths, also within a word: "norm" takes input_layernorm, too. */
-  #copiedPlaces(where: string, config: LoraConfig): Place[] {
-    const all = [...places(this.model)], names = config.modulesToSave ?? [];
-    const unknown = names.find((name) => !all.some(({ path }) => path.endsWith(name)));
-    if (unknown !== undefined) throw new ArgumentError(`${where}: modulesToSave holds "${unknown}", which matches no module.`);
-    return all.filter(({ path }) => names.some((name) => path.endsWith(name)));
+  #copiedPlaces(names: readonly string[]): Place[] {
+    return [...places(this.model)].filter(({ path }) => names.some((name) => path.endsWith(name)));
   }
 
   /** Frees an adapter, and unwraps what has no other. */
