@@ -11,7 +11,7 @@ import { type Branch, LoraLayer } from "./layer.js";
  * A convolution with adapters: x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA
  * [r, inChannels, ...kernelSize], run with the base layer's stride, padding and dilation (PEFT forgets dilation), and
  * loraB [outChannels, r / groups, 1, ...]. With groups > 1 the product is no grouped convolution, so it can be neither
- * merged, combined nor directed (DoRA).
+ * merged, combined nor directed (DoRA; PEFT does, with norms of a matrix that is no part of the result).
  * Source: PEFT, lora.Conv1d, Conv2d and Conv3d.
  *
  * @example
