@@ -1,19 +1,39 @@
 /**
  * Adapter folders that PEFT 0.21 wrote (test/fixtures/peft/make.py): which modules they adapt, by how much, and that
- * writing what was read gives PEFT's bytes.
+ * writing what was read, or saving the model that loaded it, gives PEFT's bytes.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { init, nn, peft } from "../../src/index.js";
 import { peftEmbeddingKey, peftKey, readPeftAdapter, scalingOf, targets, writePeftAdapter, type PeftTensor } from "../../src/io/peft.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
 
 const FIXTURES = fileURLToPath(new URL("../../../test/fixtures/peft/", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "peft-golden-"));
+before(async () => { await init(); });
 after(() => rmSync(folder, { recursive: true }));
+
+/** make.py's model. */
+class Model extends nn.Module {
+  readonly model = new Decoder();
+  readonly score = new nn.Linear(5, 3);
+}
+class Projections extends nn.Module {
+  readonly qProj = new nn.Linear(6, 5);
+  readonly vProj = new nn.Linear(6, 4);
+}
+class Decoder extends nn.Module {
+  readonly wte = new nn.Embedding(7, 6);
+  readonly layers = Array.from({ length: 2 }, () => new Projections());
+  readonly conv1 = new nn.Conv1d(4, 6, 3);
+  readonly conv2 = new nn.Conv2d(4, 6, 3, { groups: 2 });
+  readonly conv3 = new nn.Conv3d(2, 3, 2);
+  readonly norm = new nn.LayerNorm(5);
+}
 
 /** s B A with all of A's dimensions but the first as one, in float64. */
 function deltaWeight(a: PeftTensor, b: PeftTensor, s: number): number[] {
@@ -59,5 +79,17 @@ for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((en
     writePeftAdapter(copy, config, [...tensors].map(([key, tensor]) => ({ name: key, ...tensor })));
     assert.deepEqual(readFileSync(join(copy, "adapter_model.safetensors")), readFileSync(join(directory, "adapter_model.safetensors")));
     assert.equal(readFileSync(join(copy, "adapter_config.json"), "utf8"), asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")));
+
+    if (config.useDora) {
+      // PEFT's norms of a grouped convolution are not those of its result.
+      assert.throws(() => peft.LoraModel.fromPretrained(new Model(), directory), { message: /groups = 2 cannot have DoRA/ });
+      return;
+    }
+    const model = peft.LoraModel.fromPretrained(new Model(), directory);
+    assert.deepEqual(model.layers().map(({ path }) => path).sort(), Object.keys(scaling).sort());
+    model.savePretrained(join(copy, "model"));
+    assert.deepEqual(readFileSync(join(copy, "model/adapter_model.safetensors")), readFileSync(join(directory, "adapter_model.safetensors")));
+    assert.equal(readFileSync(join(copy, "model/adapter_config.json"), "utf8"), asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")));
+    model.dispose();
   });
 }
