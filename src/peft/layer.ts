@@ -10,7 +10,7 @@ import { Module, type Parameter } from "../nn/module.js";
 import { type DropoutMask, newMask } from "../random/seed.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
-import { clone, tensor, type Tensor } from "../tensor/tensor.js";
+import { tensor, type Tensor } from "../tensor/tensor.js";
 import type { LoraInit } from "./init.js";
 
 /** One adapter's part in one layer. */
@@ -139,11 +139,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    * StateError for an adapter with DoRA
    */
   forward(x: Tensor): Tensor {
-    const terms = this.#terms(x), directed = terms.filter(({ adapter }) => adapter.magnitude);
-    if (directed.length === 1 && terms.length === 1) return this.#directed(x, directed[0]!.adapter);
-    let y = this.product(x, terms.filter(({ adapter }) => !adapter.magnitude).map((t) => this.#branch(t)), true);
-    for (const { adapter } of directed) y = add(y, this.#directedUpdate(x, adapter));
-    return y;
+    const terms = this.#terms(x), first = terms.findIndex(({ adapter }) => adapter.magnitude);
+    if (first < 0) return this.product(x, terms.map((t) => this.#branch(t)), true);
+    return terms.length === 1 ? this.#directed(x, terms[0]!.adapter) : this.#inTurn(x, terms, first);
   }
 
   /** DoRA alone: y = g * (W x̃ + s B A x̃) + W (x - x̃) + bias, g = m / c, x̃ = dropout(x), as in PEFT. */
@@ -158,14 +156,31 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /**
-   * What DoRA adds to the output beside other adapters: (g - 1) * W x̃ + g * s B A x̃. (As in PEFT; its embedding alone
-   * multiplies by g what adapters before this one have added.)
+   * Several adapters with DoRA among them, in PEFT's order: its gain acts on the terms so far too, y = g * (y + s B A x),
+   * but with dropout on the base alone, y += (g - 1) * W x̃ + g * s B A x̃. The last step brings the bias.
+   * @param first the first with DoRA
    */
-  #directedUpdate(x: Tensor, adapter: Adapter): Tensor {
-    const dropped = this.#isDropping(adapter) ? dropout(x, adapter.loraDropout) : x;
-    return add(channelScale(this.product(dropped, [{ ...adapter, mask: null }], false), this.#gain(adapter), null, this.outputAxis(x)),
-      scale(this.product(dropped, [], false), -1));
+  #inTurn(x: Tensor, terms: readonly Term[], first: number): Tensor {
+    const axis = this.outputAxis(x);
+    let y = this.product(x, terms.slice(0, first).map((t) => this.#branch(t)), false);
+    for (const [i, term] of terms.entries()) {
+      if (i < first) continue;
+      const { adapter } = term, isLast = i === terms.length - 1, bias = isLast ? this.baseLayer.bias ?? null : null;
+      const branch = adapter.magnitude ? { ...adapter, mask: null } : this.#branch(term);
+      if (!adapter.magnitude) {
+        y = add(y, this.#difference(this.product(x, [branch], isLast), x));
+      } else if (this.#isDropping(adapter)) {
+        const dropped = dropout(x, adapter.loraDropout);
+        y = add(y, this.#difference(channelScale(this.product(dropped, [branch], false), this.#gain(adapter), bias, axis), dropped));
+      } else {
+        y = channelScale(add(y, this.#difference(this.product(x, [branch], false), x)), this.#gain(adapter), bias, axis);
+      }
+    }
+    return y;
   }
+
+  /** y - W x */
+  #difference(y: Tensor, x: Tensor): Tensor { return add(y, scale(this.product(x, [], false), -1)); }
 
   #isDropping(adapter: Adapter): boolean { return this.drops && this.training && adapter.loraDropout > 0; }
 
@@ -192,23 +207,23 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** m / c: what DoRA multiplies each output by. c, the norm of W + s B A, counts as a constant. */
-  #gain(adapter: Adapter, weight: Tensor = this.weight): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter, weight)); }
+  #gain(adapter: Adapter): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter)); }
 
-  /** Norms of W + s B A over the inputs, of the magnitude vector's size. @internal */
-  norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">, weight: Tensor = this.weight): Tensor {
-    return doraNorm(weight, loraA, loraB, scaling, this.weightIsTransposed);
+  /** Norms of W + s B A over the inputs, of the magnitude vector's size; W is without what is merged. @internal */
+  norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">): Tensor {
+    const { weight } = this;
+    return scope(() => {
+      const original = this.isMerged() ? tensor(this.unmergedData(weight).slice(), weight.shape) : weight;
+      return doraNorm(original, loraA, loraB, scaling, this.weightIsTransposed);
+    });
   }
 
-  /** weight += what the adapter makes of the original W: s B A, or with DoRA g * (W + s B A) - W. */
+  /** weight += s B A, then DoRA's gain on its outputs: what forward does with the adapters in turn. */
   #addTo(weight: Parameter, adapter: Adapter): void {
-    const { loraA, loraB, scaling } = adapter, isTransposed = this.weightIsTransposed;
-    if (!adapter.magnitude) return addProduct(weight, loraA, loraB, scaling, isTransposed);
     scope(() => noGrad(() => {
-      // PEFT takes what is merged already for W, and so changes the output; this keeps it.
-      const original = tensor(this.#merge.originalOf(weight).slice(), weight.shape), adapted = clone(original);
-      addProduct(adapted, loraA, loraB, scaling, isTransposed);
-      const directed = channelScale(adapted, this.#gain(adapter, original), null, isTransposed ? 1 : 0);
-      weight.set((this.#merge.merged ? add(weight, add(directed, scale(original, -1))) : directed).data);
+      const gain = adapter.magnitude ? this.#gain(adapter) : null;
+      addProduct(weight, adapter.loraA, adapter.loraB, adapter.scaling, this.weightIsTransposed);
+      if (gain) weight.set(channelScale(weight, gain, null, this.weightIsTransposed ? 1 : 0).data);
     }));
   }
 

@@ -620,6 +620,8 @@ function* places(parent: Module, prefix = ""): IterableIterator<Place> {
   }
 }
 
+function isNamed(path: string, name: string): boolean { return path === name || path.endsWith(`.${name}`); }
+
 /** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
 function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }
 

@@ -251,7 +251,7 @@ describe("an adapter", () => {
       ["use_dora", true, "FormatError", "lora_magnitude_vector"], ["lora_bias", true, "FormatError", "lora_bias"],
       ["target_parameters", ["experts.gate"], "FormatError", "target_parameters"], ["init_lora_weights", "pissa", "FormatError", "init_lora_weights"],
       ["peft_type", "LOHA", "FormatError", "peft_type"], ["rank_pattern", { q_proj: 4 }, "FormatError", "q_proj.lora_A"],
-      ["r", 3, "FormatError", "r = 3"], ["r", 0, "FormatError", "r is 0"], ["modules_to_save", ["lm_head"], "ArgumentError", "lm_head"],
+      ["r", 3, "FormatError", "r = 3"], ["r", 0, "FormatError", "r is 0"], ["modules_to_save", ["norm"], "FormatError", "norm.weight"],
       ["target_modules", "all-linear", "FormatError", "k_proj.lora_A"], ["target_modules", ["nonsense"], "ArgumentError", "nonsense"],
     ] as const) {
       writeFileSync(config, sound);

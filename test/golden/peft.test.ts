@@ -82,7 +82,7 @@ for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((en
 
     if (config.useDora) {
       // PEFT's norms of a grouped convolution are not those of its result.
-      assert.throws(() => peft.LoraModel.fromPretrained(new Model(), directory), { message: /groups = 2 cannot have DoRA/ });
+      assert.throws(() => peft.LoraModel.fromPretrained(new Model(), directory), { message: /groups = 2 .*without DoRA/ });
       return;
     }
     const model = peft.LoraModel.fromPretrained(new Model(), directory);

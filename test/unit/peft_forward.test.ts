@@ -58,14 +58,14 @@ function termsOf(path: string, layer: LoraLayer, names: string[], scalings: Scal
   });
 }
 
-/** W + the sum of s B A, and for DoRA of g (W + s B A) - W with g = m / || W + s B A ||. */
+/** W, then in turn + s B A; with DoRA times g = m / || W + s B A || after that. */
 function effective({ w, outs, ins }: Weight, terms: Term[]): Float64Array {
   const sum = w.slice();
   for (const { a, b, r, s, m } of terms) {
-    const adapted = product(b, a, outs, r, ins).map((v, i) => w[i]! + s * v);
+    const delta = product(b, a, outs, r, ins).map((v) => s * v);
     for (let j = 0; j < outs; j++) {
-      const g = m ? m[j]! / Math.sqrt(adapted.subarray(j * ins, (j + 1) * ins).reduce((n, v) => n + v * v, 0)) : 1;
-      for (let i = j * ins; i < (j + 1) * ins; i++) sum[i]! += g * adapted[i]! - w[i]!;
+      const norm = Math.sqrt(delta.subarray(j * ins, (j + 1) * ins).reduce((n, v, i) => n + (w[j * ins + i]! + v) * (w[j * ins + i]! + v), 0));
+      for (let i = j * ins; i < (j + 1) * ins; i++) sum[i] = (m ? m[j]! / norm : 1) * (sum[i]! + delta[i]!);
     }
   }
   return sum;
