@@ -133,7 +133,7 @@ export abstract class Module {
   loadStateDict(state: ReadonlyMap<string, StateEntry>, strict = true): void {
     for (const [path, module] of this.namedModules()) {
       if (module.isMerged()) {
-        throw new StateError(`loadStateDict: ${path || "this layer"} is merged; call train() first, or its weight would be lost.`);
+        throw new StateError(`loadStateDict: ${path || "this layer"} is merged; call train() (or unmergeAdapter() of its LoraModel) first, or its weight would be lost.`);
       }
     }
     const own = new Map(this.namedParameters());
