@@ -1,46 +1,98 @@
 /**
- * The same short fine-tuning run (20 steps, dropout, all linear layers) in every runtime that is
- * installed here: the adapters and the losses must be equal to the byte.
+ * The same test files and the same computations in every runtime; README.md says how.
  *
- *   npm run build && npm --prefix test/matrix ci && node test/matrix/run.mjs
+ *   npm run matrix                  all, and writes results/
+ *   npm run matrix -- Deno Chromium these alone
  */
-import { execFileSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { install } from "./install.mjs";
 
-const here = fileURLToPath(new URL(".", import.meta.url)), root = join(here, "../..");
-const installed = join(here, "node_modules");
-const RUNTIMES = [
-  { command: process.execPath, args: [], version: "--version" },
-  { command: join(installed, "node24/bin/node"), args: [], version: "--version" },
-  { command: join(installed, ".bin/deno"), args: ["run", "-A"], version: "--version" },
-  { command: join(installed, ".bin/bun"), args: [], version: "--version" },
-];
+const TIMEOUT = 600_000;
 
-const work = mkdtempSync(join(tmpdir(), "wasm-lora-matrix-"));
-const digests = new Set();
-try {
-  const data = join(work, "moby-dick.txt");
-  execFileSync(process.execPath, [join(root, "scripts/moby-dick.mjs"), data]);
-  for (const [i, { command, args, version }] of RUNTIMES.entries()) {
-    if (!existsSync(command)) {
-      console.log(`${command} is not installed: not compared`);
-      continue;
-    }
-    const name = execFileSync(command, [version], { encoding: "utf8" }).split("\n")[0];
-    const out = join(work, `out${i}`);
-    execFileSync(command, [...args, join(root, "dist/src/cli/main.js"), "finetune", "--data", data, "--out", out,
-      "--steps", "20", "--batch", "4", "--dropout", "0.05"], { stdio: ["ignore", "ignore", "inherit"] });
-    const digest = createHash("sha256").update(readFileSync(join(out, "adapter/adapter_model.safetensors")))
-      .update(JSON.stringify(JSON.parse(readFileSync(join(out, "result.json"), "utf8")).losses)).digest("hex");
-    digests.add(digest);
-    console.log(`${digest.slice(0, 16)}  ${command.includes("bun") ? "bun " : ""}${name}`);
-  }
-} finally {
-  rmSync(work, { recursive: true });
+install();
+// Only now are their packages sure to be there.
+const { bundleAll, suites } = await import("./bundle.mjs");
+const { RUNTIMES } = await import("./runtimes.mjs");
+const { finetune } = await import("./finetune.mjs");
+const { faults, markdown } = await import("./report.mjs");
+const { SingleBar } = await import("cli-progress");
+
+/** A bar where there is a terminal. */
+function progress(label, total) {
+  const bar = new SingleBar({ format: `${label.padEnd(12)} {bar} {value}/{total} {now}`, hideCursor: true, barsize: 24 });
+  bar.start(total, 0, { now: "" });
+  return { at: (now) => bar.increment(0, { now }), next: () => bar.increment(), stop: () => bar.stop() };
 }
-console.log(digests.size === 1 ? "same bits" : "THE BITS DIFFER");
-process.exitCode = digests.size === 1 ? 0 : 1;
+
+/** Everything in one runtime. */
+async function runIn(runtime, names) {
+  const row = { name: runtime.name, version: await runtime.version(), suites: {}, digests: {}, errors: [] };
+  if (row.version === null) return row;
+  const bar = progress(runtime.name, names.length + 1 + (runtime.command ? 1 : 0));
+  try {
+    const opened = await runtime.open();
+    try {
+      for (const name of names) {
+        bar.at(name);
+        const [folder] = name.split("/"), suite = row.suites[folder] ??= { passed: 0, total: 0, seconds: 0 };
+        const start = performance.now();
+        const result = await attempt(() => opened.run(name));
+        suite.seconds += (performance.now() - start) / 1000;
+        suite.passed += result.passed ?? 0;
+        suite.total += result.total ?? 0;
+        if (result.error || result.failures) row.errors.push(`${name}: ${result.error ?? result.failures}`);
+        bar.next();
+      }
+      bar.at("digests");
+      const { digests, error } = await attempt(() => opened.run("digest"));
+      Object.assign(row.digests, digests);
+      if (error) row.errors.push(`digests: ${error}`);
+      bar.next();
+    } finally {
+      await opened.close();
+    }
+    if (runtime.command) {
+      bar.at("fine-tuning");
+      row.digests["fine-tuning from file to file"] = await finetune(runtime);
+      bar.next();
+    }
+  } catch (error) {
+    row.errors.push(error.stack);
+  } finally {
+    bar.stop();
+  }
+  return row;
+}
+
+/** A bundle that neither ends nor fails counts as failed. */
+async function attempt(run) {
+  let timer;
+  try {
+    return await Promise.race([run(), new Promise((_, reject) => { timer = setTimeout(reject, TIMEOUT, new Error(`no result after ${TIMEOUT / 1000} s`)); })]);
+  } catch (error) {
+    return { error: error.stack };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !RUNTIMES.some((runtime) => runtime.name === name));
+if (unknown.length > 0) throw new Error(`no runtime ${unknown.join(", ")}; there are ${RUNTIMES.map(({ name }) => name).join(", ")}`);
+
+const names = suites(), bar = progress("bundles", 3 * (names.length + 1));
+await bundleAll([...names, "digest"], (now) => { bar.at(now); bar.next(); });
+bar.stop();
+
+const rows = [];
+for (const runtime of RUNTIMES) if (wanted.length === 0 || wanted.includes(runtime.name)) rows.push(await runIn(runtime, names));
+
+const table = markdown(rows), found = faults(rows);
+console.log(`\n${table}\n${found.length === 0 ? "The same bits everywhere." : `NOT GREEN\n${found.join("\n")}`}`);
+if (wanted.length === 0) {
+  const results = new URL("results/", import.meta.url);
+  mkdirSync(results, { recursive: true });
+  writeFileSync(new URL("matrix.json", results), `${JSON.stringify({ green: found.length === 0, runtimes: rows }, null, 2)}\n`);
+  writeFileSync(new URL("matrix.md", results), table);
+}
+process.exitCode = found.length === 0 ? 0 : 1;

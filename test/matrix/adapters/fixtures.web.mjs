@@ -1,0 +1,3 @@
+import { fill } from "./files.mjs";
+
+fill(await (await fetch("/fixtures.bin")).arrayBuffer());

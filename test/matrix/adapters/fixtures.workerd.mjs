@@ -1,0 +1,4 @@
+import pack from "./fixtures.bin";
+import { fill } from "./files.mjs";
+
+fill(pack);

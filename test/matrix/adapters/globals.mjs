@@ -1,0 +1,3 @@
+/** What the npm packages `assert` and `util` expect to find, where there is no Node. */
+export { Buffer } from "buffer/";
+export const process = { env: {}, emitWarning() {} };
