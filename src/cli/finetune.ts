@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { SingleBar } from "cli-progress";
 import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
 import * as lora from "../lora/index.js";
-import { generate, loadModel, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
+import { evenWindows, generate, loadModel, randomWindows, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
 import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
 import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
@@ -163,22 +163,6 @@ function describe({ adapted, settings, train, heldOut }: Run, step: number): voi
   if (step > 0) console.log(`Resuming after step ${step} of ${settings.steps}`);
 }
 
-/** Window starts come from Philox(seed; step, row): any step can be drawn without those before it. */
-function batchAt(run: Run, step: number): { ids: Int32Array; targets: Int32Array } {
-  const { train, settings: { batch, seq, seed } } = run;
-  const { kernels, memory } = engine();
-  const ids = new Int32Array(batch * seq), targets = new Int32Array(batch * seq);
-  const out = memory.alloc(16);
-  for (let row = 0; row < batch; row++) {
-    kernels.philox4x32(out, step, row, 0, 0, seed % 4294967296, Math.floor(seed / 4294967296));
-    const start = (memory.i32(out, 1)[0]! >>> 0) % (train.length - seq);
-    ids.set(train.subarray(start, start + seq), row * seq);
-    targets.set(train.subarray(start + 1, start + seq + 1), row * seq);
-  }
-  memory.free(out);
-  return { ids, targets };
-}
-
 /** Trains from step losses.length on. Returns false if the user stopped it; either way the state is saved. */
 async function trainSteps(run: Run, losses: number[], save: () => void): Promise<boolean> {
   const { settings, adapted, schedule } = run;
@@ -217,8 +201,8 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
 }
 
 function trainStep(run: Run, step: number, trained: ReturnType<CausalLM["parameters"]>, factor: number): number {
-  const { settings: { batch, seq, lr }, model, optimizer } = run;
-  const { ids, targets } = batchAt(run, step);
+  const { settings: { batch, seq, lr, seed }, train, model, optimizer } = run;
+  const { ids, targets } = randomWindows(train, step, { batch, seq, seed });
   return scope(() => {
     const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
     loss.backward();
@@ -232,18 +216,16 @@ function trainStep(run: Run, step: number, trained: ReturnType<CausalLM["paramet
 
 /** Mean loss over evenly spread windows of the held-out tokens. */
 function heldOutLoss({ model, heldOut, settings: { seq } }: Run, label: string): number {
-  const windows = Math.floor((heldOut.length - 1) / seq), used = Math.min(windows, HELD_OUT_WINDOWS);
+  const windows = evenWindows(heldOut, seq, HELD_OUT_WINDOWS);
   const bar = new SingleBar({ format: `${label} {bar} {value}/{total} | {eta_formatted} left`, barsize: 24, hideCursor: true, clearOnComplete: true });
-  bar.start(used, 0);
+  bar.start(windows.length, 0);
   let total = 0;
-  for (let i = 0; i < used; i++) {
-    const start = Math.floor(i * windows / used) * seq;
-    total += noGrad(() => scope(() => model.loss(
-      tensor(heldOut.slice(start, start + seq), [1, seq]), tensor(heldOut.slice(start + 1, start + seq + 1), [1, seq])).item()));
-    bar.update(i + 1);
+  for (const { ids, targets } of windows) {
+    total += noGrad(() => scope(() => model.loss(tensor(ids, [1, seq]), tensor(targets, [1, seq])).item()));
+    bar.increment();
   }
   bar.stop();
-  return total / used;
+  return total / windows.length;
 }
 
 function sample({ model, codec, config, settings: { prompt, seed } }: Run): string {

@@ -9,3 +9,4 @@ export { Gpt2, type Gpt2Attention, type Gpt2Block, type Gpt2Lora, type Gpt2MLP, 
 export { loadGpt2, loadLlama, loadModel, type LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";
 export type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
+export { evenWindows, randomWindows, type RandomWindowsOptions, type TextWindows } from "./text_windows.js";

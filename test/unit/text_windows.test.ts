@@ -1,0 +1,63 @@
+/** Windows of a text, against Philox4x32-10 written out in BigInt and against windows cut by hand. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ArgumentError, init, models } from "../../src/index.js";
+
+await init();
+
+const MASK = 0xffffffffn;
+
+/** First word of Philox4x32-10 (Salmon et al. 2011, section 3.3). */
+function philoxWord(counter: [number, number], seed: bigint): bigint {
+  let [c0, c1, c2, c3] = [BigInt(counter[0]), BigInt(counter[1]), 0n, 0n], k0 = seed & MASK, k1 = seed >> 32n;
+  for (let round = 0; round < 10; round++) {
+    const a = 0xd2511f53n * c0, b = 0xcd9e8d57n * c2;
+    [c0, c1, c2, c3] = [(b >> 32n) ^ c1 ^ k0, b & MASK, (a >> 32n) ^ c3 ^ k1, a & MASK];
+    k0 = (k0 + 0x9e3779b9n) & MASK;
+    k1 = (k1 + 0xbb67ae85n) & MASK;
+  }
+  return c0;
+}
+
+const tokens = Int32Array.from({ length: 1000 }, (_, i) => 3 * i + 1);
+
+test("each row of a step is the window that Philox names", () => {
+  for (const seed of [0, 7, 2 ** 32 + 5, Number.MAX_SAFE_INTEGER]) {
+    for (const step of [0, 1, 399, 4294967295]) {
+      const { ids, targets } = models.randomWindows(tokens, step, { batch: 5, seq: 17, seed });
+      for (let row = 0; row < 5; row++) {
+        const start = Number(philoxWord([step, row], BigInt(seed)) % BigInt(1000 - 17));
+        assert.deepEqual([...ids.subarray(row * 17, row * 17 + 17)], [...tokens.subarray(start, start + 17)]);
+        assert.deepEqual([...targets.subarray(row * 17, row * 17 + 17)], [...tokens.subarray(start + 1, start + 18)]);
+      }
+    }
+  }
+});
+
+test("a text of one window gives that window in every row", () => {
+  const { ids, targets } = models.randomWindows(Int32Array.of(4, 5, 6), 9, { batch: 2, seq: 2, seed: 1 });
+  assert.deepEqual([[...ids], [...targets]], [[4, 5, 4, 5], [5, 6, 5, 6]]);
+});
+
+test("even windows do not overlap, cover a short text, and are spread over a long one", () => {
+  const starts = (seq: number, most: number): number[] => models.evenWindows(tokens, seq, most).map(({ ids, targets }) => {
+    assert.equal(ids.length, seq);
+    assert.deepEqual([...targets], [...ids].map((id) => id + 3));
+    return (ids[0]! - 1) / 3;
+  });
+  assert.deepEqual(starts(333, 128), [0, 333, 666]);
+  assert.deepEqual(starts(334, 128), [0, 334]);
+  assert.deepEqual(starts(100, 3), [0, 300, 600]);
+});
+
+test("what is out of range is refused by name", () => {
+  const refused = (run: () => unknown, part: string): void => assert.throws(run, (error: unknown) => error instanceof ArgumentError && error.message.includes(part));
+  const options = { batch: 1, seq: 1000, seed: 0 };
+  refused(() => models.randomWindows(tokens, 0, options), "1000 tokens; expected more than seq = 1000");
+  refused(() => models.evenWindows(tokens, 1000, 1), "1000 tokens; expected more than seq = 1000");
+  refused(() => models.evenWindows(tokens, 10, 0), "most");
+  refused(() => models.randomWindows(tokens, -1, { ...options, seq: 10 }), "step");
+  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 0 }), "seq");
+  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1.5 }), "batch");
+  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, seed: -1 }), "seed");
+});
