@@ -1,0 +1,337 @@
+/**
+ * The page as a visitor uses it, in Chromium, Firefox and WebKitGTK: `npm test`. What the browsers train must have the
+ * bits that the command line gives in Node for the same text and settings. Screenshots go to test/shots/.
+ */
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import axe from "axe-core";
+import { strToU8, unzipSync, zipSync } from "fflate";
+import { preview } from "vite";
+import { BROWSERS } from "./drivers.mjs";
+import { finetune, generate } from "./node.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url)), shots = fileURLToPath(new URL("shots/", import.meta.url));
+const TEXT = readFileSync(join(root, "sample.txt"), "utf8").slice(0, 12000), PROMPT = "The old man";
+const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT };
+
+const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
+let server, url, expected;
+
+before(async () => {
+  mkdirSync(shots, { recursive: true });
+  server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
+  url = server.resolvedUrls.local[0];
+  writeFileSync(join(work, "text.txt"), TEXT);
+  console.log("Node: training the reference");
+  expected = finetune(join(work, "text.txt"), join(work, "node"), SETTINGS);
+  expected.before = generate(PROMPT, 0);
+  expected.after = generate(PROMPT, 0, join(work, "node/adapter"));
+});
+
+after(async () => {
+  await server?.close();
+  rmSync(work, { recursive: true });
+});
+
+// What a visitor sees and does; `b` is a browser of drivers.mjs.
+
+async function until(b, what, fn, ...args) {
+  const deadline = Date.now() + 120000;
+  while (!await b.evaluate(fn, ...args)) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}; the page says: ${await b.evaluate(() => document.body.innerText)}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+const textOf = (b, id) => b.evaluate((id) => document.getElementById(id).textContent, id);
+const untilText = (b, id, part) => until(b, `"${part}" in #${id}`, (id, part) => document.getElementById(id).textContent.includes(part), id, part);
+const stepOf = async (b) => Number((await textOf(b, "figure-step")).split(" / ")[0]);
+const untilStep = (b, step) => until(b, `step ${step}`, (step) => document.getElementById("progress").value >= step, step);
+/** The field gets the text as from the clipboard: in place of what was there, with its events. */
+const paste = (b, id, value) => b.evaluate((id, value) => {
+  const field = document.getElementById(id);
+  field.focus();
+  field.select();
+  document.execCommand(value ? "insertText" : "delete", false, value);
+}, id, value);
+const focused = (b) => b.evaluate(() => document.activeElement.id);
+const focus = (b, id) => b.evaluate((id) => document.getElementById(id).focus(), id);
+const choose = (b, id, value) => b.evaluate((id, value) => {
+  const select = document.getElementById(id);
+  select.value = value;
+  select.dispatchEvent(new Event("input", { bubbles: true }));
+}, id, value);
+/** Pixels of the loss curve's colour. */
+const curvePixels = (b) => b.evaluate(() => {
+  const canvas = document.querySelector("#chart canvas"), { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const [red, green, blue] = getComputedStyle(document.getElementById("chart")).getPropertyValue("--accent").match(/[0-9a-f]{2}/g).map((hex) => parseInt(hex, 16));
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) if (data[i] === red && data[i + 1] === green && data[i + 2] === blue && data[i + 3] === 255) count++;
+  return count;
+});
+const savedLosses = (b) => b.evaluate(() => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("keyval-store");
+  opening.onerror = reject;
+  opening.onsuccess = () => {
+    const reading = opening.result.transaction("keyval").objectStore("keyval").get("run");
+    reading.onsuccess = () => resolve(reading.result.losses);
+  };
+}));
+const downloaded = async (b) => Buffer.from(await b.evaluate(async () => {
+  const bytes = new Uint8Array(await (await fetch(document.getElementById("download").href)).arrayBuffer());
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}), "base64");
+
+async function shoot(b, name, state) {
+  for (const [size, width, height] of [["desktop", 1280, 1800], ["phone", 360, 3800]]) {
+    await b.resize(width, height);
+    // The chart follows its box one frame later.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await b.screenshot(join(shots, `${name}-${state}-${size}.png`));
+    assert.ok(await b.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth), `${state}: the page scrolls sideways at ${size} width`);
+  }
+  await b.resize(1280, 900);
+}
+
+for (const [name, launch] of Object.entries(BROWSERS)) {
+  test(name, { timeout: 600000 }, async (t) => {
+    const b = await launch();
+    t.after(() => b.close());
+    const say = (what) => console.log(`${b.version}: ${what}`);
+    await b.resize(1280, 900);
+    await b.goto(url);
+    await untilText(b, "go", "Start training");
+
+    await t.test("what is wrong is said in a sentence, and the focus is where it can be mended", async () => {
+      await b.click("#go");
+      await untilText(b, "text-error", "There is no text yet. Paste one");
+      assert.equal(await focused(b), "text");
+      await paste(b, "text", "Too few words.");
+      await b.click("#go");
+      await untilText(b, "text-error", "too short to learn from");
+      assert.match(await textOf(b, "text-error"), /Add about \d+ words\.$/);
+      await paste(b, "text", TEXT);
+      await paste(b, "steps", "3");
+      await b.click("#go");
+      await untilText(b, "steps-error", "10 to 5,000");
+      assert.equal(await focused(b), "steps");
+      writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
+      await b.setFiles("#file", [join(work, "picture.txt")]);
+      await untilText(b, "text-error", "picture.txt is not a plain text file");
+    });
+
+    await t.test("a file is opened, training starts and the chart draws", async () => {
+      await b.evaluate(() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["Dropped words."], "dropped.txt"));
+        for (const type of ["dragover", "drop"]) document.getElementById("drop").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      });
+      await untilText(b, "announce", "dropped.txt is in the text field");
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), "Dropped words.");
+      await b.setFiles("#file", [join(work, "text.txt")]);
+      await untilText(b, "announce", "text.txt is in the text field");
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
+      await shoot(b, name, "1-ready");
+      await paste(b, "steps", `${SETTINGS.steps}`);
+      await choose(b, "rank", `${SETTINGS.rank}`);
+      assert.match(await textOf(b, "rank-hint"), /38,912 weights/);
+      await focus(b, "go");
+      await b.press("Enter");
+      await untilStep(b, 6);
+      say("training");
+      assert.ok(await curvePixels(b) > 20, "the chart has a curve");
+    });
+
+    await t.test("paused, reloaded, resumed, reloaded in full course, resumed", async () => {
+      assert.equal(await focused(b), "go");
+      await b.press("Enter");
+      await untilText(b, "go", "Resume");
+      const paused = await stepOf(b);
+      assert.ok(paused >= 6 && paused < SETTINGS.steps, `paused at step ${paused}`);
+      await b.reload();
+      await untilText(b, "go", "Resume");
+      assert.equal(await stepOf(b), paused);
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
+      assert.equal(await textOf(b, "before"), expected.before);
+      assert.ok(await curvePixels(b) > 20, "the chart has its curve again");
+      await shoot(b, name, "2-paused");
+      await b.click("#go");
+      await untilStep(b, paused + 2);
+      await b.reload();
+      await untilText(b, "go", "Resume");
+      assert.ok(await stepOf(b) >= paused);
+      await b.click("#go");
+      await untilText(b, "phase", "Finished");
+      say("finished");
+    });
+
+    await t.test("losses, perplexities and samples are Node's to the bit", async () => {
+      assert.deepEqual(await savedLosses(b), expected.losses);
+      assert.equal(await textOf(b, "before"), expected.before);
+      assert.equal(await textOf(b, "after"), expected.after);
+      assert.notEqual(expected.before, expected.after);
+      const perplexity = (loss) => Math.exp(loss).toFixed(1);
+      assert.ok((await textOf(b, "verdict")).includes(`from ${perplexity(expected.heldOutBefore)} to ${perplexity(expected.heldOutAfter)}`));
+    });
+
+    const zip = join(work, `${name}.zip`);
+    await t.test("the downloaded adapter is Node's to the byte", async () => {
+      const bytes = await downloaded(b);
+      writeFileSync(zip, bytes);
+      const files = unzipSync(bytes);
+      assert.deepEqual(Buffer.from(files["adapter/adapter_model.safetensors"]), expected.adapter);
+      assert.deepEqual(JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
+        JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")));
+    });
+
+    await t.test("a finished run too survives a reload", async () => {
+      await b.reload();
+      await untilText(b, "phase", "Finished");
+      assert.equal(await textOf(b, "after"), expected.after);
+      assert.deepEqual(await downloaded(b), readFileSync(zip));
+      await shoot(b, name, "3-done");
+    });
+
+    await t.test("adapters are uploaded as a zip or as two files, and write", async () => {
+      const writeAs = async (who) => {
+        assert.equal(await b.evaluate(() => document.getElementById("who").value), who);
+        await paste(b, "write-prompt", PROMPT);
+        await paste(b, "seed", "0");
+        await b.press("Enter");
+        await untilText(b, "announce", "Written: ");
+        const written = await textOf(b, "written");
+        await b.evaluate(() => { document.getElementById("announce").textContent = ""; });
+        return written;
+      };
+      await b.setFiles("#upload", [zip]);
+      await untilText(b, "upload-hint", `Loaded ${name}.zip`);
+      assert.equal(await writeAs("uploaded"), expected.after);
+      const folder = join(work, "node/adapter");
+      await b.setFiles("#upload", ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)));
+      await untilText(b, "upload-hint", "Loaded the two files");
+      assert.equal(await writeAs("uploaded"), expected.after);
+      await choose(b, "who", "base");
+      assert.equal(await writeAs("base"), expected.before);
+    });
+
+    await t.test("what is no adapter is refused, and the last one stays", async () => {
+      const refused = async (file, contents, sentence) => {
+        writeFileSync(join(work, file), contents);
+        await b.setFiles("#upload", [join(work, file)]);
+        await untilText(b, "upload-error", sentence);
+      };
+      await refused("noise.zip", "this is no archive", "noise.zip cannot be read as a zip");
+      await refused("empty.zip", zipSync({ "a.txt": strToU8("a") }), "adapter_config.json and adapter_model.safetensors are missing");
+      await refused("adapter_config.json", "{}", "adapter_model.safetensors is missing");
+      const config = readFileSync(join(work, "node/adapter/adapter_config.json"));
+      await refused("cut.zip", zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }), "This adapter cannot be used here: adapter/adapter_model.safetensors: ");
+      await shoot(b, name, "4-refused");
+      assert.equal(await b.evaluate(() => document.querySelector('option[value="uploaded"]').disabled), false);
+    });
+
+    await t.test("stopped early, it still gives an adapter", async () => {
+      await b.click("#go");
+      await untilText(b, "go", "Pause");
+      await untilStep(b, 2);
+      await b.click("#stop");
+      await untilText(b, "phase", "Finished");
+      assert.ok(await stepOf(b) < SETTINGS.steps);
+      assert.equal(await focused(b), "go");
+      assert.notDeepEqual(await downloaded(b), readFileSync(zip));
+    });
+  });
+}
+
+test("Chromium: accessible in every state, light and dark, wide and narrow", { timeout: 300000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  const check = async (state) => {
+    for (const scheme of ["light", "dark"]) {
+      for (const width of [1280, 360]) {
+        await b.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+        await b.resize(width, 900);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        const { violations } = await b.evaluate(() => globalThis.axe.run());
+        assert.deepEqual(violations.map(({ id, nodes }) => ({ id, nodes: nodes.map((node) => `${node.target} ${node.failureSummary}`) })), [], `${state}, ${scheme}, ${width}`);
+        if (scheme === "dark") await b.screenshot(join(shots, `chromium-${state}-dark-${width}.png`));
+      }
+    }
+  };
+  const load = async (ready) => {
+    await untilText(b, "go", ready);
+    await b.page.evaluate(axe.source);
+  };
+  await b.goto(url);
+  await load("Start training");
+  await check("empty");
+  await b.click("#go");
+  await untilText(b, "text-error", "There is no text yet");
+  await check("error");
+
+  await paste(b, "text", TEXT);
+  await paste(b, "steps", "12");
+  await b.evaluate(() => document.querySelector(".skip").focus());
+  const order = [];
+  for (let i = 0; i < 12; i++) {
+    order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
+    await b.press("Tab");
+  }
+  assert.deepEqual(order, ["skip", "text", "file", "use-sample", "rank", "steps", "prompt", "go", "upload", "who", "write-prompt", "seed"]);
+
+  const spoken = await b.page.accessibility.snapshot();
+  const names = JSON.stringify(spoken);
+  for (const label of ["Paste a text, or drop a file here", "Rank", "Steps", "Beginning of the samples", "Training progress", "Upload an adapter…", "Model", "Seed"]) {
+    assert.ok(names.includes(label), `a screen reader says "${label}"`);
+  }
+
+  await b.click("#go");
+  await untilStep(b, 1);
+  await untilText(b, "phase", "Finished");
+  await check("done");
+});
+
+test("Chromium: a click on the link saves the zip, and a second tab does not train beside the first", { timeout: 300000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  await paste(b, "text", TEXT);
+  await paste(b, "steps", "400");
+  await b.click("#go");
+  await untilStep(b, 1);
+  const page = await b.page.browser().newPage();
+  const second = { evaluate: (fn, ...args) => page.evaluate(fn, ...args), click: (selector) => page.click(selector) };
+  await page.goto(url);
+  await untilText(second, "go", "Resume");
+  await second.click("#go");
+  await untilText(second, "page-error", "Another tab of this page is training");
+  assert.equal(await textOf(second, "go"), "Resume");
+  await page.close();
+  await b.page.bringToFront();
+  await b.click("#stop");
+  await untilText(b, "phase", "Finished");
+  const downloads = join(work, "downloads"), session = await b.page.createCDPSession();
+  await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: downloads });
+  await b.click("#download");
+  for (let i = 0; i < 100; i++) {
+    try {
+      if (readdirSync(downloads).includes("adapter.zip")) break;
+    } catch { /* not there yet */ }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.deepEqual(readFileSync(join(downloads, "adapter.zip")), await downloaded(b));
+});
+
+test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async (t) => {
+  cpSync(join(root, "dist"), join(work, "broken/dist"), { recursive: true });
+  for (const file of readdirSync(join(work, "broken/dist/assets"))) if (file.endsWith(".safetensors")) rmSync(join(work, "broken/dist/assets", file));
+  const broken = await preview({ root: join(work, "broken"), appType: "mpa", preview: { port: 0, host: "localhost" }, logLevel: "error" });
+  t.after(() => broken.close());
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.goto(broken.resolvedUrls.local[0]);
+  await untilText(b, "page-error", "The model could not be loaded (the server answered 404). Check the connection and reload the page.");
+});

@@ -1,0 +1,21 @@
+import { defineConfig } from "vite";
+
+/**
+ * What the page may do: nothing leaves its own origin. WebAssembly needs 'wasm-unsafe-eval'; uPlot and the
+ * library generate no code. blob: is the adapter that the page offers for download.
+ */
+const CONTENT_SECURITY_POLICY =
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' blob:; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+export default defineConfig({
+  base: "./",
+  // One page, not an application with routes: what is not there is answered 404, not with the page.
+  appType: "mpa",
+  // The library and the model are the repository's own files.
+  server: { fs: { allow: ["../.."] } },
+  // The small JSON files too stay files: a data: URL may not be fetched under the policy above.
+  build: { target: "es2022", assetsInlineLimit: 0 },
+  worker: { format: "es" },
+  preview: { headers: { "Content-Security-Policy": CONTENT_SECURITY_POLICY } },
+});
