@@ -32,6 +32,8 @@ let losses: number[] = [];
 /** Steps of the run that is shown. */
 let runSteps = 0;
 let stopWanted = false;
+/** Whether a reload will find the run. */
+let kept = true;
 let announcedTenth = 0;
 
 /** Label of the main button, whether it works, and what goes on. */
@@ -39,9 +41,9 @@ const PHASES: Record<Phase, [label: string, enabled: boolean, note: string]> = {
   loading: ["Loading the model…", false, ""],
   idle: ["Start training", true, ""],
   measuring: ["Measuring…", false, "Reading the text, and writing the sample before training."],
-  training: ["Pause", true, "You may leave or reload: the run is kept."],
+  training: ["Pause", true, ""],
   pausing: ["Pausing…", false, ""],
-  paused: ["Resume", true, "Paused. The run is kept in this browser."],
+  paused: ["Resume", true, "Paused."],
   finishing: ["Measuring…", false, "Writing the sample after training."],
   done: ["Train anew", true, "Finished."],
   broken: ["Start training", false, ""],
@@ -63,7 +65,8 @@ function enter(next: Phase): void {
   file.disabled = useSample.disabled = running;
   const writable = ["idle", "paused", "done"].includes(next);
   writeButton.disabled = upload.disabled = !writable;
-  show("phase", note);
+  const resumable = kept && (next === "training" || next === "paused");
+  show("phase", `${note}${resumable ? " You may leave or reload: the run is kept." : ""}`.trim());
 }
 
 function announce(sentence: string): void { show("announce", sentence); }
@@ -195,9 +198,10 @@ async function begin(): Promise<void> {
 
 async function train(): Promise<void> {
   stopWanted = false;
+  kept = await studio.canSave;
   enter("training");
   announce("Training has started.");
-  if (!await studio.canSave) {
+  if (!kept) {
     show("page-error", "This browser does not let the page keep data, so a reload would lose the run. Keep this tab open until you have downloaded the adapter.");
   }
   announcedTenth = Math.floor(10 * losses.length / runSteps);

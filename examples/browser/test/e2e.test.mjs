@@ -335,3 +335,18 @@ test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async 
   await b.goto(broken.resolvedUrls.local[0]);
   await untilText(b, "page-error", "The model could not be loaded (the server answered 404). Check the connection and reload the page.");
 });
+
+test("Chromium: where nothing can be kept the page says so, and trains all the same", { timeout: 120000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  const session = await b.page.createCDPSession();
+  await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(url).origin, quotaSize: 1 });
+  await paste(b, "text", TEXT);
+  await paste(b, "steps", "10");
+  await b.click("#go");
+  await untilText(b, "page-error", "a reload would lose the run");
+  await untilText(b, "phase", "Finished");
+  assert.equal(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"].length > 300000, true);
+});
