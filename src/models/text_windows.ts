@@ -3,21 +3,35 @@ import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 
-export interface TextWindows { ids: Int32Array; targets: Int32Array }
-export interface RandomWindowsOptions { batch: number; seq: number; seed: number }
+/** Token ids and what follows each: windows one after the other. */
+export interface TextWindows {
+  /** int32 ids. */
+  ids: Int32Array;
+  /** The id after each of `ids` in the text. */
+  targets: Int32Array;
+}
+
+/** Options of `randomWindows`. */
+export interface RandomWindowsOptions {
+  /** Windows a batch. */
+  batch: number;
+  /** Tokens a window. */
+  seq: number;
+  /** Integer in 0 .. 2^53 - 1. */
+  seed: number;
+}
 
 /**
  * The batch of a step: `batch` windows of `seq` tokens, one after the other in ids and targets, both for
  * shape [batch, seq]. Row r starts at the first word of Philox4x32(key = seed; counter = step, r, 0, 0) modulo the
  * number of starts, so any step's batch can be drawn without those before it, and a resumed run goes on as it would have.
  *
+ * Source: the generator is Salmon et al. 2011.
  * @throws ArgumentError if tokens has not more than seq tokens, or on a number out of range
  *
  * @example
  * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64, seed: 0 });
  * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
- *
- * Source of the generator: Salmon et al. 2011.
  */
 export function randomWindows(tokens: Int32Array, step: number, options: RandomWindowsOptions): TextWindows {
   const { batch, seq, seed } = options;
@@ -41,6 +55,10 @@ export function randomWindows(tokens: Int32Array, step: number, options: RandomW
 /**
  * At most `most` windows of `seq` tokens that do not overlap, spread evenly: what a held-out loss is the mean over.
  * @throws ArgumentError as `randomWindows`
+ *
+ * @example
+ * const windows = models.evenWindows(Int32Array.from({ length: 101 }, (_, i) => i), 10, 5);
+ * console.log(windows.map(({ ids }) => ids[0]).join(" ")); // 0 20 40 60 80
  */
 export function evenWindows(tokens: Int32Array, seq: number, most: number): TextWindows[] {
   checkInteger("evenWindows", "most", most, 1);
