@@ -16,7 +16,10 @@ const SMALLEST_NORMAL: f32 = 1.17549435e-38;
 
 // @ts-ignore: decorator
 @inline
-export function logF32x4(x: v128): v128 {
+export function logF32x4(x: v128): v128 { return log(x); }
+
+/** Called, not inlined: it is long and no caller is a hot loop. */
+function log(x: v128): v128 {
   const subnormal = f32x4.lt(x, f32x4.splat(SMALLEST_NORMAL));
   const bits = v128.bitselect(f32x4.mul(x, f32x4.splat(33554432)), x, subnormal);
   const exponent = i32x4.shr_s(i32x4.sub(bits, i32x4.splat(SQRT_HALF)), 23);

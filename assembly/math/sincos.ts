@@ -13,12 +13,10 @@ const PIO2_HI: f64 = 1.5707963109016418;
 const PIO2_LO: f64 = 1.5893254773528196e-8;
 /** 1.5 * 2^52: adding it rounds to an integer and leaves it in the low bits. */
 const SHIFT: f64 = 6755399441055744;
-const LIMIT: f32 = 16777216;
+const LIMIT: f64 = 16777216;
 
-/** sin(x + quarter * pi/2) of two float64. */
-// @ts-ignore: decorator
-@inline
-function sinF64x2(x: v128, quarter: i64): v128 {
+/** (sin x0, sin x1, cos x0, cos x1) of two float64. Called, not inlined: it is long and no caller is a hot loop. */
+function sinCos(x: v128): v128 {
   const shifted = f64x2.add(f64x2.mul(x, f64x2.splat(TWO_OVER_PI)), f64x2.splat(SHIFT));
   const k = f64x2.sub(shifted, f64x2.splat(SHIFT));
   const r = f64x2.sub(f64x2.sub(x, f64x2.mul(k, f64x2.splat(PIO2_HI))), f64x2.mul(k, f64x2.splat(PIO2_LO)));
@@ -38,34 +36,38 @@ function sinF64x2(x: v128, quarter: i64): v128 {
   c = f64x2.add(f64x2.mul(c, z), f64x2.splat(-0.5));
   c = f64x2.add(f64x2.mul(c, z), f64x2.splat(1));
 
-  // k mod 4: bit 0 chooses cos, bit 1 turns the sign.
-  const turn = i64x2.add(shifted, i64x2.splat(quarter));
+  const both = v128.shuffle<f32>(f32x4.demote_f64x2_zero(turned(s, c, shifted)),
+    f32x4.demote_f64x2_zero(turned(s, c, i64x2.add(shifted, i64x2.splat(1)))), 0, 1, 4, 5);
+  const inside = f64x2.le(f64x2.abs(x), f64x2.splat(LIMIT));
+  return v128.bitselect(both, f32x4.splat(NaN), v128.shuffle<i32>(inside, inside, 0, 2, 0, 2));
+}
+
+/** The one of s and c that belongs to quarter turn mod 4, with its sign: bit 0 chooses c, bit 1 turns the sign. */
+// @ts-ignore: decorator
+@inline
+function turned(s: v128, c: v128, turn: v128): v128 {
   const odd = i64x2.neg(v128.and(turn, i64x2.splat(1)));
   const sign = i64x2.shl(v128.and(turn, i64x2.splat(2)), 62);
   return v128.xor(v128.bitselect(c, s, odd), sign);
 }
 
+/** (sin x0, sin x1, cos x0, cos x1) of lanes 0 and 1. */
 // @ts-ignore: decorator
 @inline
-function sinShifted(x: v128, quarter: i64): v128 {
-  const low = f32x4.demote_f64x2_zero(sinF64x2(f64x2.promote_low_f32x4(x), quarter));
-  const high = f32x4.demote_f64x2_zero(sinF64x2(f64x2.promote_low_f32x4(v128.shuffle<f32>(x, x, 2, 3, 2, 3)), quarter));
-  const y = v128.shuffle<f32>(low, high, 0, 1, 4, 5);
-  return v128.bitselect(y, f32x4.splat(NaN), f32x4.le(f32x4.abs(x), f32x4.splat(LIMIT)));
-}
+export function sinCosLow(x: v128): v128 { return sinCos(f64x2.promote_low_f32x4(x)); }
+
+/** (sin x2, sin x3, cos x2, cos x3). */
+// @ts-ignore: decorator
+@inline
+export function sinCosHigh(x: v128): v128 { return sinCosLow(v128.shuffle<f32>(x, x, 2, 3, 2, 3)); }
 
 // @ts-ignore: decorator
 @inline
-export function sinF32x4(x: v128): v128 { return sinShifted(x, 0); }
+function sinF32x4(x: v128): v128 { return v128.shuffle<f32>(sinCosLow(x), sinCosHigh(x), 0, 1, 4, 5); }
 
 // @ts-ignore: decorator
 @inline
-export function cosF32x4(x: v128): v128 { return sinShifted(x, 1); }
-
-/** sin(x + quarter * pi/2) of one value, to the same bits. Not inlined: its callers are tables and schedules. */
-export function sinOf(x: f32, quarter: i64): f32 {
-  return abs(x) <= LIMIT ? <f32>f64x2.extract_lane(sinF64x2(f64x2.splat(<f64>x), quarter), 0) : NaN;
-}
+function cosF32x4(x: v128): v128 { return v128.shuffle<f32>(sinCosLow(x), sinCosHigh(x), 2, 3, 6, 7); }
 
 export function sinForward(y: usize, x: usize, n: i32): void {
   for (; n >= 4; n -= 4) {

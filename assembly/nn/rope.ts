@@ -6,7 +6,7 @@
  * x, y, dx, dy: [batch, steps, heads, dim] contiguous; time step t has position first + t. cos, sin: [positions, h].
  */
 import { exp64, log64 } from "../math/double";
-import { sinOf } from "../math/sincos";
+import { sinCosLow } from "../math/sincos";
 
 /** Fills cos and sin, [positions, half]. */
 export function ropeTable(cos: usize, sin: usize, positions: i32, half: i32, theta: f64): void {
@@ -14,10 +14,10 @@ export function ropeTable(cos: usize, sin: usize, positions: i32, half: i32, the
   for (let j = 0; j < half; j++) {
     const inverse = <f32>1 / <f32>exp64(logTheta * (<f64>j / <f64>half));
     for (let t = 0; t < positions; t++) {
-      const angle = <f32>t * inverse;
+      const both = sinCosLow(f32x4.splat(<f32>t * inverse));
       const p = (<usize>t * <usize>half + <usize>j) << 2;
-      store<f32>(cos + p, sinOf(angle, 1));
-      store<f32>(sin + p, sinOf(angle, 0));
+      store<f32>(cos + p, f32x4.extract_lane(both, 2));
+      store<f32>(sin + p, f32x4.extract_lane(both, 0));
     }
   }
 }

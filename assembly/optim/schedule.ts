@@ -1,6 +1,7 @@
 /** Half a cosine: (1 + cos(pi * progress)) / 2, from 1 at progress 0 to 0 at progress 1 (Loshchilov & Hutter 2017). */
-import { sinOf } from "../math/sincos";
+import { sinCosLow } from "../math/sincos";
 
 export function cosineDecay(progress: f64): f64 {
-  return (1.0 + <f64>sinOf(<f32>(progress * 3.141592653589793), 1)) / 2.0;
+  const c = f32x4.extract_lane(sinCosLow(f32x4.splat(<f32>(progress * 3.141592653589793))), 2);
+  return (1.0 + <f64>c) / 2.0;
 }

@@ -9,7 +9,7 @@
  */
 import { log64 } from "../math/double";
 import { logF32x4 } from "../math/log";
-import { cosF32x4, sinF32x4 } from "../math/sincos";
+import { sinCosHigh, sinCosLow } from "../math/sincos";
 import { HAS_NORMAL, mtNext, NEXT_NORMAL } from "./mt19937";
 import { uniformFill } from "./uniform";
 
@@ -43,9 +43,11 @@ function normalPairs(p: usize, mean: f32, std: f32): void {
   const u1 = f32x4.sub(f32x4.splat(1), v128.load(p));
   const radius = f32x4.sqrt(f32x4.mul(f32x4.splat(-2), logF32x4(u1)));
   const theta = f32x4.mul(f32x4.splat(<f32>TWO_PI), v128.load(p, 32));
+  const low = sinCosLow(theta), high = sinCosHigh(theta);
+  const cos = v128.shuffle<f32>(low, high, 2, 3, 6, 7), sin = v128.shuffle<f32>(low, high, 0, 1, 4, 5);
   const s = f32x4.splat(std), m = f32x4.splat(mean);
-  v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, cosF32x4(theta)), s), m));
-  v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, sinF32x4(theta)), s), m), 32);
+  v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, cos), s), m));
+  v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, sin), s), m), 32);
 }
 
 /** A standard normal: the kept one if there is one. Here the angle is drawn before the radius. */
