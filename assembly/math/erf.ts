@@ -8,7 +8,7 @@
  * erfForward: y, x: [n] contiguous floats; y may be x.
  */
 import { expm1Remainder, expPower, expShifted } from "./exp";
-import { loadLanes, storeLanes } from "./lanes";
+import { padded, storePadded } from "./lanes";
 
 // @ts-ignore: decorator
 @inline
@@ -48,10 +48,14 @@ export function erfF32x4(x: v128): v128 {
 }
 
 export function erfForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, erfF32x4(v128.load(x)));
     x += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    erfForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, erfF32x4(loadLanes(x, n, 0)), n);
 }

@@ -6,7 +6,7 @@
  * Within 1 ulp (measured).
  * expForward: y, x: [n] contiguous floats; y may be x.
  */
-import { loadLanes, storeLanes } from "./lanes";
+import { padded, storePadded } from "./lanes";
 
 const LOG2E: f32 = 1.44269504;
 const LN2_HI: f32 = 0.693359375;
@@ -56,10 +56,14 @@ export function expF32x4(x: v128): v128 {
 }
 
 export function expForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, expF32x4(v128.load(x)));
     x += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    expForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, expF32x4(loadLanes(x, n, 0)), n);
 }

@@ -17,7 +17,7 @@
  */
 import { erfF32x4 } from "../math/erf";
 import { expF32x4 } from "../math/exp";
-import { loadLanes, storeLanes } from "../math/lanes";
+import { loadLanes, padded, storeLanes, storePadded } from "../math/lanes";
 import { tanhF32x4 } from "../math/tanh";
 
 const SQRT_HALF: f32 = 0.70710678118654752;
@@ -106,60 +106,84 @@ function reluGradient(dy: v128, x: v128): v128 {
 }
 
 export function siluForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, silu(v128.load(x)));
     x += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    siluForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, silu(loadLanes(x, n, 0)), n);
 }
 
 export function siluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(dx, madd(v128.load(dx), v128.load(dy), siluSlope(v128.load(x))));
     x += 16;
     dy += 16;
     dx += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    siluBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
+    storePadded(dx, n);
   }
-  if (n > 0) storeLanes(dx, madd(loadLanes(dx, n, 0), loadLanes(dy, n, 0), siluSlope(loadLanes(x, n, 0))), n);
 }
 
 export function geluErfForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, geluErf(v128.load(x)));
     x += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    geluErfForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, geluErf(loadLanes(x, n, 0)), n);
 }
 
 export function geluErfBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(dx, madd(v128.load(dx), v128.load(dy), geluErfSlope(v128.load(x))));
     x += 16;
     dy += 16;
     dx += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    geluErfBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
+    storePadded(dx, n);
   }
-  if (n > 0) storeLanes(dx, madd(loadLanes(dx, n, 0), loadLanes(dy, n, 0), geluErfSlope(loadLanes(x, n, 0))), n);
 }
 
 export function geluTanhForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, geluTanh(v128.load(x)));
     x += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    geluTanhForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, geluTanh(loadLanes(x, n, 0)), n);
 }
 
 export function geluTanhBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(dx, madd(v128.load(dx), v128.load(dy), geluTanhSlope(v128.load(x))));
     x += 16;
     dy += 16;
     dx += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    geluTanhBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
+    storePadded(dx, n);
   }
-  if (n > 0) storeLanes(dx, madd(loadLanes(dx, n, 0), loadLanes(dy, n, 0), geluTanhSlope(loadLanes(x, n, 0))), n);
 }
 
 export function reluForward(y: usize, x: usize, n: i32): void {
@@ -183,39 +207,51 @@ export function reluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
 }
 
 export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
+  if (n >= 4) do {
     v128.store(y, f32x4.mul(silu(v128.load(gate)), v128.load(up)));
     gate += 16;
     up += 16;
     y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    siluMulForward(padded(0, y, n), padded(1, gate, n), padded(2, up, n), 4);
+    storePadded(y, n);
   }
-  if (n > 0) storeLanes(y, f32x4.mul(silu(loadLanes(gate, n, 0)), loadLanes(up, n, 0)), n);
 }
 
-/** dup is plain silu again, scaled by dy; dgate is silu's backward with dy up for dy. */
 export function siluMulBackward(dgate: usize, dup: usize, dy: usize, gate: usize, up: usize, n: i32): void {
-  const tail = n & 3, full = n - tail;
-  if (dup != 0) {
-    const end = dup + (<usize>full << 2);
-    let d = dy, g = gate, p = dup;
-    for (; p < end; p += 16) {
-      v128.store(p, madd(v128.load(p), v128.load(d), silu(v128.load(g))));
-      d += 16;
-      g += 16;
-    }
-    if (tail > 0) storeLanes(p, madd(loadLanes(p, tail, 0), loadLanes(d, tail, 0), silu(loadLanes(g, tail, 0))), tail);
+  if (dup != 0) upBackward(dup, dy, gate, n);
+  if (dgate != 0) gateBackward(dgate, dy, gate, up, n);
+}
+
+/** dup is plain silu again, scaled by dy. */
+function upBackward(dup: usize, dy: usize, gate: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(dup, madd(v128.load(dup), v128.load(dy), silu(v128.load(gate))));
+    dy += 16;
+    gate += 16;
+    dup += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    upBackward(padded(0, dup, n), padded(1, dy, n), padded(2, gate, n), 4);
+    storePadded(dup, n);
   }
-  if (dgate != 0) {
-    const end = dgate + (<usize>full << 2);
-    let d = dy, g = gate, u = up, p = dgate;
-    for (; p < end; p += 16) {
-      v128.store(p, madd(v128.load(p), f32x4.mul(v128.load(d), v128.load(u)), siluSlope(v128.load(g))));
-      d += 16;
-      g += 16;
-      u += 16;
-    }
-    if (tail > 0) {
-      storeLanes(p, madd(loadLanes(p, tail, 0), f32x4.mul(loadLanes(d, tail, 0), loadLanes(u, tail, 0)), siluSlope(loadLanes(g, tail, 0))), tail);
-    }
+}
+
+/** dgate is silu's backward with dy up for dy. */
+function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(dgate, madd(v128.load(dgate), f32x4.mul(v128.load(dy), v128.load(up)), siluSlope(v128.load(gate))));
+    dy += 16;
+    gate += 16;
+    up += 16;
+    dgate += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    gateBackward(padded(0, dgate, n), padded(1, dy, n), padded(2, gate, n), padded(3, up, n), 4);
+    storePadded(dgate, n);
   }
 }
