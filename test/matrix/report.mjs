@@ -1,47 +1,53 @@
 /** What the matrix found, judged and as Markdown. */
 
+/** The one stage that only runtimes with a disk have. */
+export const FROM_DISK = "fine-tuning from file to file";
+
 /**
- * @param rows { name, version, suites: { folder: { passed, total, seconds } }, digests: { stage: sha256 } } a runtime;
- *   version null: missing
+ * @param rows a runtime each: { name, version, disk, files: { "unit/lora": { passed, total, seconds } },
+ *   digests: { stage: SHA-256 }, errors }; version null: missing
  * @returns why the matrix is not green; empty if it is
  */
 export function faults(rows) {
-  const found = [];
-  for (const { name, version, suites, errors } of rows) {
-    if (version === null) found.push(`${name} is missing`);
-    for (const [suite, { passed, total }] of Object.entries(suites)) {
-      if (passed < total) found.push(`${name}: ${total - passed} of ${total} tests of ${suite} failed`);
-    }
-    for (const error of errors) found.push(`${name}: ${error}`);
-  }
+  const found = rows.filter(({ version }) => version === null).map(({ name }) => `${name} is missing`);
   const present = rows.filter(({ version }) => version !== null);
-  for (const suite of suitesOf(rows)) {
-    const totals = new Set(present.map(({ suites }) => suites[suite]?.total));
-    if (totals.size > 1) found.push(`${suite} has not the same number of tests everywhere: ${[...totals].join(", ")}`);
+  for (const { name, disk, files, digests, errors } of present) {
+    for (const error of errors) found.push(`${name}: ${error}`);
+    for (const [file, { passed, total }] of Object.entries(files)) {
+      if (passed < total || total === 0) found.push(`${name}: ${file} passed ${passed} of ${total} tests`);
+    }
+    for (const stage of stagesOf(present)) if (!digests[stage] && (disk || stage !== FROM_DISK)) found.push(`${name} has no digest of "${stage}"`);
   }
-  for (const stage of stagesOf(rows)) {
-    const values = new Set(present.map(({ digests }) => digests[stage]).filter(Boolean));
-    if (values.size > 1) found.push(`the bits of "${stage}" differ`);
+  for (const file of new Set(present.flatMap(({ files }) => Object.keys(files)))) {
+    const totals = new Set(present.map(({ files }) => files[file]?.total));
+    if (totals.size > 1) found.push(`${file} has not the same number of tests everywhere: ${[...totals].join(", ")}`);
   }
+  for (const stage of stagesOf(present)) if (tally(rows, stage).length > 1) found.push(`the bits of "${stage}" differ`);
   return found;
 }
 
-const suitesOf = (rows) => [...new Set(rows.flatMap(({ suites }) => Object.keys(suites)))];
+const suitesOf = (rows) => [...new Set(rows.flatMap(({ files }) => Object.keys(files).map((file) => file.split("/")[0])))];
 const stagesOf = (rows) => [...new Set(rows.flatMap(({ digests }) => Object.keys(digests)))];
 const line = (cells) => `| ${cells.join(" | ")} |\n`;
 
+/** Sum of a field over the files of a suite, or over all. */
+function sum({ files }, field, suite = "") {
+  return Object.entries(files).reduce((total, [file, result]) => total + (file.startsWith(suite) ? result[field] : 0), 0);
+}
+
+/** Two tables: runtimes by suites, stages by digests. */
 export function markdown(rows) {
-  const suites = suitesOf(rows), stages = stagesOf(rows);
+  const suites = suitesOf(rows);
   let text = line(["runtime", "version", ...suites, "seconds", "digests"]) + line(["---", "---", ...suites.map(() => "---:"), "---:", "---"]);
   for (const row of rows) {
-    const seconds = Object.values(row.suites).reduce((sum, suite) => sum + suite.seconds, 0);
-    text += line(row.version === null ? [row.name, "missing", ...suites.map(() => ""), "", ""] : [
-      row.name, row.version, ...suites.map((suite) => `${row.suites[suite].passed} / ${row.suites[suite].total}`), seconds.toFixed(1), agreement(rows, row),
+    text += line(row.version === null ? [row.name, "missing", ...suites.map(() => "0"), "", ""] : [
+      row.name, row.version, ...suites.map((suite) => `${sum(row, "passed", suite)} / ${sum(row, "total", suite)}`),
+      sum(row, "seconds").toFixed(0), agreement(rows, row),
     ]);
   }
   text += `\n${line(["stage", "SHA-256 of its bits", "runtimes"])}${line(["---", "---", "---:"])}`;
-  for (const stage of stages) {
-    for (const [value, count] of tally(rows, stage)) text += line([stage, `\`${value.slice(0, 16)}\``, `${count}`]);
+  for (const stage of stagesOf(rows)) {
+    for (const [value, count] of tally(rows, stage)) text += line([stage, `\`${value.slice(0, 16)}\``, count]);
   }
   return text;
 }

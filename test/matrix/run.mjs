@@ -14,7 +14,7 @@ install();
 const { bundleAll, suites } = await import("./bundle.mjs");
 const { RUNTIMES } = await import("./runtimes.mjs");
 const { finetune } = await import("./finetune.mjs");
-const { faults, markdown } = await import("./report.mjs");
+const { FROM_DISK, faults, markdown } = await import("./report.mjs");
 const { SingleBar } = await import("cli-progress");
 
 /** A bar where there is a terminal. */
@@ -26,7 +26,7 @@ function progress(label, total) {
 
 /** Everything in one runtime. */
 async function runIn(runtime, names) {
-  const row = { name: runtime.name, version: await runtime.version(), suites: {}, digests: {}, errors: [] };
+  const row = { name: runtime.name, version: await runtime.version(), disk: Boolean(runtime.command), files: {}, digests: {}, errors: [] };
   if (row.version === null) return row;
   const bar = progress(runtime.name, names.length + 1 + (runtime.command ? 1 : 0));
   try {
@@ -34,13 +34,10 @@ async function runIn(runtime, names) {
     try {
       for (const name of names) {
         bar.at(name);
-        const [folder] = name.split("/"), suite = row.suites[folder] ??= { passed: 0, total: 0, seconds: 0 };
         const start = performance.now();
-        const result = await attempt(() => opened.run(name));
-        suite.seconds += (performance.now() - start) / 1000;
-        suite.passed += result.passed ?? 0;
-        suite.total += result.total ?? 0;
-        if (result.error || result.failures) row.errors.push(`${name}: ${result.error ?? result.failures}`);
+        const { passed = 0, total = 0, error, failures } = await attempt(() => opened.run(name));
+        row.files[name] = { passed, total, seconds: Math.round(performance.now() - start) / 1000 };
+        if (error || failures) row.errors.push(`${name}: ${error ?? failures}`);
         bar.next();
       }
       bar.at("digests");
@@ -53,7 +50,7 @@ async function runIn(runtime, names) {
     }
     if (runtime.command) {
       bar.at("fine-tuning");
-      row.digests["fine-tuning from file to file"] = await finetune(runtime);
+      row.digests[FROM_DISK] = await finetune(runtime);
       bar.next();
     }
   } catch (error) {
