@@ -1,0 +1,13 @@
+/** The base model that is part of the Worker, loaded once in an isolate. */
+import config from "wasm-lora/models/base/config.json";
+import tokenizer from "wasm-lora/models/base/tokenizer.json";
+import tokenizerConfig from "wasm-lora/models/base/tokenizer_config.json";
+import weights from "../runs/model.bin";
+import { loadBase } from "./base.mjs";
+
+let loading;
+
+export function embeddedBase() {
+  loading ??= loadBase({ config, tokenizer, tokenizerConfig, weights: new Uint8Array(weights) });
+  return loading;
+}

@@ -1,0 +1,125 @@
+/**
+ * A user: examples, training and adapter, in a Durable Object of their own. Training goes on in alarms, a few
+ * steps each, and is saved after each, so that a restart loses nothing and other users have their turns.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { ArgumentError } from "wasm-lora";
+import { embeddedBase } from "./embedded.mjs";
+import { answer, byMethod, checkInteger, checkList, checkText, HttpError, readObject } from "./http.mjs";
+import { LIMITS } from "./limits.mjs";
+import { trainSlice, UNTRAINED } from "./train.mjs";
+
+export class User extends DurableObject {
+  /** `/<what>/<file>` of `/users/<id>/<what>/<file>`. */
+  fetch(request) {
+    const [, what, file] = new URL(request.url).pathname.split("/");
+    return answer(() => {
+      if (file !== undefined) return byMethod(request, { GET: () => this.#file(file) });
+      switch (what) {
+        case "examples": return byMethod(request, { POST: () => this.#addExamples(request) });
+        case "train": return byMethod(request, { POST: () => this.#train(request) });
+        case "status": return byMethod(request, { GET: () => this.#status() });
+        case "adapter": return byMethod(request, { GET: () => this.#listFiles() });
+        default: return byMethod(request, { DELETE: () => this.#delete() });
+      }
+    });
+  }
+
+  /** For generation: { version, steps, files }, or null if there is no such user. A version never comes again. */
+  adapter() {
+    const user = this.#get("user"), { steps, files } = this.#state();
+    return user ? { version: `${user.id}.${steps}`, steps, files } : null;
+  }
+
+  /** A slice of training. */
+  async alarm() {
+    const base = await embeddedBase(), user = this.#get("user");
+    const state = this.#state(), count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
+    if (count <= 0) return;
+    try {
+      const { files, moments, ...progress } = trainSlice(base, this.#get("tokens"), state, count);
+      // Written together or not at all: nothing is awaited between.
+      this.#put("progress", progress);
+      this.#put("files", files);
+      this.#put("moments", moments);
+      if (progress.steps < user.target) await this.ctx.storage.setAlarm(Date.now());
+    } catch (error) {
+      console.error(error);
+      this.#put("user", { ...user, target: state.steps, error: `${error.name}: ${error.message}` });
+    }
+  }
+
+  async #addExamples(request) {
+    const { texts } = await readObject(request, ["texts"]);
+    checkList("texts", texts, LIMITS.tokens);
+    for (const [i, text] of texts.entries()) checkText(`texts[${i}]`, text);
+    const base = await embeddedBase();
+    const user = this.#get("user") ?? { id: crypto.randomUUID(), examples: 0, tokens: 0, target: 0, error: null };
+    this.#refuseWhileTraining(user);
+    const tokens = Int32Array.from([...this.#get("tokens") ?? [], ...texts.flatMap((text) => base.encode(text))]);
+    if (tokens.length > LIMITS.tokens) throw new HttpError(413, "ERR_TOO_LARGE", `the examples would have ${tokens.length} tokens; at most ${LIMITS.tokens} are kept for a user.`);
+    this.#put("tokens", tokens);
+    this.#put("user", { ...user, examples: user.examples + texts.length, tokens: tokens.length });
+    return this.#status();
+  }
+
+  async #train(request) {
+    const { steps } = await readObject(request, ["steps"]);
+    checkInteger("steps", steps, 1, LIMITS.stepsPerRequest);
+    const user = this.#user(), { steps: done } = this.#progress();
+    this.#refuseWhileTraining(user);
+    if (done + steps > LIMITS.stepsPerUser) throw new ArgumentError(`steps must be at most ${LIMITS.stepsPerUser - done}, after the ${done} that are done; got ${steps}.`);
+    this.#put("user", { ...user, target: done + steps, error: null });
+    await this.ctx.storage.setAlarm(Date.now());
+    return Response.json(this.#status(), { status: 202 });
+  }
+
+  #status() {
+    const { examples, tokens, target, error } = this.#user(), { steps, losses } = this.#progress();
+    return { examples, tokens, steps, target, training: steps < target, error, losses };
+  }
+
+  #listFiles() { return { files: Object.entries(this.#files()).map(([name, bytes]) => ({ name, bytes: bytes.length })) }; }
+
+  #file(name) {
+    const files = this.#files();
+    if (!Object.hasOwn(files, name)) throw new HttpError(404, "ERR_NOT_FOUND", `the adapter has no file ${name}.`);
+    return new Response(files[name], { headers: { "content-type": name.endsWith(".json") ? "application/json" : "application/octet-stream" } });
+  }
+
+  #files() {
+    this.#user();
+    const files = this.#get("files");
+    if (!files) throw new HttpError(409, "ERR_STATE", "there is no adapter yet; POST .../train makes one.");
+    return files;
+  }
+
+  async #delete() {
+    await this.ctx.storage.deleteAll(); // the alarm too
+    return new Response(null, { status: 204 });
+  }
+
+  #user() {
+    const user = this.#get("user");
+    if (!user) throw new HttpError(404, "ERR_NOT_FOUND", "there is no such user; POST .../examples makes one.");
+    return user;
+  }
+
+  #refuseWhileTraining({ target }) {
+    const { steps } = this.#progress();
+    if (steps < target) throw new HttpError(409, "ERR_STATE", `training is at step ${steps} of ${target}; wait for it, or DELETE the user.`);
+  }
+
+  /** What trainSlice takes and gives; kept in three parts, since a status needs only the smallest. */
+  #state() {
+    return { ...this.#progress(), files: this.#get("files") ?? UNTRAINED.files, moments: this.#get("moments") ?? UNTRAINED.moments };
+  }
+
+  #progress() {
+    const { steps, losses } = UNTRAINED;
+    return this.#get("progress") ?? { steps, losses };
+  }
+
+  #get(key) { return this.ctx.storage.kv.get(key); }
+  #put(key, value) { this.ctx.storage.kv.put(key, value); }
+}
