@@ -1,0 +1,118 @@
+/**
+ * Runs every block of docs/runtimes.md where it says it runs; the numbers must be equal.
+ *
+ *   npm ci && npm run build && npm --prefix test/runtimes ci && node test/runtimes/run.mjs
+ *
+ * Pages open in Chromium: the one that $CHROMIUM names, by default `chromium`.
+ */
+import { execFile, spawn } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import * as esbuild from "esbuild";
+import workerd from "workerd";
+
+const here = fileURLToPath(new URL(".", import.meta.url)), root = join(here, "../..");
+// Below this package, so that imports find what it has installed.
+const scratch = join(here, "runs");
+const text = readFileSync(join(root, "docs/runtimes.md"), "utf8");
+const run = promisify(execFile);
+
+function block(info) {
+  const found = text.split(`\`\`\`${info}\n`);
+  if (found.length !== 2) throw new Error(`docs/runtimes.md has ${found.length - 1} blocks "${info}"; expected one.`);
+  return found[1].split("```")[0];
+}
+
+function write(name, contents) {
+  const path = join(scratch, name);
+  writeFileSync(path, contents);
+  return path;
+}
+
+const printed = async (command, ...args) => (await run(command, [...args, write("train.mjs", block("js"))], { cwd: scratch })).stdout.trim();
+const installed = (name) => join(here, "node_modules/.bin", name);
+
+async function inWorkerd() {
+  write("worker.mjs", block("js worker"));
+  const config = write("wrangler.jsonc", block("jsonc wrangler"));
+  const child = spawn(workerd.default, ["serve", config, "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
+    { stdio: ["ignore", "inherit", "inherit", "pipe"], env: { ...process.env, WORKERD_ESBUILD: installed("esbuild") } });
+  try {
+    for await (const line of createInterface({ input: child.stdio[3] })) return await (await fetch(`http://127.0.0.1:${JSON.parse(line).port}`)).text();
+    throw new Error("workerd did not listen");
+  } finally {
+    child.kill();
+  }
+}
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
+
+/** What the page shows in its <output>. */
+async function inPage() {
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    const path = pathname.replace(/^\/node_modules\/wasm-lora\//, "/").replace(/\.\.\//g, "");
+    for (const folder of [scratch, root]) {
+      try {
+        const bytes = readFileSync(join(folder, path));
+        response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" });
+        return response.end(bytes);
+      } catch { /* the next folder */ }
+    }
+    response.writeHead(404);
+    response.end();
+  });
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  try {
+    const { stdout } = await run(process.env.CHROMIUM ?? "chromium",
+      ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom", `http://127.0.0.1:${server.address().port}/index.html`]);
+    return /<output>([^<]*)<\/output>/.exec(stdout)?.[1] ?? stdout;
+  } finally {
+    server.close();
+  }
+}
+
+function page(html) {
+  write("index.html", html);
+  return inPage();
+}
+
+async function bundled(info) {
+  const entryPoints = [write("app.js", block(info))];
+  await esbuild.build({ entryPoints, bundle: true, format: "esm", outdir: join(scratch, "dist"), publicPath: "/dist", loader: { ".wasm": "file" } });
+  return page("<!doctype html><title>app</title><output></output><script type=module src=/dist/app.js></script>");
+}
+
+const runtimes = [
+  ["Node", () => printed(process.execPath)],
+  ["Deno", () => printed(installed("deno"), "run", "--allow-read")],
+  ["Bun", () => printed(installed("bun"))],
+  ["workerd", inWorkerd],
+  ["a page in Chromium", () => page(block("html page"))],
+];
+const bundles = [["esbuild", () => bundled("js esbuild")], ["esbuild, kernels inside", () => bundled("js inline")]];
+
+rmSync(scratch, { recursive: true, force: true });
+mkdirSync(scratch);
+let failed = 0;
+async function check(name, start, expected) {
+  let got;
+  try {
+    got = await start();
+  } catch (error) {
+    got = error.message;
+  }
+  const passed = expected === undefined ? /^\d\.\d+$/.test(got) : got === expected;
+  if (!passed) failed++;
+  console.log(`${passed ? "ok    " : "failed"} ${name.padEnd(24)} ${got}${passed || expected === undefined ? "" : ` (expected ${expected})`}`);
+  return got;
+}
+const number = await check(...runtimes[0]);
+for (const [name, start] of runtimes.slice(1)) await check(name, start, number);
+for (const [name, start] of bundles) await check(name, start, "3");
+console.log(`${runtimes.length + bundles.length - failed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
