@@ -3,7 +3,10 @@ import { fileURLToPath } from "node:url";
 import { startWorker } from "./server.mjs";
 
 const state = process.env.STATE ?? fileURLToPath(new URL("runs/state", import.meta.url));
-const worker = await startWorker({ port: Number(process.env.PORT ?? 8787), state });
+const worker = await startWorker({ port: Number(process.env.PORT ?? 8787), state }).catch((error) => {
+  console.error(error.message);
+  process.exit(1);
+});
 const post = (path, body) => `curl -X POST ${worker.url}${path} -d '${JSON.stringify(body)}'`;
 console.log(`
 The Worker runs at ${worker.url}; users are kept in ${state}. Ctrl-C ends it. Try:
