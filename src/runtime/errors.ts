@@ -16,7 +16,7 @@ export class WasmLoraError extends Error {
   constructor(code: string, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
-    this.name = new.target.name;
+    this.name = NAMES[code] ?? "WasmLoraError";
   }
 }
 
@@ -75,3 +75,9 @@ export class FormatError extends WasmLoraError {
 export class FileError extends WasmLoraError {
   constructor(message: string, options?: ErrorOptions) { super("ERR_FILE", message, options); }
 }
+
+/** Written out, since minifiers rename classes and messages start with the name. */
+const NAMES: Readonly<Record<string, string>> = {
+  ERR_SHAPE: "ShapeError", ERR_DTYPE: "DTypeError", ERR_ARGUMENT: "ArgumentError", ERR_DISPOSED: "DisposedError", ERR_STATE: "StateError",
+  ERR_OUT_OF_MEMORY: "OutOfMemoryError", ERR_ENGINE: "EngineError", ERR_FORMAT: "FormatError", ERR_FILE: "FileError",
+};
