@@ -1,33 +1,34 @@
-/** Runs the Worker in workerd on this machine, from the same wrangler.jsonc that deploys it. */
+/** Runs the Worker in workerd on this machine. */
 import { spawn } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import * as esbuild from "esbuild";
 import workerd from "workerd";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 
-/** A Worker imports bytes from a .bin file; workerd and wrangler know no other ending for them. */
-export function copyWeights() {
-  mkdirSync(`${here}runs`, { recursive: true });
-  copyFileSync(fileURLToPath(import.meta.resolve("wasm-lora/models/base/model.safetensors")), `${here}runs/model.bin`);
+/** The code in one module, kernels and weights beside it: what workerd.capnp embeds. As wrangler does it. */
+async function bundle() {
+  await esbuild.build({
+    absWorkingDir: here, entryPoints: ["src/worker.mjs"], outfile: "runs/worker/worker.js", bundle: true, format: "esm", target: "es2022", minify: true,
+    conditions: ["workerd", "worker", "browser"], external: ["cloudflare:*"], loader: { ".wasm": "copy", ".safetensors": "copy" }, assetNames: "[name]",
+  });
 }
 
 /**
  * Starts it and waits until it listens.
  * @param port 0 takes a free one
- * @param state folder of the users' Durable Objects; workerd keeps them beside the config, so a copy of it goes there
+ * @param state folder of the users' Durable Objects
  * @param inspect whether V8's inspector listens too, at `inspector`
  */
 export async function startWorker({ port, state, inspect = false }) {
-  copyWeights();
+  await bundle();
   mkdirSync(state, { recursive: true });
-  const config = resolve(state, "wrangler.jsonc");
-  writeFileSync(config, readFileSync(`${here}wrangler.jsonc`, "utf8").replace("src/worker.mjs", `${here}src/worker.mjs`));
-  const child = spawn(workerd.default, ["serve", config, `--socket-addr=http=127.0.0.1:${port}`, "--control-fd=3", ...(inspect ? ["--inspector-addr=127.0.0.1:0"] : [])], {
-    stdio: ["ignore", "inherit", "inherit", "pipe"], env: { ...process.env, WORKERD_ESBUILD: `${here}node_modules/.bin/esbuild` },
-  });
+  const options = [`--socket-addr=http=127.0.0.1:${port}`, `--directory-path=state=${resolve(state)}`, "--control-fd=3"];
+  if (inspect) options.push("--inspector-addr=127.0.0.1:0");
+  const child = spawn(workerd.default, ["serve", `${here}workerd.capnp`, ...options], { stdio: ["ignore", "inherit", "inherit", "pipe"] });
   const ended = new Promise((done) => { child.once("exit", done); });
   const ports = await portsFrom(child.stdio[3]);
   return {

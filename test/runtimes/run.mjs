@@ -36,11 +36,19 @@ function write(name, contents) {
 const printed = async (command, ...args) => (await run(command, [...args, write("train.mjs", block("js"))], { cwd: scratch })).stdout.trim();
 const installed = (name) => join(here, "node_modules/.bin", name);
 
+const WORKERD = `
+using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (services = [(name = "app", worker = .app)], sockets = [(name = "http", http = (), service = "app")]);
+const app :Workerd.Worker = (
+  compatibilityDate = "2026-06-01",
+  modules = [(name = "worker.js", esModule = embed "dist/worker.js"), (name = "wasm-lora.wasm", wasm = embed "dist/wasm-lora.wasm")],
+);`;
+
 async function inWorkerd() {
-  write("worker.mjs", block("js worker"));
-  const config = write("wrangler.jsonc", block("jsonc wrangler"));
-  const child = spawn(workerd.default, ["serve", config, "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
-    { stdio: ["ignore", "inherit", "inherit", "pipe"], env: { ...process.env, WORKERD_ESBUILD: installed("esbuild") } });
+  const entryPoints = [write("worker.mjs", block("js worker"))], outfile = join(scratch, "dist/worker.js");
+  await esbuild.build({ entryPoints, bundle: true, format: "esm", outfile, conditions: ["workerd"], loader: { ".wasm": "copy" }, assetNames: "[name]" });
+  const child = spawn(workerd.default, ["serve", write("workerd.capnp", WORKERD), "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
+    { stdio: ["ignore", "inherit", "inherit", "pipe"] });
   try {
     for await (const line of createInterface({ input: child.stdio[3] })) return await (await fetch(`http://127.0.0.1:${JSON.parse(line).port}`)).text();
     throw new Error("workerd did not listen");

@@ -2,7 +2,7 @@
 import config from "wasm-lora/models/base/config.json";
 import tokenizer from "wasm-lora/models/base/tokenizer.json";
 import tokenizerConfig from "wasm-lora/models/base/tokenizer_config.json";
-import weights from "../runs/model.bin";
+import weights from "wasm-lora/models/base/model.safetensors";
 import { loadBase } from "./base.mjs";
 
 let loading;
