@@ -43,6 +43,10 @@ export class Engine {
 
   /** Use `init`. @internal */
   constructor(module: WebAssembly.Module, options: InitOptions = {}) {
+    // By its tag: the module may come from another realm.
+    if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
+      throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
+    }
     const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
     if (!Number.isFinite(maximumBytes) || maximumBytes < 4 * PAGE) {
       throw new ArgumentError(`init: maximumBytes must be at least ${4 * PAGE}; got ${maximumBytes}.`);
@@ -56,6 +60,9 @@ export class Engine {
         "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
     }
     const { exports } = instantiateSync(module, { env: { memory } });
+    if (!("heapBase" in exports)) {
+      throw new ArgumentError("init: module has no export heapBase; it must be compiled from this version's wasm-lora.wasm.");
+    }
     this.kernels = this.#guard(exports as unknown as Kernels);
     this.memory = new LinearMemory(memory, this.kernels.heapBase() >>> 0, maximum * PAGE);
     this.scratch = this.memory.alloc(this.kernels.sgemmScratchBytes());
@@ -108,7 +115,7 @@ let current: Engine | undefined;
  * console.log(tensor([1, 2, 3]).data); // Float32Array(3) [ 1, 2, 3 ]
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
-  const module = options.module ?? (current?.alive ? null : await loadModule());
+  const module = options.module === undefined ? (current?.alive ? null : await loadModule()) : options.module;
   // Another call may have made it meanwhile.
   if (current?.alive) return current;
   current = new Engine(module!, options);
