@@ -1,0 +1,3 @@
+import { show } from "./page.js";
+import { train } from "./train.js";
+show(train());

@@ -1,0 +1,2 @@
+import { train } from "./train.js";
+console.log(await train());

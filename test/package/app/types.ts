@@ -1,0 +1,18 @@
+import { init, io, lora, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "wasm-lora";
+import { inlineModule } from "wasm-lora/inline";
+
+class Net extends nn.Module {
+  readonly layer = new lora.Linear(4, 2, { r: 1 });
+  forward(x: Tensor): Tensor { return ops.relu(this.layer.forward(x)); }
+}
+
+await init({ module: await inlineModule() });
+const net = new Net(), optimizer = new optim.SGD(net.parameters(), { lr: 0.1 });
+const loss: number = scope(() => {
+  const l = ops.sum(net.forward(tensor([1, 2, 3, 4], [1, 4])));
+  l.backward();
+  optimizer.step();
+  return l.item();
+});
+const files: Map<string, Uint8Array> = io.memoryFiles;
+export const all = { loss, files, load: models.loadLlama, wrap: peft.getLoraModel };

@@ -1,0 +1,2 @@
+import { train } from "./train.js";
+export default { async fetch() { return new Response(await train()); } };

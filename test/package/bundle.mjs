@@ -1,0 +1,89 @@
+/** The app through each bundler, as its users set it up. Each fills `out` with a page or a program, and throws on a warning. */
+import { copyFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { nodeResolve } from "@rollup/plugin-node-resolve";
+import { importMetaAssets } from "@web/rollup-plugin-import-meta-assets";
+import * as esbuild from "esbuild";
+import { rollup } from "rollup";
+import * as vite from "vite";
+import webpack from "webpack";
+
+const page = (out, script) => writeFileSync(join(out, "index.html"),
+  `<!doctype html><html lang="en"><meta charset="utf-8"><title>wasm-lora</title><body><script type="module" src="./${script}"></script></body></html>\n`);
+
+function refuse(warnings) {
+  if (warnings.length > 0) throw new Error(warnings.join("\n"));
+}
+
+/** Vite logs what other bundlers return. */
+function viteConfig(app) {
+  const warnings = [], customLogger = vite.createLogger("silent");
+  customLogger.warn = customLogger.warnOnce = (message) => warnings.push(message);
+  return { warnings, config: { root: app, configFile: false, logLevel: "silent", customLogger } };
+}
+
+export async function withVite(app, out) {
+  const { warnings, config } = viteConfig(app);
+  await vite.build({ ...config, build: { outDir: out, emptyOutDir: true } });
+  refuse(warnings);
+}
+
+/** With the development server, which must be told not to bundle the package beforehand: that would move the code, not the wasm. */
+export async function withViteServer(app, use) {
+  const { warnings, config } = viteConfig(app);
+  const server = await vite.createServer({ ...config, server: { port: 0 }, optimizeDeps: { exclude: ["wasm-lora"] } });
+  try {
+    await server.listen();
+    await use(server.resolvedUrls.local[0]);
+    refuse(warnings);
+  } finally {
+    await server.close();
+  }
+}
+
+export async function withWebpack(app, out) {
+  const compiler = webpack({ context: app, mode: "production", entry: "./default.js", output: { path: out, filename: "main.js", module: true }, experiments: { outputModule: true } });
+  const stats = await new Promise((resolve, reject) => compiler.run((error, result) => error ? reject(error) : resolve(result)));
+  await new Promise((resolve) => compiler.close(resolve));
+  if (stats.hasErrors() || stats.hasWarnings()) throw new Error(stats.toString({ all: false, errors: true, warnings: true }));
+  page(out, "main.js");
+}
+
+export async function withRollup(app, out) {
+  const warnings = [];
+  const bundle = await rollup({
+    input: join(app, "default.js"), plugins: [nodeResolve({ browser: true }), importMetaAssets()], onwarn: (warning) => warnings.push(warning.message),
+  });
+  await bundle.write({ dir: out, entryFileNames: "main.js", format: "es" });
+  await bundle.close();
+  refuse(warnings);
+  page(out, "main.js");
+}
+
+async function esbuildTo(app, out, entry, options) {
+  const { warnings } = await esbuild.build({
+    absWorkingDir: app, entryPoints: [entry], bundle: true, minify: true, format: "esm", target: "es2022", outfile: join(out, "main.js"), logLevel: "silent", ...options,
+  });
+  refuse(warnings.map((warning) => warning.text));
+}
+
+/** esbuild leaves `new URL(file, import.meta.url)` alone, so the page imports the wasm's URL. */
+export async function withEsbuild(app, out) {
+  await esbuildTo(app, out, "url.js", { loader: { ".wasm": "file" } });
+  page(out, "main.js");
+}
+
+export async function withEsbuildInline(app, out) {
+  await esbuildTo(app, out, "inline.js", {});
+  page(out, "main.js");
+}
+
+export async function withEsbuildForNode(app, out) {
+  await esbuildTo(app, out, "node_inline.js", { platform: "node", outfile: join(out, "main.mjs") });
+}
+
+/** workerd's modules: the script, and the wasm that it imports. */
+export async function withEsbuildForWorkerd(app, out) {
+  await esbuildTo(app, out, "worker.js", { conditions: ["workerd"], loader: { ".wasm": "copy" }, assetNames: "kernels" });
+  copyFileSync(join(app, "workerd.capnp"), join(out, "workerd.capnp"));
+}
