@@ -73,28 +73,7 @@ export function noGrad<T>(fn: () => T): T {
   }
 }
 
-declare module "../tensor/tensor.js" {
-  interface Tensor {
-    /**
-     * Adds d this / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
-     * activation that was not `keep()`-ed. This tensor, of one element, lives on.
-     *
-     * Source: torch.Tensor.backward, without retain_graph.
-     * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
-     * gradient, it was computed under noGrad, or backward already consumed it) or shares one that another
-     * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then.
-     *
-     * @example
-     * const w = tensor([2]);
-     * w.requiresGrad = true;
-     * ops.mul(w, w).backward();
-     * console.log(w.grad.item()); // 4
-     */
-    backward(): void;
-  }
-}
-
-// A method of Tensor as in PyTorch, put there from here: tensor/ does not know the tape.
+// A method of Tensor as in PyTorch, declared there and put there from here: tensor/ does not know the tape.
 Tensor.prototype.backward = function (this: Tensor): void {
   if (this.size !== 1) throw new ShapeError(`backward: the tensor has shape [${this.shape}]; expected one element.`);
   if (this.node === null) {

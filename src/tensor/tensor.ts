@@ -132,6 +132,22 @@ Object.defineProperty(Tensor.prototype, disposeSymbol, {
   value(this: Tensor) { this.dispose(); }, configurable: true, writable: true,
 });
 export interface Tensor {
+  /**
+   * Adds d this / d leaf to `leaf.grad` for every leaf with `requiresGrad`, and frees the graph: each
+   * activation that was not `keep()`-ed. This tensor, of one element, lives on.
+   *
+   * Source: torch.Tensor.backward, without retain_graph.
+   * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
+   * gradient, it was computed under noGrad, or backward already consumed it) or shares one that another
+   * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then.
+   *
+   * @example
+   * const w = tensor([2]);
+   * w.requiresGrad = true;
+   * ops.mul(w, w).backward();
+   * console.log(w.grad.item()); // 4
+   */
+  backward(): void;
   /** `dispose()`, for `using t = tensor(...)`. */
   [Symbol.dispose](): void;
 }
