@@ -22,7 +22,7 @@ if (target === "release") {
     "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals");
   writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
     "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
-    `export const base64 = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);
+    `export const base64: string = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);
   const declarations = readFileSync(join(build, "wasm-lora.asc.d.ts"), "utf8");
   writeFileSync(join(root, "src/runtime/kernels.ts"),
     "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
