@@ -73,7 +73,7 @@ await check("no code is generated at run time", () => {
 await check("publint", () => run(join(bin, "publint"), ["run", tarball, "--strict"]));
 
 // What importing the wasm gives is the bundler's affair (a URL, bytes, a module), so it has no types.
-await check("Are the types wrong?", () => run(join(bin, "attw"), [tarball, "--profile", "esm-only", "--exclude-entrypoints", "./wasm-lora.wasm"]));
+await check("Are the types wrong?", () => run(join(bin, "attw"), [tarball, "--profile", "esm-only", "--exclude-entrypoints", "./wasm-lora.wasm", "./models/base/*"]));
 
 for (const [module, resolution] of [["nodenext", "nodenext"], ["esnext", "bundler"]]) {
   await check(`TypeScript, moduleResolution ${resolution}`, () => run(process.execPath, [createRequire(join(root, "package.json")).resolve("typescript/lib/tsc.js"),
@@ -94,6 +94,28 @@ const folder = (name) => {
   mkdirSync(path);
   return path;
 };
+
+await check("Deno", async () => assert.equal((await run(join(bin, "deno"), ["run", "-A", join(app, "node.js")], app)).trim(), digest));
+
+/** The package as JSR gets it, with an app beside it whose imports are answered as JSR would. */
+const jsr = join(work, "jsr");
+
+await check("JSR's rules", async () => {
+  for (const path of ["LICENSE", "README.md", "jsr.json", "dist/src", "scripts/jsr.mjs"]) cpSync(join(root, path), join(jsr, path), { recursive: true });
+  await run(process.execPath, ["scripts/jsr.mjs"], jsr);
+  await run(join(bin, "deno"), ["publish", "--dry-run"], jsr);
+});
+
+await check("Deno, JSR's files", async () => {
+  const { imports, exports, version } = JSON.parse(readFileSync(join(jsr, "jsr.json"), "utf8"));
+  assert.equal(version, JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version);
+  imports["wasm-lora"] = exports["."];
+  imports["wasm-lora/inline"] = exports["./inline"];
+  writeFileSync(join(jsr, "deno.json"), JSON.stringify({ imports }));
+  cpSync(join(here, "app"), join(jsr, "app"), { recursive: true });
+  await run(join(bin, "deno"), ["check", "app/types.ts"], jsr);
+  assert.equal((await run(join(bin, "deno"), ["run", "app/node.js"], jsr)).trim(), digest, "without permissions");
+});
 
 for (const [name, build] of [["Vite", bundle.withVite], ["webpack", bundle.withWebpack], ["Rollup", bundle.withRollup], ["esbuild", bundle.withEsbuild]]) {
   await check(`${name}, Chromium`, async () => {
