@@ -8,7 +8,7 @@ export async function loadModule(): Promise<WebAssembly.Module> {
   try {
     bytes = new Uint8Array(readFileSync(url));
   } catch (cause) {
-    throw new EngineError(`init: the kernels are missing at ${url.pathname}. Run \`npm run build:wasm\`.`, { cause });
+    throw new EngineError(`init: the kernels are missing at ${url.pathname}. In a clone, run \`npm run build:wasm\`; in a bundle, pass init({ module }), for instance that of wasm-lora/inline.`, { cause });
   }
   return WebAssembly.compile(bytes);
 }

@@ -1,4 +1,4 @@
-/** What must not be in the build or the sources, or engines would differ. */
+/** What must not be in the build or the sources, or engines would differ; and that the build stays small. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -16,6 +16,10 @@ test("the wasm has SIMD and no relaxed SIMD", () => {
   const text = binaryen.readBinary(wasm).emitText();
   assert.match(text, /f32x4\.mul/);
   assert.doesNotMatch(text, /relaxed/);
+});
+
+test("the wasm is at most 60 KB", () => {
+  assert(wasm.length <= 60 * 1024, `${wasm.length} bytes`);
 });
 
 test("the inner loop of the 2x16 tile is 8 products, 8 sums, 2 splats and 4 loads", () => {
