@@ -41,7 +41,8 @@ test("concurrent calls give one engine, also after a close", async () => {
 });
 
 test("a call that is refused leaves the others be", async () => {
-  const [refused, given] = await Promise.allSettled([init({ maximumBytes: 5 }), init()]);
+  const module = await inlineModule();
+  const [refused, given] = await Promise.allSettled([init({ module, maximumBytes: 5 }), init({ module })]);
   assert(refused.status === "rejected" && refused.reason instanceof ArgumentError);
   assert(given.status === "fulfilled" && given.value === engine());
   engine().close();
