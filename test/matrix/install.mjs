@@ -17,8 +17,9 @@ function run(command, args, cwd = root) {
 }
 
 export function install() {
-  for (const folder of [root, here]) {
-    if (!existsSync(`${folder}/node_modules`) && !run("npm", ["ci", "--no-audit", "--no-fund"], folder)) throw new Error(`npm ci failed in ${folder}`);
+  // Here not `npm ci`, which refuses a lock file without the builds for other platforms.
+  for (const [folder, ...command] of [[root, "ci"], [here, "install", "--no-save"]]) {
+    if (!existsSync(`${folder}/node_modules`) && !run("npm", [...command, "--no-audit", "--no-fund"], folder)) throw new Error(`npm ${command[0]} failed in ${folder}`);
   }
   const packages = Object.entries(DEBIAN).filter(([file]) => !existsSync(file)).map(([, name]) => name);
   if (packages.length === 0) return;
