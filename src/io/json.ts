@@ -137,18 +137,33 @@ function parses(text: string): boolean {
   }
 }
 
+/** How much of a value an error message shows. */
+const SHOWN = 80;
+
 /** A value for an error message: as JSON, cut after 80 characters. */
 export function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(cut(value));
-  if (typeof value !== "object") return cut(String(value));
-  try {
-    return cut(JSON.stringify(value));
-  } catch {
-    // JSON.parse takes any depth, JSON.stringify runs out of stack.
-    return "too deeply nested to show";
+  return typeof value === "string" ? JSON.stringify(cut(value)) : cut(beginning(value, SHOWN + 1));
+}
+
+/**
+ * JSON.stringify(value), or its beginning if that has at least `room` characters; what lies beyond is not visited.
+ * JSON.stringify itself runs out of stack on what JSON.parse took, and in JavaScriptCore needs time that grows with
+ * the square of the depth.
+ */
+function beginning(value: unknown, room: number): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, Math.max(0, room)));
+  if (typeof value !== "object" || value === null) return String(value);
+  const list = Array.isArray(value);
+  let text = list ? "[" : "{";
+  for (const key of Object.keys(value)) {
+    if (text.length >= room) return text;
+    if (text.length > 1) text += ",";
+    if (!list) text += `${JSON.stringify(key)}:`;
+    text += beginning((value as Record<string, unknown>)[key], room - text.length);
   }
+  return text + (list ? "]" : "}");
 }
 
 function cut(text: string): string {
-  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
 }
