@@ -1,4 +1,4 @@
-/** Installs what is missing: npm packages here and at the root, Debian's browsers. What fails shows as missing. */
+/** Installs what is missing (npm packages here and at the root, Debian's browsers) and builds the library. */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -16,11 +16,12 @@ function run(command, args, cwd = root) {
   return spawnSync(command, args, { cwd, stdio: "inherit", env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } }).status === 0;
 }
 
-export function install() {
-  // Here not `npm ci`, which refuses a lock file without the builds for other platforms.
-  for (const [folder, ...command] of [[root, "ci"], [here, "install", "--no-save"]]) {
-    if (!existsSync(`${folder}/node_modules`) && !run("npm", [...command, "--no-audit", "--no-fund"], folder)) throw new Error(`npm ${command[0]} failed in ${folder}`);
+/** A browser that cannot be installed shows as missing later. */
+export function installAndBuild() {
+  for (const folder of [root, here]) {
+    if (!existsSync(`${folder}/node_modules`) && !run("npm", ["ci", "--no-audit", "--no-fund"], folder)) throw new Error(`npm ci failed in ${folder}`);
   }
+  if (!run("npm", ["run", "--silent", "build"])) throw new Error("the build failed");
   const packages = Object.entries(DEBIAN).filter(([file]) => !existsSync(file)).map(([, name]) => name);
   if (packages.length === 0) return;
   if (!existsSync("/usr/bin/apt-get") || process.getuid() !== 0) {

@@ -5,11 +5,11 @@
  *   npm run matrix -- Deno Chromium these alone
  */
 import { mkdirSync, writeFileSync } from "node:fs";
-import { install } from "./install.mjs";
+import { installAndBuild } from "./install.mjs";
 
 const TIMEOUT = 600_000;
 
-install();
+installAndBuild();
 // Only now are their packages sure to be there.
 const { bundleAll, suites } = await import("./bundle.mjs");
 const { RUNTIMES } = await import("./runtimes.mjs");
@@ -17,8 +17,9 @@ const { finetune } = await import("./finetune.mjs");
 const { FROM_DISK, faults, markdown } = await import("./report.mjs");
 const { SingleBar } = await import("cli-progress");
 
-/** A bar where there is a terminal. */
+/** A bar where there is a terminal, else a line. */
 function progress(label, total) {
+  if (!process.stderr.isTTY) console.log(`${label} ...`);
   const bar = new SingleBar({ format: `${label.padEnd(12)} {bar} {value}/{total} {now}`, hideCursor: true, barsize: 24 });
   bar.start(total, 0, { now: "" });
   return { at: (now) => bar.increment(0, { now }), next: () => bar.increment(), stop: () => bar.stop() };
