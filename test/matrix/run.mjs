@@ -1,10 +1,10 @@
 /**
  * The same test files and the same computations in every runtime; README.md says how.
  *
- *   npm run matrix                  all, and writes results/
+ *   npm run matrix                  all, and writes results/ and, if all is green, the table of the README
  *   npm run matrix -- Deno Chromium these alone
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { installAndBuild } from "./install.mjs";
 
 const TIMEOUT = 600_000;
@@ -92,5 +92,8 @@ if (wanted.length === 0) {
   mkdirSync(results, { recursive: true });
   writeFileSync(new URL("matrix.json", results), `${JSON.stringify({ green: found.length === 0, runtimes: rows }, null, 2)}\n`);
   writeFileSync(new URL("matrix.md", results), table);
+  const readme = new URL("../../README.md", import.meta.url);
+  const [before, after] = [/^[^]*<!-- matrix -->\n/, /<!-- \/matrix -->[^]*$/].map((part) => part.exec(readFileSync(readme, "utf8"))[0]);
+  if (found.length === 0) writeFileSync(readme, before + table + after);
 }
 process.exitCode = found.length === 0 ? 0 : 1;
