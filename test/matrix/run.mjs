@@ -36,13 +36,13 @@ async function runIn(runtime, names) {
       for (const name of names) {
         bar.at(name);
         const start = performance.now();
-        const { passed = 0, total = 0, error, failures } = await attempt(() => opened.run(name));
+        const { passed = 0, total = 0, error, failures } = await attempt(opened, name);
         row.files[name] = { passed, total, seconds: Math.round(performance.now() - start) / 1000 };
         if (error || failures) row.errors.push(`${name}: ${error ?? failures}`);
         bar.next();
       }
       bar.at("digests");
-      const { digests, error } = await attempt(() => opened.run("digest"));
+      const { digests, error } = await attempt(opened, "digest");
       Object.assign(row.digests, digests);
       if (error) row.errors.push(`digests: ${error}`);
       bar.next();
@@ -62,16 +62,11 @@ async function runIn(runtime, names) {
   return row;
 }
 
-/** A bundle that neither ends nor fails counts as failed. */
-async function attempt(run) {
-  let timer;
-  try {
-    return await Promise.race([run(), new Promise((_, reject) => { timer = setTimeout(reject, TIMEOUT, new Error(`no result after ${TIMEOUT / 1000} s`)); })]);
-  } catch (error) {
-    return { error: error.stack };
-  } finally {
-    clearTimeout(timer);
-  }
+/** A bundle's result, or the error that it ended with. One that does not end ends the whole runtime. */
+async function attempt(opened, name) {
+  const signal = AbortSignal.timeout(TIMEOUT);
+  const late = new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error(`${name}: no result after ${TIMEOUT / 1000} s`))));
+  return Promise.race([opened.run(name, signal).catch((error) => ({ error: error.stack })), late]);
 }
 
 const wanted = process.argv.slice(2);

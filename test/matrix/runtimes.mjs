@@ -1,6 +1,6 @@
 /**
  * The runtimes. Each has `version()`, null where it is not installed, and `open()`, which gives
- * `run(name)`, the result of one bundle in a fresh realm, and `close()`. Those with a disk have `command` and `args`
+ * `run(name, signal)`, the result of one bundle in a fresh realm, and `close()`. Those with a disk have `command` and `args`
  * besides, for whole programs.
  */
 import { execFile, spawn } from "node:child_process";
@@ -28,9 +28,9 @@ function server(name, command, args = []) {
     name, command, args,
     version: () => versionOf(command),
     open: async () => ({
-      async run(bundle) {
+      async run(bundle, signal) {
         const { stdout } = await execute(command, [...args, join(here, "child.mjs"), join(bundles, "server", fileOf(bundle))],
-          { maxBuffer: 1 << 28 });
+          { maxBuffer: 1 << 28, signal });
         return JSON.parse(stdout.trimEnd().split("\n").pop());
       },
       async close() {},
@@ -45,7 +45,7 @@ const workerd = {
   async open() {
     const folder = join(bundles, "workerd");
     return {
-      async run(bundle) {
+      async run(bundle, signal) {
         const file = fileOf(bundle), config = join(folder, `${file}.capnp`);
         writeFileSync(config, workerdConfig(file));
         const child = spawn(join(installed, ".bin/workerd"), ["serve", config, "--control-fd=3"], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
@@ -61,7 +61,7 @@ const workerd = {
             });
             child.once("error", reject).once("exit", () => reject(new Error(`workerd ended: ${errors}`)));
           });
-          const response = await fetch(`http://127.0.0.1:${port}/`);
+          const response = await fetch(`http://127.0.0.1:${port}/`, { signal });
           if (!response.ok) throw new Error(`workerd answered ${response.status}: ${errors}`);
           return await response.json();
         } finally {
