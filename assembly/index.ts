@@ -43,6 +43,7 @@ export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
 export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
 export { attentionForward, attentionBackward } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
+export { linearCrossEntropy } from "./nn/linear_loss";
 
 export { sgdStep } from "./optim/sgd";
 export { adamStep } from "./optim/adamw";

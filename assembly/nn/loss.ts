@@ -33,32 +33,40 @@ export function crossEntropyForward(lse: usize, x: usize, targets: usize, rows: 
 }
 
 export function crossEntropyBackward(dx: usize, lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32, g: f32): void {
-  let count = 0;
-  for (let i: usize = 0; i < <usize>rows; i++) count += i32(load<i32>(targets + (i << 2)) != ignoreIndex);
-  const scale = g / <f32>count, s = f32x4.splat(scale);
+  const scale = g / <f32>countTargets(targets, rows, ignoreIndex);
   const row = <usize>classes << 2;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
-    if (target != ignoreIndex) {
-      const shift = f32x4.splat(load<f32>(lse + (i << 2)));
-      let p: usize = 0;
-      for (; p + 16 <= row; p += 16) {
-        const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load(x + p), shift)));
-        v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
-      }
-      for (; p < row; p += 4) {
-        const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load32_splat(x + p), shift)));
-        store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));
-      }
-      const own = dx + (<usize>target << 2);
-      store<f32>(own, load<f32>(own) - scale);
-    }
+    if (target != ignoreIndex) addRowGradient(dx, dx, x, load<f32>(lse + (i << 2)), target, classes, scale);
     x += row;
     dx += row;
   }
 }
 
-function logSumExp(x: usize, n: i32): f32 {
+/** Rows that take part in the mean. */
+export function countTargets(targets: usize, rows: i32, ignoreIndex: i32): i32 {
+  let count = 0;
+  for (let i: usize = 0; i < <usize>rows; i++) count += i32(load<i32>(targets + (i << 2)) != ignoreIndex);
+  return count;
+}
+
+/** One row: dx = before + scale * (softmax(x) - onehot(target)). dx may be x; a null `before` is zeros. */
+export function addRowGradient(dx: usize, before: usize, x: usize, lse: f32, target: i32, classes: i32, scale: f32): void {
+  const shift = f32x4.splat(lse), s = f32x4.splat(scale), row = <usize>classes << 2;
+  let p: usize = 0;
+  for (; p + 16 <= row; p += 16) {
+    const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load(x + p), shift)));
+    v128.store(dx + p, f32x4.add(before != 0 ? v128.load(before + p) : f32x4.splat(0), d));
+  }
+  for (; p < row; p += 4) {
+    const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load32_splat(x + p), shift)));
+    store<f32>(dx + p, (before != 0 ? load<f32>(before + p) : 0) + f32x4.extract_lane(d, 0));
+  }
+  const own = dx + (<usize>target << 2);
+  store<f32>(own, load<f32>(own) - scale);
+}
+
+export function logSumExp(x: usize, n: i32): f32 {
   const m = rowMax(x, n), shift = f32x4.splat(m);
   let sums = f32x4.splat(0), i = n;
   for (; i >= 4; i -= 4) {

@@ -24,7 +24,7 @@ export class GraphNode {
 }
 
 /** Whether an op on these inputs must leave a node. */
-function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
+export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
   return enabled && inputs.some((t) => t !== null && t.requiresGrad);
 }
 

@@ -77,6 +77,7 @@ test("ops", () => scope(() => {
   const x = grid([3, 4, 6, 5], 1), kernel = grid([4, 4, 3, 3], 2), bias = grid([4], 3), a = grid([2, 4, 3, 3], 4), b = grid([4, 2, 1, 1], 5);
   const rows = grid([5, 8], 6), weight = grid([6, 8], 7), bias6 = grid([6], 8), loraA = grid([4, 8], 9), loraB = grid([6, 4], 10), blockB = grid([4, 2], 11);
   const ids = tensor(new Int32Array([1, 2, 2, 0])), table = grid([5, 3], 12), tableA = grid([2, 5], 13), tableB = grid([3, 2], 14);
+  const frozen = grid([6, 8], 7, false), classes = tensor(new Int32Array([0, 5, 1, 2, 2]));
   const cases: Record<string, [inputs: Tensor[], op: () => Tensor]> = {
     conv: [[x, kernel, bias, a, b], () => ops.conv(x, kernel, bias, { padding: [1, 1] },
       [{ loraA: a, loraB: b, scaling: 1, mask }, { loraA: a, loraB: b, scaling: 2, mask, from: 1, to: 2 }])],
@@ -89,6 +90,8 @@ test("ops", () => scope(() => {
     doraScale: [[bias], () => ops.doraScale(bias, bias)],
     narrow: [[x], () => ops.narrow(x, 1, 1, 2)],
     add: [[x], () => ops.add(x, x)],
+    linearCrossEntropy: [[rows], () => ops.linearCrossEntropy(rows, frozen, null, classes)],
+    "linearCrossEntropy, trained": [[rows, weight, bias6], () => ops.linearCrossEntropy(rows, weight, bias6, classes)],
   };
   for (const [name, [inputs, op]] of Object.entries(cases)) {
     sweep(name, op);

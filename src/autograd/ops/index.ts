@@ -12,5 +12,5 @@ export { add, gelu, geluTanh, mul, relu, reshape, scale, silu, siluMul, sum } fr
 export { narrow } from "./narrow.js";
 export { layerNorm, rmsNorm, softmax } from "./norm.js";
 export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
-export { crossEntropy, mseLoss } from "./loss.js";
+export { crossEntropy, linearCrossEntropy, mseLoss } from "./loss.js";
 export { channelScale, doraNorm, doraScale } from "./dora.js";
