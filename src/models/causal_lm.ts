@@ -1,5 +1,7 @@
 /** What generation and training ask of a language model, whatever its architecture. */
-import type { Module } from "../nn/module.js";
+import { crossEntropy, linear, linearCrossEntropy } from "../autograd/ops/index.js";
+import { Linear, type Layer } from "../nn/layers.js";
+import type { Module, Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 
@@ -18,4 +20,17 @@ export interface CausalLM extends Module {
   loss(ids: Tensor, targets: Tensor): Tensor;
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache;
+}
+
+/** The head's logits; without a head the embedding table is it. @internal */
+export function logitsOf(x: Tensor, head: Layer | null, table: { readonly weight: Parameter }): Tensor {
+  return head ? head.forward(x) : linear(x, table.weight);
+}
+
+/** Their mean cross-entropy. A plain head's logits are never there all at once: they can be larger than all else. @internal */
+export function lossOf(x: Tensor, head: Layer | null, table: { readonly weight: Parameter }, targets: Tensor): Tensor {
+  if (head === null) return linearCrossEntropy(x, table.weight, null, targets);
+  // Exactly this class: what extends or wraps it adds to its product.
+  if (head.constructor === Linear) return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
+  return crossEntropy(head.forward(x), targets);
 }

@@ -2,7 +2,7 @@
  * GPT-2: a decoder-only transformer (Radford et al. 2019) in Hugging Face's names, composed of public
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
-import { add, causalAttention, crossEntropy, geluTanh, linear, narrow, reshape } from "../autograd/ops/index.js";
+import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
 import type { Gpt2Config } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
@@ -13,6 +13,7 @@ import { checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
+import { logitsOf, lossOf } from "./causal_lm.js";
 
 /** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
 export interface Gpt2Lora {
@@ -176,6 +177,11 @@ export class Gpt2 extends Module {
    * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
    */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor {
+    return logitsOf(this.#hidden(ids, cache), this.lmHead, this.transformer.wte);
+  }
+
+  /** All but the head: [batch, steps, hiddenSize]. */
+  #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
     const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, [batch, steps] = ids.shape as [number, number];
     if (first + steps > this.config.maxPositionEmbeddings) {
@@ -185,15 +191,14 @@ export class Gpt2 extends Module {
     let x = add(wte.forward(ids), wpe.forward(positions));
     for (const block of h) x = block.forward(x, cache);
     if (cache) cache.length += steps;
-    x = lnF.forward(x);
-    return this.lmHead ? this.lmHead.forward(x) : linear(x, wte.weight);
+    return lnF.forward(x);
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
   override getOutputEmbeddings(): Module { return this.lmHead ?? this.transformer.wte; }
 
   /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
-  loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
+  loss(ids: Tensor, targets: Tensor): Tensor { return lossOf(this.#hidden(ids), this.lmHead, this.transformer.wte, targets); }
 
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache {

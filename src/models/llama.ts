@@ -2,7 +2,7 @@
  * Llama: a decoder-only transformer (Touvron et al. 2023) in Hugging Face's names, composed of public
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
-import { add, causalAttention, crossEntropy, linear, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
+import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
 import type { LlamaConfig } from "../io/huggingface.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
@@ -10,6 +10,7 @@ import { init } from "../nn/index.js";
 import { checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
+import { logitsOf, lossOf } from "./causal_lm.js";
 
 /** Attention with rotary positions; heads of q share key/value heads. The projections have no bias. */
 export class LlamaAttention extends Module {
@@ -156,19 +157,23 @@ export class Llama extends Module {
    * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
    */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor {
+    return logitsOf(this.#hidden(ids, cache), this.lmHead, this.model.embedTokens);
+  }
+
+  /** All but the head: [batch, steps, hiddenSize]. */
+  #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Llama.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
     let x = this.model.embedTokens.forward(ids);
     for (const layer of this.model.layers) x = layer.forward(x, this.#table, cache);
     if (cache) cache.length += ids.shape[1]!;
-    x = this.model.norm.forward(x);
-    return this.lmHead ? this.lmHead.forward(x) : linear(x, this.model.embedTokens.weight);
+    return this.model.norm.forward(x);
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
   override getOutputEmbeddings(): Module { return this.lmHead ?? this.model.embedTokens; }
 
   /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
-  loss(ids: Tensor, targets: Tensor): Tensor { return crossEntropy(this.forward(ids), targets); }
+  loss(ids: Tensor, targets: Tensor): Tensor { return lossOf(this.#hidden(ids), this.lmHead, this.model.embedTokens, targets); }
 
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache { return new KeyValueCache(this.config); }
