@@ -8,6 +8,8 @@ import { Tensor } from "../tensor/tensor.js";
 
 let created = 0;
 let enabled = true;
+/** What the ops of a running `watched` used that requires a gradient. */
+let used: Set<Tensor> | null = null;
 
 export class GraphNode {
   readonly id = created++;
@@ -33,6 +35,7 @@ export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
  * `backward(dy)` must add to `gradient(input)` of each input that needs it.
  */
 export function record(output: Tensor, inputs: readonly (Tensor | null)[], backward: (dy: Tensor) => void, saved: readonly Tensor[] = []): Tensor {
+  if (used) for (const t of inputs) if (t?.requiresGrad) used.add(t);
   if (!needsGrad(inputs)) {
     for (const t of saved) t.dispose();
     return output;
@@ -63,13 +66,40 @@ export function gradient(t: Tensor | null): number {
  * const y = noGrad(() => layer.forward(tensor([[1, 2, 3]])));
  * console.log(y.requiresGrad); // false
  */
-export function noGrad<T>(fn: () => T): T {
-  const before = enabled;
-  enabled = false;
+export function noGrad<T>(fn: () => T): T { return unrecorded(null, fn); }
+
+/** Runs fn as `noGrad`; also returns the tensors requiring a gradient that its ops used. */
+export function watched<T>(fn: () => T): [result: T, used: Tensor[]] {
+  const own = new Set<Tensor>();
+  return [unrecorded(own, fn), [...own]];
+}
+
+function unrecorded<T>(into: Set<Tensor> | null, fn: () => T): T {
+  const before = [enabled, used] as const;
+  [enabled, used] = [false, into];
   try {
     return fn();
   } finally {
-    enabled = before;
+    [enabled, used] = before;
+  }
+}
+
+/** Whether ops leave nodes now. */
+export function isRecording(): boolean { return enabled; }
+
+/** Runs fn recording; also returns what takes a gradient of its result back to the tensors that were there before. */
+export function recorded(fn: () => Tensor): [result: Tensor, backpropagate: (dy: Tensor) => void] {
+  const before = [enabled, used] as const, first = created;
+  [enabled, used] = [true, null];
+  try {
+    const y = fn();
+    return [y, (dy) => {
+      if (y.node === null) return;
+      y.grad = dy;
+      walk(y, reachable(y, first));
+    }];
+  } finally {
+    [enabled, used] = before;
   }
 }
 
@@ -79,9 +109,14 @@ Tensor.prototype.backward = function (this: Tensor): void {
   if (this.node === null) {
     throw new StateError("backward: the tensor has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), or backward() already ran.");
   }
-  const outputs = reachable(this);
+  const outputs = reachable(this, 0);
   this.grad = new Tensor(this.shape).keep();
   this.grad.data[0] = 1;
+  walk(this, outputs);
+};
+
+/** Propagates root.grad along `outputs`, and frees them on the way. */
+function walk(root: Tensor, outputs: readonly Tensor[]): void {
   for (const output of outputs) {
     const node = output.node!;
     if (output.grad !== null) {
@@ -92,21 +127,22 @@ Tensor.prototype.backward = function (this: Tensor): void {
     }
     node.releaseSaved();
     output.node = null;
-    if (output !== this && !output.kept) output.free("backward");
+    if (output !== root && !output.kept) output.free("backward");
   }
-};
+}
 
 /**
- * Tensors with a node that loss depends on, the latest first.
+ * Tensors with a node, from number `first` on, that root depends on, the latest first.
  * @throws DisposedError or StateError if one of them is gone, before anything is changed
  */
-function reachable(loss: Tensor): Tensor[] {
-  const seen = new Set<Tensor>([loss]);
+function reachable(root: Tensor, first: number): Tensor[] {
+  const seen = new Set<Tensor>([root]);
   for (const t of seen) {
     for (const input of t.node!.inputs) {
       void input.address;
-      if (input.node !== null) seen.add(input);
-      else if (input.requiresGrad && !input.isLeaf) {
+      if (input.node !== null) {
+        if (input.node.id >= first) seen.add(input);
+      } else if (input.requiresGrad && !input.isLeaf) {
         throw new StateError(`backward: an activation of shape [${input.shape}] was already consumed by another backward(); add the losses and call it once.`);
       }
     }

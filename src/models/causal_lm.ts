@@ -14,6 +14,8 @@ export interface CausalLM extends Module {
     /** Longest sequence. */
     maxPositionEmbeddings: number;
   };
+  /** Whether backward computes each layer's activations again instead of keeping them; see `checkpoint`. */
+  gradientCheckpointing: boolean;
   /** ids int32 [batch, steps] -> logits [batch, steps, vocabSize]; with a cache, the next ids of its one sequence. */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor;
   /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. */

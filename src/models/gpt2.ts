@@ -3,6 +3,7 @@
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
 import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
+import { checkpoint } from "../autograd/checkpoint.js";
 import type { Gpt2Config } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
@@ -154,6 +155,8 @@ export class Gpt2 extends Module {
   readonly transformer: Gpt2Model;
   /** null when tied: then the embedding table is the head. */
   readonly lmHead: Layer | null;
+  /** Whether backward computes each block's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
+  gradientCheckpointing = false;
 
   constructor(
     /** Its sizes. */
@@ -189,7 +192,7 @@ export class Gpt2 extends Module {
     }
     const positions = tensor(Int32Array.from({ length: batch * steps }, (_, i) => first + i % steps), ids.shape);
     let x = add(wte.forward(ids), wpe.forward(positions));
-    for (const block of h) x = block.forward(x, cache);
+    for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
     if (cache) cache.length += steps;
     return lnF.forward(x);
   }

@@ -3,6 +3,7 @@
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
 import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
+import { checkpoint } from "../autograd/checkpoint.js";
 import type { LlamaConfig } from "../io/huggingface.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
@@ -137,6 +138,8 @@ export class Llama extends Module {
   readonly model: LlamaModel;
   /** null when tied: then the embedding table is the head. */
   readonly lmHead: Layer | null;
+  /** Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
+  gradientCheckpointing = false;
   readonly #table: RopeTable;
 
   constructor(
@@ -164,7 +167,9 @@ export class Llama extends Module {
   #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Llama.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
     let x = this.model.embedTokens.forward(ids);
-    for (const layer of this.model.layers) x = layer.forward(x, this.#table, cache);
+    for (const layer of this.model.layers) {
+      x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, this.#table), x) : layer.forward(x, this.#table, cache);
+    }
     if (cache) cache.length += ids.shape[1]!;
     return this.model.norm.forward(x);
   }

@@ -39,3 +39,16 @@ export function newMask(p: number): DropoutMask { return { p, seed: dropoutSeed,
 export function dropoutStream(): number { return nextStream; }
 /** @internal */
 export function setDropoutStream(stream: number): void { nextStream = stream; }
+/** Which mask comes next. @internal */
+export function dropoutState(): readonly [seed: number, stream: number] { return [dropoutSeed, nextStream]; }
+
+/** Runs fn, which draws the masks that followed `state`; then the present ones go on. @internal */
+export function withDropoutState<T>(state: readonly [seed: number, stream: number], fn: () => T): T {
+  const before = dropoutState();
+  [dropoutSeed, nextStream] = state;
+  try {
+    return fn();
+  } finally {
+    [dropoutSeed, nextStream] = before;
+  }
+}

@@ -1,7 +1,7 @@
 /** Cross-entropy over a linear layer by chunks of rows: the bits of the two ops it stands for, whatever the chunk, and less memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, DTypeError, init, memoryStats, ones, ops, scope, ShapeError, type Tensor, tensor } from "../../src/index.js";
+import { ArgumentError, DTypeError, init, memoryStats, ones, ops, scope, ShapeError, type Tensor, tensor, zeros } from "../../src/index.js";
 import { engine } from "../../src/runtime/engine.js";
 import { noGrad } from "../../src/autograd/tape.js";
 import { addProduct, draw, Frame, gradient, plus } from "../support/frame.js";
@@ -135,6 +135,14 @@ test("memory: one chunk's logits, and what it made for backward goes with the gr
   scope(() => { ops.linearCrossEntropy(x, weight, null, targets, 4); });
   noGrad(() => scope(() => { ops.linearCrossEntropy(x, weight, null, targets, 4); }));
   assert.equal(memoryStats().liveBytes, before);
+}));
+
+test("the loss arrives where the logits' room makes memory grow", () => scope(() => {
+  const x = grid([8, 4], 1), weight = zeros([1 << 16, 4]), targets = tensor(new Int32Array(8));
+  const { memory } = engine(), reserved = memory.stats().reservedBytes;
+  const loss = ops.linearCrossEntropy(x, weight, null, targets);
+  assert(memory.stats().reservedBytes > reserved);
+  assertClose("loss", [loss.item()], [16 * Math.LN2]);
 }));
 
 const x23 = ones([2, 3]), w43 = ones([4, 3]), t2 = tensor(new Int32Array([0, 3])), where = "linearCrossEntropy";

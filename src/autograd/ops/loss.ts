@@ -78,7 +78,8 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, bias: Tensor | nul
       dx.data.fill(0);
       ready.push(dx);
     }
-    y.data[0] = run(1, ready[0]?.address ?? 0, 0, 0);
+    const loss = run(1, ready[0]?.address ?? 0, 0, 0);
+    y.data[0] = loss;
     return record(y, [x, weight, bias], (dy) => {
       const g = dy.item();
       // What is taken out of `ready` is not freed with the node.
