@@ -33,8 +33,8 @@ const HAS_NORMAL = 2500;
  */
 export class Generator {
   #seed: number;
-  #engine: Engine | undefined;
-  #address = 0;
+  /** Addresses of the state: a stream of its own in each engine. */
+  readonly #blocks = new Map<Engine, number>();
   #disposed = false;
 
   constructor(seed = DEFAULT_SEED) {
@@ -51,7 +51,7 @@ export class Generator {
    */
   manualSeed(seed: number): this {
     this.#seed = checkedSeed("manualSeed", seed);
-    if (this.#engine?.alive) this.#engine.kernels.mtSeed(this.#address, this.#seed >>> 0);
+    for (const [home, address] of this.#living()) home.kernels.mtSeed(address, this.#seed >>> 0);
     return this;
   }
 
@@ -111,8 +111,8 @@ export class Generator {
 
   /** Gives the state's memory back; the generator cannot be used afterwards. */
   dispose(): void {
-    if (this.#engine?.alive) this.#engine.memory.free(this.#address);
-    this.#engine = undefined;
+    for (const [home, address] of this.#living()) home.memory.free(address);
+    this.#blocks.clear();
     this.#disposed = true;
   }
 
@@ -126,12 +126,19 @@ export class Generator {
   #block(): number {
     if (this.#disposed) throw new DisposedError("Generator: it was used after dispose().");
     const current = engine();
-    if (this.#engine !== current) {
-      this.#address = current.memory.alloc(current.kernels.mtStateBytes());
-      this.#engine = current;
-      current.kernels.mtSeed(this.#address, this.#seed >>> 0);
+    let address = this.#living().get(current);
+    if (address === undefined) {
+      address = current.memory.alloc(current.kernels.mtStateBytes());
+      current.kernels.mtSeed(address, this.#seed >>> 0);
+      this.#blocks.set(current, address);
     }
-    return this.#address;
+    return address;
+  }
+
+  /** Blocks of engines that live; the others are forgotten. */
+  #living(): Map<Engine, number> {
+    for (const home of this.#blocks.keys()) if (!home.alive) this.#blocks.delete(home);
+    return this.#blocks;
   }
 }
 

@@ -42,31 +42,11 @@ export class Engine {
   #dead: string | undefined;
 
   /** Use `init`. @internal */
-  constructor(module: WebAssembly.Module, options: InitOptions = {}) {
-    // By its tag: the module may come from another realm.
-    if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
-      throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
-    }
-    const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
-    if (!Number.isFinite(maximumBytes) || maximumBytes < 4 * PAGE) {
-      throw new ArgumentError(`init: maximumBytes must be at least ${4 * PAGE}; got ${maximumBytes}.`);
-    }
-    const maximum = Math.min(65536, Math.floor(maximumBytes / PAGE));
-    let memory: WebAssembly.Memory;
-    try {
-      memory = new WebAssembly.Memory({ initial: 2, maximum });
-    } catch (cause) {
-      throw new EngineError("init: WebAssembly memory could not be reserved; the host limits address space " +
-        "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
-    }
-    const { exports } = instantiateSync(module, { env: { memory } });
-    if (!("heapBase" in exports)) {
-      throw new ArgumentError("init: module has no export heapBase; it must be compiled from this version's wasm-lora.wasm.");
-    }
-    this.kernels = this.#guard(exports as unknown as Kernels);
-    this.memory = new LinearMemory(memory, this.kernels.heapBase() >>> 0, maximum * PAGE);
-    this.scratch = this.memory.alloc(this.kernels.sgemmScratchBytes());
-    this.memory.resetPeak();
+  constructor(exports: Kernels, memory: LinearMemory) {
+    this.kernels = this.#guard(exports);
+    this.memory = memory;
+    this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());
+    memory.resetPeak();
   }
 
   /** False after `close()` and after a trap. */
@@ -100,6 +80,31 @@ export class Engine {
   }
 }
 
+function instantiate(module: WebAssembly.Module, options: InitOptions): Engine {
+  // By its tag: the module may come from another realm.
+  if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
+    throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
+  }
+  const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
+  if (!Number.isFinite(maximumBytes) || maximumBytes < 4 * PAGE) {
+    throw new ArgumentError(`init: maximumBytes must be at least ${4 * PAGE}; got ${maximumBytes}.`);
+  }
+  const maximum = Math.min(65536, Math.floor(maximumBytes / PAGE));
+  let memory: WebAssembly.Memory;
+  try {
+    memory = new WebAssembly.Memory({ initial: 2, maximum });
+  } catch (cause) {
+    throw new EngineError("init: WebAssembly memory could not be reserved; the host limits address space " +
+      "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
+  }
+  const { exports } = instantiateSync(module, { env: { memory } });
+  if (!("heapBase" in exports)) {
+    throw new ArgumentError("init: module has no export heapBase; it must be compiled from this version's wasm-lora.wasm.");
+  }
+  const kernels = exports as unknown as Kernels;
+  return new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
+}
+
 let current: Engine | undefined;
 
 /**
@@ -118,7 +123,7 @@ export async function init(options: InitOptions = {}): Promise<Engine> {
   const module = options.module === undefined ? (current?.alive ? null : await loadModule()) : options.module;
   // Another call may have made it meanwhile.
   if (current?.alive) return current;
-  current = new Engine(module!, options);
+  current = instantiate(module!, options);
   return current;
 }
 
@@ -127,6 +132,17 @@ export function engine(): Engine {
   if (current === undefined) throw new EngineError("the kernels are not loaded. Call `await init()` first.");
   current.assertAlive();
   return current;
+}
+
+/** Runs fn with another engine as the current one. @internal */
+export function withEngine<T>(other: Engine, fn: () => T): T {
+  const before = current;
+  current = other;
+  try {
+    return fn();
+  } finally {
+    current = before;
+  }
 }
 
 /**

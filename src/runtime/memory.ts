@@ -29,6 +29,9 @@ export interface MemoryStats {
 const sizeClass = (size: number): number => 31 - Math.clz32(size >>> 6);
 const alignUp = (size: number, to: number): number => Math.ceil(size / to) * to;
 
+/** What a block for that many bytes takes. @internal */
+export function blockBytes(bytes: number): number { return alignUp(bytes, ALIGN) + SPARE; }
+
 export class LinearMemory {
   readonly wasm: WebAssembly.Memory;
   readonly limit: number;
@@ -59,7 +62,7 @@ export class LinearMemory {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
       throw new ArgumentError(`alloc: bytes must be a non-negative integer; got ${bytes}.`);
     }
-    const size = alignUp(bytes, ALIGN) + SPARE;
+    const size = blockBytes(bytes);
     if (size >= this.limit) throw new OutOfMemoryError(bytes, this.#liveBytes, this.limit);
     const address = this.#takeFree(size) ?? this.#extend(size, bytes);
     this.#live.set(address, size);

@@ -1,0 +1,61 @@
+/** An engine that computes nothing and counts what it is asked for: code that runs on it tells its memory beforehand. */
+import { Engine, engine, withEngine } from "./engine.js";
+import type { Kernels } from "./kernels.js";
+import { blockBytes, LinearMemory, type MemoryStats } from "./memory.js";
+
+/** Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values anything. */
+class Ledger extends LinearMemory {
+  readonly #sizes = new Map<number, number>();
+  #handedOut = 0;
+  #liveBytes = 0;
+  #peakBytes = 0;
+  /** What every view of floats is on. */
+  #floats = new Float32Array(0);
+
+  constructor() { super(new WebAssembly.Memory({ initial: 0 }), 0); }
+
+  override alloc(bytes: number): number {
+    // Never 0, which means "not wanted".
+    const size = blockBytes(bytes), address = ++this.#handedOut;
+    this.#sizes.set(address, size);
+    this.#liveBytes += size;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
+    return address;
+  }
+
+  override free(address: number): void {
+    this.#liveBytes -= this.#sizes.get(address)!;
+    this.#sizes.delete(address);
+  }
+
+  override stats(): MemoryStats {
+    return { liveBytes: this.#liveBytes, peakBytes: this.#peakBytes, reservedBytes: this.#liveBytes, blocks: this.#sizes.size };
+  }
+
+  override resetPeak(): void { this.#peakBytes = this.#liveBytes; }
+
+  override f32(_address: number, length: number): Float32Array {
+    if (length === 1) return Float32Array.of(1);
+    if (length > this.#floats.length) this.#floats = new Float32Array(length);
+    return this.#floats.subarray(0, length);
+  }
+  override f64(_address: number, length: number): Float64Array { return new Float64Array(length); }
+  override i32(_address: number, length: number): Int32Array { return new Int32Array(length); }
+  override u8(_address: number, length: number): Uint8Array { return new Uint8Array(length); }
+}
+
+/** Sizes that kernels report are real; all else gives 0. */
+function idle(kernels: Kernels): Kernels {
+  const isSize = (name: string): boolean => name === "heapBase" || name.endsWith("Bytes");
+  return Object.fromEntries(Object.entries(kernels).map(([name, kernel]) => [name, isSize(name) ? kernel : () => 0])) as unknown as Kernels;
+}
+
+/** Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far. */
+export function rehearse<T>(fn: (stats: () => MemoryStats) => T): T {
+  const stand = new Engine(idle(engine().kernels), new Ledger());
+  try {
+    return withEngine(stand, () => fn(() => stand.memory.stats()));
+  } finally {
+    stand.close();
+  }
+}
