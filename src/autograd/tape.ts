@@ -66,17 +66,20 @@ export function gradient(t: Tensor | null): number {
  * const y = noGrad(() => layer.forward(tensor([[1, 2, 3]])));
  * console.log(y.requiresGrad); // false
  */
-export function noGrad<T>(fn: () => T): T { return unrecorded(null, fn); }
+export function noGrad<T>(fn: () => T): T { return recording(false, null, fn); }
+
+/** Runs fn recording, also where noGrad is running (torch.enable_grad). */
+export function enableGrad<T>(fn: () => T): T { return recording(true, null, fn); }
 
 /** Runs fn as `noGrad`; also returns the tensors requiring a gradient that its ops used. */
 export function watched<T>(fn: () => T): [result: T, used: Tensor[]] {
   const own = new Set<Tensor>();
-  return [unrecorded(own, fn), [...own]];
+  return [recording(false, own, fn), [...own]];
 }
 
-function unrecorded<T>(into: Set<Tensor> | null, fn: () => T): T {
+function recording<T>(on: boolean, into: Set<Tensor> | null, fn: () => T): T {
   const before = [enabled, used] as const;
-  [enabled, used] = [false, into];
+  [enabled, used] = [on, into];
   try {
     return fn();
   } finally {
@@ -89,18 +92,12 @@ export function isRecording(): boolean { return enabled; }
 
 /** Runs fn recording; also returns what takes a gradient of its result back to the tensors that were there before. */
 export function recorded(fn: () => Tensor): [result: Tensor, backpropagate: (dy: Tensor) => void] {
-  const before = [enabled, used] as const, first = created;
-  [enabled, used] = [true, null];
-  try {
-    const y = fn();
-    return [y, (dy) => {
-      if (y.node === null) return;
-      y.grad = dy;
-      walk(y, reachable(y, first));
-    }];
-  } finally {
-    [enabled, used] = before;
-  }
+  const first = created, y = enableGrad(fn);
+  return [y, (dy) => {
+    if (y.node === null) return;
+    y.grad = dy;
+    walk(y, reachable(y, first));
+  }];
 }
 
 // A method of Tensor as in PyTorch, declared there and put there from here: tensor/ does not know the tape.

@@ -1,0 +1,121 @@
+/** The memory plan against runs of what it plans, each on an engine of its own. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ArgumentError, init, lora, manualSeed, memoryStats, models, nn, noGrad, optim, peft, scope, ShapeError, tensor, zeros } from "../../src/index.js";
+import { dropoutStream } from "../../src/random/seed.js";
+import { assertBits } from "../support/golden.js";
+import { GPT2, LLAMA } from "../support/language_models.js";
+
+type Optimizer = NonNullable<models.TrainingPlanOptions["optimizer"]>;
+interface Case extends models.TrainingPlanOptions { model: models.LlamaConfig | models.Gpt2Config | (() => models.CausalLM) }
+
+const BIG_LLAMA = { ...LLAMA, vocabSize: 300, hiddenSize: 64, headDim: 16, intermediateSize: 100, numHiddenLayers: 3, maxPositionEmbeddings: 64 };
+const BIG_GPT2 = { ...GPT2, vocabSize: 300, hiddenSize: 64, intermediateSize: 256, numHiddenLayers: 3, maxPositionEmbeddings: 64 };
+const trainable = (m: nn.Module): nn.Parameter[] => m.parameters().filter((p) => p.requiresGrad);
+const sgd: Optimizer = (m) => new optim.SGD(trainable(m), { lr: 0.1 }), momentum: Optimizer = (m) => new optim.SGD(trainable(m), { lr: 0.1, momentum: 0.9 });
+const loraPlus: Optimizer = (m) => new optim.AdamW(optim.loraPlusGroups(m, { lr: 0.01, loraplusLrRatio: 4 }).filter(({ params }) => params.length > 0));
+const loraFa: Optimizer = (m) => new optim.LoraFA(m, { scaling: 2, lr: 1e-3 });
+const loralib = (): models.CausalLM => {
+  const model = new models.Gpt2(BIG_GPT2, { r: 4, loraAlpha: 8, loraDropout: 0.1 });
+  lora.markOnlyLoraAsTrainable(model);
+  return model;
+};
+
+const cases: Record<string, Case> = {};
+for (const [name, model, few] of [["Llama", BIG_LLAMA, ["q_proj", "v_proj"]], ["GPT-2", BIG_GPT2, ["c_attn"]]] as const) {
+  for (const gradientCheckpointing of [false, true]) {
+    const add = (what: string, options: Partial<Case>): void => {
+      cases[`${name}${gradientCheckpointing ? " with checkpoints" : ""}: ${what}`] = { model, batch: 3, seq: 20, gradientCheckpointing, ...options };
+    };
+    const all = { r: 4, targetModules: "all-linear" } as const;
+    add("all linear layers", { adapter: all });
+    add("few targets", { adapter: { r: 8, targetModules: [...few] } });
+    add("dropout", { adapter: { ...all, loraDropout: 0.1 } });
+    add("few targets, dropout", { adapter: { r: 2, targetModules: [...few], loraDropout: 0.3 } });
+    add("DoRA", { adapter: { ...all, useDora: true } });
+    add("DoRA, dropout", { adapter: { r: 2, targetModules: [...few], useDora: true, loraDropout: 0.1 } });
+    add("olora", { adapter: { ...all, initLoraWeights: "olora" } });
+    add("biases", { adapter: { ...all, bias: "all" } });
+    add("a trained copy of the head", { adapter: { ...all, modulesToSave: [name === "Llama" ? "embed_tokens" : "wte"] } });
+    add("an untied head", { model: { ...model, tieWordEmbeddings: false }, adapter: all });
+    add("LoRA on an untied head", { model: { ...model, tieWordEmbeddings: false }, adapter: { r: 4, targetModules: ["lm_head"] } });
+    add("full fine-tuning", {});
+    add("one long sequence, more rows than a chunk", { batch: 1, seq: 64, adapter: all });
+    add("more rows than a chunk", { batch: 8, seq: 40, adapter: all });
+    add("one token", { batch: 1, seq: 1, adapter: all });
+    add("SGD", { adapter: all, optimizer: sgd });
+    add("SGD with momentum", { adapter: all, optimizer: momentum });
+    add("LoRA+", { adapter: all, optimizer: loraPlus });
+    add("LoRA-FA", { adapter: all, optimizer: loraFa });
+    if (name === "GPT-2") add("loralib's layers", { model: loralib });
+  }
+}
+
+/** What the plan stands for, with three steps. */
+async function actual({ model: source, batch, seq, adapter, optimizer, gradientCheckpointing }: Case): Promise<number> {
+  (await init()).close();
+  await init();
+  const model = typeof source === "function" ? source() : "rmsNormEps" in source ? new models.Llama(source) : new models.Gpt2(source);
+  model.gradientCheckpointing = gradientCheckpointing!;
+  const trained = adapter ? peft.getLoraModel(model, adapter) : model;
+  const updates = optimizer?.(trained) ?? new optim.AdamW(trainable(trained), { lr: 1e-3 });
+  for (let step = 0; step < 3; step++) scope(() => {
+    const ids = Int32Array.from({ length: batch * seq }, (_, i) => (i * 31 + step) % 300);
+    const loss = model.loss(tensor(ids, [batch, seq]), tensor(ids, [batch, seq]));
+    loss.backward();
+    optim.clipGradNorm_(trained.parameters(), 1);
+    updates.step();
+    updates.zeroGrad();
+  });
+  return memoryStats().peakBytes;
+}
+
+assert(Object.keys(cases).length >= 20);
+for (const [name, { model, ...options }] of Object.entries(cases)) {
+  test(name, async () => {
+    const peak = await actual({ model, ...options });
+    const plan = models.planTraining(model, options);
+    assert.equal(plan.peak, peak);
+    for (const [part, bytes] of Object.entries(plan)) assert(Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= plan.peak, part);
+    assert(plan.weights + plan.adapters + plan.optimiser + plan.scratch + plan.activations <= plan.peak);
+    assert(plan.gradients > 0);
+  });
+}
+
+test("the parts are sizes of what they name", async () => {
+  await init();
+  const block = (elements: number): number => Math.ceil(elements / 16) * 64 + 64;
+  const model = new models.Llama(LLAMA), table = 2 * block(40 * 3), state = 2624; // of mt19937: 2,508 bytes in a block
+  const sum = (list: readonly { size: number }[]): number => list.reduce((n, { size }) => n + block(size), 0);
+  const base = sum(model.parameters()), adapter = { r: 3, targetModules: ["q_proj"] };
+  const adapted: peft.LoraModel = peft.getLoraModel(model, adapter), factors = sum(adapted.layers().flatMap(({ layer }) => [...layer.adapters.values()].flatMap(({ loraA, loraB }) => [loraA, loraB])));
+  const plan = models.planTraining(LLAMA, { batch: 1, seq: 2, adapter });
+  assert.equal(plan.weights, base + table + state);
+  assert.deepEqual([plan.adapters, plan.gradients, plan.optimiser], [factors, factors, 2 * factors]);
+  adapted.dispose();
+});
+
+test("a plan leaves engine, streams and mode as they are, and needs no memory to tell of much", async () => {
+  await init();
+  manualSeed(4);
+  const first = nn.init.uniform_(zeros([8])).data.slice();
+  manualSeed(4);
+  const before = memoryStats(), masks = dropoutStream();
+  const config = { ...LLAMA, vocabSize: 32000, hiddenSize: 4096, headDim: 128, numAttentionHeads: 32, numKeyValueHeads: 32, intermediateSize: 11008, numHiddenLayers: 32 };
+  const plan = noGrad(() => models.planTraining(config, { batch: 1, seq: 40, adapter: { targetModules: ["q_proj"], loraDropout: 0.1 } }));
+  // 32 layers of 4 projections and 3 of the MLP, and the table.
+  assert(plan.weights / 4 > 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008) + 32000 * 4096);
+  assert.deepEqual(memoryStats(), before);
+  assert.equal(dropoutStream(), masks);
+  assertBits("the stream", nn.init.uniform_(zeros([8])).data, first);
+});
+
+test("refusals", async () => {
+  await init();
+  const before = memoryStats();
+  for (const [options, word] of [[{ batch: 0, seq: 2 }, "batch"], [{ batch: 1, seq: 1.5 }, "seq"], [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"]] as const) {
+    assert.throws(() => models.planTraining(LLAMA, options as unknown as models.TrainingPlanOptions), (e: unknown) => e instanceof ArgumentError && e.message.includes(word));
+  }
+  assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
+  assert.deepEqual(memoryStats(), before);
+});
