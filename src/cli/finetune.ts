@@ -3,8 +3,9 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { SingleBar } from "cli-progress";
 import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
+import type { LoraConfig } from "../io/peft.js";
 import * as lora from "../lora/index.js";
-import { evenWindows, generate, loadModel, randomWindows, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
+import { evenWindows, generate, loadModel, planTraining, randomWindows, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
 import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
 import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
@@ -33,7 +34,12 @@ export interface FinetuneSettings {
   prompt: string;
   checkpointEvery: number;
 }
-export type FinetuneCommand = FinetuneSettings & { out: string; resume?: boolean };
+export type FinetuneCommand = FinetuneSettings & {
+  out: string;
+  resume?: boolean;
+  /** Decides no bits: a resumed run may change it. */
+  gradientCheckpointing?: boolean;
+};
 
 export const FINETUNE_DEFAULTS = {
   r: 8, alpha: 16, dropout: 0, targetModules: "all-linear" as const, steps: 400, batch: 8, seq: 128, lr: 5e-3, seed: 0,
@@ -62,7 +68,7 @@ interface Run {
 /** @param explicit names of the options that the user gave: with resume they must agree with the checkpoint */
 export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<string>): Promise<void> {
   await init();
-  const { out, resume, ...given } = command;
+  const { out, resume, gradientCheckpointing = false, ...given } = command;
   const checkpointPath = `${out}/checkpoint.safetensors`;
   const saved = resume ? loadCheckpointFile<FinetuneSettings>(checkpointPath) : null;
   if (!resume && existsSync(checkpointPath)) {
@@ -76,6 +82,7 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     throw new ArgumentError(`finetune: ${settings.data} or ${settings.model} has changed since ${checkpointPath} was written; start anew in another --out.`);
   }
   const { adapted } = run;
+  run.model.gradientCheckpointing = gradientCheckpointing;
   describe(run, saved?.step ?? 0);
 
   adapted.eval();
@@ -101,7 +108,7 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     factors: lora.loraStateDict(adapted), optimizer: run.optimizer.stateDict(),
   } satisfies Checkpoint<FinetuneSettings>);
   if (!await trainSteps(run, losses, save)) {
-    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume`);
+    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume${gradientCheckpointing ? " --gradient-checkpointing" : ""}`);
     process.exitCode = 130;
     return;
   }
@@ -133,10 +140,7 @@ function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: R
 function prepare(settings: FinetuneSettings): Run {
   manualSeed(settings.seed);
   const { model, config } = loadModel(settings.model);
-  const adapted = getLoraModel(model, {
-    r: settings.r, loraAlpha: settings.alpha, loraDropout: settings.dropout, targetModules: settings.targetModules,
-    baseModelNameOrPath: settings.model, taskType: "CAUSAL_LM",
-  });
+  const adapted = getLoraModel(model, adapterConfig(settings));
   if (settings.seq > config.maxPositionEmbeddings) {
     throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions.`);
   }
@@ -155,11 +159,19 @@ function prepare(settings: FinetuneSettings): Run {
   return { settings, model, adapted, config, codec, train, heldOut, inputs, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
 }
 
-function describe({ adapted, settings, train, heldOut }: Run, step: number): void {
+function adapterConfig({ model, r, alpha, dropout, targetModules }: FinetuneSettings): Partial<LoraConfig> {
+  return { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model, taskType: "CAUSAL_LM" };
+}
+
+function describe({ adapted, settings, train, heldOut, config, model }: Run, step: number): void {
   const [trainable, all] = adapted.getNbTrainableParameters();
   const n = (x: number): string => x.toLocaleString("en-US");
   console.log(`Model ${settings.model}: ${n(all - trainable)} weights frozen, ${n(trainable)} trained (${(100 * trainable / all).toFixed(2)} %), r = ${settings.r}`);
   console.log(`Data ${settings.data}: ${n(train.length)} tokens to train on, ${n(heldOut.length)} held out`);
+  const { batch, seq } = settings, { gradientCheckpointing } = model;
+  const plan = planTraining(config, { batch, seq, gradientCheckpointing, adapter: adapterConfig(settings) });
+  console.log(`Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ${megabytes(plan.adapters)}, ` +
+    `optimiser ${megabytes(plan.optimiser)}, activations ${megabytes(plan.activations)}${gradientCheckpointing ? " between checkpoints" : ""})`);
   if (step > 0) console.log(`Resuming after step ${step} of ${settings.steps}`);
 }
 
@@ -175,6 +187,7 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
   process.once("SIGINT", stop);
   process.once("SIGTERM", stop);
   const trained = adapted.parameters().filter((p) => p.requiresGrad);
+  engine().memory.resetPeak();
   bar.start(settings.steps, losses.length, { loss: "-", rate: "-", memory: "-" });
   try {
     let mark = performance.now();
@@ -184,7 +197,7 @@ async function trainSteps(run: Run, losses: number[], save: () => void): Promise
       const now = performance.now();
       bar.update(losses.length, {
         loss: losses[step]!.toFixed(3), rate: Math.round(settings.batch * settings.seq / (now - mark) * 1000),
-        memory: (memoryStats().peakBytes / 1048576).toFixed(0),
+        memory: megabytes(memoryStats().peakBytes),
       });
       mark = now;
       if (losses.length % settings.checkpointEvery === 0 && losses.length < settings.steps) save();
@@ -234,6 +247,7 @@ function sample({ model, codec, config, settings: { prompt, seed } }: Run): stri
   return codec.decode([...ids, ...generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken })]);
 }
 
+function megabytes(bytes: number): string { return (bytes / 1048576).toFixed(1); }
 function exp(x: number): number { return engine().kernels.exp64(x); }
 function perplexity(loss: number): string { return exp(loss).toFixed(2); }
 function quote(text: string): string { return `"${text.replace(/\s+/g, " ").trim()}"`; }

@@ -46,6 +46,7 @@ program.command("finetune")
   .option("--seed <n>", "seed of the factors, the batches and the samples", integer(0), d.seed)
   .option("--prompt <text>", "start of the samples before and after", d.prompt)
   .option("--checkpoint-every <n>", "steps between checkpoints", integer(1), d.checkpointEvery)
+  .option("--gradient-checkpointing", "compute each layer's activations again in backward instead of keeping them: less memory, more time, the same bits")
   .option("--resume", "go on from <out>/checkpoint.safetensors, to the same bits as an uninterrupted run")
   .addHelpText("after", "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the last one.\n" +
     "\nExample:\n  wasm-lora finetune --data moby-dick.txt --out runs/moby-dick --r 8 --steps 400")

@@ -115,6 +115,17 @@ describe("a run", () => {
     assert.notDeepEqual(adapterOf("dropout"), adapterOf("first"));
   });
 
+  test("the memory planned is the memory taken; checkpoints take less and give the same bytes", async () => {
+    const checkpoints = await succeed(folder, finetune("checkpoints", "--gradient-checkpointing"));
+    for (const file of filesBelow(at("first"))) assert.deepEqual(bytes("checkpoints", file), bytes("first", file), file);
+    const peaks = [first, checkpoints].map(({ stdout, stderr }) => {
+      const [, planned] = /^Memory: (\d+\.\d) MB at the peak, as planned \(weights/m.exec(stdout) ?? [];
+      assert.equal(/ 6\/6 .* peak (\d+\.\d) MB/.exec(stderr)?.[1], planned);
+      return Number(planned);
+    });
+    assert.ok(peaks[1]! < peaks[0]!, peaks.join());
+  });
+
   test("only the modules asked for are trained", async () => {
     await succeed(folder, finetune("two", "--target-modules", "q_proj, v_proj"));
     const names = [...parseSafetensors(adapterOf("two")).tensors.keys()];
