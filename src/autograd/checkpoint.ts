@@ -42,7 +42,7 @@ export function checkpoint<Inputs extends readonly unknown[]>(fn: (...inputs: In
     const [again, backpropagate] = withDropoutState(state, () => recorded(run));
     checkSame(y, again);
     backpropagate(dy);
-  }));
+  }), [], [...used, ...constants, y]);
 }
 
 /** Kernels are deterministic: other bits are another computation. */

@@ -13,11 +13,15 @@ let used: Set<Tensor> | null = null;
 
 export class GraphNode {
   readonly id = created++;
-  /** @param saved tensors that only backward needs; they go with the node. */
+  /**
+   * @param saved tensors that only backward needs; they go with the node.
+   * @param reads tensors whose values `run` reads, but for `saved`
+   */
   constructor(
     readonly inputs: readonly Tensor[],
     readonly run: (dy: Tensor) => void,
     private readonly saved: readonly Tensor[],
+    readonly reads: readonly Tensor[],
   ) {}
 
   releaseSaved(): void {
@@ -33,8 +37,10 @@ export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
 /**
  * Links `output` to its inputs if one of them needs a gradient; otherwise frees what was saved.
  * `backward(dy)` must add to `gradient(input)` of each input that needs it.
+ * @param reads tensors whose values `backward` reads; the others may be gone by then. Default: the inputs.
  */
-export function record(output: Tensor, inputs: readonly (Tensor | null)[], backward: (dy: Tensor) => void, saved: readonly Tensor[] = []): Tensor {
+export function record(output: Tensor, inputs: readonly (Tensor | null)[], backward: (dy: Tensor) => void, saved: readonly Tensor[] = [],
+  reads = inputs): Tensor {
   if (used) for (const t of inputs) if (t?.requiresGrad) used.add(t);
   if (!needsGrad(inputs)) {
     for (const t of saved) t.dispose();
@@ -43,7 +49,8 @@ export function record(output: Tensor, inputs: readonly (Tensor | null)[], backw
   for (const t of saved) t.keep();
   output.requiresGrad = true;
   output.isLeaf = false;
-  output.node = new GraphNode(inputs.filter((t): t is Tensor => t !== null), backward, saved);
+  const present = (all: readonly (Tensor | null)[]): Tensor[] => all.filter((t) => t !== null);
+  output.node = new GraphNode(present(inputs), backward, saved, present(reads));
   return output;
 }
 
@@ -135,11 +142,15 @@ function walk(root: Tensor, outputs: readonly Tensor[]): void {
 function reachable(root: Tensor, first: number): Tensor[] {
   const seen = new Set<Tensor>([root]);
   for (const t of seen) {
+    for (const read of t.node!.reads) void read.address;
     for (const input of t.node!.inputs) {
-      void input.address;
       if (input.node !== null) {
         if (input.node.id >= first) seen.add(input);
-      } else if (input.requiresGrad && !input.isLeaf) {
+        continue;
+      }
+      if (!input.requiresGrad) continue;
+      void input.address;
+      if (!input.isLeaf) {
         throw new StateError(`backward: an activation of shape [${input.shape}] was already consumed by another backward(); add the losses and call it once.`);
       }
     }

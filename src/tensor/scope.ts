@@ -32,6 +32,35 @@ const stack: Set<Tensor>[] = [];
  * console.log(y.data); // Float32Array(1) [ 9 ]
  */
 export function scope<T>(fn: () => T): T {
+  return inScope(fn, (own) => {
+    for (const tensor of own) tensor.dispose();
+  });
+}
+
+/**
+ * A scope for a part of a forward pass. Values that backward from the result will read live on for it; of other tensors
+ * that the result's graph leads through, the values alone are freed. All of them pass to the enclosing scope. @internal
+ */
+export function graphScope(fn: () => Tensor): Tensor {
+  return inScope(fn, (own, results) => {
+    const links = new Set(results), read = new Set<Tensor>();
+    for (const { node } of links) {
+      for (const t of node?.inputs ?? []) if (own.has(t) || t.kept) links.add(t);
+      for (const t of node?.reads ?? []) read.add(t);
+    }
+    for (const tensor of own) {
+      if (!links.has(tensor) && !read.has(tensor)) {
+        tensor.dispose();
+        continue;
+      }
+      if (!read.has(tensor)) tensor.release();
+      current?.add(tensor);
+    }
+  });
+}
+
+/** @param end what becomes of the tensors that fn created, but for the results, which pass to the enclosing scope */
+function inScope<T>(fn: () => T, end: (own: ReadonlySet<Tensor>, results: readonly Tensor[]) => void): T {
   const own = new Set<Tensor>();
   const outer = current;
   current = own;
@@ -44,10 +73,11 @@ export function scope<T>(fn: () => T): T {
   } finally {
     current = outer;
     stack.pop();
-    for (const tensor of returned(result)) {
+    const results = returned(result);
+    for (const tensor of results) {
       if (own.delete(tensor)) current?.add(tensor);
     }
-    for (const tensor of own) tensor.dispose();
+    end(own, results);
   }
 }
 

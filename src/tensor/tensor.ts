@@ -40,7 +40,8 @@ export class Tensor {
   kept = false;
   readonly #engine: Engine;
   #address: number;
-  #disposed: "no" | "dispose" | "backward" = "no";
+  /** "released": the values' memory is free, but the tensor is still a link of a graph. */
+  #disposed: "no" | "released" | "dispose" | "backward" = "no";
 
   /** Contents are undefined; use `tensor()`, `zeros()` and their like. @internal */
   constructor(shape: readonly number[], dtype: DType = "float32") {
@@ -62,7 +63,7 @@ export class Tensor {
     if (this.#disposed === "backward") {
       throw new DisposedError(`this tensor of shape [${this.shape}] was freed by backward(); call keep() on it first to use it afterwards.`);
     }
-    if (this.#disposed === "dispose") throw new DisposedError(`this tensor of shape [${this.shape}] was disposed.`);
+    if (this.#disposed !== "no") throw new DisposedError(`this tensor of shape [${this.shape}] was disposed.`);
     if (this.#engine !== engine()) {
       throw new DisposedError(`this tensor of shape [${this.shape}] belongs to an engine that was closed or trapped.`);
     }
@@ -114,15 +115,22 @@ export class Tensor {
   /** Frees its memory, and its gradient's. Idempotent. */
   dispose(): void { this.free("dispose"); }
 
+  /** Frees its values; what it was computed from stays known, for backward. @internal */
+  release(): void {
+    if (this.#disposed !== "no") return;
+    this.#disposed = "released";
+    if (this.#engine.alive) this.#engine.memory.free(this.#address);
+  }
+
   /** @internal */
   free(by: "dispose" | "backward"): void {
-    if (this.#disposed !== "no") return;
+    if (this.#disposed === "dispose" || this.#disposed === "backward") return;
+    this.release();
     this.#disposed = by;
     this.grad?.free(by);
     this.node?.releaseSaved();
     this.node = null;
     leaveScope(this);
-    if (this.#engine.alive) this.#engine.memory.free(this.#address);
   }
 }
 

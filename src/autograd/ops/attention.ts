@@ -64,7 +64,7 @@ export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
   const { cos, sin } = table;
   kernels.ropeForward(y.address, x.address, cos.address, sin.address, batch, steps, heads, dim, first);
   return record(y, [x], (dy) =>
-    kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first));
+    kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first), [], [cos, sin]);
 }
 
 /**

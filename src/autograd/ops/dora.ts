@@ -73,7 +73,7 @@ export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
   return record(y, [magnitude, norm], (dy) => {
     const dm = gradient(magnitude);
     if (dm) kernels.divBackward(dm, dy.address, norm.address, y.size);
-  });
+  }, [], [norm]);
 }
 
 /**

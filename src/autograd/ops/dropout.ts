@@ -40,5 +40,5 @@ export function dropout(x: Tensor, p: number): Tensor {
   const mask = newMask(p);
   const y = new Tensor(x.shape);
   dropoutKernels.forward(y.address, x.address, x.size, mask);
-  return record(y, [x], (dy) => dropoutKernels.backward(gradient(x), dy.address, x.size, mask));
+  return record(y, [x], (dy) => dropoutKernels.backward(gradient(x), dy.address, x.size, mask), [], []);
 }

@@ -33,7 +33,7 @@ export function add(a: Tensor, b: Tensor): Tensor {
     const da = gradient(a), db = gradient(b);
     if (da) kernels.saxpy(y.size, 1, dy.address, da);
     if (db) for (const at of parts) kernels.saxpy(n, 1, dy.address + at, db);
-  });
+  }, [], []);
 }
 
 /**
@@ -70,7 +70,7 @@ export function scale(x: Tensor, alpha: number): Tensor {
   const y = new Tensor(x.shape);
   y.data.fill(0);
   kernels.saxpy(y.size, alpha, x.address, y.address);
-  return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)));
+  return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)), [], []);
 }
 
 /**
@@ -85,7 +85,7 @@ export function sum(x: Tensor): Tensor {
   const { kernels } = engine();
   const y = new Tensor([]);
   y.data[0] = kernels.sum(x.address, x.size);
-  return record(y, [x], (dy) => kernels.addScalar(gradient(x), dy.data[0]!, x.size));
+  return record(y, [x], (dy) => kernels.addScalar(gradient(x), dy.data[0]!, x.size), [], []);
 }
 
 /**
@@ -102,7 +102,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const { kernels, memory } = engine();
   const y = new Tensor(shape);
   memory.f32(y.address, y.size).set(x.data);
-  return record(y, [x], (dy) => kernels.saxpy(x.size, 1, dy.address, gradient(x)));
+  return record(y, [x], (dy) => kernels.saxpy(x.size, 1, dy.address, gradient(x)), [], []);
 }
 
 type Forward = (y: number, x: number, n: number) => void;

@@ -93,7 +93,8 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
       kernels.loraEmbeddingForward(count, dim, r, vocab, s, ids.address + first * 4, a.address, b.address, hidden[i]!.address,
         y.address + first * dim * 4, scratch);
     }
-    return record(y, [weight, ...parts.flatMap(({ a, b }) => [a, b])], (dy) => {
+    const tables = [weight, ...parts.flatMap(({ a, b }) => [a, b])];
+    return record(y, tables, (dy) => {
       const dw = gradient(weight);
       if (dw) withFactors(0, n, (factors) => kernels.embeddingBackward(n, dim, padding, ids.address, factors, dy.address, dw));
       for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
@@ -103,7 +104,7 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
           count, dim, r, vocab, s, padding, ids.address + first * 4, factors, b.address, hidden[i]!.address, zs!,
           dy.address + first * dim * 4, da, db, scratch)));
       }
-    }, hidden);
+    }, hidden, [ids, ...tables]);
   });
 }
 

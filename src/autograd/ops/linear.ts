@@ -63,24 +63,28 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, br
       memory.withBlocks([maskedBytes(t, d)], (block) => kernels.loraBranchForward(
         t.rows, d, k, t.r, t.s, input(t, x, d, block!), t.a!.address, t.b!.address, hs[i + 1]!.address, y.address + t.first * k * 4, scratch));
     }
-    return record(y, [x, weight, bias, ...terms.flatMap(({ a, b }) => [a, b])], (dy) => {
-      const dx = gradient(x);
-      memory.withBlocks([n * fused.r * 4, maskedBytes(fused, d), maskedBytes(fused, d)], (zs, block, dblock) => {
+    const factors = terms.flatMap(({ a, b }) => [a, b]);
+    // x goes into the gradients of W and of A only: where both are frozen it need not be there any more.
+    const readsX = weight.requiresGrad || terms.some(({ a }) => a!.requiresGrad);
+    return record(y, [x, weight, bias, ...factors], (dy) => {
+      const dx = gradient(x), dw = gradient(weight), dFused = gradient(fused.a);
+      memory.withBlocks([n * fused.r * 4, dFused && maskedBytes(fused, d), dx && maskedBytes(fused, d)], (zs, block, dblock) => {
         const dxDropped = fused.mask && dx ? dblock! : 0;
-        kernels.loraLinearBackward(n, d, k, fused.r, fused.s, x.address, input(fused, x, d, block!), weight.address, fanInFanOut,
+        kernels.loraLinearBackward(n, d, k, fused.r, fused.s, dw && x.address, dFused && input(fused, x, d, block!), weight.address, fanInFanOut,
           fused.a?.address ?? 0, fused.b?.address ?? 0, hs[0]!.address, zs!, dy.address, dx, dxDropped,
-          gradient(weight), gradient(bias), gradient(fused.a), gradient(fused.b), scratch);
+          dw, gradient(bias), dFused, gradient(fused.b), scratch);
         if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, fused.mask!);
       });
       for (const [i, t] of others.entries()) {
-        memory.withBlocks([t.rows * t.r * 4, maskedBytes(t, d), maskedBytes(t, d)], (zs, block, dblock) => {
+        const da = gradient(t.a);
+        memory.withBlocks([t.rows * t.r * 4, da && maskedBytes(t, d), dx && maskedBytes(t, d)], (zs, block, dblock) => {
           const dxRows = dx && dx + t.first * d * 4, dxDropped = t.mask && dx ? dblock! : 0;
-          kernels.loraBranchBackward(t.rows, d, k, t.r, t.s, input(t, x, d, block!), t.a!.address, t.b!.address, hs[i + 1]!.address, zs!,
-            dy.address + t.first * k * 4, dxRows, dxDropped, gradient(t.a), gradient(t.b), scratch);
+          kernels.loraBranchBackward(t.rows, d, k, t.r, t.s, da && input(t, x, d, block!), t.a!.address, t.b!.address, hs[i + 1]!.address, zs!,
+            dy.address + t.first * k * 4, dxRows, dxDropped, da, gradient(t.b), scratch);
           if (dxDropped) dropoutKernels.backward(dxRows, dxDropped, t.rows * d, t.mask!);
         });
       }
-    }, hs);
+    }, hs, [readsX ? x : null, weight, ...factors]);
   });
 }
 

@@ -33,7 +33,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
     const lse = new Tensor([rows]), y = new Tensor([]);
     y.data[0] = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
     return record(y, [logits], (dy) =>
-      kernels.crossEntropyBackward(gradient(logits), lse.address, logits.address, targets.address, rows, classes, ignoreIndex, dy.item()), [lse]);
+      kernels.crossEntropyBackward(gradient(logits), lse.address, logits.address, targets.address, rows, classes, ignoreIndex, dy.item()), [lse], [logits, targets]);
   });
 }
 
@@ -85,7 +85,7 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, bias: Tensor | nul
       // What is taken out of `ready` is not freed with the node.
       if (ready.length > 0 && g === 1 && x.grad === null && onlyX()) x.grad = ready.pop()!;
       else run(g, gradient(x), gradient(weight), gradient(bias));
-    }, ready);
+    }, ready, [x, weight, bias, targets]);
   });
 }
 
@@ -108,5 +108,5 @@ export function mseLoss(x: Tensor, target: Tensor): Tensor {
   const { kernels } = engine();
   const y = new Tensor([]);
   y.data[0] = kernels.mseForward(x.address, target.address, x.size);
-  return record(y, [x], (dy) => kernels.mseBackward(gradient(x), x.address, target.address, x.size, dy.item()));
+  return record(y, [x], (dy) => kernels.mseBackward(gradient(x), x.address, target.address, x.size, dy.item()), [], [x, target]);
 }

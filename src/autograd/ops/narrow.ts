@@ -26,5 +26,5 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
   const { kernels } = engine();
   const y = new Tensor([...x.shape.slice(0, axis), length, ...x.shape.slice(axis + 1)]);
   kernels.narrowForward(y.address, x.address, rows, size * each, start * each, length * each);
-  return record(y, [x], (dy) => kernels.narrowBackward(gradient(x), dy.address, rows, size * each, start * each, length * each));
+  return record(y, [x], (dy) => kernels.narrowBackward(gradient(x), dy.address, rows, size * each, start * each, length * each), [], []);
 }

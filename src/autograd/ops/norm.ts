@@ -82,5 +82,5 @@ export function softmax(x: Tensor): Tensor {
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   kernels.softmaxForward(y.address, x.address, rows, dim);
-  return record(y, [x], (dy) => kernels.softmaxBackward(gradient(x), dy.address, y.address, rows, dim));
+  return record(y, [x], (dy) => kernels.softmaxBackward(gradient(x), dy.address, y.address, rows, dim), [], [y]);
 }
