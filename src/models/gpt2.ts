@@ -11,7 +11,7 @@ import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
-import { allOrNothing } from "../tensor/scope.js";
+import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
@@ -57,11 +57,13 @@ export class Gpt2Attention extends Module {
   /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, cache?: KeyValueCache): Tensor {
     const [batch, steps, size] = x.shape as [number, number, number], heads = this.#heads;
-    const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
-    const q = narrow(qkv, 2, 0, heads);
-    let k = narrow(qkv, 2, heads, heads), v = narrow(qkv, 2, 2 * heads, heads);
-    if (cache) [k, v] = cache.extend(this.layer, k, v);
-    return this.cProj.forward(reshape(causalAttention(q, k, v), [batch, steps, size]));
+    return graphScope(() => {
+      const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
+      const q = narrow(qkv, 2, 0, heads);
+      let k = narrow(qkv, 2, heads, heads), v = narrow(qkv, 2, 2 * heads, heads);
+      if (cache) [k, v] = cache.extend(this.layer, k, v);
+      return this.cProj.forward(reshape(causalAttention(q, k, v), [batch, steps, size]));
+    });
   }
 }
 
@@ -79,7 +81,7 @@ export class Gpt2MLP extends Module {
   }
 
   /** x [..., hiddenSize] -> x's shape. */
-  forward(x: Tensor): Tensor { return this.cProj.forward(geluTanh(this.cFc.forward(x))); }
+  forward(x: Tensor): Tensor { return graphScope(() => this.cProj.forward(geluTanh(this.cFc.forward(x)))); }
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
@@ -104,8 +106,10 @@ export class Gpt2Block extends Module {
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, cache?: KeyValueCache): Tensor {
-    const h = add(x, this.attn.forward(this.ln_1.forward(x), cache));
-    return add(h, this.mlp.forward(this.ln_2.forward(h)));
+    return graphScope(() => {
+      const h = add(x, this.attn.forward(this.ln_1.forward(x), cache));
+      return add(h, this.mlp.forward(this.ln_2.forward(h)));
+    });
   }
 }
 
@@ -191,7 +195,7 @@ export class Gpt2 extends Module {
       throw new ShapeError(`Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ${this.config.maxPositionEmbeddings}.`);
     }
     const positions = tensor(Int32Array.from({ length: batch * steps }, (_, i) => first + i % steps), ids.shape);
-    let x = add(wte.forward(ids), wpe.forward(positions));
+    let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
     for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
     if (cache) cache.length += steps;
     return lnF.forward(x);

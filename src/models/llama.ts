@@ -9,6 +9,7 @@ import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { checkTensor } from "../tensor/check.js";
+import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
@@ -46,11 +47,13 @@ export class LlamaAttention extends Module {
   forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
     const [batch, steps] = x.shape as [number, number];
     const first = cache?.length ?? 0;
-    const q = rope(reshape(this.qProj.forward(x), [batch, steps, this.#heads, this.#dim]), table, first);
-    let k = rope(reshape(this.kProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]), table, first);
-    let v = reshape(this.vProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]);
-    if (cache) [k, v] = cache.extend(this.layer, k, v);
-    return this.oProj.forward(reshape(causalAttention(q, k, v), [batch, steps, this.#heads * this.#dim]));
+    return graphScope(() => {
+      const q = rope(reshape(this.qProj.forward(x), [batch, steps, this.#heads, this.#dim]), table, first);
+      let k = rope(reshape(this.kProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]), table, first);
+      let v = reshape(this.vProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]);
+      if (cache) [k, v] = cache.extend(this.layer, k, v);
+      return this.oProj.forward(reshape(causalAttention(q, k, v), [batch, steps, this.#heads * this.#dim]));
+    });
   }
 }
 
@@ -71,7 +74,9 @@ export class LlamaMLP extends Module {
   }
 
   /** x [..., hiddenSize] -> x's shape. */
-  forward(x: Tensor): Tensor { return this.downProj.forward(siluMul(this.gateProj.forward(x), this.upProj.forward(x))); }
+  forward(x: Tensor): Tensor {
+    return graphScope(() => this.downProj.forward(siluMul(this.gateProj.forward(x), this.upProj.forward(x))));
+  }
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
@@ -95,8 +100,10 @@ export class LlamaLayer extends Module {
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
-    const h = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), table, cache));
-    return add(h, this.mlp.forward(this.postAttentionLayernorm.forward(h)));
+    return graphScope(() => {
+      const h = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), table, cache));
+      return add(h, this.mlp.forward(this.postAttentionLayernorm.forward(h)));
+    });
   }
 }
 
