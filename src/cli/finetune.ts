@@ -108,7 +108,8 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     factors: lora.loraStateDict(adapted), optimizer: run.optimizer.stateDict(),
   } satisfies Checkpoint<FinetuneSettings>);
   if (!await trainSteps(run, losses, save)) {
-    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume${gradientCheckpointing ? " --gradient-checkpointing" : ""}`);
+    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume` +
+      (gradientCheckpointing ? " --gradient-checkpointing" : ""));
     process.exitCode = 130;
     return;
   }

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DisposedError, full, init, lora, manualSeed, memoryStats, nn, noGrad, ones, ops, scope, type Tensor, tensor } from "../../src/index.js";
+import { checkpoint, DisposedError, full, init, lora, manualSeed, memoryStats, nn, noGrad, ones, ops, scope, type Tensor, tensor } from "../../src/index.js";
 import { graphScope } from "../../src/tensor/scope.js";
 import { assertBits } from "../support/golden.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
@@ -85,6 +85,14 @@ for (const [name, entry] of Object.entries(CASES)) {
     if (name !== "rope") assert.equal(live(), before);
   });
 }
+
+test("a checkpoint in it keeps what its function is given, and its result to compare with", () => {
+  const c: Case = [[[4, 6], [6, 6]], (x, w) => ops.reshape(checkpoint((t, v) => ops.silu(ops.linear(ops.silu(t), v)), x, w), [24])];
+  for (const trained of [1, 2, 3]) {
+    const expected = gradients(c, trained, plain), got = gradients(c, trained, graphScope);
+    for (const [i, values] of expected.entries()) assertBits(`trained ${trained}, input ${i}`, got[i] ?? new Float32Array(0), values ?? new Float32Array(0));
+  }
+});
 
 const block = (elements: number): number => Math.ceil(elements / 16) * 64 + 64;
 
