@@ -10,26 +10,31 @@
  *   NN: A [m, k] lda, B [k, n] ldb      NT: A [m, k] lda, B [n, k] ldb      TN: A [k, m] lda, B [k, n] ldb
  *   C [m, n] ldc. Leading dimensions count elements, not bytes.
  *
- * A panel of 16 columns of B is packed per k-block and used by all rows; the 16 columns of C it
- * touches stay in the first-level cache over all k-blocks. A is read where it lies, except in TN.
+ * Panels of 16 columns of B are packed per k-block, four side by side, and used by all rows. A is read where it lies,
+ * except in TN. Where a packed panel would be used too little, B is read where it lies too (update.ts, gemv.ts).
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
 import { gemvT } from "./gemv";
 import { micro1x16, micro1x4, micro1x8, micro2x16, micro4x8, micro8x4 } from "./micro";
-import { packColumns, packRows, scalePanel, transpose } from "./pack";
+import { gemmByUpdates } from "./update";
+import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
 /** k-block: a panel of 384 x 16 floats is 24 KB and leaves room for two rows of A in a 32 KB cache (measured). */
 const KC: i32 = 384;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
+/** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
+const PANELS: i32 = 4;
+const STRIP_BYTES: usize = PANELS * PANEL_BYTES;
 const TILE_BYTES: usize = 2 * 16 * 4;
 /** Rows of op(A) that TN transposes at a time: 128 x 384 floats, 192 KB, stay in the second-level cache. */
 const MC: i32 = 128;
 const BLOCK_BYTES: usize = <usize>MC * KC * 4;
-/** Up to this many rows, packing row-major B costs more than reading it strided (measured). */
-const FEW_ROWS: i32 = 4;
+/** Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster (measured). */
+const FEW_ROWS: i32 = 16;
+const SHORT_K: i32 = 8;
 
 export function sgemmScratchBytes(): i32 {
-  return <i32>(PANEL_BYTES + TILE_BYTES + BLOCK_BYTES);
+  return <i32>(STRIP_BYTES + TILE_BYTES + BLOCK_BYTES);
 }
 
 export function sgemmNN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
@@ -44,13 +49,13 @@ export function sgemmNT(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
 
 export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
   applyBeta(m, n, beta, c, ldc);
-  if (m <= FEW_ROWS || n <= 16) {
+  if (m <= FEW_ROWS || n <= 16 || k <= SHORT_K) {
     gemm(m, n, k, alpha, a, 4, bytes(lda), b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
     return;
   }
   // Columns of A a cache line apart are slow to walk: blocks of it are transposed first (measured:
   // 16 -> 28 GFLOP/s at 1024^3).
-  const block = scratch + PANEL_BYTES + TILE_BYTES;
+  const block = scratch + STRIP_BYTES + TILE_BYTES;
   for (let p = 0; p < k || p == 0; p += KC) {
     const kb = min(KC, k - p);
     for (let i = 0; i < m; i += MC) {
@@ -90,8 +95,12 @@ export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, a
     gemvT(n, k, a, b, bs, c, accumulate);
     return;
   }
-  for (let j = 0; j < n; j += 16) {
-    panelOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch);
+  if (!transposed && alpha == 1 && n >= 16 && (m <= FEW_ROWS || k <= SHORT_K)) {
+    gemmByUpdates(m, n, k, a, ars, acs, b, bs, c, crs, accumulate);
+    return;
+  }
+  for (let j = 0; j < n; j += 16 * PANELS) {
+    stripOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch);
   }
 }
 
@@ -106,30 +115,29 @@ export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, t
     gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
     return;
   }
-  for (let j = 0; j < n; j += 16) {
-    panelOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
-    if (k2 > 0) panelOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
+  for (let j = 0; j < n; j += 16 * PANELS) {
+    stripOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
+    if (k2 > 0) stripOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
   }
 }
 
-/** Columns j .. j + 15 of C, over all rows and all of k. */
-function panelOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
-  const width = min(16, n - j);
-  const nr = width > 8 ? 16 : width > 4 ? 8 : 4;
+/** Columns j .. j + 63 of C, over all rows and all of k. */
+function stripOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+  const width = min(16 * PANELS, n - j);
   // Rows of 64 bytes are a packed panel already.
-  const inPlace = !transposed && (m <= FEW_ROWS || bs == bytes(16)) && alpha == 1 && width == 16;
+  const inPlace = !transposed && n == 16 && bs == bytes(16) && alpha == 1;
   for (let p = 0; p < k; p += KC) {
     const kb = min(KC, k - p);
-    let panel = scratch, step = bytes(nr);
-    if (inPlace) {
-      panel = b + <usize>p * bs + bytes(j);
-      step = bs;
-    } else {
-      if (transposed) packColumns(panel, b + <usize>j * bs + bytes(p), bs, kb, width, nr);
-      else packRows(panel, b + <usize>p * bs + bytes(j), bs, kb, width, nr);
-      if (alpha != 1) scalePanel(panel, kb * nr, alpha);
+    if (!inPlace) {
+      if (transposed) packColumns(scratch, b + <usize>j * bs + bytes(p), bs, kb, width);
+      else packRows(scratch, b + <usize>p * bs + bytes(j), bs, kb, width);
+      if (alpha != 1) scalePanel(scratch, kb * ((width & ~15) + panelWidth(width & 15)), alpha);
     }
-    rows(m, nr, width, kb, a + <usize>p * acs, ars, acs, panel, step, c + bytes(j), crs, accumulate || p > 0, scratch);
+    let panel = inPlace ? b + <usize>p * bs : scratch;
+    for (let q = 0; q < width; q += 16) {
+      rows(m, min(16, width - q), kb, a + <usize>p * acs, ars, acs, panel, c + bytes(j + q), crs, accumulate || p > 0, scratch);
+      panel += bytes(16) * <usize>kb;
+    }
   }
 }
 
@@ -140,41 +148,39 @@ function zeroRows(m: i32, n: i32, c: usize, crs: usize): void {
   }
 }
 
-/** All rows against one panel of nr columns, of which `width` exist in C. */
-function rows(m: i32, nr: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+/** All rows against one panel, of whose columns `width` exist in C. */
+function rows(m: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+  const nr = panelWidth(width);
+  if (width == nr) {
+    tiles(m, nr, k, a, ars, acs, b, c, crs, accumulate);
+    return;
+  }
+  // A tile that hangs over C's right edge is computed aside.
+  const tileRow = bytes(nr), aside = scratch + STRIP_BYTES;
   const mr = 32 / nr;
-  const tileRow = bytes(nr);
-  let i = 0;
-  while (i < m) {
-    const tall = m - i >= mr;
-    const count = tall ? mr : 1;
-    if (width == nr) {
-      tile(nr, tall, k, a, ars, acs, b, bs, c, crs, accumulate);
-    } else {
-      // A tile that hangs over C's right edge is computed aside.
-      const aside = scratch + PANEL_BYTES;
-      if (accumulate) copyTile(aside, tileRow, c, crs, count, width);
-      tile(nr, tall, k, a, ars, acs, b, bs, aside, tileRow, accumulate);
-      copyTile(c, crs, aside, tileRow, count, width);
-    }
-    i += count;
+  for (; m > 0; m -= mr) {
+    const count = min(m, mr);
+    if (accumulate) copyTile(aside, tileRow, c, crs, count, width);
+    tiles(count, nr, k, a, ars, acs, b, aside, tileRow, accumulate);
+    copyTile(c, crs, aside, tileRow, count, width);
     a += <usize>count * ars;
     c += <usize>count * crs;
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function tile(nr: i32, tall: bool, k: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+/** Whole tiles of nr columns, then the rows that are left one by one. */
+function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
+  const done = nr == 16 ? m & ~1 : nr == 8 ? m & ~3 : m & ~7;
+  const left = m - done, a1 = a + <usize>done * ars, c1 = c + <usize>done * crs;
   if (nr == 16) {
-    if (tall) micro2x16(k, a, ars, acs, b, bs, c, crs, accumulate);
-    else micro1x16(k, a, acs, b, bs, c, accumulate);
+    micro2x16(m, k, a, ars, acs, b, c, crs, accumulate);
+    micro1x16(left, k, a1, ars, acs, b, c1, crs, accumulate);
   } else if (nr == 8) {
-    if (tall) micro4x8(k, a, ars, acs, b, bs, c, crs, accumulate);
-    else micro1x8(k, a, acs, b, bs, c, accumulate);
+    micro4x8(m, k, a, ars, acs, b, c, crs, accumulate);
+    micro1x8(left, k, a1, ars, acs, b, c1, crs, accumulate);
   } else {
-    if (tall) micro8x4(k, a, ars, acs, b, bs, c, crs, accumulate);
-    else micro1x4(k, a, acs, b, bs, c, accumulate);
+    micro8x4(m, k, a, ars, acs, b, c, crs, accumulate);
+    micro1x4(left, k, a1, ars, acs, b, c1, crs, accumulate);
   }
 }
 

@@ -1,7 +1,8 @@
 /**
  * sgemmNN, sgemmNT, sgemmTN against the formula in assembly/gemm/sgemm.ts, bit for bit: every
- * remainder of the register tiles (16/8/4 columns, 2/4/8 rows), the edges of the k-blocks (384) and
- * of TN's row blocks (128), strides, misaligned operands, alpha and beta. The method is XNNPACK's for
+ * remainder of the register tiles (16/8/4 columns, 2/4/8 rows), the edges of the k-blocks (384), of the
+ * strips of packed panels (64 columns), of the rank-4 updates (up to 16 rows or 8 steps of k, strips of 1024
+ * columns) and of TN's row blocks (128), strides, misaligned operands, alpha and beta. The method is XNNPACK's for
  * its micro-kernels; the oracle is a sequential Math.fround loop. Exact integers and the float64
  * error bound check the same results without it.
  */
@@ -25,6 +26,9 @@ const SCALES: readonly Scale[] = [
   ...[1, 0, -0.5, 1.5].flatMap((alpha) => [0, 1, 0.5].map((beta): Scale => [alpha, beta])),
   [Math.fround(0.1), Math.fround(0.7)],
 ];
+
+/** Enough to take each path from zero and from C, with and without a scaled B. */
+const STEPS: readonly Scale[] = [[1, 0], [1, 1], [-0.5, 1], [1.5, 0.5]];
 
 const f32 = Math.fround;
 
@@ -168,11 +172,29 @@ test("edges of the k-blocks", async () => {
   }
 });
 
+test("edges of the strips of packed panels", async () => {
+  const engine = await init();
+  for (const n of [47, 48, 63, 64, 65, 68, 72, 79, 80, 127, 128, 129, 135, 145]) {
+    for (const m of [17, 18, 19]) for (const k of [9, 13, 384, 389]) sweep(engine, problem(m, n, k), STEPS);
+  }
+});
+
+test("edges of the rank-4 updates: few rows, a short k, strips of columns", async () => {
+  const engine = await init();
+  for (const n of [15, 16, 17, 20, 23, 31, 33, 50]) {
+    for (const m of [15, 16, 17, 18, 31]) for (const k of range(1, 14)) sweep(engine, problem(m, n, k), STEPS);
+  }
+  for (const n of [1023, 1024, 1025, 1033, 2049]) {
+    for (const [m, k] of [[1, 11], [2, 12], [5, 9], [16, 6], [17, 8], [17, 9], [20, 4], [20, 1]] as const) {
+      sweep(engine, problem(m, n, k), STEPS);
+    }
+  }
+});
+
 test("edges of TN's row blocks", async () => {
   const engine = await init();
-  const scales: readonly Scale[] = [[1, 0], [-0.5, 1], [1.5, 0.5]];
   for (const m of [127, 128, 129, 257]) {
-    for (const n of [1, 16, 17, 33]) for (const k of [1, 6, 384, 385, 769]) sweep(engine, problem(m, n, k), scales, ["TN"]);
+    for (const n of [1, 16, 17, 33]) for (const k of [1, 6, 384, 385, 769]) sweep(engine, problem(m, n, k), STEPS, ["TN"]);
   }
 });
 
@@ -235,7 +257,7 @@ test("nothing is read or written beyond an operand's last element", async () => 
   const engine = await init();
   const scales: readonly Scale[] = [[1, 0], [1, 0.5], [1.5, 1]];
   for (const k of [1, 2, 3, 4, 5, 7, 8, 385]) {
-    for (const m of [1, 2, 3, 4, 5, 8, 9]) {
+    for (const m of [1, 2, 3, 4, 5, 8, 9, 17]) {
       for (const n of [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 33]) {
         const p = problem(m, n, k);
         const expected = scales.map((scale) => reference(p, scale));
@@ -273,9 +295,10 @@ test("an operand at the end of memory does trap when it is overrun", async () =>
   }
 });
 
-/** One shape for each path: in place, packed, tiles of 16/8/4 columns, gemv, TN's blocks. */
+/** One shape for each path: updates, packed, tiles of 16/8/4 columns, gemv, TN's blocks. */
 const PATHS = [
   [1, 19, 7], [1, 3, 6], [3, 16, 5], [4, 33, 9], [5, 17, 6], [9, 7, 11], [17, 3, 4], [8, 21, 13], [6, 36, 386],
+  [18, 37, 9], [19, 22, 7], [17, 16, 386],
 ] as const;
 
 test("NaN, infinities, -0, subnormals and values near overflow go where the formula puts them", async () => {
@@ -350,12 +373,12 @@ test("a row has the same bits alone, in any split of the batch and in the whole"
   const n = 37;
   for (const k of [5, 400]) {
     for (const orientation of ORIENTATIONS) {
-      const whole = problem(19, n, k);
+      const whole = problem(37, n, k);
       for (const scale of [[1, 0], [1, 1], [1.5, 0.5]] as const) {
         const all = new Call(engine, orientation, whole);
         const expected = all.result(scale);
         all.end();
-        for (const split of [[1, 18], [2, 17], [3, 16], [4, 15], [5, 14], [7, 8, 4], [1, 1, 2, 3, 5, 7], new Array<number>(19).fill(1)]) {
+        for (const split of [[1, 36], [2, 35], [3, 34], [4, 33], [16, 21], [17, 20], [7, 8, 4, 18], [1, 1, 2, 3, 5, 7, 18], new Array<number>(37).fill(1)]) {
           let row = 0;
           for (const m of split) {
             const part = new Call(engine, orientation, {
