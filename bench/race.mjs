@@ -1,73 +1,61 @@
 /**
- * Races between engines in one process: bursts of the contestants alternate round by round, so a
- * busy neighbour or a clock change meets all of them; the median over rounds is the figure to quote.
- *
- * The clock is the CPU time of this process, all its threads: what other processes take is not
- * counted, and an engine that used a second thread would pay for it. Wall time is kept beside it; on
- * an idle machine the two agree.
+ * Races: bursts of the contestants alternate round by round, so a busy neighbour or a change of clock rate meets all of
+ * them. tinybench runs a burst; a contestant's figure is the median over rounds, and two contestants are compared by
+ * the median of their ratios within a round.
  */
-import { availableParallelism, cpus } from "node:os";
+import { Bench } from "tinybench";
+import { clock } from "#platform";
 
-/** Long enough for the timer's grain and for V8 to replace its baseline code. */
-const WARM_UP_MS = 300;
-const BURST_MS = 40;
+/** A burst's calls are grouped to last at least this long: a reading of the clock costs a microsecond. */
+const GROUP_MS = 1;
+
+/** How long to measure: the usual, and --quick. */
+export const FULL = { rounds: 11, burstMs: 40, warmUpMs: 250, limitMs: 20_000 };
+export const QUICK = { rounds: 5, burstMs: 8, warmUpMs: 60, limitMs: 1_500 };
 
 /**
- * contestants: [{ name, run }], where run() does the work once and may return a promise.
- * Returns for each name the milliseconds of one run: { median, best, wallMedian, runsPerBurst }.
+ * @param contestants [{ name, run }]; run() does the work once and may return a promise. Each should have run before,
+ *   for its result to be checked
+ * @param effort rounds, milliseconds of a burst and of the warm-up, and the limit after which a contestant takes no
+ *   part in further rounds (it takes part in one at least)
+ * @returns { name: milliseconds of one run in each of its rounds }
  */
-export async function race(contestants, rounds, onRound = () => {}) {
+export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs }) {
   const entries = [];
   for (const { name, run } of contestants) {
-    const start = performance.now();
-    let runs = 0, fastest = Infinity, last = start;
-    while (last - start < WARM_UP_MS || runs < 3) {
-      await run();
-      const now = performance.now();
+    const start = clock();
+    let fastest = Infinity, last = start, first;
+    // Two runs at least, unless one is long already.
+    do {
+      first = run();
+      if (first instanceof Promise) await first;
+      const now = clock();
       fastest = Math.min(fastest, now - last);
       last = now;
-      runs++;
-    }
-    entries.push({ name, run, cpu: [], wall: [], runsPerBurst: Math.ceil(BURST_MS / fastest) });
+    } while (last - start < warmUpMs);
+    const repeats = Math.max(1, Math.ceil(GROUP_MS / Math.max(fastest, 1e-3))), async = first instanceof Promise;
+    const bench = new Bench({ now: clock, time: burstMs, iterations: 1, warmup: false, throws: true });
+    bench.add(name, async ? async () => { for (let i = 0; i < repeats; i++) await run(); } : () => { for (let i = 0; i < repeats; i++) run(); }, { async });
+    entries.push({ name, bench, repeats, times: [], spent: 0 });
   }
-  for (let round = 1; round <= rounds; round++) {
+  for (let round = 0; round < rounds; round++) {
     for (const entry of entries) {
-      const start = performance.now(), used = process.cpuUsage();
-      for (let i = 0; i < entry.runsPerBurst; i++) {
-        const pending = entry.run();
-        // Awaiting what is not a promise would cost synchronous engines a microtask.
-        if (pending instanceof Promise) await pending;
-      }
-      const { user, system } = process.cpuUsage(used);
-      entry.wall.push((performance.now() - start) / entry.runsPerBurst);
-      entry.cpu.push((user + system) / 1000 / entry.runsPerBurst);
+      if (entry.spent > limitMs) continue;
+      const start = clock();
+      await entry.bench.run();
+      entry.spent += clock() - start;
+      entry.times.push(entry.bench.tasks[0].result.latency.mean / entry.repeats);
     }
-    onRound(round);
   }
-  return Object.fromEntries(entries.map(({ name, cpu, wall, runsPerBurst }) =>
-    [name, { median: median(cpu), best: Math.min(...cpu), wallMedian: median(wall), runsPerBurst }]));
+  return Object.fromEntries(entries.map(({ name, times }) => [name, times]));
 }
 
-function median(times) {
-  const sorted = [...times].sort((x, y) => x - y);
-  const middle = sorted.length >> 1;
+export function median(values) {
+  const sorted = [...values].sort((x, y) => x - y), middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** What the figures depend on. */
-export function machine() {
-  return {
-    cpu: cpus()[0]?.model.trim() ?? "unknown",
-    logicalCpus: availableParallelism(),
-    platform: `${process.platform} ${process.arch}`,
-    node: process.versions.node,
-    v8: process.versions.v8,
-  };
-}
-
-/** Columns aligned, the first to the left, the others to the right. */
-export function formatTable(rows) {
-  const widths = rows[0].map((_, c) => Math.max(...rows.map((row) => row[c].length)));
-  const line = (row) => row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c]))).join("  ").trimEnd();
-  return [line(rows[0]), widths.map((w) => "-".repeat(w)).join("  "), ...rows.slice(1).map(line)].join("\n");
+/** How many times as long `theirs` takes as `ours`: the median over the rounds that both ran. */
+export function ratio(theirs, ours) {
+  return median(theirs.slice(0, ours.length).map((time, round) => time / ours[round]));
 }

@@ -1,0 +1,33 @@
+/** The sections in browsers, each in a fresh worker of a page that the matrix's driver opens. */
+import { install } from "../test/matrix/install.mjs";
+import { bundleSections } from "./build.mjs";
+
+const NAMES = ["Chromium", "Firefox ESR", "WebKitGTK"];
+
+/** @returns { name: { environment, version, sections } } of those that are installed. @param onSection called before each section */
+export async function runInBrowsers(wanted, sections, options, onSection) {
+  install();
+  const { RUNTIMES } = await import("../test/matrix/runtimes.mjs");
+  const unknown = wanted.filter((name) => !NAMES.includes(name));
+  if (unknown.length > 0) throw new Error(`no browser ${unknown.join(", ")}; there are ${NAMES.join(", ")}`);
+  await bundleSections(sections, options);
+  const results = {};
+  for (const { name, version, open } of RUNTIMES) {
+    if (!wanted.includes(name)) continue;
+    const installed = await version();
+    if (installed === null) throw new Error(`${name} is not installed`);
+    const page = await open(), result = results[name] = { environment: null, sections: {} };
+    try {
+      for (const section of sections) {
+        onSection(`${name}: ${section}`);
+        const { environment, error, ...found } = await page.run(`bench/${section}`);
+        if (error) throw new Error(`${name}, ${section}: ${error}`);
+        result.environment = { ...environment, engine: `${name} ${installed}` };
+        result.sections[section] = found;
+      }
+    } finally {
+      await page.close();
+    }
+  }
+  return results;
+}

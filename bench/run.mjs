@@ -1,0 +1,77 @@
+/** npm run bench: see README.md, or --help. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
+
+const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser NAME]...
+
+  --quick           under two minutes: shorter bursts, fewer rounds, and the small Llama only
+  --only SECTION    machine, sgemm, lora, llama or start; may be repeated. Default: all
+  --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but start
+  --help            this text
+
+Prints tables and whether each bar is met; writes bench/results/<date>-<engine>.json, and an SVG if all sections ran.
+The exit code is 1 if a bar is missed.`;
+
+const { values: given } = parseArgs({ options: {
+  quick: { type: "boolean", default: false }, only: { type: "string", multiple: true, default: [] },
+  browser: { type: "string", multiple: true, default: [] }, help: { type: "boolean", default: false },
+} });
+if (given.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
+
+if (!existsSync(join(root, "bench/node_modules"))) execFileSync("npm", ["--prefix", "bench", "ci", "--no-audit", "--no-fund"], { cwd: root, stdio: "inherit" });
+buildWalls();
+await bundleTensorFlow();
+// Only now are the packages and what was built sure to be there.
+const { SECTIONS } = await import("./sections.mjs");
+const { environment } = await import("#platform");
+const { judge } = await import("./bars.mjs");
+const { chart } = await import("./chart.mjs");
+const { text } = await import("./report.mjs");
+const { startOf } = await import("./startup.mjs");
+
+/** Shares of the whole, by what they take; only for the time that is left. */
+const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, start: 1 };
+const names = Object.keys(WEIGHTS).filter((name) => given.only.length === 0 || given.only.includes(name));
+const unknown = given.only.filter((name) => !(name in WEIGHTS));
+if (unknown.length > 0) throw new Error(`no section ${unknown.join(", ")}\n\n${USAGE}`);
+
+const started = performance.now();
+function report(done, what) {
+  const left = (performance.now() - started) / done * (1 - done) / 1000, line = `${what}${done > 0 ? `, about ${Math.ceil(left)} s left` : ""}`;
+  process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${line}` : `${line}\n`);
+}
+
+async function runInNode() {
+  const total = names.reduce((sum, name) => sum + WEIGHTS[name], 0), sections = {};
+  let done = 0;
+  for (const name of names) {
+    const progress = (at, of, what) => report((done + WEIGHTS[name] * at / of) / total, `${name}: ${what}`);
+    sections[name] = name === "start" ? startOf(given, progress) : await SECTIONS[name](given, progress);
+    done += WEIGHTS[name];
+  }
+  process.stderr.write("\n");
+  return { [`Node ${process.versions.node}`]: { environment: await environment(), sections } };
+}
+
+async function inBrowsers() {
+  const { runInBrowsers } = await import("./browsers.mjs");
+  return runInBrowsers(given.browser, names.filter((name) => name !== "start"), { quick: given.quick }, (what) => report(0, what));
+}
+
+const commit = execFileSync("git", ["describe", "--always", "--dirty"], { cwd: root, encoding: "utf8" }).trim();
+const results = given.browser.length > 0 ? await inBrowsers() : await runInNode();
+mkdirSync(join(root, "bench/results"), { recursive: true });
+for (const [engine, result] of Object.entries(results)) {
+  const date = new Date().toISOString(), whole = { date, commit, quick: given.quick, ...result, bars: judge(result.sections) };
+  console.log(`\n${text(whole)}`);
+  const file = join(root, "bench/results", `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}`);
+  writeFileSync(`${file}.json`, `${JSON.stringify(whole, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value), 1)}\n`);
+  if (names.length === Object.keys(WEIGHTS).length && given.browser.length === 0) writeFileSync(`${file}.svg`, chart(whole));
+  if (whole.bars.some(({ passed }) => passed === false)) process.exitCode = 1;
+}

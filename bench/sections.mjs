@@ -1,0 +1,150 @@
+/**
+ * The benchmark's questions, each a function (options, progress) => plain data. They run alike in Node and in browsers.
+ * options.quick: shorter bursts and fewer rounds. progress(done, of, what) is called before each step.
+ */
+import { ENGINES, FULL_STEP, JAX, ONNX, OURS, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
+import { FULL, QUICK, median, race, ratio } from "./race.mjs";
+import { productError, stepError, stepReference, values } from "./reference.mjs";
+import { hasFma, openWall } from "./wall.mjs";
+
+const KERNELS = "its kernels", GEMMS = "their products", WALL = "wall", READ = "read";
+
+const effort = ({ quick }) => (quick ? QUICK : FULL);
+const rate = (flops, times) => flops / median(times) / 1e6;
+
+/** Both at their fastest: whatever disturbs a round can only slow it down, and a wall is what nothing exceeds. */
+const ofWall = (flops, times, wall, wallTimes) => flops / Math.min(...times) / (wall.flops / Math.min(...wallTimes));
+
+/** Those that load; the others' reasons. */
+async function openEngines(names) {
+  const engines = {}, missing = {};
+  for (const name of names) {
+    try {
+      engines[name] = await (await ENGINES[name]()).open();
+    } catch (error) {
+      missing[name] = String(error.message ?? error).split("\n")[0];
+    }
+  }
+  if (engines[OURS] === undefined) throw new Error(`the library does not load: ${missing[OURS]}`);
+  return { engines, missing };
+}
+
+/** The faster chain of the wall as a contestant. */
+async function fastestChain(kind, options) {
+  const { chains } = openWall(kind);
+  for (const { run } of chains) for (let i = 0; i < 20; i++) run();
+  const times = await race(chains, effort(options));
+  return chains.reduce((best, chain) => (rate(chain.flops, times[chain.name]) > rate(best.flops, times[best.name]) ? chain : best));
+}
+
+/** Contestants whose result is right, opened; what is wrong or fails becomes a reason. */
+async function admit(candidates, errorOf) {
+  const admitted = [], refused = {}, open = [];
+  for (const [name, prepare] of candidates) {
+    try {
+      const contestant = await prepare();
+      open.push(contestant);
+      const error = errorOf(name, await contestant.result());
+      if (error <= 1) admitted.push({ name, run: contestant.run });
+      else refused[name] = `wrong result: ${error} times the error bound`;
+    } catch (error) {
+      refused[name] = String(error.message ?? error).split("\n")[0];
+    }
+  }
+  if (refused[OURS]) throw new Error(`${OURS}: ${refused[OURS]}`);
+  return { admitted, refused, free: async () => { for (const contestant of open) await contestant.free(); } };
+}
+
+async function machine(options, progress) {
+  const result = { gflops: {}, read: [] };
+  for (const [at, kind] of (hasFma() ? ["plain", "fma"] : ["plain"]).entries()) {
+    progress(at, 2 + READS.length, `${kind} multiply-adds`);
+    const chain = await fastestChain(kind, options), times = await race([{ ...chain, name: WALL }], effort(options));
+    result.gflops[kind] = { median: rate(chain.flops, times[WALL]), chain: chain.name };
+  }
+  const { read } = openWall();
+  for (const [at, bytes] of READS.entries()) {
+    progress(2 + at, 2 + READS.length, `reading ${bytes} bytes`);
+    const times = await race([{ name: READ, run: read(bytes) }], effort(options));
+    result.read.push({ bytes, gigabytesPerSecond: bytes / median(times[READ]) / 1e6 });
+  }
+  return result;
+}
+
+async function sgemm(options, progress) {
+  const { engines, missing } = await openEngines([OURS, TFJS, ONNX, JAX]);
+  const wall = await fastestChain("plain", options), { read } = openWall(), rows = [];
+  for (const [at, shape] of PRODUCTS.entries()) {
+    progress(at, PRODUCTS.length, shape.join(" x "));
+    const [m, n, k] = shape, a = values(m * k, 1), b = values(k * n, 2), flops = productFlops(shape), kind = kindOf(shape);
+    const { admitted, refused, free } = await admit(Object.entries(engines).map(([name, { matmul }]) => [name, () => matmul(m, n, k, a, b)]),
+      (_, result) => productError(result, m, n, k, a, b));
+    const fewRows = kind === "one row" || kind === "8 rows";
+    const times = await race([...admitted, { ...wall, name: WALL }, ...(fewRows ? [{ name: READ, run: read(4 * k * n) }] : [])], effort(options));
+    await free();
+    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS);
+    const best = peers.reduce((least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least), null);
+    rows.push({
+      shape, kind, gflops: Object.fromEntries(admitted.map(({ name }) => [name, rate(flops, times[name])])), refused,
+      bestPeer: best, ofBestPeer: best && ratio(times[best], times[OURS]),
+      ofWall: ofWall(flops, times[OURS], wall, times[WALL]),
+      ...(fewRows ? { ofReading: ratio(times[READ], times[OURS]) } : {}),
+    });
+  }
+  return { missing, rows };
+}
+
+async function lora(options, progress) {
+  const { engines, missing } = await openEngines([OURS, TFJS, JAX]);
+  const wall = await fastestChain("plain", options), rows = [];
+  for (const [at, shape] of LAYERS.entries()) {
+    progress(at, LAYERS.length, shape.join(", "));
+    const [n, d, k, r] = shape, s = 2;
+    const problem = { n, d, k, r, s, x: values(n * d, 1), w: values(k * d, 2), a: values(r * d, 3), b: values(k * r, 4), dy: values(n * k, 5) };
+    const reference = stepReference(problem), full = stepReference({ ...problem, r: 0 });
+    const { [OURS]: ours, [TFJS]: tf, [JAX]: jax } = engines;
+    const { admitted, refused, free } = await admit([
+      [OURS, () => ours.loraStep(problem)],
+      [FULL_STEP, () => ours.fullStep(problem)],
+      ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
+      ...(tf ? [[TFJS_BEST, () => tf.loraStepAtBest(problem)], [TFJS_WRITTEN, () => tf.loraStepAsWritten(problem)]] : []),
+    ], (name, result) => stepError(name === FULL_STEP ? full : reference, result));
+    const kernels = ours.loraKernels(problem);
+    if (!sameBits(kernels.resultOf(kernels.run), kernels.resultOf(kernels.runProducts))) throw new Error(`${shape}: the kernels' bits are not their products'`);
+    const times = await race([...admitted, { name: KERNELS, run: kernels.run }, { name: GEMMS, run: kernels.runProducts }, { ...wall, name: WALL }], effort(options));
+    kernels.free();
+    await free();
+    rows.push({
+      shape, milliseconds: Object.fromEntries(Object.entries(times).filter(([name]) => name !== WALL).map(([name, of]) => [name, median(of)])), refused,
+      ratios: Object.fromEntries([JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].filter((name) => times[name]).map((name) => [name, ratio(times[name], times[OURS])])),
+      ofProducts: ratio(times[KERNELS], times[GEMMS]), ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
+      flops: { step: stepFlops(shape), full: fullFlops(shape) },
+    });
+  }
+  return { missing, rows };
+}
+
+const sameBits = (these, those) => these.every((values, i) => values.every((value, j) => Object.is(value, those[i][j])));
+
+/** Tokens a second of a Llama's training step. */
+async function llama(options, progress) {
+  const { missing } = await openEngines([OURS, JAX]), { LLAMAS, openLlama, llamaError } = await import("./llama.mjs"), rows = [];
+  const wanted = Object.entries(LLAMAS).filter(([name]) => !options.quick || name === "base");
+  for (const [at, [, model]] of wanted.entries()) {
+    progress(at, wanted.length, model.title);
+    const { ours, jax, tokens, initial } = await openLlama(model);
+    const error = llamaError(ours.result(), await jax.result(), initial);
+    if (!(error < 1e-3)) throw new Error(`${model.title}: jax-js and this library differ by ${error}`);
+    const times = await race([{ name: OURS, run: ours.run }, { name: JAX, run: jax.run }], effort(options));
+    ours.free();
+    jax.free();
+    rows.push({
+      model: model.title, batch: model.batch, steps: model.steps, difference: error,
+      tokensPerSecond: Object.fromEntries(Object.entries(times).map(([name, of]) => [name, tokens / median(of) * 1000])), ofJax: ratio(times[JAX], times[OURS]),
+    });
+  }
+  return { missing, rows };
+}
+
+export const SECTIONS = { machine, sgemm, lora, llama };
