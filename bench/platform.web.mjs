@@ -11,6 +11,9 @@ import fma from "../dist/bench/wall_fma.wasm";
 import config from "../models/base/config.json";
 import model from "../models/base/model.safetensors";
 
+// jax-js takes a thread a core where it sees workers, as it does when it is loaded: that comes later.
+delete globalThis.Worker;
+
 export const clock = () => performance.now();
 export const clockName = "wall time";
 export const wallBytes = { plain, fma };
@@ -18,7 +21,10 @@ export const baseFiles = { "config.json": new TextEncoder().encode(JSON.stringif
 export const versions = { "@tensorflow/tfjs-backend-wasm": tfPackage.version, "onnxruntime-web": ortPackage.version, "@jax-js/jax": jaxPackage.version };
 
 export async function loadTensorFlow() {
-  wasm.setWasmPaths({ "tfjs-backend-wasm-simd.wasm": URL.createObjectURL(new Blob([tfSimd], { type: "application/wasm" })) });
+  const url = URL.createObjectURL(new Blob([tfSimd], { type: "application/wasm" }));
+  // It asks for all three, and would choose the threaded one.
+  wasm.setWasmPaths(Object.fromEntries(["", "-simd", "-threaded-simd"].map((kind) => [`tfjs-backend-wasm${kind}.wasm`, url])));
+  tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
   return { tf, wasm };
 }
 export async function loadOnnxRuntime() {

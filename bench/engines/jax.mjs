@@ -10,8 +10,6 @@ export async function finish(arrays) {
 }
 
 export async function open() {
-  // Seeing workers it would use threads.
-  delete globalThis.Worker;
   await init("wasm");
   defaultDevice("wasm");
   const product = jit((x, y) => np.matmul(x, y));
