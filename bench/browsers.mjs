@@ -4,7 +4,7 @@ import { bundleSections } from "./build.mjs";
 
 const NAMES = ["Chromium", "Firefox ESR", "WebKitGTK"];
 
-/** @returns { name: { environment, version, sections } } of those that are installed. @param onSection called before each section */
+/** @returns { name: { environment, sections } }. @param onSection called with browser and section before each */
 export async function runInBrowsers(wanted, sections, options, onSection) {
   install();
   const { RUNTIMES } = await import("../test/matrix/runtimes.mjs");
@@ -19,7 +19,7 @@ export async function runInBrowsers(wanted, sections, options, onSection) {
     const page = await open(), result = results[name] = { environment: null, sections: {} };
     try {
       for (const section of sections) {
-        onSection(`${name}: ${section}`);
+        onSection(name, section);
         const { environment, error, ...found } = await page.run(`bench/${section}`);
         if (error) throw new Error(`${name}, ${section}: ${error}`);
         result.environment = { ...environment, engine: `${name} ${installed}` };

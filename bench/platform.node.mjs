@@ -1,7 +1,7 @@
 /** What differs between Node and browsers, for Node; platform.web.mjs has the same exports. */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism, cpus } from "node:os";
+import { availableParallelism, cpus, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 
 const require = createRequire(import.meta.url);
@@ -15,13 +15,15 @@ export function clock() {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
 }
-export const clockName = "CPU time of the process";
+const clockName = "CPU time of the process";
+/** A burst's figure: its mean, so that the collection of garbage counts. */
+export const figureOf = ({ mean }) => mean;
 
 export const wallBytes = { plain: file("../dist/bench/wall.wasm"), fma: file("../dist/bench/wall_fma.wasm") };
 /** models/base, the embedded Llama. */
 export const baseFiles = { "config.json": file("../models/base/config.json"), "model.safetensors": file("../models/base/model.safetensors") };
 
-export const versions = Object.fromEntries(["@tensorflow/tfjs-backend-wasm", "onnxruntime-web", "@jax-js/jax"].map((name) =>
+const versions = Object.fromEntries(["@tensorflow/tfjs-backend-wasm", "onnxruntime-web", "@jax-js/jax"].map((name) =>
   [name, JSON.parse(file(`node_modules/${name}/package.json`)).version]));
 
 export async function loadTensorFlow() {
@@ -35,5 +37,7 @@ export async function environment() {
   return {
     engine: process.versions.bun ? `Bun ${process.versions.bun}` : `Node ${process.versions.node} (V8 ${process.versions.v8})`,
     cpu: cpus()[0]?.model.trim() ?? "unknown", logicalCpus: availableParallelism(), platform: `${process.platform} ${process.arch}`, clock: clockName,
+    // About 1 if nothing else ran in the last minute.
+    load: loadavg()[0], peers: versions,
   };
 }

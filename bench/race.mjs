@@ -4,10 +4,22 @@
  * the median of their ratios within a round.
  */
 import { Bench } from "tinybench";
-import { clock } from "#platform";
+import { clock, figureOf } from "#platform";
 
-/** A burst's calls are grouped to last at least this long: a reading of the clock costs a microsecond. */
-const GROUP_MS = 1;
+/** A burst's calls are grouped to last a millisecond, and twenty steps of the clock: reading it takes time too. */
+const GROUP_MS = Math.max(1, 20 * resolution());
+
+/** The least step of the clock in milliseconds. */
+function resolution() {
+  let least = Infinity;
+  for (let i = 0; i < 20; i++) {
+    const start = clock();
+    let now;
+    do now = clock(); while (now === start);
+    least = Math.min(least, now - start);
+  }
+  return least;
+}
 
 /** How long to measure: the usual, and --quick. */
 export const FULL = { rounds: 11, burstMs: 40, warmUpMs: 250, limitMs: 20_000 };
@@ -44,7 +56,7 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs }) 
       const start = clock();
       await entry.bench.run();
       entry.spent += clock() - start;
-      entry.times.push(entry.bench.tasks[0].result.latency.mean / entry.repeats);
+      entry.times.push(figureOf(entry.bench.tasks[0].result.latency) / entry.repeats);
     }
   }
   return Object.fromEntries(entries.map(({ name, times }) => [name, times]));

@@ -61,7 +61,9 @@ function bars(judged) {
 /** Everything that was measured. */
 export function text({ environment, sections, bars: judged }) {
   return [
-    `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; one thread, float32, medians; clock: ${environment.clock}`,
+    `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; one thread, float32, medians; clock: ${environment.clock}` +
+      (environment.load === undefined ? "" : `; load average ${number(environment.load)}`) +
+      `\npeers: ${Object.entries(environment.peers).map((peer) => peer.join(" ")).join(", ")}`,
     ...Object.entries(sections).map(([name, result]) => WRITE[name](result)), bars(judged),
   ].join("\n\n");
 }

@@ -12,8 +12,8 @@ const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser 
   --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but start
   --help            this text
 
-Prints tables and whether each bar is met; writes bench/results/<date>-<engine>.json, and an SVG if all sections ran.
-The exit code is 1 if a bar is missed.`;
+Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and in Node an
+SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
 
 const { values: given } = parseArgs({ options: {
   quick: { type: "boolean", default: false }, only: { type: "string", multiple: true, default: [] },
@@ -47,8 +47,10 @@ function report(done, what) {
   process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${line}` : `${line}\n`);
 }
 
+const totalOf = (sections) => sections.reduce((sum, name) => sum + WEIGHTS[name], 0);
+
 async function runInNode() {
-  const total = names.reduce((sum, name) => sum + WEIGHTS[name], 0), sections = {};
+  const total = totalOf(names), sections = {};
   let done = 0;
   for (const name of names) {
     const progress = (at, of, what) => report((done + WEIGHTS[name] * at / of) / total, `${name}: ${what}`);
@@ -59,19 +61,26 @@ async function runInNode() {
   return { [`Node ${process.versions.node}`]: { environment: await environment(), sections } };
 }
 
-async function inBrowsers() {
-  const { runInBrowsers } = await import("./browsers.mjs");
-  return runInBrowsers(given.browser, names.filter((name) => name !== "start"), { quick: given.quick }, (what) => report(0, what));
+async function runInPages() {
+  const { runInBrowsers } = await import("./browsers.mjs"), sections = names.filter((name) => name !== "start");
+  const total = given.browser.length * totalOf(sections);
+  let done = 0;
+  return runInBrowsers(given.browser, sections, { quick: given.quick }, (browser, section) => {
+    report(done / total, `${browser}: ${section}`);
+    done += WEIGHTS[section];
+  });
 }
 
 const commit = execFileSync("git", ["describe", "--always", "--dirty"], { cwd: root, encoding: "utf8" }).trim();
-const results = given.browser.length > 0 ? await inBrowsers() : await runInNode();
-mkdirSync(join(root, "bench/results"), { recursive: true });
+const results = given.browser.length > 0 ? await runInPages() : await runInNode();
+const inAll = names.length === Object.keys(WEIGHTS).length;
 for (const [engine, result] of Object.entries(results)) {
   const date = new Date().toISOString(), whole = { date, commit, quick: given.quick, ...result, bars: judge(result.sections) };
   console.log(`\n${text(whole)}`);
-  const file = join(root, "bench/results", `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}`);
-  writeFileSync(`${file}.json`, `${JSON.stringify(whole, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value), 1)}\n`);
-  if (names.length === Object.keys(WEIGHTS).length && given.browser.length === 0) writeFileSync(`${file}.svg`, chart(whole));
   if (whole.bars.some(({ passed }) => passed === false)) process.exitCode = 1;
+  if (!inAll) continue;
+  mkdirSync(join(root, "bench/results"), { recursive: true });
+  const file = join(root, "bench/results", `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}${given.quick ? "-quick" : ""}`);
+  writeFileSync(`${file}.json`, `${JSON.stringify(whole, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value), 1)}\n`);
+  if (given.browser.length === 0) writeFileSync(`${file}.svg`, chart(whole));
 }
