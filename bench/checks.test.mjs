@@ -1,0 +1,74 @@
+/** The benchmark's own checks: they accept what is right, and find planted faults. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { judge } from "./bars.mjs";
+import { median, ratio } from "./race.mjs";
+import { productError, stepError, stepReference, values } from "./reference.mjs";
+
+const [m, n, k] = [5, 7, 300];
+
+test("a product is within the bound; one with a value lost, doubled or NaN is not", () => {
+  const a = values(m * k, 1), b = values(k * n, 2), c = new Float32Array(m * n);
+  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) for (let p = 0; p < k; p++) c[i * n + j] += a[i * k + p] * b[p * n + j];
+  assert(productError(c, m, n, k, a, b) <= 1);
+  for (const fault of [0, 2 * c[9], NaN]) assert(!(productError(c.with(9, fault), m, n, k, a, b) <= 1), `${fault}`);
+  assert(!(productError(c.subarray(1), m, n, k, a, b) <= 1));
+});
+
+/** The step's loss and gradients by central differences in float64, which share nothing with the reference's formulas. */
+function byDifferences({ n, d, k, r, s, x, w, a, b, dy }) {
+  const loss = () => {
+    let sum = 0;
+    for (let i = 0; i < n; i++) for (let j = 0; j < k; j++) {
+      let y = 0;
+      for (let p = 0; p < d; p++) {
+        y += x[i * d + p] * w[j * d + p];
+        for (let q = 0; q < r; q++) y += s * x[i * d + p] * a[q * d + p] * b[j * r + q];
+      }
+      sum += y * dy[i * k + j];
+    }
+    return sum;
+  };
+  // The loss is linear in each of them: any distance is exact but for rounding.
+  const gradient = (of) => Float64Array.from(of, (value, i) => {
+    of[i] = value + 0.5;
+    const above = loss();
+    of[i] = value - 0.5;
+    const below = loss();
+    of[i] = value;
+    return above - below;
+  });
+  return { loss: loss(), dx: gradient(x), gradients: [gradient(a), gradient(b)] };
+}
+
+test("the LoRA step's reference agrees with central differences, and finds a fault in each output", () => {
+  const problem = Object.fromEntries(Object.entries({ x: 12, w: 20, a: 8, b: 10, dy: 15 }).map(([name, size], i) => [name, Float64Array.from(values(size, i + 1))]));
+  Object.assign(problem, { n: 3, d: 4, k: 5, r: 2, s: 2 });
+  const reference = stepReference(problem), result = byDifferences(problem);
+  assert(stepError(reference, result) <= 1e-3);
+  assert(stepError(reference, { ...result, loss: result.loss * 1.01 }) > 1);
+  assert(stepError(reference, { ...result, dx: result.dx.with(3, 0) }) > 1);
+  for (const i of [0, 1]) assert(!(stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, NaN)) }) <= 1));
+  for (const i of [0, 1]) assert(stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, 9)) }) > 1);
+});
+
+test("bars name the worst and what fails", () => {
+  const row = (shape, kind, ofBestPeer, ofWall) => ({ shape, kind, ofBestPeer, ofWall });
+  const sgemm = { rows: [row([512, 512, 512], "large", 1.4, 0.9), row([128, 768, 768], "large", 1.2, 0.95), row([1, 768, 768], "one row", 1.5, 0.1)] };
+  const lora = { rows: [{ shape: [1, 2, 3, 4], ratios: { "jax-js": 2.5 }, ofProducts: 1.09 }] };
+  const bars = Object.fromEntries(judge({ sgemm, lora }).map((bar) => [bar.title, bar]));
+  const large = bars["large products: 1.3x the best peer"];
+  assert.deepEqual([large.passed, large.worst, large.at, large.failed], [false, 1.2, "128, 768, 768", ["128, 768, 768"]]);
+  assert.equal(bars["large products: 88 % of the wall"].passed, true);
+  assert.equal(bars["one row: 1.2x the best peer"].passed, true);
+  assert.equal(bars["8 rows: 1.3x the best peer"].passed, null);
+  assert.equal(bars["LoRA step: 2x jax-js"].passed, true);
+  assert.equal(bars["LoRA step's kernels: within 8 % of their products"].passed, false);
+});
+
+test("medians, and ratios within rounds", () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 2, 3]), 2.5);
+  // A round that is slow for both leaves the ratio as it is; rounds that only one ran do not count.
+  assert.equal(ratio([2, 20, 2], [1, 10, 1, 7]), 2);
+});
