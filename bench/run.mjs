@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { BROWSERS, runInBrowsers } from "./browsers.mjs";
 import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
 
 const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser NAME]...
@@ -15,10 +16,28 @@ const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser 
 Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and in Node an
 SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
 
-const { values: given } = parseArgs({ options: {
-  quick: { type: "boolean", default: false }, only: { type: "string", multiple: true, default: [] },
-  browser: { type: "string", multiple: true, default: [] }, help: { type: "boolean", default: false },
-} });
+/** Shares of the whole, by what they take; only for the time that is left. */
+const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, start: 1 };
+
+function readOptions() {
+  const { values } = parseArgs({ options: {
+    quick: { type: "boolean", default: false }, only: { type: "string", multiple: true, default: [] },
+    browser: { type: "string", multiple: true, default: [] }, help: { type: "boolean", default: false },
+  } });
+  for (const [option, known] of [["only", Object.keys(WEIGHTS)], ["browser", BROWSERS]]) {
+    const unknown = values[option].find((name) => !known.includes(name));
+    if (unknown !== undefined) throw new RangeError(`--${option} must be one of ${known.join(", ")}; got ${unknown}.`);
+  }
+  return values;
+}
+
+let given;
+try {
+  given = readOptions();
+} catch (error) {
+  console.error(`bench: ${error.message}\n\n${USAGE}`);
+  process.exit(2);
+}
 if (given.help) {
   console.log(USAGE);
   process.exit(0);
@@ -35,12 +54,7 @@ const { chart } = await import("./chart.mjs");
 const { text } = await import("./report.mjs");
 const { startOf } = await import("./startup.mjs");
 
-/** Shares of the whole, by what they take; only for the time that is left. */
-const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, start: 1 };
 const names = Object.keys(WEIGHTS).filter((name) => given.only.length === 0 || given.only.includes(name));
-const unknown = given.only.filter((name) => !(name in WEIGHTS));
-if (unknown.length > 0) throw new Error(`no section ${unknown.join(", ")}\n\n${USAGE}`);
-
 const started = performance.now();
 function report(done, what) {
   const left = (performance.now() - started) / done * (1 - done) / 1000, line = `${what}${done > 0 ? `, about ${Math.ceil(left)} s left` : ""}`;
@@ -62,7 +76,7 @@ async function runInNode() {
 }
 
 async function runInPages() {
-  const { runInBrowsers } = await import("./browsers.mjs"), sections = names.filter((name) => name !== "start");
+  const sections = names.filter((name) => name !== "start");
   const total = given.browser.length * totalOf(sections);
   let done = 0;
   return runInBrowsers(given.browser, sections, { quick: given.quick }, (browser, section) => {
