@@ -16,8 +16,6 @@ export function clock() {
   return (user + system) / 1000;
 }
 const clockName = "CPU time of the process";
-/** A burst's figure: its mean, so that the collection of garbage counts. */
-export const figureOf = ({ mean }) => mean;
 
 /** Read when asked for: build.mjs makes them. */
 export const wallBytes = {

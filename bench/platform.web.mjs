@@ -15,8 +15,6 @@ import model from "../models/base/model.safetensors";
 delete globalThis.Worker;
 
 export const clock = () => performance.now();
-/** A burst's figure: its fastest group of calls, since wall time counts what other processes take. */
-export const figureOf = ({ min }) => min;
 export const wallBytes = { plain, fma };
 export const baseFiles = { "config.json": new TextEncoder().encode(JSON.stringify(config)), "model.safetensors": model };
 const versions = { "@tensorflow/tfjs-backend-wasm": tfPackage.version, "onnxruntime-web": ortPackage.version, "@jax-js/jax": jaxPackage.version };

@@ -1,10 +1,11 @@
 /**
  * Races: bursts of the contestants alternate round by round, so a busy neighbour or a change of clock rate meets all of
- * them. tinybench runs a burst; a contestant's figure is the median over rounds, and two contestants are compared by
- * the median of their ratios within a round.
+ * them. tinybench runs a burst, which counts as its fastest group of calls: a neighbour on the same core or cache can only
+ * slow it down. A contestant's figure is the median over rounds; two are compared by the median of their ratios within a
+ * round.
  */
 import { Bench } from "tinybench";
-import { clock, figureOf } from "#platform";
+import { clock } from "#platform";
 
 /** A burst's calls are grouped to last a millisecond, and twenty steps of the clock: reading it takes time too. */
 const GROUP_MS = Math.max(1, 20 * resolution());
@@ -56,7 +57,7 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs }) 
       const start = clock();
       await entry.bench.run();
       entry.spent += clock() - start;
-      entry.times.push(figureOf(entry.bench.tasks[0].result.latency) / entry.repeats);
+      entry.times.push(entry.bench.tasks[0].result.latency.min / entry.repeats);
     }
   }
   return Object.fromEntries(entries.map(({ name, times }) => [name, times]));
