@@ -10,6 +10,7 @@ import { FULL, median, race } from "./race.mjs";
 import { values } from "./reference.mjs";
 
 const DOCUMENT = new URL("../docs/cost-model.md", import.meta.url);
+const BEGIN = "<!-- measured -->\n", END = "<!-- end of measured -->";
 const EFFORT = { ...FULL, burstMs: 20, warmUpMs: 100 };
 const SCALING = 2;
 
@@ -97,7 +98,7 @@ async function walls() {
 
 const { gflops, rates, rateOf } = await walls(), { engine, cpu } = await environment();
 let text = `Measured on ${cpu}, ${engine}: the wall is ${gflops.toFixed(1)} GFLOP/s; reading takes ` +
-  `${READS.map((bytes, i) => `${rates[i].toFixed(0)} GB/s of ${bytes / 1024} KiB`).join(", ")}. Medians of ${EFFORT.rounds} rounds of CPU time.\n`;
+  `${READS.map((bytes, i) => `${rates[i].toFixed(0)} GB/s of ${bytes / 1024} KiB`).join(", ")}. CPU time, medians of ${EFFORT.rounds} rounds.\n`;
 for (const { title, points, flops, elements, measure: measured } of [LINEAR, MERGED, CONV]) {
   text += `\n| ${title} | MFLOP | MB | FLOP / byte | model, ms | measured, ms | GFLOP/s | model / measured |\n|---|---:|---:|---:|---:|---:|---:|---:|\n`;
   for (const point of points) {
@@ -107,6 +108,7 @@ for (const { title, points, flops, elements, measure: measured } of [LINEAR, MER
       `${took.toPrecision(3)} | ${(work / took / 1e6).toFixed(1)} | ${(100 * model / took).toFixed(0)} % |\n`;
   }
 }
-const [before, , after] = readFileSync(DOCUMENT, "utf8").split(/(?<=<!-- measured -->\n)|(?=<!-- end of measured -->)/);
-writeFileSync(DOCUMENT, before + text + after);
+const document = readFileSync(DOCUMENT, "utf8"), from = document.indexOf(BEGIN) + BEGIN.length, to = document.indexOf(END);
+if (from < BEGIN.length || to < from) throw new Error(`${DOCUMENT.pathname} has not its two markers`);
+writeFileSync(DOCUMENT, document.slice(0, from) + text + document.slice(to));
 console.log(text);
