@@ -24,7 +24,7 @@ const KC: i32 = 384;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 /** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
 const PANELS: i32 = 4;
-const STRIP_BYTES: usize = PANELS * PANEL_BYTES;
+const STRIP_BYTES: usize = <usize>PANELS * PANEL_BYTES;
 const TILE_BYTES: usize = 2 * 16 * 4;
 /** Rows of op(A) that TN transposes at a time: 128 x 384 floats, 192 KB, stay in the second-level cache. */
 const MC: i32 = 128;
