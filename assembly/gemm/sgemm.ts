@@ -110,7 +110,7 @@ export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, a
  */
 export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, transposed: bool, k2: i32, a2: usize, b2: usize, b2s: usize, transposed2: bool, c: usize, accumulate: bool, scratch: usize): void {
   const crs = bytes(n);
-  if (m == 1 || k == 0) {
+  if (m == 1 || k == 0 || (!transposed && m <= FEW_ROWS)) {
     gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
     gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
     return;
