@@ -1,11 +1,11 @@
 /** PEFT's lora.Conv1d, Conv2d and Conv3d: a convolution with named adapters, each of two convolutions. */
-import { conv } from "../autograd/ops/index.js";
+import { conv, type LoraBranch } from "../autograd/ops/index.js";
 import type { ConvNd } from "../nn/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraConv, type LoraInit } from "./init.js";
-import { type Branch, LoraLayer } from "./layer.js";
+import { LoraLayer } from "./layer.js";
 
 /**
  * A convolution with adapters: x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA
@@ -34,7 +34,7 @@ export class LoraConv extends LoraLayer<ConvNd> {
     initLoraConv(kind, where, loraA, loraB);
   }
 
-  protected override product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor {
+  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
     const { weight, bias: b, stride, padding, dilation, groups } = this.baseLayer;
     return conv(x, weight, bias ? b : null, { stride, padding, dilation, groups }, branches, "peft.LoraConv.forward");
   }

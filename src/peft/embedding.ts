@@ -1,10 +1,10 @@
 /** PEFT's lora.Embedding: a table with named adapters. */
-import { embedding } from "../autograd/ops/index.js";
+import { embedding, type LoraBranch } from "../autograd/ops/index.js";
 import type { Embedding } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraEmbedding, type LoraInit } from "./init.js";
-import { type Branch, LoraLayer } from "./layer.js";
+import { LoraLayer } from "./layer.js";
 
 /**
  * nn.Embedding with adapters: ids int32 [...] -> [..., embeddingDim]. Factors: loraA [r, numEmbeddings],
@@ -30,7 +30,7 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
     initLoraEmbedding(kind, where, loraA, loraB);
   }
 
-  protected override product(ids: Tensor, branches: readonly Branch[]): Tensor {
+  protected override product(ids: Tensor, branches: readonly LoraBranch[]): Tensor {
     const { weight, paddingIdx, maxNorm, normType, scaleGradByFreq } = this.baseLayer;
     return embedding(ids, weight, { paddingIdx, maxNorm, normType, scaleGradByFreq }, branches, "peft.LoraEmbedding.forward");
   }

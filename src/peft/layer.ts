@@ -3,11 +3,11 @@
  * them are at work. A subclass says how its base computes; this file says what is added to it.
  * Source: huggingface/peft, tuners/lora/layer.py (LoraLayer) and tuners/lora/dora.py.
  */
-import { add, channelScale, doraNorm, doraScale, dropout, scale } from "../autograd/ops/index.js";
+import { add, channelScale, doraNorm, doraScale, dropout, scale, type LoraBranch } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { addProduct, Merge } from "../lora/layer.js";
 import { Module, type Parameter } from "../nn/module.js";
-import { type DropoutMask, newMask } from "../random/seed.js";
+import { newMask } from "../random/seed.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
@@ -36,16 +36,6 @@ export interface Adapter {
     /** The base weight before. */
     weight: Float32Array;
   } | null;
-}
-
-/** A low-rank term as the ops take it. */
-export interface Branch {
-  loraA: Tensor;
-  loraB: Tensor;
-  scaling: number;
-  mask: DropoutMask | null;
-  from?: number;
-  to?: number;
 }
 
 /** In a batch of mixed adapters: the name for items that the base model computes alone. */
@@ -130,7 +120,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   protected outputAxis(_x: Tensor): number | undefined { return undefined; }
 
   /** The base layer's output with these low-rank terms in its accumulators. */
-  protected abstract product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor;
+  protected abstract product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor;
 
   /**
    * The base layer's output plus the terms of the active adapters; what is merged is in the weight. Shapes are the base
@@ -184,7 +174,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   #isDropping(adapter: Adapter): boolean { return this.drops && this.training && adapter.loraDropout > 0; }
 
-  #branch({ adapter, from, to }: Term): Branch {
+  #branch({ adapter, from, to }: Term): LoraBranch {
     const { loraA, loraB, scaling, loraDropout } = adapter;
     return { loraA, loraB, scaling, mask: this.#isDropping(adapter) ? newMask(loraDropout) : null, from, to };
   }

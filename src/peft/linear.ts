@@ -1,10 +1,10 @@
 /** PEFT's lora.Linear: a linear layer, or Hugging Face's Conv1D (fanInFanOut), with named adapters. */
-import { linear } from "../autograd/ops/index.js";
+import { linear, type LoraBranch } from "../autograd/ops/index.js";
 import type { Linear } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraWeights, type LoraInit } from "./init.js";
-import { type Branch, LoraLayer } from "./layer.js";
+import { LoraLayer } from "./layer.js";
 
 /**
  * nn.Linear with adapters: x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB [outFeatures, r].
@@ -27,7 +27,7 @@ export class LoraLinear extends LoraLayer<Linear> {
     initLoraWeights(kind, where, loraA, loraB, this.baseLayer, scaling);
   }
 
-  protected override product(x: Tensor, branches: readonly Branch[], bias: boolean): Tensor {
+  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
     const { weight, bias: b, fanInFanOut } = this.baseLayer;
     return linear(x, weight, bias ? b : null, branches, fanInFanOut, "peft.LoraLinear.forward");
   }
