@@ -561,7 +561,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   *biases({ bias, modulesToSave }: LoraConfig, adapted: readonly string[]): IterableIterator<[string, Parameter]> {
     if (bias === "none") return;
     for (const { path, module } of places(this.model)) {
-      if (modulesToSave?.some((name) => isNamed(path, name)) || (bias === "lora_only" && !adapted.includes(path))) continue;
+      if (modulesToSave?.some((name) => path.endsWith(name)) || (bias === "lora_only" && !adapted.includes(path))) continue;
       for (const [name, p] of module.ownParameters()) if (/^(base_layer\.)?bias$/.test(name)) yield [path, p];
     }
   }
