@@ -1,5 +1,5 @@
 /** The sections in browsers, each in a fresh worker of a page that the matrix's driver opens. */
-import { install } from "../test/matrix/install.mjs";
+import { installAndBuild } from "../test/matrix/install.mjs";
 import { bundleSections } from "./build.mjs";
 
 /** Their names in the matrix. */
@@ -7,7 +7,7 @@ export const BROWSERS = ["Chromium", "Firefox ESR", "WebKitGTK"];
 
 /** @returns { name: { environment, sections } }. @param onSection called with browser and section before each */
 export async function runInBrowsers(wanted, sections, options, onSection) {
-  install();
+  installAndBuild();
   const { RUNTIMES } = await import("../test/matrix/runtimes.mjs");
   await bundleSections(sections, options);
   const results = {};
