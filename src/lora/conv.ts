@@ -4,11 +4,10 @@ import { dropout } from "../autograd/ops/dropout.js";
 import { add, reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
-import * as init from "../nn/init.js";
 import { Parameter } from "../nn/module.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { sizeOf, type Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
@@ -67,10 +66,7 @@ export abstract class ConvLoRA extends ConvNd {
   /** Draws in loralib's order: the convolution's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
     super.resetParameters();
-    if (this.loraA && this.loraB) {
-      init.kaimingUniform_(this.loraA);
-      init.zeros_(this.loraB);
-    }
+    resetFactors(this.loraA, this.loraB);
   }
 
   /** Whether the weight holds the product now. */

@@ -1,6 +1,7 @@
 /** What loralib's layers share: the options, the scaling, and merging that is reversible to the bit. */
 import { engine } from "../runtime/engine.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
+import * as init from "../nn/init.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -20,6 +21,13 @@ export function checkLoraOptions(where: string, options: LoraOptions & { loraDro
   checkNumber(where, "loraAlpha", loraAlpha, -Infinity);
   checkNumber(where, "loraDropout", loraDropout, 0, 1);
   return { r, loraAlpha, loraDropout, scaling: r > 0 ? loraAlpha / r : 0, mergeWeights: options.mergeWeights ?? true };
+}
+
+/** loralib's init: A kaimingUniform_(sqrt 5), B zeros. Null before the factors are there: a base's constructor resets, too. */
+export function resetFactors(loraA: Parameter | null, loraB: Parameter | null): void {
+  if (!loraA || !loraB) return;
+  init.kaimingUniform_(loraA);
+  init.zeros_(loraB);
 }
 
 /**

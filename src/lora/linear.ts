@@ -2,11 +2,10 @@
 import { linear } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
-import * as init from "../nn/init.js";
 import { newMask } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {
@@ -64,11 +63,7 @@ export class Linear extends PlainLinear {
   /** Draws in loralib's order: nn.Linear's weight and bias, then loraA. */
   override resetParameters(): void {
     super.resetParameters();
-    // Not there yet when nn.Linear's constructor calls this.
-    if (this.loraA && this.loraB) {
-      init.kaimingUniform_(this.loraA);
-      init.zeros_(this.loraB);
-    }
+    resetFactors(this.loraA, this.loraB);
   }
 
   /** Whether the weight holds the product now. */

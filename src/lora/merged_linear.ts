@@ -3,13 +3,12 @@ import { linear } from "../autograd/ops/linear.js";
 import { mergedLinear } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
-import * as init from "../nn/init.js";
 import { newMask } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, Merge } from "./layer.js";
+import { checkLoraOptions, Merge, resetFactors } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
 
 /** Options of lora.MergedLinear. */
@@ -82,11 +81,7 @@ export class MergedLinear extends PlainLinear {
   /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
     super.resetParameters();
-    // Not there yet when nn.Linear's constructor calls this.
-    if (this.loraA && this.loraB) {
-      init.kaimingUniform_(this.loraA);
-      init.zeros_(this.loraB);
-    }
+    resetFactors(this.loraA, this.loraB);
   }
 
   /** Whether the weight holds the products now. */
