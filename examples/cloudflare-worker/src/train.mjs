@@ -2,7 +2,7 @@
  * Some steps of one user's training, from saved bytes to saved bytes: between two slices a training takes no
  * memory, and cut into other slices, or by a restart, it gives the same bits.
  */
-import { Generator, io, manualSeed, optim, scope, tensor } from "wasm-lora";
+import { io, manualSeed, models, optim, scope, tensor } from "wasm-lora";
 import { withFiles } from "./base.mjs";
 
 const ADAPTER = { r: 8, loraAlpha: 16, targetModules: "all-linear", taskType: "CAUSAL_LM" };
@@ -56,24 +56,10 @@ function trainStep(model, optimizer, trained, tokens, step) {
   });
 }
 
-/** Windows of the tokens, and the same one token on; a step's are the same in every slice. */
+/** A step's windows are the same in every slice. */
 function batchAt(tokens, step) {
-  const window = Math.min(WINDOW, tokens.length - 1);
-  const ids = new Int32Array(ROWS * window), targets = new Int32Array(ROWS * window);
-  for (const [row, u] of uniforms(step, ROWS).entries()) {
-    const start = Math.floor(u * (tokens.length - window));
-    ids.set(tokens.subarray(start, start + window), row * window);
-    targets.set(tokens.subarray(start + 1, start + window + 1), row * window);
-  }
-  return [tensor(ids, [ROWS, window]), tensor(targets, [ROWS, window])];
-}
-
-/** The first draws from [0, 1) of a stream. */
-function uniforms(seed, count) {
-  const draws = tensor(new Float32Array(count)), generator = new Generator(seed);
-  generator.uniform_(draws.address, count, 0, 1);
-  generator.dispose();
-  return draws.data;
+  const seq = Math.min(WINDOW, tokens.length - 1), { ids, targets } = models.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
+  return [tensor(ids, [ROWS, seq]), tensor(targets, [ROWS, seq])];
 }
 
 function takeFiles() {
