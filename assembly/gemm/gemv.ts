@@ -4,12 +4,7 @@
  * Same canonical order as the tiles (one accumulator an element, p ascending): sixteen rows of B are
  * read four values at a time and transposed in registers, never summed along k by lanes.
  */
-
-// @ts-ignore: decorator
-@inline
-function madd(c: v128, a: v128, b: v128): v128 {
-  return f32x4.add(c, f32x4.mul(a, b));
-}
+import { madd } from "./madd";
 
 /** c += a[0..3] applied to four rows of B starting at r. */
 // @ts-ignore: decorator

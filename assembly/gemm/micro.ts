@@ -14,12 +14,7 @@
  * arithmetic on a core that is fed six instructions a cycle (2x16 on Zen 4: Node 20 38 -> 45, Node 26 47 -> 48,
  * JavaScriptCore 36 -> 45 GFLOP/s). Unrolled here, Binaryen mixes the steps of k and the tile spills (31).
  */
-
-// @ts-ignore: decorator
-@inline
-function madd(c: v128, a: v128, b: v128): v128 {
-  return f32x4.add(c, f32x4.mul(a, b));
-}
+import { madd } from "./madd";
 
 export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
   const end = b + <usize>k * 64;

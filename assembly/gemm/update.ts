@@ -5,6 +5,7 @@
  * A element (i, p) is at a + i * ars + p * acs; B row p is n contiguous floats at b + p * bs; C row i at c + i * crs.
  * Strides in bytes. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
+import { madd } from "./madd";
 
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
 const STRIP: i32 = 1024;
@@ -31,12 +32,6 @@ export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs:
     b += <usize>STRIP << 2;
     c += <usize>STRIP << 2;
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function madd(c: v128, a: v128, b: v128): v128 {
-  return f32x4.add(c, f32x4.mul(a, b));
 }
 
 /** The accumulators' start; a compile-time choice in the inlined callers. */
