@@ -1,5 +1,5 @@
-// assembly/ -> build/wasm-lora.wasm (asc, then wasm-opt); src/runtime/kernels.ts (the exports' types) and
-// src/runtime/wasm_base64.ts (the same bytes for wasm-lora/inline).
+// assembly/ -> build/wasm-lora.wasm and build/wasm-lora.relaxed.wasm (asc, then wasm-opt); src/runtime/kernels.ts (the
+// exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for wasm-lora/inline).
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,10 +16,14 @@ const run = (script, ...args) => execFileSync(process.execPath, [script, ...args
 const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
 const wasmOpt = join(dirname(require.resolve("binaryen/package.json")), "bin", "wasm-opt");
 
+const optimise = (name, ...options) => run(wasmOpt, `build/${name}.asc.wasm`, "-o", `build/${name}.wasm`, "-O4", "--converge", "--enable-simd",
+  "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals", ...options);
+
 run(asc, "assembly/index.ts", "--target", target, "--bindings", "raw");
 if (target === "release") {
-  run(wasmOpt, "build/wasm-lora.asc.wasm", "-o", "build/wasm-lora.wasm", "-O4", "--converge", "--enable-simd",
-    "--enable-bulk-memory", "--enable-sign-ext", "--enable-nontrapping-float-to-int", "--enable-mutable-globals");
+  optimise("wasm-lora");
+  run(asc, "assembly/index.ts", "assembly/relaxed.ts", "--target", target, "--outFile", "build/wasm-lora.relaxed.asc.wasm", "--use", "RELAXED=1", "--enable", "relaxed-simd");
+  optimise("wasm-lora.relaxed", "--enable-relaxed-simd");
   writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
     "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
     `export const base64: string = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);

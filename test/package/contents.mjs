@@ -4,6 +4,7 @@ import { readdirSync } from "node:fs";
 const FILES = [
   "LICENSE",
   "README.md",
+  "build/wasm-lora.relaxed.wasm",
   "build/wasm-lora.wasm",
   "models/base/config.json",
   "models/base/model.safetensors",

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import binaryen from "binaryen";
 
 const root = new URL("../../../", import.meta.url);
-const wasm = readFileSync(new URL("build/wasm-lora.wasm", root));
+const wasm = readFileSync(new URL("build/wasm-lora.wasm", root)), relaxed = readFileSync(new URL("build/wasm-lora.relaxed.wasm", root));
 
 test("the wasm imports memory and nothing else", () => {
   const module = new WebAssembly.Module(new Uint8Array(wasm));
@@ -18,8 +18,17 @@ test("the wasm has SIMD and no relaxed SIMD", () => {
   assert.doesNotMatch(text, /relaxed/);
 });
 
-test("the wasm is at most 60 KB", () => {
-  assert(wasm.length <= 60 * 1024, `${wasm.length} bytes`);
+test("the relaxed build has one relaxed instruction, no import more, and an export that tells it apart", () => {
+  const module = binaryen.readBinary(relaxed), names = (of: binaryen.Module): string[] =>
+    Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name).sort();
+  const text = module.emitText();
+  assert.deepEqual([...new Set(text.match(/\S*relaxed_\w+/g))], ["(f32x4.relaxed_madd"]);
+  assert.deepEqual(text.match(/\(import .*/g)?.map((line) => line.split(" ").slice(1, 3).join(" ")), ['"env" "memory"']);
+  assert.deepEqual(names(module), [...names(binaryen.readBinary(wasm)), "relaxed"].sort());
+});
+
+test("each wasm is at most 60 KB", () => {
+  for (const { length } of [wasm, relaxed]) assert(length <= 60 * 1024, `${length} bytes`);
 });
 
 test("the inner loop of the 2x16 tile is 8 products, 8 sums, 2 splats and 4 loads", () => {
