@@ -12,9 +12,15 @@ import { LinearMemory, type MemoryStats } from "./memory.js";
 export interface InitOptions {
   /**
    * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
-   * bundler or server gives it, or of "wasm-lora/inline".
+   * bundler or server gives it, or of "wasm-lora/inline". One of "wasm-lora/wasm-lora.relaxed.wasm" is the relaxed build.
    */
   module?: WebAssembly.Module;
+  /**
+   * The relaxed build: a product's multiply-adds round once where the machine fuses them (relaxed SIMD), which is faster,
+   * but its bits are not those of other engines. Where it does not run, the default build does, and a warning on the
+   * console says why; `Engine.relaxed` tells. By default false.
+   */
+  relaxed?: boolean;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
   maximumBytes?: number;
 }
@@ -36,6 +42,8 @@ export class Engine {
   readonly kernels: Kernels;
   /** @internal */
   readonly memory: LinearMemory;
+  /** Whether this is the relaxed build, whose bits differ from engine to engine. */
+  readonly relaxed: boolean;
   /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. @internal */
   readonly scratch: number;
   /** Why the engine cannot be used any more, if so. */
@@ -45,6 +53,7 @@ export class Engine {
   constructor(exports: Kernels, memory: LinearMemory) {
     this.kernels = this.#guard(exports);
     this.memory = memory;
+    this.relaxed = "relaxed" in exports;
     this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());
     memory.resetPeak();
   }
@@ -80,7 +89,8 @@ export class Engine {
   }
 }
 
-function instantiate(module: WebAssembly.Module, options: InitOptions): Engine {
+/** An engine, without making it the current one. @internal */
+export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
   // By its tag: the module may come from another realm.
   if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
     throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
@@ -112,7 +122,7 @@ let current: Engine | undefined;
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
  * @param options are those of the call that makes the engine; later ones change nothing
- * @throws ArgumentError for a limit below 256 KiB; EngineError if the kernels' file is missing or memory cannot be reserved
+ * @throws ArgumentError for a limit below 256 KiB, or both `module` and `relaxed`; EngineError if the kernels' file is missing or memory cannot be reserved
  *
  * @example
  * import { init, tensor } from "wasm-lora";
@@ -120,10 +130,22 @@ let current: Engine | undefined;
  * console.log(tensor([1, 2, 3]).data); // Float32Array(3) [ 1, 2, 3 ]
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
-  const module = options.module === undefined ? (current?.alive ? null : await loadModule()) : options.module;
+  const { relaxed = false } = options;
+  if (typeof relaxed !== "boolean") throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
+  if (relaxed && options.module !== undefined) throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
+  let refusal: Error | undefined;
+  const load = (): Promise<WebAssembly.Module> => !relaxed ? loadModule(false) : loadModule(true).catch((error: Error) => {
+    refusal = error;
+    return loadModule(false);
+  });
+  const module = options.module === undefined ? (current?.alive ? null : await load()) : options.module;
   // Another call may have made it meanwhile.
   if (current?.alive) return current;
   current = instantiate(module!, options);
+  if (refusal) {
+    console.warn("wasm-lora: the relaxed build does not run here, so the default one does: multiply-adds round twice, to the same " +
+      `bits everywhere. Reason: ${refusal.message}`);
+  }
   return current;
 }
 

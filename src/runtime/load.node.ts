@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { EngineError } from "./errors.js";
 
-export async function loadModule(): Promise<WebAssembly.Module> {
-  const url = new URL("../../../build/wasm-lora.wasm", import.meta.url);
+export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
+  const url = new URL(`../../../build/wasm-lora${relaxed ? ".relaxed" : ""}.wasm`, import.meta.url);
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = new Uint8Array(readFileSync(url));

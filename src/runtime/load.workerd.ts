@@ -1,4 +1,9 @@
 /** The kernels in Cloudflare's workerd, which compiles WebAssembly only as an imported module. */
 import module from "../../../build/wasm-lora.wasm";
+import { EngineError } from "./errors.js";
 
-export function loadModule(): Promise<WebAssembly.Module> { return Promise.resolve(module); }
+export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
+  // Imported here, every Worker would carry it.
+  if (relaxed) throw new EngineError('workerd takes it as a module only: import it from "wasm-lora/wasm-lora.relaxed.wasm" and pass it to init({ module }).');
+  return module;
+}

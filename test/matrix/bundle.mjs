@@ -22,7 +22,7 @@ export const TARGETS = {
   server: { replaced: EVERYWHERE, options: { platform: "node" } },
   web: { replaced: IN_MEMORY, fixtures: "fixtures.web", options: { platform: "browser", inject: [adapter("globals")] } },
   workerd: {
-    replaced: IN_MEMORY, fixtures: "fixtures.workerd",
+    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd" }, fixtures: "fixtures.workerd",
     options: {
       platform: "neutral", mainFields: ["module", "main"], conditions: ["workerd"], external: ["*.wasm", "*.bin"], inject: [adapter("globals")],
       define: { "import.meta.url": '"file:///dist/matrix/workerd/module.js"' },
@@ -34,7 +34,7 @@ export const TARGETS = {
 const replace = (replaced) => ({
   name: "replace",
   setup({ onResolve }) {
-    onResolve({ filter: /^(node:|fast-check$)/ }, ({ path, importer }) =>
+    onResolve({ filter: /^(node:|fast-check$|\.\.\/support\/)/ }, ({ path, importer }) =>
       path in replaced && !importer.includes("/matrix/adapters/") ? { path: adapter(replaced[path]) } : undefined);
   },
 });
