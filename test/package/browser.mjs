@@ -53,6 +53,6 @@ export async function digestAt(address) {
 }
 
 /** The digest of the page in `folder`, and the paths that it asked for. */
-export function digestOfPage(folder) {
-  return serve(folder, async (address, requests) => ({ digest: await digestAt(address), requests }));
+export function digestOfPage(folder, query = "") {
+  return serve(folder, async (address, requests) => ({ digest: await digestAt(address + query), requests }));
 }

@@ -1,3 +1,3 @@
 import { show } from "./page.js";
 import { train } from "./train.js";
-show(train());
+show(train({ relaxed: location.search === "?relaxed" }));
