@@ -22,6 +22,8 @@ export const wallBytes = {
   get plain() { return file("../dist/bench/wall.wasm"); },
   get fma() { return file("../dist/bench/wall_fma.wasm"); },
 };
+/** The library's relaxed build, which an engine besides that of init() is made of. */
+export const relaxedBytes = () => file("../build/wasm-lora.relaxed.wasm");
 /** models/base, the embedded Llama. */
 export const baseFiles = { "config.json": file("../models/base/config.json"), "model.safetensors": file("../models/base/model.safetensors") };
 

@@ -2,13 +2,13 @@
  * The benchmark's questions, each a function (options, progress) => plain data. They run alike in Node and in browsers.
  * options.quick: shorter bursts and fewer rounds. progress(done, of, what) is called before each step.
  */
-import { ENGINES, FULL_STEP, JAX, ONNX, OURS, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import { ENGINES, FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
 import { FULL, QUICK, median, race, ratio } from "./race.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 import { hasFma, openWall } from "./wall.mjs";
 
-const KERNELS = "its kernels", GEMMS = "their products", WALL = "wall", READ = "read";
+const KERNELS = "its kernels", GEMMS = "their products", WALL = "wall", FMA_WALL = "fma wall", READ = "read";
 
 const effort = ({ quick }) => (quick ? QUICK : FULL);
 const rate = (flops, times) => flops / median(times) / 1e6;
@@ -36,6 +36,12 @@ async function fastestChain(kind, options) {
   for (const { run } of chains) for (let i = 0; i < 20; i++) run();
   const times = await race(chains, effort(options));
   return chains.reduce((best, chain) => (rate(chain.flops, times[chain.name]) > rate(best.flops, times[best.name]) ? chain : best));
+}
+
+/** The walls as contestants; that of the relaxed build where it runs. */
+async function openWalls(engines, options) {
+  const wall = { ...await fastestChain("plain", options), name: WALL };
+  return { wall, fmaWall: engines[RELAXED] && { ...await fastestChain("fma", options), name: FMA_WALL } };
 }
 
 /** Contestants whose result is right, opened; what is wrong or fails becomes a reason. */
@@ -73,22 +79,24 @@ async function machine(options, progress) {
 }
 
 async function sgemm(options, progress) {
-  const { engines, missing } = await openEngines([OURS, TFJS, ONNX, JAX]);
-  const wall = await fastestChain("plain", options), { read } = openWall(), rows = [];
+  const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, ONNX, JAX]);
+  const { wall, fmaWall } = await openWalls(engines, options), { read } = openWall(), rows = [];
   for (const [at, shape] of PRODUCTS.entries()) {
     progress(at, PRODUCTS.length, shape.join(" x "));
     const [m, n, k] = shape, a = values(m * k, 1), b = values(k * n, 2), flops = productFlops(shape), kind = kindOf(shape);
     const { admitted, refused, free } = await admit(Object.entries(engines).map(([name, { matmul }]) => [name, () => matmul(m, n, k, a, b)]),
       (_, result) => productError(result, m, n, k, a, b));
     const fewRows = kind === "one row" || kind === "8 rows";
-    const times = await race([...admitted, { ...wall, name: WALL }, ...(fewRows ? [{ name: READ, run: read(4 * k * n) }] : [])], effort(options));
+    const walls = fmaWall ? [wall, fmaWall] : [wall];
+    const times = await race([...admitted, ...walls, ...(fewRows ? [{ name: READ, run: read(4 * k * n) }] : [])], effort(options));
     await free();
-    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS);
+    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS && name !== RELAXED);
     const best = peers.reduce((least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least), null);
     rows.push({
       shape, kind, gflops: Object.fromEntries(admitted.map(({ name }) => [name, rate(flops, times[name])])), refused,
       bestPeer: best, ofBestPeer: best && ratio(times[best], times[OURS]),
       ofWall: ofWall(flops, times[OURS], wall, times[WALL]),
+      ...(times[RELAXED] ? { ofFmaWall: ofWall(flops, times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
       ...(fewRows ? { ofReading: ratio(times[READ], times[OURS]) } : {}),
     });
   }
@@ -96,29 +104,31 @@ async function sgemm(options, progress) {
 }
 
 async function lora(options, progress) {
-  const { engines, missing } = await openEngines([OURS, TFJS, JAX]);
-  const wall = await fastestChain("plain", options), rows = [];
+  const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, JAX]);
+  const { wall, fmaWall } = await openWalls(engines, options), rows = [];
   for (const [at, shape] of LAYERS.entries()) {
     progress(at, LAYERS.length, shape.join(", "));
     const [n, d, k, r] = shape, s = 2;
     const problem = { n, d, k, r, s, x: values(n * d, 1), w: values(k * d, 2), a: values(r * d, 3), b: values(k * r, 4), dy: values(n * k, 5) };
     const reference = stepReference(problem), full = stepReference({ ...problem, r: 0 });
-    const { [OURS]: ours, [TFJS]: tf, [JAX]: jax } = engines;
+    const { [OURS]: ours, [RELAXED]: relaxed, [TFJS]: tf, [JAX]: jax } = engines;
     const { admitted, refused, free } = await admit([
       [OURS, () => ours.loraStep(problem)],
+      ...(relaxed ? [[RELAXED, () => relaxed.loraStep(problem)]] : []),
       [FULL_STEP, () => ours.fullStep(problem)],
       ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
       ...(tf ? [[TFJS_BEST, () => tf.loraStepAtBest(problem)], [TFJS_WRITTEN, () => tf.loraStepAsWritten(problem)]] : []),
     ], (name, result) => stepError(name === FULL_STEP ? full : reference, result));
     const kernels = ours.loraKernels(problem);
     if (!sameBits(kernels.resultOf(kernels.run), kernels.resultOf(kernels.runProducts))) throw new Error(`${shape}: the kernels' bits are not their products'`);
-    const times = await race([...admitted, { name: KERNELS, run: kernels.run }, { name: GEMMS, run: kernels.runProducts }, { ...wall, name: WALL }], effort(options));
+    const times = await race([...admitted, { name: KERNELS, run: kernels.run }, { name: GEMMS, run: kernels.runProducts }, wall, ...(fmaWall ? [fmaWall] : [])], effort(options));
     kernels.free();
     await free();
     rows.push({
-      shape, milliseconds: Object.fromEntries(Object.entries(times).filter(([name]) => name !== WALL).map(([name, of]) => [name, median(of)])), refused,
+      shape, milliseconds: Object.fromEntries(Object.entries(times).filter(([name]) => name !== WALL && name !== FMA_WALL).map(([name, of]) => [name, median(of)])), refused,
       ratios: Object.fromEntries([JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].filter((name) => times[name]).map((name) => [name, ratio(times[name], times[OURS])])),
       ofProducts: ratio(times[KERNELS], times[GEMMS]), ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
+      ...(times[RELAXED] ? { ofFmaWall: ofWall(stepFlops(shape), times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
       flops: { step: stepFlops(shape), full: fullFlops(shape) },
     });
   }

@@ -1,8 +1,15 @@
-/** This library. */
+/** This library, and its relaxed build. */
+import { relaxedBytes } from "#platform";
 import { init, lora, nn, ops, scope, tensor } from "../../dist/src/index.js";
+import { instantiate, withEngine } from "../../dist/src/runtime/engine.js";
 
-export async function open() {
-  const { kernels, memory, scratch } = await init();
+export async function open() { return on(await init()); }
+
+/** An engine of its own beside the first. @throws where the relaxed build does not validate */
+export async function openRelaxed() { return on(instantiate(await WebAssembly.compile(relaxedBytes()))); }
+
+function on(engine) {
+  const { kernels, memory, scratch } = engine;
 
   /** Float32Arrays (or lengths) as blocks of linear memory. */
   const blocks = (...contents) => contents.map((content) => {
@@ -17,7 +24,7 @@ export async function open() {
   /** A layer's step as users write it, through the public interface: loss = sum(y * dy). */
   function step(layer, { n, d, k, x, dy }, parameters) {
     const input = trained(x, [n, d]), upstream = tensor(dy, [n, k]);
-    const once = (collect) => scope(() => {
+    const once = (collect) => withEngine(engine, () => scope(() => {
       const loss = ops.sum(ops.mul(layer.forward(input), upstream));
       loss.backward();
       const result = collect?.(loss);
@@ -26,11 +33,11 @@ export async function open() {
         t.grad = null;
       }
       return result;
-    });
+    }));
     return {
       run: () => once(),
       result: () => once((loss) => ({ loss: loss.item(), dx: input.grad.data.slice(), gradients: parameters.map((p) => p.grad.data.slice()) })),
-      free() { layer.dispose(); input.dispose(); upstream.dispose(); },
+      free: () => withEngine(engine, () => { for (const owner of [layer, input, upstream]) owner.dispose(); }),
     };
   }
 
@@ -48,19 +55,19 @@ export async function open() {
       };
     },
 
-    loraStep(problem) {
+    loraStep: (problem) => withEngine(engine, () => {
       const { d, k, r, s, w, a, b } = problem;
       const layer = new lora.Linear(d, k, { r, loraAlpha: s * r, bias: false });
       for (const [p, values] of [[layer.weight, w], [layer.loraA, a], [layer.loraB, b]]) p.data.set(values);
       return step(layer, problem, [layer.loraA, layer.loraB]);
-    },
+    }),
 
     /** Full fine-tuning of the same layer: dW instead of dA and dB. */
-    fullStep(problem) {
+    fullStep: (problem) => withEngine(engine, () => {
       const { d, k, w } = problem, layer = new nn.Linear(d, k, { bias: false });
       layer.weight.data.set(w);
       return step(layer, problem, [layer.weight]);
-    },
+    }),
 
     /** The LoRA step's kernels alone, and the products that they consist of, each as a call of sgemm. */
     loraKernels({ n, d, k, r, s, x, w, a, b, dy }) {
