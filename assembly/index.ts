@@ -17,11 +17,6 @@ export { svdTall } from "./linalg/svd";
 export { dgemm } from "./linalg/dgemm";
 
 export { exp64, log64 } from "./math/double";
-export { expForward } from "./math/exp";
-export { logForward } from "./math/log";
-export { tanhForward } from "./math/tanh";
-export { erfForward } from "./math/erf";
-export { sinForward, cosForward } from "./math/sincos";
 
 export { mtStateBytes, mtSeed, mtFill } from "./random/mt19937";
 export { uniformFill } from "./random/uniform";

@@ -1,5 +1,6 @@
-// assembly/ -> build/wasm-lora.wasm and build/wasm-lora.relaxed.wasm (asc, then wasm-opt); src/runtime/kernels.ts (the
-// exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for wasm-lora/inline).
+// assembly/ -> build/wasm-lora.wasm, build/wasm-lora.relaxed.wasm and, for tests alone, build/wasm-lora.probes.wasm (asc,
+// then wasm-opt); src/runtime/kernels.ts (the exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for
+// wasm-lora/inline).
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -24,6 +25,8 @@ if (target === "release") {
   optimise("wasm-lora");
   run(asc, "assembly/index.ts", "assembly/relaxed.ts", "--target", target, "--outFile", "build/wasm-lora.relaxed.asc.wasm", "--use", "RELAXED=1", "--enable", "relaxed-simd");
   optimise("wasm-lora.relaxed", "--enable-relaxed-simd");
+  run(asc, "assembly/probes.ts", "--target", target, "--outFile", "build/wasm-lora.probes.asc.wasm");
+  optimise("wasm-lora.probes");
   writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
     "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
     `export const base64: string = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);

@@ -5,10 +5,8 @@
  * to -log(erfc(t)) / t - 1, so that its error shrinks with erfc.
  * |erf(x)| <= 1, erf(-x) = -erf(x) bit for bit, erf(-0) = -0, NaN stays NaN.
  * Within 1.4 ulp (measured).
- * erfForward: y, x: [n] contiguous floats; y may be x.
  */
 import { expm1Remainder, expPower, expShifted } from "./exp";
-import { padded, storePadded } from "./lanes";
 
 // @ts-ignore: decorator
 @inline
@@ -45,17 +43,4 @@ export function erfF32x4(x: v128): v128 {
   const t = f32x4.pmin(v128.xor(x, sign), f32x4.splat(4));
   const small = f32x4.le(t, f32x4.splat(0.9375));
   return v128.or(v128.bitselect(smallErf(t), largeErf(t), small), sign);
-}
-
-export function erfForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, erfF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
-  if (n > 0) {
-    erfForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
 }

@@ -4,9 +4,7 @@
  * exp(r) - 1 = r + r^2 q(r); q is the minimax polynomial of degree 4 (Remez, relative error 3.1e-9).
  * Overflow gives +Inf; subnormal results are rounded once; exp(-Inf) = 0; NaN stays NaN.
  * Within 1 ulp (measured).
- * expForward: y, x: [n] contiguous floats; y may be x.
  */
-import { padded, storePadded } from "./lanes";
 
 const LOG2E: f32 = 1.44269504;
 const LN2_HI: f32 = 0.693359375;
@@ -53,17 +51,4 @@ export function expF32x4(x: v128): v128 {
   const half = i32x4.shr_u(shifted, 1);
   const rest = i32x4.sub(shifted, half);
   return f32x4.mul(f32x4.mul(p, i32x4.shl(half, 23)), i32x4.shl(rest, 23));
-}
-
-export function expForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, expF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
-  if (n > 0) {
-    expForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
 }

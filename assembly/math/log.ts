@@ -4,9 +4,7 @@
  * error 5.8e-9). ln 2 is split as in exp.ts, so e * LN2_HI is exact.
  * log(0) = -Inf, log(x < 0) = NaN, log(Inf) = Inf; subnormal x are scaled by 2^25 first.
  * Within 1 ulp (measured).
- * logForward: y, x: [n] contiguous floats; y may be x.
  */
-import { loadLanes, storeLanes } from "./lanes";
 
 const LN2_HI: f32 = 0.693359375;
 const LN2_LO: f32 = -2.12194440e-4;
@@ -44,13 +42,4 @@ function log(x: v128): v128 {
   const finite = f32x4.lt(x, f32x4.splat(Infinity));
   const edge = v128.bitselect(f32x4.splat(-Infinity), f32x4.splat(NaN), f32x4.eq(x, f32x4.splat(0)));
   return v128.bitselect(v128.bitselect(y, x, finite), edge, positive);
-}
-
-export function logForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
-    v128.store(y, logF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-  }
-  if (n > 0) storeLanes(y, logF32x4(loadLanes(x, n, 1)), n);
 }

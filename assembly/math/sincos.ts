@@ -4,9 +4,7 @@
  * and r^12 are good to 2^-36 there, so no fitted constants are needed.
  * pi/2 is split in two (Cody & Waite 1980): the high part has 25 bits, so k * PIO2_HI is exact.
  * Within 0.51 ulp for |x| <= 2^24 (measured); NaN beyond, for infinities and NaN. sin(-0) = -0.
- * sinForward, cosForward: y, x: [n] contiguous floats; y may be x.
  */
-import { loadLanes, storeLanes } from "./lanes";
 
 const TWO_OVER_PI: f64 = 0.6366197723675814;
 const PIO2_HI: f64 = 1.5707963109016418;
@@ -60,29 +58,3 @@ export function sinCosLow(x: v128): v128 { return sinCos(f64x2.promote_low_f32x4
 // @ts-ignore: decorator
 @inline
 export function sinCosHigh(x: v128): v128 { return sinCosLow(v128.shuffle<f32>(x, x, 2, 3, 2, 3)); }
-
-// @ts-ignore: decorator
-@inline
-function sinF32x4(x: v128): v128 { return v128.shuffle<f32>(sinCosLow(x), sinCosHigh(x), 0, 1, 4, 5); }
-
-// @ts-ignore: decorator
-@inline
-function cosF32x4(x: v128): v128 { return v128.shuffle<f32>(sinCosLow(x), sinCosHigh(x), 2, 3, 6, 7); }
-
-export function sinForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
-    v128.store(y, sinF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-  }
-  if (n > 0) storeLanes(y, sinF32x4(loadLanes(x, n, 0)), n);
-}
-
-export function cosForward(y: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
-    v128.store(y, cosF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-  }
-  if (n > 0) storeLanes(y, cosF32x4(loadLanes(x, n, 0)), n);
-}

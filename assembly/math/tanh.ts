@@ -4,10 +4,8 @@
  * p is the minimax polynomial of degree 4 in x^2 (Remez, relative error of tanh 4.4e-9).
  * |tanh(x)| <= 1, tanh(-x) = -tanh(x) bit for bit, tanh(-0) = -0, NaN stays NaN.
  * Within 1.4 ulp (measured).
- * tanhForward: y, x: [n] contiguous floats; y may be x.
  */
 import { expm1Remainder, expPower, expShifted } from "./exp";
-import { padded, storePadded } from "./lanes";
 
 // @ts-ignore: decorator
 @inline
@@ -38,17 +36,4 @@ export function tanhF32x4(x: v128): v128 {
   const a = f32x4.pmin(v128.xor(x, sign), f32x4.splat(10));
   const small = f32x4.le(a, f32x4.splat(0.625));
   return v128.or(v128.bitselect(smallTanh(a), largeTanh(a), small), sign);
-}
-
-export function tanhForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, tanhF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
-  if (n > 0) {
-    tanhForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
 }

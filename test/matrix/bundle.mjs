@@ -22,7 +22,7 @@ export const TARGETS = {
   server: { replaced: EVERYWHERE, options: { platform: "node" } },
   web: { replaced: IN_MEMORY, fixtures: "fixtures.web", options: { platform: "browser", inject: [adapter("globals")] } },
   workerd: {
-    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd" }, fixtures: "fixtures.workerd",
+    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd", "./probes_module.js": "probes.workerd" }, fixtures: "fixtures.workerd",
     options: {
       platform: "neutral", mainFields: ["module", "main"], conditions: ["workerd"], external: ["*.wasm", "*.bin"], inject: [adapter("globals")],
       define: { "import.meta.url": '"file:///dist/matrix/workerd/module.js"' },
@@ -34,7 +34,7 @@ export const TARGETS = {
 const replace = (replaced) => ({
   name: "replace",
   setup({ onResolve }) {
-    onResolve({ filter: /^(node:|fast-check$|\.\.\/support\/)/ }, ({ path, importer }) =>
+    onResolve({ filter: /^(node:|fast-check$|\.\.\/support\/|\.\/probes_module\.js$)/ }, ({ path, importer }) =>
       path in replaced && !importer.includes("/matrix/adapters/") ? { path: adapter(replaced[path]) } : undefined);
   },
 });
@@ -69,7 +69,8 @@ async function bundle(target, name) {
 
 function packFixtures() {
   const files = ["test/fixtures", "models/base"].flatMap((folder) => readdirSync(join(root, folder), { recursive: true })
-    .map((file) => `${folder}/${file}`)).filter((file) => /\.(safetensors|json)$/.test(file) && statSync(join(root, file)).isFile()).sort();
+    .map((file) => `${folder}/${file}`)).filter((file) => /\.(safetensors|json)$/.test(file) && statSync(join(root, file)).isFile())
+    .concat("build/wasm-lora.probes.wasm").sort();
   const index = {}, parts = [];
   let at = 0;
   for (const file of files) {

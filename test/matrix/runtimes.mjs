@@ -86,6 +86,7 @@ const worker :Workerd.Worker = (
     (name = "dist/matrix/workerd/fixtures.bin", data = embed "../fixtures.bin"),
     (name = "build/wasm-lora.wasm", wasm = embed "../../../build/wasm-lora.wasm"),
     (name = "build/wasm-lora.relaxed.wasm", wasm = embed "../../../build/wasm-lora.relaxed.wasm"),
+    (name = "build/wasm-lora.probes.wasm", wasm = embed "../../../build/wasm-lora.probes.wasm"),
   ],
 );
 `;

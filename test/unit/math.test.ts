@@ -5,14 +5,12 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Engine, init } from "../../src/runtime/engine.js";
 import { erf } from "../support/erf.js";
 import { assertSameBits, Operand } from "../support/kernels.js";
-
-type Kernel = "expForward" | "logForward" | "tanhForward" | "erfForward" | "sinForward" | "cosForward";
+import { loadProbes, type Probe, type Probes } from "../support/probes.js";
 
 interface Case {
-  kernel: Kernel;
+  kernel: Probe;
   reference: (x: number) => number;
   /** Interval of the bit patterns, and of the grid where most results are neither constant nor trivial. */
   domain: readonly [number, number];
@@ -31,29 +29,29 @@ const OVERFLOW = 2 ** 128 - 2 ** 103;
 
 const CASES: readonly Case[] = [
   {
-    kernel: "expForward", reference: Math.exp, domain: [-Infinity, Infinity], grid: [-104, 89],
+    kernel: "exp", reference: Math.exp, domain: [-Infinity, Infinity], grid: [-104, 89],
     special: [[0, 1], [-0, 1], [Infinity, Infinity], [-Infinity, 0], [NaN, NaN], [89, Infinity], [3e38, Infinity],
       [-104, 0], [-3e38, 0], [1e-45, 1], [-103.97, 2 ** -149]],
   },
   {
-    kernel: "logForward", reference: Math.log, domain: [2 ** -149, Infinity], grid: [2 ** -20, 4],
+    kernel: "log", reference: Math.log, domain: [2 ** -149, Infinity], grid: [2 ** -20, 4],
     special: [[1, 0], [0, -Infinity], [-0, -Infinity], [Infinity, Infinity], [-Infinity, NaN], [-1, NaN],
       [-1e-45, NaN], [-3e38, NaN], [NaN, NaN]],
   },
   {
-    kernel: "tanhForward", reference: Math.tanh, domain: [-Infinity, Infinity], grid: [-10, 10], odd: true, bounded: true,
+    kernel: "tanh", reference: Math.tanh, domain: [-Infinity, Infinity], grid: [-10, 10], odd: true, bounded: true,
     special: [[0, 0], [-0, -0], [Infinity, 1], [-Infinity, -1], [NaN, NaN], [3e38, 1], [2 ** -149, 2 ** -149]],
   },
   {
-    kernel: "erfForward", reference: erf, domain: [-Infinity, Infinity], grid: [-4.5, 4.5], odd: true, bounded: true,
+    kernel: "erf", reference: erf, domain: [-Infinity, Infinity], grid: [-4.5, 4.5], odd: true, bounded: true,
     special: [[0, 0], [-0, -0], [Infinity, 1], [-Infinity, -1], [NaN, NaN], [3e38, 1], [2 ** -149, 2 ** -149]],
   },
   {
-    kernel: "sinForward", reference: Math.sin, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], odd: true, bounded: true,
+    kernel: "sin", reference: Math.sin, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], odd: true, bounded: true,
     special: [[0, 0], [-0, -0], [Infinity, NaN], [-Infinity, NaN], [NaN, NaN], [2 ** 24 + 2, NaN], [2 ** -149, 2 ** -149]],
   },
   {
-    kernel: "cosForward", reference: Math.cos, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], bounded: true,
+    kernel: "cos", reference: Math.cos, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], bounded: true,
     special: [[0, 1], [-0, 1], [Infinity, NaN], [-Infinity, NaN], [NaN, NaN], [2 ** 24 + 2, NaN]],
   },
 ];
@@ -76,7 +74,7 @@ function evenGrid([low, high]: readonly [number, number]): Float32Array {
   return new Float32Array(GRID + 1).map((_, i) => low + (high - low) * (i / GRID));
 }
 
-function run({ memory, kernels }: Engine, kernel: Kernel, x: Float32Array): Float32Array {
+function run({ memory, kernels }: Probes, kernel: Probe, x: Float32Array): Float32Array {
   const input = memory.alloc(x.byteLength), output = memory.alloc(x.byteLength);
   memory.f32(input, x.length).set(x);
   kernels[kernel](output, input, x.length);
@@ -88,11 +86,11 @@ function run({ memory, kernels }: Engine, kernel: Kernel, x: Float32Array): Floa
 
 for (const { kernel, reference, domain, grid, special, odd = false, bounded = false } of CASES) {
   test(`${kernel}: at most ${ULP_LIMIT} ulp from float64`, async (t) => {
-    const engine = await init();
+    const probes = await loadProbes();
     const patterns = bitPatterns(domain);
     assert.ok(patterns.length >= 200_000);
     for (const [label, x] of [["bit patterns", patterns], ["grid", evenGrid(grid)]] as const) {
-      const y = run(engine, kernel, x);
+      const y = run(probes, kernel, x);
       let largest = 0, at = NaN;
       for (let i = 0; i < x.length; i++) {
         const expected = reference(x[i]!);
@@ -110,24 +108,24 @@ for (const { kernel, reference, domain, grid, special, odd = false, bounded = fa
   });
 
   test(`${kernel}: special values`, async () => {
-    const y = run(await init(), kernel, new Float32Array(special.map(([x]) => x)));
+    const y = run(await loadProbes(), kernel, new Float32Array(special.map(([x]) => x)));
     special.forEach(([x, expected], i) => assert.ok(Object.is(y[i], expected), `${kernel}(${x}) = ${y[i]}, expected ${expected}`));
   });
 
   if (odd) {
     test(`${kernel}: odd, bit for bit`, async () => {
-      const engine = await init();
+      const probes = await loadProbes();
       const x = bitPatterns([0, domain[1]]);
-      const mirrored = run(engine, kernel, x.map((v) => -v));
-      assertSameBits(mirrored, run(engine, kernel, x).map((v) => -v), x.length, () => kernel);
+      const mirrored = run(probes, kernel, x.map((v) => -v));
+      assertSameBits(mirrored, run(probes, kernel, x).map((v) => -v), x.length, () => kernel);
     });
   }
 
   test(`${kernel}: tails of 0 to 9 values, within bounds, same bits as in a long buffer, in place`, async () => {
-    const engine = await init();
-    const { memory, kernels } = engine;
+    const probes = await loadProbes();
+    const { memory, kernels } = probes;
     const long = new Float32Array(12).map((_, i) => 0.37 * i + 0.11);
-    const expected = run(engine, kernel, long);
+    const expected = run(probes, kernel, long);
     for (let n = 0; n <= 9; n++) {
       for (const offset of [0, 1]) {
         const label = (): string => `${kernel}, n = ${n}, offset ${offset}`;

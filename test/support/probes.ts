@@ -1,0 +1,18 @@
+/** The vector functions of assembly/math bare, as assembly/probes.ts exports them, on a memory of their own. */
+import { LinearMemory } from "../../src/runtime/memory.js";
+import { probesModule } from "./probes_module.js";
+
+export type Probe = "exp" | "log" | "tanh" | "erf" | "sin" | "cos";
+
+export interface Probes {
+  memory: LinearMemory;
+  /** y, x: addresses of n floats. */
+  kernels: Record<Probe, (y: number, x: number, n: number) => void>;
+}
+
+export async function loadProbes(): Promise<Probes> {
+  const memory = new WebAssembly.Memory({ initial: 2 });
+  const { exports } = await WebAssembly.instantiate(await probesModule(), { env: { memory } });
+  const { heapBase, ...kernels } = exports as Probes["kernels"] & { heapBase: () => number };
+  return { memory: new LinearMemory(memory, heapBase()), kernels };
+}
