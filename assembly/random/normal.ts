@@ -59,9 +59,10 @@ function nextNormal(state: usize): f64 {
   const theta = TWO_PI * uniform53(state);
   // torch's log1p(-u): 1 - u is exact, u being a multiple of 2^-53.
   const radius = sqrt(-2.0 * log64(1.0 - uniform53(state)));
-  store<f64>(state, radius * NativeMath.sin(theta), NEXT_NORMAL);
+  NativeMath.sincos(theta);
+  store<f64>(state, radius * NativeMath.sincos_sin, NEXT_NORMAL);
   store<u32>(state, 1, HAS_NORMAL);
-  return radius * NativeMath.cos(theta);
+  return radius * NativeMath.sincos_cos;
 }
 
 /** 53 random bits in [0, 1) from two words, the high one first. */
