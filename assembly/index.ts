@@ -3,7 +3,7 @@
 /** First address that the module's own data does not use. */
 export function heapBase(): usize { return __heap_base; }
 
-export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/sgemm";
+export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm/sgemm";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";

@@ -1,26 +1,30 @@
-// assembly/ -> build/wasm-lora.wasm, build/wasm-lora.relaxed.wasm and, for tests alone, build/wasm-lora.probes.wasm (asc,
-// then wasm-opt); src/runtime/kernels.ts (the exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for
-// wasm-lora/inline).
-import { execFileSync } from "node:child_process";
+/**
+ * assembly/ -> build/wasm-lora.wasm, build/wasm-lora.relaxed.wasm and, for tests alone, build/wasm-lora.probes.wasm;
+ * src/runtime/kernels.ts (the exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for wasm-lora/inline).
+ */
+import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
-const target = process.argv.includes("--debug") ? "debug" : "release";
-const build = join(root, "build");
-mkdirSync(build, { recursive: true });
+mkdirSync(join(root, "build"), { recursive: true });
 
-const run = (script, ...args) => execFileSync(process.execPath, [script, ...args], { cwd: root, stdio: "inherit" });
+const execute = promisify(execFile);
+const run = (script, ...args) => execute(process.execPath, [script, ...args], { cwd: root });
 const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
 const tool = (name) => join(dirname(require.resolve("binaryen/package.json")), "bin", name);
 const FEATURES = ["simd", "bulk-memory", "sign-ext", "nontrapping-float-to-int", "mutable-globals"].map((feature) => `--enable-${feature}`);
+const NO_OPTIONS = { asc: [], binaryen: [] };
+const RELAXED = { asc: ["--use", "RELAXED=1", "--enable", "relaxed-simd"], binaryen: ["--enable-relaxed-simd"] };
 
-/** build/<name>.asc.wasm optimised, as text: build/<name>.wat. */
-function optimise(name, ...options) {
-  run(tool("wasm-opt"), `build/${name}.asc.wasm`, "-S", "-o", `build/${name}.wat`, "-O4", "--converge", ...FEATURES, ...options);
+/** The kernels but for the register tiles: build/<name>.wat. */
+async function compile(name, entries, options = NO_OPTIONS) {
+  await run(asc, ...entries, "--target", "release", "--bindings", "raw", "--outFile", `build/${name}.asc.wasm`, ...options.asc);
+  await run(tool("wasm-opt"), `build/${name}.asc.wasm`, "-S", "-o", `build/${name}.wat`, "-O4", "--converge", ...FEATURES, ...options.binaryen);
   rewrite(`build/${name}.wat`, (text) => text.replace(/\(v128\.const i32x4 (0x[0-9a-f]{8}) \1 \1 \1\)/g, splat));
 }
 
@@ -37,23 +41,35 @@ function rewrite(file, change) {
   writeFileSync(join(root, file), change(readFileSync(join(root, file), "utf8")));
 }
 
-const assemble = (name, ...options) => run(tool("wasm-as"), `build/${name}.wat`, "-o", `build/${name}.wasm`, ...FEATURES, ...options);
-
-run(asc, "assembly/index.ts", "--target", target, "--bindings", "raw");
-if (target === "release") {
-  optimise("wasm-lora");
-  assemble("wasm-lora");
-  run(asc, "assembly/index.ts", "assembly/relaxed.ts", "--target", target, "--outFile", "build/wasm-lora.relaxed.asc.wasm", "--use", "RELAXED=1", "--enable", "relaxed-simd");
-  optimise("wasm-lora.relaxed", "--enable-relaxed-simd");
-  assemble("wasm-lora.relaxed", "--enable-relaxed-simd");
-  run(asc, "assembly/probes.ts", "--target", target, "--outFile", "build/wasm-lora.probes.asc.wasm");
-  optimise("wasm-lora.probes");
-  assemble("wasm-lora.probes");
-  writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
-    "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
-    `export const base64: string = "${readFileSync(join(build, "wasm-lora.wasm"), "base64")}";\n`);
-  const declarations = readFileSync(join(build, "wasm-lora.asc.d.ts"), "utf8");
-  writeFileSync(join(root, "src/runtime/kernels.ts"),
-    "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
-    declarations.replace(/\/\*\* Instantiates[^]*/, "export type Kernels = typeof __AdaptedExports;\n"));
+/** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts): build/<name>.micro.wat. */
+async function compileTiles(name, bigTile, options) {
+  await run(asc, "assembly/gemm/micro.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
+    "--enable", "simd", "--outFile", `build/${name}.micro.asc.wasm`, ...options.asc);
+  await run(tool("wasm-opt"), `build/${name}.micro.asc.wasm`, "-S", "-o", `build/${name}.micro.wat`, ...TIDY, ...FEATURES, ...options.binaryen);
+  // The one memory is that of the other kernels, which import it.
+  rewrite(`build/${name}.micro.wat`, (text) => text.replace('"env" "memory"', '"main" "memory"'));
 }
+
+/** Fewer locals and blocks. No pass that nests one expression in another: that would change the order. */
+const TIDY = ["--remove-unused-brs", "--merge-blocks", "--simplify-locals-nonesting", "--optimize-instructions", "--coalesce-locals",
+  "--simplify-locals-nonesting", "--vacuum", "--coalesce-locals", "--reorder-locals", "--vacuum"];
+
+async function build(name, entries, bigTile, options = NO_OPTIONS) {
+  await Promise.all([compile(name, entries, options), compileTiles(name, bigTile, options)]);
+  await run(tool("wasm-merge"), `build/${name}.wat`, "main", `build/${name}.micro.wat`, "micro", "-o", `build/${name}.wasm`, ...FEATURES, ...options.binaryen);
+}
+
+await Promise.all([
+  build("wasm-lora", ["assembly/index.ts"], "micro2x16by4"),
+  build("wasm-lora.relaxed", ["assembly/index.ts", "assembly/relaxed.ts"], "micro6x8", RELAXED),
+  compile("wasm-lora.probes", ["assembly/probes.ts"]).then(() =>
+    run(tool("wasm-as"), "build/wasm-lora.probes.wat", "-o", "build/wasm-lora.probes.wasm", ...FEATURES)),
+]);
+
+writeFileSync(join(root, "src/runtime/wasm_base64.ts"),
+  "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
+  `export const base64: string = "${readFileSync(join(root, "build/wasm-lora.wasm"), "base64")}";\n`);
+const declarations = readFileSync(join(root, "build/wasm-lora.asc.d.ts"), "utf8");
+writeFileSync(join(root, "src/runtime/kernels.ts"),
+  "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
+  declarations.replace(/\/\*\* Instantiates[^]*/, "export type Kernels = typeof __AdaptedExports;\n"));

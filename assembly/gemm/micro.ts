@@ -8,13 +8,16 @@
  * A element (i, p) is at a + i * ars + p * acs; b is a packed panel, [k][NR], k > 0; C row i is at c + i * crs.
  * All strides in bytes. NR columns of C are read and written, in the first m rows rounded down to whole tiles.
  *
- * V8 on x64 keeps 15 vectors in registers: 2x16 and 4x8 (8 accumulators, B, one splat, one product)
- * fit, 6x8 spills and loses half (measured). The walk over rows belongs to the tile, and its inner loop ends by
- * comparing an address: V8 unrolls an inner loop by itself where it is nested, and counters cost as much as
- * arithmetic on a core that is fed six instructions a cycle (2x16 on Zen 4: Node 20 38 -> 45, Node 26 47 -> 48,
- * JavaScriptCore 36 -> 45 GFLOP/s). Unrolled here, Binaryen mixes the steps of k and the tile spills (31).
+ * This file is a module of its own, which scripts/build-wasm.mjs compiles in the order written here and merges in:
+ * Binaryen's optimiser moves each product to its sum, and mixes the steps of an unrolled loop until they spill.
+ * Engines keep the order they are given, and Zen 4 wants two products, then two sums: in turn, they crowd the same
+ * pipes (4x8 in assembly: 46 and 55 GFLOP/s).
+ *
+ * V8 on x64 keeps 15 vectors in registers: 2x16 and 4x8 (8 accumulators, B, one splat, two products) fit, 6x8 spills
+ * and loses half (measured). An inner loop ends by comparing an address: counters cost as much as arithmetic on a core
+ * that is fed six instructions a cycle.
  */
-import { madd } from "./madd";
+import { madd, plus, product } from "./madd";
 
 export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
   const end = b + <usize>k * 64;
@@ -27,18 +30,18 @@ export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
       d0 = v128.load(d); d1 = v128.load(d, 16); d2 = v128.load(d, 32); d3 = v128.load(d, 48);
     }
     let a0 = a, a1 = a0 + ars, r = b;
+    let s: v128, p: v128, q: v128, b0: v128, b1: v128, b2: v128, b3: v128;
     do {
-      const b0 = v128.load(r), b1 = v128.load(r, 16), b2 = v128.load(r, 32), b3 = v128.load(r, 48);
-      let s = v128.load32_splat(a0);
-      c0 = madd(c0, s, b0);
-      c1 = madd(c1, s, b1);
-      c2 = madd(c2, s, b2);
-      c3 = madd(c3, s, b3);
+      s = v128.load32_splat(a0);
+      b0 = v128.load(r); b1 = v128.load(r, 16); p = product(s, b0); q = product(s, b1);
+      c0 = plus(c0, p, s, b0); c1 = plus(c1, q, s, b1);
+      b2 = v128.load(r, 32); b3 = v128.load(r, 48); p = product(s, b2); q = product(s, b3);
+      c2 = plus(c2, p, s, b2); c3 = plus(c3, q, s, b3);
       s = v128.load32_splat(a1);
-      d0 = madd(d0, s, b0);
-      d1 = madd(d1, s, b1);
-      d2 = madd(d2, s, b2);
-      d3 = madd(d3, s, b3);
+      p = product(s, b0); q = product(s, b1);
+      d0 = plus(d0, p, s, b0); d1 = plus(d1, q, s, b1);
+      p = product(s, b2); q = product(s, b3);
+      d2 = plus(d2, p, s, b2); d3 = plus(d3, q, s, b3);
       a0 += acs;
       a1 += acs;
       r += 64;
@@ -59,12 +62,11 @@ export function micro1x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
     }
     let a0 = a, r = b;
     do {
-      const b0 = v128.load(r), b1 = v128.load(r, 16), b2 = v128.load(r, 32), b3 = v128.load(r, 48);
       const s = v128.load32_splat(a0);
-      c0 = madd(c0, s, b0);
-      c1 = madd(c1, s, b1);
-      c2 = madd(c2, s, b2);
-      c3 = madd(c3, s, b3);
+      c0 = madd(c0, s, v128.load(r));
+      c1 = madd(c1, s, v128.load(r, 16));
+      c2 = madd(c2, s, v128.load(r, 32));
+      c3 = madd(c3, s, v128.load(r, 48));
       a0 += acs;
       r += 64;
     } while (r != end);
@@ -89,20 +91,17 @@ export function micro4x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: us
       f0 = v128.load(f); f1 = v128.load(f, 16);
     }
     let a0 = a, a1 = a0 + ars, a2 = a1 + ars, a3 = a2 + ars, r = b;
+    let s: v128, p: v128, q: v128;
     do {
       const b0 = v128.load(r), b1 = v128.load(r, 16);
-      let s = v128.load32_splat(a0);
-      c0 = madd(c0, s, b0);
-      c1 = madd(c1, s, b1);
-      s = v128.load32_splat(a1);
-      d0 = madd(d0, s, b0);
-      d1 = madd(d1, s, b1);
-      s = v128.load32_splat(a2);
-      e0 = madd(e0, s, b0);
-      e1 = madd(e1, s, b1);
-      s = v128.load32_splat(a3);
-      f0 = madd(f0, s, b0);
-      f1 = madd(f1, s, b1);
+      s = v128.load32_splat(a0); p = product(s, b0); q = product(s, b1);
+      c0 = plus(c0, p, s, b0); c1 = plus(c1, q, s, b1);
+      s = v128.load32_splat(a1); p = product(s, b0); q = product(s, b1);
+      d0 = plus(d0, p, s, b0); d1 = plus(d1, q, s, b1);
+      s = v128.load32_splat(a2); p = product(s, b0); q = product(s, b1);
+      e0 = plus(e0, p, s, b0); e1 = plus(e1, q, s, b1);
+      s = v128.load32_splat(a3); p = product(s, b0); q = product(s, b1);
+      f0 = plus(f0, p, s, b0); f1 = plus(f1, q, s, b1);
       a0 += acs;
       a1 += acs;
       a2 += acs;
@@ -127,10 +126,9 @@ export function micro1x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: us
     }
     let a0 = a, r = b;
     do {
-      const b0 = v128.load(r), b1 = v128.load(r, 16);
       const s = v128.load32_splat(a0);
-      c0 = madd(c0, s, b0);
-      c1 = madd(c1, s, b1);
+      c0 = madd(c0, s, v128.load(r));
+      c1 = madd(c1, s, v128.load(r, 16));
       a0 += acs;
       r += 32;
     } while (r != end);
@@ -177,14 +175,10 @@ export function micro1x4(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: us
   const end = b + <usize>k * 16;
   for (; m > 0; m--) {
     let c0 = f32x4.splat(0);
-    if (accumulate) {
-      c0 = v128.load(c);
-    }
+    if (accumulate) c0 = v128.load(c);
     let a0 = a, r = b;
     do {
-      const b0 = v128.load(r);
-      const s = v128.load32_splat(a0);
-      c0 = madd(c0, s, b0);
+      c0 = madd(c0, v128.load32_splat(a0), v128.load(r));
       a0 += acs;
       r += 16;
     } while (r != end);

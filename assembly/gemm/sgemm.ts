@@ -15,12 +15,12 @@
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
 import { gemvT } from "./gemv";
-import { micro1x16, micro1x4, micro1x8, micro2x16, micro4x8, micro8x4 } from "./micro";
+import { micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by4, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
 /** k-block: a panel of 384 x 16 floats is 24 KB and leaves room for two rows of A in a 32 KB cache (measured). */
-const KC: i32 = 384;
+const KC: i32 = 512;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 /** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
 const PANELS: i32 = 4;
@@ -29,9 +29,15 @@ const TILE_BYTES: usize = 2 * 16 * 4;
 /** Rows of op(A) that TN transposes at a time: 128 x 384 floats, 192 KB, stay in the second-level cache. */
 const MC: i32 = 128;
 const BLOCK_BYTES: usize = <usize>MC * KC * 4;
+/** Rows of A that meet all panels of a strip before the next: 96 x 512 floats, 192 KB, stay in the second-level cache (+3 %). */
+const MB: i32 = 96;
 /** Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster (measured). */
 const FEW_ROWS: i32 = 16;
 const SHORT_K: i32 = 8;
+
+/** Which tile computes panels of 16 columns: engines differ in what they keep in registers, the bits do not. */
+let bigTile: bool = false;
+export function useBigTile(on: bool): void { bigTile = on; }
 
 export function sgemmScratchBytes(): i32 {
   return <i32>(STRIP_BYTES + TILE_BYTES + BLOCK_BYTES);
@@ -124,8 +130,8 @@ export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, t
 /** Columns j .. j + 63 of C, over all rows and all of k. */
 function stripOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
   const width = min(16 * PANELS, n - j);
-  // Rows of 64 bytes are a packed panel already.
-  const inPlace = !transposed && n == 16 && bs == bytes(16) && alpha == 1;
+  // Rows as wide as a tile are a packed panel already.
+  const inPlace = !transposed && n == panelWidth(n) && bs == bytes(n) && alpha == 1;
   for (let p = 0; p < k; p += KC) {
     const kb = min(KC, k - p);
     if (!inPlace) {
@@ -133,10 +139,14 @@ function stripOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usi
       else packRows(scratch, b + <usize>p * bs + bytes(j), bs, kb, width);
       if (alpha != 1) scalePanel(scratch, kb * ((width & ~15) + panelWidth(width & 15)), alpha);
     }
-    let panel = inPlace ? b + <usize>p * bs : scratch;
-    for (let q = 0; q < width; q += 16) {
-      rows(m, min(16, width - q), kb, a + <usize>p * acs, ars, acs, panel, c + bytes(j + q), crs, accumulate || p > 0, scratch);
-      panel += bytes(16) * <usize>kb;
+    const panels = inPlace ? b + <usize>p * bs : scratch;
+    for (let i = 0; i < m; i += MB) {
+      let panel = panels;
+      for (let q = 0; q < width; q += 16) {
+        rows(min(MB, m - i), min(16, width - q), kb, a + <usize>i * ars + <usize>p * acs, ars, acs, panel,
+          c + <usize>i * crs + bytes(j + q), crs, accumulate || p > 0, scratch);
+        panel += bytes(16) * <usize>kb;
+      }
     }
   }
 }
@@ -170,18 +180,36 @@ function rows(m: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
 
 /** Whole tiles of nr columns, then the rows that are left one by one. */
 function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
-  const done = nr == 16 ? m & ~1 : nr == 8 ? m & ~3 : m & ~7;
-  const left = m - done, a1 = a + <usize>done * ars, c1 = c + <usize>done * crs;
+  let done = 0;
   if (nr == 16) {
-    micro2x16(m, k, a, ars, acs, b, c, crs, accumulate);
-    micro1x16(left, k, a1, ars, acs, b, c1, crs, accumulate);
+    if (bigTile) done = bigTiles(m, k, a, ars, acs, b, c, crs, accumulate);
+    const a2 = a + <usize>done * ars, c2 = c + <usize>done * crs;
+    micro2x16(m - done, k, a2, ars, acs, b, c2, crs, accumulate);
+    done = m & ~1;
   } else if (nr == 8) {
     micro4x8(m, k, a, ars, acs, b, c, crs, accumulate);
-    micro1x8(left, k, a1, ars, acs, b, c1, crs, accumulate);
+    done = m & ~3;
   } else {
     micro8x4(m, k, a, ars, acs, b, c, crs, accumulate);
-    micro1x4(left, k, a1, ars, acs, b, c1, crs, accumulate);
+    done = m & ~7;
   }
+  const left = m - done, a1 = a + <usize>done * ars, c1 = c + <usize>done * crs;
+  if (nr == 16) micro1x16(left, k, a1, ars, acs, b, c1, crs, accumulate);
+  else if (nr == 8) micro1x8(left, k, a1, ars, acs, b, c1, crs, accumulate);
+  else micro1x4(left, k, a1, ars, acs, b, c1, crs, accumulate);
+}
+
+/** As many of the m rows as the big tile takes, and how many those are. */
+function bigTiles(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): i32 {
+  if (isDefined(RELAXED)) {
+    // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time.
+    micro6x8(m, k, a, ars, acs, b, c, crs, accumulate);
+    micro6x8(m, k, a, ars, acs, b + 32, c + 32, crs, accumulate);
+    return m - m % 6;
+  }
+  if (acs != 4) return 0;
+  micro2x16by4(m, k, a, ars, b, c, crs, accumulate);
+  return m & ~1;
 }
 
 function copyTile(to: usize, trs: usize, from: usize, frs: usize, m: i32, width: i32): void {

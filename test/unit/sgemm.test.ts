@@ -1,8 +1,8 @@
 /**
  * sgemmNN, sgemmNT, sgemmTN against the formula in assembly/gemm/sgemm.ts, bit for bit: every
- * remainder of the register tiles (16/8/4 columns, 2/4/8 rows), the edges of the k-blocks (384), of the
+ * remainder of the register tiles (16/8/4 columns, 2/4/8 rows; both for 16 columns), the edges of the k-blocks (512), of the
  * strips of packed panels (64 columns), of the rank-4 updates (up to 16 rows or 8 steps of k, strips of 1024
- * columns) and of TN's row blocks (128), strides, misaligned operands, alpha and beta. The method is XNNPACK's for
+ * columns) and of the row blocks (96, in TN 128), strides, misaligned operands, alpha and beta. The method is XNNPACK's for
  * its micro-kernels; the oracle is a sequential Math.fround loop. Exact integers and the float64
  * error bound check the same results without it.
  */
@@ -94,8 +94,12 @@ class Call {
     return this.#c.read();
   }
 
+  /** With both tiles for 16 columns. */
   check(scale: Scale, expected: Float32Array): void {
-    assertSameBits(this.result(scale), expected, this.p.n, () => this.#label(scale));
+    for (const big of [false, true]) {
+      this.engine.kernels.useBigTile(big);
+      assertSameBits(this.result(scale), expected, this.p.n, () => `${this.#label(scale)}${big ? " big tile" : ""}`);
+    }
   }
 
   /** Inputs and surroundings are as they were. */
@@ -167,7 +171,7 @@ for (const ks of [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]) {
 
 test("edges of the k-blocks", async () => {
   const engine = await init();
-  for (const k of [383, 384, 385, 767, 768, 769]) {
+  for (const k of [511, 512, 513, 1023, 1024, 1025]) {
     for (const m of [1, 2, 3, 4, 5, 9]) for (const n of [1, 4, 5, 8, 9, 16, 17, 33]) sweep(engine, problem(m, n, k), SCALES);
   }
 });
@@ -175,7 +179,7 @@ test("edges of the k-blocks", async () => {
 test("edges of the strips of packed panels", async () => {
   const engine = await init();
   for (const n of [47, 48, 63, 64, 65, 68, 72, 79, 80, 127, 128, 129, 135, 145]) {
-    for (const m of [17, 18, 19]) for (const k of [9, 13, 384, 389]) sweep(engine, problem(m, n, k), STEPS);
+    for (const m of [17, 18, 19]) for (const k of [9, 13, 512, 517]) sweep(engine, problem(m, n, k), STEPS);
   }
 });
 
@@ -191,10 +195,15 @@ test("edges of the rank-4 updates: few rows, a short k, strips of columns", asyn
   }
 });
 
+test("edges of the row blocks", async () => {
+  const engine = await init();
+  for (const m of [95, 96, 97, 191, 193]) for (const n of [4, 8, 16, 17, 33, 70]) for (const k of [9, 513]) sweep(engine, problem(m, n, k), STEPS, ["NN", "NT"]);
+});
+
 test("edges of TN's row blocks", async () => {
   const engine = await init();
   for (const m of [127, 128, 129, 257]) {
-    for (const n of [1, 16, 17, 33]) for (const k of [1, 6, 384, 385, 769]) sweep(engine, problem(m, n, k), STEPS, ["TN"]);
+    for (const n of [1, 16, 17, 33]) for (const k of [1, 6, 512, 513, 1025]) sweep(engine, problem(m, n, k), STEPS, ["TN"]);
   }
 });
 
@@ -410,7 +419,7 @@ test("a sum over k in several accumulating calls has the bits of one (gradient a
         const all = new Call(engine, orientation, whole);
         const expected = all.result([alpha, 0]);
         all.end();
-        for (const cuts of [[1, k], [3, k], [384, k], [385, k], [100, 384, 500, 799, k], [400, 400, k]]) {
+        for (const cuts of [[1, k], [3, k], [512, k], [513, k], [100, 512, 600, 799, k], [400, 400, k]]) {
           let c: Float32Array = new Float32Array(m * n), from = 0;
           for (const to of cuts) {
             const p: Problem = { m, n, k: to - from, a: columns(from, to), b: whole.b.subarray(from * n, to * n), c };

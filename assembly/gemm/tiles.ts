@@ -1,0 +1,26 @@
+/** The kernels of micro.ts, which is a module of its own (see there). */
+
+// @ts-ignore: decorator
+@external("micro", "micro2x16")
+export declare function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro2x16by4")
+export declare function micro2x16by4(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro1x16")
+export declare function micro1x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro4x8")
+export declare function micro4x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro1x8")
+export declare function micro1x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro6x8")
+export declare function micro6x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro8x4")
+export declare function micro8x4(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "micro1x4")
+export declare function micro1x4(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
