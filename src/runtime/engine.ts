@@ -7,6 +7,7 @@ import { instantiateSync } from "@assemblyscript/loader";
 import { ArgumentError, EngineError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
+import { chooseTile } from "./tile.js";
 
 /** Options of `init`. */
 export interface InitOptions {
@@ -112,7 +113,9 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     throw new ArgumentError("init: module has no export heapBase; it must be compiled from this version's wasm-lora.wasm.");
   }
   const kernels = exports as unknown as Kernels;
-  return new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
+  const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
+  chooseTile(made);
+  return made;
 }
 
 let current: Engine | undefined;

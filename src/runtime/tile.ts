@@ -1,0 +1,37 @@
+/**
+ * The register tile that this engine runs faster. Of two, one needs a compiler that keeps thirteen vectors in registers
+ * through an unrolled loop: V8 from Node 24 on gains a tenth by it, others lose up to a third (ARCHITECTURE.md). The
+ * bits are the same.
+ */
+import type { Engine } from "./engine.js";
+
+/** C [M, 16] = A [M, K] B [K, 16]. */
+const M = 96, K = 512;
+/** Rounds without improvement, and the time for all: engines have optimised both after 3 to 10 ms (measured). */
+const SETTLED = 30, LIMIT_MS = 20;
+
+export function chooseTile({ kernels, memory, scratch: a }: Engine): void {
+  const b = a + 4 * M * K, c = b + 64 * K;
+  // Pages that were never written are all one page, which the cache serves in its own way.
+  memory.f32(a, (c - a) / 4).fill(0);
+  const time = (big: boolean): number => {
+    kernels.useBigTile(big);
+    const start = performance.now();
+    kernels.sgemmNN(M, 16, K, 1, a, K, b, 16, 0, c, 16, a);
+    return performance.now() - start;
+  };
+  const best = [Infinity, Infinity], end = performance.now() + LIMIT_MS;
+  // Until neither improves any more: both are optimised then.
+  let same = 0;
+  while (same < SETTLED && performance.now() < end) {
+    const [small, big] = [time(false), time(true)];
+    // A clock that stands still, as in workerd.
+    if (small === 0) break;
+    same = small > 0.95 * best[0]! && big > 0.95 * best[1]! ? same + 1 : 0;
+    best[0] = Math.min(best[0]!, small);
+    best[1] = Math.min(best[1]!, big);
+  }
+  // Where one seems far ahead, the other was not optimised yet.
+  const ratio = best[1]! / best[0]!;
+  kernels.useBigTile(same === SETTLED && ratio < 0.97 && ratio > 0.6);
+}
