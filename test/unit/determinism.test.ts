@@ -18,9 +18,9 @@ test("the wasm has SIMD and no relaxed SIMD", () => {
   assert.doesNotMatch(text, /relaxed/);
 });
 
-test("the relaxed build has one relaxed instruction, no import more, and an export that tells it apart", () => {
+test("the relaxed build has one relaxed instruction, no import more, a tile of its own, and an export that tells it apart", () => {
   const module = binaryen.readBinary(relaxed), names = (of: binaryen.Module): string[] =>
-    Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name).sort();
+    Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name).filter((name) => !name.startsWith("micro")).sort();
   const text = module.emitText();
   assert.deepEqual([...new Set(text.match(/\S*relaxed_\w+/g))], ["(f32x4.relaxed_madd"]);
   assert.deepEqual(text.match(/\(import .*/g)?.map((line) => line.split(" ").slice(1, 3).join(" ")), ['"env" "memory"']);
