@@ -4,6 +4,7 @@
  * products are thrown away. B is read where it lies (row-major [k, n] or, for op(B) = Bᵀ, row-major [n, k]) and never
  * beyond its last element, so a weight needs no second copy for its backward pass.
  */
+import { even, odd } from "./shuffle";
 
 /** Columns that the tiles compute for a panel of which `width` columns are wanted. */
 // @ts-ignore: decorator
@@ -57,12 +58,12 @@ function packPanel(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void
     let p = k;
     for (; p >= 4; p -= 4) {
       const x0 = v128.load(r0), x1 = v128.load(r1), x2 = v128.load(r2), x3 = v128.load(r3);
-      const lo01 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5), hi01 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
-      const lo23 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5), hi23 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
-      v128.store(out, v128.shuffle<f32>(lo01, lo23, 0, 1, 4, 5));
-      v128.store(out + step, v128.shuffle<f32>(lo01, lo23, 2, 3, 6, 7));
-      v128.store(out + 2 * step, v128.shuffle<f32>(hi01, hi23, 0, 1, 4, 5));
-      v128.store(out + 3 * step, v128.shuffle<f32>(hi01, hi23, 2, 3, 6, 7));
+      const even01 = even(x0, x1), odd01 = odd(x0, x1);
+      const even23 = even(x2, x3), odd23 = odd(x2, x3);
+      v128.store(out, even(even01, even23));
+      v128.store(out + step, even(odd01, odd23));
+      v128.store(out + 2 * step, odd(even01, even23));
+      v128.store(out + 3 * step, odd(odd01, odd23));
       r0 += 16; r1 += 16; r2 += 16; r3 += 16;
       out += 4 * step;
     }
@@ -93,12 +94,12 @@ export function transpose(to: usize, trs: usize, from: usize, frs: usize, rows: 
     let r = from, out = to, j = 0;
     for (; j + 4 <= columns; j += 4) {
       const x0 = v128.load(r), x1 = v128.load(r + frs), x2 = v128.load(r + (frs << 1)), x3 = v128.load(r + frs * 3);
-      const lo01 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5), hi01 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
-      const lo23 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5), hi23 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
-      v128.store(out, v128.shuffle<f32>(lo01, lo23, 0, 1, 4, 5));
-      v128.store(out + trs, v128.shuffle<f32>(lo01, lo23, 2, 3, 6, 7));
-      v128.store(out + (trs << 1), v128.shuffle<f32>(hi01, hi23, 0, 1, 4, 5));
-      v128.store(out + trs * 3, v128.shuffle<f32>(hi01, hi23, 2, 3, 6, 7));
+      const even01 = even(x0, x1), odd01 = odd(x0, x1);
+      const even23 = even(x2, x3), odd23 = odd(x2, x3);
+      v128.store(out, even(even01, even23));
+      v128.store(out + trs, even(odd01, odd23));
+      v128.store(out + (trs << 1), odd(even01, even23));
+      v128.store(out + trs * 3, odd(odd01, odd23));
       r += 16;
       out += trs << 2;
     }

@@ -14,8 +14,7 @@
  * except in TN. Where a packed panel would be used too little, B is read where it lies too (update.ts, gemv.ts).
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
-import { gemvT } from "./gemv";
-import { micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by4, micro4x8, micro6x8, micro8x4 } from "./tiles";
+import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by4, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
@@ -99,6 +98,11 @@ export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, a
   }
   if (m == 1 && transposed && alpha == 1 && acs == 4) {
     gemvT(n, k, a, b, bs, c, accumulate);
+    return;
+  }
+  // One contiguous column is the same product the other way round.
+  if (n == 1 && crs == 4 && alpha == 1 && acs == 4 && (transposed || bs == 4)) {
+    gemvT(m, k, b, a, ars, c, accumulate);
     return;
   }
   if (!transposed && alpha == 1 && n >= 16 && (m <= FEW_ROWS || k <= SHORT_K)) {

@@ -24,3 +24,6 @@ export declare function micro8x4(m: i32, k: i32, a: usize, ars: usize, acs: usiz
 // @ts-ignore: decorator
 @external("micro", "micro1x4")
 export declare function micro1x4(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "gemvT")
+export declare function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool): void;
