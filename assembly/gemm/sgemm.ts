@@ -11,21 +11,22 @@
  *   C [m, n] ldc. Leading dimensions count elements, not bytes.
  *
  * Panels of 16 columns of B are packed per k-block, four side by side, and used by all rows. A is read where it lies,
- * except in TN. Where a packed panel would be used too little, B is read where it lies too (update.ts, gemv.ts).
+ * except in TN. Where a packed panel would be used too little, or B's rows are one already, B is read where it lies too
+ * (update.ts, gemv.ts).
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by4, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
-/** k-block: a panel of 384 x 16 floats is 24 KB and leaves room for two rows of A in a 32 KB cache (measured). */
+/** k-block: a panel of 512 x 16 floats is as large as a 32 KB cache; 256 to 1024 are equally fast within 1 % (measured). */
 const KC: i32 = 512;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 /** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
 const PANELS: i32 = 4;
 const STRIP_BYTES: usize = <usize>PANELS * PANEL_BYTES;
 const TILE_BYTES: usize = 2 * 16 * 4;
-/** Rows of op(A) that TN transposes at a time: 128 x 384 floats, 192 KB, stay in the second-level cache. */
+/** Rows of op(A) that TN transposes at a time: 128 x 512 floats, 256 KB, stay in the second-level cache. */
 const MC: i32 = 128;
 const BLOCK_BYTES: usize = <usize>MC * KC * 4;
 /** Rows of A that meet all panels of a strip before the next: 96 x 512 floats, 192 KB, stay in the second-level cache (+3 %). */
