@@ -19,12 +19,15 @@ test("before init() every use says so", () => {
   }
 });
 
-test("init refuses a maximumBytes that is no number of at least four pages", async () => {
-  for (const maximumBytes of [NaN, -1, 0, 1000, Infinity]) {
+test("init refuses a maximumBytes that is no number of at least eight pages", async () => {
+  for (const maximumBytes of [NaN, -1, 0, 1000, 7 * PAGE, Infinity]) {
     await assert.rejects(init({ maximumBytes }), (e: Error) =>
-      e instanceof ArgumentError && e.message.includes("maximumBytes") && e.message.includes(`${4 * PAGE}`) && e.message.includes(`${maximumBytes}`));
+      e instanceof ArgumentError && e.message.includes("maximumBytes") && e.message.includes(`${8 * PAGE}`) && e.message.includes(`${maximumBytes}`));
   }
   assert.throws(() => memoryStats(), EngineError);
+  const smallest = await init({ maximumBytes: 8 * PAGE });
+  assert.deepEqual([...tensor([1, 2]).data], [1, 2]);
+  smallest.close();
 });
 
 test("memory that cannot grow: OutOfMemoryError with its numbers, and nothing has changed", async () => {
