@@ -10,6 +10,7 @@ const M = 96, K = 512;
 /** Rounds without improvement, and the time for all: engines have optimised both after 3 to 10 ms (measured). */
 const SETTLED = 30, LIMIT_MS = 20;
 
+/** Makes it the one in use. @internal */
 export function chooseTile({ kernels, memory, scratch: a }: Engine): void {
   const b = a + 4 * M * K, c = b + 64 * K;
   // Pages that were never written are all one page, which the cache serves in its own way.
