@@ -25,13 +25,17 @@ const RELAXED = { asc: ["--use", "RELAXED=1", "--enable", "relaxed-simd"], binar
 async function compile(name, entries, options = NO_OPTIONS) {
   await run(asc, ...entries, "--target", "release", "--bindings", "raw", "--outFile", `build/${name}.asc.wasm`, ...options.asc);
   await run(tool("wasm-opt"), `build/${name}.asc.wasm`, "-S", "-o", `build/${name}.wat`, "-O4", "--converge", ...FEATURES, ...options.binaryen);
-  rewrite(`build/${name}.wat`, (text) => text.replace(/\(v128\.const i32x4 (0x[0-9a-f]{8}) \1 \1 \1\)/g, splat));
+  rewrite(`build/${name}.wat`, shorten);
 }
 
 /**
  * Four equal lanes, 18 bytes as a constant, take 4 to 8 as the splat of one: of a float, or of an integer where the bits are no
  * normal float. Engines make the same code of it or faster code (measured).
  */
+function shorten(text) {
+  return text.replace(/\(v128\.const i32x4 (0x[0-9a-f]{8}) \1 \1 \1\)/g, splat);
+}
+
 function splat(_, bits) {
   const [float] = new Float32Array(Uint32Array.of(bits).buffer);
   return Number.isFinite(float) && Math.abs(float) >= 2 ** -126 ? `(f32x4.splat (f32.const ${float}))` : `(i32x4.splat (i32.const ${bits}))`;
@@ -43,15 +47,15 @@ function rewrite(file, change) {
 
 /** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts): build/<name>.micro.wat. */
 async function compileTiles(name, bigTile, options) {
-  await run(asc, "assembly/gemm/micro.ts", "assembly/gemm/gemv.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
+  await run("scripts/asc-unrolled.mjs", "assembly/gemm/micro.ts", "assembly/gemm/gemv.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
     "--enable", "simd", "--outFile", `build/${name}.micro.asc.wasm`, ...options.asc);
   await run(tool("wasm-opt"), `build/${name}.micro.asc.wasm`, "-S", "-o", `build/${name}.micro.wat`, ...TIDY, ...FEATURES, ...options.binaryen);
   // The one memory is that of the other kernels, which import it.
-  rewrite(`build/${name}.micro.wat`, (text) => text.replace('"env" "memory"', '"main" "memory"'));
+  rewrite(`build/${name}.micro.wat`, (text) => shorten(text.replace('"env" "memory"', '"main" "memory"')));
 }
 
 /** Fewer locals and blocks. No pass that nests one expression in another: that would change the order. */
-const TIDY = ["--remove-unused-brs", "--merge-blocks", "--simplify-locals-nonesting", "--optimize-instructions", "--coalesce-locals",
+const TIDY = ["--precompute-propagate", "--remove-unused-brs", "--merge-blocks", "--simplify-locals-nonesting", "--optimize-instructions", "--coalesce-locals",
   "--simplify-locals-nonesting", "--vacuum", "--coalesce-locals", "--reorder-locals", "--vacuum"];
 
 async function build(name, entries, bigTile, options = NO_OPTIONS) {
@@ -60,7 +64,7 @@ async function build(name, entries, bigTile, options = NO_OPTIONS) {
 }
 
 await Promise.all([
-  build("wasm-lora", ["assembly/index.ts"], "micro2x16by4"),
+  build("wasm-lora", ["assembly/index.ts"], "micro2x16by8"),
   build("wasm-lora.relaxed", ["assembly/index.ts", "assembly/relaxed.ts"], "micro6x8", RELAXED),
   compile("wasm-lora.probes", ["assembly/probes.ts"]).then(() =>
     run(tool("wasm-as"), "build/wasm-lora.probes.wat", "-o", "build/wasm-lora.probes.wasm", ...FEATURES)),

@@ -13,14 +13,15 @@
  * Engines keep the order they are given, and Zen 4 wants two products, then two sums: in turn, they crowd the same
  * pipes (4x8 in assembly: 46 and 55 GFLOP/s).
  *
- * V8 on x64 keeps 15 vectors in registers: 2x16 and 4x8 (8 accumulators, B, one splat, two products) fit, 6x8 spills
- * and loses half (measured). An inner loop ends by comparing an address: counters cost as much as arithmetic on a core
- * that is fed six instructions a cycle.
+ * 2x16 and 4x8 (8 accumulators, B, one or two splats, two products) fit the 15 vectors that V8 keeps in registers on
+ * x64; 6x8 spills and loses half (measured). A core takes six instructions a cycle, so k goes in eights with one move
+ * of b; "unroll" is for scripts/asc-unrolled.mjs. The way out between two steps is what keeps them apart: V8 up to
+ * Node 22 sinks every product to its last use otherwise, across all eight (Node 20: 28 GFLOP/s, in single steps 46, so
+ * 49). Every load of A is without an offset, which JavaScriptCore takes through a general register (38, so 50).
  */
 import { madd, plus, product } from "./madd";
 
 export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
-  const end = b + <usize>k * 64;
   for (; m >= 2; m -= 2) {
     const d = c + crs;
     let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0;
@@ -30,22 +31,19 @@ export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
       d0 = v128.load(d); d1 = v128.load(d, 16); d2 = v128.load(d, 32); d3 = v128.load(d, 48);
     }
     let a0 = a, a1 = a0 + ars, r = b;
-    let s: v128, p: v128, q: v128, b0: v128, b1: v128, b2: v128, b3: v128;
-    do {
-      s = v128.load32_splat(a0);
-      b0 = v128.load(r); b1 = v128.load(r, 16); p = product(s, b0); q = product(s, b1);
-      c0 = plus(c0, p, s, b0); c1 = plus(c1, q, s, b1);
-      b2 = v128.load(r, 32); b3 = v128.load(r, 48); p = product(s, b2); q = product(s, b3);
-      c2 = plus(c2, p, s, b2); c3 = plus(c3, q, s, b3);
-      s = v128.load32_splat(a1);
-      p = product(s, b0); q = product(s, b1);
-      d0 = plus(d0, p, s, b0); d1 = plus(d1, q, s, b1);
-      p = product(s, b2); q = product(s, b3);
-      d2 = plus(d2, p, s, b2); d3 = plus(d3, q, s, b3);
-      a0 += acs;
-      a1 += acs;
-      r += 64;
-    } while (r != end);
+    let s: v128, t: v128, v: v128, p: v128, q: v128;
+    for (let left = k; ; left -= 8) {
+      // unroll 8
+      s = v128.load32_splat(a0); t = v128.load32_splat(a1);
+      v = v128.load(r, 64 * STEP); p = product(s, v); q = product(t, v); c0 = plus(c0, p, s, v); d0 = plus(d0, q, t, v);
+      v = v128.load(r, 64 * STEP + 16); p = product(s, v); q = product(t, v); c1 = plus(c1, p, s, v); d1 = plus(d1, q, t, v);
+      v = v128.load(r, 64 * STEP + 32); p = product(s, v); q = product(t, v); c2 = plus(c2, p, s, v); d2 = plus(d2, q, t, v);
+      v = v128.load(r, 64 * STEP + 48); p = product(s, v); q = product(t, v); c3 = plus(c3, p, s, v); d3 = plus(d3, q, t, v);
+      if (left <= STEP + 1) break;
+      a0 += acs; a1 += acs;
+      // end of unroll
+      r += 64 * 8;
+    }
     v128.store(c, c0); v128.store(c, c1, 16); v128.store(c, c2, 32); v128.store(c, c3, 48);
     v128.store(d, d0); v128.store(d, d1, 16); v128.store(d, d2, 32); v128.store(d, d3, 48);
     a += 2 * ars;
@@ -77,7 +75,6 @@ export function micro1x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
 }
 
 export function micro4x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
-  const end = b + <usize>k * 32;
   for (; m >= 4; m -= 4) {
     const d = c + crs, e = d + crs, f = e + crs;
     let c0 = f32x4.splat(0), c1 = c0;
@@ -91,23 +88,19 @@ export function micro4x8(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: us
       f0 = v128.load(f); f1 = v128.load(f, 16);
     }
     let a0 = a, a1 = a0 + ars, a2 = a1 + ars, a3 = a2 + ars, r = b;
-    let s: v128, p: v128, q: v128;
-    do {
-      const b0 = v128.load(r), b1 = v128.load(r, 16);
-      s = v128.load32_splat(a0); p = product(s, b0); q = product(s, b1);
-      c0 = plus(c0, p, s, b0); c1 = plus(c1, q, s, b1);
-      s = v128.load32_splat(a1); p = product(s, b0); q = product(s, b1);
-      d0 = plus(d0, p, s, b0); d1 = plus(d1, q, s, b1);
-      s = v128.load32_splat(a2); p = product(s, b0); q = product(s, b1);
-      e0 = plus(e0, p, s, b0); e1 = plus(e1, q, s, b1);
-      s = v128.load32_splat(a3); p = product(s, b0); q = product(s, b1);
-      f0 = plus(f0, p, s, b0); f1 = plus(f1, q, s, b1);
-      a0 += acs;
-      a1 += acs;
-      a2 += acs;
-      a3 += acs;
-      r += 32;
-    } while (r != end);
+    let s: v128, v: v128, w: v128, p: v128, q: v128;
+    for (let left = k; ; left -= 8) {
+      // unroll 8
+      v = v128.load(r, 32 * STEP); w = v128.load(r, 32 * STEP + 16);
+      s = v128.load32_splat(a0); p = product(s, v); q = product(s, w); c0 = plus(c0, p, s, v); c1 = plus(c1, q, s, w);
+      s = v128.load32_splat(a1); p = product(s, v); q = product(s, w); d0 = plus(d0, p, s, v); d1 = plus(d1, q, s, w);
+      s = v128.load32_splat(a2); p = product(s, v); q = product(s, w); e0 = plus(e0, p, s, v); e1 = plus(e1, q, s, w);
+      s = v128.load32_splat(a3); p = product(s, v); q = product(s, w); f0 = plus(f0, p, s, v); f1 = plus(f1, q, s, w);
+      if (left <= STEP + 1) break;
+      a0 += acs; a1 += acs; a2 += acs; a3 += acs;
+      // end of unroll
+      r += 32 * 8;
+    }
     v128.store(c, c0); v128.store(c, c1, 16);
     v128.store(d, d0); v128.store(d, d1, 16);
     v128.store(e, e0); v128.store(e, e1, 16);

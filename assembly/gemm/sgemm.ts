@@ -15,21 +15,24 @@
  * (update.ts, gemv.ts).
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
-import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by4, micro4x8, micro6x8, micro8x4 } from "./tiles";
+import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
-/** k-block: a panel of 512 x 16 floats is as large as a 32 KB cache; 256 to 1024 are equally fast within 1 % (measured). */
-const KC: i32 = 512;
+/** k-block: panels, 64 KB, come from the second-level cache in time; C is loaded and stored the more seldom (512: -3 % at 1024^3). */
+const KC: i32 = 1024;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 /** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
 const PANELS: i32 = 4;
 const STRIP_BYTES: usize = <usize>PANELS * PANEL_BYTES;
 const TILE_BYTES: usize = 2 * 16 * 4;
-/** Rows of op(A) that TN transposes at a time: 128 x 512 floats, 256 KB, stay in the second-level cache. */
+/** What TN transposes of op(A) at a time: 128 x 512 floats, 256 KB, stay in the second-level cache. */
 const MC: i32 = 128;
-const BLOCK_BYTES: usize = <usize>MC * KC * 4;
-/** Rows of A that meet all panels of a strip before the next: 96 x 512 floats, 192 KB, stay in the second-level cache (+3 %). */
+const KT: i32 = 512;
+/** A row's distance: a power of two would put all rows into the same few sets of the cache (+2 to 7 %). */
+const BLOCK_ROW: usize = (<usize>KT + 16) * 4;
+const BLOCK_BYTES: usize = <usize>MC * BLOCK_ROW;
+/** Rows of A that meet all panels of a strip before the next: 96 x 1024 floats, 384 KB, stay in the second-level cache (+3 %). */
 const MB: i32 = 96;
 /** Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster (measured). */
 const FEW_ROWS: i32 = 16;
@@ -62,12 +65,12 @@ export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
   // Columns of A a cache line apart are slow to walk: blocks of it are transposed first (measured:
   // 16 -> 28 GFLOP/s at 1024^3).
   const block = scratch + STRIP_BYTES + TILE_BYTES;
-  for (let p = 0; p < k || p == 0; p += KC) {
-    const kb = min(KC, k - p);
+  for (let p = 0; p < k || p == 0; p += KT) {
+    const kb = min(KT, k - p);
     for (let i = 0; i < m; i += MC) {
       const mb = min(MC, m - i);
-      transpose(block, bytes(KC), a + bytes(p) * <usize>lda + bytes(i), bytes(lda), kb, mb);
-      gemm(mb, n, kb, alpha, block, bytes(KC), 4, b + bytes(p) * <usize>ldb, bytes(ldb), false,
+      transpose(block, BLOCK_ROW, a + bytes(p) * <usize>lda + bytes(i), bytes(lda), kb, mb);
+      gemm(mb, n, kb, alpha, block, BLOCK_ROW, 4, b + bytes(p) * <usize>ldb, bytes(ldb), false,
         c + bytes(i) * <usize>ldc, bytes(ldc), beta != 0 || p > 0, scratch);
     }
   }
@@ -213,7 +216,7 @@ function bigTiles(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c:
     return m - m % 6;
   }
   if (acs != 4) return 0;
-  micro2x16by4(m, k, a, ars, b, c, crs, accumulate);
+  micro2x16by8(m, k, a, ars, b, c, crs, accumulate);
   return m & ~1;
 }
 

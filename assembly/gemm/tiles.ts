@@ -1,11 +1,11 @@
-/** The kernels of micro.ts, which is a module of its own (see there). */
+/** The kernels that are a module of their own: micro.ts, which says why, the big tiles and gemv.ts. */
 
 // @ts-ignore: decorator
 @external("micro", "micro2x16")
 export declare function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
 // @ts-ignore: decorator
-@external("micro", "micro2x16by4")
-export declare function micro2x16by4(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+@external("micro", "micro2x16by8")
+export declare function micro2x16by8(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
 // @ts-ignore: decorator
 @external("micro", "micro1x16")
 export declare function micro1x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;

@@ -97,8 +97,8 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
   }
   const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
-  if (!Number.isFinite(maximumBytes) || maximumBytes < 8 * PAGE) {
-    throw new ArgumentError(`init: maximumBytes must be at least ${8 * PAGE}; got ${maximumBytes}.`);
+  if (!Number.isFinite(maximumBytes) || maximumBytes < 10 * PAGE) {
+    throw new ArgumentError(`init: maximumBytes must be at least ${10 * PAGE}; got ${maximumBytes}.`);
   }
   const maximum = Math.min(65536, Math.floor(maximumBytes / PAGE));
   let memory: WebAssembly.Memory;
@@ -125,7 +125,7 @@ let current: Engine | undefined;
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
  * @param options are those of the call that makes the engine; later ones change nothing
- * @throws ArgumentError for a limit below 512 KiB, or both `module` and `relaxed`; EngineError if the kernels' file is missing or memory cannot be reserved
+ * @throws ArgumentError for a limit below 640 KiB, or both `module` and `relaxed`; EngineError if the kernels' file is missing or memory cannot be reserved
  *
  * @example
  * import { init, tensor } from "wasm-lora";

@@ -19,13 +19,13 @@ test("before init() every use says so", () => {
   }
 });
 
-test("init refuses a maximumBytes that is no number of at least eight pages", async () => {
-  for (const maximumBytes of [NaN, -1, 0, 1000, 7 * PAGE, Infinity]) {
+test("init refuses a maximumBytes that is no number of at least ten pages", async () => {
+  for (const maximumBytes of [NaN, -1, 0, 1000, 9 * PAGE, Infinity]) {
     await assert.rejects(init({ maximumBytes }), (e: Error) =>
-      e instanceof ArgumentError && e.message.includes("maximumBytes") && e.message.includes(`${8 * PAGE}`) && e.message.includes(`${maximumBytes}`));
+      e instanceof ArgumentError && e.message.includes("maximumBytes") && e.message.includes(`${10 * PAGE}`) && e.message.includes(`${maximumBytes}`));
   }
   assert.throws(() => memoryStats(), EngineError);
-  const smallest = await init({ maximumBytes: 8 * PAGE });
+  const smallest = await init({ maximumBytes: 10 * PAGE });
   assert.deepEqual([...tensor([1, 2]).data], [1, 2]);
   smallest.close();
 });
@@ -94,7 +94,7 @@ test("a trap poisons the engine; init() makes a new one; tensors of the old one 
 test("a view taken before memory grew is detached; a tensor hands out a fresh one", () => {
   const t = tensor([1, 2, 3]);
   const view = t.data, { reservedBytes } = memoryStats();
-  const big = zeros([(reservedBytes + 8 * PAGE - memoryStats().liveBytes) / 4]);
+  const big = zeros([(reservedBytes + 10 * PAGE - memoryStats().liveBytes) / 4]);
   assert(memoryStats().reservedBytes > reservedBytes);
   assert.equal(view.length, 0);
   assert.deepEqual([...t.data], [1, 2, 3]);
