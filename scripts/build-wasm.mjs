@@ -47,7 +47,7 @@ function rewrite(file, change) {
 
 /** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts): build/<name>.micro.wat. */
 async function compileTiles(name, bigTile, options) {
-  await run("scripts/asc-unrolled.mjs", "assembly/gemm/micro.ts", "assembly/gemm/gemv.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
+  await run("scripts/asc-unrolled.mjs", "assembly/gemm/micro.ts", "assembly/gemm/rank4.ts", "assembly/gemm/gemv.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
     "--enable", "simd", "--outFile", `build/${name}.micro.asc.wasm`, ...options.asc);
   await run(tool("wasm-opt"), `build/${name}.micro.asc.wasm`, "-S", "-o", `build/${name}.micro.wat`, ...TIDY, ...FEATURES, ...options.binaryen);
   // The one memory is that of the other kernels, which import it.

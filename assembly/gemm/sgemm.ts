@@ -35,8 +35,8 @@ const BLOCK_BYTES: usize = <usize>MC * BLOCK_ROW;
 /** Rows of A that meet all panels of a strip before the next: 96 x 1024 floats, 384 KB, stay in the second-level cache (+3 %). */
 const MB: i32 = 96;
 /** Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster (measured). */
-const FEW_ROWS: i32 = 16;
-const SHORT_K: i32 = 8;
+const FEW_ROWS: i32 = 12;
+const SHORT_K: i32 = 4;
 
 /** Which tile computes panels of 16 columns: engines differ in what they keep in registers, the bits do not. */
 let bigTile: bool = false;

@@ -1,4 +1,4 @@
-/** The kernels that are a module of their own: micro.ts, which says why, the big tiles and gemv.ts. */
+/** The kernels that are a module of their own: micro.ts, which says why, the big tiles, rank4.ts and gemv.ts. */
 
 // @ts-ignore: decorator
 @external("micro", "micro2x16")
@@ -27,3 +27,6 @@ export declare function micro1x4(m: i32, k: i32, a: usize, ars: usize, acs: usiz
 // @ts-ignore: decorator
 @external("micro", "gemvT")
 export declare function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool): void;
+// @ts-ignore: decorator
+@external("micro", "rank4x2")
+export declare function rank4x2(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void;

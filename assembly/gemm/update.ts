@@ -6,6 +6,7 @@
  * Strides in bytes. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
 import { madd } from "./madd";
+import { rank4x2 } from "./tiles";
 
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
 const STRIP: i32 = 1024;
@@ -17,7 +18,7 @@ export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs:
     for (; p >= 4; p -= 4) {
       const more = accumulate || p < k;
       let i = 0;
-      if (more) for (; i + 2 <= m; i += 2) twoRows(width, x + <usize>i * ars, ars, acs, r, bs, c + <usize>i * crs, crs);
+      for (; i + 2 <= m; i += 2) twoRows(width, x + <usize>i * ars, ars, acs, r, bs, c + <usize>i * crs, crs, more);
       for (; i < m; i++) rank4(width, x + <usize>i * ars, acs, r, bs, c + <usize>i * crs, more);
       x += acs << 2;
       r += bs << 2;
@@ -47,30 +48,14 @@ function madd4(c: v128, s0: v128, s1: v128, s2: v128, s3: v128, b0: usize, b1: u
   return madd(madd(madd(madd(c, s0, v128.load(b0)), s1, v128.load(b1)), s2, v128.load(b2)), s3, v128.load(b3));
 }
 
-/** Two rows of C += four values of A each times four rows of B: a row of B is loaded once for both (31 -> 36 GFLOP/s). */
-function twoRows(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize): void {
-  const a1 = a + acs, a2 = a1 + acs, a3 = a2 + acs;
-  const s0 = v128.load32_splat(a), s1 = v128.load32_splat(a1), s2 = v128.load32_splat(a2), s3 = v128.load32_splat(a3);
-  const t0 = v128.load32_splat(a + ars), t1 = v128.load32_splat(a1 + ars), t2 = v128.load32_splat(a2 + ars), t3 = v128.load32_splat(a3 + ars);
-  let b0 = b, b1 = b0 + bs, b2 = b1 + bs, b3 = b2 + bs, d = c + crs;
-  for (; n >= 8; n -= 8) {
-    fourOfTwo(c, d, s0, s1, s2, s3, t0, t1, t2, t3, b0, b1, b2, b3);
-    fourOfTwo(c + 16, d + 16, s0, s1, s2, s3, t0, t1, t2, t3, b0 + 16, b1 + 16, b2 + 16, b3 + 16);
-    c += 32; d += 32; b0 += 32; b1 += 32; b2 += 32; b3 += 32;
+/** Two rows of C, of which rank4x2 takes the columns that fill vectors. */
+function twoRows(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+  const whole = n & ~3, at = <usize>whole << 2;
+  if (whole > 0) rank4x2(whole, a, ars, acs, b, bs, c, crs, accumulate);
+  if (n > whole) {
+    rank4(n - whole, a, acs, b + at, bs, c + at, accumulate);
+    rank4(n - whole, a + ars, acs, b + at, bs, c + crs + at, accumulate);
   }
-  if (n > 0) {
-    rank4(n, a, acs, b0, bs, c, true);
-    rank4(n, a + ars, acs, b0, bs, d, true);
-  }
-}
-
-/** Four columns of twoRows. */
-// @ts-ignore: decorator
-@inline
-function fourOfTwo(c: usize, d: usize, s0: v128, s1: v128, s2: v128, s3: v128, t0: v128, t1: v128, t2: v128, t3: v128, b0: usize, b1: usize, b2: usize, b3: usize): void {
-  const r0 = v128.load(b0), r1 = v128.load(b1), r2 = v128.load(b2), r3 = v128.load(b3);
-  v128.store(c, madd(madd(madd(madd(v128.load(c), s0, r0), s1, r1), s2, r2), s3, r3));
-  v128.store(d, madd(madd(madd(madd(v128.load(d), t0, r0), t1, r1), t2, r2), t3, r3));
 }
 
 /** One row of C (+)= four values of A times four rows of B. */
