@@ -21,7 +21,8 @@
  */
 import { madd, plus, product } from "./madd";
 
-export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
+/** For contiguous rows of A, acs = 4: with a variable one SpiderMonkey is out of general registers (54 -> 49 GFLOP/s). */
+export function micro2x16(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
   for (; m >= 2; m -= 2) {
     const d = c + crs;
     let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0;
@@ -40,7 +41,7 @@ export function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
       v = v128.load(r, 64 * STEP + 32); p = product(s, v); q = product(t, v); c2 = plus(c2, p, s, v); d2 = plus(d2, q, t, v);
       v = v128.load(r, 64 * STEP + 48); p = product(s, v); q = product(t, v); c3 = plus(c3, p, s, v); d3 = plus(d3, q, t, v);
       if (left <= STEP + 1) break;
-      a0 += acs; a1 += acs;
+      a0 += 4; a1 += 4;
       // end of unroll
       r += 64 * 8;
     }

@@ -1,6 +1,6 @@
 /**
- * The big tile of the default build: micro2x16 (micro.ts has the contract) for A with contiguous rows (acs = 4), whose
- * pointers move once in eight steps too. V8 and SpiderMonkey gain 1 to 3 % by it, JavaScriptCore loses a quarter, so init
+ * The big tile of the default build: micro2x16 (micro.ts has the contract), where the pointers to A move once in
+ * eight steps too. V8 and SpiderMonkey gain 1 to 3 % by it, JavaScriptCore loses a quarter, so init
  * measures which of the two to use.
  */
 import { plus, product } from "./madd";

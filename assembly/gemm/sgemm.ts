@@ -58,12 +58,12 @@ export function sgemmNT(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
 
 export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
   applyBeta(m, n, beta, c, ldc);
-  if (m <= FEW_ROWS || n <= 16 || k <= SHORT_K) {
+  if (m <= FEW_ROWS || n <= 8 || k <= SHORT_K) {
     gemm(m, n, k, alpha, a, 4, bytes(lda), b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
     return;
   }
-  // Columns of A a cache line apart are slow to walk: blocks of it are transposed first (measured:
-  // 16 -> 28 GFLOP/s at 1024^3).
+  // Columns of A a cache line apart are slow to walk: blocks of it are transposed first (16 -> 28 GFLOP/s at 1024^3,
+  // 27 -> 39 for 2048 x 16 x 512; up to 8 columns the one way is as fast as the other).
   const block = scratch + STRIP_BYTES + TILE_BYTES;
   for (let p = 0; p < k || p == 0; p += KT) {
     const kb = min(KT, k - p);
@@ -190,10 +190,7 @@ function rows(m: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
 function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
   let done = 0;
   if (nr == 16) {
-    if (bigTile) done = bigTiles(m, k, a, ars, acs, b, c, crs, accumulate);
-    const a2 = a + <usize>done * ars, c2 = c + <usize>done * crs;
-    micro2x16(m - done, k, a2, ars, acs, b, c2, crs, accumulate);
-    done = m & ~1;
+    if (acs == 4) done = wideTiles(m, k, a, ars, b, c, crs, accumulate);
   } else if (nr == 8) {
     micro4x8(m, k, a, ars, acs, b, c, crs, accumulate);
     done = m & ~3;
@@ -207,16 +204,21 @@ function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usi
   else micro1x4(left, k, a1, ars, acs, b, c1, crs, accumulate);
 }
 
-/** As many of the m rows as the big tile takes, and how many those are. */
-function bigTiles(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): i32 {
-  if (isDefined(RELAXED)) {
-    // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time.
-    micro6x8(m, k, a, ars, acs, b, c, crs, accumulate);
-    micro6x8(m, k, a, ars, acs, b + 32, c + 32, crs, accumulate);
-    return m - m % 6;
+/** Two rows of 16 columns at a time; how many rows that makes. */
+function wideTiles(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): i32 {
+  let done = 0;
+  if (bigTile) {
+    if (isDefined(RELAXED)) {
+      // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time.
+      micro6x8(m, k, a, ars, 4, b, c, crs, accumulate);
+      micro6x8(m, k, a, ars, 4, b + 32, c + 32, crs, accumulate);
+      done = m - m % 6;
+    } else {
+      micro2x16by8(m, k, a, ars, b, c, crs, accumulate);
+      return m & ~1;
+    }
   }
-  if (acs != 4) return 0;
-  micro2x16by8(m, k, a, ars, b, c, crs, accumulate);
+  micro2x16(m - done, k, a + <usize>done * ars, ars, b, c + <usize>done * crs, crs, accumulate);
   return m & ~1;
 }
 

@@ -2,7 +2,7 @@
 
 // @ts-ignore: decorator
 @external("micro", "micro2x16")
-export declare function micro2x16(m: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
+export declare function micro2x16(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
 // @ts-ignore: decorator
 @external("micro", "micro2x16by8")
 export declare function micro2x16by8(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): void;
