@@ -58,7 +58,7 @@ test("bars name the worst and what fails", () => {
   const lora = { rows: [{ shape: [1, 2, 3, 4], ratios: { "jax-js": 2.5 }, ofProducts: 1.09 }] };
   const byTitle = (sections) => Object.fromEntries(judge(sections).map((bar) => [bar.title, bar])), bars = byTitle({ sgemm, lora });
   const large = bars["large products: 1.3x the best peer"];
-  assert.deepEqual([large.passed, large.worst, large.at, large.failed], [false, 1.2, "128, 768, 768", ["128, 768, 768"]]);
+  assert.deepEqual([large.passed, large.worst, large.at, large.failed, large.atTheWall], [false, 1.2, "128, 768, 768", ["128, 768, 768"], [1.2 / 0.95]]);
   assert.equal(bars["large products: 88 % of the wall"].passed, true);
   assert.equal(bars["one row: 1.2x the best peer"].passed, true);
   const relaxed = "large products, relaxed: 95 % of the FMA wall";

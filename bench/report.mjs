@@ -56,8 +56,9 @@ const WRITE = {
 
 function bars(judged) {
   const verdict = ({ passed }) => (passed === null ? "  -   " : passed ? "passed" : "FAILED");
+  const missed = ({ failed, atTheWall }) => failed.map((at, i) => (atTheWall ? `${at} (at the wall ${atTheWall[i].toFixed(2)})` : at)).join(" | ");
   return judged.map((bar) => `${verdict(bar)}  ${bar.title}` +
-    (bar.note ? `: ${bar.note}` : `: worst ${bar.worst.toFixed(3)} at ${bar.at}${bar.passed ? "" : `; fails at ${bar.failed.join(" | ")}`}`)).join("\n");
+    (bar.note ? `: ${bar.note}` : `: worst ${bar.worst.toFixed(3)} at ${bar.at}${bar.passed ? "" : `; fails at ${missed(bar)}`}`)).join("\n");
 }
 
 /** Everything that was measured. */
