@@ -14,9 +14,16 @@ export function rank4x2(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: 
   else twoRows(n, a, ars, acs, b, bs, c, crs, false);
 }
 
-export function rank4x1(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
-  if (accumulate) oneRow(n, a, acs, b, bs, c, true);
-  else oneRow(n, a, acs, b, bs, c, false);
+/** As many updates one after another, each of the next four values of A and rows of B (a call for each: -4 %). */
+export function rank4x1(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+  if (!accumulate) {
+    oneRow(n, a, acs, b, bs, c, false);
+    updates--; a += acs << 2; b += bs << 2;
+  }
+  for (; updates > 0; updates--) {
+    oneRow(n, a, acs, b, bs, c, true);
+    a += acs << 2; b += bs << 2;
+  }
 }
 
 // The first row is stored before the second one's sums: V8 up to Node 22 needs more vectors than it has when both are

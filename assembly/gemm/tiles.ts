@@ -32,4 +32,4 @@ export declare function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c:
 export declare function rank4x2(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void;
 // @ts-ignore: decorator
 @external("micro", "rank4x1")
-export declare function rank4x1(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void;
+export declare function rank4x1(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void;

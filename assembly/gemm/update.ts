@@ -15,10 +15,12 @@ export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs:
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
     let x = a, r = b, p = k;
-    for (; p >= 4; p -= 4) {
-      rank4(m, width, x, ars, acs, r, bs, c, crs, accumulate || p < k);
-      x += acs << 2;
-      r += bs << 2;
+    // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
+    const updates = m == 1 ? p >> 2 : 1;
+    for (; p >= 4; p -= 4 * updates) {
+      rank4(updates, m, width, x, ars, acs, r, bs, c, crs, accumulate || p < k);
+      x += (acs << 2) * updates;
+      r += (bs << 2) * updates;
     }
     for (; p > 0; p--) {
       for (let i = 0; i < m; i++) {
@@ -33,23 +35,23 @@ export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs:
 }
 
 /** All rows: columns that fill vectors, then the others. */
-function rank4(m: i32, n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+function rank4(updates: i32, m: i32, n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
   const whole = n & ~3;
   if (whole > 0) {
     let i = 0;
     for (; i + 2 <= m; i += 2) rank4x2(whole, a + <usize>i * ars, ars, acs, b, bs, c + <usize>i * crs, crs, accumulate);
-    if (i < m) rank4x1(whole, a + <usize>i * ars, acs, b, bs, c + <usize>i * crs, accumulate);
+    if (i < m) rank4x1(updates, whole, a + <usize>i * ars, acs, b, bs, c + <usize>i * crs, accumulate);
   }
   if (n == whole) return;
   const right = <usize>whole << 2;
-  for (let i = 0; i < m; i++) lastColumns(n - whole, a + <usize>i * ars, acs, b + right, bs, c + <usize>i * crs + right, accumulate);
+  for (let i = 0; i < m; i++) lastColumns(updates, n - whole, a + <usize>i * ars, acs, b + right, bs, c + <usize>i * crs + right, accumulate);
 }
 
-/** One row of C (+)= four values of A times four rows of B, n < 4 columns. */
-function lastColumns(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+/** One row of C (+)= four values of A times four rows of B, as many times; n < 4 columns. */
+function lastColumns(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
   for (; n > 0; n--) {
     let sum = accumulate ? load<f32>(c) : <f32>0, x = a, r = b;
-    for (let p = 0; p < 4; p++) {
+    for (let p = 4 * updates; p > 0; p--) {
       sum += load<f32>(x) * load<f32>(r);
       x += acs;
       r += bs;
