@@ -1,6 +1,7 @@
 /**
  * Races: bursts of the contestants alternate round by round, so a busy neighbour or a change of clock rate meets all of
- * them. tinybench runs a burst, which counts as its fastest group of calls: a neighbour on the same core or cache can only
+ * them; each round begins with the next one, or a neighbour that is busy at regular intervals would meet the same few
+ * always (seen: two of five a third slower for a whole race). tinybench runs a burst, which counts as its fastest group of calls: a neighbour on the same core or cache can only
  * slow it down. A contestant's figure is the median over rounds; two are compared by the median of their ratios within a
  * round.
  */
@@ -52,7 +53,8 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs }) 
     entries.push({ name, bench, repeats, times: [], spent: 0 });
   }
   for (let round = 0; round < rounds; round++) {
-    for (const entry of entries) {
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[(i + round) % entries.length];
       if (entry.spent > limitMs) continue;
       const start = clock();
       await entry.bench.run();
