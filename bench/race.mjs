@@ -1,9 +1,9 @@
 /**
  * Races: bursts of the contestants alternate round by round, so a busy neighbour or a change of clock rate meets all of
  * them; each round begins with the next one, or a neighbour that is busy at regular intervals would meet the same few
- * always (seen: two of five a third slower for a whole race). tinybench runs a burst, which counts as its fastest group of calls: a neighbour on the same core or cache can only
- * slow it down. A contestant's figure is the median over rounds; two are compared by the median of their ratios within a
- * round.
+ * always (seen: two of five a third slower for a whole race). tinybench runs a burst, which counts as its fastest group
+ * of calls: a neighbour on the same core or cache can only slow it down. A contestant's figure is the median over rounds;
+ * two are compared by the median of their ratios within a round.
  */
 import { Bench } from "tinybench";
 import { clock } from "#platform";
