@@ -65,7 +65,7 @@ export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
   // Columns of A a cache line apart are slow to walk: blocks of it are transposed first (16 -> 28 GFLOP/s at 1024^3,
   // 27 -> 39 for 2048 x 16 x 512; up to 8 columns the one way is as fast as the other).
   const block = scratch + STRIP_BYTES + TILE_BYTES;
-  for (let p = 0; p < k || p == 0; p += KT) {
+  for (let p = 0; p < k; p += KT) {
     const kb = min(KT, k - p);
     for (let i = 0; i < m; i += MC) {
       const mb = min(MC, m - i);
@@ -215,7 +215,7 @@ function wideTiles(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs
       done = m - m % 6;
     } else {
       micro2x16by8(m, k, a, ars, b, c, crs, accumulate);
-      return m & ~1;
+      done = m & ~1;
     }
   }
   micro2x16(m - done, k, a + <usize>done * ars, ars, b, c + <usize>done * crs, crs, accumulate);
