@@ -47,14 +47,15 @@ function rewrite(file, change) {
 
 /** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts): build/<name>.micro.wat. */
 async function compileTiles(name, bigTile, options) {
-  await run("scripts/asc-unrolled.mjs", "assembly/gemm/micro.ts", "assembly/gemm/rank4.ts", "assembly/gemm/gemv.ts", `assembly/gemm/${bigTile}.ts`, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
+  const sources = ["micro", "rank4", "gemv", bigTile].map((file) => `assembly/gemm/${file}.ts`);
+  await run("scripts/asc-unrolled.mjs", ...sources, "--config", "none", "-O0", "--noAssert", "--runtime", "stub", "--importMemory", "--noExportMemory",
     "--enable", "simd", "--outFile", `build/${name}.micro.asc.wasm`, ...options.asc);
   await run(tool("wasm-opt"), `build/${name}.micro.asc.wasm`, "-S", "-o", `build/${name}.micro.wat`, ...TIDY, ...FEATURES, ...options.binaryen);
   // The one memory is that of the other kernels, which import it.
   rewrite(`build/${name}.micro.wat`, (text) => shorten(text.replace('"env" "memory"', '"main" "memory"')));
 }
 
-/** Fewer locals and blocks. No pass that nests one expression in another: that would change the order. */
+/** Compile-time choices made, fewer locals and blocks. No pass that nests one expression in another: that would change the order. */
 const TIDY = ["--precompute-propagate", "--remove-unused-brs", "--merge-blocks", "--simplify-locals-nonesting", "--optimize-instructions", "--coalesce-locals",
   "--simplify-locals-nonesting", "--vacuum", "--coalesce-locals", "--reorder-locals", "--vacuum"];
 

@@ -1,9 +1,9 @@
 /**
  * sgemmNN, sgemmNT, sgemmTN against the formula in assembly/gemm/sgemm.ts, bit for bit: every
- * remainder of the register tiles (16/8/4 columns, 2/4/8 rows; both for 16 columns) and of their eight steps,
- * the edges of the k-blocks (1024), of the strips of packed panels (64 columns), of the rank-4 updates (up to 12 rows or 4
- * steps of k, strips of 1024 columns), of the row blocks (96) and of TN's blocks (128 x 512), strides, misaligned operands, alpha and beta. The method is XNNPACK's for
- * its micro-kernels; the oracle is a sequential Math.fround loop. Exact integers and the float64
+ * remainder of the register tiles (16/8/4 columns, 2/4/8 rows; both for 16 columns) and of their eight steps, the edges of
+ * the k-blocks (1024), of the strips of packed panels (64 columns), of the rank-4 updates (up to 12 rows or 4 steps of k,
+ * strips of 1024 columns), of the row blocks (96) and of TN's blocks (128 x 512), strides, misaligned operands, alpha and
+ * beta. The method is XNNPACK's for its micro-kernels; the oracle is a sequential Math.fround loop. Exact integers and the float64
  * error bound check the same results without it.
  */
 import assert from "node:assert/strict";
