@@ -45,37 +45,50 @@ export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i
   }
 }
 
+/** A cache line of each of four columns at a time, so that lines of the panel are whole before they are left (8 -> 12 GB/s of cold B). */
+const LINE: i32 = 16;
+
 function packPanel(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void {
   const nr = panelWidth(width), last = width - 1;
   const step = <usize>nr << 2;
-  for (let j = 0; j < nr; j += 4) {
-    // Padding columns repeat the last valid one: no branch, no read outside B.
-    let r0 = b + <usize>min(j, last) * bcs;
-    let r1 = b + <usize>min(j + 1, last) * bcs;
-    let r2 = b + <usize>min(j + 2, last) * bcs;
-    let r3 = b + <usize>min(j + 3, last) * bcs;
-    let out = panel + (<usize>j << 2);
-    let p = k;
-    for (; p >= 4; p -= 4) {
-      const x0 = v128.load(r0), x1 = v128.load(r1), x2 = v128.load(r2), x3 = v128.load(r3);
-      const even01 = even(x0, x1), odd01 = odd(x0, x1);
-      const even23 = even(x2, x3), odd23 = odd(x2, x3);
-      v128.store(out, even(even01, even23));
-      v128.store(out + step, even(odd01, odd23));
-      v128.store(out + 2 * step, odd(even01, even23));
-      v128.store(out + 3 * step, odd(odd01, odd23));
-      r0 += 16; r1 += 16; r2 += 16; r3 += 16;
-      out += 4 * step;
+  for (; k > 0; k -= LINE) {
+    for (let j = 0; j < nr; j += 4) {
+      // Padding columns repeat the last valid one: no branch, no read outside B.
+      packFour(panel + (<usize>j << 2), step, b + <usize>min(j, last) * bcs, b + <usize>min(j + 1, last) * bcs,
+        b + <usize>min(j + 2, last) * bcs, b + <usize>min(j + 3, last) * bcs, min(k, LINE));
     }
-    for (; p > 0; p--) {
-      store<f32>(out, load<f32>(r0));
-      store<f32>(out, load<f32>(r1), 4);
-      store<f32>(out, load<f32>(r2), 8);
-      store<f32>(out, load<f32>(r3), 12);
-      r0 += 4; r1 += 4; r2 += 4; r3 += 4;
-      out += step;
-    }
+    b += LINE << 2;
+    panel += step * LINE;
   }
+}
+
+function packFour(to: usize, step: usize, r0: usize, r1: usize, r2: usize, r3: usize, k: i32): void {
+  for (; k >= 4; k -= 4) {
+    transpose4(to, step, r0, r1, r2, r3);
+    r0 += 16; r1 += 16; r2 += 16; r3 += 16;
+    to += step << 2;
+  }
+  for (; k > 0; k--) {
+    store<f32>(to, load<f32>(r0));
+    store<f32>(to, load<f32>(r1), 4);
+    store<f32>(to, load<f32>(r2), 8);
+    store<f32>(to, load<f32>(r3), 12);
+    r0 += 4; r1 += 4; r2 += 4; r3 += 4;
+    to += step;
+  }
+}
+
+/** to[j][i] = ri[j], i, j < 4. */
+// @ts-ignore: decorator
+@inline
+function transpose4(to: usize, trs: usize, r0: usize, r1: usize, r2: usize, r3: usize): void {
+  const x0 = v128.load(r0), x1 = v128.load(r1), x2 = v128.load(r2), x3 = v128.load(r3);
+  const even01 = even(x0, x1), odd01 = odd(x0, x1);
+  const even23 = even(x2, x3), odd23 = odd(x2, x3);
+  v128.store(to, even(even01, even23));
+  v128.store(to + trs, even(odd01, odd23));
+  v128.store(to + (trs << 1), odd(even01, even23));
+  v128.store(to + trs * 3, odd(odd01, odd23));
 }
 
 /** panel *= alpha. `count` is a multiple of 4. */
@@ -93,13 +106,7 @@ export function transpose(to: usize, trs: usize, from: usize, frs: usize, rows: 
   for (; i + 4 <= rows; i += 4) {
     let r = from, out = to, j = 0;
     for (; j + 4 <= columns; j += 4) {
-      const x0 = v128.load(r), x1 = v128.load(r + frs), x2 = v128.load(r + (frs << 1)), x3 = v128.load(r + frs * 3);
-      const even01 = even(x0, x1), odd01 = odd(x0, x1);
-      const even23 = even(x2, x3), odd23 = odd(x2, x3);
-      v128.store(out, even(even01, even23));
-      v128.store(out + trs, even(odd01, odd23));
-      v128.store(out + (trs << 1), odd(even01, even23));
-      v128.store(out + trs * 3, odd(odd01, odd23));
+      transpose4(out, trs, r, r + frs, r + (frs << 1), r + frs * 3);
       r += 16;
       out += trs << 2;
     }
