@@ -25,18 +25,18 @@ function choiceOf(milliseconds: (big: boolean, round: number) => number): boolea
 }
 
 test("the faster tile is chosen", () => {
-  assert.equal(choiceOf((big) => (big ? 0.03 : 0.035)), true);
-  assert.equal(choiceOf((big) => (big ? 0.05 : 0.035)), false);
-  assert.equal(choiceOf(() => 0.035), false);
+  assert.equal(choiceOf((big) => (big ? 0.1 : 0.11)), true);
+  assert.equal(choiceOf((big) => (big ? 0.15 : 0.11)), false);
+  assert.equal(choiceOf(() => 0.11), false);
 });
 
 test("it waits for the optimising compiler", () => {
-  assert.equal(choiceOf((big, round) => (round < 12 ? (big ? 0.15 : 0.2) : (big ? 0.05 : 0.035))), false);
-  assert.equal(choiceOf((big, round) => (round < 12 ? (big ? 0.2 : 0.15) : (big ? 0.03 : 0.035))), true);
+  assert.equal(choiceOf((big, round) => (round < 8 ? (big ? 0.4 : 0.5) : (big ? 0.15 : 0.11))), false);
+  assert.equal(choiceOf((big, round) => (round < 8 ? (big ? 0.5 : 0.4) : (big ? 0.1 : 0.11))), true);
 });
 
 test("in doubt it is the small one: one not optimised yet, no time left, a clock that stands still", () => {
-  assert.equal(choiceOf((big) => (big ? 0.05 : 0.2)), false);
+  assert.equal(choiceOf((big) => (big ? 0.15 : 0.6)), false);
   assert.equal(choiceOf((big) => (big ? 3 : 3.5)), false);
   assert.equal(choiceOf(() => 0), false);
 });
