@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { judge } from "./bars.mjs";
+import { watch } from "./neighbour.mjs";
 import { median, ratio } from "./race.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 
@@ -67,6 +68,29 @@ test("bars name the worst and what fails", () => {
   assert.equal(bars["8 rows: 1.3x the best peer"].passed, null);
   assert.equal(bars["LoRA step: 2x jax-js"].passed, true);
   assert.equal(bars["LoRA step's kernels: within 8 % of their products"].passed, false);
+});
+
+test("a neighbour on the core is seen: work that is slower each time it is tried, but not once", () => {
+  let now = 0, of = () => 0.1;
+  const shared = watch(() => { now += of(); }, () => now, 1);
+  assert.equal(shared(), false);
+  of = () => 0.12;
+  assert.equal(shared(), true);
+  of = () => 0.105;
+  assert.equal(shared(), false);
+  // An interruption, of one try.
+  let interrupted = false;
+  of = () => {
+    const time = interrupted ? 0.1 : 5;
+    interrupted = true;
+    return time;
+  };
+  assert.equal(shared(), false);
+  // What seemed the best was not.
+  of = () => 0.08;
+  assert.equal(shared(), false);
+  of = () => 0.1;
+  assert.equal(shared(), true);
 });
 
 test("medians, and ratios within rounds", () => {

@@ -54,6 +54,12 @@ const WRITE = {
   ]),
 };
 
+/** What became of the bursts of all sections. */
+function neighbours(sections) {
+  const total = (what) => sections.reduce((sum, { bursts }) => sum + (bursts?.[what] ?? 0), 0);
+  return `${total("counted")} bursts; repeated because someone else worked on this core: ${total("repeated")}; counted all the same: ${total("shared")}`;
+}
+
 function bars(judged) {
   const verdict = ({ passed }) => (passed === null ? "  -   " : passed ? "passed" : "FAILED");
   const missed = ({ failed, atTheWall }) => failed.map((at, i) => (atTheWall ? `${at} (at the wall ${atTheWall[i].toFixed(2)})` : at)).join(" | ");
@@ -67,6 +73,6 @@ export function text({ environment, sections, bars: judged }) {
     `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; one thread, float32, medians; clock: ${environment.clock}` +
       (environment.load === undefined ? "" : `; load average ${number(environment.load)}`) +
       `\npeers: ${Object.entries(environment.peers).map((peer) => peer.join(" ")).join(", ")}`,
-    ...Object.entries(sections).map(([name, result]) => WRITE[name](result)), bars(judged),
+    ...Object.entries(sections).map(([name, result]) => WRITE[name](result)), neighbours(Object.values(sections)), bars(judged),
   ].join("\n\n");
 }

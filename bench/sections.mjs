@@ -4,7 +4,7 @@
  */
 import { ENGINES, FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
-import { FULL, QUICK, median, race, ratio } from "./race.mjs";
+import { FULL, QUICK, bursts, median, race, ratio } from "./race.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 import { hasFma, openWall } from "./wall.mjs";
 
@@ -157,4 +157,10 @@ async function llama(options, progress) {
   return { missing, rows };
 }
 
-export const SECTIONS = { machine, sgemm, lora, llama };
+/** With what became of the races' bursts. */
+const counted = (section) => async (options, progress) => {
+  const before = { ...bursts }, result = await section(options, progress);
+  return { ...result, bursts: Object.fromEntries(Object.entries(bursts).map(([what, count]) => [what, count - before[what]])) };
+};
+
+export const SECTIONS = { machine: counted(machine), sgemm: counted(sgemm), lora: counted(lora), llama: counted(llama) };
