@@ -13,6 +13,11 @@ export function panelWidth(width: i32): i32 {
   return width > 8 ? 16 : width > 4 ? 8 : (width + 3) & ~3;
 }
 
+/** A block of B spread over so much memory comes from far away: no cache near the core kept it since its last use. */
+const FAR: usize = 3 << 20;
+/** Rows whose lines are asked for at once. */
+const AHEAD: i32 = 64;
+
 /**
  * B row-major [k, n]: row p at b + p * brs, columns contiguous. The panels are filled side by side: whole cache lines
  * of B, one after another (one panel at a time, 8 x 768 x 768 takes 12 % longer).
@@ -20,8 +25,10 @@ export function panelWidth(width: i32): i32 {
 export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32): void {
   const next = <usize>k << 6, whole = width >> 4, last = width & 15;
   const step = <usize>panelWidth(last) << 2;
+  const far = <usize>k * brs >= FAR;
   let narrow = panel + <usize>whole * next;
   for (; k > 0; k--) {
+    if (far && (k & AHEAD - 1) == 0) touch(b, brs, width);
     let to = panel, from = b;
     for (let q = 0; q < whole; q++) {
       v128.store(to, v128.load(from)); v128.store(to, v128.load(from, 16), 16);
@@ -33,6 +40,17 @@ export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32)
     panel += 64;
     narrow += step;
     b += brs;
+  }
+}
+
+/**
+ * Reads one float of each line of AHEAD rows. Stores wait in line behind a missing load, so copying alone asks for few
+ * lines at a time, and rows pages apart are more than a prefetcher follows (128 rows of A: +1 %, 32: +3 %, 16: +5 %).
+ */
+function touch(b: usize, brs: usize, width: i32): void {
+  const end = b + AHEAD * brs;
+  for (; b < end; b += brs) {
+    for (let j: usize = 0; j < <usize>width << 2; j += 64) load<f32>(b + j);
   }
 }
 

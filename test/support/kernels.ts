@@ -24,7 +24,7 @@ export interface Placement {
   ld?: number;
   /** Elements between a 64-byte boundary and the first element; default 0. */
   offset?: number;
-  /** Last element in the last bytes of linear memory. Valid until memory grows: make it last. */
+  /** Last element in the last bytes of linear memory. Valid until memory grows: make it last; in a new engine, if beyond 64 KiB. */
   atEnd?: boolean;
 }
 
@@ -47,13 +47,9 @@ export class Operand {
     this.ld = ld;
     this.#first = GUARD + offset;
     this.#size = this.#first + span + (atEnd ? 0 : GUARD);
-    if (atEnd) {
-      assert.ok(this.#size * 4 <= PAGE, "an operand at the end of memory must fit into one page");
-      this.#start = memory.wasm.buffer.byteLength - this.#size * 4;
-    } else {
-      this.#block = memory.alloc(this.#size * 4);
-      this.#start = this.#block;
-    }
+    // More than that page holds takes the heap's end as well, which is what a new engine hands out.
+    if (!atEnd || this.#size * 4 > PAGE) this.#block = memory.alloc(this.#size * 4);
+    this.#start = atEnd ? memory.wasm.buffer.byteLength - this.#size * 4 : this.#block!;
     this.address = this.#start + this.#first * 4;
     this.#words().fill(POISON);
   }
