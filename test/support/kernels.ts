@@ -50,6 +50,7 @@ export class Operand {
     // More than that page holds takes the heap's end as well, which is what a new engine hands out.
     if (!atEnd || this.#size * 4 > PAGE) this.#block = memory.alloc(this.#size * 4);
     this.#start = atEnd ? memory.wasm.buffer.byteLength - this.#size * 4 : this.#block!;
+    assert.ok(this.#start >= (this.#block ?? 0), "an operand at the end of memory must not begin before its block");
     this.address = this.#start + this.#first * 4;
     this.#words().fill(POISON);
   }
