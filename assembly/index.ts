@@ -26,7 +26,7 @@ export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 export { narrowForward, narrowBackward } from "./nn/narrow";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";
-export { addForward, mulForward, mulBackward, divForward, divBackward, sscal, saxpy, addScalar, sum, sumSquares } from "./nn/elementwise";
+export { addForward, mulForward, mulBackward, divForward, divBackward, sscal, saxpy, addScalar, sum, sumSquares, countNonFinite } from "./nn/elementwise";
 export {
   siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,
   geluTanhForward, geluTanhBackward, reluForward, reluBackward,

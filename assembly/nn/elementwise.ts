@@ -121,6 +121,23 @@ export function sumSquares(x: usize, n: i32): f64 {
   return addLanes(even, odd, tail(x, i, true), tail(x + 4, i - 1, true), tail(x + 8, i - 2, true));
 }
 
+/** How many of n values are not finite: x - x is 0 for the others alone. */
+export function countNonFinite(x: usize, n: i32): i32 {
+  let counts = i32x4.splat(0), i = n;
+  for (; i >= 4; i -= 4) {
+    const v = v128.load(x);
+    counts = i32x4.sub(counts, f32x4.ne(f32x4.sub(v, v), f32x4.splat(0)));
+    x += 16;
+  }
+  let count = i32x4.extract_lane(counts, 0) + i32x4.extract_lane(counts, 1) + i32x4.extract_lane(counts, 2) + i32x4.extract_lane(counts, 3);
+  for (; i > 0; i--) {
+    const v = load<f32>(x);
+    if (v - v != 0) count++;
+    x += 4;
+  }
+  return count;
+}
+
 function tail(x: usize, left: i32, square: bool): f64 {
   if (left <= 0) return 0;
   const v = <f64>load<f32>(x);

@@ -1,3 +1,5 @@
+import { printable } from "./printable.js";
+
 /**
  * Typed errors. Every message names the place, the argument, what was expected and what came:
  * `ShapeError: lora.Linear.forward: x has shape [4, 512]; its last dimension must be inFeatures = 768.`
@@ -14,7 +16,8 @@ export class WasmLoraError extends Error {
   /** "ERR_SHAPE", "ERR_DTYPE", ...: one for each class. */
   readonly code: string;
   constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
+    // Names from files stand in messages, and messages on terminals.
+    super(printable(message), options);
     this.code = code;
     this.name = NAMES[code] ?? "WasmLoraError";
   }

@@ -28,13 +28,13 @@ const script = async (name, code, budget) => {
 
 const kernels = (name) => {
   const wasm = readFileSync(`${root}/build/${name}`);
-  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 60 * KB, measured: "bytes" };
+  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 64 * KB, measured: "bytes" };
 };
 
 const rows = [
   kernels("wasm-lora.wasm"),
   kernels("wasm-lora.relaxed.wasm"),
-  await script("core: tensor, ops, nn, lora, optim, io", `export { ${CORE} } from "wasm-lora"`, 30 * KB),
+  await script("core: tensor, ops, nn, lora, optim, io", `export { ${CORE} } from "wasm-lora"`, 32 * KB),
   await script("core and peft", `export { ${CORE}, peft } from "wasm-lora"`, 40 * KB),
   await script("an app that trains one layer", readFileSync(`${here}/app/train.js`, "utf8")),
   await script("wasm-lora/inline", 'export { inlineModule } from "wasm-lora/inline"'),
