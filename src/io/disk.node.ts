@@ -1,8 +1,9 @@
 /** Files on disk under Node, Deno and Bun: the only place that touches a file system. See files.ts. */
+import { randomBytes } from "node:crypto";
 import {
-  closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
+  closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readdirSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
 } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
 
 /** Node refuses single reads and writes of 2^31 bytes and more. */
@@ -17,6 +18,12 @@ const ADVICE: Record<string, string> = {
   EPERM: "permission was denied; change the permissions or choose another path",
   EROFS: "the file system is read-only; choose another path",
   ENOSPC: "no space is left on the device; free some",
+  EDQUOT: "the quota of disk space is used up; free some",
+  EFBIG: "the file would be larger than the system allows; raise the limit (ulimit -f) or choose another path",
+  ENAMETOOLONG: "the name is too long; choose a shorter one",
+  ELOOP: "links lead to each other; check the path",
+  EBUSY: "it is in use; choose another path",
+  EIO: "the device failed; check it",
   EMFILE: "too many files are open; close some",
 };
 
@@ -26,7 +33,7 @@ function fileError(doing: string, path: string, cause: unknown): FileError {
   return new FileError(`cannot ${doing} ${path}: ${ADVICE[code] ?? message}.`, { cause });
 }
 
-/** Whether anything is at `path`. */
+/** Whether a file is at `path`. */
 export function exists(path: string): boolean {
   return existsSync(path);
 }
@@ -53,16 +60,23 @@ export function readBytes(path: string): Uint8Array {
   }
 }
 
+/** Of a file that is being written: <its name>.<process>.<16 random digits>.tmp. Containers on one volume share the process number. */
+const TEMPORARY = /\.\d+\.[0-9a-f]{16}\.tmp$/;
+/** The folder by which `ensureWritableDirectory` tries. */
+const PROBE = /^\.writable-\w{6}$/;
+/** No writer rests as long between two parts of a file: what is older was left by a killed one. */
+const STALE_MS = 3_600_000;
+
 /**
  * Writes beside `path` and renames: whatever happens meanwhile, `path` holds its old contents or all
  * of the new ones. On failure nothing is left behind.
+ * @param previous where the old contents go, just before the new ones take their place
  */
-export function writeAtomic(path: string, bytes: Uint8Array): void {
-  const temporary = `${path}.${process.pid}.tmp`;
-  let fd: number | undefined, created = false;
+export function writeAtomic(path: string, bytes: Uint8Array, previous?: string): void {
+  const temporary = `${path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp`;
+  let fd: number | undefined, created = false, moved = false;
   try {
-    // Removed and created anew ("wx"), never opened: a link of this name would be followed.
-    rmSync(temporary, { force: true });
+    // "wx": never opened if it is there, for a link of this name would be followed.
     fd = openSync(temporary, "wx");
     created = true;
     for (let done = 0; done < bytes.length;) {
@@ -71,15 +85,58 @@ export function writeAtomic(path: string, bytes: Uint8Array): void {
     fsyncSync(fd);
     closeSync(fd);
     fd = undefined;
+    if (previous !== undefined && existsSync(path)) {
+      renameSync(path, previous);
+      moved = true;
+    }
     renameSync(temporary, path);
   } catch (error) {
     try {
       if (fd !== undefined) closeSync(fd);
       if (created) rmSync(temporary, { force: true });
+      if (moved) renameSync(previous!, path);
     } catch {
       // Whatever hinders the cleaning up, the first error is the one to tell.
     }
     throw fileError("write", path, error);
+  }
+  syncDirectory(dirname(path));
+  sweep(dirname(path), (name, age) => name.startsWith(`${basename(path)}.`) && TEMPORARY.test(name.slice(basename(path).length)) && age > STALE_MS);
+}
+
+/** Removes what killed writers left in a directory that nobody else writes into. */
+export function removeTemporaries(directory: string): void {
+  sweep(directory, (name) => TEMPORARY.test(name) || PROBE.test(name));
+}
+
+/** A new name lasts through a loss of power when its directory is on the disk too. Not every system can do that: then it stays with the file. */
+function syncDirectory(directory: string): void {
+  try {
+    const fd = openSync(directory, "r");
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    // The file itself is whole and in its place.
+  }
+}
+
+/** @param stale judges by the name and by how long ago, in milliseconds, anything was written */
+function sweep(directory: string, stale: (name: string, age: number) => boolean): void {
+  try {
+    for (const name of readdirSync(directory)) {
+      // Asked by name first: a folder may hold many files.
+      if (!stale(name, Infinity)) continue;
+      try {
+        if (stale(name, Date.now() - statSync(`${directory}/${name}`).mtimeMs)) rmSync(`${directory}/${name}`, { recursive: true, force: true });
+      } catch {
+        // Taken away by somebody else meanwhile, or not ours to remove.
+      }
+    }
+  } catch {
+    // Tidiness is no reason to fail.
   }
 }
 
@@ -96,7 +153,13 @@ export function ensureWritableDirectory(path: string): void {
 
 /** Not mkdirSync's recursive: in Node 20 it never returns where a parent answers ENOENT to mkdir (/proc). */
 function makeDirectory(path: string): void {
-  const parent = dirname(path);
+  const parent = dirname(path), isDirectory = (): boolean => existsSync(path) && statSync(path).isDirectory();
   if (!existsSync(parent)) makeDirectory(parent);
-  if (!existsSync(path) || !statSync(path).isDirectory()) mkdirSync(path);
+  if (isDirectory()) return;
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    // Somebody else may have made it meanwhile.
+    if (!isDirectory()) throw error;
+  }
 }

@@ -7,5 +7,6 @@ function refuse(path: string): never {
 
 export function exists(path: string): boolean { return refuse(path); }
 export function readBytes(path: string): Uint8Array { return refuse(path); }
-export function writeAtomic(path: string, _bytes: Uint8Array): void { refuse(path); }
+export function writeAtomic(path: string, _bytes: Uint8Array, _previous?: string): void { refuse(path); }
+export function removeTemporaries(directory: string): void { refuse(directory); }
 export function ensureWritableDirectory(path: string): void { refuse(path); }

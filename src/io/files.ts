@@ -20,10 +20,9 @@ export const memoryFiles = new Map<string, Uint8Array>();
 
 function isInMemory(path: string): boolean { return path.startsWith("memory:"); }
 
-/** Whether anything is at `path`. */
+/** Whether a file is at `path`. */
 export function exists(path: string): boolean {
-  if (!isInMemory(path)) return disk.exists(path);
-  return memoryFiles.has(path) || [...memoryFiles.keys()].some((key) => key.startsWith(`${path}/`));
+  return isInMemory(path) ? memoryFiles.has(path) : disk.exists(path);
 }
 
 /** A file's bytes; files beyond 2 GiB too, as far as memory allows. @throws FileError */
@@ -54,11 +53,23 @@ export function readJson(path: string): unknown {
   }
 }
 
-/** Whatever happens meanwhile, `path` holds its old contents or all of the new ones. @throws FileError */
-export function writeAtomic(path: string, contents: Uint8Array | string): void {
+/**
+ * Whatever happens meanwhile (a kill, a full disk, another writer, of this process too), `path` holds its old contents or all of
+ * the new ones.
+ * @param previous a path for the old contents. Killed between the two renamings, the old contents are there and nothing is at `path`
+ * @throws FileError; then nothing was changed
+ */
+export function writeAtomic(path: string, contents: Uint8Array | string, previous?: string): void {
   const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
-  if (isInMemory(path)) memoryFiles.set(path, bytes);
-  else disk.writeAtomic(path, bytes);
+  if (!isInMemory(path)) return disk.writeAtomic(path, bytes, previous);
+  const old = memoryFiles.get(path);
+  if (previous !== undefined && old) memoryFiles.set(previous, old);
+  memoryFiles.set(path, bytes);
+}
+
+/** Removes what killed writers left in a directory. It must be the caller's own: another writer's file would go, too. */
+export function removeTemporaries(directory: string): void {
+  if (!isInMemory(directory)) disk.removeTemporaries(directory);
 }
 
 /** Creates the directory and its parents if need be. @throws FileError */

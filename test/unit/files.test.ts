@@ -1,10 +1,11 @@
 /** src/io/files.ts: atomic writes, JSON faults with their place, errors that say what to do. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 import { after, test } from "node:test";
-import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "../../src/io/files.js";
+import { ensureWritableDirectory, exists, readBytes, readJson, removeTemporaries, writeAtomic } from "../../src/io/files.js";
 import { FileError, FormatError } from "../../src/runtime/errors.js";
 
 const folder = mkdtempSync(join(tmpdir(), "files-"));
@@ -93,25 +94,64 @@ test("readJson: a fault is named with path, line and column", () => {
   assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-8"));
 });
 
-test("writeAtomic: new contents in place of old ones, nothing beside them", () => {
+const HOUR = 3600;
+/** A file as a writer leaves that was killed `seconds` ago. */
+function leaveTemporary(path: string, seconds: number): void {
+  writeFileSync(path, "half of");
+  const then = Date.now() / 1000 - seconds;
+  utimesSync(path, then, then);
+}
+
+test("writeAtomic: new contents in place of old ones; nothing beside them but what others may still be writing", () => {
   const directory = join(folder, "atomic");
   mkdirSync(directory);
   const path = join(directory, "a");
   writeAtomic(path, "é");
   assert.equal(readFileSync(path, "utf8"), "é");
-  writeFileSync(`${path}.${process.pid}.tmp`, "left by a crash");
+  leaveTemporary(`${path}.1.0123456789abcdef.tmp`, 2 * HOUR);
+  leaveTemporary(`${path}.1.fedcba9876543210.tmp`, HOUR / 2);
+  leaveTemporary(`${path}.tmp`, 2 * HOUR);
+  leaveTemporary(join(directory, "b.1.0123456789abcdef.tmp"), 2 * HOUR);
   writeAtomic(path, Uint8Array.of(1, 2, 3));
   assert.deepEqual([...readFileSync(path)], [1, 2, 3]);
-  assert.deepEqual(readdirSync(directory), ["a"]);
+  assert.deepEqual(readdirSync(directory), ["a", "a.1.fedcba9876543210.tmp", "a.tmp", "b.1.0123456789abcdef.tmp"]);
+  removeTemporaries(directory);
+  assert.deepEqual(readdirSync(directory), ["a", "a.tmp"]);
 });
 
-test("writeAtomic does not write through a link at the temporary's name", () => {
-  const path = join(folder, "linked"), victim = join(folder, "victim");
-  writeFileSync(victim, "untouched");
-  symlinkSync(victim, `${path}.${process.pid}.tmp`);
-  writeAtomic(path, "new");
-  assert.equal(readFileSync(victim, "utf8"), "untouched");
-  assert.equal(readFileSync(path, "utf8"), "new");
+test("writeAtomic: the old contents are kept where it is told", () => {
+  const path = join(folder, "kept"), previous = join(folder, "kept.previous");
+  writeAtomic(path, "1", previous);
+  assert.equal(existsSync(previous), false);
+  writeAtomic(path, "2", previous);
+  writeAtomic(path, "3", previous);
+  assert.deepEqual([path, previous].map((p) => readFileSync(p, "utf8")), ["3", "2"]);
+});
+
+test("writeAtomic: threads of one process writing one file, and a reader that always finds a whole one", async () => {
+  const path = join(folder, "shared"), size = 200_000, writers = 3, writes = 40;
+  const code = `
+    const { workerData: { files, path, size, writes, mark } } = require("node:worker_threads");
+    import(files).then(({ writeAtomic }) => { for (let i = 0; i < writes; i++) writeAtomic(path, new Uint8Array(size).fill(mark)); });`;
+  writeAtomic(path, new Uint8Array(size).fill(99));
+  const files = new URL("../../src/io/files.js", import.meta.url).href;
+  const ends = Array.from({ length: writers }, (_, i) => new Promise<void>((resolve, reject) => {
+    const worker = new Worker(code, { eval: true, workerData: { files, path, size, writes, mark: i } });
+    worker.on("error", reject);
+    worker.on("exit", () => { resolve(); });
+  }));
+  let running = true, reads = 0;
+  const done = Promise.all(ends).finally(() => { running = false; });
+  while (running) {
+    const bytes = readBytes(path);
+    assert.equal(bytes.length, size);
+    assert.ok(bytes.every((b) => b === bytes[0]));
+    reads++;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await done;
+  assert.ok(reads > 0);
+  assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith("shared")), ["shared"]);
 });
 
 test("writeAtomic: on failure the old file stays and the temporary goes", () => {
