@@ -7,7 +7,7 @@ const worker = await startWorker({ port: Number(process.env.PORT ?? 8787), state
   console.error(error.message);
   process.exit(1);
 });
-const post = (path, body) => `curl -X POST ${worker.url}${path} -d '${JSON.stringify(body)}'`;
+const post = (path, body) => `curl -H 'content-type: application/json' ${worker.url}${path} -d '${JSON.stringify(body)}'`;
 console.log(`
 The Worker runs at ${worker.url}; users are kept in ${state}. Ctrl-C ends it. Try:
 

@@ -10,7 +10,7 @@ const config :Workerd.Config = (
 );
 
 const worker :Workerd.Worker = (
-  compatibilityDate = "2026-06-01",
+  compatibilityDate = "2026-04-01",
   modules = [
     (name = "worker.js", esModule = embed "runs/worker/worker.js"),
     (name = "wasm-lora.wasm", wasm = embed "runs/worker/wasm-lora.wasm"),

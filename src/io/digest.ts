@@ -69,8 +69,13 @@ export class Sha256 {
 }
 
 /**
- * One digest of what a safetensors file says: its tensors, by name, and its metadata but the entry `digest`, where
- * a writer keeps this; a reader that finds the entry compares.
+ * One digest (SHA-256, FIPS 180-4) of what a safetensors file says: its tensors, by name, and its metadata but the entry
+ * `digest`, where a writer keeps this; a reader that finds the entry compares. 64 hexadecimal digits.
+ *
+ * @example
+ * const weights = { name: "w", dtype: "F32", shape: [2], bytes: Float32Array.of(1, 2) };
+ * const digest = io.digestOfTensors([weights], { step: "7" });
+ * console.log(digest.length, digest === io.digestOfTensors([weights], { step: "8" })); // 64 false
  */
 export function digestOfTensors(tensors: Iterable<{ name: string; dtype: string; shape: readonly number[]; bytes: ArrayBufferView }>, metadata: Readonly<Record<string, string>>): string {
   const digest = new Sha256();

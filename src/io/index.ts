@@ -15,3 +15,4 @@ export {
   type Conv2dLayer, type ConvertedAdapter, type LinearLayer, type LoralibLayer, type MergedLinearLayer, type PeftFactors,
 } from "./convert.js";
 export { memoryFiles } from "./files.js";
+export { digestOfTensors } from "./digest.js";

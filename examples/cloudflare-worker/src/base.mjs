@@ -7,21 +7,26 @@ const encoder = new TextEncoder();
 
 /** @param files config, tokenizer and tokenizerConfig as JSON values; weights as bytes of a safetensors file */
 export async function loadBase({ config, weights, tokenizer, tokenizerConfig }) {
-  await init({ maximumBytes: LIMITS.linearMemoryBytes });
+  const engine = await init({ maximumBytes: LIMITS.linearMemoryBytes }), codec = new Tokenizer(tokenizer, tokenizerConfig);
   return withFiles("memory:base", { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights }, (folder) =>
-    new Base(models.loadLlama(folder), new Tokenizer(tokenizer, tokenizerConfig)));
+    new Base(engine, models.loadLlama(folder), codec));
 }
 
 class Base {
+  #engine;
   #tokenizer;
   /** Versions of the adapters in the model by name, the one longest unused first. */
   #versions = new Map();
 
-  constructor({ model, config }, tokenizer) {
+  constructor(engine, { model, config }, tokenizer) {
+    this.#engine = engine;
     this.adapted = new peft.LoraModel(model);
     this.config = config;
     this.#tokenizer = tokenizer;
   }
+
+  /** False after a trap: its tensors are dead with their engine. */
+  get alive() { return this.#engine.alive; }
 
   /** Begin-of-text, then the text. */
   encode(text) {

@@ -1,5 +1,5 @@
 /** JSON in, JSON out; a thrown error becomes the answer that fits it. */
-import { ArgumentError, OutOfMemoryError } from "wasm-lora";
+import { ArgumentError, DisposedError, EngineError, OutOfMemoryError } from "wasm-lora";
 import { LIMITS } from "./limits.mjs";
 
 /** What is wrong with a request beside its values. */
@@ -21,15 +21,21 @@ export async function answer(handler) {
     if (status === 500) console.error(error);
     const { code, message } = status === 500 ? { code: "ERR_INTERNAL", message: "Error: the Worker failed; its log says why." }
       : { code: error.code, message: error instanceof HttpError ? error.message : `${error.name}: ${error.message}` };
-    return Response.json({ error: { code, message } }, { status, headers: error?.headers ?? {} });
+    const headers = status === 503 ? { "retry-after": "1" } : error?.headers ?? {};
+    return Response.json({ error: { code, message } }, { status, headers });
   }
 }
 
 function statusOf(error) {
   if (error instanceof HttpError) return error.status;
   if (error instanceof ArgumentError) return 400;
-  if (error instanceof OutOfMemoryError) return 503;
+  if (isPassing(error)) return 503;
   return 500;
+}
+
+/** Whether the same may succeed a little later: memory that others used is free again, and a trapped engine is followed by another. */
+export function isPassing(error) {
+  return [OutOfMemoryError, EngineError, DisposedError].some((type) => error instanceof type);
 }
 
 /** The handler of the request's method. */
@@ -39,8 +45,15 @@ export function byMethod(request, handlers) {
   throw new HttpError(405, "ERR_METHOD", `${request.method} is not for this address; it takes ${allow}.`, { allow });
 }
 
-/** The body as a JSON object with no fields but these; no more of it is read than is allowed. */
+/**
+ * The body as a JSON object with no fields but these; no more of it is read than is allowed. It must say that it is JSON:
+ * as text/plain any web page could have its visitors' browsers post it, without a preflight request.
+ */
 export async function readObject(request, fields) {
+  const type = request.headers.get("content-type");
+  if (!/^application\/json *(;|$)/i.test(type ?? "")) {
+    throw new HttpError(415, "ERR_CONTENT_TYPE", `the request's content-type must be application/json; got ${type === null ? "none" : show(type)}.`);
+  }
   const bytes = await readBody(request);
   let value;
   try {

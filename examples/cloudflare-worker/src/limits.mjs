@@ -17,7 +17,11 @@ export const LIMITS = {
   stepsPerUser: 4_000,
   /** Between two slices of a user's training, everyone else has a turn. */
   stepsPerSlice: 4,
+  /** Of a slice, when memory or the engine fails; a second, two, four ... lie between. */
+  attemptsPerSlice: 5,
   promptTokens: 64,
+  /** Looked at before a prompt is cut into tokens; 64 of the base's longest have 832. */
+  promptCharacters: 2_000,
   newTokens: 48,
   prompts: 4,
   /** Requests that generate at the same time, in one isolate. */

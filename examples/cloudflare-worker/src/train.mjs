@@ -10,14 +10,26 @@ const ROWS = 4, WINDOW = 64, LEARNING_RATE = 3e-3;
 const NAME = "in-training", FOLDER = "memory:in-training";
 
 /** Nothing learned yet. */
-export const UNTRAINED = { steps: 0, losses: [], files: {}, moments: null };
+export const UNTRAINED = { steps: 0, losses: [], files: {}, moments: null, digest: null };
+
+/** A training that must not go on: what was saved before it is kept. */
+export class TrainingError extends Error {
+  constructor(message) {
+    super(message);
+    this.name = "TrainingError";
+  }
+}
 
 /**
  * @param tokens of all examples, each after a begin-of-text
  * @param state what the slice before returned, or UNTRAINED
- * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors }
+ * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors, digest: of all of it }
+ * @throws TrainingError if the state is not what was saved, or if a loss, a weight or a moment is not finite
  */
 export function trainSlice(base, tokens, state, count) {
+  if (state.digest && digestOf(state) !== state.digest) {
+    throw new TrainingError(`the training saved at step ${state.steps} is damaged: its digest is another. DELETE the user and train anew.`);
+  }
   const { adapted } = base;
   startAdapter(adapted, state);
   try {
@@ -26,10 +38,13 @@ export function trainSlice(base, tokens, state, count) {
     const optimizer = new optim.AdamW(trained, { lr: LEARNING_RATE, weightDecay: 0 });
     try {
       if (state.moments) optimizer.loadStateDict(readTensors(state.moments), state.steps);
-      const losses = [];
-      for (let i = 0; i < count; i++) losses.push(trainStep(adapted.model, optimizer, trained, tokens, state.steps + i));
+      const losses = [...state.losses], steps = state.steps + count;
+      while (losses.length < steps) losses.push(trainStep(adapted.model, optimizer, trained, tokens, losses.length));
+      const moments = optimizer.stateDict();
+      checkFinite(steps, adapted.namedParameters(), moments);
       adapted.savePretrained(FOLDER, NAME);
-      return { steps: state.steps + count, losses: [...state.losses, ...losses], files: takeFiles(), moments: writeTensors(optimizer.stateDict()) };
+      const after = { steps, losses, files: takeFiles(), moments: writeTensors(moments) };
+      return { ...after, digest: digestOf(after) };
     } finally {
       optimizer.zeroGrad();
       optimizer.dispose();
@@ -47,13 +62,30 @@ function startAdapter(adapted, { steps, files }) {
 
 function trainStep(model, optimizer, trained, tokens, step) {
   return scope(() => {
-    const loss = model.loss(...batchAt(tokens, step));
+    const loss = model.loss(...batchAt(tokens, step)), value = loss.item();
+    if (!Number.isFinite(value)) throw diverged(step, `the loss is ${value}`);
     loss.backward();
     optim.clipGradNorm_(trained, 1);
     optimizer.step();
     optimizer.zeroGrad();
-    return loss.item();
+    return value;
   });
+}
+
+/** A loss tells of the weights before its step: those after the last are looked at too. */
+function checkFinite(steps, parameters, moments) {
+  for (const [name, parameter] of parameters) if (parameter.requiresGrad && !parameter.data.every(Number.isFinite)) throw diverged(steps - 1, `${name} is not finite`);
+  for (const [name, { data }] of moments) if (!data.every(Number.isFinite)) throw diverged(steps - 1, `the optimiser's ${name} is not finite`);
+}
+
+function diverged(step, what) {
+  return new TrainingError(`training diverged at step ${step + 1}: ${what}. The adapter stays as it was; send other examples, or DELETE the user and train fewer steps.`);
+}
+
+/** One digest of what must belong together. */
+function digestOf({ steps, losses, files, moments }) {
+  const part = (name, bytes) => ({ name, dtype: "U8", shape: [bytes.length], bytes });
+  return io.digestOfTensors([...Object.entries(files).map(([name, bytes]) => part(name, bytes)), part("moments", moments)], { steps: `${steps}`, losses: JSON.stringify(losses) });
 }
 
 /** A step's windows are the same in every slice. */

@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { ArgumentError } from "wasm-lora";
 import { embeddedBase } from "./embedded.mjs";
-import { answer, byMethod, checkInteger, checkList, checkText, HttpError, readObject } from "./http.mjs";
+import { answer, byMethod, checkInteger, checkList, checkText, HttpError, isPassing, readObject } from "./http.mjs";
 import { LIMITS } from "./limits.mjs";
 import { trainSlice, UNTRAINED } from "./train.mjs";
 
@@ -31,23 +31,43 @@ export class User extends DurableObject {
     return user ? { version: `${user.id}.${steps}`, steps, files } : null;
   }
 
-  /** A slice of training. */
+  /** A slice of training. What it depends on is read after the last wait: the user may have gone meanwhile. */
   async alarm() {
-    const base = await embeddedBase(), user = this.#get("user");
-    const state = this.#state(), count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
-    if (count <= 0) return;
+    let wait = 0;
     try {
-      const { files, moments, ...progress } = trainSlice(base, this.#get("tokens"), state, count);
-      // Written together or not at all: nothing is awaited between.
-      this.#put("progress", progress);
-      this.#put("files", files);
-      this.#put("moments", moments);
-      if (progress.steps < user.target) await this.ctx.storage.setAlarm(Date.now());
+      this.#slice(await embeddedBase());
     } catch (error) {
       console.error(error);
-      this.#put("user", { ...user, target: state.steps, error: `${error.name}: ${error.message}` });
+      wait = this.#afterFailure(error);
     }
+    if (this.#isTraining()) await this.ctx.storage.setAlarm(Date.now() + wait);
   }
+
+  #slice(base) {
+    const user = this.#get("user"), state = this.#state(), count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
+    if (count <= 0) return;
+    const { files, moments, ...progress } = trainSlice(base, this.#get("tokens"), state, count);
+    // Written together or not at all: nothing is awaited between.
+    this.#put("progress", progress);
+    this.#put("files", files);
+    this.#put("moments", moments);
+    if (user.failures > 0) this.#put("user", { ...user, failures: 0 });
+  }
+
+  /** Milliseconds until the slice is tried again. What will not pass, or has failed too often, ends the training: the adapter stays that of the last slice. */
+  #afterFailure(error) {
+    const user = this.#get("user");
+    if (!user) return 0;
+    const failures = (user.failures ?? 0) + 1;
+    if (isPassing(error) && failures < LIMITS.attemptsPerSlice) {
+      this.#put("user", { ...user, failures });
+      return 1000 * 2 ** (failures - 1);
+    }
+    this.#put("user", { ...user, failures: 0, target: this.#progress().steps, error: `${error.name}: ${error.message}` });
+    return 0;
+  }
+
+  #isTraining() { return this.#progress().steps < (this.#get("user")?.target ?? 0); }
 
   async #addExamples(request) {
     const { texts } = await readObject(request, ["texts"]);
@@ -56,10 +76,14 @@ export class User extends DurableObject {
     const base = await embeddedBase();
     const user = this.#get("user") ?? { id: crypto.randomUUID(), examples: 0, tokens: 0, target: 0, error: null };
     this.#refuseWhileTraining(user);
-    const tokens = Int32Array.from([...this.#get("tokens") ?? [], ...texts.flatMap((text) => base.encode(text))]);
-    if (tokens.length > LIMITS.tokens) throw new HttpError(413, "ERR_TOO_LARGE", `the examples would have ${tokens.length} tokens; at most ${LIMITS.tokens} are kept for a user.`);
-    this.#put("tokens", tokens);
-    this.#put("user", { ...user, examples: user.examples + texts.length, tokens: tokens.length });
+    const parts = [this.#get("tokens") ?? []];
+    let count = parts[0].length;
+    for (const text of texts) {
+      count += parts[parts.push(base.encode(text)) - 1].length;
+      if (count > LIMITS.tokens) throw new HttpError(413, "ERR_TOO_LARGE", `the examples would have more than ${LIMITS.tokens} tokens; at most ${LIMITS.tokens} are kept for a user.`);
+    }
+    this.#put("tokens", Int32Array.from(parts.flatMap((part) => [...part])));
+    this.#put("user", { ...user, examples: user.examples + texts.length, tokens: count });
     return this.#status();
   }
 
@@ -116,8 +140,8 @@ export class User extends DurableObject {
   }
 
   #progress() {
-    const { steps, losses } = UNTRAINED;
-    return this.#get("progress") ?? { steps, losses };
+    const { steps, losses, digest } = UNTRAINED;
+    return this.#get("progress") ?? { steps, losses, digest };
   }
 
   #get(key) { return this.ctx.storage.kv.get(key); }

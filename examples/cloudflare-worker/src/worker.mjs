@@ -78,7 +78,9 @@ async function generateForAll(request, env) {
 
 /** A request checked, with its prompt's tokens and its user's adapter. */
 async function prepare(base, env, place, { user, prompt, seed = 0 }, { maxNewTokens = 32, temperature = 0.8 }) {
-  const ids = base.encode(checkText(`${place}prompt`, prompt));
+  checkText(`${place}prompt`, prompt);
+  if (prompt.length > LIMITS.promptCharacters) throw new ArgumentError(`${place}prompt has ${prompt.length} characters; at most ${LIMITS.promptCharacters} are read.`);
+  const ids = base.encode(prompt);
   if (ids.length > LIMITS.promptTokens) throw new ArgumentError(`${place}prompt has ${ids.length} tokens; at most ${LIMITS.promptTokens} are read.`);
   checkInteger(`${place}seed`, seed, 0, Number.MAX_SAFE_INTEGER);
   checkInteger("maxNewTokens", maxNewTokens, 1, LIMITS.newTokens);

@@ -24,8 +24,9 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-async function call(method, path, body) {
-  const response = await fetch(worker.url + path, { method, body: body === undefined || typeof body === "string" ? body : JSON.stringify(body) });
+async function call(method, path, body, type = "application/json") {
+  const headers = method === "POST" && type ? { "content-type": type } : {};
+  const response = await fetch(worker.url + path, { method, headers, body: body === undefined || body instanceof Uint8Array || typeof body === "string" ? body : JSON.stringify(body) });
   const isJson = response.headers.get("content-type")?.startsWith("application/json");
   return { status: response.status, headers: response.headers, body: isJson ? await response.json() : new Uint8Array(await response.arrayBuffer()) };
 }
@@ -161,6 +162,8 @@ const wrong = [
   ["an unknown user's training", "POST", "/users/nobody/train", { steps: 1 }, 404, /no such user/],
   ["an unknown user's text", "POST", "/users/nobody/generate", { prompt: "a" }, 404, /no user nobody/],
   ["an unknown user in a batch", "POST", "/generate", { prompts: [{ user: "nobody", prompt: "a" }] }, 404, /no user nobody/],
+  ["a prompt far too long, before it is cut into tokens", "POST", "/users/anna/generate", { prompt: "whale ".repeat(40_000) }, 400, /prompt has 240000 characters; at most 2000/],
+  ["a far too long prompt in a batch", "POST", "/generate", { prompts: [{ user: "anna", prompt: "a" }, { user: "anna", prompt: "whale ".repeat(40_000) }] }, 400, /prompts\[1\]\.prompt has 240000 characters/],
   ["no JSON", "POST", "/users/anna/examples", "{texts", 400, /^ArgumentError: the body is not JSON/],
   ["no body", "POST", "/users/anna/examples", undefined, 400, /not JSON/],
   ["a list as body", "POST", "/users/anna/examples", ["a"], 400, /must be a JSON object with texts/],
@@ -196,6 +199,21 @@ for (const [what, method, path, body, status, message] of wrong) {
     assert.deepEqual(await ok("GET", "/users/anna/status"), before);
   });
 }
+
+test("what another site's page could post without being asked is refused: whatever does not say that it is JSON", async () => {
+  const before = await ok("GET", "/users/anna/status"), body = JSON.stringify({ texts: ["a text"] });
+  // The three types that a form or a page of another origin may send (Fetch Standard, CORS-safelisted request-header), none, and look-alikes.
+  for (const type of ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", null, "text/plain; application/json", "application/jsonp"]) {
+    for (const path of ["/users/anna/examples", "/users/anna/train", "/users/anna/generate", "/generate"]) {
+      const answer = await call("POST", path, type ? body : new TextEncoder().encode(body), type);
+      assert.equal(answer.status, 415, `${type} ${path}`);
+      assert.equal(answer.body.error.code, "ERR_CONTENT_TYPE");
+      assert.match(answer.body.error.message, /^the request's content-type must be application\/json; got /);
+    }
+  }
+  assert.deepEqual(await ok("GET", "/users/anna/status"), before);
+  for (const type of ["application/json; charset=utf-8", "Application/JSON"]) assert.equal((await call("POST", "/users/anna/generate", { prompt: "a", maxNewTokens: 1 }, type)).status, 200);
+});
 
 test("only so many requests generate at a time; the others are asked to come again", async () => {
   const answers = await Promise.all(Array.from({ length: 3 * LIMITS.generations }, () => call("POST", "/users/anna/generate", { prompt: "The", maxNewTokens: LIMITS.newTokens, temperature: 1 })));

@@ -1,0 +1,214 @@
+/**
+ * What fails and comes back: loading the base, an engine that traps, memory that runs out anywhere in a slice, saved bytes
+ * that are not what was saved. The Durable Object of src/user.mjs runs in Node here, on a storage in memory.
+ */
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { after, mock, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import * as esbuild from "esbuild";
+import { DisposedError, EngineError, init, io, memoryStats, OutOfMemoryError } from "wasm-lora";
+import { engine } from "../../../dist/src/runtime/engine.js";
+import { loadBase } from "../src/base.mjs";
+import { kept } from "../src/kept.mjs";
+import { LIMITS } from "../src/limits.mjs";
+import { trainSlice, UNTRAINED } from "../src/train.mjs";
+
+const folder = fileURLToPath(new URL("../runs/test/", import.meta.url));
+const baseFolder = fileURLToPath(new URL(".", import.meta.resolve("wasm-lora/models/base/config.json")));
+const read = (name) => JSON.parse(readFileSync(join(baseFolder, name), "utf8"));
+const load = () => loadBase({
+  config: read("config.json"), tokenizer: read("tokenizer.json"), tokenizerConfig: read("tokenizer_config.json"), weights: readFileSync(join(baseFolder, "model.safetensors")),
+});
+const TEXT = "The whale rose, and the boats were lowered.";
+
+/** src/user.mjs with the platform's class and the embedded base left out: the test gives both. */
+async function userClass() {
+  mkdirSync(folder, { recursive: true });
+  const stub = (filter, contents) => ({
+    name: "stub", setup(build) {
+      build.onResolve({ filter }, ({ path }) => ({ path, namespace: "stub" }));
+      build.onLoad({ filter, namespace: "stub" }, () => ({ contents }));
+    },
+  });
+  await esbuild.build({
+    entryPoints: [fileURLToPath(new URL("../src/user.mjs", import.meta.url))], outfile: join(folder, "user.mjs"), bundle: true, format: "esm", external: ["wasm-lora"],
+    plugins: [
+      stub(/^cloudflare:workers$/, "export class DurableObject { constructor(ctx) { this.ctx = ctx; } }"),
+      stub(/embedded\.mjs$/, "export const embeddedBase = () => globalThis.baseForTest();"),
+    ],
+  });
+  return (await import(pathToFileURL(join(folder, "user.mjs")))).User;
+}
+
+const User = await userClass();
+// What an alarm meets goes to the log too.
+mock.method(console, "error", () => {});
+after(() => rmSync(folder, { recursive: true }));
+
+/** A user, and what lies in their storage. */
+function makeUser() {
+  const stored = new Map(), alarms = [];
+  const kv = { get: (key) => structuredClone(stored.get(key)), put: (key, value) => { stored.set(key, structuredClone(value)); } };
+  const storage = { kv, setAlarm: async (at) => { alarms.push(at - Date.now()); }, deleteAll: async () => { stored.clear(); } };
+  const user = new User({ storage });
+  const call = async (method, path, body) => {
+    const response = await user.fetch(new Request(`http://user/${path}`, { method, body: body && JSON.stringify(body), headers: body && { "content-type": "application/json" } }));
+    return response.status === 204 ? null : response.json();
+  };
+  return { user, stored, alarms, call };
+}
+
+/** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */
+function withFailure(at, fn) {
+  const { memory } = engine(), alloc = memory.alloc;
+  let calls = 0;
+  memory.alloc = (bytes) => {
+    if (calls++ === at) throw new OutOfMemoryError(bytes, memoryStats().liveBytes, memory.limit);
+    return alloc.call(memory, bytes);
+  };
+  try {
+    fn();
+  } finally {
+    delete memory.alloc;
+  }
+  return calls;
+}
+
+/** A kernel that traps: the engine is dead after it. */
+function trap() {
+  assert.throws(() => engine().kernels.sscal(1, 1, 0xffffff00), EngineError);
+}
+
+test("what is kept is made once for all who ask, again after a failure, and again when it is no good any more", async () => {
+  let made = 0;
+  const outcomes = [new Error("no memory"), { good: true }, { good: true }];
+  const get = kept(async () => {
+    const outcome = outcomes[made++];
+    if (outcome instanceof Error) throw outcome;
+    return outcome;
+  }, ({ good }) => good);
+  const first = await Promise.allSettled([get(), get()]);
+  assert.deepEqual(first.map(({ status }) => status), ["rejected", "rejected"]);
+  assert.equal(made, 1);
+  const values = await Promise.all([get(), get(), get()]);
+  assert(values.every((value) => value === outcomes[1]));
+  assert.equal(made, 2);
+  outcomes[1].good = false;
+  const later = await Promise.all([get(), get()]);
+  assert(later.every((value) => value === outcomes[2]));
+  assert.equal(made, 3);
+});
+
+test("an engine that trapped is followed by another, and a training goes on to the same bits", async () => {
+  const embedded = kept(load, (base) => base.alive);
+  globalThis.baseForTest = embedded;
+  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
+  const expected = trainSlice(base, tokens, trainSlice(base, tokens, UNTRAINED, LIMITS.stepsPerSlice), LIMITS.stepsPerSlice);
+  const { user, call, stored } = makeUser();
+  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "train", { steps: 2 * LIMITS.stepsPerSlice });
+  await user.alarm();
+  trap();
+  assert.equal(base.alive, false);
+  assert.throws(() => base.withAdapters([null], (model) => model.parameters()[0].data), (error) => error instanceof EngineError || error instanceof DisposedError);
+  await user.alarm();
+  const status = await call("GET", "status");
+  assert.equal(status.error, null);
+  assert.equal(status.training, false);
+  assert.deepEqual(status.losses, expected.losses);
+  assert.deepEqual(stored.get("files"), structuredClone(expected.files));
+});
+
+test("memory that runs out anywhere in a slice: the slice, done again, gives the same bits, and nothing is left behind", async () => {
+  const base = await load(), tokens = Int32Array.from(base.encode(TEXT));
+  const first = trainSlice(base, tokens, UNTRAINED, 1), second = trainSlice(base, tokens, first, 1);
+  for (const [state, expected] of [[UNTRAINED, first], [first, second]]) {
+    const live = memoryStats().liveBytes, places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
+    for (let at = 0; at < places; at += Math.ceil(places / 60)) {
+      assert.throws(() => withFailure(at, () => trainSlice(base, tokens, state, 1)), OutOfMemoryError, `allocation ${at} of ${places}`);
+      assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
+    }
+    assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
+  }
+});
+
+test("an alarm that runs out of memory comes again, later each time; after the last try the training ends by name", async () => {
+  globalThis.baseForTest = load;
+  const { user, call, alarms, stored } = makeUser();
+  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "train", { steps: 1 });
+  const before = structuredClone([...stored].filter(([key]) => key !== "user"));
+  const failing = async () => { throw new OutOfMemoryError(1, 2, 3); };
+  globalThis.baseForTest = failing;
+  alarms.length = 0;
+  for (let i = 1; i < LIMITS.attemptsPerSlice; i++) {
+    await user.alarm();
+    assert.equal((await call("GET", "status")).training, true);
+  }
+  assert.deepEqual(alarms.map((wait) => Math.round(wait / 1000)), [1, 2, 4, 8]);
+  await user.alarm();
+  const { training, error } = await call("GET", "status");
+  assert.equal(training, false);
+  assert.match(error, /^OutOfMemoryError: /);
+  assert.deepEqual([...stored].filter(([key]) => key !== "user"), before);
+
+  globalThis.baseForTest = load;
+  await call("POST", "train", { steps: 1 });
+  await user.alarm();
+  assert.deepEqual({ ...await call("GET", "status"), losses: 1 }, { ...await call("GET", "status"), losses: 1, steps: 1, error: null, training: false });
+});
+
+test("a user who goes while their alarm waits for the base stays gone; one who comes back begins anew", async () => {
+  const { user, call, stored } = makeUser();
+  globalThis.baseForTest = load;
+  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "train", { steps: 8 });
+  let arrive;
+  globalThis.baseForTest = () => new Promise((resolve) => { arrive = resolve; });
+  const alarm = user.alarm();
+  await call("DELETE", "");
+  arrive(await load());
+  await alarm;
+  assert.equal(stored.size, 0);
+});
+
+test("what diverges or is damaged is reported by name, and does not replace the adapter", async () => {
+  globalThis.baseForTest = load;
+  const { user, call, stored } = makeUser();
+  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "train", { steps: 1 });
+  await user.alarm();
+  const good = structuredClone(Object.fromEntries(stored));
+
+  // Finite, but no longer so when it is multiplied.
+  const { tensors, metadata } = io.parseSafetensors(good.files["adapter_model.safetensors"]);
+  const huge = [...tensors].map(([name, t]) => ({ name, dtype: "F32", shape: t.shape, data: io.toFloat32(t).fill(3e38) }));
+  const { digest, ...rest } = Object.fromEntries(Object.entries(metadata ?? {}));
+  stored.set("files", { ...good.files, "adapter_model.safetensors": io.serializeSafetensors(huge, rest) });
+  stored.set("progress", { ...good.progress, digest: null });
+  const poisoned = structuredClone(stored.get("files"));
+  await call("POST", "train", { steps: 1 });
+  await user.alarm();
+  let status = await call("GET", "status");
+  assert.equal(status.training, false);
+  assert.equal(status.steps, 1);
+  assert.match(status.error, /^TrainingError: training diverged at step 2: .+ The adapter stays as it was;/);
+  assert.deepEqual(stored.get("files"), poisoned);
+
+  for (const spoil of [
+    (state) => { state.files["adapter_model.safetensors"][state.files["adapter_model.safetensors"].length - 1] ^= 1; },
+    (state) => { state.moments[state.moments.length - 3] ^= 64; },
+    (state) => { state.progress.losses[0] += 1; },
+  ]) {
+    const state = structuredClone(good);
+    spoil(state);
+    for (const [key, value] of Object.entries(state)) stored.set(key, value);
+    await call("POST", "train", { steps: 1 });
+    await user.alarm();
+    status = await call("GET", "status");
+    assert.match(status.error, /^TrainingError: the training saved at step 1 is damaged: its digest is another\./);
+    assert.equal(status.steps, 1);
+  }
+});
