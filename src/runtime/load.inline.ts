@@ -1,8 +1,8 @@
-/** The kernels in a package that is cached module by module (JSR), where a file beside them would be fetched at every start. */
+/** The kernels in the code: where a file beside it would be fetched at every start (JSR), and in the single file for pages. */
 import { inlineModule } from "../inline.js";
 import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  if (relaxed) throw new EngineError("this package holds the default build only; the relaxed one is in npm's.");
+  if (relaxed) throw new EngineError("this copy of the library holds the default build only: pass init({ module }) of wasm-lora.relaxed.wasm, which is in npm's package.");
   return inlineModule();
 }

@@ -1,14 +1,17 @@
 /** Fetches and compiles the kernels in a browser or a web worker; bundlers see the URL and keep the file. */
+import { compile, inPackage, OTHERWISE } from "./compile.js";
 import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  const url = relaxed ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url) : new URL("../../../build/wasm-lora.wasm", import.meta.url);
+  const url = inPackage(() => relaxed ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url) : new URL("../../../build/wasm-lora.wasm", import.meta.url));
+  let bytes: ArrayBuffer;
   try {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    return await WebAssembly.compile(await response.arrayBuffer());
+    bytes = await response.arrayBuffer();
   } catch (cause) {
-    throw new EngineError(`init: the kernels could not be loaded from ${url.href}: ${(cause as Error).message}. ` +
-      "Serve that file, or pass init({ module }).", { cause });
+    throw new EngineError(`init: the kernels could not be fetched from ${url.href}: ${(cause as Error).message}. ` +
+      `Serve that file from the package, ${OTHERWISE}`, { cause });
   }
+  return compile(new Uint8Array(bytes), url.href);
 }
