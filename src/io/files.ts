@@ -16,7 +16,7 @@ import { JsonCursor } from "./json.js";
  * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
  * console.log([...io.memoryFiles.keys()].join(" ")); // memory:adapter/adapter_model.safetensors memory:adapter/adapter_config.json
  */
-export const memoryFiles = new Map<string, Uint8Array>();
+export const memoryFiles: Map<string, Uint8Array> = new Map();
 
 function isInMemory(path: string): boolean { return path.startsWith("memory:"); }
 

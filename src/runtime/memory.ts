@@ -32,6 +32,14 @@ const alignUp = (size: number, to: number): number => Math.ceil(size / to) * to;
 /** What a block for that many bytes takes. @internal */
 export function blockBytes(bytes: number): number { return alignUp(bytes, ALIGN) + SPARE; }
 
+// A server's project may have no `lib` that names these; where there is one, these add nothing.
+declare global {
+  namespace WebAssembly {
+    interface Module {}
+    interface Memory {}
+  }
+}
+
 export class LinearMemory {
   readonly wasm: WebAssembly.Memory;
   readonly limit: number;

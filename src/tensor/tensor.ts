@@ -134,6 +134,13 @@ export class Tensor {
   }
 }
 
+// Projects whose `lib` is older than esnext.disposable check these declarations, too. Where the library has it, it is the same.
+declare global {
+  interface SymbolConstructor {
+    readonly dispose: unique symbol;
+  }
+}
+
 // `using t = tensor(...)` works where the runtime, or the compiler, knows Symbol.dispose.
 const disposeSymbol: symbol = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
 Object.defineProperty(Tensor.prototype, disposeSymbol, {
