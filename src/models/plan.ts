@@ -3,7 +3,7 @@ import { enableGrad } from "../autograd/tape.js";
 import type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
 import type { LoraConfig } from "../io/peft.js";
 import type { Module } from "../nn/module.js";
-import { AdamW } from "../optim/index.js";
+import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";
 import { dropoutState, withDropoutState } from "../random/seed.js";
 import { rehearse } from "../runtime/rehearsal.js";
@@ -23,7 +23,7 @@ export interface TrainingPlanOptions {
   /** As for `peft.getLoraModel`. Left out: the model trains as it is. */
   adapter?: Partial<LoraConfig>;
   /** Default: AdamW on what is trainable. */
-  optimizer?: (model: Module) => { step(): void; zeroGrad(): void };
+  optimizer?: (model: Module) => Pick<Optimizer<OptimizerOptions>, "step" | "zeroGrad">;
   /** Default: as the model has it. */
   gradientCheckpointing?: boolean;
 }
