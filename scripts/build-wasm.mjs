@@ -1,9 +1,11 @@
 /**
  * assembly/ -> build/wasm-lora.wasm, build/wasm-lora.relaxed.wasm and, for tests alone, build/wasm-lora.probes.wasm;
  * src/runtime/kernels.ts (the exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for wasm-lora/inline).
+ * Nothing is done where all of them were made of the same sources by the same compilers before.
  */
 import { execFile } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,7 +13,24 @@ import { promisify } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
+
+/** SHA-256 of what the kernels are made of. */
+function digestOfSources() {
+  const hash = createHash("sha256");
+  const folders = ["assembly", "scripts"].flatMap((folder) => readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => join(folder, name)));
+  const sources = folders.filter((name) => /\.ts$|build-wasm\.mjs$|asc-unrolled\.mjs$/.test(name)).sort();
+  for (const name of [...sources, "asconfig.json"]) hash.update(`${name}\0`).update(readFileSync(join(root, name)));
+  for (const name of ["assemblyscript", "binaryen"]) hash.update(require(`${name}/package.json`).version);
+  return hash.digest("hex");
+}
+
+const MADE = ["build/wasm-lora.wasm", "build/wasm-lora.relaxed.wasm", "build/wasm-lora.probes.wasm", "src/runtime/kernels.ts", "src/runtime/wasm_base64.ts"];
+const stamp = join(root, "build/sources.sha256"), digest = digestOfSources();
+if (MADE.every((name) => existsSync(join(root, name))) && existsSync(stamp) && readFileSync(stamp, "utf8") === digest) process.exit();
+console.log("Building the kernels, once: half a minute of one core.");
 mkdirSync(join(root, "build"), { recursive: true });
+// A build that is cut off must not pass for one.
+rmSync(stamp, { force: true });
 
 const execute = promisify(execFile);
 const run = (script, ...args) => execute(process.execPath, [script, ...args], { cwd: root });
@@ -78,3 +97,4 @@ const declarations = readFileSync(join(root, "build/wasm-lora.asc.d.ts"), "utf8"
 writeFileSync(join(root, "src/runtime/kernels.ts"),
   "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
   declarations.replace(/\/\*\* Instantiates[^]*/, "export type Kernels = typeof __AdaptedExports;\n"));
+writeFileSync(stamp, digest);

@@ -4,19 +4,19 @@ import { createServer } from "node:http";
 import { extname, join } from "node:path";
 import { chromium } from "playwright-core";
 
-const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'";
+export const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'";
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** Serves a folder while `use` runs; use gets the address and, afterwards, the list of paths that were asked for. */
-async function serve(folder, use) {
+async function serve(folder, use, policy) {
   const requests = [];
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
     const file = join(folder, pathname === "/" ? "index.html" : pathname);
     if (pathname !== "/favicon.ico") requests.push(pathname);
     if (!existsSync(file)) return response.writeHead(404).end();
-    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": POLICY });
+    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": policy });
     response.end(readFileSync(file));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -53,6 +53,11 @@ export async function digestAt(address) {
 }
 
 /** The digest of the page in `folder`, and the paths that it asked for. */
-export function digestOfPage(folder, query = "") {
-  return serve(folder, async (address, requests) => ({ digest: await digestAt(address + query), requests }));
+export function digestOfPage(folder, query = "", policy = POLICY) {
+  return serve(folder, async (address, requests) => ({ digest: await digestAt(address + query), requests }), policy);
+}
+
+/** What a page of that folder fails with where the policy does not name WebAssembly. */
+export async function faultUnderPolicy(folder) {
+  return (await digestOfPage(folder, "", POLICY.replace(" 'wasm-unsafe-eval'", "")).then(() => { throw new Error("the policy forbids nothing"); }, (error) => error)).message;
 }

@@ -1,6 +1,8 @@
 /** The app through each bundler, as its users set it up. Each fills `out` with a page or a program, and throws on a warning. */
-import { copyFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
 import { importMetaAssets } from "@web/rollup-plugin-import-meta-assets";
 import * as esbuild from "esbuild";
@@ -8,6 +10,7 @@ import { rollup } from "rollup";
 import * as vite from "vite";
 import webpack from "webpack";
 
+const here = fileURLToPath(new URL(".", import.meta.url));
 const page = (out, script) => writeFileSync(join(out, "index.html"),
   `<!doctype html><html lang="en"><meta charset="utf-8"><title>wasm-lora</title><body><script type="module" src="./${script}"></script></body></html>\n`);
 
@@ -78,8 +81,31 @@ export async function withEsbuildInline(app, out) {
   page(out, "main.js");
 }
 
-export async function withEsbuildForNode(app, out) {
-  await esbuildTo(app, out, "node_inline.js", { platform: "node", outfile: join(out, "main.mjs") });
+/** No bundler: a page's own script beside the single file. */
+export function withNothing(app, out) {
+  copyFileSync(join(app, "node_modules/wasm-lora/dist/wasm-lora.browser.js"), join(out, "wasm-lora.browser.js"));
+  for (const file of ["page.js", "train.js", "default.js"]) {
+    writeFileSync(join(out, file), readFileSync(join(app, file), "utf8").replace('"wasm-lora"', '"./wasm-lora.browser.js"'));
+  }
+  page(out, "default.js");
+}
+
+/** @param entry the kernels are inside the program, or, of "node.js", left where they cannot be found */
+export async function withEsbuildForNode(app, out, format, entry) {
+  const outfile = join(out, format === "cjs" ? "main.cjs" : "main.mjs"), empty = "empty-import-meta";
+  await esbuildTo(app, out, entry, { platform: "node", format, outfile, logOverride: { [empty]: "silent" } });
+  return outfile;
+}
+
+/** Parcel as it comes, which does not read "exports", and with its option to. */
+export function withParcel(app, out, packageExports) {
+  const file = join(app, "package.json"), before = readFileSync(file, "utf8");
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(before), "@parcel/resolver-default": { packageExports } }));
+  try {
+    return execFileSync(join(here, "node_modules/.bin/parcel"), ["build", "index.html", "--dist-dir", out, "--no-cache", "--no-source-maps"], { cwd: app, encoding: "utf8", stdio: "pipe" });
+  } finally {
+    writeFileSync(file, before);
+  }
 }
 
 /** workerd's modules: the script, and the wasm that it imports. */

@@ -4,8 +4,10 @@ import { readdirSync } from "node:fs";
 const FILES = [
   "LICENSE",
   "README.md",
+  "SECURITY.md",
   "build/wasm-lora.relaxed.wasm",
   "build/wasm-lora.wasm",
+  "dist/wasm-lora.browser.js",
   "models/base/config.json",
   "models/base/model.safetensors",
   "models/base/tokenizer.json",

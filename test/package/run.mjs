@@ -6,14 +6,14 @@
  */
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { digestAt, digestOfPage } from "./browser.mjs";
+import workerdPackage from "workerd";
+import { digestAt, digestOfPage, faultUnderPolicy, POLICY } from "./browser.mjs";
 import * as bundle from "./bundle.mjs";
 import { expectedContents } from "./contents.mjs";
 
@@ -21,9 +21,9 @@ const here = fileURLToPath(new URL(".", import.meta.url)), root = join(here, "..
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-package-")), app = join(work, "app");
 process.on("exit", () => rmSync(work, { recursive: true, force: true }));
 
-const run = async (command, args, cwd = work) => {
+const run = async (command, args, cwd = work, env = {}) => {
   try {
-    return (await promisify(execFile)(command, args, { cwd, maxBuffer: 1 << 26 })).stdout;
+    return (await promisify(execFile)(command, args, { cwd, maxBuffer: 1 << 26, env: { ...process.env, ...env } })).stdout;
   } catch (error) {
     throw new Error(`${command} ${args.join(" ")}\n${error.stdout}${error.stderr}`);
   }
@@ -43,6 +43,12 @@ async function check(name, body) {
   }
 }
 
+const folder = (name) => {
+  const path = join(work, name);
+  mkdirSync(path);
+  return path;
+};
+
 let tarball = "", digest = "";
 
 await check("pack", async () => {
@@ -61,7 +67,22 @@ const installed = join(app, "node_modules/wasm-lora");
 
 await check("nothing runs on installation", () => {
   const { scripts } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
-  for (const script of ["preinstall", "install", "postinstall", "prepare"]) assert.equal(scripts[script], undefined);
+  for (const script of ["preinstall", "install", "postinstall"]) assert.equal(scripts[script], undefined);
+});
+
+// npm runs "prepare" for it, with the development dependencies, and packs what that has made.
+await check("install from git", async () => {
+  const sources = folder("sources"), project = folder("from-git");
+  const names = (await run("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], root)).split("\0").filter((name) => existsSync(join(root, name)) && name);
+  for (const name of names) cpSync(join(root, name), join(sources, name));
+  const identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"];
+  for (const args of [["init", "--quiet"], ["add", "--all"], [...identity, "commit", "--quiet", "--message", "all"]]) await run("git", args, sources);
+  writeFileSync(join(project, "package.json"), JSON.stringify({ name: "project", private: true, type: "module" }));
+  await run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", `git+file://${sources}`], project);
+  const packed = readdirSync(join(project, "node_modules/wasm-lora"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  assert.deepEqual(packed.map(({ parentPath, name }) => relative(join(project, "node_modules/wasm-lora"), join(parentPath, name))).sort(), expectedContents(root));
+  for (const file of ["node.js", "train.js"]) cpSync(join(here, "app", file), join(project, file));
+  assert.match(await run(process.execPath, ["node.js"], project), /^[0-9a-f]{64}\n$/);
 });
 
 await check("no code is generated at run time", () => {
@@ -75,9 +96,24 @@ await check("publint", () => run(join(bin, "publint"), ["run", tarball, "--stric
 // What importing the wasm gives is the bundler's affair (a URL, bytes, a module), so it has no types.
 await check("Are the types wrong?", () => run(join(bin, "attw"), [tarball, "--profile", "esm-only", "--exclude-entrypoints", "./wasm-lora.wasm", "./wasm-lora.relaxed.wasm", "./models/base/*"]));
 
-for (const [module, resolution] of [["nodenext", "nodenext"], ["esnext", "bundler"]]) {
-  await check(`TypeScript, moduleResolution ${resolution}`, () => run(process.execPath, [createRequire(join(root, "package.json")).resolve("typescript/lib/tsc.js"),
-    "--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,esnext.disposable,dom", "--module", module, "--moduleResolution", resolution, join(app, "types.ts")], app));
+/** Strict projects that check our declarations, too, with an old library, with none that knows a page, and with TypeScript's default one. */
+const TYPESCRIPT = { 5.0: "typescript-5.0", 5: "typescript-5", 6: join(root, "node_modules/typescript"), 7: "typescript-7" };
+const PROJECTS = [
+  { module: "nodenext", lib: ["es2022"], versions: [5.0, 5, 6, 7] },
+  { module: "nodenext", lib: ["es2022", "dom"], versions: [5.0, 5, 6, 7] },
+  { module: "nodenext", target: "es2024", versions: [5, 6, 7] },
+  { module: "nodenext", lib: ["esnext", "dom"], versions: [5, 6, 7] },
+  { module: "node16", lib: ["es2022"], versions: [5, 6, 7] },
+  { module: "esnext", moduleResolution: "bundler", lib: ["es2022", "dom"], versions: [5, 6, 7] },
+  { module: "es2022", moduleResolution: "node10", lib: ["es2022"], versions: [5.0, 5] },
+  { module: "nodenext", lib: ["es2022"], file: "require.cts", versions: [5, 6, 7] },
+];
+for (const { versions, file = "types.ts", ...options } of PROJECTS) {
+  await check(`TypeScript ${versions.join(", ")}: ${file}, ${Object.values(options).join(", ")}`, async () => {
+    const compilerOptions = { strict: true, noEmit: true, skipLibCheck: false, exactOptionalPropertyTypes: true, types: [], target: "es2022", ...options };
+    writeFileSync(join(app, "tsconfig.json"), JSON.stringify({ compilerOptions, files: [file] }));
+    for (const version of versions) await run(process.execPath, [join(resolve(join(here, "node_modules"), TYPESCRIPT[version]), "bin/tsc"), "-p", "."], app);
+  });
 }
 
 await check("Node", async () => {
@@ -87,15 +123,28 @@ await check("Node", async () => {
 
 await check("Node, inline", async () => assert.equal((await run(process.execPath, [join(app, "node_inline.js")])).trim(), digest));
 
+// Node 20.19 and later.
+await check("require() from CommonJS", async () => assert.equal(await run(process.execPath, ["require.cjs"], app), "3\n"));
+
+for (const environment of ["node", "jsdom"]) {
+  await check(`Jest, ${environment}`, async () => {
+    const out = await run(process.execPath, [join(here, "node_modules/jest/bin/jest.js"), "--rootDir", app, "--env", environment === "node" ? "node" : join(here, "node_modules/jest-environment-jsdom"), "--testMatch", "**/*.test.js"],
+      app, { NODE_OPTIONS: "--experimental-vm-modules" });
+    assert.equal(out, "");
+  });
+}
+
+await check("vitest", () => {
+  symlinkSync(join(here, "node_modules/vitest"), join(app, "node_modules/vitest"));
+  return run(process.execPath, [join(here, "node_modules/vitest/vitest.mjs"), "run", "--root", app, "--globals"], app);
+});
+
 await check("the command", async () => assert.match(await run(join(app, "node_modules/.bin/wasm-lora"), ["--help"]), /finetune/));
 
-const folder = (name) => {
-  const path = join(work, name);
-  mkdirSync(path);
-  return path;
-};
-
-await check("Deno", async () => assert.equal((await run(join(bin, "deno"), ["run", "-A", join(app, "node.js")], app)).trim(), digest));
+await check("Deno", async () => {
+  assert.equal((await run(join(bin, "deno"), ["run", "--allow-read", join(app, "node.js")], app)).trim(), digest);
+  assert.match(await run(join(bin, "deno"), ["run", "--no-prompt", "--allow-read=dist", join(app, "node.js")], app), /^EngineError: .*may not be read: allow it .*--allow-read/);
+});
 
 /** The package as JSR gets it, with an app beside it whose imports are answered as JSR would. */
 const jsr = join(work, "jsr");
@@ -144,19 +193,45 @@ await check("esbuild, a single file, Chromium", async () => {
   assert.deepEqual(page.requests, ["/", "/main.js"]);
 });
 
-await check("esbuild, a single file, Node", async () => {
-  const out = folder("node");
-  await bundle.withEsbuildForNode(app, out);
-  assert.deepEqual(readdirSync(out), ["main.mjs"]);
-  assert.equal((await run(process.execPath, [join(out, "main.mjs")])).trim(), digest);
+await check("no bundler, the single file, Chromium", async () => {
+  const out = folder("nothing");
+  bundle.withNothing(app, out);
+  const page = await digestOfPage(out);
+  assert.equal(page.digest, digest);
+  assert(page.requests.includes("/wasm-lora.browser.js"));
 });
+
+for (const name of ["nothing", "Vite"]) {
+  await check(`a policy that forbids WebAssembly is named (${name})`, async () => assert.match(await faultUnderPolicy(join(work, name)), /EngineError: .*add 'wasm-unsafe-eval' to its script-src/));
+}
+
+for (const packageExports of [false, true]) {
+  await check(`Parcel, packageExports ${packageExports}, Chromium`, async () => {
+    const out = folder(`parcel-${packageExports}`);
+    bundle.withParcel(app, out, packageExports);
+    // Parcel writes an import map into the page.
+    const page = await digestOfPage(out, "", POLICY.replace("script-src", "script-src 'unsafe-inline'"));
+    assert.equal(page.digest, digest);
+    assert.equal(page.requests.some((path) => path.endsWith(".wasm")), packageExports, `requests: ${page.requests.join(" ")}`);
+  });
+}
+
+for (const format of ["esm", "cjs"]) {
+  await check(`esbuild, a single file for Node, ${format}`, async () => {
+    const out = folder(`node-${format}`), program = await bundle.withEsbuildForNode(app, out, format, "node_inline.js");
+    assert.equal(readdirSync(out).length, 1);
+    assert.equal((await run(process.execPath, [program])).trim(), digest);
+    const without = await bundle.withEsbuildForNode(app, out, format, "node.js");
+    assert.match(await run(process.execPath, [without]), /^EngineError: init: the kernels .*wasm-lora\/inline/);
+  });
+}
 
 await check("esbuild, workerd", async () => {
   const out = folder("workerd");
   await bundle.withEsbuildForWorkerd(app, out);
   assert.deepEqual(readdirSync(out).sort(), ["kernels.wasm", "main.js", "workerd.capnp"]);
   const port = await freePort();
-  const workerd = spawn(join(bin, "workerd"), ["serve", "workerd.capnp", "--socket-addr", `http=127.0.0.1:${port}`], { cwd: out, stdio: ["ignore", "ignore", "pipe"] });
+  const workerd = spawn(workerdPackage.default, ["serve", "workerd.capnp", "--socket-addr", `http=127.0.0.1:${port}`], { cwd: out, stdio: ["ignore", "ignore", "pipe"] });
   let log = "";
   workerd.stderr.on("data", (data) => { log += data; });
   try {

@@ -1,2 +1,2 @@
 import { train } from "./train.js";
-console.log(await train());
+train().then(console.log, (error) => console.log(`${error.name}: ${error.message}`));

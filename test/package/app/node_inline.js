@@ -1,3 +1,3 @@
 import { inlineModule } from "wasm-lora/inline";
 import { train } from "./train.js";
-console.log(await train({ module: await inlineModule() }));
+inlineModule().then((module) => train({ module })).then(console.log);

@@ -1,0 +1,2 @@
+const { init, tensor } = require("wasm-lora");
+init().then(() => console.log(tensor([1, 2, 3]).size));
