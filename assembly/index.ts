@@ -23,21 +23,24 @@ export { uniformFill } from "./random/uniform";
 export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 
-export { narrowForward, narrowBackward } from "./nn/narrow";
+export { stridedCopy, stridedAxpy } from "./nn/strided";
+export { axisSum, axisMax } from "./nn/reduce";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";
 export { addForward, mulForward, mulBackward, divForward, divBackward, sscal, saxpy, addScalar, sum, sumSquares, countNonFinite } from "./nn/elementwise";
 export {
   siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,
   geluTanhForward, geluTanhBackward, reluForward, reluBackward,
+  expForward, logForward, sigmoidForward, sigmoidBackward, tanhForward,
 } from "./nn/activation";
 export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
-export { softmaxForward, softmaxBackward } from "./nn/softmax";
+export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward } from "./nn/softmax";
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
 export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
 export { attentionForward, attentionBackward } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
+export { bceForward, bceBackward } from "./nn/bce";
 export { linearCrossEntropy } from "./nn/linear_loss";
 
 export { sgdStep } from "./optim/sgd";

@@ -37,11 +37,12 @@ const PADDED: usize = memory.data(64, 16);
  */
 export function padded(index: i32, p: usize, count: i32): usize {
   const to = PADDED + (<usize>index << 4);
-  v128.store(to, loadLanes(p, count, 0));
+  v128.store(to, f32x4.splat(0));
+  memory.copy(to, p, <usize>count << 2);
   return to;
 }
 
 /** The first `count` floats of vector 0, to p. */
 export function storePadded(p: usize, count: i32): void {
-  storeLanes(p, v128.load(PADDED), count);
+  memory.copy(p, PADDED, <usize>count << 2);
 }

@@ -10,14 +10,18 @@
  *              torch gelu(approximate='tanh'); Hendrycks & Gimpel 2016
  *   relu       y = max(x, 0)                             y' = x <= 0 ? 0 : 1
  *   siluMul    y = silu(gate) up, the gate of Llama's SwiGLU MLP (Shazeer 2020)
+ *   sigmoid    y = 1 / (1 + exp(-x))                     y' = (1 - y) y
+ *   tanh                                                 y' = (1 - y) (y + 1)
+ *   exp, log                                             mulBackward by y, divBackward by x (elementwise.ts)
  *
  * Forward: y may be x (or gate, or up). Backward accumulates: dx += dy y'(x); it takes the input of
- * forward, not its output, and dx must not overlap dy or x. In siluMulBackward dgate or dup may be 0:
+ * forward (sigmoid and tanh: its output), and dx must not overlap dy or x. In siluMulBackward dgate or dup may be 0:
  * then that gradient is skipped.
  */
 import { erfF32x4 } from "../math/erf";
 import { expF32x4 } from "../math/exp";
 import { loadLanes, padded, storeLanes, storePadded } from "../math/lanes";
+import { logF32x4 } from "../math/log";
 import { tanhF32x4 } from "../math/tanh";
 
 const SQRT_HALF: f32 = 0.70710678118654752;
@@ -50,6 +54,12 @@ function siluSlope(x: v128): v128 {
   const one = f32x4.splat(1);
   const s = f32x4.div(one, siluDivisor(x));
   return f32x4.mul(s, madd(one, x, f32x4.sub(one, s)));
+}
+
+// @ts-ignore: decorator
+@inline
+function sigmoid(x: v128): v128 {
+  return f32x4.div(f32x4.splat(1), siluDivisor(x));
 }
 
 /** The normal distribution function. */
@@ -203,7 +213,10 @@ export function reluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
     dy += 16;
     dx += 16;
   }
-  if (n > 0) storeLanes(dx, f32x4.add(loadLanes(dx, n, 0), reluGradient(loadLanes(dy, n, 0), loadLanes(x, n, 0))), n);
+  if (n > 0) {
+    reluBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
+    storePadded(dx, n);
+  }
 }
 
 export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
@@ -253,5 +266,73 @@ function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): 
   if (n > 0) {
     gateBackward(padded(0, dgate, n), padded(1, dy, n), padded(2, gate, n), padded(3, up, n), 4);
     storePadded(dgate, n);
+  }
+}
+
+export function expForward(y: usize, x: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(y, expF32x4(v128.load(x)));
+    x += 16;
+    y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    expForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
+  }
+}
+
+export function logForward(y: usize, x: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(y, logF32x4(v128.load(x)));
+    x += 16;
+    y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    logForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
+  }
+}
+
+export function sigmoidForward(y: usize, x: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(y, sigmoid(v128.load(x)));
+    x += 16;
+    y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    sigmoidForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
+  }
+}
+
+export function tanhForward(y: usize, x: usize, n: i32): void {
+  if (n >= 4) do {
+    v128.store(y, tanhF32x4(v128.load(x)));
+    x += 16;
+    y += 16;
+    n -= 4;
+  } while (n >= 4);
+  if (n > 0) {
+    tanhForward(padded(0, y, n), padded(1, x, n), 4);
+    storePadded(y, n);
+  }
+}
+
+/** sigmoid's with c = 0, tanh's with c = 1: y' = (1 - y) (y + c). */
+export function sigmoidBackward(dx: usize, dy: usize, y: usize, n: i32, c: f32): void {
+  const one = f32x4.splat(1), shift = f32x4.splat(c);
+  for (; n >= 4; n -= 4) {
+    const v = v128.load(y), slope = f32x4.mul(f32x4.sub(one, v), f32x4.add(v, shift));
+    v128.store(dx, madd(v128.load(dx), v128.load(dy), slope));
+    y += 16;
+    dy += 16;
+    dx += 16;
+  }
+  if (n > 0) {
+    sigmoidBackward(padded(0, dx, n), padded(1, dy, n), padded(2, y, n), 4, c);
+    storePadded(dx, n);
   }
 }

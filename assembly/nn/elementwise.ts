@@ -90,10 +90,9 @@ export function saxpy(n: i32, alpha: f32, x: usize, y: usize): void {
 
 /** x[i] += value: the gradient of a sum. */
 export function addScalar(x: usize, value: f32, n: i32): void {
-  for (let i = 0; i < n; i++) {
-    store<f32>(x, load<f32>(x) + value);
-    x += 4;
-  }
+  const s = f32x4.splat(value);
+  for (; n >= 4; n -= 4, x += 16) v128.store(x, f32x4.add(v128.load(x), s));
+  for (; n > 0; n--, x += 4) store<f32>(x, load<f32>(x) + value);
 }
 
 /** Sum of x in float64: value i goes to lane i % 4; lanes are added as (0 + 1) + (2 + 3). */

@@ -10,7 +10,8 @@
  * scratch: sgemmScratchBytes().
  */
 import { loraLinearBackward, loraLinearForward } from "../lora/linear";
-import { addRowGradient, countTargets, logSumExp } from "./loss";
+import { addRowGradient, countTargets } from "./loss";
+import { logSumExp } from "./softmax";
 
 export function linearCrossEntropy(
   n: i32, d: i32, classes: i32, chunk: i32, x: usize, w: usize, bias: usize, targets: usize, ignoreIndex: i32, g: f32,

@@ -12,9 +12,7 @@
  * dx += g * 2 / n * (x - target).
  */
 import { expF32x4 } from "../math/exp";
-import { loadLanes } from "../math/lanes";
-import { logF32x4 } from "../math/log";
-import { addLanes, rowMax } from "./softmax";
+import { logSumExp } from "./softmax";
 
 export function crossEntropyForward(lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32): f32 {
   let total: f64 = 0, count = 0;
@@ -64,17 +62,6 @@ export function addRowGradient(dx: usize, before: usize, x: usize, lse: f32, tar
   }
   const own = dx + (<usize>target << 2);
   store<f32>(own, load<f32>(own) - scale);
-}
-
-export function logSumExp(x: usize, n: i32): f32 {
-  const m = rowMax(x, n), shift = f32x4.splat(m);
-  let sums = f32x4.splat(0), i = n;
-  for (; i >= 4; i -= 4) {
-    sums = f32x4.add(sums, expF32x4(f32x4.sub(v128.load(x), shift)));
-    x += 16;
-  }
-  if (i > 0) sums = f32x4.add(sums, expF32x4(f32x4.sub(loadLanes(x, i, -Infinity), shift)));
-  return m + f32x4.extract_lane(logF32x4(f32x4.splat(addLanes(sums))), 0);
 }
 
 export function mseForward(x: usize, target: usize, n: i32): f32 {

@@ -1,11 +1,16 @@
 /**
- * Softmax over the last dimension. y = exp(x - max) / sum exp(x - max), per row.
- * Backward: dx += y * (dy - sum(y * dy)).
+ * Softmax over the last dimension and its logarithm, per row.
+ *
+ *   softmax      y = exp(x - max) / sum exp(x - max)           dx += y * (dy - sum(y * dy))
+ *   logSoftmax   y = (x - max) - log(sum exp(x - max))         dx += dy - exp(y) * sum(dy)
+ *
  * x, y, dy, dx: [rows, dim] contiguous. Sums run over four lanes (value j in lane j % 4), then
- * (0 + 1) + (2 + 3): the order is part of the contract.
+ * (0 + 1) + (2 + 3): the order is part of the contract. That of dy in logSoftmax is `sum`, in float64 and rounded.
  */
 import { expF32x4 } from "../math/exp";
 import { loadLanes, storeLanes } from "../math/lanes";
+import { logF32x4 } from "../math/log";
+import { addScalar, sum } from "./elementwise";
 
 export function softmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
   const row = <usize>dim << 2;
@@ -25,6 +30,33 @@ export function softmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: 
     }
     dx += row; dy += row; y += row;
   }
+}
+
+export function logSoftmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
+  const row = <usize>dim << 2;
+  for (; rows > 0; rows--, y += row, x += row) {
+    memory.copy(y, x, row);
+    addScalar(y, -rowMax(x, dim), dim);
+    addScalar(y, -logSumExp(y, dim), dim);
+  }
+}
+
+export function logSoftmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
+  const row = <usize>dim << 2;
+  for (; rows > 0; rows--, dx += row, dy += row, y += row) {
+    const total = f32x4.splat(<f32>sum(dy, dim));
+    let p: usize = 0;
+    for (; p + 16 <= row; p += 16) v128.store(dx + p, f32x4.add(v128.load(dx + p), logSlope(v128.load(dy + p), v128.load(y + p), total)));
+    for (; p < row; p += 4) {
+      const d = logSlope(v128.load32_splat(dy + p), v128.load32_splat(y + p), total);
+      store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));
+    }
+  }
+}
+
+/** dy - exp(y) * total. Called, not inlined: it is long, and stands in two loops. */
+function logSlope(dy: v128, y: v128, total: v128): v128 {
+  return f32x4.sub(dy, f32x4.mul(expF32x4(y), total));
 }
 
 /** One row; y may be x. */
@@ -62,6 +94,17 @@ export function rowMax(x: usize, n: i32): f32 {
   }
   if (i > 0) m = f32x4.max(m, loadLanes(x, i, -Infinity));
   return max(max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)), max(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)));
+}
+
+export function logSumExp(x: usize, n: i32): f32 {
+  const m = rowMax(x, n), shift = f32x4.splat(m);
+  let sums = f32x4.splat(0), i = n;
+  for (; i >= 4; i -= 4) {
+    sums = f32x4.add(sums, expF32x4(f32x4.sub(v128.load(x), shift)));
+    x += 16;
+  }
+  if (i > 0) sums = f32x4.add(sums, expF32x4(f32x4.sub(loadLanes(x, i, -Infinity), shift)));
+  return m + f32x4.extract_lane(logF32x4(f32x4.splat(addLanes(sums))), 0);
 }
 
 // @ts-ignore: decorator

@@ -1,7 +1,8 @@
 /** lora.Conv1d, Conv2d and Conv3d: a frozen convolution with a trainable low-rank update of its weight. */
 import { conv } from "../autograd/ops/conv.js";
 import { dropout } from "../autograd/ops/dropout.js";
-import { add, reshape, scale } from "../autograd/ops/elementwise.js";
+import { add } from "../autograd/ops/arithmetic.js";
+import { reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
 import { Parameter } from "../nn/module.js";

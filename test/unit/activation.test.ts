@@ -178,3 +178,63 @@ test("siluMul: tails of 0 to 9 values; a gradient at address 0 is skipped, the o
   }
   assert.deepEqual(memory.u8(0, 64), firstBytes);
 });
+
+/* Functions whose slope is one of their output, or a kernel of elementwise.ts. */
+
+type Function = "expForward" | "logForward" | "tanhForward" | "sigmoidForward";
+const mapOf = async (name: Function, x: Float32Array, offset = 0): Promise<Float32Array> =>
+  (await run((k, [y], [px], n) => k[name](y!, px!, n), [new Float32Array(x.length).fill(NaN)], [x], () => name, offset))[0]!;
+
+const FUNCTIONS: readonly [name: Function, formula: (x: number) => number, special: readonly (readonly [number, number])[]][] = [
+  ["expForward", Math.exp, [[0, 1], [-Infinity, 0], [Infinity, Infinity], [89, Infinity], [NaN, NaN]]],
+  ["logForward", Math.log, [[1, 0], [0, -Infinity], [-0, -Infinity], [Infinity, Infinity], [-1, NaN], [NaN, NaN]]],
+  ["tanhForward", Math.tanh, [[0, 0], [-0, -0], [Infinity, 1], [-Infinity, -1], [NaN, NaN]]],
+  ["sigmoidForward", (x) => 1 / (1 + Math.exp(-x)), [[0, 0.5], [Infinity, 1], [-Infinity, 0], [1e30, 1], [-1e30, 0], [NaN, NaN]]],
+];
+
+for (const [name, formula, special] of FUNCTIONS) {
+  test(`${name}: formula, tails of 0 to 9 values, in place, special values`, async () => {
+    const x = inputs(1, 4001, 20).map((v) => (name === "logForward" ? Math.abs(v) : v)), y = await mapOf(name, x);
+    for (let i = 0; i < x.length; i++) {
+      const expected = formula(x[i]!);
+      // Of a quotient by 1 + exp(-x): an ulp of exp, and two roundings.
+      assert.ok(Math.abs(y[i]! - expected) <= 4 * 2 ** -24 * Math.abs(expected), `${name}(${x[i]}) = ${y[i]}, expected ${expected}`);
+    }
+    for (const n of LENGTHS) assertSameBits(await mapOf(name, x.slice(0, n), n), y.slice(0, n), n, () => `${name}, n = ${n}`);
+    const { memory, kernels } = await init();
+    const both = new Operand(memory, 1, 11).fill(x.slice(0, 11));
+    kernels[name](both.address, both.address, 11);
+    assertSameBits(both.read(), y.slice(0, 11), 11, () => `${name} in place`);
+    both.free();
+    const ends = await mapOf(name, Float32Array.from(special, ([v]) => v));
+    special.forEach(([v, expected], i) => assert.ok(Object.is(ends[i], expected), `${name}(${v}) = ${ends[i]}`));
+  });
+}
+
+test("sigmoidBackward: sequential rounding for sigmoid and tanh, tails of 0 to 9 values", async () => {
+  const f32 = Math.fround;
+  for (const c of [0, 1]) for (const n of [...LENGTHS, 103]) {
+    const before = randomArray(31, n), dy = randomArray(32, n), y = randomArray(33, n);
+    const expected = before.map((d, i) => f32(d + f32(dy[i]! * f32(f32(1 - y[i]!) * f32(y[i]! + c)))));
+    const [dx] = await run((k, [pdx], [pdy, py], count) => k.sigmoidBackward(pdx!, pdy!, py!, count, c), [before], [dy, y], () => "sigmoidBackward", n);
+    assertSameBits(dx!, expected, n, () => `sigmoidBackward, c = ${c}, n = ${n}`);
+  }
+});
+
+test("bceForward and bceBackward: formulas in float64, tails of 0 to 9 values with the same bits", async () => {
+  const n = 103, x = inputs(41, n, 8), p = x.map((v) => 1 / (1 + Math.exp(-v))), t = randomArray(42, n).map(Math.abs), before = randomArray(43, n), scale = Math.fround(0.3);
+  const losses = async (values: Float32Array, target: Float32Array, logits: boolean, offset = 0): Promise<Float32Array> =>
+    (await run((k, [l], [px, pt], count) => k.bceForward(l!, px!, pt!, count, logits), [new Float32Array(values.length).fill(NaN)], [values, target], () => "bceForward", offset))[0]!;
+  const slopes = async (count: number, offset = 0): Promise<Float32Array> => (await run((k, [dx], [px, pt]) => k.bceBackward(dx!, px!, pt!, count, scale),
+    [before.slice(0, count)], [p.slice(0, count), t.slice(0, count)], () => "bceBackward", offset))[0]!;
+  const ofLogits = await losses(x, t, true), ofProbabilities = await losses(p, t, false), dx = await slopes(n);
+  close("logits", ofLogits, Array.from(x, (v, i) => Math.max(v, 0) - v * t[i]! + Math.log1p(Math.exp(-Math.abs(v)))), 1e-6, 0);
+  close("probabilities", ofProbabilities, Array.from(p, (v, i) => -t[i]! * Math.log(v) - (1 - t[i]!) * Math.log1p(-v)), 1e-6, 0);
+  close("slopes", dx, Array.from(p, (v, i) => before[i]! + scale * (v - t[i]!) / (v * (1 - v))), 1e-6, 0);
+  for (const count of LENGTHS) {
+    const cut = (v: Float32Array): Float32Array => v.slice(0, count);
+    assertSameBits(await losses(cut(x), cut(t), true, count), cut(ofLogits), count, () => `logits, n = ${count}`);
+    assertSameBits(await losses(cut(p), cut(t), false, count), cut(ofProbabilities), count, () => `probabilities, n = ${count}`);
+    assertSameBits(await slopes(count, count), cut(dx), count, () => `slopes, n = ${count}`);
+  }
+});

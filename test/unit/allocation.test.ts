@@ -77,6 +77,8 @@ test("ops", () => scope(() => {
   const x = grid([3, 4, 6, 5], 1), kernel = grid([4, 4, 3, 3], 2), bias = grid([4], 3), a = grid([2, 4, 3, 3], 4), b = grid([4, 2, 1, 1], 5);
   const rows = grid([5, 8], 6), weight = grid([6, 8], 7), bias6 = grid([6], 8), loraA = grid([4, 8], 9), loraB = grid([6, 4], 10), blockB = grid([4, 2], 11);
   const ids = tensor(new Int32Array([1, 2, 2, 0])), table = grid([5, 3], 12), tableA = grid([2, 5], 13), tableB = grid([3, 2], 14);
+  const column = grid([4, 1, 1], 15), row = grid([1, 8], 16), half = tensor([0.5, 0.25]);
+  half.requiresGrad = true;
   const frozen = grid([6, 8], 7, false), classes = tensor(new Int32Array([0, 5, 1, 2, 2]));
   const cases: Record<string, [inputs: Tensor[], op: () => Tensor]> = {
     conv: [[x, kernel, bias, a, b], () => ops.conv(x, kernel, bias, { padding: [1, 1] },
@@ -90,6 +92,20 @@ test("ops", () => scope(() => {
     doraScale: [[bias], () => ops.doraScale(bias, bias)],
     narrow: [[x], () => ops.narrow(x, 1, 1, 2)],
     add: [[x], () => ops.add(x, x)],
+    "add, both repeated": [[column, table], () => ops.add(column, table)],
+    sub: [[rows, row], () => ops.sub(rows, row)],
+    "sub, a number": [[rows], () => ops.sub(1, rows)],
+    mul: [[column, table], () => ops.mul(column, table)],
+    "mul, a number": [[rows], () => ops.mul(rows, 2)],
+    div: [[column, table], () => ops.div(column, table)],
+    "div, a number": [[rows], () => ops.div(2, rows)],
+    matmul: [[column, row], () => ops.matmul(column, row)],
+    sum: [[x], () => ops.sum(x)], mean: [[x], () => ops.mean(x, 2)],
+    transpose: [[x], () => ops.transpose(x, 0, 3)], concat: [[rows, weight], () => ops.concat([rows, weight])],
+    exp: [[rows], () => ops.exp(rows)], log: [[rows], () => ops.log(rows)], tanh: [[rows], () => ops.tanh(rows)], sigmoid: [[rows], () => ops.sigmoid(rows)],
+    logSoftmax: [[rows], () => ops.logSoftmax(rows)],
+    binaryCrossEntropy: [[half], () => ops.binaryCrossEntropy(half, half)],
+    binaryCrossEntropyWithLogits: [[half], () => ops.binaryCrossEntropyWithLogits(half, half)],
     linearCrossEntropy: [[rows], () => ops.linearCrossEntropy(rows, frozen, null, classes)],
     "linearCrossEntropy, trained": [[rows, weight, bias6], () => ops.linearCrossEntropy(rows, weight, bias6, classes)],
   };
@@ -97,6 +113,7 @@ test("ops", () => scope(() => {
     sweep(name, op);
     sweepBackward(name, inputs, op);
   }
+  sweep("argmax", () => ops.argmax(rows, 0));
   sweep("doraNorm", () => ops.doraNorm(weight, loraA, loraB, 1));
 }));
 

@@ -42,6 +42,24 @@ test("no rows, no images, no ids", () => scope(() => {
   check(ops.mergedLinear(x, weight, null, { loraA: a, loraB: half, scaling: 1, mask: null, enableLora: [true, false] }), [0, 4], [], [a, half]);
   check(ops.conv(grid([0, 3, 6], 1), kernel, null, {}, [{ loraA: kernelA, loraB: kernelB, scaling: 1, mask: null }]), [0, 4, 5], [], [kernel, kernelA, kernelB]);
   check(ops.embedding(tensor(new Int32Array(0)), table, { maxNorm: 1, scaleGradByFreq: true }, [{ loraA: tableA, loraB: b, scaling: 1 }]), [0, 4], [], [table, tableA]);
+  const row = grid([3], 1), column = grid([2, 1], 2);
+  for (const op of [ops.add, ops.sub, ops.mul, ops.div]) {
+    check(op(grid([0, 3], 1), row), [0, 3], [], [row]);
+    check(op(column, grid([1, 0], 1)), [2, 0], [], [column]);
+    check(op(grid([0, 3], 1), 2), [0, 3], []);
+  }
+  dirty();
+  check(ops.matmul(grid([2, 0], 1), grid([0, 3], 2)), [2, 3], [0, 0, 0, 0, 0, 0]);
+  check(ops.matmul(grid([0, 3], 1), ops.transpose(weight, 0, 1)), [0, 4], [], [weight]);
+  check(ops.matmul(grid([0, 2, 3], 1), grid([0, 3, 2], 1)), [0, 2, 2], []);
+  dirty();
+  check(ops.sum(grid([0, 3], 1), 0), [3], [0, 0, 0]);
+  check(ops.sum(grid([0, 3], 1), 1), [0], []);
+  check(ops.mean(grid([2, 3, 0], 1), 1), [2, 0], []);
+  check(ops.transpose(grid([0, 3], 1), 0, 1), [3, 0], []);
+  check(ops.concat([grid([0, 3], 1), grid([0, 3], 2)], 0), [0, 3], []);
+  for (const op of [ops.exp, ops.log, ops.tanh, ops.sigmoid, ops.logSoftmax]) check(op(grid([0, 3], 1)), [0, 3], []);
+  for (const loss of [ops.binaryCrossEntropy, ops.binaryCrossEntropyWithLogits, ops.mseLoss]) check(loss(grid([0], 1), grid([0], 2)), [], [NaN]);
   check(ops.narrow(grid([2, 3], 1), 1, 3, 0), [2, 0], []);
   check(ops.channelScale(grid([0, 3], 1), grid([3], 2)), [0, 3], []);
   assert.deepEqual(ops.doraNorm(grid([0, 3], 1), a, grid([0, 2], 2), 1).shape, [0]);

@@ -32,12 +32,14 @@ refuses("set of a disposed tensor", DisposedError, ["[2,3]"], () => dead.set([1,
 
 /* Every op: no tensor, a dead one, a wrong dtype, a wrong shape. */
 const unary: Record<string, (x: Tensor) => unknown> = {
-  scale: (x) => ops.scale(x, 2), sum: ops.sum, reshape: (x) => ops.reshape(x, [6]), relu: ops.relu, silu: ops.silu, gelu: ops.gelu,
+  scale: (x) => ops.scale(x, 2), sum: (x) => ops.sum(x), mean: (x) => ops.mean(x, 0), argmax: (x) => ops.argmax(x, 0), exp: ops.exp, log: ops.log,
+  tanh: ops.tanh, sigmoid: ops.sigmoid, logSoftmax: ops.logSoftmax, transpose: (x) => ops.transpose(x, 0, 1), narrow: (x) => ops.narrow(x, 0, 0, 1), reshape: (x) => ops.reshape(x, [6]), relu: ops.relu, silu: ops.silu, gelu: ops.gelu,
   geluTanh: ops.geluTanh, dropout: (x) => ops.dropout(x, 0.5), softmax: ops.softmax, rmsNorm: (x) => ops.rmsNorm(x, t4, 1e-5),
   layerNorm: (x) => ops.layerNorm(x, t4, t4, 1e-5), linear: (x) => ops.linear(x, t23), rope: (x) => ops.rope(x, table),
 };
 const binary: Record<string, [string, string, (a: Tensor, b: Tensor) => unknown]> = {
-  add: ["a", "b", ops.add], mul: ["a", "b", ops.mul], siluMul: ["gate", "up", ops.siluMul], mseLoss: ["x", "target", ops.mseLoss],
+  add: ["a", "b", ops.add], mul: ["a", "b", ops.mul], sub: ["a", "b", ops.sub], div: ["a", "b", ops.div], matmul: ["a", "b", ops.matmul],
+  binaryCrossEntropy: ["x", "target", ops.binaryCrossEntropy], binaryCrossEntropyWithLogits: ["x", "target", ops.binaryCrossEntropyWithLogits], siluMul: ["gate", "up", ops.siluMul], mseLoss: ["x", "target", ops.mseLoss],
 };
 for (const [name, op] of Object.entries(unary)) {
   refuses(`${name}: x is null`, DTypeError, [name, "x", "Tensor", "null"], () => op(nothing));
@@ -48,16 +50,36 @@ for (const [name, [first, second, op]] of Object.entries(binary)) {
   refuses(`${name}: first is undefined`, DTypeError, [name, first, "undefined"], () => op(undefined as unknown as Tensor, t23));
   refuses(`${name}: second is int32`, DTypeError, [name, second, "float32", "int32"], () => op(t23, ids23));
   refuses(`${name}: second is disposed`, DisposedError, ["[2,3]"], () => op(t23, dead));
+  if (name === "matmul") continue;
   refuses(`${name}: shapes differ`, ShapeError, [name, "[2,3]", "[3,2]"], () => op(t23, t32));
   refuses(`${name}: ranks differ`, ShapeError, [name, "[2,3]", "[4]"], () => op(t23, t4));
 }
-for (const name of ["softmax", "rmsNorm", "layerNorm", "linear"]) {
+for (const name of ["softmax", "logSoftmax", "rmsNorm", "layerNorm", "linear"]) {
   refuses(`${name}: x is a scalar`, ShapeError, [name, "x", "last dimension"], () => unary[name]!(scalar));
 }
 refuses("scale: NaN", ArgumentError, ["scale", "alpha", "NaN"], () => ops.scale(t23, NaN));
 refuses("reshape: size", ShapeError, ["reshape", "[2,3]", "6", "[4]", "4"], () => ops.reshape(t23, [4]));
-refuses("add: the first would be repeated", ShapeError, ["add", "[3]", "[2,3]", "last dimensions of the first"], () => scope(() => ops.add(zeros([3]), t23)));
-refuses("add: not the last dimensions", ShapeError, ["add", "[2,3]", "[2]"], () => scope(() => ops.add(t23, zeros([2]))));
+refuses("add: shapes that do not go together", ShapeError, ["add", "[2,3]", "[2]", "dimension 1 is 3 and 2"], () => scope(() => ops.add(t23, zeros([2]))));
+refuses("div: an inner dimension", ShapeError, ["div", "[1,3,2,2]", "[4,1,1]", "dimension 3 is 3 and 4"], () => scope(() => ops.div(x1322, zeros([4, 1, 1]))));
+refuses("sub: two numbers", DTypeError, ["sub", "a and b", "Tensor"], () => ops.sub(1, 2));
+for (const c of [NaN, Infinity, 1e300]) refuses(`mul: ${c}`, ArgumentError, ["mul", "b", "float32", String(c)], () => ops.mul(t23, c));
+refuses("matmul: inner sizes", ShapeError, ["matmul", "[2,3]", "a's last dimension, 3", "b's rows, 2"], () => ops.matmul(t23, t23));
+refuses("matmul: batches", ShapeError, ["matmul", "batches", "[2]", "[3]"], () => scope(() => ops.matmul(zeros([2, 1, 1]), zeros([3, 1, 1]))));
+refuses("matmul: a scalar", ShapeError, ["matmul", "[]", "mul"], () => ops.matmul(t23, scalar));
+for (const name of ["sum", "mean", "argmax"] as const) {
+  refuses(`${name}: dim`, ArgumentError, [name, "dim", "-2 .. 1", "2"], () => ops[name](t23, 2));
+  refuses(`${name}: keepdim`, ArgumentError, [name, "keepdim", "1"], () => ops[name](t23, 0, 1 as unknown as boolean));
+}
+refuses("argmax: nothing", ShapeError, ["argmax", "[2,0]"], () => scope(() => ops.argmax(zeros([2, 0]), 1)));
+refuses("transpose: dim1", ArgumentError, ["transpose", "dim1", "-2 .. 1", "2"], () => ops.transpose(t23, 0, 2));
+refuses("transpose: a scalar", ShapeError, ["transpose", "[]"], () => ops.transpose(scalar, 0, 0));
+refuses("concat: none", ArgumentError, ["concat", "tensors", "at least one"], () => ops.concat([]));
+refuses("concat: not an array", ArgumentError, ["concat", "tensors", "array"], () => ops.concat(t23 as unknown as Tensor[]));
+refuses("concat: shapes", ShapeError, ["concat", "tensors[1]", "[3,2]", "[*, 3]"], () => ops.concat([t23, t32]));
+refuses("concat: dim", ArgumentError, ["concat", "dim", "-2 .. 1", "2"], () => ops.concat([t23], 2));
+for (const p of [-0.1, 1.5, NaN]) {
+  refuses(`binaryCrossEntropy: ${p}`, ArgumentError, ["binaryCrossEntropy", "position 1", "0 .. 1", "binaryCrossEntropyWithLogits"], () => scope(() => ops.binaryCrossEntropy(tensor([0, p]), zeros([2]))));
+}
 refuses("narrow: dim", ArgumentError, ["narrow", "dim", "-2 .. 1", "2"], () => ops.narrow(t23, 2, 0, 1));
 refuses("narrow: start", ArgumentError, ["narrow", "start", "0 .. 3", "4"], () => ops.narrow(t23, 1, 4, 0));
 refuses("narrow: length", ArgumentError, ["narrow", "length", "0 .. 2", "3"], () => ops.narrow(t23, -1, 1, 3));

@@ -75,6 +75,38 @@ test("add, mul, scale, sum, reshape, narrow", () => scope(() => {
   gradcheck("mul by a constant", { a, b }, () => ops.mul(a, b));
 }));
 
+test("arithmetic that repeats an operand, sums along axes, products, rearrangements", () => scope(() => {
+  const a = grid([2, 1, D], 1), b = grid([3, 1], 2, true, 2 ** -2), x = grid([2, 3, D], 3);
+  for (const name of ["add", "sub", "mul", "div"] as const) {
+    gradcheck(name, { a, b }, () => ops[name](a, b));
+    gradcheck(`${name}, and a number`, { a, b }, () => ops.mul(ops[name](a, 0.75), ops[name](1.5, b)));
+  }
+  for (const dim of [0, 1, -1]) {
+    gradcheck(`sum ${dim}`, { x }, () => ops.sum(x, dim));
+    gradcheck(`mean ${dim}`, { x }, () => ops.mean(x, dim, true));
+  }
+  gradcheck("transpose", { x }, () => ops.transpose(x, 0, 2));
+  gradcheck("concat", { x, a }, () => ops.concat([x, a, x], 1));
+  gradcheck("matmul", { a, x }, () => ops.matmul(a, ops.transpose(x, 1, 2)));
+  a.requiresGrad = false;
+  gradcheck("a constant first factor", { a, b, x }, () => ops.matmul(ops.transpose(ops.div(a, b), 1, 2), ops.mul(a, x)));
+}));
+
+test("logSoftmax, and the binary losses", () => scope(() => {
+  const x = grid([N, D], 1), target = grid([N, D], 2, false);
+  target.data.forEach((v, i, all) => { all[i] = Math.abs(v); });
+  gradcheck("logSoftmax", { x }, () => ops.logSoftmax(x));
+  gradcheck("binaryCrossEntropyWithLogits", { x }, () => ops.binaryCrossEntropyWithLogits(x, target));
+  gradcheck("binaryCrossEntropy", { x }, () => ops.binaryCrossEntropy(ops.sigmoid(x), target));
+}));
+
+test("exp, log, tanh, sigmoid", () => scope(() => {
+  const x = grid([3, D], 1), positive = grid([3, D], 2);
+  positive.data.forEach((v, i, all) => { all[i] = Math.abs(v) + 1; });
+  for (const name of ["exp", "tanh", "sigmoid"] as const) gradcheck(name, { x }, () => ops[name](x));
+  gradcheck("log", { positive }, () => ops.log(positive));
+}));
+
 for (const name of ["relu", "silu", "gelu", "geluTanh"] as const) {
   test(name, () => scope(() => {
     // relu has no derivative at 0: stay further from it than 2h = 2^-5.

@@ -31,7 +31,15 @@ const CASES: Record<string, Case | Case[]> = {
   embedding: [[[5, 3], [2, 5], [3, 2]], (table, a, b) => ops.embedding(int(1, 2, 2, 0), table, { scaleGradByFreq: true }, [branch(a, b)])],
   add: [[[[4, 4], [4]], ops.add], [[[4, 4]], (x) => ops.add(x, ones([4]))]],
   gelu: [[[4, 4]], ops.gelu], geluTanh: [[[4, 4]], ops.geluTanh], relu: [[[4, 4]], ops.relu], silu: [[[4, 4]], ops.silu],
-  mul: [[[4, 4], [4, 4]], ops.mul], siluMul: [[[4, 4], [4, 4]], ops.siluMul], scale: [[[4, 4]], (x) => ops.scale(x, 3)], sum: [[[4, 4]], ops.sum],
+  mul: [[[[4, 4], [4, 4]], ops.mul], [[[4, 1, 4], [3, 1]], ops.mul], [[[4, 4]], (x) => ops.mul(2, x)]],
+  div: [[[[4, 4], [4, 4]], ops.div], [[[4, 1, 4], [3, 1]], ops.div], [[[4, 4]], (x) => ops.div(2, x)], [[[4, 4]], (x) => ops.div(x, 2)]],
+  sub: [[[[4, 4], [4, 4]], ops.sub], [[[4, 1, 4], [3, 1]], ops.sub], [[[4, 4]], (x) => ops.sub(2, x)]],
+  matmul: [[[[4, 5], [5, 3]], ops.matmul], [[[2, 1, 4, 5], [3, 5, 2]], ops.matmul]],
+  mean: [[[4, 4]], (x) => ops.mean(x, 0)], transpose: [[[4, 4]], (x) => ops.transpose(x, 0, 1)], concat: [[[4, 2], [4, 3]], (a, b) => ops.concat([a, b], 1)],
+  exp: [[[4, 4]], ops.exp], log: [[[4, 4]], (x) => ops.log(ops.exp(x))], tanh: [[[4, 4]], ops.tanh], sigmoid: [[[4, 4]], ops.sigmoid],
+  logSoftmax: [[[4, 6]], ops.logSoftmax], binaryCrossEntropyWithLogits: [[[4, 4]], (x) => ops.binaryCrossEntropyWithLogits(x, full([4, 4], 0.5))],
+  binaryCrossEntropy: [[[4, 4]], (x) => ops.binaryCrossEntropy(ops.sigmoid(x), full([4, 4], 0.25))],
+  siluMul: [[[4, 4], [4, 4]], ops.siluMul], scale: [[[4, 4]], (x) => ops.scale(x, 3)], sum: [[[[4, 4]], (x) => ops.sum(x)], [[[4, 4]], (x) => ops.sum(x, 1)]],
   reshape: [[[4, 4]], (x) => ops.reshape(x, [16])], narrow: [[[4, 4]], (x) => ops.narrow(x, 1, 1, 2)],
   layerNorm: [[[4, 6], [6], [6]], (x, w, b) => ops.layerNorm(x, w, b, 1e-5)], rmsNorm: [[[4, 6], [6]], (x, w) => ops.rmsNorm(x, w, 1e-5)], softmax: [[[4, 6]], ops.softmax],
   rope: [[[1, 3, 2, 4]], (x) => {
@@ -46,7 +54,7 @@ const CASES: Record<string, Case | Case[]> = {
   channelScale: [[[4, 3], [3], [3]], (x, g, b) => ops.channelScale(x, g, b, 1)],
   doraScale: [[[3]], (m) => ops.doraScale(m, full([3], 2))],
 };
-const OTHERS = ["ropeTable", "doraNorm"];
+const OTHERS = ["argmax", "ropeTable", "doraNorm"];
 
 test("every op is here", () => assert.deepEqual(Object.keys(ops).sort(), [...Object.keys(CASES), ...OTHERS].sort()));
 

@@ -252,19 +252,61 @@ test("sscal, saxpy and addScalar", async () => {
   });
 });
 
-test("narrow: a run of columns, and its gradient added", async () => {
+test("strides: copies, and multiples added where they repeat", async () => {
   const engine = await init();
-  for (const rows of [0, 1, 3]) for (const width of [1, 4, 7, 21]) for (const start of [0, 1, 3, 6]) for (const length of [0, 1, 4, 5, 13]) {
-    if (start + length > width) continue;
-    const x = draw(rows * width), dy = draw(rows * length), before = draw(rows * width), y = zeros(rows * length), dx = before.slice();
-    for (let i = 0; i < rows; i++) for (let j = 0; j < length; j++) {
-      const at = i * width + start + j;
-      y[i * length + j] = x[at]!;
-      dx[at] = dx[at]! + dy[i * length + j]!;
+  type Dim = [size: number, ys: number, xs: number];
+  const one: Dim = [1, 0, 0];
+  const cases: [Dim, Dim, Dim][] = [
+    [one, one, one], [one, one, [5, 1, 1]], [one, [3, 5, 7], [5, 1, 1]], [[2, 21, 33], [3, 7, 11], [7, 1, 1]],
+    // Transposed, with every remainder of four; a column repeated, a row, one element.
+    [one, [5, 7, 1], [7, 1, 5]], [[2, 48, 48], [6, 8, 1], [8, 1, 6]], [one, [9, 4, 1], [4, 1, 9]], [[3, 15, 1], [5, 3, 3], [3, 1, 15]],
+    [one, [4, 6, 1], [6, 1, 0]], [[3, 20, 0], [4, 5, 0], [5, 1, 1]], [one, [3, 4, 0], [4, 1, 0]], [[2, 12, 4], [3, 4, 0], [4, 1, 1]],
+    [[0, 1, 1], [3, 1, 1], [2, 1, 1]], [[2, 0, 0], [3, 2, 2], [0, 1, 1]],
+  ];
+  const extent = (dims: readonly Dim[], which: 1 | 2): number => (dims.some(([n]) => n === 0) ? 0 : 1 + dims.reduce((sum, d) => sum + (d[0] - 1) * d[which], 0));
+  for (const dims of cases) {
+    const visit = (run: (y: number, x: number) => void): void => {
+      for (let i = 0; i < dims[0][0]; i++) for (let j = 0; j < dims[1][0]; j++) for (let k = 0; k < dims[2][0]; k++) {
+        run(i * dims[0][1] + j * dims[1][1] + k * dims[2][1], i * dims[0][2] + j * dims[1][2] + k * dims[2][2]);
+      }
+    };
+    const small = draw(extent(dims, 2)), large = draw(extent(dims, 1));
+    const label = JSON.stringify(dims), copied = large.slice();
+    visit((y, x) => { copied[y] = small[x]!; });
+    const f = new Frame(engine, `stridedCopy ${label}`);
+    engine.kernels.stridedCopy(f.output("y", copied, large), f.input("x", small), ...dims[0], ...dims[1], ...dims[2]);
+    f.end();
+    // y repeats x's elements, and x y's.
+    const changedOver = dims.map(([n, ys, xs]) => [n, xs, ys] as const) as unknown as [Dim, Dim, Dim];
+    for (const alpha of [1, -1, f32(0.3)]) for (const adjoint of [false, true]) {
+      const [from, to] = adjoint ? [large, small.slice()] : [small, large.slice()], before = to.slice(), used = adjoint ? changedOver : dims;
+      visit((y, x) => {
+        const [at, of] = adjoint ? [x, y] : [y, x];
+        to[at] = to[at]! + f32(alpha * from[of]!);
+      });
+      const g = new Frame(engine, `stridedAxpy ${label}, alpha ${alpha}, adjoint ${adjoint}`);
+      engine.kernels.stridedAxpy(alpha, g.output("y", to, before), g.input("x", from), ...used[0], ...used[1], ...used[2]);
+      g.end();
     }
-    const f = new Frame(engine, `narrow ${JSON.stringify({ rows, width, start, length })}`);
-    engine.kernels.narrowForward(f.output("y", y), f.input("x", x), rows, width, start, length);
-    engine.kernels.narrowBackward(f.output("dx", dx, before), f.input("dy", dy), rows, width, start, length);
+  }
+});
+
+test("axisSum: four lanes in float64 along any axis; axisMax: the first largest, or NaN", async () => {
+  const engine = await init();
+  for (const outer of [0, 1, 3]) for (const n of [0, 1, 2, 3, 4, 5, 7, 8, 33]) for (const inner of [0, 1, 2, 3, 4, 5, 17]) for (const divisor of [1, 3]) {
+    const x = draw(outer * n * inner).map((v, i) => v * 2 ** (i * 7 % 60 - 30)), y = zeros(outer * inner), at = new Int32Array(outer * inner);
+    // Few values, so that some are equal.
+    const ties = x.map((_, i) => (i * 13 % 7 === 0 && n % 3 === 0 ? NaN : i * 5 % 4));
+    for (let o = 0; o < outer; o++) for (let i = 0; i < inner; i++) {
+      const lanes = [0, 0, 0, 0], place = (j: number): number => (o * n + j) * inner + i;
+      for (let j = 0; j < n; j++) lanes[j % 4] = lanes[j % 4]! + x[place(j)]!;
+      y[o * inner + i] = ((lanes[0]! + lanes[1]!) + (lanes[2]! + lanes[3]!)) / divisor;
+      const column = Array.from({ length: n }, (_, j) => ties[place(j)]!);
+      at[o * inner + i] = column.some(Number.isNaN) ? column.findIndex(Number.isNaN) : column.indexOf(Math.max(...column));
+    }
+    const f = new Frame(engine, `axisSum ${JSON.stringify({ outer, n, inner, divisor })}`);
+    engine.kernels.axisSum(f.output("y", y), f.input("x", x), outer, n, inner, divisor);
+    if (n > 0) engine.kernels.axisMax(f.output("at", new Float32Array(at.buffer)), f.input("ties", ties), outer, n, inner);
     f.end();
   }
 });

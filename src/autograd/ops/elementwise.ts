@@ -1,60 +1,10 @@
-/** Sums, products and activations, element by element. Kernels: assembly/nn/elementwise.ts, activation.ts. */
+/** Multiples, shapes and activations, element by element. Kernels: assembly/nn/elementwise.ts, activation.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import type { Kernels } from "../../runtime/kernels.js";
 import { checkNumber, checkSameShape, checkTensor } from "../../tensor/check.js";
 import { checkShape, sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-
-function checkPair(where: string, a: Tensor, b: Tensor): void {
-  checkTensor(where, "a", a);
-  checkTensor(where, "b", b);
-  checkSameShape(where, a, b);
-}
-
-/**
- * a + b; b's shape is a's, or its last dimensions, and b is then added to each part of a.
- * @throws ShapeError, DTypeError, DisposedError
- *
- * @example
- * console.log(ops.add(tensor([[1, 2], [3, 4]]), tensor([10, 20])).data); // Float32Array(4) [ 11, 22, 13, 24 ]
- */
-export function add(a: Tensor, b: Tensor): Tensor {
-  checkTensor("add", "a", a);
-  checkTensor("add", "b", b);
-  if (b.rank > a.rank || a.shape.slice(a.rank - b.rank).join() !== b.shape.join()) {
-    throw new ShapeError(`add: shapes [${a.shape}] and [${b.shape}] must be equal, or the second the last dimensions of the first.`);
-  }
-  const { kernels } = engine();
-  const y = new Tensor(a.shape), n = b.size, parts: number[] = [];
-  for (let offset = 0; offset < y.size; offset += n) parts.push(offset * 4);
-  for (const at of parts) kernels.addForward(y.address + at, a.address + at, b.address, n);
-  return record(y, [a, b], (dy) => {
-    const da = gradient(a), db = gradient(b);
-    if (da) kernels.saxpy(y.size, 1, dy.address, da);
-    if (db) for (const at of parts) kernels.saxpy(n, 1, dy.address + at, db);
-  }, [], []);
-}
-
-/**
- * a * b, element by element, of equal shapes.
- * @throws ShapeError, DTypeError, DisposedError
- *
- * @example
- * console.log(ops.mul(tensor([1, 2]), tensor([3, 4])).data); // Float32Array(2) [ 3, 8 ]
- */
-export function mul(a: Tensor, b: Tensor): Tensor {
-  checkPair("mul", a, b);
-  const { kernels } = engine();
-  const y = new Tensor(a.shape);
-  kernels.mulForward(y.address, a.address, b.address, y.size);
-  return record(y, [a, b], (dy) => {
-    const da = gradient(a);
-    if (da) kernels.mulBackward(da, dy.address, b.address, y.size);
-    const db = gradient(b);
-    if (db) kernels.mulBackward(db, dy.address, a.address, y.size);
-  });
-}
 
 /**
  * alpha * x, of x's shape.
@@ -71,21 +21,6 @@ export function scale(x: Tensor, alpha: number): Tensor {
   y.data.fill(0);
   kernels.saxpy(y.size, alpha, x.address, y.address);
   return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)), [], []);
-}
-
-/**
- * Sum of all elements, of shape []. Added in float64, rounded once.
- * @throws DTypeError, DisposedError
- *
- * @example
- * console.log(ops.sum(tensor([[1, 2], [3, 4]])).item()); // 10
- */
-export function sum(x: Tensor): Tensor {
-  checkTensor("sum", "x", x);
-  const { kernels } = engine();
-  const y = new Tensor([]);
-  y.data[0] = kernels.sum(x.address, x.size);
-  return record(y, [x], (dy) => kernels.addScalar(gradient(x), dy.data[0]!, x.size), [], []);
 }
 
 /**
@@ -108,13 +43,14 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
 type Forward = (y: number, x: number, n: number) => void;
 type Backward = (dx: number, dy: number, x: number, n: number) => void;
 
-function activation(where: string, pick: (k: Kernels) => [Forward, Backward]): (x: Tensor) => Tensor {
+/** @param reads what backward takes the slope of: the function's input or its output */
+function activation(where: string, pick: (k: Kernels) => [Forward, Backward], reads: "x" | "y" = "x"): (x: Tensor) => Tensor {
   return (x) => {
     checkTensor(where, "x", x);
     const [forward, backward] = pick(engine().kernels);
-    const y = new Tensor(x.shape);
+    const y = new Tensor(x.shape), of = reads === "x" ? x : y;
     forward(y.address, x.address, x.size);
-    return record(y, [x], (dy) => backward(gradient(x), dy.address, x.address, x.size));
+    return record(y, [x], (dy) => backward(gradient(x), dy.address, of.address, x.size), [], [of]);
   };
 }
 
@@ -154,6 +90,43 @@ export const gelu = activation("gelu", (k) => [k.geluErfForward, k.geluErfBackwa
  * console.log(ops.geluTanh(tensor([0])).data); // Float32Array(1) [ 0 ]
  */
 export const geluTanh = activation("geluTanh", (k) => [k.geluTanhForward, k.geluTanhBackward]);
+
+/**
+ * 1 / (1 + exp(-x)), of x's shape (torch.sigmoid).
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.sigmoid(tensor([0])).data); // Float32Array(1) [ 0.5 ]
+ */
+export const sigmoid = activation("sigmoid", (k) => [k.sigmoidForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 0)], "y");
+/**
+ * The hyperbolic tangent, of x's shape (torch.tanh).
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.tanh(tensor([0, 20])).data); // Float32Array(2) [ 0, 1 ]
+ */
+export const tanh = activation("tanh", (k) => [k.tanhForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 1)], "y");
+/**
+ * e to the power of x, of x's shape (torch.exp); Infinity from 88.73 on.
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.exp(tensor([0, 1])).data[1].toFixed(4)); // 2.7183
+ */
+export const exp = activation("exp", (k) => [k.expForward, k.mulBackward], "y");
+/**
+ * The natural logarithm, of x's shape (torch.log): -Infinity of 0, NaN of what is below.
+ * @function
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(ops.log(tensor([1, 0])).data); // Float32Array(2) [ 0, -Infinity ]
+ */
+export const log = activation("log", (k) => [k.logForward, k.divBackward]);
 
 /**
  * silu(gate) * up, fused. Equal shapes.

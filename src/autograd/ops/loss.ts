@@ -1,6 +1,6 @@
-/** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, linear_loss.ts. */
+/** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, linear_loss.ts, bce.ts. */
 import { engine } from "../../runtime/engine.js";
-import { ShapeError } from "../../runtime/errors.js";
+import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkIndices, checkInteger, checkLastDimension, checkSameShape, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
@@ -109,4 +109,63 @@ export function mseLoss(x: Tensor, target: Tensor): Tensor {
   const y = new Tensor([]);
   y.data[0] = kernels.mseForward(x.address, target.address, x.size);
   return record(y, [x], (dy) => kernels.mseBackward(gradient(x), x.address, target.address, x.size, dy.item()), [], [x, target]);
+}
+
+/**
+ * Mean of -(target log x + (1 - target) log(1 - x)), of shape []; both logarithms are at least -100, so that a certain
+ * mistake costs 100. No gradient goes to target.
+ *
+ * Source: torch.nn.functional.binary_cross_entropy.
+ * @param x probabilities, 0 .. 1, of any shape
+ * @param target of x's shape, usually 0 or 1
+ * @throws ArgumentError for an x outside 0 .. 1, NaN included; ShapeError, DTypeError
+ *
+ * @example
+ * const loss = ops.binaryCrossEntropy(tensor([0.9, 0.2]), tensor([1, 0]));
+ * console.log(loss.item().toFixed(4)); // 0.1643
+ */
+export function binaryCrossEntropy(x: Tensor, target: Tensor): Tensor {
+  const where = "binaryCrossEntropy";
+  checkTensor(where, "x", x);
+  for (const [i, p] of x.data.entries()) {
+    if (!(p >= 0 && p <= 1)) throw new ArgumentError(`${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`);
+  }
+  return binaryLoss(where, x, target, false);
+}
+
+/**
+ * `binaryCrossEntropy(sigmoid(x), target)`, computed without rounding to 0 or 1 on the way.
+ *
+ * Source: torch.nn.functional.binary_cross_entropy_with_logits.
+ * @param x logits of any shape
+ * @param target of x's shape, usually 0 or 1
+ * @throws ShapeError unless x and target have equal shapes; DTypeError
+ *
+ * @example
+ * const loss = ops.binaryCrossEntropyWithLogits(tensor([0, 100]), tensor([1, 0]));
+ * console.log(loss.item().toFixed(4)); // 50.3466
+ */
+export function binaryCrossEntropyWithLogits(x: Tensor, target: Tensor): Tensor { return binaryLoss("binaryCrossEntropyWithLogits", x, target, true); }
+
+function binaryLoss(where: string, x: Tensor, target: Tensor, logits: boolean): Tensor {
+  checkTensor(where, "x", x);
+  checkTensor(where, "target", target);
+  checkSameShape(where, x, target);
+  const { kernels, memory } = engine(), n = x.size;
+  return allOrNothing(() => {
+    const y = new Tensor([]);
+    memory.withBlocks([n * 4], (losses) => {
+      kernels.bceForward(losses!, x.address, target.address, n, logits);
+      y.data[0] = kernels.sum(losses!, n) / n;
+    });
+    return record(y, [x], (dy) => {
+      const scale = dy.item() / n, dx = gradient(x);
+      if (!logits) return kernels.bceBackward(dx, x.address, target.address, n, scale);
+      memory.withBlocks([n * 4], (slopes) => {
+        kernels.sigmoidForward(slopes!, x.address, n);
+        kernels.saxpy(n, -1, target.address, slopes!);
+        kernels.saxpy(n, scale, slopes!, dx);
+      });
+    }, [], [x, target]);
+  });
 }

@@ -84,3 +84,22 @@ export function softmax(x: Tensor): Tensor {
   kernels.softmaxForward(y.address, x.address, rows, dim);
   return record(y, [x], (dy) => kernels.softmaxBackward(gradient(x), dy.address, y.address, rows, dim), [], [y]);
 }
+
+/**
+ * log(softmax(x)) over the last dimension, without the rounding of a softmax near 0.
+ *
+ * Source: torch.log_softmax.
+ * @param x [..., dim]
+ * @returns x's shape
+ * @throws ShapeError for a last dimension of 0; DTypeError
+ *
+ * @example
+ * console.log(ops.logSoftmax(tensor([[0, -200]])).data); // Float32Array(2) [ 0, -200 ]
+ */
+export function logSoftmax(x: Tensor): Tensor {
+  const [rows, dim] = rowsOf("logSoftmax", x);
+  const { kernels } = engine();
+  const y = new Tensor(x.shape);
+  kernels.logSoftmaxForward(y.address, x.address, rows, dim);
+  return record(y, [x], (dy) => kernels.logSoftmaxBackward(gradient(x), dy.address, y.address, rows, dim), [], [y]);
+}

@@ -1,0 +1,58 @@
+/**
+ * Reductions along one axis of x [outer, n, inner] to y [outer, inner].
+ *
+ *   axisSum   y = sum / divisor: value j goes to lane j % 4 in float64, lanes are added as (0 + 1) + (2 + 3), the quotient is
+ *             rounded once. The order is that of `sum`, whatever inner is. Backward is stridedAxpy with alpha = 1 / divisor.
+ *   axisMax   y (i32) = the first j with the largest value; NaN is larger than all (torch.argmax). n is at least 1.
+ */
+import { sum } from "./elementwise";
+
+export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divisor: f64): void {
+  const row = <usize>inner << 2;
+  for (; outer > 0; outer--) {
+    if (inner == 1) store<f32>(y, <f32>(sum(x, n) / divisor));
+    else for (let i = 0; i < inner; i += 2) sumColumns(y + (<usize>i << 2), x + (<usize>i << 2), n, row, inner - i > 1, divisor);
+    x += <usize>n * row;
+    y += row;
+  }
+}
+
+/** Two columns, or the last one; what lies below the last row adds 0. */
+function sumColumns(y: usize, x: usize, n: i32, row: usize, two: bool, divisor: f64): void {
+  const zero = f64x2.splat(0);
+  let s0 = zero, s1 = zero, s2 = zero, s3 = zero;
+  for (; n > 0; n -= 4) {
+    s0 = f64x2.add(s0, columns(x, two));
+    if (n > 1) s1 = f64x2.add(s1, columns(x + row, two));
+    if (n > 2) s2 = f64x2.add(s2, columns(x + (row << 1), two));
+    if (n > 3) s3 = f64x2.add(s3, columns(x + row * 3, two));
+    x += row << 2;
+  }
+  const sums = f32x4.demote_f64x2_zero(f64x2.div(f64x2.add(f64x2.add(s0, s1), f64x2.add(s2, s3)), f64x2.splat(divisor)));
+  if (two) v128.store64_lane(y, sums, 0);
+  else v128.store32_lane(y, sums, 0);
+}
+
+// @ts-ignore: decorator
+@inline
+function columns(p: usize, two: bool): v128 { return f64x2.promote_low_f32x4(two ? v128.load64_zero(p) : v128.load32_zero(p)); }
+
+export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): void {
+  const row = <usize>inner << 2;
+  for (; outer > 0; outer--) {
+    for (let i: usize = 0; i < row; i += 4, y += 4) {
+      let best = load<f32>(x + i), at = 0, p = x + i;
+      for (let j = 1; j < n; j++) {
+        p += row;
+        const v = load<f32>(p);
+        // Not "v > best": a NaN, of which the first counts, is neither larger nor smaller.
+        if (!(v <= best) && best == best) {
+          best = v;
+          at = j;
+        }
+      }
+      store<i32>(y, at);
+    }
+    x += <usize>n * row;
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * Elements by strides: what broadcasting, transposing, concatenating and narrowing have in common.
+ *
+ *   stridedCopy   y[i ys + j ys1 + k ys2]  = x[i xs + j xs1 + k xs2]          i < n, j < n1, k < n2
+ *   stridedAxpy   y[i ys + j ys1 + k ys2] += alpha * x[i xs + j xs1 + k xs2]
+ *
+ * The second is the adjoint of the first with y and x changed over: a stride of 0 in x repeats an element (torch.expand),
+ * a stride of 0 in y adds up what was repeated. Every element of y has one float32 accumulator; i, then j, then k ascend.
+ * Strides count elements. y and x must not overlap.
+ */
+import { transpose } from "../gemm/pack";
+import { addScalar, saxpy } from "./elementwise";
+
+export function stridedCopy(
+  y: usize, x: usize, n: i32, ys: i32, xs: i32, n1: i32, ys1: i32, xs1: i32, n2: i32, ys2: i32, xs2: i32,
+): void {
+  for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
+    if (ys2 == 1 && xs1 == 1) {
+      transpose(y, bytes(ys1), x, bytes(xs2), n2, n1);
+      continue;
+    }
+    let to = y, from = x;
+    for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
+      if (ys2 == 1 && xs2 == 1) memory.copy(to, from, bytes(n2));
+      else for (let k = 0; k < n2; k++) store<f32>(to + bytes(k * ys2), load<f32>(from + bytes(k * xs2)));
+    }
+  }
+}
+
+export function stridedAxpy(
+  alpha: f32, y: usize, x: usize, n: i32, ys: i32, xs: i32, n1: i32, ys1: i32, xs1: i32, n2: i32, ys2: i32, xs2: i32,
+): void {
+  for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
+    let to = y, from = x;
+    for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
+      if (ys2 == 1 && xs2 == 1) saxpy(n2, alpha, from, to);
+      else if (ys2 == 1 && xs2 == 0) addScalar(to, alpha * load<f32>(from), n2);
+      else for (let k = 0; k < n2; k++) {
+        const at = to + bytes(k * ys2);
+        store<f32>(at, load<f32>(at) + alpha * load<f32>(from + bytes(k * xs2)));
+      }
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function bytes(elements: i32): usize {
+  return <usize>elements << 2;
+}
