@@ -1,0 +1,12 @@
+/** Every target, in the order in which they run. */
+import type { Target } from "../target.js";
+import { adapter } from "./adapter.js";
+import { commandLine } from "./arguments.js";
+import { model } from "./model.js";
+import { pattern } from "./pattern.js";
+import { op } from "./ops.js";
+import { options } from "./options.js";
+import { safetensors } from "./safetensors.js";
+import { tokenizer } from "./tokenizer.js";
+
+export const TARGETS: readonly Target[] = [safetensors, model, adapter, pattern, tokenizer, commandLine, options, op];

@@ -1,0 +1,98 @@
+/**
+ * A watchdog over workers: goes through a target's inputs, and goes on in a new worker where one hung, ran out of memory
+ * or met a fault. Hanging is judged by the process's own processor time, so that a busy machine accuses nobody.
+ */
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import { CLOCK, INPUT, RESIDENT, SIZE, type Fault, type Job, type Progress } from "./job.js";
+import { BYTES_PER_BYTE, DEFAULT_ALLOWANCE, inputAt, kept, TIME_LIMIT_MS, type Target } from "./target.js";
+
+export interface Outcome {
+  target: string;
+  inputs: number;
+  accepted: number;
+  refused: Record<string, number>;
+  faults: Fault[];
+  /** Inputs that took too long although they may (see Target.mayHang). */
+  excused: number;
+  slowest: Progress["slowest"];
+  /** Most bytes that one input took. */
+  bytes: number;
+  /** Largest resident set of the process meanwhile, in bytes. */
+  resident: number;
+}
+
+/** A worker whose heap passes this is ended by its engine. */
+const HEAP_MB = 1024;
+/** The process is stopped here at the latest. */
+const RESIDENT_LIMIT = 3e9;
+export async function watch(target: Target, { seed, from, inputs, mostFaults, progress }: {
+  seed: number; from?: number; inputs: number; mostFaults: number; progress(done: number): void;
+}): Promise<Outcome> {
+  const old = from === undefined ? kept(target.name).length : 0, first = from ?? -old, end = (from ?? 0) + inputs;
+  const outcome: Outcome = {
+    target: target.name, inputs: 0, accepted: 0, refused: {}, faults: [], excused: 0, slowest: { ms: 0, index: 0, bytes: 0 }, bytes: 0, resident: 0,
+  };
+  const skip: number[] = [];
+  const count = (p: Progress): void => {
+    outcome.accepted += p.accepted;
+    for (const [name, n] of Object.entries(p.refused)) outcome.refused[name] = (outcome.refused[name] ?? 0) + n;
+    if (p.slowest.ms > outcome.slowest.ms) outcome.slowest = p.slowest;
+    outcome.bytes = Math.max(outcome.bytes, p.bytes);
+    next = Math.max(next, p.index + 1);
+    progress(next - first);
+  };
+  let next = first;
+  while (next < end && outcome.faults.length < mostFaults) {
+    const to = target.names ? next + 1 : end;
+    const stuck = await work(target, { target: target.name, seed, from: next, to, skip, shared: new SharedArrayBuffer(16) }, count, outcome);
+    if (stuck !== undefined) {
+      skip.push(stuck.index);
+      const input = stuck.index < 0 ? kept(target.name).at(stuck.index)!.input : inputAt(target, seed, stuck.index);
+      if (stuck.title.startsWith("hangs") && target.mayHang?.(input)) outcome.excused++;
+      else outcome.faults.push(stuck);
+    }
+    if (skip.includes(next)) next++;
+  }
+  outcome.inputs = next - first;
+  return outcome;
+}
+
+/** Runs one worker to its end. Returns what stopped it, if anything did. */
+async function work(target: Target, job: Job, count: (p: Progress) => void, outcome: Outcome): Promise<Fault | undefined> {
+  const words = new Int32Array(job.shared);
+  const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: job, resourceLimits: { maxOldGenerationSizeMb: HEAP_MB } });
+  const fault = (title: string): Fault => ({ kind: "fault", index: words[INPUT]!, title, stack: "" });
+  let stopped: Fault | undefined, clock = 0, cpu = process.cpuUsage(), began = performance.now();
+  const stop = (title: string): void => {
+    stopped ??= fault(title);
+    void worker.terminate();
+  };
+  const timer = setInterval(() => {
+    const resident = process.memoryUsage.rss(), { user, system } = process.cpuUsage(cpu), now = performance.now();
+    outcome.resident = Math.max(outcome.resident, resident);
+    if (resident > RESIDENT_LIMIT) stop(`takes ${resident} bytes`);
+    if (words[CLOCK] !== clock) {
+      clock = words[CLOCK]!;
+      cpu = process.cpuUsage();
+      began = now;
+    } else if (now - began > (clock > 0 && (user + system) / 1000 > TIME_LIMIT_MS ? TIME_LIMIT_MS : 30 * TIME_LIMIT_MS)) {
+      stop(`hangs: more than ${TIME_LIMIT_MS} ms`);
+    }
+    if (target.names && clock === 2) {
+      const grown = resident - words[RESIDENT]! * 1024, allowed = BYTES_PER_BYTE * words[SIZE]! + (target.allowance ?? DEFAULT_ALLOWANCE);
+      outcome.bytes = Math.max(outcome.bytes, grown);
+      if (grown > allowed) stop(`${grown} bytes are taken for an input of ${words[SIZE]}`);
+    }
+  }, target.names ? 4 : 20);
+  worker.on("message", (message: Progress | Fault) => {
+    if (message.kind === "progress") count(message);
+    else stopped ??= message;
+  });
+  worker.on("error", (error: NodeJS.ErrnoException) => {
+    stopped ??= fault(error.code === "ERR_WORKER_OUT_OF_MEMORY" ? `takes more than ${HEAP_MB} MB of heap` : `ends the worker: ${error.stack ?? String(error)}`);
+  });
+  const [code] = await once(worker, "exit") as [number];
+  clearInterval(timer);
+  return code === 0 ? stopped : stopped ?? fault(`ends the worker with code ${code}`);
+}
