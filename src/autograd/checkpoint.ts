@@ -1,6 +1,7 @@
 /** Gradient checkpointing: activations that backward computes again instead of keeping them. */
-import { dropoutState, withDropoutState } from "../random/seed.js";
+import { type DropoutMask, recordMasks, repeatMasks } from "../random/seed.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { checkTensor } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -17,8 +18,8 @@ import { isRecording, record, recorded, watched } from "./tape.js";
  *
  * Source: Chen et al. 2016; torch.utils.checkpoint.checkpoint, use_reentrant=False.
  * @returns of fn's result
- * @throws ArgumentError if fn returns a tensor that it did not compute; DTypeError if it returns none, as
- * asynchronous functions do; StateError in `backward()` if it computes something else
+ * @throws ArgumentError if fn is no function or returns a tensor that it did not compute; DTypeError if it returns none;
+ * StateError if it is asynchronous, and in `backward()` if it computes something else
  *
  * @example
  * const layer = new nn.Linear(8, 8), x = ones([2, 8]);
@@ -27,19 +28,21 @@ import { isRecording, record, recorded, watched } from "./tape.js";
  * console.log(layer.weight.grad.shape); // [ 8, 8 ]
  */
 export function checkpoint<Inputs extends readonly unknown[]>(fn: (...inputs: Inputs) => Tensor, ...inputs: Inputs): Tensor {
+  checkCallback("checkpoint", fn);
   const run = (): Tensor => {
     const y = fn(...inputs);
+    refuseLazy("checkpoint", y, "Backward runs it again.");
     checkTensor("checkpoint", "fn's result", y);
     return y;
   };
-  const state = dropoutState(), isNeeded = isRecording();
-  const [y, used] = isNeeded ? watched(() => scope(run)) : [scope(run), []];
+  const masks: DropoutMask[] = [], isNeeded = isRecording();
+  const [y, used] = isNeeded ? recordMasks(masks, () => watched(() => scope(run))) : [scope(run), []];
   if (isNeeded && (y.kept || y.requiresGrad || inputs.includes(y))) {
     throw new ArgumentError(`checkpoint: fn returned a tensor of shape [${y.shape}] that it did not compute.`);
   }
   const constants = inputs.filter((t) => t instanceof Tensor && !t.requiresGrad) as Tensor[];
   return record(y, [...used, ...constants], (dy) => scope(() => {
-    const [again, backpropagate] = withDropoutState(state, () => recorded(run));
+    const [again, backpropagate] = repeatMasks(masks, () => recorded(run));
     checkSame(y, again);
     backpropagate(dy);
   }), [], [...used, ...constants, y]);

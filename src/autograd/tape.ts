@@ -4,6 +4,7 @@
  * walks the nodes in reverse order of creation, once, and frees them and the activations on its way.
  */
 import { ShapeError, StateError } from "../runtime/errors.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { Tensor } from "../tensor/tensor.js";
 
 let created = 0;
@@ -66,17 +67,26 @@ export function gradient(t: Tensor | null): number {
 
 /**
  * Runs fn without recording: what it computes has no graph, and no activations are kept (torch.no_grad).
- * It ends with fn: a promise that fn returns goes on with recording.
+ *
+ * @throws ArgumentError if fn is no function; StateError if it is asynchronous or returns what runs later (a promise, a
+ * generator): that would go on with recording
  *
  * @example
  * const layer = new nn.Linear(3, 2);
  * const y = noGrad(() => layer.forward(tensor([[1, 2, 3]])));
  * console.log(y.requiresGrad); // false
  */
-export function noGrad<T>(fn: () => T): T { return recording(false, null, fn); }
+export function noGrad<T>(fn: () => T): T { return within("noGrad", false, fn); }
 
 /** Runs fn recording, also where noGrad is running (torch.enable_grad). */
-export function enableGrad<T>(fn: () => T): T { return recording(true, null, fn); }
+export function enableGrad<T>(fn: () => T): T { return within("enableGrad", true, fn); }
+
+function within<T>(where: string, on: boolean, fn: () => T): T {
+  checkCallback(where, fn);
+  const result = recording(on, null, fn);
+  refuseLazy(where, result, "It would go on outside.");
+  return result;
+}
 
 /** Runs fn as `noGrad`; also returns the tensors requiring a gradient that its ops used. */
 export function watched<T>(fn: () => T): [result: T, used: Tensor[]] {

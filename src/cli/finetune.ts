@@ -8,7 +8,7 @@ import * as lora from "../lora/index.js";
 import { evenWindows, generate, loadModel, planTraining, randomWindows, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
 import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
-import { dropoutStream, manualSeed, setDropoutStream } from "../random/seed.js";
+import { manualSeed, maskNumber, setMaskNumber } from "../random/seed.js";
 import { engine, init, memoryStats } from "../runtime/engine.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
@@ -100,11 +100,11 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     }
     adapted.loadStateDict(saved.factors, false);
     run.optimizer.loadStateDict(saved.optimizer, saved.step);
-    setDropoutStream(saved.dropoutStream);
+    setMaskNumber(adapted, saved.dropoutStream);
   }
   const losses = saved?.losses ?? [];
   const save = (): void => saveCheckpoint<FinetuneSettings>(checkpointPath, {
-    settings, inputs: run.inputs, step: losses.length, dropoutStream: dropoutStream(), heldOutBefore, sampleBefore, losses,
+    settings, inputs: run.inputs, step: losses.length, dropoutStream: maskNumber(adapted), heldOutBefore, sampleBefore, losses,
     factors: lora.loraStateDict(adapted), optimizer: run.optimizer.stateDict(),
   } satisfies Checkpoint<FinetuneSettings>);
   if (!await trainSteps(run, losses, save)) {

@@ -1,5 +1,5 @@
 /** Singular value decompositions: exact, and of low rank by random projection. Kernels: assembly/linalg/. */
-import { defaultGenerator } from "../random/generator.js";
+import { drawNormal } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
@@ -37,7 +37,7 @@ export function svd(a: Values, m: number, n: number): Svd {
 
 /**
  * The q largest singular values and vectors, nearly (Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1):
- * a random projection drawn from the default generator, improved by `niter` power iterations.
+ * a random projection drawn from the streams of `manualSeed`, improved by `niter` power iterations.
  *
  * Source: torch.svd_lowrank, with its draws: randn(min(m, n), q).
  * @param a [m, n] by rows
@@ -65,7 +65,7 @@ export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2
       kernels.dgemm(rows, q, k, pa!, transposed !== wide, pb!, pc!);
       return memory.f64(pc!, rows * q).slice();
     };
-    defaultGenerator.normal_(pb!, short * q, 0, 1);
+    drawNormal(pb!, short * q, 0, 1);
     let basis = qr(times(memory.f32(pb!, short * q).slice(), false), long, q).q;
     for (let i = 0; i < niter; i++) {
       basis = qr(times(basis, true), short, q).q;

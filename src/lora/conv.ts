@@ -1,11 +1,12 @@
 /** lora.Conv1d, Conv2d and Conv3d: a frozen convolution with a trainable low-rank update of its weight. */
 import { conv } from "../autograd/ops/conv.js";
-import { dropout } from "../autograd/ops/dropout.js";
+import { dropoutBy } from "../autograd/ops/dropout.js";
 import { add } from "../autograd/ops/arithmetic.js";
 import { reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
 import { Parameter } from "../nn/module.js";
+import { drawFor } from "../random/seed.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { sizeOf, type Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
@@ -66,8 +67,10 @@ export abstract class ConvLoRA extends ConvNd {
 
   /** Draws in loralib's order: the convolution's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
-    super.resetParameters();
-    resetFactors(this.loraA, this.loraB);
+    drawFor(this, () => {
+      super.resetParameters();
+      resetFactors(this.loraA, this.loraB);
+    });
   }
 
   /** Whether the weight holds the product now. */
@@ -91,7 +94,7 @@ export abstract class ConvLoRA extends ConvNd {
     return allOrNothing(() => {
       const delta = reshape(scale(linear(loraB, loraA, null, [], true), this.scaling), weight.shape);
       if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this, [], where);
-      return add(conv(x, weight, bias, this, [], where), conv(dropout(x, this.loraDropout), delta, null, this, [], where));
+      return add(conv(x, weight, bias, this, [], where), conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this, [], where));
     });
   }
 

@@ -3,6 +3,7 @@ import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
+import { drawFor } from "../random/seed.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
 
@@ -56,12 +57,14 @@ export class Embedding extends PlainEmbedding {
   }
 
   override resetParameters(): void {
-    super.resetParameters();
-    // Not there yet when nn.Embedding's constructor calls this.
-    if (this.loraA && this.loraB) {
-      init.zeros_(this.loraA);
-      init.normal_(this.loraB);
-    }
+    drawFor(this, () => {
+      super.resetParameters();
+      // Not there yet when nn.Embedding's constructor calls this.
+      if (this.loraA && this.loraB) {
+        init.zeros_(this.loraA);
+        init.normal_(this.loraB);
+      }
+    });
   }
 
   /** Whether the weight holds the product now. */

@@ -2,8 +2,9 @@
 import { linear } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
-import { newMask } from "../random/seed.js";
+import { drawFor } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
+import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
 
@@ -62,8 +63,10 @@ export class Linear extends PlainLinear {
 
   /** Draws in loralib's order: nn.Linear's weight and bias, then loraA. */
   override resetParameters(): void {
-    super.resetParameters();
-    resetFactors(this.loraA, this.loraB);
+    drawFor(this, () => {
+      super.resetParameters();
+      resetFactors(this.loraA, this.loraB);
+    });
   }
 
   /** Whether the weight holds the product now. */
@@ -81,11 +84,13 @@ export class Linear extends PlainLinear {
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   override forward(x: Tensor): Tensor {
-    const branches = this.loraA && this.loraB && !this.merged ? [{
-      loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
-      mask: this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null,
-    }] : [];
-    return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
+    return attempt(() => {
+      const branches = this.loraA && this.loraB && !this.merged ? [{
+        loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
+        mask: this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null,
+      }] : [];
+      return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
+    });
   }
 
   /** @internal */

@@ -3,10 +3,11 @@ import { linear } from "../autograd/ops/linear.js";
 import { mergedLinear } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
-import { newMask } from "../random/seed.js";
+import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
+import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkLoraOptions, Merge, resetFactors } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
@@ -80,8 +81,10 @@ export class MergedLinear extends PlainLinear {
 
   /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; loraB is zeros. */
   override resetParameters(): void {
-    super.resetParameters();
-    resetFactors(this.loraA, this.loraB);
+    drawFor(this, () => {
+      super.resetParameters();
+      resetFactors(this.loraA, this.loraB);
+    });
   }
 
   /** Whether the weight holds the products now. */
@@ -110,8 +113,10 @@ export class MergedLinear extends PlainLinear {
   override forward(x: Tensor): Tensor {
     const where = "lora.MergedLinear.forward", { loraA, loraB } = this;
     if (!loraA || !loraB || this.merged) return linear(x, this.weight, this.bias, [], this.fanInFanOut, where);
-    const mask = this.training && this.loraDropout > 0 ? newMask(this.loraDropout) : null;
-    return mergedLinear(x, this.weight, this.bias, { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora }, this.fanInFanOut, where);
+    return attempt(() => {
+      const mask = this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null;
+      return mergedLinear(x, this.weight, this.bias, { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora }, this.fanInFanOut, where);
+    });
   }
 
   /** @internal */

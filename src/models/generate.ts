@@ -1,5 +1,5 @@
 /** Sampling from a language model, one token at a time with cached keys and values. */
-import { Generator } from "../random/generator.js";
+import { fillUniform, Generator } from "../random/generator.js";
 import { softmax, scale } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { engine } from "../runtime/engine.js";
@@ -77,7 +77,7 @@ function draw(model: CausalLM, cache: KeyValueCache, ids: readonly number[], tem
 function uniform(random: Generator): number {
   const { memory } = engine();
   const address = memory.alloc(4);
-  random.uniform_(address, 1, 0, 1);
+  fillUniform(random, address, 1, 0, 1);
   const u = memory.f32(address, 1)[0]!;
   memory.free(address);
   return u;

@@ -5,7 +5,7 @@ import type { LoraConfig } from "../io/peft.js";
 import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";
-import { dropoutState, withDropoutState } from "../random/seed.js";
+import { RandomState, withStreams } from "../random/seed.js";
 import { rehearse } from "../runtime/rehearsal.js";
 import { checkInteger } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
@@ -63,7 +63,9 @@ export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM),
   checkInteger("planTraining", "batch", batch, 1);
   checkInteger("planTraining", "seq", seq, 1);
   const make = typeof model === "function" ? model : () => ("rmsNormEps" in model ? new Llama(model) : new Gpt2(model));
-  return rehearse((stats) => withDropoutState(dropoutState(), () => enableGrad(() => {
+  const streams = new RandomState(0);
+  streams.taken = true;
+  return rehearse((stats) => withStreams(streams, () => enableGrad(() => {
     const live = (): number => stats().liveBytes;
     const scratch = live();
     const base = make();

@@ -3,6 +3,7 @@ import { conv } from "../autograd/ops/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
 
@@ -78,8 +79,10 @@ export abstract class ConvNd extends Module {
   /** weight, then bias, from U(-1/sqrt(fanIn), 1/sqrt(fanIn)), fanIn = inChannels / groups * elements of the kernel. */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.weight.size / this.outChannels);
-    init.kaimingUniform_(this.weight);
-    if (this.bias) init.uniform_(this.bias, -bound, bound);
+    drawFor(this, () => {
+      init.kaimingUniform_(this.weight);
+      if (this.bias) init.uniform_(this.bias, -bound, bound);
+    });
   }
 
   /**

@@ -2,7 +2,8 @@
  * Initialisation in place, with torch's bits after the same `manualSeed` (torch.nn.init); normals agree to 2e-6.
  * @module
  */
-import { defaultGenerator, kaimingUniformBound } from "../random/generator.js";
+import { kaimingUniformBound } from "../random/generator.js";
+import { drawNormal, drawUniform } from "../random/seed.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkNumber, checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -18,7 +19,7 @@ export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
   checkTensor("uniform_", "t", t);
   checkNumber("uniform_", "low", low, -Infinity);
   checkNumber("uniform_", "high", high, low);
-  defaultGenerator.uniform_(t.address, t.size, low, high);
+  drawUniform(t.address, t.size, low, high);
   return t;
 }
 
@@ -33,7 +34,7 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
   checkTensor("normal_", "t", t);
   checkNumber("normal_", "mean", mean, -Infinity);
   checkNumber("normal_", "std", std, 0);
-  defaultGenerator.normal_(t.address, t.size, mean, std);
+  drawNormal(t.address, t.size, mean, std);
   return t;
 }
 

@@ -4,6 +4,7 @@ import { checkEmbeddingOptions, embedding, type EmbeddingOptions } from "../auto
 import { linear } from "../autograd/ops/linear.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
 
@@ -58,8 +59,10 @@ export class Linear extends Module {
   /** Draws weight, then bias, anew, as torch does. */
   resetParameters(): void {
     const bound = 1 / Math.sqrt(this.inFeatures);
-    init.kaimingUniform_(this.weight, undefined, this.inFeatures);
-    if (this.bias) init.uniform_(this.bias, -bound, bound);
+    drawFor(this, () => {
+      init.kaimingUniform_(this.weight, undefined, this.inFeatures);
+      if (this.bias) init.uniform_(this.bias, -bound, bound);
+    });
     if (this.fanInFanOut) transpose_(this.weight, this.outFeatures, this.inFeatures);
   }
 
@@ -114,7 +117,7 @@ export class Embedding extends Module {
 
   /** Draws the table anew, as torch does; the row paddingIdx is zeros. */
   resetParameters(): void {
-    init.normal_(this.weight);
+    drawFor(this, () => init.normal_(this.weight));
     if (this.paddingIdx !== null) this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
   }
 

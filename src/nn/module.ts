@@ -1,5 +1,7 @@
 /** Modules and parameters: a tree of layers whose state has names (torch.nn.Module). */
+import { adopt, newMask, type DropoutMask } from "../random/seed.js";
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
+import { shown } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /**
@@ -29,9 +31,14 @@ export interface StateEntry {
 export type StateDict = Map<string, StateEntry>;
 
 /**
- * Base class of layers and models. Properties that are parameters or modules, arrays of modules, or
- * maps from names to either form the tree; a property's name gives its key in PyTorch's spelling
- * (`selfAttn.qProj.weight` is `self_attn.q_proj.weight`, `loraA` is `lora_A`).
+ * Base class of layers and models. Properties that are parameters or modules form the tree, also those in arrays, maps
+ * and plain objects of any depth. A property's name gives its key in PyTorch's spelling (`selfAttn.qProj.weight` is
+ * `self_attn.q_proj.weight`, `loraA` is `lora_A`); an index or a name within it follows as it is (`heads.anna.weight`,
+ * `blocks.0.1.weight`). A parameter with several keys is one parameter: `stateDict` has all of its keys, everything else
+ * counts it once.
+ *
+ * What is in a `#private` field cannot be seen; a set, or an object of another class, that holds a module or parameter
+ * which is nowhere else is refused.
  *
  * Source: torch.nn.Module.
  *
@@ -49,10 +56,18 @@ export abstract class Module {
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */
   training = true;
 
+  constructor() { adopt(this); }
+
   /** Sets the mode of this module and of those below it. */
   train(mode = true): this {
     this.training = mode;
-    for (const [, child] of this.children()) child.train(mode);
+    if (inTraining.has(this)) return this;
+    inTraining.add(this);
+    try {
+      for (const [, child] of this.children()) child.train(mode);
+    } finally {
+      inTraining.delete(this);
+    }
     return this;
   }
 
@@ -61,18 +76,12 @@ export abstract class Module {
 
   /** Direct child modules with their names. */
   *children(): IterableIterator<[string, Module]> {
-    for (const [property, value] of Object.entries(this)) {
-      if (value instanceof Module) yield [torchName(property), value];
-      for (const [key, item] of members(value)) if (item instanceof Module) yield [`${torchName(property)}.${key}`, item];
-    }
+    for (const { name, value } of members(this)) if (value instanceof Module) yield [name, value];
   }
 
   /** This module's own parameters with their names. */
   *ownParameters(): IterableIterator<[string, Parameter]> {
-    for (const [property, value] of Object.entries(this)) {
-      if (value instanceof Parameter) yield [torchName(property), value];
-      for (const [key, item] of members(value)) if (item instanceof Parameter) yield [`${torchName(property)}.${key}`, item];
-    }
+    for (const { name, value } of members(this)) if (value instanceof Parameter) yield [name, value];
   }
 
   /**
@@ -80,79 +89,67 @@ export abstract class Module {
    * @throws ArgumentError if there is no such child
    */
   replaceChild(name: string, module: Module): void {
-    for (const [property, value] of Object.entries(this)) {
-      if (value instanceof Module && torchName(property) === name) {
-        (this as unknown as Record<string, Module>)[property] = module;
-        return;
-      }
-      for (const [key, item] of members(value)) {
-        if (!(item instanceof Module) || `${torchName(property)}.${key}` !== name) continue;
-        if (value instanceof Map) value.set(key, module);
-        else (value as Module[])[Number(key)] = module;
-        return;
-      }
+    for (const member of members(this)) {
+      if (member.value instanceof Module && member.name === name) return member.replace(module);
     }
     throw new ArgumentError(`replaceChild: there is no child module ${name}.`);
   }
 
-  /** Every module of the tree with its dotted path; this one's is `prefix`. */
-  *namedModules(prefix = ""): IterableIterator<[string, Module]> {
-    yield [prefix, this];
-    for (const [name, child] of this.children()) yield* child.namedModules(join(prefix, name));
-  }
+  /** Every module of the tree with its dotted path; this one's is `prefix`. A module below itself is passed over. */
+  *namedModules(prefix = ""): IterableIterator<[string, Module]> { yield* descend(this, prefix, []); }
 
-  /** Every parameter of the tree with its state-dict key. */
+  /** Every parameter of the tree, once, with its state-dict key: the first, if it has several. */
   *namedParameters(): IterableIterator<[string, Parameter]> {
-    for (const [path, module] of this.namedModules()) {
-      for (const [name, parameter] of module.ownParameters()) yield [join(path, name), parameter];
+    const seen = new Set<Parameter>();
+    for (const [key, p] of keysOf(this)) {
+      if (!seen.has(p)) yield [key, p];
+      seen.add(p);
     }
   }
 
   /** The module that makes a language model's logits, for PEFT's "all-linear"; null: this is none. */
   getOutputEmbeddings(): Module | null { return null; }
 
-  /** Every parameter of the tree, once for each of its keys. */
+  /** Every parameter of the tree, once. */
   parameters(): Parameter[] { return [...this.namedParameters()].map(([, p]) => p); }
 
   /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */
   stateDict(): StateDict {
-    const state: StateDict = new Map();
-    for (const [path, module] of this.namedModules()) {
-      for (const [name, parameter] of module.ownParameters()) {
-        state.set(join(path, name), { shape: parameter.shape, data: module.unmergedData(parameter).slice() });
-      }
-    }
-    return state;
+    return new Map(keysOf(this).map(([key, p, module]) => [key, { shape: p.shape, data: module.unmergedData(p).slice() }]));
   }
 
   /**
    * Copies values into the parameters of the same keys. Nothing is changed if anything is wrong.
+   * @param state a map, as `stateDict` gives it, or a plain object with these entries
    * @param strict every key must be on both sides (default); false ignores keys on one side only.
-   * @throws FormatError for missing or unexpected keys; ShapeError for other shapes; StateError while a layer is merged
+   * @throws ArgumentError if `state` holds something else; FormatError for missing or unexpected keys; ShapeError for other
+   * shapes; StateError while a layer is merged
    */
-  loadStateDict(state: ReadonlyMap<string, StateEntry>, strict = true): void {
+  loadStateDict(state: ReadonlyMap<string, StateEntry> | Readonly<Record<string, StateEntry>>, strict = true): void {
+    const entries = stateEntries("loadStateDict", state);
     for (const [path, module] of this.namedModules()) {
       if (module.isMerged()) {
         throw new StateError(`loadStateDict: ${path || "this layer"} is merged; call train() (or unmergeAdapter() of its LoraModel) first, or its weight would be lost.`);
       }
     }
-    const own = new Map(this.namedParameters());
-    const missing = [...own.keys()].filter((key) => !state.has(key));
-    const unexpected = [...state.keys()].filter((key) => !own.has(key));
+    const own = keysOf(this), keys = new Set(own.map(([key]) => key));
+    const missing = [...keys].filter((key) => !entries.has(key));
+    const unexpected = [...entries.keys()].filter((key) => !keys.has(key));
     if (strict && missing.length + unexpected.length > 0) {
       throw new FormatError(`loadStateDict: missing keys: ${list(missing)}; unexpected keys: ${list(unexpected)}.`);
     }
     for (const [key, parameter] of own) {
-      const entry = state.get(key);
+      const entry = entries.get(key);
       if (entry && entry.shape.join() !== parameter.shape.join()) {
         throw new ShapeError(`loadStateDict: ${key} has shape [${entry.shape}]; expected [${parameter.shape}].`);
       }
       if (entry && entry.data.length !== parameter.size) {
         throw new ShapeError(`loadStateDict: ${key} has ${entry.data.length} values; its shape [${parameter.shape}] takes ${parameter.size}.`);
       }
+      void parameter.address;
     }
     for (const [key, parameter] of own) {
-      const entry = state.get(key);
+      const entry = entries.get(key);
       if (entry) parameter.set(entry.data);
     }
   }
@@ -161,6 +158,9 @@ export abstract class Module {
   dispose(): void {
     for (const p of this.parameters()) p.dispose();
   }
+
+  /** The next dropout mask of the run that this module belongs to. @internal */
+  newMask(p: number): DropoutMask { return newMask(p, this); }
 
   /** What a checkpoint holds for a parameter of this module. @internal */
   unmergedData(parameter: Parameter): Float32Array { return parameter.data; }
@@ -173,9 +173,103 @@ function list(keys: string[]): string {
   return keys.length === 0 ? "none" : keys.slice(0, 8).join(", ") + (keys.length > 8 ? ` and ${keys.length - 8} more` : "");
 }
 
-/** Named members of a property that is an array or a map. */
-function members(value: unknown): Iterable<[string | number, unknown]> {
-  return Array.isArray(value) ? value.entries() : value instanceof Map ? value as Map<string, unknown> : [];
+/** Every key of a module's state dict, with the parameter and whose it is. @throws StateError if one is where it has no name */
+function keysOf(root: Module): [key: string, parameter: Parameter, owner: Module][] {
+  const keys: [string, Parameter, Module][] = [], modules = [...root.namedModules()], known = new Set<unknown>();
+  for (const [path, module] of modules) {
+    known.add(module);
+    for (const [name, parameter] of module.ownParameters()) {
+      keys.push([join(path, name), parameter, module]);
+      known.add(parameter);
+    }
+  }
+  for (const [path, module] of modules) refuseUnnamed(path, module, known);
+  return keys;
+}
+
+/** Modules whose `train` is under way, so that one which is below itself ends. */
+const inTraining = new Set<Module>();
+
+/** A module or parameter that a module's properties lead to. */
+interface Member {
+  name: string;
+  value: Module | Parameter;
+  replace(by: Module): void;
+}
+
+function* members(module: Module): IterableIterator<Member> {
+  for (const [property, value] of Object.entries(module)) {
+    yield* within(torchName(property), value, (by) => { (module as unknown as Record<string, unknown>)[property] = by; }, new Set());
+  }
+}
+
+/** @param seen arrays, maps and objects on the way: each is entered once, so cycles end */
+function* within(name: string, value: unknown, replace: (by: Module) => void, seen: Set<unknown>): IterableIterator<Member> {
+  if (typeof value !== "object" || value === null) return;
+  if (value instanceof Module || value instanceof Parameter) {
+    yield { name, value, replace };
+    return;
+  }
+  if (seen.has(value)) return;
+  seen.add(value);
+  if (value instanceof Map) {
+    for (const [key, item] of value as Map<unknown, unknown>) yield* within(`${name}.${shownKey(key)}`, item, (by) => { value.set(key, by); }, seen);
+  } else if (Array.isArray(value) || isPlain(value)) {
+    const record = value as Record<string, unknown>;
+    for (const [key, item] of Object.entries(record)) yield* within(`${name}.${key}`, item, (by) => { record[key] = by; }, seen);
+  }
+}
+
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+function shownKey(key: unknown): string { return typeof key === "object" ? shown(key) : String(key); }
+
+/** @param above the modules that lead here */
+function* descend(module: Module, path: string, above: readonly Module[]): IterableIterator<[string, Module]> {
+  yield [path, module];
+  for (const [name, child] of module.children()) {
+    if (child !== module && !above.includes(child)) yield* descend(child, join(path, name), [...above, module]);
+  }
+}
+
+/**
+ * Sets and objects of other classes are not entered; what only they hold would be neither trained nor saved.
+ * @throws StateError
+ */
+function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>): void {
+  const check = (name: string, value: unknown, opaque: object | null, seen: Set<unknown>): void => {
+    if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) return;
+    if (value instanceof Module || value instanceof Parameter) {
+      if (opaque === null || known.has(value)) return;
+      throw new StateError(`${module.constructor.name}: ${join(path, name)} is a ${opaque.constructor.name} that holds a ${value.constructor.name}, which has no name there; ` +
+        "put it into an array, a Map or a plain object, or the object into a #private field.");
+    }
+    seen.add(value);
+    if (value instanceof Tensor) return;
+    if (value instanceof Set || value instanceof Map) for (const item of value.values()) check(name, item, opaque ?? (value instanceof Set ? value : null), seen);
+    else if (Array.isArray(value) || isPlain(value)) for (const item of Object.values(value)) check(name, item, opaque, seen);
+    // What refers to the module is not a part of it.
+    else if (opaque === null && !Object.values(value).includes(module)) for (const item of Object.values(value)) check(name, item, value, seen);
+  };
+  for (const [property, value] of Object.entries(module)) check(torchName(property), value, null, new Set());
+}
+
+/** The entries of a state dict or of a plain object of them. @throws ArgumentError */
+export function stateEntries(where: string, state: unknown): ReadonlyMap<string, StateEntry> {
+  const isRecord = typeof state === "object" && state !== null && !(state instanceof Map) && isPlain(state);
+  if (!(state instanceof Map) && !isRecord) {
+    throw new ArgumentError(`${where}: expected a Map from keys to { shape, data }, as stateDict() gives it, or a plain object of them; got ${shown(state)}.`);
+  }
+  const entries = state instanceof Map ? state as Map<string, StateEntry> : new Map(Object.entries(state as Record<string, StateEntry>));
+  for (const [key, entry] of entries) {
+    if (!Array.isArray(entry?.shape) || !(Array.isArray(entry.data) || ArrayBuffer.isView(entry.data))) {
+      throw new ArgumentError(`${where}: ${key} must be { shape, data } with the values in a Float32Array; got ${shown(entry)}.`);
+    }
+  }
+  return entries;
 }
 
 /** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital. */

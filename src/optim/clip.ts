@@ -8,7 +8,7 @@ import { checkNumber } from "../tensor/check.js";
  * Scales all gradients (float64 squares, parameters added in the given order) so that their joint 2-norm is at most maxNorm; returns the norm before.
  *
  * Source: torch.nn.utils.clip_grad_norm_ (with error_if_nonfinite).
- * @param params those without a gradient are passed over
+ * @param params those without a gradient are passed over; one that is named twice counts once
  * @throws ArgumentError if maxNorm is not a positive number, or if the norm is not finite: then
  * nothing is changed, so that a bad batch cannot poison the weights.
  *
@@ -20,7 +20,7 @@ import { checkNumber } from "../tensor/check.js";
 export function clipGradNorm_(params: Iterable<Parameter>, maxNorm: number): number {
   checkNumber("clipGradNorm_", "maxNorm", maxNorm, Number.MIN_VALUE);
   const { kernels } = engine();
-  const grads = [...params].flatMap((p) => (p.grad ? [p.grad] : []));
+  const grads = [...new Set(params)].flatMap((p) => (p.grad ? [p.grad] : []));
   let squares = 0;
   for (const g of grads) squares += kernels.sumSquares(g.address, g.size);
   const norm = Math.sqrt(squares);

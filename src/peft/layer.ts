@@ -3,13 +3,13 @@
  * them are at work. A subclass says how its base computes; this file says what is added to it.
  * Source: huggingface/peft, tuners/lora/layer.py (LoraLayer) and tuners/lora/dora.py.
  */
-import { add, channelScale, doraNorm, doraScale, dropout, scale, type LoraBranch } from "../autograd/ops/index.js";
+import { add, channelScale, doraNorm, doraScale, scale, type LoraBranch } from "../autograd/ops/index.js";
+import { dropoutBy } from "../autograd/ops/dropout.js";
 import { noGrad } from "../autograd/tape.js";
 import { addProduct, Merge } from "../lora/layer.js";
 import { Module, type Parameter } from "../nn/module.js";
-import { newMask } from "../random/seed.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
-import { scope } from "../tensor/scope.js";
+import { attempt, scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import type { LoraInit } from "./init.js";
 
@@ -130,8 +130,10 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    */
   forward(x: Tensor): Tensor {
     const terms = this.#terms(x), first = terms.findIndex(({ adapter }) => adapter.magnitude);
-    if (first < 0) return this.product(x, terms.map((t) => this.#branch(t)), true);
-    return terms.length === 1 ? this.#directed(x, terms[0]!.adapter) : this.#inTurn(x, terms, first);
+    return attempt(() => {
+      if (first < 0) return this.product(x, terms.map((t) => this.#branch(t)), true);
+      return terms.length === 1 ? this.#directed(x, terms[0]!.adapter) : this.#inTurn(x, terms, first);
+    });
   }
 
   /** DoRA alone: y = g * (W x̃ + s B A x̃) + W (x - x̃) + bias, g = m / c, x̃ = dropout(x), as in PEFT. */
@@ -140,7 +142,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     if (!this.#isDropping(adapter)) {
       return channelScale(this.product(x, branches, false), g, this.baseLayer.bias ?? null, this.outputAxis(x));
     }
-    const dropped = dropout(x, adapter.loraDropout);
+    const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
     return add(this.product(add(x, scale(dropped, -1)), [], true),
       channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)));
   }
@@ -160,7 +162,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
       if (!adapter.magnitude) {
         y = add(y, this.#difference(this.product(x, [branch], isLast), x));
       } else if (this.#isDropping(adapter)) {
-        const dropped = dropout(x, adapter.loraDropout);
+        const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
         y = add(y, this.#difference(channelScale(this.product(dropped, [branch], false), this.#gain(adapter), bias, axis), dropped));
       } else {
         y = channelScale(add(y, this.#difference(this.product(x, [branch], false), x)), this.#gain(adapter), bias, axis);
@@ -176,7 +178,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   #branch({ adapter, from, to }: Term): LoraBranch {
     const { loraA, loraB, scaling, loraDropout } = adapter;
-    return { loraA, loraB, scaling, mask: this.#isDropping(adapter) ? newMask(loraDropout) : null, from, to };
+    return { loraA, loraB, scaling, mask: this.#isDropping(adapter) ? this.newMask(loraDropout) : null, from, to };
   }
 
   /** Which adapters act, and on which items of x. */

@@ -8,7 +8,8 @@ import { completeConfig } from "../io/peft_config.js";
 import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
-import { Module, Parameter, type StateEntry } from "../nn/module.js";
+import { Module, Parameter } from "../nn/module.js";
+import { adopt, drawFor } from "../random/seed.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
 import { LoraConv } from "./conv.js";
@@ -84,6 +85,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     readonly model: M,
   ) {
     super();
+    adopt(this, model);
     this.training = model.training;
     const [adapted] = this.#layers();
     if (adapted) throw new StateError(`LoraModel: ${adapted.path} has adapters already; call addAdapter() on the LoraModel that wrapped it.`);
@@ -133,7 +135,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#checkNewName(where, adapterName);
     this.#refuseMerged(where);
     this.#checkBeside(where, this.adapters, config);
-    const commit = this.#prepare(where, adapterName, config, source);
+    const commit = drawFor(this.model, () => this.#prepare(where, adapterName, config, source));
     commit();
     this.#configs.set(adapterName, this.#settled(adapterName, config));
     if (this.#active.length === 0) return this.#activate([adapterName]);
@@ -147,7 +149,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.config(adapterName);
     this.#refuseMerged(where);
     this.#checkBeside(where, this.adapters.filter((name) => name !== adapterName), config);
-    const commit = this.#prepare(where, adapterName, config, source);
+    const commit = drawFor(this.model, () => this.#prepare(where, adapterName, config, source));
     this.#freeze(adapterName);
     this.#free(adapterName);
     commit();
@@ -417,7 +419,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /** As `Module.loadStateDict`. @throws StateError while merged, or the originals of the weights would be lost */
-  override loadStateDict(state: ReadonlyMap<string, StateEntry>, strict?: boolean): void {
+  override loadStateDict(state: Parameters<Module["loadStateDict"]>[0], strict?: boolean): void {
     this.#refuseMerged("loadStateDict");
     super.loadStateDict(state, strict);
   }
@@ -612,11 +614,12 @@ export class LoraModel<M extends Module = Module> extends Module {
 interface Place { path: string; parent: Module; name: string; module: Module }
 
 /** Every module below `parent`, parents first; what wrappers hold is theirs. */
-function* places(parent: Module, prefix = ""): IterableIterator<Place> {
+function* places(parent: Module, prefix = "", above: readonly Module[] = []): IterableIterator<Place> {
   for (const [name, module] of parent.children()) {
+    if (module === parent || above.includes(module)) continue;
     const path = prefix ? `${prefix}.${name}` : name;
     yield { path, parent, name, module };
-    if (!(module instanceof ModulesToSave)) yield* places(module, path);
+    if (!(module instanceof ModulesToSave)) yield* places(module, path, [...above, parent]);
   }
 }
 

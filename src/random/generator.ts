@@ -3,10 +3,12 @@
  * uniforms bit for bit, and the same normals to 2e-6.
  */
 import { ArgumentError, DisposedError } from "../runtime/errors.js";
-import { engine, type Engine } from "../runtime/engine.js";
+import { engine } from "../runtime/engine.js";
+import { checkTensor, shown } from "../tensor/check.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** at::default_rng_seed_val. */
-const DEFAULT_SEED = 67280421310721;
+export const DEFAULT_SEED = 67280421310721;
 
 /** Saved states: the seed as u64, then the kernels' block (assembly/random/mt19937.ts), little-endian. */
 const SEED_BYTES = 8;
@@ -14,9 +16,12 @@ const WORDS = 624;
 const POSITION = 2496;
 const HAS_NORMAL = 2500;
 
+/** `uniform_` and `normal_` for n floats at an address that the caller answers for. */
+export let fillUniform: (generator: Generator, address: number, n: number, low: number, high: number) => void;
+export let fillNormal: (generator: Generator, address: number, n: number, mean: number, std: number) => void;
+
 /**
- * One stream. Its state lives in the engine's memory from the first draw on, until `dispose()`.
- * In a new engine it starts over from its seed, like every tensor there.
+ * One stream. Its state is no tensor: it takes no linear memory between draws, and a new engine goes on with it.
  *
  * Source: Matsumoto & Nishimura 1998 (MT19937); torch.Generator, uniform_ and normal_ on the CPU.
  * @throws ArgumentError for a seed that is no integer in 0 .. 2^53 - 1 (default: torch's, 67280421310721)
@@ -24,17 +29,16 @@ const HAS_NORMAL = 2500;
  * @example
  * const generator = new Generator(42), t = zeros([3]);
  * const saved = generator.state();
- * generator.uniform_(t.address, t.size, 0, 1);
+ * generator.uniform_(t, 0, 1);
  * const first = t.data.slice();
  * generator.setState(saved); // the same draws follow
- * generator.uniform_(t.address, t.size, 0, 1);
+ * generator.uniform_(t, 0, 1);
  * console.log(t.data.every((v, i) => v === first[i])); // true
- * generator.dispose();
  */
 export class Generator {
   #seed: number;
-  /** Addresses of the state: a stream of its own in each engine. */
-  readonly #blocks = new Map<Engine, number>();
+  /** The kernels' block; null: that of the seed, which the first draw makes. */
+  #block: Uint8Array | null = null;
   #disposed = false;
 
   constructor(seed = DEFAULT_SEED) {
@@ -51,41 +55,34 @@ export class Generator {
    */
   manualSeed(seed: number): this {
     this.#seed = checkedSeed("manualSeed", seed);
-    for (const [home, address] of this.#living()) home.kernels.mtSeed(address, this.#seed >>> 0);
+    this.#block = null;
     return this;
   }
 
   /**
-   * Fills n floats at `address` (a tensor's, of at least n elements: it is not checked) from [low, high), with the
-   * bits of torch's uniform_.
-   * @throws ArgumentError on a count or range out of bounds; DisposedError
+   * Fills a float32 tensor from [low, high), by default [0, 1), with the bits of torch's uniform_. Returns t.
+   * @throws DTypeError for anything else; ArgumentError on a range out of bounds; DisposedError
    */
-  uniform_(address: number, n: number, low: number, high: number): void {
-    checkCount("uniform_", n);
-    if (!(low <= high) || !Number.isFinite(Math.fround(Math.fround(high) - Math.fround(low)))) {
-      throw new ArgumentError(`uniform_: low <= high and a finite float32 range are needed; got low = ${low}, high = ${high}.`);
-    }
-    const state = this.#block();
-    engine().kernels.uniformFill(address, n, low, high, state);
+  uniform_(t: Tensor, low = 0, high = 1): Tensor {
+    checkTensor("uniform_", "t", t);
+    this.#uniform(t.address, t.size, low, high);
+    return t;
   }
 
   /**
-   * Fills n floats at `address`, as `uniform_`, with N(mean, std²): torch's normal_ to 2e-6.
-   * @throws ArgumentError on a count, mean or std out of bounds; DisposedError
+   * Fills a float32 tensor, as `uniform_`, with N(mean, std²), by default N(0, 1): torch's normal_ to 2e-6. Returns t.
+   * @throws DTypeError for anything else; ArgumentError on a mean or std out of bounds; DisposedError
    */
-  normal_(address: number, n: number, mean: number, std: number): void {
-    checkCount("normal_", n);
-    if (!Number.isFinite(mean) || !Number.isFinite(std) || std < 0) {
-      throw new ArgumentError(`normal_: a finite mean and a finite std >= 0 are needed; got mean = ${mean}, std = ${std}.`);
-    }
-    const state = this.#block();
-    engine().kernels.normalFill(address, n, mean, std, state);
+  normal_(t: Tensor, mean = 0, std = 1): Tensor {
+    checkTensor("normal_", "t", t);
+    this.#normal(t.address, t.size, mean, std);
+    return t;
   }
 
   /** A copy of the whole state (seed, position, kept normal), for checkpoints. @throws DisposedError */
   state(): Uint8Array {
-    const block = this.#bytes();
-    const saved = new Uint8Array(SEED_BYTES + block.length);
+    this.#assertUsable();
+    const block = this.#block ?? this.#draw(() => {}), saved = new Uint8Array(SEED_BYTES + block.length);
     new DataView(saved.buffer).setBigUint64(0, BigInt(this.#seed), true);
     saved.set(block, SEED_BYTES);
     return saved;
@@ -93,10 +90,10 @@ export class Generator {
 
   /** Restores what `state()` returned. @throws ArgumentError for bytes that are no such state; DisposedError */
   setState(saved: Uint8Array): void {
-    const block = this.#bytes();
-    const expected = SEED_BYTES + block.length;
-    if (saved.length !== expected) {
-      throw new ArgumentError(`setState: a saved state has ${expected} bytes; got ${saved.length}.`);
+    this.#assertUsable();
+    const expected = SEED_BYTES + engine().kernels.mtStateBytes();
+    if (!(saved instanceof Uint8Array) || saved.length !== expected) {
+      throw new ArgumentError(`setState: a saved state is a Uint8Array of ${expected} bytes; got ${saved instanceof Uint8Array ? saved.length : shown(saved)}.`);
     }
     const view = new DataView(saved.buffer, saved.byteOffset, saved.length);
     const position = view.getUint32(SEED_BYTES + POSITION, true);
@@ -106,44 +103,57 @@ export class Generator {
         `${WORDS} and its flag 0 or 1; got ${position} and ${hasNormal}.`);
     }
     this.#seed = checkedSeed("setState", Number(view.getBigUint64(0, true)));
-    block.set(saved.subarray(SEED_BYTES));
+    this.#block = saved.slice(SEED_BYTES);
   }
 
-  /** Gives the state's memory back; the generator cannot be used afterwards. */
+  /** Returns what puts the state back as it is now. @internal */
+  snapshot(): () => void {
+    const block = this.#block, seed = this.#seed;
+    return () => { [this.#block, this.#seed] = [block, seed]; };
+  }
+
+  /** Ends the generator: it cannot be used afterwards. */
   dispose(): void {
-    for (const [home, address] of this.#living()) home.memory.free(address);
-    this.#blocks.clear();
+    this.#block = null;
     this.#disposed = true;
   }
 
-  #bytes(): Uint8Array {
-    const address = this.#block();
-    const { kernels, memory } = engine();
-    return memory.u8(address, kernels.mtStateBytes());
-  }
-
-  /** The address of the state in the current engine. */
-  #block(): number {
-    if (this.#disposed) throw new DisposedError("Generator: it was used after dispose().");
-    const current = engine();
-    let address = this.#living().get(current);
-    if (address === undefined) {
-      address = current.memory.alloc(current.kernels.mtStateBytes());
-      current.kernels.mtSeed(address, this.#seed >>> 0);
-      this.#blocks.set(current, address);
+  #uniform(address: number, n: number, low: number, high: number): void {
+    this.#assertUsable();
+    if (!(low <= high) || !Number.isFinite(Math.fround(Math.fround(high) - Math.fround(low)))) {
+      throw new ArgumentError(`uniform_: low <= high and a finite float32 range are needed; got low = ${low}, high = ${high}.`);
     }
-    return address;
+    this.#draw((state) => engine().kernels.uniformFill(address, n, low, high, state));
   }
 
-  /** Blocks of engines that live; the others are forgotten. */
-  #living(): Map<Engine, number> {
-    for (const home of this.#blocks.keys()) if (!home.alive) this.#blocks.delete(home);
-    return this.#blocks;
+  #normal(address: number, n: number, mean: number, std: number): void {
+    this.#assertUsable();
+    if (!Number.isFinite(mean) || !Number.isFinite(std) || std < 0) {
+      throw new ArgumentError(`normal_: a finite mean and a finite std >= 0 are needed; got mean = ${mean}, std = ${std}.`);
+    }
+    this.#draw((state) => engine().kernels.normalFill(address, n, mean, std, state));
+  }
+
+  #assertUsable(): void {
+    if (this.#disposed) throw new DisposedError("Generator: it was used after dispose().");
+  }
+
+  /** Runs a kernel on a copy of the state in linear memory, and keeps what it makes of it. */
+  #draw(run: (state: number) => void): Uint8Array {
+    const { kernels, memory } = engine(), bytes = kernels.mtStateBytes();
+    return memory.withBlocks([bytes], (state) => {
+      if (this.#block) memory.u8(state!, bytes).set(this.#block);
+      else kernels.mtSeed(state!, this.#seed >>> 0);
+      run(state!);
+      return this.#block = memory.u8(state!, bytes).slice();
+    });
+  }
+
+  static {
+    fillUniform = (generator, address, n, low, high) => generator.#uniform(address, n, low, high);
+    fillNormal = (generator, address, n, mean, std) => generator.#normal(address, n, mean, std);
   }
 }
-
-/** The stream that layers draw from unless they are given another. */
-export const defaultGenerator = new Generator();
 
 /**
  * The bound b of torch.nn.init.kaiming_uniform_(w, a), which draws from [-b, b):
@@ -157,15 +167,10 @@ export function kaimingUniformBound(fanIn: number, a: number): number {
   return Math.sqrt(3) * (gain / Math.sqrt(fanIn));
 }
 
-function checkedSeed(place: string, seed: number): number {
+/** @throws ArgumentError */
+export function checkedSeed(place: string, seed: number): number {
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new ArgumentError(`${place}: seed must be an integer from 0 to 2^53 - 1; got ${seed}.`);
+    throw new ArgumentError(`${place}: seed must be an integer from 0 to 2^53 - 1; got ${shown(seed)}.`);
   }
   return seed;
-}
-
-function checkCount(place: string, n: number): void {
-  if (!Number.isInteger(n) || n < 0 || n > 0x3fffffff) {
-    throw new ArgumentError(`${place}: n must be an integer from 0 to 2^30 - 1; got ${n}.`);
-  }
 }

@@ -1,5 +1,10 @@
-/** One seed for everything random: torch's stream, and the dropout masks. */
-import { defaultGenerator } from "./generator.js";
+/**
+ * Whose draws are whose. `manualSeed` begins a run's random streams: torch's, and the dropout masks. A module stays with
+ * the streams that it was built on, so that runs which take turns in one process draw what each draws alone.
+ */
+import { StateError } from "../runtime/errors.js";
+import { attempt, onFailure } from "../tensor/scope.js";
+import { checkedSeed, DEFAULT_SEED, fillNormal, fillUniform, Generator } from "./generator.js";
 
 /** Names one mask: element i is kept iff Philox(seed, stream, i) >= p * 2^32. */
 export interface DropoutMask {
@@ -11,12 +16,53 @@ export interface DropoutMask {
   stream: number;
 }
 
-let dropoutSeed = defaultGenerator.seed;
-let nextStream = 0;
+/** The streams of a run. */
+export class RandomState {
+  readonly generator: Generator;
+  /** Number of the next dropout mask. */
+  nextMask = 0;
+  /** What took this one's place. */
+  successor: RandomState | null = null;
+  /** Whether a module drew from it. */
+  taken = false;
+  /** Whether the code that called manualSeed is still running, without an await in between. */
+  recent = true;
+
+  constructor(readonly seed: number, readonly isDefault = false) {
+    this.generator = new Generator(seed);
+  }
+
+  /** What took its place last: itself, unless modules moved on. */
+  get latest(): RandomState { return this.successor?.latest ?? this; }
+
+  /** Comes before each draw: a scope that runs out of memory takes it back. */
+  beforeDraw(): this {
+    onFailure(this, () => {
+      const { nextMask } = this, restore = this.generator.snapshot();
+      return () => {
+        this.nextMask = nextMask;
+        restore();
+      };
+    });
+    return this;
+  }
+}
+
+let current = new RandomState(DEFAULT_SEED, true);
 
 /**
- * Starts all random streams anew: initialisation draws what PyTorch draws after
- * `torch.manual_seed(seed)`; dropout masks (which are ours, not torch's) repeat too.
+ * Begins new random streams: initialisation draws what PyTorch draws after `torch.manual_seed(seed)`; dropout masks
+ * (which are ours, not torch's) repeat too.
+ *
+ * Modules that are built from here on belong to these streams and stay with them, also when another run calls manualSeed
+ * meanwhile: `getLoraModel` and `addAdapter` draw factors, and layers draw dropout masks, from the model's own. A module
+ * that is there already moves to the new streams, with all that share its own, if it draws before another one does, and
+ * before the code that called manualSeed awaits something.
+ *
+ * Draws that belong to no module (nn.init, `ops.dropout`, `linalg`) come from the streams begun last, whoever began
+ * them: a run that takes turns with others must not await between manualSeed and these, nor between manualSeed and
+ * building its model; dropout in a forward of its own is an `nn.Dropout`.
+ *
  * @param seed integer in 0 .. 2^53 - 1
  * @throws ArgumentError
  *
@@ -27,28 +73,94 @@ let nextStream = 0;
  * console.log(new nn.Linear(4, 2).weight.data.every((v, i) => v === first[i])); // true
  */
 export function manualSeed(seed: number): void {
-  defaultGenerator.manualSeed(seed);
-  dropoutSeed = seed;
-  nextStream = 0;
+  const begun = current = new RandomState(checkedSeed("manualSeed", seed));
+  queueMicrotask(() => { begun.recent = false; });
 }
 
-/** The next mask of the current seed. */
-export function newMask(p: number): DropoutMask { return { p, seed: dropoutSeed, stream: nextStream++ }; }
+/** Of each module: what it was built on. */
+const streams = new WeakMap<object, RandomState>();
 
-/** Number of masks drawn since the seed: with it a resumed run draws the same masks. @internal */
-export function dropoutStream(): number { return nextStream; }
-/** @internal */
-export function setDropoutStream(stream: number): void { nextStream = stream; }
-/** Which mask comes next. @internal */
-export function dropoutState(): readonly [seed: number, stream: number] { return [dropoutSeed, nextStream]; }
+/** Lets a module belong to the streams in force, or to those of another. */
+export function adopt(module: object, other?: object): RandomState {
+  const state = (other && streams.get(other)) ?? current;
+  streams.set(module, state);
+  return state;
+}
 
-/** Runs fn, which draws the masks that followed `state`; then the present ones go on. @internal */
-export function withDropoutState<T>(state: readonly [seed: number, stream: number], fn: () => T): T {
-  const before = dropoutState();
-  [dropoutSeed, nextStream] = state;
+/**
+ * A module's streams: fresh ones of manualSeed, to which all that shared its own moves then, or its own. A module that
+ * was built on streams that nobody seeded moves to any fresh ones.
+ */
+export function streamsOf(module: object): RandomState {
+  const { latest } = streams.get(module) ?? adopt(module);
+  if (latest !== current && (current.taken || !(current.recent || latest.isDefault))) return latest;
+  current.taken = true;
+  if (latest !== current) latest.successor = current;
+  return current;
+}
+
+/** Runs fn, in which draws and new modules belong to these streams. */
+export function withStreams<T>(state: RandomState, fn: () => T): T {
+  const before = current;
+  current = state;
   try {
     return fn();
   } finally {
-    [dropoutSeed, nextStream] = before;
+    current = before;
   }
 }
+
+/** Runs fn, which draws for a module; if it runs out of memory, its draws are taken back. */
+export function drawFor<T>(module: object, fn: () => T): T { return attempt(() => withStreams(streamsOf(module), fn)); }
+
+/** Fills n floats at an address from the streams in force. */
+export function drawUniform(address: number, n: number, low: number, high: number): void {
+  fillUniform(current.beforeDraw().generator, address, n, low, high);
+}
+export function drawNormal(address: number, n: number, mean: number, std: number): void {
+  fillNormal(current.beforeDraw().generator, address, n, mean, std);
+}
+
+/** The masks that a running `recordMasks` has seen, and those that a running `repeatMasks` hands out. */
+let recorded: DropoutMask[] | null = null, repeated: Iterator<DropoutMask, undefined> | null = null;
+
+/** The next mask of a module's streams, or of those in force. */
+export function newMask(p: number, module?: object): DropoutMask {
+  let mask: DropoutMask | undefined;
+  if (repeated) {
+    mask = repeated.next().value;
+    if (!mask) throw new StateError("checkpoint: fn drew more dropout masks when backward ran it again.");
+  } else {
+    const state = (module ? streamsOf(module) : current).beforeDraw();
+    mask = { p, seed: state.seed, stream: state.nextMask++ };
+  }
+  recorded?.push(mask);
+  return { ...mask, p };
+}
+
+/** Runs fn and notes in `into` which masks it draws. */
+export function recordMasks<T>(into: DropoutMask[], fn: () => T): T {
+  const before = recorded;
+  recorded = into;
+  try {
+    return fn();
+  } finally {
+    recorded = before;
+    before?.push(...into);
+  }
+}
+
+/** Runs fn, which gets these masks in turn instead of new ones. */
+export function repeatMasks<T>(masks: readonly DropoutMask[], fn: () => T): T {
+  const before = repeated;
+  repeated = masks.values();
+  try {
+    return fn();
+  } finally {
+    repeated = before;
+  }
+}
+
+/** Number of masks that a module's run has drawn since its seed: with it a resumed run draws the masks that follow. */
+export function maskNumber(module: object): number { return streamsOf(module).nextMask; }
+export function setMaskNumber(module: object, number: number): void { streamsOf(module).nextMask = number; }

@@ -3,9 +3,20 @@ import { ArgumentError, DTypeError, ShapeError } from "../runtime/errors.js";
 import type { DType } from "./dtype.js";
 import { Tensor } from "./tensor.js";
 
+/** A value as messages show it, whatever it is: in short, and never an exception. */
+export function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value === "object" && value !== null) {
+    const { constructor } = value as { constructor?: unknown };
+    return typeof constructor === "function" && constructor !== Object ? `a ${constructor.name}` : "an object";
+  }
+  return typeof value === "function" ? "a function" : String(value);
+}
+
 /** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
 export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
-  if (!(t instanceof Tensor)) throw new DTypeError(`${where}: ${name} must be a Tensor; got ${t === null ? "null" : typeof t}.`);
+  if (!(t instanceof Tensor)) throw new DTypeError(`${where}: ${name} must be a Tensor; got ${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}.`);
   void t.address;
   if (t.dtype !== dtype) throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.`);
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
@@ -26,14 +37,14 @@ export function checkSameShape(where: string, a: Tensor, b: Tensor): void {
 export function checkInteger(where: string, name: string, value: number, low: number, high = Number.MAX_SAFE_INTEGER): void {
   if (!Number.isSafeInteger(value) || value < low || value > high) {
     const range = high === Number.MAX_SAFE_INTEGER ? `at least ${low}` : `in ${low} .. ${high}`;
-    throw new ArgumentError(`${where}: ${name} must be an integer ${range}; got ${value}.`);
+    throw new ArgumentError(`${where}: ${name} must be an integer ${range}; got ${shown(value)}.`);
   }
 }
 
 export function checkNumber(where: string, name: string, value: number, low: number, high = Infinity): void {
   if (typeof value !== "number" || !Number.isFinite(value) || value < low || value > high) {
     const range = high === Infinity ? `at least ${low}` : `in ${low} .. ${high}`;
-    throw new ArgumentError(`${where}: ${name} must be a finite number ${range}; got ${value}.`);
+    throw new ArgumentError(`${where}: ${name} must be a finite number ${range}; got ${shown(value)}.`);
   }
 }
 

@@ -2,7 +2,8 @@
  * Lifetimes. A tensor that is created inside `scope(fn)` is disposed when fn ends, unless fn returns
  * it or `keep()` was called on it. Parameters, their gradients and optimiser state belong to no scope.
  */
-import { StateError } from "../runtime/errors.js";
+import { OutOfMemoryError } from "../runtime/errors.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import type { Tensor } from "./tensor.js";
 
 let current: Set<Tensor> | undefined;
@@ -18,12 +19,47 @@ export function leaveScope(tensor: Tensor): void {
 }
 const stack: Set<Tensor>[] = [];
 
+/** For each running `attempt`: how to take back what is not in linear memory (draws), by whose it is. */
+const undoing: (Map<object, () => void> | null)[] = [];
+
+/**
+ * Runs fn; if it runs out of memory, what `onFailure` noted in it is as it was before, so that doing it again gives what
+ * it would have given. @internal
+ */
+export function attempt<T>(fn: () => T): T {
+  undoing.push(null);
+  let failed = false;
+  try {
+    return fn();
+  } catch (error) {
+    failed = error instanceof OutOfMemoryError;
+    throw error;
+  } finally {
+    const own = undoing.pop(), outer = undoing.length - 1;
+    for (const [owner, undo] of own ?? []) {
+      if (failed) undo();
+      else if (outer >= 0 && !undoing[outer]?.has(owner)) (undoing[outer] ??= new Map()).set(owner, undo);
+    }
+  }
+}
+
+/** Before `owner` changes: notes how to take that back. @param snapshot is called at the first change within an `attempt` */
+export function onFailure(owner: object, snapshot: () => () => void): void {
+  const last = undoing.length - 1;
+  if (last >= 0 && !undoing[last]?.has(owner)) (undoing[last] ??= new Map()).set(owner, snapshot());
+}
+
+/** An optimiser's step is done: what led to it is not taken back any more. */
+export function settle(): void { undoing.fill(null); }
+
 /**
  * Runs fn and disposes every tensor created in it, but for those it returns (alone, in an array or
  * as the values of a plain object), which pass to the enclosing scope. Also when fn throws. Parameters,
- * gradients and what `keep()` was called on stay.
+ * gradients and what `keep()` was called on stay. If fn runs out of memory, the random streams are as before it (or as
+ * after the last optimiser's step in it), so that a training step that is done again has the bits of one that never failed.
  *
- * @throws StateError if fn returns a promise; whatever fn throws
+ * @throws ArgumentError if fn is no function; StateError if it is asynchronous or returns a promise, a generator or another
+ * iterator, alone or in what it returns; whatever fn throws
  *
  * @example
  * import { init, scope, tensor, ops } from "wasm-lora";
@@ -32,6 +68,7 @@ const stack: Set<Tensor>[] = [];
  * console.log(y.data); // Float32Array(1) [ 9 ]
  */
 export function scope<T>(fn: () => T): T {
+  checkCallback("scope", fn);
   return inScope(fn, (own) => {
     for (const tensor of own) tensor.dispose();
   });
@@ -65,15 +102,15 @@ function inScope<T>(fn: () => T, end: (own: ReadonlySet<Tensor>, results: readon
   const outer = current;
   current = own;
   stack.push(own);
-  let result: T | undefined;
+  let results: Tensor[] = [];
   try {
-    result = fn();
-    if (result instanceof Promise) throw new StateError("scope: fn must be synchronous; its tensors would be freed before it ends.");
+    const result = attempt(fn);
+    refuseLazy("scope", result, "Its tensors would be freed before it ends.");
+    results = returned(result);
     return result;
   } finally {
     current = outer;
     stack.pop();
-    const results = returned(result);
     for (const tensor of results) {
       if (own.delete(tensor)) current?.add(tensor);
     }
@@ -90,7 +127,7 @@ export function allOrNothing<T>(fn: () => T): T {
   attempts.push(own);
   let done = false;
   try {
-    const result = fn();
+    const result = attempt(fn);
     done = true;
     return result;
   } finally {
@@ -101,7 +138,7 @@ export function allOrNothing<T>(fn: () => T): T {
 }
 
 function returned(value: unknown): Tensor[] {
-  if (typeof value !== "object" || value === null) return [];
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return [];
   if (isTensor(value)) return [value];
   return Object.values(value).filter(isTensor);
 }

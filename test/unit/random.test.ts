@@ -4,10 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { defaultGenerator, Generator, kaimingUniformBound } from "../../src/random/generator.js";
-import { manualSeed, newMask } from "../../src/random/seed.js";
+import { fillNormal, fillUniform, Generator, kaimingUniformBound } from "../../src/random/generator.js";
+import { drawUniform, manualSeed, newMask } from "../../src/random/seed.js";
 import { engine, init, type Engine } from "../../src/runtime/engine.js";
-import { ArgumentError, DisposedError } from "../../src/runtime/errors.js";
+import { ArgumentError, DisposedError, DTypeError } from "../../src/runtime/errors.js";
+import { ones, type Tensor, zeros } from "../../src/tensor/tensor.js";
 import { readGolden } from "../support/golden.js";
 import { assertSameBits, Operand, POISON, randomArray } from "../support/kernels.js";
 
@@ -53,9 +54,10 @@ function dropped(kernel: "dropoutForward" | "dropoutBackward", x: Float32Array, 
 
 const floats = (words: Uint32Array): Float32Array => new Float32Array(words.buffer);
 const uniform = (g: Generator, n: number, low = 0, high = 1): Float32Array =>
-  floats(written(n, (at) => g.uniform_(at, n, low, high)));
+  floats(written(n, (at) => fillUniform(g, at, n, low, high)));
+const drawn = (n: number, low = 0, high = 1): Float32Array => floats(written(n, (at) => drawUniform(at, n, low, high)));
 const normal = (g: Generator, n: number, mean = 0, std = 1): Float32Array =>
-  floats(written(n, (at) => g.normal_(at, n, mean, std)));
+  floats(written(n, (at) => fillNormal(g, at, n, mean, std)));
 
 const assertBits = (actual: Float32Array, expected: Float32Array, what: string): void =>
   assertSameBits(actual, expected, expected.length, () => what);
@@ -109,7 +111,7 @@ for (const seed of SEEDS) {
       const expected = golden(seed, `kaiming_${shape}`);
       const bound = kaimingUniformBound(fanIn, Math.sqrt(5));
       manualSeed(seed);
-      assertBits(uniform(defaultGenerator, expected.length, -bound, bound), expected, shape);
+      assertBits(drawn(expected.length, -bound, bound), expected, shape);
     }
   });
 }
@@ -125,8 +127,8 @@ test("normal_: mean and std scale the standard values in both ways", () => {
 test("n = 0 writes nothing and draws nothing", () => {
   const g = new Generator(3);
   const before = g.state();
-  written(0, (at) => g.uniform_(at, 0, 0, 1));
-  written(0, (at) => g.normal_(at, 0, 0, 1));
+  written(0, (at) => fillUniform(g, at, 0, 0, 1));
+  written(0, (at) => fillNormal(g, at, 0, 0, 1));
   written(0, (at) => kernels.dropoutForward(at, at, 0, 3, 0, 2, ...KEY));
   written(0, (at) => kernels.dropoutBackward(at, at, 0, 3, 0, 2, ...KEY));
   assert.deepEqual(g.state(), before);
@@ -139,16 +141,26 @@ test("Generator: only the low 32 bits of a seed choose the stream, and seeding d
   assertBits(normal(g.manualSeed(42), 3), expected, "again");
 });
 
+test("Generator: uniform_ and normal_ fill a tensor and return it", () => {
+  const t = zeros([2, 5]), guard = zeros([64]);
+  assert.equal(new Generator(4).uniform_(t, -1, 1), t);
+  assertBits(t.data, uniform(new Generator(4), 10, -1, 1), "uniform_");
+  assertBits(new Generator(4).uniform_(t).data, uniform(new Generator(4), 10), "uniform_ of [0, 1)");
+  assertBits(new Generator(4).normal_(t, 2, 3).data, normal(new Generator(4), 10, 2, 3), "normal_");
+  assertBits(new Generator(4).normal_(t).data, normal(new Generator(4), 10), "normal_ of N(0, 1)");
+  assert(guard.data.every((v) => v === 0));
+});
+
 test("Generator: the default seed is torch's", () => {
   assert.equal(new Generator().seed, 67280421310721);
 });
 
 test("manualSeed: the default stream and the dropout masks start over", () => {
   manualSeed(9);
-  const values = uniform(defaultGenerator, 3), masks = [newMask(P), newMask(P)];
+  const values = drawn(3), masks = [newMask(P), newMask(P)];
   assert.notDeepEqual(masks[0], masks[1]);
   manualSeed(9);
-  assertBits(uniform(defaultGenerator, 3), values, "stream");
+  assertBits(drawn(3), values, "stream");
   assert.deepEqual([newMask(P), newMask(P)], masks);
   manualSeed(10);
   assert.notDeepEqual(newMask(P), masks[0]);
@@ -174,12 +186,19 @@ test("Generator: arguments out of range are refused by name", () => {
     assert.throws(() => manualSeed(seed), (e) => e instanceof ArgumentError && e.message.includes(`got ${seed}`));
     assert.throws(() => new Generator(seed), ArgumentError);
   }
-  assert.throws(() => g.uniform_(1024, 1, 1, 0), ArgumentError);
-  assert.throws(() => g.uniform_(1024, 1, 0, NaN), ArgumentError);
-  assert.throws(() => g.uniform_(1024, 1, -3e38, 3e38), ArgumentError);
-  assert.throws(() => g.uniform_(1024, -1, 0, 1), ArgumentError);
-  assert.throws(() => g.normal_(1024, 1, 0, -1), ArgumentError);
-  assert.throws(() => g.normal_(1024, 0.5, 0, 1), ArgumentError);
+  const t = ones([2]), gone = ones([2]), ids = zeros([2], "int32");
+  gone.dispose();
+  assert.throws(() => g.uniform_(t, 1, 0), ArgumentError);
+  assert.throws(() => g.uniform_(t, 0, NaN), ArgumentError);
+  assert.throws(() => g.uniform_(t, -3e38, 3e38), ArgumentError);
+  assert.throws(() => g.normal_(t, 0, -1), ArgumentError);
+  assert.throws(() => g.normal_(t, NaN, 1), ArgumentError);
+  for (const draw of [g.uniform_.bind(g), g.normal_.bind(g)]) {
+    for (const other of [t.address, undefined, null, [t], t.data, ids]) assert.throws(() => draw(other as unknown as Tensor), DTypeError);
+    assert.throws(() => draw(gone), DisposedError);
+  }
+  assert.deepEqual([...t.data], [1, 1]);
+  for (const seed of ["0", null, undefined, 1n, Symbol("s"), {}, () => 0]) assert.throws(() => manualSeed(seed as number), ArgumentError);
   assert.throws(() => kaimingUniformBound(0, 1), ArgumentError);
   const saved = g.state();
   assert.throws(() => g.setState(saved.subarray(1)), ArgumentError);
@@ -187,20 +206,19 @@ test("Generator: arguments out of range are refused by name", () => {
   assert.deepEqual(g.state(), saved);
 });
 
-test("Generator: its memory comes back on dispose, and a new engine starts its stream over", async () => {
-  const live = memory.stats().blocks;
-  const disposed = new Generator(5);
+test("Generator: it holds no linear memory, a new engine goes on with its stream, and dispose() ends it", async () => {
+  const live = memory.stats().liveBytes, disposed = new Generator(5);
   uniform(disposed, 1);
-  assert.equal(memory.stats().blocks, live + 1);
+  assert.equal(memory.stats().liveBytes, live);
   disposed.dispose();
-  assert.equal(memory.stats().blocks, live);
-  assert.throws(() => disposed.uniform_(1024, 1, 0, 1), DisposedError);
+  assert.throws(() => disposed.uniform_(zeros([1])), DisposedError);
+  assert.throws(() => disposed.state(), DisposedError);
 
-  const g = new Generator(5);
-  const expected = uniform(g, 20);
+  const g = new Generator(5), expected = uniform(new Generator(5), 40);
+  assertBits(uniform(g, 20), expected.subarray(0, 20), "before");
   engine().close();
   ({ kernels, memory } = await init());
-  assertBits(uniform(g, 20), expected, "after init()");
+  assertBits(uniform(g, 20), expected.subarray(20), "after init()");
 });
 
 test("philox4x32-10: Random123's known answers", () => {

@@ -57,7 +57,7 @@ function draw(logits, { temperature, generator }) {
   const likeliest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
   if (temperature === 0) return likeliest(logits.data);
   const u = tensor([0]);
-  generator.uniform_(u.address, 1, 0, 1);
+  generator.uniform_(u, 0, 1);
   const probabilities = ops.softmax(ops.scale(logits, 1 / temperature)).data;
   let sum = 0;
   const at = probabilities.findIndex((p) => u.data[0] < (sum += p));

@@ -2,6 +2,7 @@
 import { type DropoutMask, newMask } from "../../random/seed.js";
 import { engine } from "../../runtime/engine.js";
 import { checkNumber, checkTensor } from "../../tensor/check.js";
+import { attempt } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -23,7 +24,7 @@ export const dropoutKernels = {
 
 /**
  * y = keep ? x / (1 - p) : 0, each element kept with probability 1 - p (inverted dropout). Every call has the next
- * mask of `manualSeed`; masks are ours, not torch's.
+ * mask of the `manualSeed` before it, whichever run that was of; masks are ours, not torch's.
  *
  * Source: torch.nn.functional.dropout in training; Salmon et al. 2011 (Philox).
  * @param x of any shape
@@ -37,7 +38,11 @@ export const dropoutKernels = {
 export function dropout(x: Tensor, p: number): Tensor {
   checkTensor("dropout", "x", x);
   checkNumber("dropout", "p", p, 0, 1);
-  const mask = newMask(p);
+  return attempt(() => dropoutBy(x, newMask(p)));
+}
+
+/** dropout with a given mask, as a module draws it. @internal */
+export function dropoutBy(x: Tensor, mask: DropoutMask): Tensor {
   const y = new Tensor(x.shape);
   dropoutKernels.forward(y.address, x.address, x.size, mask);
   return record(y, [x], (dy) => dropoutKernels.backward(gradient(x), dy.address, x.size, mask), [], []);
