@@ -138,15 +138,13 @@ export class Generator {
     if (this.#disposed) throw new DisposedError("Generator: it was used after dispose().");
   }
 
-  /** Runs a kernel on a copy of the state in linear memory, and keeps what it makes of it. */
+  /** Runs a kernel on a copy of the state in the kernels' working space, and keeps what it makes of it: no draw allocates. */
   #draw(run: (state: number) => void): Uint8Array {
-    const { kernels, memory } = engine(), bytes = kernels.mtStateBytes();
-    return memory.withBlocks([bytes], (state) => {
-      if (this.#block) memory.u8(state!, bytes).set(this.#block);
-      else kernels.mtSeed(state!, this.#seed >>> 0);
-      run(state!);
-      return this.#block = memory.u8(state!, bytes).slice();
-    });
+    const { kernels, memory, scratch } = engine(), bytes = kernels.mtStateBytes();
+    if (this.#block) memory.u8(scratch, bytes).set(this.#block);
+    else kernels.mtSeed(scratch, this.#seed >>> 0);
+    run(scratch);
+    return this.#block = memory.u8(scratch, bytes).slice();
   }
 
   static {
