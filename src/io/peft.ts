@@ -16,7 +16,8 @@ import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "./files.js";
 import { show } from "./json.js";
 import { completeConfig, parsePeftConfig, serializePeftConfig, type LoraConfig } from "./peft_config.js";
-import { patternValue } from "./peft_match.js";
+import { Endings, Matching } from "./peft_match.js";
+import { newBudget, type Budget } from "./python_regexp.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 export { serializePeftConfig, type LoraConfig } from "./peft_config.js";
@@ -160,17 +161,18 @@ const NOT_OURS: readonly (readonly [name: RegExp, advice: string])[] = [
 
 /** Every tensor is a factor with its partner, of the module's rank, or something that the config announces. */
 function checkTensors(shapes: Shapes, config: LoraConfig, fail: Fail): void {
+  const matching = new Matching(config, fail), saved = new Endings(config.modulesToSave ?? []), budget = newBudget(fail);
   for (const [name, shape] of shapes) {
     if (!name.startsWith(PREFIX)) fail(`tensor ${show(name)} does not start with ${show(PREFIX)}`);
     const path = name.slice(PREFIX.length);
     const factor = FACTOR.exec(path), magnitude = MAGNITUDE.exec(path);
-    if (factor) checkFactor(factor, shape, shapes, config, fail);
+    if (factor) checkFactor(factor, shape, shapes, config, matching, fail);
     else if (magnitude) checkMagnitude(magnitude[1]!, shape, shapes, config, fail);
-    else if (!isSaved(path, config)) checkBias(path, shapes, config, fail);
+    else if (!isSaved(path, saved, budget)) checkBias(path, shapes, config, fail);
   }
 }
 
-function checkFactor([path, module, ofWeight, ofEmbedding]: RegExpExecArray, shape: readonly number[], shapes: Shapes, config: LoraConfig, fail: Fail): void {
+function checkFactor([path, module, ofWeight, ofEmbedding]: RegExpExecArray, shape: readonly number[], shapes: Shapes, config: LoraConfig, matching: Matching, fail: Fail): void {
   const which = `tensor ${show(PREFIX + path)}`, isEmbedding = ofEmbedding !== undefined, isA = (ofWeight ?? ofEmbedding) === "A";
   const partner = isEmbedding ? peftEmbeddingKey(module!, `lora_embedding_${isA ? "B" : "A"}`) : peftKey(module!, `lora_${isA ? "B" : "A"}`);
   const partnerShape = shapes.get(partner) ?? fail(`${which} has no partner ${show(partner)}`);
@@ -179,7 +181,7 @@ function checkFactor([path, module, ofWeight, ofEmbedding]: RegExpExecArray, sha
   }
   if (shape.length !== partnerShape.length) fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
   if (config.useDora && !shapes.has(peftMagnitudeKey(module!))) fail(`${which} has no ${show(peftMagnitudeKey(module!))} beside it, but use_dora is true`);
-  const r = patternValue(config.rankPattern, module!, config.r);
+  const r = matching.rank(module!);
   if (isA || shape.length === 2) {
     if (shape[isA ? 0 : 1] !== r) fail(`${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ${r}${r === config.r ? "" : ", by rank_pattern"}`);
   } else if (r % shape[1]! !== 0 || shape.some((size, i) => i > 1 && size !== 1)) {
@@ -196,10 +198,9 @@ function checkMagnitude(module: string, shape: readonly number[], shapes: Shapes
 }
 
 /** Whether a parameter is in a module that modules_to_save names by the end of its path (with PEFT even within a word). */
-function isSaved(path: string, { modulesToSave }: LoraConfig): boolean {
+function isSaved(path: string, saved: Endings, budget: Budget): boolean {
   for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) {
-    const module = path.slice(0, dot);
-    if (modulesToSave?.some((name) => module.endsWith(name))) return true;
+    if (!saved.of(path, dot, budget).next().done) return true;
   }
   return false;
 }

@@ -5,7 +5,7 @@
  */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { show } from "./json.js";
-import { translatePattern } from "./python_regexp.js";
+import { checkPattern } from "./python_regexp.js";
 
 /** peft.LoraConfig in camelCase. Patterns are Python's regular expressions (see `matcher` for what is taken over). */
 export interface LoraConfig {
@@ -213,7 +213,7 @@ function checkPatterns(config: LoraConfig, fail: (message: string) => never, spe
     modulesToSave: modulesToSave ?? [],
   };
   for (const [key, list] of Object.entries(patterns)) {
-    for (const pattern of list) translatePattern(pattern, (message) => fail(`${spell(key as keyof LoraConfig)} has ${show(pattern)}: ${message}`));
+    for (const pattern of list) checkPattern(pattern, (message) => fail(`${spell(key as keyof LoraConfig)} has ${show(pattern)}: ${message}`));
   }
 }
 

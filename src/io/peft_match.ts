@@ -3,15 +3,24 @@
  * Source: huggingface/peft 0.20, src/peft/tuners/tuners_utils.py (check_target_module_exists,
  * _maybe_include_all_linear_layers), src/peft/utils/other.py (get_pattern_key). PEFT 0.21 differs in one point: with
  * layersPattern, it also takes a layer's name at the very start of a path.
+ *
+ * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up, not
+ * tried one after another, and patterns have a budget of steps (see python_regexp.ts).
  */
+import { ArgumentError } from "../runtime/errors.js";
 import type { LoraConfig } from "./peft_config.js";
-import { compilePattern, matcher } from "./python_regexp.js";
+import { codesOf, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
 
 /** The fields of a LoraConfig that choose modules. */
 export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave">;
+/** The fields that scale an adapter's products. */
+type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
+
+const NO_SELECTION: Selection = { targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null, modulesToSave: null };
+const NO_SCALES: Scales = { r: 8, loraAlpha: 8, rankPattern: {}, alphaPattern: {}, useRslora: false };
 
 /**
  * Whether `config` puts LoRA on the module at `path`.
@@ -24,7 +33,7 @@ export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "l
  *
  * @param isLinear the module is a linear layer
  * @param isOutputLayer it is the model's output layer (get_output_embeddings in transformers)
- * @throws ArgumentError for a pattern that JavaScript cannot express
+ * @throws ArgumentError for a pattern that is not taken over (see `matcher`)
  *
  * @example
  * const config = { targetModules: ["q_proj"], excludeModules: null, layersToTransform: [1], layersPattern: null, modulesToSave: null };
@@ -32,29 +41,7 @@ export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "l
  * console.log(io.targets(config, path(0), true, false), io.targets(config, path(1), true, false)); // false true
  */
 export function targets(config: Selection, path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
-  const { targetModules, excludeModules, modulesToSave } = config;
-  if (excludeModules && (typeof excludeModules === "string" ? matcher(excludeModules)(path) : isNamed(path, excludeModules))) return false;
-  if (modulesToSave?.some((name) => compilePattern("(?:.*\\.)?", name, "(?:$|\\.)").test(path))) return false;
-  if (typeof targetModules === "string") {
-    return targetModules.toLowerCase() === ALL_LINEAR ? isLinear && !isOutputLayer : matcher(targetModules)(path);
-  }
-  return targetModules.includes(path) || (isNamed(path, targetModules) && isInLayers(config, path));
-}
-
-function isNamed(path: string, names: readonly string[]): boolean {
-  return names.some((name) => path === name || path.endsWith(`.${name}`));
-}
-
-function isInLayers({ layersToTransform, layersPattern }: Selection, path: string): boolean {
-  const wanted = typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform;
-  if (!wanted?.length) return true;
-  const patterns = typeof layersPattern === "string" ? [layersPattern] : layersPattern;
-  // An empty pattern is as good as none.
-  for (const pattern of layersPattern?.length ? patterns! : ["[^.]*"]) {
-    const layer = compilePattern(".*?\\.", pattern, "\\.(?<index>\\d+)\\.").exec(path);
-    if (layer) return wanted.includes(Number(layer.groups!.index));
-  }
-  return false;
+  return new Matching({ ...NO_SCALES, ...config }, refuse("targets")).targets(path, isLinear, isOutputLayer);
 }
 
 /**
@@ -62,29 +49,209 @@ function isInLayers({ layersToTransform, layersPattern }: Selection, path: strin
  * after a dot; else `fallback`.
  *
  * Source: PEFT, get_pattern_key.
- * @throws ArgumentError for a key that JavaScript cannot express
+ * @throws ArgumentError for a key that is not taken over (see `matcher`)
  *
  * @example
  * console.log(io.patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8)); // 16
  */
 export function patternValue(pattern: Readonly<Record<string, number>>, path: string, fallback: number): number {
-  for (const [key, value] of Object.entries(pattern)) {
-    if (compilePattern("(?:.*\\.)?", key, "$").test(path)) return value;
-  }
-  return fallback;
+  const fail = refuse("patternValue");
+  return new Keys(pattern, fail).value(path, newBudget(fail)) ?? fallback;
 }
 
 /**
  * What B(A(x)) of the module at `path` is multiplied by: alpha / r, or alpha / sqrt(r) with useRslora.
  *
  * Source: PEFT, LoraLayer.update_layer; Kalajdzievski 2023 (rsLoRA).
- * @throws ArgumentError for a pattern that JavaScript cannot express
+ * @throws ArgumentError for a pattern that is not taken over (see `matcher`)
  *
  * @example
  * const config = { r: 4, loraAlpha: 8, rankPattern: { k_proj: 16 }, alphaPattern: {}, useRslora: true };
  * console.log(io.scalingOf(config, "q_proj"), io.scalingOf(config, "k_proj")); // 4 2
  */
-export function scalingOf(config: Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">, path: string): number {
-  const r = patternValue(config.rankPattern, path, config.r);
-  return patternValue(config.alphaPattern, path, config.loraAlpha) / (config.useRslora ? Math.sqrt(r) : r);
+export function scalingOf(config: Scales, path: string): number {
+  return new Matching({ ...NO_SELECTION, ...config }, refuse("scalingOf")).scaling(path);
+}
+
+function refuse(where: string): Fail { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
+
+/** A config made ready for many paths: its patterns are read once and have one budget of steps together. */
+export class Matching {
+  readonly #config: Selection & Scales;
+  readonly #budget: Budget;
+  readonly #targets: Names | Pattern | null;
+  readonly #excluded: Names | Pattern | null;
+  readonly #saved: SavedModules;
+  readonly #layers: ReadonlySet<number> | null;
+  readonly #layerPatterns: readonly Pattern[];
+  readonly #ranks: Keys;
+  readonly #alphas: Keys;
+
+  /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
+  constructor(config: Selection & Scales, fail: Fail) {
+    const { targetModules, excludeModules, layersToTransform, layersPattern, modulesToSave, rankPattern, alphaPattern } = config;
+    const read = (names: readonly string[] | string): Names | Pattern => typeof names === "string" ? new Pattern(names, "whole", fail) : new Names(names);
+    this.#config = config;
+    this.#budget = newBudget(fail);
+    this.#targets = typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
+    this.#excluded = excludeModules ? read(excludeModules) : null;
+    this.#saved = new SavedModules(modulesToSave ?? [], fail);
+    const layers = typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform;
+    this.#layers = layers?.length ? new Set(layers) : null;
+    // An empty pattern is as good as none.
+    const patterns = layersPattern?.length ? (typeof layersPattern === "string" ? [layersPattern] : layersPattern) : ["[^.]*"];
+    this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer", fail));
+    this.#ranks = new Keys(rankPattern, fail);
+    this.#alphas = new Keys(alphaPattern, fail);
+  }
+
+  /** As the function `targets`. */
+  targets(path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
+    const budget = this.#budget, targets = this.#targets, excluded = this.#excluded;
+    if (excluded instanceof Pattern ? excluded.match(codesOf(path), budget) === 0 : excluded?.ends(path)) return false;
+    if (this.#saved.hold(path, budget)) return false;
+    if (targets === null) return isLinear && !isOutputLayer;
+    if (targets instanceof Pattern) return targets.match(codesOf(path), budget) === 0;
+    return targets.has(path) || (targets.ends(path) && (this.#layers === null || this.#layers.has(this.#layer(path))));
+  }
+
+  /** The number of the module's layer, -1 if it is in none. */
+  #layer(path: string): number {
+    const codes = codesOf(path);
+    for (const pattern of this.#layerPatterns) {
+      let at = pattern.match(codes, this.#budget), layer = 0;
+      if (at < 0) continue;
+      for (; codes[at]! >= 48 && codes[at]! <= 57; at++) layer = layer * 10 + codes[at]! - 48;
+      return layer;
+    }
+    return -1;
+  }
+
+  /** The module's rank. */
+  rank(path: string): number { return this.#ranks.value(path, this.#budget) ?? this.#config.r; }
+
+  /** As the function `scalingOf`. */
+  scaling(path: string): number {
+    const r = this.rank(path);
+    return (this.#alphas.value(path, this.#budget) ?? this.#config.loraAlpha) / (this.#config.useRslora ? Math.sqrt(r) : r);
+  }
+}
+
+/** Whole names that end a path where a dot comes before, or that are the path. */
+class Names {
+  readonly #names: ReadonlySet<string>;
+  readonly #lengths: ReadonlySet<number>;
+
+  constructor(names: readonly string[]) {
+    this.#names = new Set(names);
+    this.#lengths = new Set(names.map(({ length }) => length));
+  }
+
+  has(path: string): boolean { return this.#names.has(path); }
+
+  ends(path: string): boolean { return starts(path).some((at) => this.#lengths.has(path.length - at) && this.#names.has(path.slice(at))); }
+}
+
+/** Where the path and what follows each of its dots begins. */
+function starts(path: string): number[] {
+  const all = [0];
+  for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) all.push(dot + 1);
+  return all;
+}
+
+/** The keys of rank_pattern or alpha_pattern with their values. Most are names, also with dots that any sign may replace. */
+class Keys {
+  readonly #values: readonly number[];
+  /** Place among the keys, by name; of ends of paths, and of whole ones (^). */
+  readonly #names = new Map<string, number>();
+  readonly #paths = new Map<string, number>();
+  readonly #lengths = new Set<number>();
+  /** Names with such dots, by their length. */
+  readonly #open = new Map<number, { text: string; anchored: boolean; place: number }[]>();
+  readonly #patterns: { pattern: Pattern; place: number }[] = [];
+
+  constructor(keys: Readonly<Record<string, number>>, fail: Fail) {
+    this.#values = Object.values(keys);
+    for (const [place, key] of Object.keys(keys).entries()) {
+      const pattern = new Pattern(key, "end", fail), name = pattern.name();
+      if (name === null) {
+        this.#patterns.push({ pattern, place });
+        continue;
+      }
+      const { text, open, anchored } = name;
+      this.#lengths.add(text.length);
+      if (open && !this.#open.get(text.length)?.push({ text, anchored, place })) this.#open.set(text.length, [{ text, anchored, place }]);
+      if (open) continue;
+      if (anchored) this.#paths.set(text, Math.min(place, this.#paths.get(text) ?? place));
+      else this.#names.set(text, Math.min(place, this.#names.get(text) ?? place));
+    }
+  }
+
+  /** The value of the first key that matches. */
+  value(path: string, budget: Budget): number | undefined {
+    let first = this.#paths.get(path) ?? Infinity;
+    for (const start of starts(path)) {
+      if (!this.#lengths.has(path.length - start)) continue;
+      const end = path.slice(start);
+      first = Math.min(first, this.#names.get(end) ?? Infinity);
+      for (const { text, anchored, place } of this.#open.get(end.length) ?? []) {
+        spend(budget, 1);
+        if (place < first && (start === 0 || !anchored) && fits(text, end)) first = place;
+      }
+    }
+    if (this.#patterns.length > 0) {
+      const codes = codesOf(path);
+      for (const { pattern, place } of this.#patterns) {
+        if (place > first) break;
+        if (pattern.match(codes, budget) === 0) first = place;
+      }
+    }
+    return this.#values[first];
+  }
+}
+
+/** Whether they are equal but for dots of `name`, compared from the end, where paths differ. */
+function fits(name: string, text: string): boolean {
+  for (let i = name.length - 1; i >= 0; i--) if (name[i] !== text[i] && name[i] !== ".") return false;
+  return true;
+}
+
+/** modules_to_save where PEFT takes its names for patterns: to keep LoRA off these modules and those in them. */
+class SavedModules {
+  readonly #names = new Set<string>();
+  readonly #patterns: Pattern[] = [];
+
+  constructor(names: readonly string[], fail: Fail) {
+    for (const name of names) {
+      if (/^\w+$/.test(name)) this.#names.add(name);
+      else this.#patterns.push(new Pattern(name, "module", fail));
+    }
+  }
+
+  hold(path: string, budget: Budget): boolean {
+    if (this.#names.size > 0 && path.split(".").some((part) => this.#names.has(part))) return true;
+    const codes = this.#patterns.length > 0 ? codesOf(path) : [];
+    return this.#patterns.some((pattern) => pattern.match(codes, budget) === 0);
+  }
+}
+
+/** Names that PEFT looks for at the end of a path, also within a word. */
+export class Endings {
+  readonly #names: ReadonlySet<string>;
+  readonly #lengths: readonly number[];
+
+  constructor(names: readonly string[]) {
+    this.#names = new Set(names);
+    this.#lengths = [...new Set(names.map(({ length }) => length))].sort((a, b) => a - b);
+  }
+
+  /** Those at the end of the path's first `length` signs. */
+  *of(path: string, length: number, budget?: Budget): IterableIterator<string> {
+    for (const size of this.#lengths) {
+      if (size > length) return;
+      if (budget) spend(budget, 1 + size / 16);
+      const end = path.slice(length - size, length);
+      if (this.#names.has(end)) yield end;
+    }
+  }
 }

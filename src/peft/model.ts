@@ -3,8 +3,9 @@
  * mix and merge them.
  * Source: huggingface/peft 0.20, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
  */
-import { patternValue, scalingOf, targets, type LoraConfig } from "../io/peft.js";
+import type { LoraConfig } from "../io/peft.js";
 import { completeConfig } from "../io/peft_config.js";
+import { Endings, Matching } from "../io/peft_match.js";
 import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
@@ -477,15 +478,15 @@ export class LoraModel<M extends Module = Module> extends Module {
   #targetPlaces(where: string, config: LoraConfig): { place: Place; part: Part }[] {
     const head = this.model.getOutputEmbeddings();
     const found: { place: Place; part: Part }[] = [], owners = new Map(this.#layers().map(({ path, layer }) => [layer.weight, path]));
+    const matching = new Matching(config, (message) => { throw new ArgumentError(`${where}: ${message}.`); });
     for (const place of places(this.model)) {
       const { path, module } = place;
-      if (!targets(config, path, isLinear(module), module === head)) continue;
+      if (!matching.targets(path, isLinear(module), module === head)) continue;
       const layer = module instanceof LoraLayer ? module : wrap(where, path, module);
       const owner = owners.get(layer.weight) ?? path;
       if (owner !== path) throw new ArgumentError(`${where}: ${owner} and ${path} share their weight, which can be adapted in one place only; name that one's path.`);
       owners.set(layer.weight, path);
-      const r = patternValue(config.rankPattern, path, config.r);
-      found.push({ place, part: { path, layer, r, scaling: scalingOf(config, path) } });
+      found.push({ place, part: { path, layer, r: matching.rank(path), scaling: matching.scaling(path) } });
     }
     if (found.length === 0) throw this.#noTarget(where, config.targetModules);
     return found;
@@ -517,7 +518,8 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** PEFT compares the ends of paths, also within a word: "norm" takes input_layernorm, too. */
   #copiedPlaces(names: readonly string[]): Place[] {
-    return [...places(this.model)].filter(({ path }) => names.some((name) => path.endsWith(name)));
+    const endings = new Endings(names);
+    return [...places(this.model)].filter(({ path }) => !endings.of(path, path.length).next().done);
   }
 
   /** Frees an adapter, and unwraps what has no other. */

@@ -145,3 +145,33 @@ test("a pattern that JavaScript cannot express is an ArgumentError", () => {
   assert.throws(() => targets({ ...NOTHING, targetModules: "(?i)q" }, "q", true, false), ArgumentError);
   assert.throws(() => patternValue({ "a)|(b": 1 }, "a", 8), ArgumentError);
 });
+
+test("the number of a layer is that which backtracking would find first", () => {
+  const layer = (layersPattern: string, path: string): number[] =>
+    [0, 1, 2, 3, 7].filter((index) => targets({ ...NOTHING, targetModules: ["q"], layersToTransform: [index], layersPattern }, path, true, false));
+  assert.deepEqual(layer("layers.*", "m.layers.0.mlp.3.q"), [3]);
+  assert.deepEqual(layer("layers.*?", "m.layers.0.mlp.3.q"), [0]);
+  assert.deepEqual(layer(".*", "m.layers.0.experts.3.q"), [3]);
+  assert.deepEqual(layer("(layers|mlp)", "m.mlp.1.layers.2.q"), [1]);
+  assert.deepEqual(layer("h.0.mlp|h", "m.h.0.mlp.3.q"), [3]);
+  assert.deepEqual(layer("h|h.0.mlp", "m.h.0.mlp.3.q"), [0]);
+  assert.deepEqual(layer("h", `m.h.${"0".repeat(30)}7.q`), [7]);
+  assert.deepEqual(layer("h", `m.h.${"9".repeat(400)}.q`), []);
+});
+
+test("keys that are names, names with open dots, whole paths and patterns keep their order", () => {
+  const keys = { "a.q": 1, "(q|k)": 2, "q": 3, "^b.q": 4, "b\\.q": 5, "x.v": 6, "^v$": 7, "v": 8, "\\.v": 9, "a.\\.o": 10, "o$": 11 };
+  for (const [path, expected] of [
+    ["a.q", 1], ["m.a.q", 1], ["m.aXq", 1], ["aX.q", 2], ["aXr", 99], ["b.q", 2], ["q", 2], ["m.q", 2], ["x.v", 6], ["m.xyv", 6], ["v", 7], ["m.v", 8], ["ab.o", 10], ["m.o", 11], ["mo", 99],
+  ] as const) assert.equal(patternValue(keys, path, 99), expected, path);
+});
+
+test("many names and long ones are looked up, not tried one after another", () => {
+  const many = Array.from({ length: 16_000 }, (_, i) => `m${i}`), path = `${"a.".repeat(16_000)}m15999.q`;
+  assert.equal(targets({ ...NOTHING, targetModules: many.map((name) => `${name}.q`) }, path, true, false), true);
+  assert.equal(targets({ ...NOTHING, targetModules: "all-linear", excludeModules: many }, path, true, false), true);
+  assert.equal(targets({ ...NOTHING, targetModules: "all-linear", modulesToSave: many }, path, true, false), false);
+  assert.equal(targets({ ...NOTHING, targetModules: ["q"], layersToTransform: Array.from({ length: 200_000 }, (_, i) => i) }, "m.h.199999.q", true, false), true);
+  assert.equal(patternValue(Object.fromEntries(many.map((name, i) => [`${name}.q`, i])), path, -1), 15999);
+  assert.equal(patternValue({ ["x.".repeat(100_000)]: 1, q: 2 }, path, -1), 2);
+});
