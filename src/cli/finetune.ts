@@ -1,39 +1,19 @@
-/** wasm-lora finetune: LoRA training of a language model on one text. */
-import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { SingleBar } from "cli-progress";
-import { ensureWritableDirectory, writeAtomic } from "../io/files.js";
-import type { LoraConfig } from "../io/peft.js";
-import * as lora from "../lora/index.js";
-import { evenWindows, generate, loadModel, planTraining, randomWindows, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
-import { getLoraModel, type LoraModel } from "../peft/index.js";
-import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
-import { manualSeed, maskNumber, setMaskNumber } from "../random/seed.js";
-import { engine, init, memoryStats } from "../runtime/engine.js";
-import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
-import { scope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
-import { noGrad } from "../autograd/tape.js";
-import { loadCheckpointFile, saveCheckpoint, type Checkpoint } from "./checkpoint.js";
+/** wasm-lora finetune: LoRA training of a language model on one text. What is computed is in run.ts; here are files, signals and talk. */
+import { ensureWritableDirectory, exists, removeTemporaries, writeAtomic } from "../io/files.js";
+import { engine, init } from "../runtime/engine.js";
+import { ArgumentError, FileError } from "../runtime/errors.js";
+import { checkpointPath, findCheckpoint, hasCheckpoint, previousPath, saveCheckpoint } from "./checkpoint.js";
+import { count, formatTime, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { lockFolder, type FolderLock } from "./lock.js";
+import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
-import { encodeFile, loadTokenizer, promptIds, type TextCodec } from "./text.js";
+import { passProgress, trainingProgress } from "./progress.js";
+import { checkSound, finite, prepareRun, restoreRun, runState, sample, trainStep, windowLoss, type Places, type Run } from "./run.js";
+import { SETTINGS, type FinetuneSettings } from "./settings.js";
+import { programName, shellWord } from "./shell.js";
 
-/** What decides a run's bits; a resumed run takes them from its checkpoint. */
-export interface FinetuneSettings {
-  model: string;
-  data: string;
-  r: number;
-  alpha: number;
-  dropout: number;
-  targetModules: string[] | "all-linear";
-  steps: number;
-  batch: number;
-  seq: number;
-  lr: number;
-  seed: number;
-  prompt: string;
-  checkpointEvery: number;
-}
+export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
+
 export type FinetuneCommand = FinetuneSettings & {
   out: string;
   resume?: boolean;
@@ -41,216 +21,163 @@ export type FinetuneCommand = FinetuneSettings & {
   gradientCheckpointing?: boolean;
 };
 
-export const FINETUNE_DEFAULTS = {
-  r: 8, alpha: 16, dropout: 0, targetModules: "all-linear" as const, steps: 400, batch: 8, seq: 128, lr: 5e-3, seed: 0,
-  prompt: "The whale", checkpointEvery: 50,
-};
-
-const SAMPLE_TOKENS = 100;
-/** Held-out windows at most: enough for three digits of perplexity, and a few seconds. */
-const HELD_OUT_WINDOWS = 128;
-
-interface Run {
-  settings: FinetuneSettings;
-  model: CausalLM;
-  /** The model with its adapter. */
-  adapted: LoraModel<CausalLM>;
-  config: LlamaConfig | Gpt2Config;
-  codec: TextCodec;
-  train: Int32Array;
-  heldOut: Int32Array;
-  /** Digest of the frozen weights and the tokens. */
-  inputs: string;
-  optimizer: AdamW;
-  schedule: Schedule;
-}
-
 /** @param explicit names of the options that the user gave: with resume they must agree with the checkpoint */
 export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<string>): Promise<void> {
   await init();
-  const { out, resume, gradientCheckpointing = false, ...given } = command;
-  const checkpointPath = `${out}/checkpoint.safetensors`;
-  const saved = resume ? loadCheckpointFile<FinetuneSettings>(checkpointPath) : null;
-  if (!resume && existsSync(checkpointPath)) {
-    throw new FileError(`finetune: ${checkpointPath} is there already. Add --resume to go on from it, or choose another --out.`);
+  const { out, resume = false } = command;
+  for (const file of ["config.json", "adapter_config.json"]) {
+    if (exists(`${out}/${file}`)) throw new FileError(`finetune: ${out} is the folder of a model or an adapter (it holds ${file}); choose another --out.`);
   }
-  if (saved) checkSame(given, saved.settings, explicit);
-  const settings = saved?.settings ?? given;
+  if (resume && !hasCheckpoint(out)) throw new FileError(`finetune: cannot read ${checkpointPath(out)}: it does not exist; leave out --resume to start anew.`);
   ensureWritableDirectory(out);
-  const run = prepare(settings);
-  if (saved && saved.inputs !== run.inputs) {
-    throw new ArgumentError(`finetune: ${settings.data} or ${settings.model} has changed since ${checkpointPath} was written; start anew in another --out.`);
+  const lock = out.startsWith("memory:") ? NO_LOCK : lockFolder("finetune", out);
+  try {
+    if (!resume) refuseToStartOver(out);
+    for (const folder of [out, `${out}/adapter`]) removeTemporaries(folder);
+    await go(command, explicit, lock);
+  } finally {
+    lock.release();
   }
-  const { adapted } = run;
-  run.model.gradientCheckpointing = gradientCheckpointing;
-  describe(run, saved?.step ?? 0);
+}
 
+/** In memory nobody else writes. */
+const NO_LOCK: FolderLock = { keep: () => {}, release: () => {} };
+
+function refuseToStartOver(out: string): void {
+  const path = [checkpointPath(out), previousPath(out)].find(exists);
+  if (path) throw new FileError(`finetune: ${path} is there already. Add --resume to go on from it, or choose another --out.`);
+  if (exists(`${out}/adapter/adapter_config.json`)) throw new FileError(`finetune: ${out}/adapter holds an adapter already; choose another --out.`);
+}
+
+async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock: FolderLock): Promise<void> {
+  const { out, resume = false, gradientCheckpointing = false, ...given } = command;
+  const found = resume ? findCheckpoint(out) : undefined, saved = found?.checkpoint;
+  if (saved) checkSame(given, saved.settings, explicit);
+  if (found?.damage) console.error(`${found.damage.message} Going on from the checkpoint before it, of step ${found.checkpoint.step}.`);
+  const settings = saved?.settings ?? given, places = saved ? placesOf(saved.settings, given, explicit, out) : given;
+
+  console.log(`Loading ${oneLine(places.model)} ...`);
+  const run = prepareRun(settings, places, gradientCheckpointing, (characters, seconds) => {
+    console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${seconds === undefined ? "" : `, about ${formatTime(seconds)}`} ...`);
+  });
+  if (saved && saved.inputs !== run.inputs) {
+    throw new ArgumentError(`finetune: ${places.data} or ${places.model} is not what ${checkpointPath(out)} was written with; name the same (--data, --model), or start anew in another --out.`);
+  }
+  describe(run);
+  const { adapted } = run;
   adapted.eval();
-  const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "held-out loss before");
+  const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "before", lock);
   const sampleBefore = saved?.sampleBefore ?? sample(run);
   console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
   console.log(`Sample before: ${quote(sampleBefore)}\n`);
   adapted.train();
 
-  if (saved) {
-    const factors = [...lora.loraStateDict(adapted).keys()], lost = factors.find((key) => !saved.factors.has(key));
-    if (lost) throw new FormatError(`${checkpointPath}: factor ${lost} is missing.`);
-    if (saved.optimizer.size !== 2 * factors.length) {
-      throw new FormatError(`${checkpointPath}: it holds ${saved.optimizer.size} moments; expected 2 for each of ${factors.length} factors.`);
-    }
-    adapted.loadStateDict(saved.factors, false);
-    run.optimizer.loadStateDict(saved.optimizer, saved.step);
-    setMaskNumber(adapted, saved.dropoutStream);
-  }
   const losses = saved?.losses ?? [];
-  const save = (): void => saveCheckpoint<FinetuneSettings>(checkpointPath, {
-    settings, inputs: run.inputs, step: losses.length, dropoutStream: maskNumber(adapted), heldOutBefore, sampleBefore, losses,
-    factors: lora.loraStateDict(adapted), optimizer: run.optimizer.stateDict(),
-  } satisfies Checkpoint<FinetuneSettings>);
-  if (!await trainSteps(run, losses, save)) {
-    console.error(`\nStopped after step ${losses.length}; go on with: wasm-lora finetune --data ${word(settings.data)} --out ${word(out)} --resume` +
-      (gradientCheckpointing ? " --gradient-checkpointing" : ""));
+  // A damaged checkpoint must not push out the one before it.
+  let isGood = !found?.damage;
+  const save = (): void => {
+    lock.keep();
+    checkSound(run, losses.length);
+    saveCheckpoint(out, { ...runState(run), step: losses.length, heldOutBefore, sampleBefore, losses }, isGood);
+    isGood = true;
+  };
+  if (saved) {
+    restoreRun(run, saved, checkpointPath(out));
+    console.log(`Resuming after step ${saved.step} of ${settings.steps}`);
+  }
+  if (losses.length < settings.steps && !await trainSteps(run, losses, save, lock)) {
+    const again = ["finetune", "--data", places.data, ...(places.model === settings.model ? [] : ["--model", places.model]), "--out", out, "--resume"];
+    console.error(`\nStopped after step ${losses.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}${gradientCheckpointing ? " --gradient-checkpointing" : ""}`);
     process.exitCode = 130;
     return;
   }
 
   adapted.eval();
-  const heldOutAfter = heldOutLoss(run, "held-out loss after");
-  const change = 1 - exp(heldOutAfter) / exp(heldOutBefore);
-  console.log(`\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ` +
-    `${change >= 0 ? "down" : "up"} ${(Math.abs(change) * 100).toFixed(1)} %)`);
-  console.log(`Sample after: ${quote(sample(run))}\n`);
-  console.log(`${lossCurveText(losses)}\n`);
+  const heldOutAfter = heldOutLoss(run, "after", lock);
+  lock.keep();
+  // What counts comes before what is drawn of it.
   adapted.savePretrained(`${out}/adapter`);
+  writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
   const title = `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ${perplexity(heldOutAfter)}`;
   writeAtomic(`${out}/loss.svg`, lossCurveSvg(losses, { title, heldOutBefore, heldOutAfter }));
-  writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
-  console.log(`Wrote ${out}/adapter (PEFT), ${out}/loss.svg, ${out}/result.json`);
-  console.log(`Try it: wasm-lora generate --model ${word(settings.model)} --adapter ${word(`${out}/adapter`)} --prompt ${word(settings.prompt)}`);
+  console.log(`\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ${perplexityChange(heldOutBefore, heldOutAfter)})`);
+  console.log(`Sample after: ${quote(sample(run))}\n`);
+  console.log(`${lossCurveText(losses)}\n`);
+  console.log(`Wrote ${oneLine(out)}/adapter (PEFT), ${oneLine(out)}/loss.svg, ${oneLine(out)}/result.json`);
+  const tryIt = ["generate", "--model", places.model, "--adapter", `${out}/adapter`, "--prompt", settings.prompt];
+  console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
 }
 
+/** Of the settings all must be the checkpoint's but the places, which the digest of their contents judges. */
 function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {
-  for (const key of Object.keys(saved) as (keyof FinetuneSettings)[]) {
-    if (explicit.has(key) && JSON.stringify(given[key]) !== JSON.stringify(saved[key])) {
+  for (const key of Object.keys(SETTINGS) as (keyof FinetuneSettings)[]) {
+    if (key !== "model" && key !== "data" && explicit.has(key) && JSON.stringify(given[key]) !== JSON.stringify(saved[key])) {
       throw new ArgumentError(`finetune: --resume goes on with ${key} = ${JSON.stringify(saved[key])}; got ${JSON.stringify(given[key])}. ` +
         "Leave it out, or start anew in another --out.");
     }
   }
 }
 
-function prepare(settings: FinetuneSettings): Run {
-  manualSeed(settings.seed);
-  const { model, config } = loadModel(settings.model);
-  const adapted = getLoraModel(model, adapterConfig(settings));
-  if (settings.seq > config.maxPositionEmbeddings) {
-    throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions.`);
-  }
-  const codec = loadTokenizer(settings.model);
-  console.log(`Encoding ${settings.data} ...`);
-  const ids = encodeFile(settings.data, codec, config);
-  const cut = Math.floor(ids.length * 0.9);
-  const train = ids.subarray(0, cut), heldOut = ids.subarray(cut);
-  if (heldOut.length < settings.seq + 1) {
-    throw new ArgumentError(`finetune: ${settings.data} has ${ids.length} tokens; at least ${10 * (settings.seq + 1)} are needed for seq = ${settings.seq}.`);
-  }
-  const digest = createHash("sha256");
-  for (const p of adapted.parameters()) if (!p.requiresGrad) digest.update(p.data);
-  const inputs = digest.update(ids).digest("hex");
-  const optimizer = new AdamW(adapted.parameters().filter((p) => p.requiresGrad), { lr: settings.lr, weightDecay: 0 });
-  return { settings, model, adapted, config, codec, train, heldOut, inputs, optimizer, schedule: cosineSchedule(settings.steps, Math.ceil(settings.steps / 20)) };
+function placesOf(saved: FinetuneSettings, given: FinetuneSettings, explicit: ReadonlySet<string>, out: string): Places {
+  return {
+    model: explicit.has("model") ? given.model : modelOfRun(saved.model, out),
+    data: explicit.has("data") ? given.data : textOfRun(saved.data, out),
+  };
 }
 
-function adapterConfig({ model, r, alpha, dropout, targetModules }: FinetuneSettings): Partial<LoraConfig> {
-  return { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model, taskType: "CAUSAL_LM" };
-}
-
-function describe({ adapted, settings, train, heldOut, config, model }: Run, step: number): void {
+function describe({ adapted, settings, train, heldOutTokens, plan, model }: Run): void {
   const [trainable, all] = adapted.getNbTrainableParameters();
-  const n = (x: number): string => x.toLocaleString("en-US");
-  console.log(`Model ${settings.model}: ${n(all - trainable)} weights frozen, ${n(trainable)} trained (${(100 * trainable / all).toFixed(2)} %), r = ${settings.r}`);
-  console.log(`Data ${settings.data}: ${n(train.length)} tokens to train on, ${n(heldOut.length)} held out`);
-  const { batch, seq } = settings, { gradientCheckpointing } = model;
-  const plan = planTraining(config, { batch, seq, gradientCheckpointing, adapter: adapterConfig(settings) });
+  console.log(`Model ${oneLine(settings.model)}: ${count(all - trainable)} weights frozen, ${count(trainable)} trained (${(100 * trainable / all).toFixed(2)} %), r = ${settings.r}`);
+  console.log(`Data ${oneLine(settings.data)}: ${count(train.length)} tokens to train on, ${count(heldOutTokens)} held out`);
   console.log(`Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ${megabytes(plan.adapters)}, ` +
-    `optimiser ${megabytes(plan.optimiser)}, activations ${megabytes(plan.activations)}${gradientCheckpointing ? " between checkpoints" : ""})`);
-  if (step > 0) console.log(`Resuming after step ${step} of ${settings.steps}`);
+    `optimiser ${megabytes(plan.optimiser)}, activations ${megabytes(plan.activations)}${model.gradientCheckpointing ? " between checkpoints" : ""})`);
 }
 
 /** Trains from step losses.length on. Returns false if the user stopped it; either way the state is saved. */
-async function trainSteps(run: Run, losses: number[], save: () => void): Promise<boolean> {
-  const { settings, adapted, schedule } = run;
-  const bar = new SingleBar({
-    format: "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB", etaBuffer: 50,
-    barsize: 24, hideCursor: true, noTTYOutput: true, notTTYSchedule: 5000,
-  });
+async function trainSteps(run: Run, losses: number[], save: () => void, lock: FolderLock): Promise<boolean> {
+  const { batch, seq, steps, checkpointEvery } = run.settings;
   let stopped = false;
   const stop = (): void => { stopped = true; };
-  process.once("SIGINT", stop);
-  process.once("SIGTERM", stop);
-  const trained = adapted.parameters().filter((p) => p.requiresGrad);
+  for (const signal of SIGNALS) process.once(signal, stop);
   engine().memory.resetPeak();
-  bar.start(settings.steps, losses.length, { loss: "-", rate: "-", memory: "-" });
+  const progress = trainingProgress(steps, losses.length);
   try {
     let mark = performance.now();
-    while (losses.length < settings.steps && !stopped) {
-      const step = losses.length;
-      losses.push(trainStep(run, step, trained, schedule(step)));
-      const now = performance.now();
-      bar.update(losses.length, {
-        loss: losses[step]!.toFixed(3), rate: Math.round(settings.batch * settings.seq / (now - mark) * 1000),
-        memory: megabytes(memoryStats().peakBytes),
-      });
+    while (losses.length < steps && !stopped) {
+      const loss = trainStep(run, losses.length), now = performance.now();
+      losses.push(loss);
+      progress.step({ loss: loss.toFixed(3), rate: Math.round(batch * seq / (now - mark) * 1000) });
       mark = now;
-      if (losses.length % settings.checkpointEvery === 0 && losses.length < settings.steps) save();
+      if (losses.length % checkpointEvery === 0 && losses.length < steps) save();
+      lock.keep();
       // Lets signals and the terminal in.
       await new Promise((resolve) => setImmediate(resolve));
     }
     save();
   } finally {
-    bar.stop();
-    process.off("SIGINT", stop);
-    process.off("SIGTERM", stop);
+    progress.stop();
+    for (const signal of SIGNALS) process.off(signal, stop);
   }
   return !stopped;
 }
 
-function trainStep(run: Run, step: number, trained: ReturnType<CausalLM["parameters"]>, factor: number): number {
-  const { settings: { batch, seq, lr, seed }, train, model, optimizer } = run;
-  const { ids, targets } = randomWindows(train, step, { batch, seq, seed });
-  return scope(() => {
-    const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
-    loss.backward();
-    clipGradNorm_(trained, 1);
-    for (const g of optimizer.paramGroups) g.lr = lr * factor;
-    optimizer.step();
-    optimizer.zeroGrad();
-    return loss.item();
-  });
-}
+/** That ask a run to end: Ctrl-C, kill, a terminal that closes. */
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Mean loss over evenly spread windows of the held-out tokens. */
-function heldOutLoss({ model, heldOut, settings: { seq } }: Run, label: string): number {
-  const windows = evenWindows(heldOut, seq, HELD_OUT_WINDOWS);
-  const bar = new SingleBar({ format: `${label} {bar} {value}/{total} | {eta_formatted} left`, barsize: 24, hideCursor: true, clearOnComplete: true });
-  bar.start(windows.length, 0);
+function heldOutLoss(run: Run, when: string, lock: FolderLock): number {
+  const { heldOut } = run, label = `Held-out loss ${when}`;
+  console.log(`${label}: ${heldOut.length} windows ...`);
+  const progress = passProgress(label, heldOut.length);
   let total = 0;
-  for (const { ids, targets } of windows) {
-    total += noGrad(() => scope(() => model.loss(tensor(ids, [1, seq]), tensor(targets, [1, seq])).item()));
-    bar.increment();
+  try {
+    for (const window of heldOut) {
+      total += windowLoss(run, window);
+      progress.step();
+      lock.keep();
+    }
+  } finally {
+    progress.stop();
   }
-  bar.stop();
-  return total / windows.length;
+  return finite(total / heldOut.length, `the held-out loss ${when}`, run);
 }
-
-function sample({ model, codec, config, settings: { prompt, seed } }: Run): string {
-  const ids = promptIds(codec, config, prompt);
-  const stopToken = config.eosTokenId ?? undefined;
-  return codec.decode([...ids, ...generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken })]);
-}
-
-function megabytes(bytes: number): string { return (bytes / 1048576).toFixed(1); }
-function exp(x: number): number { return engine().kernels.exp64(x); }
-function perplexity(loss: number): string { return exp(loss).toFixed(2); }
-function quote(text: string): string { return `"${text.replace(/\s+/g, " ").trim()}"`; }
-/** A shell's word: quoted where it must be. */
-function word(text: string): string { return /^[\w./-]+$/.test(text) ? text : JSON.stringify(text); }

@@ -1,24 +1,101 @@
 /** wasm-lora merge */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { init } from "../runtime/engine.js";
-import { ensureWritableDirectory, readBytes, writeAtomic } from "../io/files.js";
+import { ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
 import { serializeSafetensors } from "../io/safetensors.js";
 import { loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
+import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
+import { oneLine } from "./format.js";
+import { LOCK_FILE, lockFolder } from "./lock.js";
+import { modelOfAdapter } from "./places.js";
 
-export interface MergeCommand { model: string; adapter: string; out: string }
+export interface MergeCommand { model?: string; adapter: string; out: string }
 
 export async function merge(options: MergeCommand): Promise<void> {
+  const { adapter, out, model = modelOfAdapter("merge", adapter) } = options;
+  refuseOccupied(model, adapter, out);
   await init();
-  const { model } = loadModel(options.model);
-  LoraModel.fromPretrained(model, options.adapter).mergeAndUnload(["default"], { safeMerge: true });
-  const tensors = [...model.namedParameters()].map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
-  ensureWritableDirectory(options.out);
-  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-    if (existsSync(`${options.model}/${file}`)) writeAtomic(`${options.out}/${file}`, readBytes(`${options.model}/${file}`));
+  // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.
+  const target = existsSync(out) ? realpathSync(out) : resolve(out), draft = `${target}.partial`;
+  refuseForeignDraft(draft);
+  ensureWritableDirectory(draft);
+  const lock = lockFolder("merge", draft);
+  try {
+    // What a killed merge left.
+    for (const name of readdirSync(draft)) if (name !== LOCK_FILE) rmSync(`${draft}/${name}`, { recursive: true });
+    const tensors = writeMerged(model, adapter, draft);
+    if (existsSync(target)) rmdirSync(target);
+    renameSync(draft, target);
+    rmSync(`${target}/${LOCK_FILE}`, { force: true });
+    console.log(`Merged ${oneLine(adapter)} into ${oneLine(model)}: ${oneLine(out)} (${tensors} tensors, float32).`);
+  } catch (cause) {
+    rmSync(draft, { recursive: true, force: true });
+    if (cause instanceof WasmLoraError || !(cause instanceof Error && "syscall" in cause)) throw cause;
+    throw new FileError(`cannot write ${out}: ${cause.message}; name a folder that is not there yet.`, { cause });
+  } finally {
+    lock.release();
   }
-  writeAtomic(`${options.out}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
-  const config = new TextDecoder().decode(readBytes(`${options.model}/config.json`)).replace(/("(?:torch_)?dtype"\s*:\s*)"\w+"/, '$1"float32"');
-  writeAtomic(`${options.out}/config.json`, config);
-  console.log(`Merged ${options.adapter} into ${options.model}: ${options.out} (${tensors.length} tensors, float32).`);
+}
+
+/** Only a new or an empty folder is written. Links and other spellings of a path are seen through. */
+function refuseOccupied(model: string, adapter: string, out: string): void {
+  if (!existsSync(out)) return;
+  const { isDirectory, id } = identify(out);
+  if (!isDirectory) throw new FileError(`cannot write into ${out}: a file of that name is in the way; remove it or choose another path.`);
+  for (const [what, path] of [["model", model], ["adapter", adapter]] as const) {
+    if (existsSync(path) && identify(path).id === id) throw new FileError(`merge: --out ${out} is the folder of the ${what} itself, which would be lost; name another.`);
+  }
+  const [first] = readdirSync(out);
+  if (first !== undefined) throw new FileError(`merge: --out ${out} is not empty (it holds ${oneLine(first)}); name a new folder, or empty it first.`);
+}
+
+function identify(path: string): { isDirectory: boolean; id: string } {
+  const stat = statSync(path, { bigint: true });
+  return { isDirectory: stat.isDirectory(), id: `${stat.dev}:${stat.ino}` };
+}
+
+/** A folder of the draft's name that no merge left. */
+function refuseForeignDraft(draft: string): void {
+  if (!existsSync(draft) || !identify(draft).isDirectory) return;
+  const names = readdirSync(draft);
+  if (names.length > 0 && !names.includes(LOCK_FILE)) throw new FileError(`merge: ${draft}, where the result would be made, is there already; remove it or choose another --out.`);
+}
+
+/** Returns the number of tensors. */
+function writeMerged(from: string, adapter: string, to: string): number {
+  const { model } = loadModel(from);
+  LoraModel.fromPretrained(model, adapter).mergeAndUnload(["default"], { safeMerge: true });
+  const tensors = [...model.namedParameters()].map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
+  for (const file of companions(from)) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
+  writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
+  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tensors.map(({ name }) => name)));
+  return tensors.length;
+}
+
+/** Weights in any format, what lists them, another adapter's files, drafts: what a merged folder has its own of, or none. */
+const NOT_COPIED = /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|ggml|pkl|npz|ot|tflite|tmp)(\.|$)|^adapter_|^config\.json$|^\./i;
+/** A tokenizer has some tens of MB. */
+const MOST_BYTES = 128 * 1048576;
+
+/** The files that make a model's folder usable: tokenizers, chat templates, generation defaults, cards and licences. */
+function companions(folder: string): string[] {
+  return readdirSync(folder).filter((name) => {
+    if (NOT_COPIED.test(name)) return false;
+    const stat = statSync(`${folder}/${name}`, { throwIfNoEntry: false });
+    return stat?.isFile() === true && stat.size <= MOST_BYTES;
+  });
+}
+
+/** The base's config with what is no longer so: the type of the weights, and a tie that the adapter parted. */
+function mergedConfig(path: string, names: readonly string[]): string {
+  const config = readJson(path) as Record<string, unknown>;
+  for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
+  if (names.includes("lm_head.weight") && config["tie_word_embeddings"] !== false) config["tie_word_embeddings"] = false;
+  try {
+    return `${JSON.stringify(config, null, 2)}\n`;
+  } catch (cause) {
+    throw new FormatError(`${path}: it is nested too deep to be written again.`, { cause });
+  }
 }

@@ -209,7 +209,8 @@ export function loadCheckpoint(directory: string, wanted: (name: string) => bool
   return weights;
 }
 
-function readWeightMap(path: string): Map<string, string> {
+/** The shard of each tensor, by an index. @throws FileError, FormatError if it is none, or names a file elsewhere @internal */
+export function readWeightMap(path: string): Map<string, string> {
   const weightMap = asObject(asObject(readJson(path))?.weight_map);
   if (!weightMap) throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
   const shardOf = new Map<string, string>();

@@ -1,0 +1,50 @@
+/** Numbers and texts as the command line shows them. */
+import { engine } from "../runtime/engine.js";
+import { printable } from "../runtime/printable.js";
+
+const LN10 = 2.302585092994046;
+
+function exp(x: number): number { return engine().kernels.exp64(x); }
+
+/** Of bytes, in units of 2^20. */
+export function megabytes(bytes: number): string { return (bytes / 1048576).toFixed(1); }
+
+/** With a comma after each thousand. */
+export function count(n: number): string { return n.toLocaleString("en-US"); }
+
+/** The units in which a time left is told; what it rounds to is what it is split by, so that "1m60s" cannot be. */
+export function formatTime(seconds: number): string {
+  // Before the first step there is nothing to reckon with.
+  if (typeof seconds !== "number" || !Number.isFinite(seconds)) return "?";
+  const whole = seconds > 10 ? Math.round(seconds / 5) * 5 : Math.max(0, Math.ceil(seconds));
+  const two = (n: number): string => String(n).padStart(2, "0");
+  if (whole < 60) return `${whole}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}m${two(whole % 60)}s`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)}h${two(minutes % 60)}m`;
+}
+
+/** exp(loss). Where that has many digits, its leading ones and its power of ten, which no double needs to hold. */
+export function perplexity(loss: number): string {
+  if (loss < 20) return exp(loss).toFixed(2);
+  let power = Math.floor(loss / LN10), leading = exp(loss - power * LN10).toFixed(1);
+  if (leading === "10.0") [leading, power] = ["1.0", power + 1];
+  return power < 1e6 ? `${leading}e+${power}` : "above 1.0e+1000000";
+}
+
+/** How the perplexity changed, from the losses: their exponentials may be beyond any double. */
+export function perplexityChange(before: number, after: number): string {
+  const difference = after - before;
+  if (difference > 10) return `up, ${perplexity(difference)} times as high`;
+  const change = 1 - exp(difference);
+  return `${change >= 0 ? "down" : "up"} ${(Math.abs(change) * 100).toFixed(1)} %`;
+}
+
+/** A text from a file on one line of at most `most` characters. */
+export function oneLine(text: string, most = 200): string {
+  const shown = text.length > most ? `${text.slice(0, most)}...` : text;
+  return printable(shown).replace(/[\n\t]/g, (c) => (c === "\n" ? "\\n" : "\\t"));
+}
+
+/** A sample of text in quotation marks; white space counts as one space. */
+export function quote(text: string): string { return `"${printable(text.replace(/\s+/g, " ").trim())}"`; }

@@ -1,0 +1,169 @@
+/**
+ * One run owns its output folder: a file in it names the owner while the run goes on. A killed run leaves its file; whether its
+ * owner lives is told by the process, where that can be seen from here, else by when the file was last touched.
+ */
+import { randomBytes } from "node:crypto";
+import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { show } from "../io/json.js";
+import { FileError, StateError } from "../runtime/errors.js";
+
+/** Its name in the folder. */
+export const LOCK_FILE = ".wasm-lora.lock";
+/** An owner touches its file this often, while it gets to do so. */
+const TOUCH_MS = 5_000;
+/** An owner on another machine, or in another container, counts as dead when it did not for so long. */
+const DEAD_MS = 300_000;
+
+interface Owner {
+  host: string;
+  /** Of the machine's start: the same process number after another start is another process. */
+  boot: string;
+  /** In which process numbers count: containers have their own. */
+  space: string;
+  process: number;
+  /** When the process began, in the system's ticks. */
+  began: string;
+  /** Of this lock alone. */
+  token: string;
+}
+
+/** An owner's side of the lock. */
+export interface FolderLock {
+  /** Says that the run is alive. @throws StateError if another run has taken the folder meanwhile */
+  keep(): void;
+  release(): void;
+}
+
+/**
+ * Takes a folder, which is there, or refuses.
+ * @param where the command, for errors
+ * @throws FileError naming the owner if another run has it
+ */
+export function lockFolder(where: string, folder: string): FolderLock {
+  const path = `${folder}/${LOCK_FILE}`, self = describeSelf();
+  // A lock is taken away and made anew at most once or twice; more is others doing the same.
+  for (let attempts = 0; !create(path, self); attempts++) {
+    const owner = readOwner(path), age = ageOf(path);
+    if (attempts > 8 || (owner ? isAlive(owner, self, age) : age < DEAD_MS)) {
+      const who = owner ? `process ${owner.process} on ${show(owner.host)}` : "an owner that it does not name";
+      throw new FileError(`${where}: another run has ${folder} (${who}, last seen ${Math.round(age / 1000)} s ago): wait for its end or choose another --out; ` +
+        `if it is dead, remove ${path}.`);
+    }
+    takeAway(path, owner?.token);
+  }
+  let touched = Date.now();
+  const isOurs = (): boolean => readOwner(path)?.token === self.token;
+  const release = (): void => {
+    process.off("exit", release);
+    if (isOurs()) rmSync(path, { force: true });
+  };
+  process.once("exit", release);
+  return {
+    keep: () => {
+      if (Date.now() - touched < TOUCH_MS) return;
+      touched = Date.now();
+      if (!isOurs()) throw new StateError(`${where}: another run has taken ${folder} since, for this one gave no sign of life; nothing more is written.`);
+      utimesSync(path, touched / 1000, touched / 1000);
+    },
+    release,
+  };
+}
+
+/** Whether the lock was made; no reader sees it half-written, and it is never made twice. */
+function create(path: string, self: Owner): boolean {
+  const contents = JSON.stringify(self), draft = `${path}.${process.pid}.${self.token}.tmp`;
+  try {
+    writeFileSync(draft, contents, { flag: "wx" });
+    try {
+      linkSync(draft, path);
+      return true;
+    } finally {
+      rmSync(draft, { force: true });
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+  }
+  try {
+    // A file system without links.
+    writeFileSync(path, contents, { flag: "wx" });
+    return true;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw new FileError(`cannot write ${path}: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+/** Removes a dead owner's lock; if somebody else did so first and made its own, that is put back. */
+function takeAway(path: string, token: string | undefined): void {
+  const aside = `${path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp`;
+  try {
+    renameSync(path, aside);
+    if (readOwner(aside)?.token !== token) linkSync(aside, path);
+  } catch {
+    // Gone meanwhile: the next attempt sees what is there.
+  }
+  rmSync(aside, { force: true });
+}
+
+function readOwner(path: string): Owner | undefined {
+  try {
+    const owner = JSON.parse(readFileSync(path, "utf8")) as Partial<Owner> | null;
+    const isText = (v: unknown): boolean => typeof v === "string";
+    return owner !== null && isText(owner.host) && isText(owner.boot) && isText(owner.space) && isText(owner.began) && isText(owner.token) &&
+      Number.isSafeInteger(owner.process) ? owner as Owner : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function ageOf(path: string): number {
+  try {
+    return Math.max(0, Date.now() - statSync(path).mtimeMs);
+  } catch {
+    return Infinity;
+  }
+}
+
+function isAlive(owner: Owner, self: Owner, age: number): boolean {
+  // From here its process can be seen; its own earlier self, too, is one that has ended.
+  if (owner.host === self.host && owner.boot === self.boot && owner.space === self.space) {
+    if (!isRunning(owner.process)) return false;
+    if (owner.began !== "") return beganAt(owner.process) === owner.began;
+  }
+  return age < DEAD_MS;
+}
+
+function isRunning(id: number): boolean {
+  try {
+    process.kill(id, 0);
+    return true;
+  } catch (error) {
+    // Somebody else's, or hidden from us.
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
+function describeSelf(): Owner {
+  const orNothing = (read: () => string): string => {
+    try {
+      return read();
+    } catch {
+      return "";
+    }
+  };
+  return {
+    host: orNothing(hostname), boot: orNothing(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()),
+    space: orNothing(() => readlinkSync("/proc/self/ns/pid")), process: process.pid, began: beganAt(process.pid), token: randomBytes(8).toString("hex"),
+  };
+}
+
+/** Field 22 of Linux' /proc/<id>/stat; the second, a name in brackets, may hold spaces. Of a dead process that nobody fetched: nothing. */
+function beganAt(id: number): string {
+  try {
+    const stat = readFileSync(`/proc/${id}/stat`, "utf8"), fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return /^[ZX]$/.test(fields[0]!) ? "" : fields[19] ?? "";
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,57 @@
+/** Where a model or a text is that was named somewhere else: contents decide in the end, so a path is only a hint. */
+import { dirname, isAbsolute, resolve } from "node:path";
+import { exists, readJson } from "../io/files.js";
+import { show } from "../io/json.js";
+import { FileError } from "../runtime/errors.js";
+import { BASE_MODEL, isBaseModel } from "./paths.js";
+
+/**
+ * A path as it reads from the working directory, or, since what names it (a run, an adapter) mostly lies below the folder that it
+ * was named in, from one of the folders above that.
+ * @param file what must be there: "" for a file at the path itself, or the name of one in the folder
+ */
+function findFrom(path: string, nearby: string, file: string): string | undefined {
+  const isThere = (candidate: string): boolean => exists(file === "" ? candidate : `${candidate}/${file}`);
+  if (isThere(path)) return path;
+  if (isAbsolute(path) || path.startsWith("memory:") || nearby.startsWith("memory:")) return undefined;
+  for (let folder = dirname(resolve(nearby)); ; folder = dirname(folder)) {
+    const candidate = resolve(folder, path);
+    if (isThere(candidate)) return candidate;
+    if (folder === dirname(folder)) return undefined;
+  }
+}
+
+/** A model's folder; the embedded one may have moved with the package. */
+function findModel(path: string, nearby: string): string | undefined {
+  return findFrom(path, nearby, "config.json") ?? (isBaseModel(path) ? BASE_MODEL : undefined);
+}
+
+/** A resumed run's model. @throws FileError if it is not there */
+export function modelOfRun(path: string, out: string): string {
+  return findModel(path, out) ?? gone("model", path, "--model");
+}
+
+/** A resumed run's text. @throws FileError if it is not there */
+export function textOfRun(path: string, out: string): string {
+  return findFrom(path, out, "") ?? gone("text", path, "--data");
+}
+
+function gone(what: string, path: string, option: string): never {
+  throw new FileError(`finetune: the run's ${what} was ${show(path)}, and nothing is there now; say where it is with ${option}.`);
+}
+
+/**
+ * The model that a command works on where --model is left out: the adapter's base by its config, else the embedded one.
+ * @throws FileError if the base is not there; the readers' errors if the config is none
+ */
+export function modelOfAdapter(where: string, adapter: string | undefined): string {
+  if (adapter === undefined) return BASE_MODEL;
+  const path = `${adapter}/adapter_config.json`;
+  const name = (readJson(path) as { base_model_name_or_path?: unknown } | null)?.base_model_name_or_path;
+  if (name === undefined || name === null || name === "") return BASE_MODEL;
+  const found = typeof name === "string" ? findModel(name, adapter) : undefined;
+  if (found === undefined || found.startsWith("memory:")) {
+    throw new FileError(`${where}: ${path} names ${show(name)} as the adapter's base, and no model's folder is there; say where it is with --model.`);
+  }
+  return found;
+}

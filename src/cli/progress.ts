@@ -1,0 +1,28 @@
+/** How far long work has come: a bar on a terminal; of training a line now and then elsewhere. */
+import { SingleBar } from "cli-progress";
+import { memoryStats } from "../runtime/engine.js";
+import { formatTime, megabytes } from "./format.js";
+
+const OPTIONS = { barsize: 24, hideCursor: true, etaBuffer: 50, formatTime };
+
+export interface Progress {
+  step(values?: Record<string, string | number>): void;
+  stop(): void;
+}
+
+/** Of a pass over `total` windows, on a terminal. */
+export function passProgress(label: string, total: number): Progress {
+  return start(new SingleBar({ ...OPTIONS, format: `${label} {bar} {value}/{total} | {eta_formatted} left`, clearOnComplete: true }), total, 0, {});
+}
+
+/** Of training; a step's values are its loss and its tokens a second. */
+export function trainingProgress(total: number, done: number): Progress {
+  const format = "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB";
+  const progress = start(new SingleBar({ ...OPTIONS, format, noTTYOutput: true, notTTYSchedule: 5000 }), total, done, { loss: "-", rate: "-", memory: "-" });
+  return { ...progress, step: (values) => { progress.step({ ...values, memory: megabytes(memoryStats().peakBytes) }); } };
+}
+
+function start(bar: SingleBar, total: number, done: number, values: Record<string, string>): Progress {
+  bar.start(total, done, values);
+  return { step: (values) => { bar.increment(1, values ?? {}); }, stop: () => { bar.stop(); } };
+}
