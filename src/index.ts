@@ -16,3 +16,4 @@ export { manualSeed, type DropoutMask } from "./random/seed.js";
 export { Generator } from "./random/generator.js";
 export * as models from "./models/index.js";
 export * as io from "./io/index.js";
+export * as data from "./data/index.js";

@@ -33,8 +33,8 @@ const config = parseLlamaConfig(readJson("config.json"), "config.json");
 const tokenizer = new Tokenizer(readJson("tokenizer.json"), readJson("tokenizer_config.json"));
 const corpus = loadCorpus();
 console.log("Encoding the addresses (half a minute) ...");
-/** Each address starts with <|endoftext|>, the model's begin-of-text. */
-const encode = (addresses) => Int32Array.from(addresses.flatMap((a) => [config.bosTokenId, ...tokenizer.encode(a).ids]));
+/** Each address starts with <|endoftext|>, the model's begin-of-text, which the tokenizer puts there. */
+const encode = (addresses) => Int32Array.from(addresses.flatMap((a) => tokenizer.encode(a).ids));
 const train = encode(corpus.train), heldOut = encode(corpus.heldOut);
 
 const model = new models.Llama(config);

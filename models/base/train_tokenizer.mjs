@@ -106,7 +106,13 @@ const tokenizer = {
   added_tokens: [{ id: 0, ...endOfText }],
   normalizer: null,
   pre_tokenizer: byteLevel,
-  post_processor: null,
+  // The model was trained on texts that begin with it.
+  post_processor: {
+    type: "TemplateProcessing",
+    single: [{ SpecialToken: { id: END_OF_TEXT, type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+    pair: [{ SpecialToken: { id: END_OF_TEXT, type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }, { SpecialToken: { id: END_OF_TEXT, type_id: 1 } }, { Sequence: { id: "B", type_id: 1 } }],
+    special_tokens: { [END_OF_TEXT]: { id: END_OF_TEXT, ids: [0], tokens: [END_OF_TEXT] } },
+  },
   decoder: byteLevel,
   model: {
     type: "BPE",

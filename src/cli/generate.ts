@@ -4,41 +4,30 @@ import { printable } from "../runtime/printable.js";
 import { generate, loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { modelOfAdapter } from "./places.js";
-import { loadTokenizer, promptIds, type TextCodec } from "./text.js";
+import { loadCodec, promptIds } from "./text.js";
 
 export interface GenerateCommand { model?: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean }
 
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();
   const folder = options.model ?? modelOfAdapter("generate", options.adapter);
-  const codec = loadTokenizer(folder);
-  const { model, config } = loadModel(folder);
+  const { model, config } = loadModel(folder), codec = loadCodec(folder, config);
   if (options.adapter) LoraModel.fromPretrained(model, options.adapter);
   model.eval();
-  const prompt = promptIds("generate", codec, config, options.prompt);
+  const prompt = promptIds("generate", codec, options.prompt);
   const drawn = generate(model, prompt, {
-    maxNewTokens: options.maxTokens, temperature: options.temperature, seed: options.seed, stopToken: config.eosTokenId ?? undefined,
+    maxNewTokens: options.maxTokens, temperature: options.temperature, seed: options.seed, stopToken: codec.stopToken,
   });
   if (options.ids) {
     console.log(JSON.stringify([...prompt, ...drawn]));
     return;
   }
-  streamText(codec, prompt, drawn);
+  for (const piece of codec.tokenizer.decodeStream(chain(prompt, drawn), { skipSpecialTokens: true })) write(piece);
+  process.stdout.write("\n");
 }
 
-/** Prints text as its tokens come; a token may end inside a character, so only settled text is shown. */
-function streamText(codec: TextCodec, prompt: readonly number[], drawn: Iterable<number>): void {
-  const ids = [...prompt];
-  let shown = codec.decode(ids);
-  write(shown);
-  for (const id of drawn) {
-    ids.push(id);
-    const text = codec.decode(ids);
-    if (text.endsWith("\ufffd")) continue;
-    write(text.slice(shown.length));
-    shown = text;
-  }
-  process.stdout.write("\n");
+function* chain(...all: Iterable<number>[]): Generator<number> {
+  for (const ids of all) yield* ids;
 }
 
 /** A vocabulary may be a stranger's: what a terminal would obey is shown instead, on its way into a file control characters alone. */

@@ -15,7 +15,7 @@ import { tensor } from "../tensor/tensor.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { megabytes } from "./format.js";
 import type { FinetuneSettings } from "./settings.js";
-import { encodeFile, loadTokenizer, promptIds, type TextCodec } from "./text.js";
+import { decode, encodeFile, loadCodec, promptIds, type TextCodec } from "./text.js";
 
 const SAMPLE_TOKENS = 100;
 /** Held-out windows at most: enough for three digits of perplexity, and a few seconds. */
@@ -58,12 +58,12 @@ export function prepareRun(settings: FinetuneSettings, { model: folder, data }: 
   }
   const adapted = getLoraModel(model, adapterConfig(settings));
   const plan = planRun(settings, config, gradientCheckpointing);
-  const codec = loadTokenizer(folder);
-  const prompt = promptIds("finetune", codec, config, settings.prompt);
+  const codec = loadCodec(folder, config);
+  const prompt = promptIds("finetune", codec, settings.prompt);
   if (prompt.length > config.maxPositionEmbeddings) {
     throw new ArgumentError(`finetune: the prompt has ${prompt.length} tokens, more than the model's ${config.maxPositionEmbeddings} positions; shorten --prompt.`);
   }
-  const ids = encodeFile(data, codec, config, encoding);
+  const ids = encodeFile(data, codec, encoding);
   const cut = Math.floor(ids.length * 0.9), train = ids.subarray(0, cut), heldOut = ids.subarray(cut);
   if (heldOut.length < settings.seq + 1) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut.length, settings.seq)}`);
   const digest = createHash("sha256");
@@ -149,7 +149,6 @@ export function finite(value: number, what: string, { settings: { lr } }: Run): 
   throw new ArgumentError(`finetune: ${what} is ${value}, not a finite number: the run diverged, and nothing of it was written. Lower the learning rate (--lr, ${lr} here), in another --out.`);
 }
 
-export function sample({ model, codec, config, prompt, settings: { seed } }: Run): string {
-  const stopToken = config.eosTokenId ?? undefined;
-  return codec.decode([...prompt, ...generate(model, prompt, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken })]);
+export function sample({ model, codec, prompt, settings: { seed } }: Run): string {
+  return decode(codec, [...prompt, ...generate(model, prompt, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: codec.stopToken })]);
 }

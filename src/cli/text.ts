@@ -1,81 +1,64 @@
 /** Text to tokens and back, with the tokenizer.json beside a model. */
-import { Tokenizer } from "@huggingface/tokenizers";
-import { exists, readBytes, readJson } from "../io/files.js";
+import { decodeText, loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
+import { readBytes } from "../io/files.js";
+import type { Gpt2Config, LlamaConfig } from "../models/index.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
 
+/** What a command needs of a model's folder to read and write text. */
 export interface TextCodec {
-  encode(text: string): number[];
-  decode(ids: readonly number[]): string;
+  tokenizer: Tokenizer;
+  /** Each of them ends a text. */
+  stopToken: readonly number[];
+  vocabSize: number;
 }
 
 /** @throws FileError, FormatError if tokenizer.json is missing or not one */
-export function loadTokenizer(model: string): TextCodec {
-  const path = `${model}/tokenizer.json`;
-  const json = readJson(path) as object;
-  const configPath = `${model}/tokenizer_config.json`;
-  const config = exists(configPath) ? readJson(configPath) as object : {};
-  let tokenizer: Tokenizer;
-  try {
-    tokenizer = new Tokenizer(json, config);
-  } catch (cause) {
-    throw new FormatError(`${path}: not a tokenizer: ${(cause as Error).message}`, { cause });
-  }
-  return {
-    encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
-    decode: (ids) => tokenizer.decode([...ids], { skip_special_tokens: true }),
-  };
+export function loadCodec(folder: string, config: LlamaConfig | Gpt2Config): TextCodec {
+  return { tokenizer: loadTokenizer(folder), stopToken: specialTokens(folder, config).eosTokenIds, vocabSize: config.vocabSize };
 }
 
-/** What a model's tokens must fit. */
-interface Vocabulary { bosTokenId: number | null; vocabSize: number }
-
-/** The begin-of-text token, if the model has one, then the prompt. @throws ArgumentError if that is nothing, or beyond the vocabulary */
-export function promptIds(where: string, codec: TextCodec, config: Vocabulary, prompt: string): number[] {
-  const ids = [...(config.bosTokenId === null ? [] : [config.bosTokenId]), ...(prompt ? codec.encode(prompt) : [])];
+/** The prompt's ids, with what the tokenizer puts around a text. @throws ArgumentError if that is nothing, FormatError if one is beyond the vocabulary */
+export function promptIds(where: string, codec: TextCodec, prompt: string): number[] {
+  const ids = codec.tokenizer.encode(prompt);
   if (ids.length === 0) throw new ArgumentError(`${where}: the prompt is empty, and this model's tokenizer puts nothing in front of a text; give --prompt.`);
-  checkVocabulary(`${where}: --prompt`, ids, prompt, codec, config);
+  checkVocabulary(`${where}: --prompt`, ids, codec);
   return ids;
 }
 
 /**
- * A text file as token ids, begin-of-text first. Encoded in one piece, though that takes longer: a
- * tokenizer may treat the start of a text in its own way (SentencePiece puts a space before it).
+ * A text file as token ids. Encoded in one piece, though that takes longer: a tokenizer may treat the start of a text in its
+ * own way (SentencePiece puts a space before it).
  * @param began is told the number of characters and, of a long text, the seconds that it will take
  * @throws FileError, FormatError if it is not text or a token is beyond the model's vocabulary
  */
-export function encodeFile(path: string, codec: TextCodec, config: Vocabulary, began: (characters: number, seconds?: number) => void): Int32Array {
+export function encodeFile(path: string, codec: TextCodec, began: (characters: number, seconds?: number) => void): Int32Array {
   const text = decodeText(readBytes(path), path);
   began(text.length, text.length > 4 * TRIAL ? trial(text, codec) : undefined);
-  const ids = [...(config.bosTokenId === null ? [] : [config.bosTokenId]), ...codec.encode(text)];
-  checkVocabulary(path, ids, text, codec, config);
+  const ids = codec.tokenizer.encode(text);
+  checkVocabulary(path, ids, codec);
   return Int32Array.from(ids);
+}
+
+/** The text without special tokens. */
+export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string {
+  return tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
 /** Characters whose time tells that of a long text. */
 const TRIAL = 100_000;
 
-function trial(text: string, codec: TextCodec): number {
+function trial(text: string, { tokenizer }: TextCodec): number {
   const start = performance.now();
-  codec.encode(text.slice(0, TRIAL));
+  tokenizer.encode(text.slice(0, TRIAL));
   return (performance.now() - start) / 1000 * (text.length / TRIAL);
 }
 
-function decodeText(bytes: Uint8Array, path: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    throw new FormatError(`${path}: not UTF-8 text.`, { cause });
-  }
-}
-
 /** A model has a row for each id of its vocabulary; a tokenizer that it was not trained with may know more. */
-function checkVocabulary(source: string, ids: readonly number[], text: string, codec: TextCodec, { vocabSize }: Vocabulary): void {
-  const isBeyond = (id: number): boolean => !(Number.isInteger(id) && id >= 0 && id < vocabSize);
-  const bad = ids.find(isBeyond);
-  if (bad === undefined) return;
-  // Only now: encoded line by line, a text may have other tokens where lines meet.
-  const line = text.split("\n").findIndex((l) => codec.encode(l).includes(bad));
-  throw new FormatError(`${source}${line < 0 ? "" : `, line ${line + 1}`}: token ${bad} (${JSON.stringify(oneLine(codec.decode([bad]), 40))}) is beyond the model's vocabulary ` +
+function checkVocabulary(source: string, ids: readonly number[], { tokenizer, vocabSize }: TextCodec): void {
+  const place = ids.findIndex((id) => id >= vocabSize);
+  if (place < 0) return;
+  const line = tokenizer.decode(ids.slice(0, place), { skipSpecialTokens: true }).split("\n").length, id = ids[place]!;
+  throw new FormatError(`${source}, line ${line}: token ${id} (${JSON.stringify(oneLine(tokenizer.idToToken(id) ?? "", 40))}) is beyond the model's vocabulary ` +
     `of ${vocabSize}; take it out of the text, or use the tokenizer that the model was trained with.`);
 }

@@ -41,8 +41,8 @@ export interface LlamaConfig {
   tieWordEmbeddings: boolean;
   /** Begins a text; null: the model has none. */
   bosTokenId: number | null;
-  /** Ends a text, the first of several; null: the model has none. */
-  eosTokenId: number | null;
+  /** Ends a text, each of several; null: the model has none. What generation ends at: `data.specialTokens`. */
+  eosTokenId: number | readonly number[] | null;
 }
 
 /** What config.json says of a GPT-2, in the names of LlamaConfig. */
@@ -65,8 +65,8 @@ export interface Gpt2Config {
   tieWordEmbeddings: boolean;
   /** Begins a text; null: the model has none. */
   bosTokenId: number | null;
-  /** Ends a text, the first of several; null: the model has none. */
-  eosTokenId: number | null;
+  /** Ends a text, each of several; null: the model has none. What generation ends at: `data.specialTokens`. */
+  eosTokenId: number | readonly number[] | null;
 }
 
 /** Reads keys of config.json strictly: each fault is a FormatError that names the key. */
@@ -89,16 +89,15 @@ function configReader(json: unknown, name: string, modelType: string) {
   const only = (key: string, value: unknown): void => {
     if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
   };
-  const token = (key: string, fallback: number): number | null => {
-    const given = config[key];
-    if (given === null) return null;
-    const id = Array.isArray(given) ? given[0] : given ?? fallback;
-    if (!Number.isSafeInteger(id) || id < 0) fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
-    return id;
+  const tokens = (key: string, fallback: number): number | readonly number[] | null => {
+    const given = config[key] === undefined ? fallback : config[key], list = Array.isArray(given) ? given : [given];
+    const valid = given === null || (list.length > 0 && list.every((id) => Number.isSafeInteger(id) && id >= 0));
+    return valid ? given as number | number[] | null : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
   };
+  const token = (key: string, fallback: number): number | null => [tokens(key, fallback)].flat()[0]!;
   if (config.model_type !== modelType) fail(`model_type is ${show(config.model_type)}; only ${show(modelType)} is supported`);
   only("quantization_config", null);
-  return { config, fail, count, positive, flag, only, token };
+  return { config, fail, count, positive, flag, only, token, tokens };
 }
 
 /**
@@ -107,7 +106,7 @@ function configReader(json: unknown, name: string, modelType: string) {
  * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
  */
 export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
-  const { config, fail, count, positive, flag, only, token } = configReader(json, name, "llama");
+  const { config, fail, count, positive, flag, only, token, tokens } = configReader(json, name, "llama");
   only("attention_dropout", 0);
   only("hidden_act", "silu");
   only("attention_bias", false);
@@ -138,7 +137,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     rmsNormEps: positive("rms_norm_eps"),
     ropeTheta: rope.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
     tieWordEmbeddings: flag("tie_word_embeddings", false),
-    bosTokenId: token("bos_token_id", 1), eosTokenId: token("eos_token_id", 2),
+    bosTokenId: token("bos_token_id", 1), eosTokenId: tokens("eos_token_id", 2),
   };
 }
 
@@ -151,7 +150,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
  * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
  */
 export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
-  const { fail, count, positive, flag, only, token } = configReader(json, name, "gpt2");
+  const { fail, count, positive, flag, only, token, tokens } = configReader(json, name, "gpt2");
   only("activation_function", "gelu_new");
   only("scale_attn_weights", true);
   only("scale_attn_by_inverse_layer_idx", false);
@@ -162,7 +161,7 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
     hiddenSize, intermediateSize: count("n_inner", 4 * hiddenSize), numHiddenLayers: count("n_layer"), numAttentionHeads,
     vocabSize: count("vocab_size"), maxPositionEmbeddings: count("n_positions"),
     layerNormEpsilon: positive("layer_norm_epsilon", 1e-5), tieWordEmbeddings: flag("tie_word_embeddings", true),
-    bosTokenId: token("bos_token_id", 50256), eosTokenId: token("eos_token_id", 50256),
+    bosTokenId: token("bos_token_id", 50256), eosTokenId: tokens("eos_token_id", 50256),
   };
 }
 

@@ -18,8 +18,8 @@ export interface GenerateOptions {
   temperature?: number;
   /** Seed of the draws. Default 0. */
   seed?: number;
-  /** Ends the text; not returned. Default: none. */
-  stopToken?: number;
+  /** Ends the text, each of several; not returned. Default: none. */
+  stopToken?: number | readonly number[] | undefined;
 }
 
 /**
@@ -36,7 +36,7 @@ export interface GenerateOptions {
  * console.log(tokens.length); // 4
  */
 export function* generate(model: CausalLM, prompt: readonly number[], options: GenerateOptions): IterableIterator<number> {
-  const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;
+  const { maxNewTokens, temperature = 0.8, seed = 0, stopToken = [] } = options, stops = new Set([stopToken].flat());
   checkInteger("generate", "maxNewTokens", maxNewTokens, 0);
   checkNumber("generate", "temperature", temperature, 0);
   const limit = model.config.maxPositionEmbeddings;
@@ -50,7 +50,7 @@ export function* generate(model: CausalLM, prompt: readonly number[], options: G
     const count = Math.min(maxNewTokens, limit - prompt.length);
     for (let i = 0; i < count; i++) {
       const token = noGrad(() => scope(() => draw(model, cache, next, temperature, random)));
-      if (token === stopToken) return;
+      if (stops.has(token)) return;
       yield token;
       next = [token];
     }

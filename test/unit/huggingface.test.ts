@@ -44,7 +44,8 @@ test("defaults are transformers'", () => {
 
 test("values that differ from the defaults", () => {
   assert.equal(parse({ head_dim: 128, hidden_size: 60 }).headDim, 128);
-  assert.equal(parse({ eos_token_id: [128001, 128009] }).eosTokenId, 128001);
+  assert.deepEqual(parse({ eos_token_id: [128001, 128009] }).eosTokenId, [128001, 128009]);
+  assert.equal(parse({ eos_token_id: null }).eosTokenId, null);
   assert.equal(parse({ bos_token_id: null }).bosTokenId, null);
   assert.equal(parse({ rope_parameters: { rope_type: "default", rope_theta: 500000 } }).ropeTheta, 500000);
   assert.equal(parse({ rope_parameters: null, rope_theta: 7 }).ropeTheta, 7);

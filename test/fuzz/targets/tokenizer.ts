@@ -1,9 +1,9 @@
 /**
  * tokenizer.json and tokenizer_config.json: what is taken must give ids that are whole numbers, and decode whatever ids.
- * Patterns in a tokenizer are run by its library, as JavaScript's own: one that backtracks without end is beyond what is
+ * Patterns in a tokenizer are run as JavaScript's own: one that backtracks without end is beyond what is
  * promised (SECURITY.md), so a hang of such an input is counted and excused.
  */
-import { loadTokenizer } from "../../../src/cli/text.js";
+import { loadTokenizer } from "../../../src/data/index.js";
 import { damage, damageText, textOf, treeOf } from "../json_tree.js";
 import type { Random } from "../random.js";
 import { must, type Files, type Target } from "../target.js";

@@ -1,0 +1,103 @@
+/** The text of a file, whatever editor wrote it. */
+import { FormatError } from "../runtime/errors.js";
+
+/** How much of a file without a mark is looked at to tell UTF-16 from UTF-8. */
+const SAMPLE_BYTES = 4096;
+
+/**
+ * The text of a file: UTF-8 or UTF-16, with or without a byte order mark, which is left out. UTF-16 without a mark is told
+ * by its NULs: each space has one there, and UTF-8 has none. A file that is neither is
+ * refused: nobody learns from bytes that were read as the wrong letters.
+ *
+ * @param name of the file, for errors
+ * @throws FormatError naming the file and the first byte that is no text
+ *
+ * @example
+ * console.log(data.decodeText(Uint8Array.of(0x43, 0, 0x61, 0, 0x66, 0, 0xe9, 0), "menu.txt")); // Café
+ */
+export function decodeText(bytes: Uint8Array, name = "text"): string {
+  if (!(bytes instanceof Uint8Array)) throw new FormatError(`${name}: expected the bytes of a text as a Uint8Array; got ${typeof bytes}.`);
+  const [encoding, mark] = encodingOf(bytes);
+  // The copy is for browsers, whose TextDecoder refuses shared memory.
+  const text = new Uint8Array(bytes.subarray(mark));
+  const fault = encoding === "utf-8" ? faultOfUtf8(text) : faultOfUtf16(text, encoding === "utf-16le");
+  if (fault >= 0) {
+    const at = fault + mark, byte = bytes[at]!;
+    const what = byte === 0 && encoding === "utf-8" ? "a NUL, as in no text" : `0x${byte.toString(16).padStart(2, "0")}, which is not ${encoding.toUpperCase()}`;
+    throw new FormatError(`${name}: byte ${at} is ${what}; expected a text in UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`);
+  }
+  return new TextDecoder(encoding, { ignoreBOM: true }).decode(text);
+}
+
+type Encoding = "utf-8" | "utf-16le" | "utf-16be";
+
+/** The encoding, and how many bytes its mark takes. */
+function encodingOf(bytes: Uint8Array): [Encoding, number] {
+  const [a, b, c] = bytes;
+  if (a === 0xef && b === 0xbb && c === 0xbf) return ["utf-8", 3];
+  if (a === 0xff && b === 0xfe) return ["utf-16le", 2];
+  if (a === 0xfe && b === 0xff) return ["utf-16be", 2];
+  const sample = bytes.subarray(0, SAMPLE_BYTES), pairs = sample.length >> 1;
+  let even = 0, odd = 0;
+  for (let i = 0; i < 2 * pairs; i += 2) {
+    if (sample[i] === 0) even++;
+    if (sample[i + 1] === 0) odd++;
+  }
+  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare.
+  if (bytes.length % 2 === 0 && 50 * Math.max(even, odd) >= pairs && even !== odd) {
+    if (20 * even <= odd) return ["utf-16le", 0];
+    if (20 * odd <= even) return ["utf-16be", 0];
+  }
+  return ["utf-8", 0];
+}
+
+/** Where the bytes cease to be text in UTF-8, or -1. */
+function faultOfUtf8(bytes: Uint8Array): number {
+  const nul = bytes.indexOf(0), valid = validUtf8(bytes) ? bytes.length : firstInvalid(bytes);
+  return nul >= 0 && nul < valid ? nul : valid < bytes.length ? valid : -1;
+}
+
+function validUtf8(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** By halves: the longest beginning that is valid, but for a character that is cut at its end. */
+function firstInvalid(bytes: Uint8Array): number {
+  let low = 0, high = bytes.length;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (beginsWell(bytes.subarray(0, middle))) low = middle;
+    else high = middle - 1;
+  }
+  // What is cut at the end of the file, or by the byte that is wrong, begins up to three bytes before.
+  while (low > 0 && (bytes[low - 1]! & 0xc0) === 0x80 && !validUtf8(bytes.subarray(0, low))) low--;
+  return low > 0 && !validUtf8(bytes.subarray(0, low)) ? low - 1 : low;
+}
+
+function beginsWell(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Where a NUL, a lone surrogate or half a unit stands in UTF-16, or -1. */
+function faultOfUtf16(bytes: Uint8Array, littleEndian: boolean): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), units = bytes.length >> 1;
+  for (let i = 0; i < units; i++) {
+    const unit = view.getUint16(2 * i, littleEndian);
+    if (unit >= 0xd800 && unit <= 0xdfff) {
+      const paired = unit < 0xdc00 && i + 1 < units && (view.getUint16(2 * i + 2, littleEndian) & 0xfc00) === 0xdc00;
+      if (!paired) return 2 * i;
+      i++;
+    } else if (unit === 0) return 2 * i;
+  }
+  return bytes.length % 2 === 1 ? bytes.length - 1 : -1;
+}
