@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The wasm-lora command. Each error is one line on stderr and a non-zero exit code. */
+import { inspect as inspectValue } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
@@ -99,7 +100,7 @@ function fail(error: unknown): void {
     const { name = "Error", message = String(error) } = error instanceof Error ? error : {};
     console.error(`InternalError: ${oneLine(`${name}: ${message}`, 500)} (a fault of wasm-lora: please report it, with what WASM_LORA_DEBUG=1 shows)`);
   }
-  if (process.env["WASM_LORA_DEBUG"]) console.error(error);
+  if (process.env["WASM_LORA_DEBUG"]) console.error(printable(inspectValue(error)));
 }
 
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {
