@@ -52,8 +52,8 @@ export abstract class ConvLoRA extends ConvNd {
   readonly #merge = new Merge();
 
   constructor(where: string, dims: number, inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
-    const checked = checkLoraOptions(where, options);
-    super(where, dims, inChannels, outChannels, kernelSize, options);
+    const checked = checkLoraOptions(where, options, ["loraDropout", "stride", "padding", "dilation", "groups", "bias", "paddingMode"]);
+    super(where, dims, inChannels, outChannels, kernelSize, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       const last = this.kernelSize[dims - 1]!, others = sizeOf(this.kernelSize.slice(0, -1));
@@ -93,8 +93,8 @@ export abstract class ConvLoRA extends ConvNd {
     const where = `${this.where}.forward`, { loraA, loraB, weight, bias } = this;
     return allOrNothing(() => {
       const delta = reshape(scale(linear(loraB, loraA, null, [], true), this.scaling), weight.shape);
-      if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this, [], where);
-      return add(conv(x, weight, bias, this, [], where), conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this, [], where));
+      if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this.window, [], where);
+      return add(conv(x, weight, bias, this.window, [], where), conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, [], where));
     });
   }
 

@@ -44,8 +44,8 @@ export class Embedding extends PlainEmbedding {
   readonly #merge = new Merge();
 
   constructor(numEmbeddings: number, embeddingDim: number, options: LoraEmbeddingOptions = {}) {
-    const checked = checkLoraOptions("lora.Embedding", options);
-    super(numEmbeddings, embeddingDim, options);
+    const checked = checkLoraOptions("lora.Embedding", options, ["paddingIdx", "maxNorm", "normType", "scaleGradByFreq"]);
+    super(numEmbeddings, embeddingDim, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       this.loraA = new Parameter([this.r, numEmbeddings]);
@@ -83,7 +83,7 @@ export class Embedding extends PlainEmbedding {
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */
   override forward(ids: Tensor): Tensor {
     const branches = this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
-    return embedding(ids, this.weight, this, branches, "lora.Embedding.forward");
+    return embedding(ids, this.weight, this.lookUp, branches, "lora.Embedding.forward");
   }
 
   /** @internal */

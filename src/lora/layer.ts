@@ -1,6 +1,7 @@
 /** What loralib's layers share: the options, the scaling, and merging that is reversible to the bit. */
 import { engine } from "../runtime/engine.js";
-import { checkInteger, checkNumber } from "../tensor/check.js";
+import { checkOptions } from "../runtime/options.js";
+import { checkBoolean, checkInteger, checkNumber } from "../tensor/check.js";
 import * as init from "../nn/init.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -15,12 +16,14 @@ export interface LoraOptions {
   mergeWeights?: boolean;
 }
 
-export function checkLoraOptions(where: string, options: LoraOptions & { loraDropout?: number }): { r: number; loraAlpha: number; scaling: number; loraDropout: number; mergeWeights: boolean } {
-  const r = options.r ?? 0, loraAlpha = options.loraAlpha ?? 1, loraDropout = options.loraDropout ?? 0;
+export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: number }>(where: string, options: Options, others: readonly string[]) {
+  checkOptions(where, options, ["r", "loraAlpha", "mergeWeights", ...others]);
+  const { r = 0, loraAlpha = 1, loraDropout = 0, mergeWeights = true, ...base } = options;
   checkInteger(where, "r", r, 0);
   checkNumber(where, "loraAlpha", loraAlpha, -Infinity);
   checkNumber(where, "loraDropout", loraDropout, 0, 1);
-  return { r, loraAlpha, loraDropout, scaling: r > 0 ? loraAlpha / r : 0, mergeWeights: options.mergeWeights ?? true };
+  checkBoolean(where, "mergeWeights", mergeWeights);
+  return { r, loraAlpha, loraDropout, scaling: r > 0 ? loraAlpha / r : 0, mergeWeights, base };
 }
 
 /** loralib's init: A kaimingUniform_(sqrt 5), B zeros. Null before the factors are there: a base's constructor resets, too. */

@@ -49,8 +49,8 @@ export class Linear extends PlainLinear {
   constructor(inFeatures: number, outFeatures: number, options: LoraLinearOptions = {}) {
     checkInteger("lora.Linear", "inFeatures", inFeatures, 1);
     checkInteger("lora.Linear", "outFeatures", outFeatures, 1);
-    const checked = checkLoraOptions("lora.Linear", options);
-    super(inFeatures, outFeatures, options);
+    const checked = checkLoraOptions("lora.Linear", options, ["loraDropout", "bias", "fanInFanOut"]);
+    super(inFeatures, outFeatures, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       this.loraA = new Parameter([this.r, inFeatures]);

@@ -6,7 +6,7 @@ import { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
-import { checkInteger } from "../tensor/check.js";
+import { checkInteger, shownAll } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkLoraOptions, Merge, resetFactors } from "./layer.js";
@@ -56,17 +56,18 @@ export class MergedLinear extends PlainLinear {
   readonly #merge = new Merge();
 
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
-    const where = "lora.MergedLinear", { enableLora = [false] } = options;
+    const where = "lora.MergedLinear";
     checkInteger(where, "inFeatures", inFeatures, 1);
     checkInteger(where, "outFeatures", outFeatures, 1);
-    const checked = checkLoraOptions(where, options);
+    const checked = checkLoraOptions(where, options, ["loraDropout", "bias", "fanInFanOut", "enableLora"]);
+    const { enableLora = [false], ...base } = checked.base;
     if (!Array.isArray(enableLora) || enableLora.length === 0 || enableLora.some((e) => typeof e !== "boolean")) {
-      throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${JSON.stringify(enableLora)}.`);
+      throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${shownAll(enableLora)}.`);
     }
     if (outFeatures % enableLora.length !== 0) {
       throw new ArgumentError(`${where}: outFeatures must be a multiple of enableLora's length, ${enableLora.length}; got ${outFeatures}.`);
     }
-    super(inFeatures, outFeatures, options);
+    super(inFeatures, outFeatures, base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     this.enableLora = Object.freeze([...enableLora]);
     const enabled = enableLora.filter(Boolean).length;

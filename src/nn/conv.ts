@@ -1,7 +1,8 @@
 /** Convolutions with torch's defaults and inits. */
-import { conv } from "../autograd/ops/conv.js";
+import { conv, type ConvOptions } from "../autograd/ops/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
-import { checkInteger } from "../tensor/check.js";
+import { checkOptions } from "../runtime/options.js";
+import { checkBoolean, checkInteger, shown, shownAll } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
@@ -57,6 +58,7 @@ export abstract class ConvNd extends Module {
   ) {
     super();
     this.where = where;
+    checkOptions(where, options, ["stride", "padding", "dilation", "groups", "bias", "paddingMode"]);
     checkInteger(where, "inChannels", inChannels, 1);
     checkInteger(where, "outChannels", outChannels, 1);
     this.kernelSize = sizes(where, "kernelSize", kernelSize, dims, 1);
@@ -68,11 +70,13 @@ export abstract class ConvNd extends Module {
     if (inChannels % this.groups || outChannels % this.groups) {
       throw new ArgumentError(`${where}: groups = ${this.groups} must divide inChannels = ${inChannels} and outChannels = ${outChannels}.`);
     }
+    const { bias = true } = options;
+    checkBoolean(where, "bias", bias);
     if (options.paddingMode !== undefined && options.paddingMode !== "zeros") {
-      throw new ArgumentError(`${where}: paddingMode must be "zeros"; got ${JSON.stringify(options.paddingMode)}.`);
+      throw new ArgumentError(`${where}: paddingMode must be "zeros"; got ${shown(options.paddingMode)}.`);
     }
     this.weight = new Parameter([outChannels, inChannels / this.groups, ...this.kernelSize]);
-    this.bias = options.bias === false ? null : new Parameter([outChannels]);
+    this.bias = bias ? new Parameter([outChannels]) : null;
     this.resetParameters();
   }
 
@@ -90,7 +94,13 @@ export abstract class ConvNd extends Module {
    * floor((spatial + 2 padding - dilation (kernelSize - 1) - 1) / stride) + 1.
    * @throws ShapeError, DTypeError, DisposedError
    */
-  forward(x: Tensor): Tensor { return conv(x, this.weight, this.bias, this, [], `${this.where}.forward`); }
+  forward(x: Tensor): Tensor { return conv(x, this.weight, this.bias, this.window, [], `${this.where}.forward`); }
+
+  /** The op's options. @internal */
+  protected get window(): ConvOptions {
+    const { stride, padding, dilation, groups } = this;
+    return { stride, padding, dilation, groups };
+  }
 }
 
 /**
@@ -138,7 +148,7 @@ export class Conv3d extends ConvNd {
 function sizes(where: string, name: string, value: Sizes, dims: number, low: number): readonly number[] {
   const values = typeof value === "number" ? Array.from({ length: dims }, () => value) : value;
   if (!Array.isArray(values) || values.length !== dims) {
-    throw new ArgumentError(`${where}: ${name} must be a number or ${dims} numbers; got ${JSON.stringify(value)}.`);
+    throw new ArgumentError(`${where}: ${name} must be a number or ${dims} numbers; got ${shownAll(value)}.`);
   }
   for (const v of values as number[]) checkInteger(where, name, v, low);
   return Object.freeze([...(values as number[])]);

@@ -2,7 +2,8 @@
 import { layerNorm, rmsNorm } from "../autograd/ops/index.js";
 import { checkEmbeddingOptions, embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { linear } from "../autograd/ops/linear.js";
-import { checkInteger, checkNumber } from "../tensor/check.js";
+import { checkOptions } from "../runtime/options.js";
+import { checkBoolean, checkCount, checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
@@ -50,9 +51,13 @@ export class Linear extends Module {
     super();
     checkInteger("Linear", "inFeatures", inFeatures, 1);
     checkInteger("Linear", "outFeatures", outFeatures, 1);
-    this.fanInFanOut = options.fanInFanOut ?? false;
+    checkOptions("Linear", options, ["bias", "fanInFanOut"]);
+    const { bias = true, fanInFanOut = false } = options;
+    checkBoolean("Linear", "bias", bias);
+    checkBoolean("Linear", "fanInFanOut", fanInFanOut);
+    this.fanInFanOut = fanInFanOut;
     this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
-    this.bias = options.bias === false ? null : new Parameter([outFeatures]);
+    this.bias = bias ? new Parameter([outFeatures]) : null;
     this.resetParameters();
   }
 
@@ -122,7 +127,13 @@ export class Embedding extends Module {
   }
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range; DTypeError, DisposedError */
-  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this, [], "Embedding.forward"); }
+  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this.lookUp, [], "Embedding.forward"); }
+
+  /** The op's options. @internal */
+  protected get lookUp(): EmbeddingOptions {
+    const { paddingIdx, maxNorm, normType, scaleGradByFreq } = this;
+    return { paddingIdx, maxNorm, normType, scaleGradByFreq };
+  }
 }
 
 /**
@@ -144,6 +155,7 @@ export class RMSNorm extends Module {
     readonly eps = 1e-6,
   ) {
     super();
+    checkCount("RMSNorm", arguments, 2);
     checkInteger("RMSNorm", "dim", dim, 1);
     checkNumber("RMSNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);
@@ -173,6 +185,7 @@ export class LayerNorm extends Module {
     readonly eps = 1e-5,
   ) {
     super();
+    checkCount("LayerNorm", arguments, 2);
     checkInteger("LayerNorm", "dim", dim, 1);
     checkNumber("LayerNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);

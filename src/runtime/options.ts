@@ -20,8 +20,10 @@ const MAX_LENGTH = 64;
  */
 export function checkOptions(where: string, options: unknown, known: readonly string[]): void {
   if (options === undefined) return;
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    const got = options === null ? "null" : Array.isArray(options) ? "an array" : `${typeof options} ${String(options)}`;
+  // Neither a Map, nor a module: what has no keys of its own would say nothing. (Plain objects of other realms are plain.)
+  const parent = typeof options === "object" && options !== null ? Object.getPrototypeOf(options) as object | null : undefined;
+  if (typeof options !== "object" || options === null || (parent && Object.getPrototypeOf(parent) !== null)) {
+    const got = options === null ? "null" : Array.isArray(options) ? "an array" : parent ? `a ${parent.constructor.name}` : `${typeof options} ${String(options)}`;
     throw new ArgumentError(`${where}: options must be an object with any of ${known.join(", ")}; got ${got}.`);
   }
   for (const key of Object.keys(options)) {

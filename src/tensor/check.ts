@@ -14,11 +14,16 @@ export function shown(value: unknown): string {
   return typeof value === "function" ? "a function" : String(value);
 }
 
+/** An array with its members, anything else as `shown`. */
+export function shownAll(values: unknown): string { return Array.isArray(values) ? `[${values.map(shown).join()}]` : shown(values); }
+
 /** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
 export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
   if (!(t instanceof Tensor)) throw new DTypeError(`${where}: ${name} must be a Tensor; got ${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}.`);
   void t.address;
-  if (t.dtype !== dtype) throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.`);
+  if (t.dtype !== dtype) {
+    throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${dtype === "int32" ? ` Make it with tensor(values, shape, "int32").` : ""}`);
+  }
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
     throw new ShapeError(`${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`);
   }
@@ -46,6 +51,22 @@ export function checkNumber(where: string, name: string, value: number, low: num
     const range = high === Infinity ? `at least ${low}` : `in ${low} .. ${high}`;
     throw new ArgumentError(`${where}: ${name} must be a finite number ${range}; got ${shown(value)}.`);
   }
+}
+
+export function checkBoolean(where: string, name: string, value: unknown): asserts value is boolean {
+  if (typeof value !== "boolean") throw new ArgumentError(`${where}: ${name} must be true or false; got ${shown(value)}.`);
+}
+
+/** A float32 tensor of `size` values, or null, which undefined becomes. */
+export function checkBias(where: string, bias: Tensor | null | undefined, size: number): Tensor | null {
+  if (bias === null || bias === undefined) return null;
+  checkTensor(where, "bias", bias, "float32", [size]);
+  return bias;
+}
+
+/** Arguments that are not looked at would be choices that are not followed. @param advice what to write instead */
+export function checkCount(where: string, given: ArrayLike<unknown>, most: number, advice = ""): void {
+  if (given.length > most) throw new ArgumentError(`${where}: expected ${most} argument${most === 1 ? "" : "s"}; got ${given.length}, of which the last is ${shown(given[given.length - 1])}.${advice}`);
 }
 
 /** Every index in 0 .. size - 1, or equal to `ignore`. */

@@ -248,8 +248,10 @@ export function sizeOf(shape: readonly number[]): number { return shape.reduce((
 
 /** @internal */
 export function checkShape(where: string, shape: readonly number[]): readonly number[] {
+  const show = (value: unknown): string => (typeof value === "number" ? String(value) : value === null ? "null" : typeof value);
+  if (!Array.isArray(shape)) throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${show(shape)}.`);
   for (const d of shape) {
-    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape}] must hold non-negative integers.`);
+    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape.map(show)}] must hold non-negative integers.`);
   }
   return shape;
 }

@@ -149,7 +149,7 @@ test("forward and backward make no column matrix", () => scope(() => {
   const loraA = grid([4, 8, 5, 5], 2), loraB = grid([8, 4, 1, 1], 3);
   const columns = 4 * 8 * 25 * 48 * 48 * 4;
   const before = memoryStats().liveBytes;
-  ops.sum(ops.conv(x, layer.weight, layer.bias, layer, [{ loraA, loraB, scaling: 1, mask: null }])).backward();
+  ops.sum(ops.conv(x, layer.weight, layer.bias, geometry(layer), [{ loraA, loraB, scaling: 1, mask: null }])).backward();
   const peak = memoryStats().peakBytes - before;
   // y, its gradient, h, and tiles: less than a fifth of the columns.
   assert(peak < columns / 5, `${peak} bytes at the peak; the column matrix has ${columns}`);
@@ -164,6 +164,8 @@ test("no gradient without requiresGrad, and an empty batch", () => scope(() => {
 }));
 
 /* Layers. */
+
+const geometry = ({ stride, padding, dilation, groups }: nn.ConvNd) => ({ stride, padding, dilation, groups });
 
 test("nn.Conv2d starts with torch's bits: weight, then bias, both U(-1/sqrt(fanIn), 1/sqrt(fanIn))", () => scope(() => {
   manualSeed(5);
@@ -204,7 +206,7 @@ test("lora convolutions start as their base, to the bit; B A fits every kernel",
     assert.equal(layer.loraB!.shape[0]! * layer.loraA!.shape[1]!, layer.weight.size);
     assert(layer.loraA!.data.every((v) => v !== 0) && layer.loraB!.data.every((v) => v === 0));
     assert(!layer.weight.requiresGrad);
-    const base = ops.conv(x, layer.weight, layer.bias, layer).data.slice();
+    const base = ops.conv(x, layer.weight, layer.bias, geometry(layer)).data.slice();
     assertBits("training", layer.forward(x).data, base);
     layer.eval();
     assertBits("merged", layer.forward(x).data, base);

@@ -37,11 +37,11 @@ const CASES: Record<string, Case | Case[]> = {
   matmul: [[[[4, 5], [5, 3]], ops.matmul], [[[2, 1, 4, 5], [3, 5, 2]], ops.matmul]],
   mean: [[[4, 4]], (x) => ops.mean(x, 0)], transpose: [[[4, 4]], (x) => ops.transpose(x, 0, 1)], concat: [[[4, 2], [4, 3]], (a, b) => ops.concat([a, b], 1)],
   exp: [[[4, 4]], ops.exp], log: [[[4, 4]], (x) => ops.log(ops.exp(x))], tanh: [[[4, 4]], ops.tanh], sigmoid: [[[4, 4]], ops.sigmoid],
-  logSoftmax: [[[4, 6]], ops.logSoftmax], binaryCrossEntropyWithLogits: [[[4, 4]], (x) => ops.binaryCrossEntropyWithLogits(x, full([4, 4], 0.5))],
+  logSoftmax: [[[[4, 6]], (x) => ops.logSoftmax(x)], [[[4, 6]], (x) => ops.logSoftmax(x, 0)]], binaryCrossEntropyWithLogits: [[[4, 4]], (x) => ops.binaryCrossEntropyWithLogits(x, full([4, 4], 0.5))],
   binaryCrossEntropy: [[[4, 4]], (x) => ops.binaryCrossEntropy(ops.sigmoid(x), full([4, 4], 0.25))],
   siluMul: [[[4, 4], [4, 4]], ops.siluMul], scale: [[[4, 4]], (x) => ops.scale(x, 3)], sum: [[[[4, 4]], (x) => ops.sum(x)], [[[4, 4]], (x) => ops.sum(x, 1)]],
   reshape: [[[4, 4]], (x) => ops.reshape(x, [16])], narrow: [[[4, 4]], (x) => ops.narrow(x, 1, 1, 2)],
-  layerNorm: [[[4, 6], [6], [6]], (x, w, b) => ops.layerNorm(x, w, b, 1e-5)], rmsNorm: [[[4, 6], [6]], (x, w) => ops.rmsNorm(x, w, 1e-5)], softmax: [[[4, 6]], ops.softmax],
+  layerNorm: [[[4, 6], [6], [6]], (x, w, b) => ops.layerNorm(x, w, b, 1e-5)], rmsNorm: [[[4, 6], [6]], (x, w) => ops.rmsNorm(x, w, 1e-5)], softmax: [[[[4, 6]], (x) => ops.softmax(x)], [[[4, 6]], (x) => ops.softmax(x, 0)]],
   rope: [[[1, 3, 2, 4]], (x) => {
     const { cos, sin } = ops.ropeTable(3, 4, 100);
     // As tensors of this scope, which kept ones are not.

@@ -230,8 +230,16 @@ const logSoftmax = (x: Nd): Nd => make(x.shape, (index) => {
   return at(x, index) - most - Math.log(row.reduce((sum, v) => sum + Math.exp(v - most), 0));
 });
 for (const shape of [[1], [5], [3, 7], [2, 2, 9]]) {
-  check(`logSoftmax: [${shape}]`, { shapes: [shape], op: ops.logSoftmax, reference: logSoftmax, input: (v) => 20 * v }, 1e-6);
+  check(`logSoftmax: [${shape}]`, { shapes: [shape], op: (x) => ops.logSoftmax(x), reference: logSoftmax, input: (v) => 20 * v }, 1e-6);
 }
+test("softmax and logSoftmax along other dimensions are those of the transposed tensor", () => scope(() => {
+  const x = grid([3, 4, 5], 1, false);
+  for (const name of ["softmax", "logSoftmax"] as const) for (const dim of [0, 1, 2, -1, -2, -3]) {
+    const expected = ops.transpose(ops[name](ops.transpose(x, dim, 2)), dim, 2);
+    assert.deepEqual(ops[name](x, dim).data, expected.data);
+  }
+  assert(ops.sum(ops.softmax(x, 0), 0).data.every((v) => Math.abs(v - 1) < 1e-6));
+}));
 test("logSoftmax far from 0: exact to an ulp where softmax is 0", () => scope(() => {
   const y = ops.logSoftmax(tensor([[1e4, 1e4 - 100, 9e3], [-1e30, 0, -Infinity]]));
   assert.deepEqual([...y.data], [0, -100, -1000, Math.fround(-1e30), 0, -Infinity]);

@@ -22,6 +22,10 @@ refuses("another library's name", ArgumentError, ["learningRate", "Did you mean 
 refuses("torch's positional argument", ArgumentError, ["options must be an object", "lr, betas", "number 0.1"], () => checkOptions("AdamW", 0.1, KNOWN));
 refuses("null", ArgumentError, ["must be an object", "null"], () => checkOptions("AdamW", null, KNOWN));
 refuses("an array", ArgumentError, ["must be an object", "array"], () => checkOptions("AdamW", [1], KNOWN));
+for (const [what, value] of Object.entries({ Map: new Map([["lr", 1]]), Date: new Date(0), Set: new Set(["lr"]) })) {
+  refuses(`a ${what}, which has no keys of its own`, ArgumentError, ["must be an object", what], () => checkOptions("AdamW", value, KNOWN));
+}
+test("an object without a prototype is an object", () => checkOptions("AdamW", Object.assign(Object.create(null), { lr: 1 }), KNOWN));
 
 test("the nearest name", () => {
   const pairs: [string, string | undefined][] = [["lora_alpha", "loraAlpha"], ["alpha", "loraAlpha"], ["dropout", "loraDropout"], ["beta", "betas"],

@@ -1,6 +1,6 @@
 /** Parts, orders and sequences of dimensions: copies by strides. */
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import { checkInteger, checkTensor } from "../../tensor/check.js";
+import { checkInteger, checkTensor, shown } from "../../tensor/check.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 import { addStrided, copyStrided, stridesOf } from "./strides.js";
@@ -66,7 +66,7 @@ export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
  */
 export function concat(tensors: readonly Tensor[], dim = 0): Tensor {
   const where = "concat";
-  if (!Array.isArray(tensors) || tensors.length === 0) throw new ArgumentError(`${where}: tensors must be an array of at least one Tensor.`);
+  if (!Array.isArray(tensors) || tensors.length === 0) throw new ArgumentError(`${where}: tensors must be an array of at least one Tensor; got ${shown(tensors)}.`);
   for (const [i, t] of tensors.entries()) checkTensor(where, `tensors[${i}]`, t);
   const [first] = tensors as [Tensor], axis = axisOf(where, "dim", first, dim);
   for (const [i, t] of tensors.entries()) {

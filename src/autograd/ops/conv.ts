@@ -1,10 +1,12 @@
 /** Convolution in one to three dimensions, with LoRA branches. Kernels: assembly/lora/conv.ts, assembly/gemm/im2col.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkOptions } from "../../runtime/options.js";
+import { checkBias, checkInteger, checkNumber, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
+import { checkBranches, checkMask } from "./branches.js";
 import { dropoutKernels } from "./dropout.js";
 import { gradient, record } from "../tape.js";
 
@@ -60,9 +62,11 @@ const LARGEST = 0x0fffffff;
  * const y = ops.conv(x, weight, null, { stride: [2, 2], padding: [1, 1] }); // [1, 16, 4, 4]
  */
 export function conv(x: Tensor, weight: Tensor, bias: Tensor | null = null, options: ConvOptions = {}, branches: readonly ConvBranch[] = [], where = "conv"): Tensor {
+  checkOptions(where, options, ["stride", "padding", "dilation", "groups"]);
   const shape = checkedShape(where, x, weight, options);
   const { n, inChannels, outChannels, spatial, kernel, out } = shape;
-  if (bias) checkTensor(where, "bias", bias, "float32", [outChannels]);
+  bias = checkBias(where, bias, outChannels);
+  checkBranches(where, branches);
   const terms = branches.map((branch) => term(where, branch, shape));
   // The first term shares the columns of x with W if it is for every image.
   const passes = terms[0]?.images === n ? terms : [{ ...NO_TERM, images: n }, ...terms];
@@ -141,7 +145,9 @@ function checkedShape(where: string, x: Tensor, weight: Tensor, options: ConvOpt
 
 function checkedSteps(where: string, name: string, values: readonly number[] | undefined, dims: number, low: number, otherwise: number): readonly number[] {
   if (values === undefined) return Array.from({ length: dims }, () => otherwise);
-  if (values.length !== dims) throw new ArgumentError(`${where}: ${name} must hold ${dims} numbers, one for each spatial dimension; got [${values}].`);
+  if (!Array.isArray(values) || values.length !== dims) {
+    throw new ArgumentError(`${where}: ${name} must hold ${dims} numbers, one for each spatial dimension; got ${shownAll(values)}.`);
+  }
   for (const v of values) checkInteger(where, name, v, low, LARGEST);
   return values;
 }
@@ -166,6 +172,7 @@ function term(where: string, { loraA, loraB, scaling, mask, from = 0, to }: Conv
   if (r % groups) throw new ShapeError(`${where}: loraA has shape [${loraA.shape}]; its rank ${r} must be a multiple of groups = ${groups}.`);
   checkTensor(where, "loraB", loraB, "float32", [outChannels, r / groups, ...kernel.map(() => 1)]);
   checkNumber(where, "scaling", scaling, -Infinity);
+  checkMask(where, mask);
   checkInteger(where, "from", from, 0, n);
   checkInteger(where, "to", to ?? n, from, n);
   return { r, s: scaling, a: loraA, b: loraB, mask, first: from, images: (to ?? n) - from };

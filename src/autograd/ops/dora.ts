@@ -13,7 +13,7 @@
  */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -35,6 +35,7 @@ import { gradient, record } from "../tape.js";
  */
 export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false, where = "doraNorm"): Tensor {
   checkTensor(where, "weight", weight);
+  checkBoolean(where, "fanInFanOut", fanInFanOut);
   if (weight.rank < 2 || (fanInFanOut && weight.rank > 2)) {
     throw new ShapeError(`${where}: weight has shape [${weight.shape}]; expected ${fanInFanOut ? "2" : "at least 2"} dimensions.`);
   }
@@ -89,12 +90,13 @@ export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
  * @example
  * const y = ops.channelScale(ones([2, 3, 4]), tensor([1, 2, 3]), null, 1); // [2, 3, 4]
  */
-export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, dim = x.rank - 1): Tensor {
+export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, dim?: number): Tensor {
   checkTensor("channelScale", "x", x);
+  dim ??= x.rank - 1;
   checkInteger("channelScale", "dim", dim, 0, x.rank - 1);
   const channels = x.shape[dim]!;
   checkTensor("channelScale", "g", g, "float32", [channels]);
-  if (bias) checkTensor("channelScale", "bias", bias, "float32", [channels]);
+  bias = checkBias("channelScale", bias, channels);
   const outer = sizeOf(x.shape.slice(0, dim)), inner = sizeOf(x.shape.slice(dim + 1));
   const { kernels } = engine();
   const y = new Tensor(x.shape);

@@ -1,7 +1,7 @@
 /** Dropout by a counter-based generator: backward makes the mask again, nothing is stored. */
 import { type DropoutMask, newMask } from "../../random/seed.js";
 import { engine } from "../../runtime/engine.js";
-import { checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkCount, checkNumber, checkTensor } from "../../tensor/check.js";
 import { attempt } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
@@ -36,6 +36,7 @@ export const dropoutKernels = {
  * console.log(y.data.every((v) => v === 0 || v === 2)); // true
  */
 export function dropout(x: Tensor, p: number): Tensor {
+  checkCount("dropout", arguments, 2, " For evaluation leave it out, or use nn.Dropout.");
   checkTensor("dropout", "x", x);
   checkNumber("dropout", "p", p, 0, 1);
   return attempt(() => dropoutBy(x, newMask(p)));

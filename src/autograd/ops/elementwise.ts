@@ -1,8 +1,8 @@
 /** Multiples, shapes and activations, element by element. Kernels: assembly/nn/elementwise.ts, activation.ts. */
 import { engine } from "../../runtime/engine.js";
-import { ShapeError } from "../../runtime/errors.js";
+import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import type { Kernels } from "../../runtime/kernels.js";
-import { checkNumber, checkSameShape, checkTensor } from "../../tensor/check.js";
+import { checkNumber, checkSameShape, checkTensor, shown } from "../../tensor/check.js";
 import { checkShape, sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -45,8 +45,11 @@ type Backward = (dx: number, dy: number, x: number, n: number) => void;
 
 /** @param reads what backward takes the slope of: the function's input or its output */
 function activation(where: string, pick: (k: Kernels) => [Forward, Backward], reads: "x" | "y" = "x"): (x: Tensor) => Tensor {
-  return (x) => {
+  return function (x) {
     checkTensor(where, "x", x);
+    // Numbers are let through: they are the index in `tensors.map(ops.relu)`.
+    const option: unknown = arguments[1];
+    if (typeof option === "string" || (typeof option === "object" && option !== null)) throw new ArgumentError(`${where}: there are no options; got ${shown(option)}.`);
     const [forward, backward] = pick(engine().kernels);
     const y = new Tensor(x.shape), of = reads === "x" ? x : y;
     forward(y.address, x.address, x.size);

@@ -1,9 +1,11 @@
 /** Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts, assembly/lora/embedding.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkOptions } from "../../runtime/options.js";
+import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
+import { checkBranches } from "./branches.js";
 
 /** torch.nn.functional.embedding's options. */
 export interface EmbeddingOptions {
@@ -33,10 +35,12 @@ export interface EmbeddingBranch {
 
 /** The options with their defaults, paddingIdx counted from the start. @throws ArgumentError @internal */
 export function checkEmbeddingOptions(where: string, options: EmbeddingOptions, vocab: number): Required<EmbeddingOptions> {
+  checkOptions(where, options, ["paddingIdx", "maxNorm", "normType", "scaleGradByFreq"]);
   const { paddingIdx = null, maxNorm = null, normType = 2, scaleGradByFreq = false } = options;
   if (paddingIdx !== null) checkInteger(where, "paddingIdx", paddingIdx, -vocab, vocab - 1);
   if (maxNorm !== null) checkNumber(where, "maxNorm", maxNorm, 0);
   if (normType !== Infinity) checkNumber(where, "normType", normType, Number.MIN_VALUE);
+  checkBoolean(where, "scaleGradByFreq", scaleGradByFreq);
   return { paddingIdx: paddingIdx !== null && paddingIdx < 0 ? paddingIdx + vocab : paddingIdx, maxNorm, normType, scaleGradByFreq };
 }
 
@@ -65,6 +69,7 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
   const [vocab, dim] = weight.shape as [number, number];
   const { paddingIdx, maxNorm, normType, scaleGradByFreq } = checkEmbeddingOptions(where, options, vocab);
   checkIndices(where, "ids", ids, vocab);
+  checkBranches(where, branches);
   const parts = branches.map((branch) => place(where, branch, ids, vocab, dim));
 
   const { kernels, memory, scratch } = engine();

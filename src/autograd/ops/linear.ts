@@ -1,9 +1,10 @@
 /** The LoRA linear op, of which the plain linear layer is the case without branches. Kernels: assembly/lora/linear.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
+import { checkBranches, checkMask } from "./branches.js";
 import { dropoutKernels } from "./dropout.js";
 import { gradient, record } from "../tape.js";
 
@@ -43,10 +44,12 @@ export interface LoraBranch {
  */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, branches: readonly LoraBranch[] = [], fanInFanOut = false, where = "linear"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkBoolean(where, "fanInFanOut", fanInFanOut);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
   checkTensor(where, "x", x);
   checkLastDimension(where, "x", x, d, "inFeatures");
-  if (bias) checkTensor(where, "bias", bias, "float32", [k]);
+  bias = checkBias(where, bias, k);
+  checkBranches(where, branches);
   const { kernels, memory, scratch } = engine();
   const n = sizeOf(x.shape.slice(0, -1));
   const terms = branches.map((branch) => term(where, branch, x, n, d, k));
@@ -106,6 +109,7 @@ function term(where: string, { loraA, loraB, scaling, mask, from, to }: LoraBran
   checkTensor(where, "loraA", loraA, "float32", [null, d]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!]);
   checkNumber(where, "scaling", scaling, -Infinity);
+  checkMask(where, mask);
   const [first, rows] = rowRange(where, x, n, from, to);
   return { r: loraA.shape[0]!, s: scaling, a: loraA, b: loraB, mask, first, rows };
 }

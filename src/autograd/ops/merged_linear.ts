@@ -1,9 +1,11 @@
 /** LoRA on some blocks of a linear layer's outputs. Kernels: assembly/lora/merged_linear.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkOptions } from "../../runtime/options.js";
+import { checkBias, checkBoolean, checkLastDimension, checkNumber, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
+import { checkMask } from "./branches.js";
 import { dropoutKernels } from "./dropout.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
@@ -32,11 +34,16 @@ export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | 
  */
 export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lora: MergedLoraFactors, fanInFanOut = false, where = "mergedLinear"): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkBoolean(where, "fanInFanOut", fanInFanOut);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
   checkTensor(where, "x", x);
   checkLastDimension(where, "x", x, d, "inFeatures");
-  if (bias) checkTensor(where, "bias", bias, "float32", [k]);
+  bias = checkBias(where, bias, k);
+  checkOptions(where, lora ?? null, ["loraA", "loraB", "scaling", "mask", "enableLora"]);
   const { loraA: a, loraB: b, scaling: s, mask, enableLora } = lora;
+  if (!Array.isArray(enableLora) || enableLora.some((on) => typeof on !== "boolean")) {
+    throw new ArgumentError(`${where}: enableLora must be an array of true and false; got ${shownAll(enableLora)}.`);
+  }
   const blocks = enableLora.length, g = enableLora.filter(Boolean).length;
   if (g === 0) throw new ArgumentError(`${where}: enableLora [${enableLora}] must enable a block.`);
   if (k % blocks !== 0) throw new ShapeError(`${where}: outFeatures = ${k} must be a multiple of enableLora's length, ${blocks}.`);
@@ -47,6 +54,7 @@ export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lor
   }
   checkTensor(where, "loraB", b, "float32", [g * (k / blocks), r]);
   checkNumber(where, "scaling", s, -Infinity);
+  checkMask(where, mask);
 
   const { kernels, memory, scratch } = engine();
   const n = sizeOf(x.shape.slice(0, -1)), hidden = n * g * r * 4, dropBytes = mask ? x.size * 4 : 0;

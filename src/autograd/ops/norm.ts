@@ -1,10 +1,12 @@
 /** RMSNorm, LayerNorm and softmax over the last dimension. Kernels: assembly/nn/{rms_norm,layer_norm,softmax}.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
-import { allOrNothing } from "../../tensor/scope.js";
+import { checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
+import type { Kernels } from "../../runtime/kernels.js";
 import { gradient, record } from "../tape.js";
+import { transpose } from "./arrange.js";
 
 /** [rows, dim] of a tensor seen as rows of its last dimension. */
 function rowsOf(where: string, x: Tensor): [number, number] {
@@ -69,37 +71,34 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
 }
 
 /**
- * exp(x - max) / sum over the last dimension (torch.softmax).
+ * exp(x - max) / sum along a dimension.
+ *
+ * Source: torch.softmax.
  * @param x [..., dim]
+ * @param dim negative: from the end. Default: the last.
  * @returns x's shape
- * @throws ShapeError for a last dimension of 0; DTypeError
+ * @throws ShapeError for a dimension of size 0; ArgumentError for one that x has not; DTypeError
  *
  * @example
  * console.log(ops.softmax(zeros([1, 4])).data); // Float32Array(4) [ 0.25, 0.25, 0.25, 0.25 ]
  */
-export function softmax(x: Tensor): Tensor {
-  const [rows, dim] = rowsOf("softmax", x);
-  const { kernels } = engine();
-  const y = new Tensor(x.shape);
-  kernels.softmaxForward(y.address, x.address, rows, dim);
-  return record(y, [x], (dy) => kernels.softmaxBackward(gradient(x), dy.address, y.address, rows, dim), [], [y]);
-}
+export function softmax(x: Tensor, dim = -1): Tensor { return rowwise("softmax", x, dim, (k) => [k.softmaxForward, k.softmaxBackward]); }
 
 /**
- * log(softmax(x)) over the last dimension, without the rounding of a softmax near 0.
+ * log(softmax(x, dim)), without the rounding of a softmax near 0. Arguments and errors as `softmax`.
  *
  * Source: torch.log_softmax.
- * @param x [..., dim]
- * @returns x's shape
- * @throws ShapeError for a last dimension of 0; DTypeError
  *
  * @example
  * console.log(ops.logSoftmax(tensor([[0, -200]])).data); // Float32Array(2) [ 0, -200 ]
  */
-export function logSoftmax(x: Tensor): Tensor {
-  const [rows, dim] = rowsOf("logSoftmax", x);
-  const { kernels } = engine();
-  const y = new Tensor(x.shape);
-  kernels.logSoftmaxForward(y.address, x.address, rows, dim);
-  return record(y, [x], (dy) => kernels.logSoftmaxBackward(gradient(x), dy.address, y.address, rows, dim), [], [y]);
+export function logSoftmax(x: Tensor, dim = -1): Tensor { return rowwise("logSoftmax", x, dim, (k) => [k.logSoftmaxForward, k.logSoftmaxBackward]); }
+
+function rowwise(where: string, x: Tensor, dim: number, pick: (k: Kernels) => [Kernels["softmaxForward"], Kernels["softmaxBackward"]]): Tensor {
+  const [rows, size] = rowsOf(where, x), last = x.rank - 1;
+  checkInteger(where, "dim", dim, -x.rank, last);
+  if (dim !== -1 && dim !== last) return graphScope(() => transpose(rowwise(where, transpose(x, dim, -1), -1, pick), dim, -1));
+  const [forward, backward] = pick(engine().kernels), y = new Tensor(x.shape);
+  forward(y.address, x.address, rows, size);
+  return record(y, [x], (dy) => backward(gradient(x), dy.address, y.address, rows, size), [], [y]);
 }

@@ -1,7 +1,7 @@
 /** Sums, means and the largest along one dimension or over all. Kernels: assembly/nn/{reduce,strided}.ts. */
 import { engine } from "../../runtime/engine.js";
-import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import { checkInteger, checkTensor } from "../../tensor/check.js";
+import { ShapeError } from "../../runtime/errors.js";
+import { checkBoolean, checkInteger, checkTensor } from "../../tensor/check.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 import { addStrided } from "./strides.js";
@@ -11,7 +11,7 @@ interface Axis { outer: number; n: number; inner: number; shape: number[] }
 
 function axisOf(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): Axis {
   checkTensor(where, "x", x);
-  if (typeof keepdim !== "boolean") throw new ArgumentError(`${where}: keepdim must be true or false; got ${String(keepdim)}.`);
+  checkBoolean(where, "keepdim", keepdim);
   if (dim === undefined) return { outer: 1, n: x.size, inner: 1, shape: keepdim ? x.shape.map(() => 1) : [] };
   // A scalar has one dimension here, as in torch.
   const rank = Math.max(x.rank, 1);
