@@ -1,4 +1,8 @@
-/** The public face: nothing but re-exports. */
+/**
+ * The library. `init()` loads the kernels; then `tensor` and its like make tensors, `ops` and `nn` compute, `lora` and `peft` adapt,
+ * `optim` trains, `models` has whole language models and `io` their files.
+ * @module wasm-lora
+ */
 export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engine.js";
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";

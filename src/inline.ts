@@ -1,4 +1,7 @@
-/** The kernels inside JavaScript, for pages that are a single file and bundlers that drop .wasm files. */
+/**
+ * The kernels inside JavaScript, for pages that are a single file and bundlers that drop .wasm files.
+ * @module wasm-lora/inline
+ */
 import { compile } from "./runtime/compile.js";
 import { base64 } from "./runtime/wasm_base64.js";
 

@@ -5,7 +5,7 @@
 export { parseSafetensors, serializeSafetensors, toFloat32, toInt32, type SafetensorsDtype, type SafetensorsFile, type TensorToWrite, type TensorView } from "./safetensors.js";
 export {
   patternValue, peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey, readPeftAdapter, scalingOf, serializePeftConfig, targets, writePeftAdapter,
-  type LoraConfig, type NamedPeftTensor, type PeftAdapter, type PeftTensor, type Selection,
+  type LoraConfig, type NamedPeftTensor, type PeftAdapter, type PeftTensor, type Scales, type Selection,
 } from "./peft.js";
 export { matcher } from "./python_regexp.js";
 export { loadCheckpoint } from "./huggingface.js";

@@ -21,7 +21,7 @@ import { newBudget, type Budget } from "./python_regexp.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 export { serializePeftConfig, type LoraConfig } from "./peft_config.js";
-export { patternValue, scalingOf, targets, type Selection } from "./peft_match.js";
+export { patternValue, scalingOf, targets, type Scales, type Selection } from "./peft_match.js";
 
 const CONFIG_FILE = "adapter_config.json";
 const MODEL_FILE = "adapter_model.safetensors";

@@ -17,7 +17,7 @@ const ALL_LINEAR = "all-linear";
 /** The fields of a LoraConfig that choose modules. */
 export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave">;
 /** The fields that scale an adapter's products. */
-type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
+export type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
 
 const NO_SELECTION: Selection = { targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null, modulesToSave: null };
 const NO_SCALES: Scales = { r: 8, loraAlpha: 8, rankPattern: {}, alphaPattern: {}, useRslora: false };
