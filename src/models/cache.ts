@@ -1,6 +1,5 @@
 /** What a decoder keeps of earlier tokens while it generates. */
 import { StateError } from "../runtime/errors.js";
-import { allOrNothing } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** The sizes of a cache: part of a model's configuration. */
@@ -17,7 +16,7 @@ export interface CacheShape {
 
 /**
  * Keys and values of the tokens so far, for one sequence. `model.newCache()` makes one of the model's sizes; a model's
- * `forward` fills it.
+ * `forward` fills it. It takes no linear memory.
  *
  * @example
  * const { model } = models.loadLlama("models/base");
@@ -25,26 +24,23 @@ export interface CacheShape {
  * noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3]), cache));
  * const logits = noGrad(() => model.forward(tensor(new Int32Array([8]), [1, 1]), cache)); // [1, 1, 1024]
  * console.log(cache.length); // 4
- * cache.dispose();
  */
 export class KeyValueCache {
   /** Steps so far. */
   length = 0;
-  /** One pair a layer, in the model's order. */
+  /** One pair a layer, in the model's order; outside linear memory, in arrays that grow with the text. */
   readonly layers: {
-    /** Keys, [1, maxPositionEmbeddings, kvHeads, headDim]; the first `length` steps count. */
-    k: Tensor;
+    /** Keys, [steps, kvHeads, headDim]; the first `length` steps count. */
+    k: Float32Array;
     /** Values, in k's shape. */
-    v: Tensor;
+    v: Float32Array;
   }[];
 
   constructor(
     /** Its sizes. */
     readonly config: CacheShape,
   ) {
-    const shape = [1, config.maxPositionEmbeddings, config.numKeyValueHeads, config.headDim];
-    this.layers = allOrNothing(() =>
-      Array.from({ length: config.numHiddenLayers }, () => ({ k: new Tensor(shape).keep(), v: new Tensor(shape).keep() })));
+    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: new Float32Array(0), v: new Float32Array(0) }));
   }
 
   /**
@@ -58,23 +54,25 @@ export class KeyValueCache {
     if (k.requiresGrad || v.requiresGrad) {
       throw new StateError("KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().");
     }
-    const steps = k.shape[1]!, total = this.length + steps;
-    const shape = [1, total, this.config.numKeyValueHeads, this.config.headDim];
-    const join = (cache: Tensor, fresh: Tensor): Tensor => {
-      cache.data.set(fresh.data, this.length * shape[2]! * shape[3]!);
-      const all = new Tensor(shape);
-      all.data.set(cache.data.subarray(0, all.size));
+    const { numKeyValueHeads, headDim, maxPositionEmbeddings } = this.config, row = numKeyValueHeads * headDim;
+    const start = this.length * row, shape = [1, this.length + k.shape[1]!, numKeyValueHeads, headDim];
+    const join = (name: "k" | "v", fresh: Tensor): Tensor => {
+      const all = new Tensor(shape), pair = this.layers[layer]!;
+      if (pair[name].length < all.size) {
+        const larger = new Float32Array(Math.max(all.size, Math.min(2 * pair[name].length, maxPositionEmbeddings * row)));
+        larger.set(pair[name].subarray(0, start));
+        pair[name] = larger;
+      }
+      pair[name].set(fresh.data, start);
+      all.data.set(pair[name].subarray(0, all.size));
       return all;
     };
-    const cache = this.layers[layer]!;
-    return [join(cache.k, k), join(cache.v, v)];
+    return [join("k", k), join("v", v)];
   }
 
-  /** Frees keys and values. */
+  /** Drops keys and values; then it is as new. */
   dispose(): void {
-    for (const { k, v } of this.layers) {
-      k.dispose();
-      v.dispose();
-    }
+    this.length = 0;
+    for (const pair of this.layers) pair.k = pair.v = new Float32Array(0);
   }
 }

@@ -184,7 +184,9 @@ export class Gpt2 extends Module {
    * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
    */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor {
-    return logitsOf(this.#hidden(ids, cache), this.lmHead, this.transformer.wte);
+    const logits = logitsOf(this.#hidden(ids, cache), this.lmHead, this.transformer.wte);
+    if (cache) cache.length += ids.shape[1]!;
+    return logits;
   }
 
   /** All but the head: [batch, steps, hiddenSize]. */
@@ -197,7 +199,6 @@ export class Gpt2 extends Module {
     const positions = tensor(Int32Array.from({ length: batch * steps }, (_, i) => first + i % steps), ids.shape);
     let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
     for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
-    if (cache) cache.length += steps;
     return lnF.forward(x);
   }
 

@@ -167,7 +167,9 @@ export class Llama extends Module {
    * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
    */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor {
-    return logitsOf(this.#hidden(ids, cache), this.lmHead, this.model.embedTokens);
+    const logits = logitsOf(this.#hidden(ids, cache), this.lmHead, this.model.embedTokens);
+    if (cache) cache.length += ids.shape[1]!;
+    return logits;
   }
 
   /** All but the head: [batch, steps, hiddenSize]. */
@@ -177,7 +179,6 @@ export class Llama extends Module {
     for (const layer of this.model.layers) {
       x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, this.#table), x) : layer.forward(x, this.#table, cache);
     }
-    if (cache) cache.length += ids.shape[1]!;
     return this.model.norm.forward(x);
   }
 

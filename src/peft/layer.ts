@@ -8,7 +8,7 @@ import { dropoutBy } from "../autograd/ops/dropout.js";
 import { noGrad } from "../autograd/tape.js";
 import { addProduct, Merge } from "../lora/layer.js";
 import { Module, type Parameter } from "../nn/module.js";
-import { ArgumentError, ShapeError } from "../runtime/errors.js";
+import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
 import { attempt, scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import type { LoraInit } from "./init.js";
@@ -70,6 +70,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   activeAdapters: readonly string[] = [];
   /** @internal */
   disabled = false;
+  /** The weight is another one than while adapters act. */
+  #aside = false;
   /** One adapter's name for each item of the batch; null: the active ones for all. @internal */
   adapterNames: readonly string[] | null = null;
   readonly #merge = new Merge();
@@ -259,13 +261,33 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** Makes this the layer it was without adapters; returns what takes that back, to the bit. @internal */
   disable(): () => void {
-    const { weight, disabled } = this, original = this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null);
+    const { weight, disabled } = this, aside = this.#aside;
+    const original = aside ? null : this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null);
     const held = original && weight.data.slice();
     if (original) weight.set(original);
+    this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
       if (held) weight.set(held);
+      this.#aside = aside;
       this.disabled = disabled;
+    };
+  }
+
+  /** Notes which adapters act, see `extentOf`. @internal */
+  hold(where: string): () => () => void {
+    const { activeAdapters, adapterNames, disabled } = this, merged = this.mergedAdapters.join(), adapters = new Map(this.adapters);
+    const gone = (what: string): never => { throw new StateError(`${where}: ${what} since ${where}() was called; call it anew.`); };
+    return () => {
+      if (disabled) return this.disabled ? () => {} : this.disable();
+      if (this.mergedAdapters.join() !== merged) gone("adapters were merged or unmerged");
+      for (const name of adapterNames ?? activeAdapters) {
+        if (this.adapters.get(name) !== adapters.get(name)) gone(`adapter "${name}" was deleted or replaced`);
+      }
+      if (this.#aside) throw new StateError(`${where}: what acts has its part in the weights, which disableAdapter holds back now; take the tokens outside of it.`);
+      const before = [this.activeAdapters, this.adapterNames, this.disabled] as const;
+      [this.activeAdapters, this.adapterNames, this.disabled] = [activeAdapters, adapterNames, false];
+      return () => { [this.activeAdapters, this.adapterNames, this.disabled] = before; };
     };
   }
 

@@ -9,9 +9,11 @@ import { Endings, Matching } from "../io/peft_match.js";
 import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
+import { changed } from "../nn/extent.js";
 import { Module, Parameter } from "../nn/module.js";
 import { adopt, drawFor } from "../random/seed.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { scope } from "../tensor/scope.js";
 import { LoraConv } from "./conv.js";
 import { LoraEmbedding } from "./embedding.js";
@@ -37,6 +39,10 @@ export interface Source {
   ready?(parts: readonly Part[]): void;
 }
 
+/** What a method of a model takes and gives. */
+type Arguments<M, Name extends string> = M extends Record<Name, (...args: infer A) => unknown> ? A : never;
+type Result<M, Name extends string> = M extends Record<Name, (...args: never[]) => infer R> ? R : never;
+
 /**
  * Wraps the modules of `model` that `config` targets, in place, with PEFT's matching rules, and freezes
  * everything but the new adapter (and what config.bias and config.modulesToSave ask for).
@@ -57,7 +63,7 @@ export function getLoraModel<M extends Module>(model: M, config: Partial<LoraCon
 }
 
 /**
- * A model with adapters. `model` is the wrapped model itself: call its own methods to run it. State-dict
+ * A model with adapters. It is called as the wrapped model is (`forward`, `loss`), which `model` holds. State-dict
  * keys are PEFT's: `model.<path>.base_layer.weight`, `model.<path>.lora_A.<adapter>.weight`.
  *
  * Unlike loralib's layers it merges when told, not on eval().
@@ -71,7 +77,7 @@ export function getLoraModel<M extends Module>(model: M, config: Partial<LoraCon
  * adapted.addAdapter("ben", { r: 4, targetModules: "all-linear" });
  * adapted.setAdapter("ben");
  * const ids = tensor(new Int32Array([5, 6, 7, 8]), [1, 4]);
- * model.loss(ids, ids).backward(); // gradients for ben's factors
+ * adapted.loss(ids, ids).backward(); // gradients for ben's factors
  * adapted.savePretrained("ben", "ben");
  */
 export class LoraModel<M extends Module = Module> extends Module {
@@ -204,7 +210,10 @@ export class LoraModel<M extends Module = Module> extends Module {
       for (const step of undo.reverse()) step();
       throw error;
     }
-    return () => { for (const step of commit) step(); };
+    return () => {
+      changed();
+      for (const step of commit) step();
+    };
   }
 
   /**
@@ -254,8 +263,8 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const logits = adapted.disableAdapter(() => model.forward(ids)); // [1, 3, 1024]
    */
   disableAdapter<T>(fn: () => T): T {
-    const undo = [...this.#layers().map(({ layer }) => layer.disable()), ...this.#copies().map((wrapper) => wrapper.disable())];
-    return this.#within("disableAdapter", undo, fn);
+    return this.#within("disableAdapter", fn, () =>
+      [...this.#layers().map(({ layer }) => layer.disable()), ...this.#copies().map((wrapper) => wrapper.disable())]);
   }
 
   /**
@@ -281,14 +290,17 @@ export class LoraModel<M extends Module = Module> extends Module {
       const obstacle = config?.modulesToSave?.length ? "has modulesToSave" : config?.useDora ? "uses DoRA" : null;
       if (obstacle) throw new StateError(`withAdapterNames: adapter "${name}" ${obstacle}, which a batch of mixed adapters cannot have; run its items on their own.`);
     }
-    // None of these adapters has copies of modules, so items see the original ones, whoever is active.
-    const undo = this.#copies().map((wrapper) => wrapper.disable()), names = [...adapterNames];
-    for (const { layer } of this.#layers()) {
-      const before = layer.adapterNames;
-      undo.push(() => { layer.adapterNames = before; });
-      layer.adapterNames = names;
-    }
-    return this.#within("withAdapterNames", undo, fn);
+    const names = [...adapterNames];
+    return this.#within("withAdapterNames", fn, () => {
+      // None of these adapters has copies of modules, so items see the original ones, whoever is active.
+      const undo = this.#copies().map((wrapper) => wrapper.disable());
+      for (const { layer } of this.#layers()) {
+        const before = layer.adapterNames;
+        undo.push(() => { layer.adapterNames = before; });
+        layer.adapterNames = names;
+      }
+      return undo;
+    });
   }
 
   /**
@@ -311,6 +323,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     const tied = layers.find(({ layer }) => layer === head && layer instanceof LoraEmbedding && adapterNames.some((name) => layer.adapters.has(name)));
     if (tied) throw new StateError(`mergeAdapter: ${tied.path} is the output head too, which its adapter does not act on; run it unmerged.`);
     const undo: (() => void)[] = [];
+    changed();
     try {
       for (const { path, layer } of layers) undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, options.safeMerge ?? false));
     } catch (error) {
@@ -322,6 +335,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** Restores every weight's original bits. */
   unmergeAdapter(): void {
     this.#refuseInside("unmergeAdapter");
+    changed();
     for (const { layer } of this.#layers()) layer.unmerge();
   }
 
@@ -418,6 +432,31 @@ export class LoraModel<M extends Module = Module> extends Module {
   hotswapAdapter(directory: string, adapterName: string): void {
     hotswapAdapter(this, directory, adapterName);
   }
+
+  /** The wrapped model's `forward`, with its parameters, result and errors. @throws ArgumentError if it has none */
+  forward(...args: Arguments<M, "forward">): Result<M, "forward"> { return this.#call("forward", args) as Result<M, "forward">; }
+
+  /** The wrapped model's `loss`, with its parameters, result and errors. @throws ArgumentError if it has none */
+  loss(...args: Arguments<M, "loss">): Result<M, "loss"> { return this.#call("loss", args) as Result<M, "loss">; }
+
+  /** The wrapped model's `newCache`. @throws ArgumentError if it has none */
+  newCache(...args: Arguments<M, "newCache">): Result<M, "newCache"> { return this.#call("newCache", args) as Result<M, "newCache">; }
+
+  #call(name: string, args: readonly unknown[]): unknown {
+    const method = (this.model as unknown as Record<string, unknown>)[name];
+    if (typeof method !== "function") throw new ArgumentError(`LoraModel.${name}: the wrapped ${this.model.constructor.name} has no method ${name}().`);
+    return method.apply(this.model, args);
+  }
+
+  /** The wrapped model's. */
+  get gradientCheckpointing(): boolean { return (this.model as { gradientCheckpointing?: boolean }).gradientCheckpointing ?? false; }
+  set gradientCheckpointing(on: boolean) {
+    if (!("gradientCheckpointing" in this.model)) throw new ArgumentError(`LoraModel.gradientCheckpointing: the wrapped ${this.model.constructor.name} does not have it.`);
+    (this.model as { gradientCheckpointing: boolean }).gradientCheckpointing = on;
+  }
+
+  /** The wrapped model's. */
+  override getOutputEmbeddings(): Module | null { return this.model.getOutputEmbeddings(); }
 
   /** As `Module.loadStateDict`. @throws StateError while merged, or the originals of the weights would be lost */
   override loadStateDict(state: Parameters<Module["loadStateDict"]>[0], strict?: boolean): void {
@@ -524,6 +563,7 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** Frees an adapter, and unwraps what has no other. */
   #free(adapterName: string): void {
+    changed();
     for (const { parent, name, module } of [...places(this.model)]) {
       if (module instanceof LoraLayer) module.remove(adapterName);
       if (module instanceof ModulesToSave) module.remove(adapterName);
@@ -533,6 +573,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   #setActive(names: readonly string[]): void {
+    changed();
     this.#active = names;
     for (const { layer } of this.#layers()) layer.activeAdapters = names;
     for (const wrapper of this.#copies()) wrapper.activeAdapters = names;
@@ -575,6 +616,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   #unload(adapterNames: readonly string[]): M {
+    changed();
     for (const place of [...places(this.model)]) {
       const { parent, name, module } = place;
       if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
@@ -590,15 +632,19 @@ export class LoraModel<M extends Module = Module> extends Module {
     if (this.#configs.has(name)) throw new ArgumentError(`${where}: there is an adapter "${name}" already.`);
   }
 
-  /** Runs fn, in which adapters stay what they are, and then `undo`. */
-  #within<T>(where: string, undo: readonly (() => void)[], fn: () => T): T {
+  /** Runs fn after `enter`, which gives what takes it back; in between adapters stay what they are. */
+  #within<T>(where: string, fn: () => T, enter: () => (() => void)[]): T {
+    checkCallback(where, fn);
+    changed();
+    const undo = enter();
     this.#inside.push(where);
     try {
       const result = fn();
-      if (result instanceof Promise) throw new StateError(`${where}: fn must be synchronous; the adapters are as before when it returns.`);
+      refuseLazy(where, result, "The adapters are as before by then; tokens of models.generate() can be returned, they keep theirs.");
       return result;
     } finally {
       this.#inside.pop();
+      changed();
       for (const step of undo) step();
     }
   }

@@ -5,7 +5,7 @@
 import { ConvNd } from "../nn/conv.js";
 import { Embedding, LayerNorm, Linear, RMSNorm } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
-import { ArgumentError } from "../runtime/errors.js";
+import { ArgumentError, StateError } from "../runtime/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 type PlainLayer = Linear | Embedding | LayerNorm | RMSNorm | ConvNd;
@@ -40,6 +40,19 @@ export class ModulesToSave extends Module {
     const before = this.disabled;
     this.disabled = true;
     return () => { this.disabled = before; };
+  }
+
+  /** Notes which copy acts, see `extentOf`. */
+  hold(where: string): () => () => void {
+    const { activeAdapters, disabled, active } = this;
+    return () => {
+      const before = [this.activeAdapters, this.disabled] as const;
+      [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
+      const undo = (): void => { [this.activeAdapters, this.disabled] = before; };
+      if (this.active === active) return undo;
+      undo();
+      throw new StateError(`${where}: the trained copy of a module (modulesToSave) was deleted or replaced since ${where}() was called; call it anew.`);
+    };
   }
 
   /** The active layer's: what is tied to it finds it here. */

@@ -28,8 +28,17 @@ export function refuseLazy(where: string, result: unknown, why: string): void {
   if (lazy) throw new StateError(`${where}: fn must be synchronous and done when it returns; it returned ${lazy}. ${why}`);
 }
 
+/** Iterators that go on, later, on the terms of the moment at which they were made. */
+const bound = new WeakSet<object>();
+
+/** Lets an iterator leave such functions: it keeps to what was in force when it was made. */
+export function bind<T extends object>(iterator: T): T {
+  bound.add(iterator);
+  return iterator;
+}
+
 function found(value: unknown, seen: Set<object>): string | undefined {
-  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) return undefined;
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value) || bound.has(value)) return undefined;
   const { then, next } = value as { then?: unknown; next?: unknown };
   if (typeof then === "function") {
     try {

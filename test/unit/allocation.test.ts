@@ -1,7 +1,7 @@
 /** An op, a layer or a decomposition whose i-th allocation fails, for every i: OutOfMemoryError, and nothing is left behind. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, lora, memoryStats, models, nn, ops, OutOfMemoryError, scope, tensor, Tensor } from "../../src/index.js";
+import { ArgumentError, init, lora, memoryStats, models, nn, noGrad, ops, OutOfMemoryError, scope, tensor, Tensor } from "../../src/index.js";
 import { qr } from "../../src/linalg/qr.js";
 import { svd, svdLowrank } from "../../src/linalg/svd.js";
 import { combineAdapters } from "../../src/peft/weighted.js";
@@ -167,7 +167,7 @@ const CONFIG = {
   layerNormEpsilon: 1e-5, tieWordEmbeddings: false, bosTokenId: null, eosTokenId: null,
 };
 
-test("a model that cannot be made, and a cache", () => {
+test("a model that cannot be made, and a token that cannot be drawn", () => {
   const total = withFailure(-1, () => new models.Gpt2(CONFIG, { r: 2, loraAlpha: 4 }).dispose());
   for (let i = 0; i < total; i++) {
     const before = live();
@@ -178,13 +178,22 @@ test("a model that cannot be made, and a cache", () => {
   assert.throws(() => new models.Gpt2(CONFIG, { r: -1, loraAlpha: 4 }), ArgumentError);
   assert.equal(live(), before);
   const model = new models.Gpt2(CONFIG);
-  for (let i = 0; i < 4; i++) {
-    const held = live();
-    assert.throws(() => withFailure(i, () => model.newCache()), OutOfMemoryError);
-    assert.equal(live(), held);
+  // A cache is as it was before the step that ran out of memory: doing it again gives the step's bits.
+  const step = (cache: models.KeyValueCache, id: number): number[] => noGrad(() => scope(() => [...model.forward(tensor(Int32Array.of(id), [1, 1]), cache).data]));
+  const whole = model.newCache(), expected = [3, 1, 4].map((id) => step(whole, id)), cache = model.newCache();
+  for (const [t, id] of [3, 1, 4].entries()) {
+    const held = live(), steps = withFailure(-1, () => step(model.newCache(), id));
+    assert.ok(steps > 10);
+    for (let i = 0; i < steps; i++) {
+      assert.throws(() => withFailure(i, () => step(cache, id)), OutOfMemoryError);
+      assert.deepEqual([live(), cache.length], [held, t]);
+    }
+    assert.deepEqual(step(cache, id), expected[t]);
   }
   const held = live();
-  assert.throws(() => models.generate(model, [1], { maxNewTokens: 1, seed: -1 }).next(), ArgumentError);
-  assert.equal(live(), held, "a refused seed left the cache behind");
+  assert.throws(() => models.generate(model, [1], { maxNewTokens: 1, seed: -1 }), ArgumentError);
+  const tokens = models.generate(model, [1], { maxNewTokens: 1 });
+  assert.throws(() => withFailure(3, () => tokens.next()), OutOfMemoryError);
+  assert.equal(live(), held, "a token that failed left memory behind");
   model.dispose();
 });

@@ -1,13 +1,17 @@
 /** What is asynchronous or lazy is refused where a function must be done when it returns, and leaves no rejection to nobody. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, checkpoint, init, memoryStats, noGrad, ones, scope, StateError, tensor, type Tensor } from "../../src/index.js";
+import { ArgumentError, checkpoint, init, memoryStats, nn, noGrad, ones, peft, scope, StateError, tensor, type Tensor } from "../../src/index.js";
 import { enableGrad, isRecording } from "../../src/autograd/tape.js";
 
 await init();
 
+class Model extends nn.Module { fc = new nn.Linear(2, 2); }
+const adapted = peft.getLoraModel(new Model(), { targetModules: ["fc"] }, "a");
+
 const callers: Record<string, (fn: () => unknown) => unknown> = {
   scope: (fn) => scope(fn), noGrad: (fn) => noGrad(fn), enableGrad: (fn) => enableGrad(fn), checkpoint: (fn) => checkpoint(fn as () => Tensor),
+  disableAdapter: (fn) => adapted.disableAdapter(fn), withAdapterNames: (fn) => adapted.withAdapterNames(["a"], fn),
 };
 
 const later = (): Promise<number> => Promise.reject(new Error("nobody's"));

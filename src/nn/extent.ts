@@ -1,0 +1,43 @@
+/**
+ * What acts in a model at a moment: which adapters, on which rows. Values that are computed later (the tokens of `generate`)
+ * are computed on the terms of the moment at which they were asked for.
+ */
+import type { Module } from "./module.js";
+
+/** A module that computes with what can be switched. */
+export interface Switched extends Module {
+  /** Notes what acts now; what it returns lets that act again and returns what ends it. @throws StateError if it is gone */
+  hold(where: string): () => () => void;
+  /** Lets nothing act; returns what takes that back. */
+  disable(): () => void;
+}
+
+let changes = 0;
+
+/** Says that what acts in some model has changed. */
+export function changed(): void { changes++; }
+
+/**
+ * What acts in a model now: runs functions so, whatever acts by then.
+ * @returns throws StateError, when called, if what acted is gone: deleted, replaced, merged or unmerged
+ */
+export function extentOf(where: string, model: Module): <T>(fn: () => T) => T {
+  const held = new Map(switchedIn(model).map((module) => [module, module.hold(where)]));
+  const noted = changes;
+  return (fn) => {
+    if (changes === noted) return fn();
+    const undo: (() => void)[] = [];
+    try {
+      // Where there were no adapters none act.
+      for (const module of switchedIn(model)) if (!held.has(module)) undo.push(module.disable());
+      for (const enter of held.values()) undo.push(enter());
+      return fn();
+    } finally {
+      for (const leave of undo.reverse()) leave();
+    }
+  };
+}
+
+function switchedIn(model: Module): Switched[] {
+  return [...model.namedModules()].flatMap(([, module]) => ("hold" in module ? [module as Switched] : []));
+}
