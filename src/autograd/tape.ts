@@ -62,6 +62,7 @@ export function gradient(t: Tensor | null): number {
     t.grad = new Tensor(t.shape).keep();
     t.grad.data.fill(0);
   }
+  if (t.grad.size !== t.size) throw new ShapeError(`backward: a tensor of shape [${t.shape}] has a gradient of shape [${t.grad.shape}]; set it to null.`);
   return t.grad.address;
 }
 
@@ -129,19 +130,25 @@ Tensor.prototype.backward = function (this: Tensor): void {
   walk(this, outputs);
 };
 
-/** Propagates root.grad along `outputs`, and frees them on the way. */
+/** Propagates root.grad along `outputs`, and frees them on the way; also if it fails: what half of a graph gives is of no use. */
 function walk(root: Tensor, outputs: readonly Tensor[]): void {
-  for (const output of outputs) {
-    const node = output.node!;
-    if (output.grad !== null) {
-      // A leaf's requiresGrad may have been switched off since; a kernel with no other output takes no null pointer.
-      if (node.inputs.some((t) => t.requiresGrad)) node.run(output.grad);
-      output.grad.dispose();
-      output.grad = null;
-    }
-    node.releaseSaved();
+  const consume = (output: Tensor): void => {
+    output.grad?.dispose();
+    output.grad = null;
+    output.node?.releaseSaved();
     output.node = null;
     if (output !== root && !output.kept) output.free("backward");
+  };
+  try {
+    for (const output of outputs) {
+      const node = output.node!;
+      // A leaf's requiresGrad may have been switched off since; a kernel with no other output takes no null pointer.
+      if (output.grad !== null && node.inputs.some((t) => t.requiresGrad)) node.run(output.grad);
+      consume(output);
+    }
+  } catch (error) {
+    for (const output of outputs) consume(output);
+    throw error;
   }
 }
 

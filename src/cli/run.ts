@@ -102,8 +102,9 @@ function planRun(settings: FinetuneSettings, config: LlamaConfig | Gpt2Config, g
 export function restoreRun({ adapted, optimizer }: Run, saved: Checkpoint, source: string): void {
   const factors = [...lora.loraStateDict(adapted).keys()], lost = factors.find((key) => !saved.factors.has(key));
   if (lost) throw new FormatError(`${source}: factor ${lost} is missing.`);
-  if (saved.optimizer.size !== 2 * factors.length) {
-    throw new FormatError(`${source}: it holds ${saved.optimizer.size} moments; expected 2 for each of ${factors.length} factors.`);
+  const moments = [...saved.optimizer.keys()].filter((key) => !key.endsWith(".step")).length;
+  if (moments !== 2 * factors.length) {
+    throw new FormatError(`${source}: it holds ${moments} moments; expected 2 for each of ${factors.length} factors.`);
   }
   adapted.loadStateDict(saved.factors, false);
   optimizer.loadStateDict(saved.optimizer, saved.step);

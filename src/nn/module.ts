@@ -265,7 +265,7 @@ export function stateEntries(where: string, state: unknown): ReadonlyMap<string,
   }
   const entries = state instanceof Map ? state as Map<string, StateEntry> : new Map(Object.entries(state as Record<string, StateEntry>));
   for (const [key, entry] of entries) {
-    if (!Array.isArray(entry?.shape) || !(Array.isArray(entry.data) || ArrayBuffer.isView(entry.data))) {
+    if (!Array.isArray(entry?.shape) || !(Array.isArray(entry.data) || (ArrayBuffer.isView(entry.data) && "length" in entry.data))) {
       throw new ArgumentError(`${where}: ${key} must be { shape, data } with the values in a Float32Array; got ${shown(entry)}.`);
     }
   }

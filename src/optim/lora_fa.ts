@@ -3,10 +3,11 @@ import { matmul, transpose } from "../linalg/matrix.js";
 import { svd } from "../linalg/svd.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
-import { ShapeError } from "../runtime/errors.js";
-import { checkNumber } from "../tensor/check.js";
+import { ArgumentError, ShapeError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
+import { checkNumber, shown } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { AdamBase, type AdamOptions } from "./optimizer.js";
+import { AdamBase, type AdamOptions, type ParamGroup, type Update } from "./optimizer.js";
 
 /** Options of LoraFA; defaults lr 1e-3, betas 0.9, 0.999, eps 1e-6, no decay. */
 export interface LoraFAOptions extends AdamOptions {
@@ -41,34 +42,77 @@ const EPSILON = 1 / 8388608;
 export class LoraFA extends AdamBase {
   /** s of the model's LoRA layers. */
   readonly scaling: number;
+  readonly #model: Module;
   /** A of each B. */
-  readonly #frozen: ReadonlyMap<Parameter, Parameter>;
+  #frozen: ReadonlyMap<Tensor, Parameter>;
+  protected override readonly correctsEps = false;
+  /** In a step: (A Aᵀ + 1e-8 I)⁺ / s² of each B, and where it and the projected gradient are. */
+  #inverses = new Map<Tensor, Float64Array>();
+  #blocks: readonly [projection: number, projected: number] = [0, 0];
 
   constructor(model: Module, options: Partial<LoraFAOptions> & { scaling: number }) {
-    const { scaling, ...adam } = options;
+    checkOptions("LoraFA", options, ["scaling", "lr", "betas", "eps", "weightDecay"]);
+    const { scaling, ...adam } = options ?? {};
     checkNumber("LoraFA", "scaling", scaling, Number.MIN_VALUE);
+    if (typeof (model as Partial<Module> | null | undefined)?.namedParameters !== "function") {
+      throw new ArgumentError(`LoraFA: model must be a module, whose names tell A and B apart; got ${shown(model)}.`);
+    }
     const pairs = pairsOf(model), all = [...model.namedParameters()];
-    super("LoraFA", all.filter(([key, p]) => p.requiresGrad && !key.includes("lora_A")).map(([, p]) => p), { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-6, weightDecay: 0, ...adam });
+    super("LoraFA", all.filter(([key, p]) => p.requiresGrad && !key.includes("lora_A")).map(([, p]) => p), { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-6, weightDecay: 0 }, adam);
     this.scaling = scaling;
+    this.#model = model;
     this.#frozen = pairs;
-    for (const [key, p] of all) if (key.includes("lora_A")) p.requiresGrad = false;
+    freezeA(model);
   }
 
-  protected update(p: Parameter, g: Tensor, o: AdamOptions): void {
-    const { kernels, memory, scratch } = engine();
-    const a = this.#frozen.get(p);
-    if (a) {
-      const r = a.shape[0]!, k = p.size / r, inverse = inverseGram(a).map((v) => v / (this.scaling * this.scaling));
-      memory.withBlocks([r * r * 4, p.size * 4], (projection, projected) => {
-        memory.f32(projection!, r * r).set(inverse);
-        kernels.sgemmNN(k, r, r, 1, g.address, r, projection!, r, 0, projected!, r, scratch);
-        this.adam(p, projected!, o, 1, 0, true);
-      });
-    } else {
-      this.adam(p, g.address, o, 1, 0, true);
-    }
-    if (o.weightDecay > 0) kernels.saxpy(p.size, -o.lr * o.weightDecay, p.address, p.address);
+  /** As of every optimiser; freezes the A factors that the model has by now, so that new adapters can be added. */
+  override addParamGroup(group: ParamGroup<AdamOptions>): void {
+    const pairs = pairsOf(this.#model);
+    super.addParamGroup(group);
+    this.#frozen = pairs;
+    freezeA(this.#model);
   }
+
+  protected decays(): [number, number] { return [1, 0]; }
+
+  protected override withWork(updates: readonly Update<AdamOptions>[], fn: () => void): void {
+    let largest = 0, rank = 0;
+    this.#inverses = new Map();
+    for (const { p } of updates) {
+      const a = this.#frozen.get(p);
+      if (!a) continue;
+      this.#inverses.set(p, inverseGram(a).map((v) => v / (this.scaling * this.scaling)));
+      [largest, rank] = [Math.max(largest, p.size), Math.max(rank, a.shape[0]!)];
+    }
+    engine().memory.withBlocks([rank * rank * 4, largest * 4], (projection, projected) => {
+      this.#blocks = [projection!, projected!];
+      fn();
+    });
+  }
+
+  protected override gradient({ p, g }: Update<AdamOptions>): number {
+    const { kernels, memory, scratch } = engine(), inverse = this.#inverses.get(p), [projection, projected] = this.#blocks;
+    if (!inverse) return g.address;
+    const r = this.#frozen.get(p)!.shape[0]!, k = p.size / r;
+    memory.f32(projection, r * r).set(inverse);
+    kernels.sgemmNN(k, r, r, 1, g.address, r, projection, r, 0, projected, r, scratch);
+    return projected;
+  }
+
+  protected override largest(update: Update<AdamOptions>, p: number, g: number, mean: number): number {
+    const before = super.largest(update, p, g, mean);
+    return before * (1 + update.o.lr * update.o.weightDecay);
+  }
+
+  protected override kernel(update: Update<AdamOptions>, n: number, p: number, g: number, slots: readonly number[]): void {
+    super.kernel(update, n, p, g, slots);
+    const { lr, weightDecay } = update.o;
+    if (weightDecay > 0) engine().kernels.saxpy(n, -lr * weightDecay, p, p);
+  }
+}
+
+function freezeA(model: Module): void {
+  for (const [key, p] of model.namedParameters()) if (key.includes("lora_A")) p.requiresGrad = false;
 }
 
 /** "x.lora_B.name" -> "x.lora_A.name" */

@@ -2,7 +2,8 @@
 import { Embedding, LayerNorm, RMSNorm } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
-import { checkNumber } from "../tensor/check.js";
+import { checkOptions } from "../runtime/options.js";
+import { checkNumber, shown } from "../tensor/check.js";
 
 /** Options of `loraPlusGroups`, named as in PEFT. */
 export interface LoraPlusOptions {
@@ -40,7 +41,7 @@ export interface LoraPlusGroup {
  * group 0.
  *
  * Source: PEFT, create_loraplus_optimizer.
- * @throws ArgumentError if nothing is trainable or an option is not a finite number of at least 0
+ * @throws ArgumentError if nothing is trainable, or an option is unknown or not a finite number of at least 0
  *
  * @example
  * const model = new lora.Linear(8, 8, { r: 2 });
@@ -50,7 +51,9 @@ export interface LoraPlusGroup {
  * console.log(groups.map(({ params, lr }) => [params.length, lr])); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ], [ 0, 0.0032 ] ]
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): LoraPlusGroup[] {
-  const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options;
+  checkOptions("loraPlusGroups", options, ["lr", "loraplusLrRatio", "loraplusLrEmbedding", "weightDecay"]);
+  if (typeof (model as Partial<Module> | null | undefined)?.namedModules !== "function") throw new ArgumentError(`loraPlusGroups: model must be a module, whose names tell A and B apart; got ${shown(model)}.`);
+  const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options ?? {} as LoraPlusOptions;
   for (const [name, value] of Object.entries({ lr, loraplusLrRatio, loraplusLrEmbedding, weightDecay })) checkNumber("loraPlusGroups", name, value, 0);
   const fast = lr * loraplusLrRatio;
   const groups = [[lr, weightDecay], [loraplusLrEmbedding, weightDecay], [fast, weightDecay], [fast, 0]]

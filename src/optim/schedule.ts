@@ -2,7 +2,10 @@
 import { engine } from "../runtime/engine.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 
-/** Maps the number of steps already taken to a factor on the base learning rate (torch's LambdaLR). */
+/**
+ * Maps the number of steps already taken to a factor on the base learning rate (torch's LambdaLR). Those made here throw
+ * ArgumentError for a step that is no integer of at least 0.
+ */
 export type Schedule = (step: number) => number;
 
 /**
@@ -11,7 +14,14 @@ export type Schedule = (step: number) => number;
  * @example
  * console.log(optim.constantSchedule()(99)); // 1
  */
-export function constantSchedule(): Schedule { return () => 1; }
+export function constantSchedule(): Schedule { return checked("constantSchedule", () => 1); }
+
+function checked(where: string, schedule: Schedule): Schedule {
+  return (step) => {
+    checkInteger(where, "step", step, 0);
+    return schedule(step);
+  };
+}
 
 function warmUp(step: number, warmupSteps: number): number { return Math.min(1, (step + 1) / (warmupSteps + 1)); }
 
@@ -28,8 +38,8 @@ function warmUp(step: number, warmupSteps: number): number { return Math.min(1, 
 export function linearSchedule(totalSteps: number, warmupSteps = 0): Schedule {
   checkInteger("linearSchedule", "totalSteps", totalSteps, 1);
   checkInteger("linearSchedule", "warmupSteps", warmupSteps, 0, totalSteps);
-  return (step) => step < warmupSteps ? warmUp(step, warmupSteps)
-    : Math.max(0, (totalSteps - step) / Math.max(1, totalSteps - warmupSteps));
+  return checked("linearSchedule", (step) => step < warmupSteps ? warmUp(step, warmupSteps)
+    : Math.max(0, (totalSteps - step) / Math.max(1, totalSteps - warmupSteps)));
 }
 
 /**
@@ -49,9 +59,9 @@ export function cosineSchedule(totalSteps: number, warmupSteps = 0, minimum = 0)
   checkInteger("cosineSchedule", "totalSteps", totalSteps, 1);
   checkInteger("cosineSchedule", "warmupSteps", warmupSteps, 0, totalSteps);
   checkNumber("cosineSchedule", "minimum", minimum, 0, 1);
-  return (step) => {
+  return checked("cosineSchedule", (step) => {
     if (step < warmupSteps) return warmUp(step, warmupSteps);
     const progress = Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - warmupSteps));
     return minimum + (1 - minimum) * engine().kernels.cosineDecay(progress);
-  };
+  });
 }

@@ -154,7 +154,8 @@ export interface Tensor {
    * Source: torch.Tensor.backward, without retain_graph.
    * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
    * gradient, it was computed under noGrad, or backward already consumed it) or shares one that another
-   * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then.
+   * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then. OutOfMemoryError: the
+   * graph is freed and gradients of leaves may hold a part; `zeroGrad()` and the step done again give what it would have given.
    *
    * @example
    * const w = tensor([2]);
