@@ -38,7 +38,7 @@ interface State {
 export interface Update<O> { p: Tensor; g: Tensor; o: O; state: State; isFirst: boolean }
 
 /** Largest steps of a state: their powers of beta are multiplied one by one. */
-const MAX_STEPS = 2 ** 31;
+const MAX_STEPS = 0x80000000;
 /** Below this nothing overflows: half the largest float32. */
 const SAFE = 1.7e38;
 /** Values that are tried at a time. */
