@@ -22,7 +22,11 @@ export async function generateText(options: GenerateCommand): Promise<void> {
     console.log(JSON.stringify([...prompt, ...drawn]));
     return;
   }
-  for (const piece of codec.tokenizer.decodeStream(chain(prompt, drawn), { skipSpecialTokens: true })) write(piece);
+  for (const piece of codec.tokenizer.decodeStream(chain(prompt, drawn), { skipSpecialTokens: true })) {
+    write(piece);
+    // Lets it be known that nobody reads any more.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
   process.stdout.write("\n");
 }
 

@@ -77,20 +77,18 @@ function create(path: string, self: Owner): boolean {
     writeFileSync(draft, contents, { flag: "wx" });
     try {
       linkSync(draft, path);
-      return true;
-    } finally {
-      rmSync(draft, { force: true });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EEXIST") throw error;
+      // A file system without links.
+      writeFileSync(path, contents, { flag: "wx" });
     }
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-  }
-  try {
-    // A file system without links.
-    writeFileSync(path, contents, { flag: "wx" });
     return true;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw new FileError(`cannot write ${path}: ${(cause as Error).message}.`, { cause });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "EEXIST") return false;
+    throw new FileError(`cannot write ${path}: ${message}.`, { cause });
+  } finally {
+    rmSync(draft, { force: true });
   }
 }
 

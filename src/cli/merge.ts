@@ -8,7 +8,7 @@ import { loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
-import { LOCK_FILE, lockFolder } from "./lock.js";
+import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelOfAdapter } from "./places.js";
 
 export interface MergeCommand { model?: string; adapter: string; out: string }
@@ -20,8 +20,7 @@ export async function merge(options: MergeCommand): Promise<void> {
   // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.
   const target = existsSync(out) ? realpathSync(out) : resolve(out), draft = `${target}.partial`;
   refuseForeignDraft(draft);
-  ensureWritableDirectory(draft);
-  const lock = lockFolder("merge", draft);
+  const lock = takeDraft(draft);
   try {
     // What a killed merge left.
     for (const name of readdirSync(draft)) if (name !== LOCK_FILE) rmSync(`${draft}/${name}`, { recursive: true });
@@ -54,6 +53,20 @@ function refuseOccupied(model: string, adapter: string, out: string): void {
 function identify(path: string): { isDirectory: boolean; id: string } {
   const stat = statSync(path, { bigint: true });
   return { isDirectory: stat.isDirectory(), id: `${stat.dev}:${stat.ino}` };
+}
+
+function takeDraft(draft: string): FolderLock {
+  ensureWritableDirectory(draft);
+  try {
+    return lockFolder("merge", draft);
+  } catch (error) {
+    try {
+      rmdirSync(draft);
+    } catch {
+      // Another merge's: it is not empty.
+    }
+    throw error;
+  }
 }
 
 /** A folder of the draft's name that no merge left. */
