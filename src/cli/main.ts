@@ -119,7 +119,7 @@ for (const stream of [process.stdout, process.stderr]) {
 }
 
 try {
-  if (process.argv.length < 3) program.error(`error: no command; expected ${program.commands.map((c) => c.name()).join(", ")}.`);
+  if (process.argv.slice(2).every((word) => word === "--")) program.error(`error: no command; expected ${program.commands.map((c) => c.name()).join(", ")}.`);
   await program.parseAsync();
 } catch (error) {
   fail(error);

@@ -116,7 +116,7 @@ export function runState({ settings, inputs, adapted, optimizer }: Run): Pick<Ch
   return { settings, inputs, dropoutStream: maskNumber(adapted), factors: lora.loraStateDict(adapted), optimizer: optimizer.stateDict() };
 }
 
-/** One optimiser step, the first being 0. @returns the batch's loss before it @throws ArgumentError if that, or a gradient, is not finite; then nothing was updated */
+/** One optimiser step, the first being 0. @returns the batch's loss before it @throws ArgumentError if that, a gradient or what would be made of a weight is not finite; then nothing was updated */
 export function trainStep(run: Run, step: number): number {
   const { settings: { batch, seq, lr, seed }, train, trained, model, optimizer, schedule } = run;
   const { ids, targets } = randomWindows(train, step, { batch, seq, seed });
@@ -124,9 +124,14 @@ export function trainStep(run: Run, step: number): number {
     const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
     const value = finite(loss.item(), `the loss of step ${step + 1}`, run);
     loss.backward();
-    clipGradNorm_(trained, 1);
     for (const g of optimizer.paramGroups) g.lr = lr * schedule(step);
-    optimizer.step();
+    try {
+      clipGradNorm_(trained, 1);
+      optimizer.step();
+    } catch (cause) {
+      if (!(cause instanceof ArgumentError)) throw cause;
+      throw new ArgumentError(`finetune: the run diverged in step ${step + 1}, and nothing more is written: ${cause.message} The learning rate is --lr, ${lr} here; lower it, in another --out.`);
+    }
     optimizer.zeroGrad();
     return value;
   });
@@ -147,7 +152,7 @@ export function checkSound(run: Run, step: number): void {
 /** @throws ArgumentError if the value is not finite, naming what it is */
 export function finite(value: number, what: string, { settings: { lr } }: Run): number {
   if (Number.isFinite(value)) return value;
-  throw new ArgumentError(`finetune: ${what} is ${value}, not a finite number: the run diverged, and nothing of it was written. Lower the learning rate (--lr, ${lr} here), in another --out.`);
+  throw new ArgumentError(`finetune: ${what} is ${value}, not a finite number: the run diverged, and nothing more is written. Lower the learning rate (--lr, ${lr} here), in another --out.`);
 }
 
 export function sample({ model, codec, prompt, settings: { seed } }: Run): string {

@@ -50,7 +50,7 @@ const GATE = "model.layers.1.mlp.gate_proj.weight";
 
 describe("the command line", () => {
   test("no command, an unknown one, a missing or unknown option", async () => {
-    await refuse(folder, [], "error", "command");
+    for (const none of [[], ["--"]]) await refuse(folder, none, "error", "command");
     await refuse(folder, ["finetun"], "error", "finetun");
     await refuse(folder, ["finetune"], "error", "--data");
     await refuse(folder, ["merge", "--adapter", "a"], "error", "--out");
@@ -60,7 +60,7 @@ describe("the command line", () => {
   });
 
   const bad: [option: string, values: string[]][] = [
-    ["--lr", ["NaN", "-1", "abc", "Infinity", ""]], ["--r", ["0", "1.5"]], ["--steps", ["0"]], ["--seq", ["1"]],
+    ["--lr", ["NaN", "-1", "abc", "Infinity", "", "1e-400", "0x1"]], ["--r", ["0", "1.5"]], ["--steps", ["0", "1e21"]], ["--seq", ["1"]],
     ["--dropout", ["-0.1", "1", "1.5"]], ["--seed", ["1e400"]], ["--target-modules", [","]],
   ];
   for (const [option, values] of bad) {
