@@ -1,5 +1,8 @@
 import { printable } from "./printable.js";
 
+/** Characters of a message, of which the last say what to do. */
+const LONGEST = 2000;
+
 /**
  * Typed errors. Every message names the place, the argument, what was expected and what came:
  * `ShapeError: lora.Linear.forward: x has shape [4, 512]; its last dimension must be inFeatures = 768.`
@@ -16,8 +19,8 @@ export class WasmLoraError extends Error {
   /** "ERR_SHAPE", "ERR_DTYPE", ...: one for each class. */
   readonly code: string;
   constructor(code: string, message: string, options?: ErrorOptions) {
-    // Names from files stand in messages, and messages on terminals.
-    super(printable(message), options);
+    // Names from files stand in messages, and messages on terminals: no control characters, and no megabytes.
+    super(printable(message.length > LONGEST ? `${message.slice(0, LONGEST - 500)} ... ${message.slice(-500)}` : message), options);
     this.code = code;
     this.name = NAMES[code] ?? "WasmLoraError";
   }

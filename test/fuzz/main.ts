@@ -53,7 +53,7 @@ for (const target of targets) {
   // One of a kind: the same fault comes many times.
   const kinds = new Map<string, Fault[]>();
   for (const fault of outcome.faults) {
-    const kind = fault.title.replace(/\d+|"[^"]*"/g, "#").slice(0, 60);
+    const kind = target.names ? String(fault.index) : fault.title.replace(/\d+|"[^"]*"/g, "#").slice(0, 60);
     kinds.set(kind, [...kinds.get(kind) ?? [], fault]);
   }
   for (const [first, ...others] of kinds.values()) {

@@ -20,17 +20,17 @@ export interface Target<Input = any> {
   run(input: Input): string | undefined | void | Promise<string | undefined | void>;
   /** Why an input may take longer than its limit, if it may: counted, but no fault. */
   mayHang?(input: Input): boolean;
-  /** Bytes that an input may cost besides a hundred times its own size; default 16 MB. */
+  /** Bytes that an input may cost beside a hundred times its own; default 16 MB. */
   readonly allowance?: number;
-  /** Each input in a worker of its own, watched for its memory more closely. Such inputs have names. */
+  /** Inputs that have names, whose memory is watched more closely. */
   readonly names?: readonly string[];
 }
 
-/** Milliseconds of processor time for one input. */
-export const TIME_LIMIT_MS = 1000;
-export const DEFAULT_ALLOWANCE = 16e6;
-/** Bytes that an input may cost for each of its own. */
-export const BYTES_PER_BYTE = 100;
+/** Milliseconds of processor time for an input of that size: a second, and 0.25 for each kB. */
+export function timeLimit(bytes: number): number { return 1000 + bytes / 4000; }
+
+/** Bytes that an input of that size may cost: a hundred times its own, and 16 MB. */
+export function memoryLimit({ allowance = 16e6 }: Target, bytes: number): number { return 100 * bytes + allowance; }
 
 /** Something held that must not, or did not hold that must. */
 export class Finding extends Error {

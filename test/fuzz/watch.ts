@@ -2,10 +2,9 @@
  * A watchdog over workers: goes through a target's inputs, and goes on in a new worker where one hung, ran out of memory
  * or met a fault. Hanging is judged by the process's own processor time, so that a busy machine accuses nobody.
  */
-import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { CLOCK, INPUT, RESIDENT, SIZE, type Fault, type Job, type Progress } from "./job.js";
-import { BYTES_PER_BYTE, DEFAULT_ALLOWANCE, inputAt, kept, TIME_LIMIT_MS, type Target } from "./target.js";
+import { inputAt, kept, memoryLimit, timeLimit, type Target } from "./target.js";
 
 export interface Outcome {
   target: string;
@@ -44,12 +43,11 @@ export async function watch(target: Target, { seed, from, inputs, mostFaults, pr
   };
   let next = first;
   while (next < end && outcome.faults.length < mostFaults) {
-    const to = target.names ? next + 1 : end;
-    const stuck = await work(target, { target: target.name, seed, from: next, to, skip, shared: new SharedArrayBuffer(16) }, count, outcome);
+    const stuck = await work(target, { target: target.name, seed, from: next, to: end, skip, shared: new SharedArrayBuffer(16) }, count, outcome);
     if (stuck !== undefined) {
       skip.push(stuck.index);
-      const input = stuck.index < 0 ? kept(target.name).at(stuck.index)!.input : inputAt(target, seed, stuck.index);
-      if (stuck.title.startsWith("hangs") && target.mayHang?.(input)) outcome.excused++;
+      const input = (): unknown => stuck.index < 0 ? kept(target.name).at(stuck.index)!.input : inputAt(target, seed, stuck.index);
+      if (stuck.title.startsWith("hangs") && target.mayHang?.(input())) outcome.excused++;
       else outcome.faults.push(stuck);
     }
     if (skip.includes(next)) next++;
@@ -76,11 +74,13 @@ async function work(target: Target, job: Job, count: (p: Progress) => void, outc
       clock = words[CLOCK]!;
       cpu = process.cpuUsage();
       began = now;
-    } else if (now - began > (clock > 0 && (user + system) / 1000 > TIME_LIMIT_MS ? TIME_LIMIT_MS : 30 * TIME_LIMIT_MS)) {
-      stop(`hangs: more than ${TIME_LIMIT_MS} ms`);
+    } else {
+      // Phases are counted, so an odd clock stands for making an input, which has no limit of its own.
+      const limit = timeLimit(words[SIZE]!), spent = (user + system) / 1000;
+      if (now - began > (clock % 2 === 0 && clock > 0 && spent > limit ? limit : 60_000)) stop(`hangs: more than ${limit.toFixed(0)} ms`);
     }
-    if (target.names && clock === 2) {
-      const grown = resident - words[RESIDENT]! * 1024, allowed = BYTES_PER_BYTE * words[SIZE]! + (target.allowance ?? DEFAULT_ALLOWANCE);
+    if (target.names && clock % 2 === 0 && clock > 0) {
+      const grown = resident - words[RESIDENT]! * 1024, allowed = memoryLimit(target, words[SIZE]!);
       outcome.bytes = Math.max(outcome.bytes, grown);
       if (grown > allowed) stop(`${grown} bytes are taken for an input of ${words[SIZE]}`);
     }
@@ -92,7 +92,8 @@ async function work(target: Target, job: Job, count: (p: Progress) => void, outc
   worker.on("error", (error: NodeJS.ErrnoException) => {
     stopped ??= fault(error.code === "ERR_WORKER_OUT_OF_MEMORY" ? `takes more than ${HEAP_MB} MB of heap` : `ends the worker: ${error.stack ?? String(error)}`);
   });
-  const [code] = await once(worker, "exit") as [number];
+  // Not events.once, which an error would end.
+  const code = await new Promise<number>((resolve) => { worker.on("exit", resolve); });
   clearInterval(timer);
   return code === 0 ? stopped : stopped ?? fault(`ends the worker with code ${code}`);
 }

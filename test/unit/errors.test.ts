@@ -238,3 +238,9 @@ test("clipGradNorm_ with a NaN gradient leaves every gradient as it was", () => 
 refuses("linearSchedule: totalSteps", ArgumentError, ["linearSchedule", "totalSteps", "0"], () => optim.linearSchedule(0));
 refuses("cosineSchedule: warmupSteps", ArgumentError, ["cosineSchedule", "warmupSteps", "0 .. 10", "11"], () => optim.cosineSchedule(10, 11));
 refuses("cosineSchedule: minimum", ArgumentError, ["cosineSchedule", "minimum", "2"], () => optim.cosineSchedule(10, 0, 2));
+
+test("a name of a megabyte makes no message of a megabyte, and its end is kept", () => {
+  const { message } = new FormatError(`${"n".repeat(1e6)} is not there; name another.`);
+  assert.ok(message.length < 2100, `${message.length} characters`);
+  assert.ok(message.startsWith("nnnn") && message.endsWith(" is not there; name another."));
+});

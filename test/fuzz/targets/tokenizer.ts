@@ -1,5 +1,6 @@
 /**
- * tokenizer.json and tokenizer_config.json: what is taken must give ids that are whole numbers, and decode whatever ids.
+ * tokenizer.json and tokenizer_config.json: what is taken must give ids that are whole numbers, and decode whatever ids,
+ * in a stream as at once.
  * Patterns in a tokenizer are run as JavaScript's own: one that backtracks without end is beyond what is
  * promised (SECURITY.md), so a hang of such an input is counted and excused.
  */
@@ -64,11 +65,15 @@ function generate(random: Random): Input {
 
 async function run({ files, text, ids }: Input): Promise<void> {
   await withFiles(files, () => {
-    const tokenizer = loadTokenizer(FOLDER);
-    const encoded = tokenizer.encode(text);
+    const tokenizer = loadTokenizer(FOLDER), encoded = tokenizer.encode(text);
     for (const id of encoded) must(Number.isSafeInteger(id) && id >= 0, () => `encode gives the id ${String(id)}`);
-    must(typeof tokenizer.decode(encoded) === "string", () => "decode gives no text");
-    must(typeof tokenizer.decode(ids) === "string", () => "decode gives no text");
+    for (const list of [encoded, ids]) {
+      // The stream that is left early must not hinder another.
+      tokenizer.decodeStream(list).next();
+      const whole = tokenizer.decode(list, { skipSpecialTokens: true });
+      must(typeof whole === "string", () => "decode gives no text");
+      must([...tokenizer.decodeStream(list, { skipSpecialTokens: true })].join("") === whole, () => "the pieces of the stream are not the text");
+    }
   });
 }
 
