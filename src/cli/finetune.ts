@@ -53,7 +53,7 @@ async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock:
   const { out, resume = false, gradientCheckpointing = false, ...given } = command;
   const found = resume ? findCheckpoint(out) : undefined, saved = found?.checkpoint;
   if (saved) checkSame(given, saved.settings, explicit);
-  if (found?.damage) console.error(`${found.damage.message} Going on from the checkpoint before it, of step ${found.checkpoint.step}.`);
+  if (found?.damage) console.error(`${oneLine(found.damage.message, 1_000)} Going on from the checkpoint before it, of step ${found.checkpoint.step}.`);
   const settings = saved?.settings ?? given, places = saved ? placesOf(saved.settings, given, explicit, out) : given;
 
   console.log(`Loading ${oneLine(places.model)} ...`);

@@ -3,7 +3,9 @@ import { init } from "../runtime/engine.js";
 import { printable } from "../runtime/printable.js";
 import { generate, loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
+import { oneLine } from "./format.js";
 import { modelOfAdapter } from "./places.js";
+import { announce } from "./progress.js";
 import { loadCodec, promptIds } from "./text.js";
 
 export interface GenerateCommand { model?: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean }
@@ -11,6 +13,7 @@ export interface GenerateCommand { model?: string; adapter?: string; prompt: str
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();
   const folder = options.model ?? modelOfAdapter("generate", options.adapter);
+  announce(`Loading ${oneLine(folder)} ...`);
   const { model, config } = loadModel(folder), codec = loadCodec(folder, config);
   if (options.adapter) LoraModel.fromPretrained(model, options.adapter);
   model.eval();

@@ -10,6 +10,7 @@ import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelOfAdapter } from "./places.js";
+import { announce } from "./progress.js";
 
 export interface MergeCommand { model?: string; adapter: string; out: string }
 
@@ -21,6 +22,7 @@ export async function merge(options: MergeCommand): Promise<void> {
   const target = existsSync(out) ? realpathSync(out) : resolve(out), draft = `${target}.partial`;
   refuseForeignDraft(draft);
   const lock = takeDraft(draft);
+  announce(`Merging ${oneLine(adapter)} into ${oneLine(model)} ...`);
   try {
     // What a killed merge left.
     for (const name of readdirSync(draft)) if (name !== LOCK_FILE) rmSync(`${draft}/${name}`, { recursive: true });
@@ -81,7 +83,9 @@ function writeMerged(from: string, adapter: string, to: string): number {
   const { model } = loadModel(from);
   LoraModel.fromPretrained(model, adapter).mergeAndUnload(["default"], { safeMerge: true });
   const tensors = [...model.namedParameters()].map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
-  for (const file of companions(from)) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
+  const files = companions(from);
+  if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
+  for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
   writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
   writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tensors.map(({ name }) => name)));
   return tensors.length;
@@ -89,23 +93,26 @@ function writeMerged(from: string, adapter: string, to: string): number {
 
 /** Weights in any format, what lists them, another adapter's files, drafts: what a merged folder has its own of, or none. */
 const NOT_COPIED = /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|ggml|pkl|npz|ot|tflite|tmp)(\.|$)|^adapter_|^config\.json$|^\./i;
+/** The one folder that belongs to a tokenizer (transformers 5). */
+const TEMPLATES = "additional_chat_templates";
 /** A tokenizer has some tens of MB. */
 const MOST_BYTES = 128 * 1048576;
 
 /** The files that make a model's folder usable: tokenizers, chat templates, generation defaults, cards and licences. */
 function companions(folder: string): string[] {
-  return readdirSync(folder).filter((name) => {
+  const templates = readdirSync(folder).includes(TEMPLATES) ? readdirSync(`${folder}/${TEMPLATES}`).map((name) => `${TEMPLATES}/${name}`) : [];
+  return [...readdirSync(folder), ...templates].filter((name) => {
     if (NOT_COPIED.test(name)) return false;
     const stat = statSync(`${folder}/${name}`, { throwIfNoEntry: false });
     return stat?.isFile() === true && stat.size <= MOST_BYTES;
   });
 }
 
-/** The base's config with what is no longer so: the type of the weights, and a tie that the adapter parted. */
+/** The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which base and adapter may have changed. */
 function mergedConfig(path: string, names: readonly string[]): string {
   const config = readJson(path) as Record<string, unknown>;
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
-  if (names.includes("lm_head.weight") && config["tie_word_embeddings"] !== false) config["tie_word_embeddings"] = false;
+  config["tie_word_embeddings"] = !names.includes("lm_head.weight");
   try {
     return `${JSON.stringify(config, null, 2)}\n`;
   } catch (cause) {

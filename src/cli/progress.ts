@@ -26,3 +26,8 @@ function start(bar: SingleBar, total: number, done: number, values: Record<strin
   bar.start(total, done, values);
   return { step: (values) => { bar.increment(1, values ?? {}); }, stop: () => { bar.stop(); } };
 }
+
+/** Says what takes its time, to somebody who waits: what is written into files and pipes is the result alone. */
+export function announce(text: string): void {
+  if (process.stderr.isTTY) console.error(text);
+}

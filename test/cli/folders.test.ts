@@ -64,10 +64,13 @@ describe("merge", () => {
     // The hub's cache has links for files.
     writeFileSync(at("blob"), '{"from":"a link"}');
     symlinkSync(at("blob"), at("full/processor_config.json"));
-    mkdirSync(at("full/onnx"));
+    for (const name of ["onnx", "additional_chat_templates"]) {
+      mkdirSync(at("full", name));
+      writeFileSync(at("full", name, "tool_use.jinja"), "{{ tools }}");
+    }
     await succeed(folder, merge("complete", "--model", "full"));
     assert.deepEqual(filesBelow(at("complete")),
-      [...Object.keys(small), "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"].sort());
+      [...Object.keys(small), "additional_chat_templates/tool_use.jinja", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"].sort());
     for (const [name, text] of Object.entries(small)) assert.equal(readFileSync(at("complete", name), "utf8"), text, name);
     const config = JSON.parse(readFileSync(at("m/config.json"), "utf8"));
     assert.deepEqual(JSON.parse(readFileSync(at("complete/config.json"), "utf8")), { ...config, torch_dtype: "float32" });
