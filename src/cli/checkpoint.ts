@@ -54,7 +54,7 @@ export function hasCheckpoint(out: string): boolean { return exists(checkpointPa
 /** The checkpoint to go on from, and, where the newest is damaged, what is the matter with it. */
 export interface FoundCheckpoint {
   checkpoint: Checkpoint;
-  damage?: FormatError | FileError;
+  damage?: FormatError | FileError | undefined;
 }
 
 /**

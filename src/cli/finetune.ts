@@ -16,9 +16,9 @@ export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
 
 export type FinetuneCommand = FinetuneSettings & {
   out: string;
-  resume?: boolean;
+  resume?: boolean | undefined;
   /** Decides no bits: a resumed run may change it. */
-  gradientCheckpointing?: boolean;
+  gradientCheckpointing?: boolean | undefined;
 };
 
 /** @param explicit names of the options that the user gave: with resume they must agree with the checkpoint */

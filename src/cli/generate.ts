@@ -8,7 +8,7 @@ import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
 import { loadCodec, promptIds } from "./text.js";
 
-export interface GenerateCommand { model?: string; adapter?: string; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean }
+export interface GenerateCommand { model?: string | undefined; adapter?: string | undefined; prompt: string; maxTokens: number; temperature: number; seed: number; ids?: boolean | undefined }
 
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();

@@ -12,7 +12,7 @@ import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
 
-export interface MergeCommand { model?: string; adapter: string; out: string }
+export interface MergeCommand { model?: string | undefined; adapter: string; out: string }
 
 export async function merge(options: MergeCommand): Promise<void> {
   const { adapter, out, model = modelOfAdapter("merge", adapter) } = options;

@@ -10,6 +10,7 @@ import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { manualSeed, maskNumber, setMaskNumber } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
+import type { Options } from "../runtime/options.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import type { Checkpoint } from "./checkpoint.js";
@@ -83,7 +84,7 @@ function tooShort(heldOut: number, seq: number): string {
     : `Use a longer text: with --seq 16 --batch 4, at least ${needed(16)} tokens.`);
 }
 
-function adapterConfig({ model, r, alpha, dropout, targetModules }: FinetuneSettings): Partial<LoraConfig> {
+function adapterConfig({ model, r, alpha, dropout, targetModules }: FinetuneSettings): Options<LoraConfig> {
   return { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model, taskType: "CAUSAL_LM" };
 }
 

@@ -14,6 +14,7 @@
  * src/peft/tuners/lora/layer.py (get_delta_weight).
  */
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
+import type { Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./loralib.js";
 import { peftBaseKey, peftEmbeddingKey, peftKey, type LoraConfig, type NamedPeftTensor, type PeftTensor } from "./peft.js";
@@ -51,13 +52,13 @@ export interface Conv2dLayer extends LinearLayer {
   /** Of the square kernel. */
   kernelSize: number;
   /** Default 1; others cannot be converted. */
-  groups?: number;
+  groups?: number | undefined;
 }
 
 /** What `loralibToPeft` makes, for `writePeftAdapter`. */
 export interface ConvertedAdapter {
   /** What the checkpoint and its layers tell; say the base's name besides. */
-  config: Partial<LoraConfig>;
+  config: Options<LoraConfig>;
   /** Factors and biases by PEFT's keys. */
   tensors: NamedPeftTensor[];
 }
@@ -68,7 +69,7 @@ export type LoralibLayer =
     /** loralib's class. */
     kind: "Linear";
     /** Whether the weight is stored [in, out]. Default false. */
-    fanInFanOut?: boolean;
+    fanInFanOut?: boolean | undefined;
   }
   | LinearLayer & {
     /** loralib's class. */
@@ -78,7 +79,7 @@ export type LoralibLayer =
     /** loralib's class. */
     kind: "MergedLinear";
     /** Whether the weight is stored [in, out]. Default false. */
-    fanInFanOut?: boolean;
+    fanInFanOut?: boolean | undefined;
   }
   | Conv2dLayer & {
     /** loralib's class. */
@@ -185,7 +186,7 @@ export function loralibToPeft(state: LoralibState, layers: Readonly<Record<strin
 type Layers = ReadonlyMap<string, LoralibLayer>;
 type Fail = (message: string) => never;
 
-function commonConfig(layers: Layers, fail: Fail): Partial<LoraConfig> {
+function commonConfig(layers: Layers, fail: Fail): Options<LoraConfig> {
   if (layers.size === 0) fail("layers is empty; expected the modules that have factors");
   if (layers.has("")) fail('layers describes the model itself, ""; a PEFT adapter needs the path of a module in it');
   const layouts = new Set([...layers.values()].flatMap((layer) =>

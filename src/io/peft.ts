@@ -13,6 +13,7 @@
  * tuners/lora/dora.py. What is not ours is refused by name.
  */
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
+import type { Options } from "../runtime/options.js";
 import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "./files.js";
 import { show } from "./json.js";
 import { completeConfig, parsePeftConfig, serializePeftConfig, type LoraConfig } from "./peft_config.js";
@@ -104,7 +105,7 @@ export function peftBaseKey(parameterPath: string): string {
  * ]);
  */
 export function writePeftAdapter(
-  directory: string, config: Partial<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
+  directory: string, config: Options<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
 ): void {
   const fail = (message: string): never => { throw new ArgumentError(`writePeftAdapter: ${message}.`); };
   const full = completeConfig(config, fail);

@@ -4,6 +4,7 @@
  * change the result and is not ours is refused by name.
  */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { withDefaults, type Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkPattern } from "./python_regexp.js";
 
@@ -92,7 +93,7 @@ const INFORMATIVE_KEYS = new Set([
  * const text = io.serializePeftConfig({ r: 4, loraAlpha: 32, targetModules: ["q_proj", "v_proj"] });
  * console.log(JSON.parse(text).lora_alpha); // 32
  */
-export function serializePeftConfig(config: Partial<LoraConfig>): string {
+export function serializePeftConfig(config: Options<LoraConfig>): string {
   const fail = (message: string): never => { throw new ArgumentError(`serializePeftConfig: ${message}.`); };
   const full = checkPortable(completeConfig(config, fail), fail, (key) => key);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
@@ -107,8 +108,8 @@ export function serializePeftConfig(config: Partial<LoraConfig>): string {
 }
 
 /** All fields, checked but for initLoraWeights; an omitted one has PEFT's default. */
-export function completeConfig(config: Partial<LoraConfig>, fail: (message: string) => never): LoraConfig {
-  return checkConfig({ ...DEFAULTS, ...config }, fail, (key) => key);
+export function completeConfig(config: Options<LoraConfig>, fail: (message: string) => never): LoraConfig {
+  return checkConfig(withDefaults<LoraConfig>(DEFAULTS, config), fail, (key) => key);
 }
 
 /** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */

@@ -74,7 +74,7 @@ interface TensorInfo {
  */
 export function parseSafetensors(
   bytes: Uint8Array,
-  { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES }: { name?: string; maxHeaderBytes?: number } = {},
+  { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES }: { name?: string | undefined; maxHeaderBytes?: number | undefined } = {},
 ): SafetensorsFile {
   const fail = (message: string): never => { throw new FormatError(`${file}: ${message}.`); };
   if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {

@@ -14,7 +14,7 @@ import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } f
 /** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
-  loraDropout?: number;
+  loraDropout?: number | undefined;
 }
 
 /**

@@ -9,14 +9,14 @@ import type { Tensor } from "../tensor/tensor.js";
 /** loralib's common parameters, with its defaults. */
 export interface LoraOptions {
   /** Rank; 0 (default) gives the plain, fully trainable layer. */
-  r?: number;
+  r?: number | undefined;
   /** scaling = loraAlpha / r. Default 1. */
-  loraAlpha?: number;
+  loraAlpha?: number | undefined;
   /** Whether eval() merges and train() unmerges. Default true. */
-  mergeWeights?: boolean;
+  mergeWeights?: boolean | undefined;
 }
 
-export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: number }>(where: string, options: Options, others: readonly string[]) {
+export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: number | undefined }>(where: string, options: Options, others: readonly string[]) {
   checkOptions(where, options, ["r", "loraAlpha", "mergeWeights", ...others]);
   const { r = 0, loraAlpha = 1, loraDropout = 0, mergeWeights = true, ...base } = options;
   checkInteger(where, "r", r, 0);

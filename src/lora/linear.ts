@@ -11,7 +11,7 @@ import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } f
 /** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {
   /** Probability of dropping an element of the branch's input while training. Default 0. */
-  loraDropout?: number;
+  loraDropout?: number | undefined;
 }
 
 /**

@@ -15,7 +15,7 @@ import type { LoraLinearOptions } from "./linear.js";
 /** Options of lora.MergedLinear. */
 export interface MergedLinearOptions extends LoraLinearOptions {
   /** One entry for each block of outFeatures / enableLora.length outputs. Default [false]. */
-  enableLora?: readonly boolean[];
+  enableLora?: readonly boolean[] | undefined;
 }
 
 /**

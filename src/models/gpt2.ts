@@ -23,9 +23,9 @@ export interface Gpt2Lora {
   /** scaling = loraAlpha / r. */
   loraAlpha: number;
   /** Probability of dropping an element of the branch's input while training. Default 0. */
-  loraDropout?: number;
+  loraDropout?: number | undefined;
   /** Which of query, key and value. Default [true, false, true]. */
-  enableLora?: readonly boolean[];
+  enableLora?: readonly boolean[] | undefined;
 }
 
 /** A projection stored [in, out], as Hugging Face's Conv1D. */
@@ -50,7 +50,7 @@ export class Gpt2Attention extends Module {
     super();
     const size = c.hiddenSize;
     this.#heads = c.numAttentionHeads;
-    this.cAttn = options ? new lora.MergedLinear(size, 3 * size, { enableLora: [true, false, true], ...options, fanInFanOut: true }) : conv1d(size, 3 * size);
+    this.cAttn = options ? new lora.MergedLinear(size, 3 * size, { ...options, enableLora: options.enableLora ?? [true, false, true], fanInFanOut: true }) : conv1d(size, 3 * size);
     this.cProj = conv1d(size, size);
   }
 

@@ -6,6 +6,7 @@ import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";
 import { RandomState, withStreams } from "../random/seed.js";
+import type { Options } from "../runtime/options.js";
 import { rehearse } from "../runtime/rehearsal.js";
 import { checkInteger } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
@@ -21,11 +22,11 @@ export interface TrainingPlanOptions {
   /** Tokens a sequence. */
   seq: number;
   /** As for `peft.getLoraModel`. Left out: the model trains as it is. */
-  adapter?: Partial<LoraConfig>;
+  adapter?: Options<LoraConfig> | undefined;
   /** Default: AdamW on what is trainable. */
-  optimizer?: (model: Module) => Pick<Optimizer<OptimizerOptions>, "step" | "zeroGrad">;
+  optimizer?: ((model: Module) => Pick<Optimizer<OptimizerOptions>, "step" | "zeroGrad">) | undefined;
   /** Default: as the model has it. */
-  gradientCheckpointing?: boolean;
+  gradientCheckpointing?: boolean | undefined;
 }
 
 /** Bytes of linear memory. The parts are not there all at once: gradients come as activations go. */

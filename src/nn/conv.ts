@@ -14,17 +14,17 @@ export type Sizes = number | readonly number[];
 /** Options of the convolutions. */
 export interface ConvLayerOptions {
   /** Steps of the window. Default 1. */
-  stride?: Sizes;
+  stride?: Sizes | undefined;
   /** Zeros on either side. Default 0. */
-  padding?: Sizes;
+  padding?: Sizes | undefined;
   /** Distance of neighbours in the window. Default 1. */
-  dilation?: Sizes;
+  dilation?: Sizes | undefined;
   /** Divides inChannels and outChannels. Default 1. */
-  groups?: number;
+  groups?: number | undefined;
   /** Default true. */
-  bias?: boolean;
+  bias?: boolean | undefined;
   /** Only "zeros", the default, is supported. */
-  paddingMode?: string;
+  paddingMode?: string | undefined;
 }
 
 /** What the three convolutions share; use `Conv1d`, `Conv2d` or `Conv3d`. */

@@ -12,9 +12,9 @@ import { Module, Parameter } from "./module.js";
 /** Options of nn.Linear. */
 export interface LinearOptions {
   /** Default true. */
-  bias?: boolean;
+  bias?: boolean | undefined;
   /** Whether weight is stored [inFeatures, outFeatures], as Hugging Face's Conv1D does. Default false. */
-  fanInFanOut?: boolean;
+  fanInFanOut?: boolean | undefined;
 }
 
 /** A module that maps one tensor to one tensor: what may stand in for a linear layer. */

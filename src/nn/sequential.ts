@@ -80,7 +80,7 @@ export class Sigmoid extends Module {
 /** Options of nn.GELU. */
 export interface GELUOptions {
   /** "none", the default, for `ops.gelu`; "tanh" for `ops.geluTanh`. */
-  approximate?: "none" | "tanh";
+  approximate?: "none" | "tanh" | undefined;
 }
 
 /**

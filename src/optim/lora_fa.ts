@@ -4,7 +4,7 @@ import { svd } from "../linalg/svd.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
-import { checkOptions } from "../runtime/options.js";
+import { checkOptions, type Options } from "../runtime/options.js";
 import { checkNumber, shown } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { AdamBase, type AdamOptions, type ParamGroup, type Update } from "./optimizer.js";
@@ -50,7 +50,7 @@ export class LoraFA extends AdamBase {
   #inverses = new Map<Tensor, Float64Array>();
   #blocks: readonly [projection: number, projected: number] = [0, 0];
 
-  constructor(model: Module, options: Partial<LoraFAOptions> & { scaling: number }) {
+  constructor(model: Module, options: Options<LoraFAOptions> & { scaling: number }) {
     checkOptions("LoraFA", options, ["scaling", "lr", "betas", "eps", "weightDecay"]);
     const { scaling, ...adam } = options ?? {};
     checkNumber("LoraFA", "scaling", scaling, Number.MIN_VALUE);

@@ -12,9 +12,9 @@ export interface LoraPlusOptions {
   /** What B's learning rate is of A's; the paper suggests 16 and a small `lr`. */
   loraplusLrRatio: number;
   /** Learning rate of the factors of embeddings. Default 1e-6. */
-  loraplusLrEmbedding?: number;
+  loraplusLrEmbedding?: number | undefined;
   /** Decay of all but biases and norms. Default 0. */
-  weightDecay?: number;
+  weightDecay?: number | undefined;
 }
 
 /** A group as optimisers take it. */

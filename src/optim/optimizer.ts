@@ -2,7 +2,7 @@
 import { stateEntries, type Parameter, type StateDict, type StateEntry } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { checkOptions } from "../runtime/options.js";
+import { checkOptions, withDefaults, type Options } from "../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 import { allOrNothing, settle } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -12,7 +12,7 @@ import { checkParameter, gradientOf, listOf } from "./params.js";
 export type ParamGroup<O> = {
   /** May be empty. */
   params: Iterable<Parameter>;
-} & Partial<O>;
+} & Options<O>;
 /** What an optimiser trains: parameters, or groups of them. Those without a gradient are passed over. */
 export type Params<O> = Iterable<Parameter> | Iterable<ParamGroup<O>>;
 
@@ -59,9 +59,9 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   #state = new Map<Tensor, State>();
   readonly #defaults: O;
 
-  constructor(protected readonly name: string, params: Params<O>, defaults: O, options: Partial<O> = {}) {
+  constructor(protected readonly name: string, params: Params<O>, defaults: O, options: Options<O> = {}) {
     checkOptions(name, options, Object.keys(defaults));
-    this.#defaults = withoutGaps(defaults, options);
+    this.#defaults = withDefaults(defaults, options);
     const list = listOf(name, params);
     if (list.length === 0) throw new ArgumentError(`${name}: there are no parameters to train.`);
     const isGroup = (item: unknown): boolean => typeof item === "object" && item !== null && "params" in item;
@@ -93,7 +93,7 @@ export abstract class Optimizer<O extends OptimizerOptions> {
       if (taken.has(p)) throw new ArgumentError(`${where}: params[${i}] of shape [${p.shape}] is in two groups, or twice in one.`);
       taken.add(p);
     }
-    const full = { ...withoutGaps(this.#defaults, group as Partial<O>), params: list as Parameter[] };
+    const full = { ...withDefaults(this.#defaults, group as Options<O>), params: list as Parameter[] };
     this.check(full);
     this.paramGroups.push(full);
   }
@@ -265,11 +265,6 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   #all(): Parameter[] { return this.paramGroups.flatMap((g) => [...g.params]); }
 }
 
-/** The defaults with the options that are given: undefined is none. */
-function withoutGaps<O extends object>(defaults: O, options: Partial<O>): O {
-  return { ...defaults, ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) };
-}
-
 function zeroSlot(p: Tensor): Tensor {
   const t = new Tensor(p.shape).keep();
   t.data.fill(0);
@@ -306,7 +301,7 @@ export interface SGDOptions extends OptimizerOptions {
  */
 export class SGD extends Optimizer<SGDOptions> {
   protected readonly slots = ["momentumBuffer"];
-  constructor(params: Params<SGDOptions>, options: Partial<SGDOptions> = {}) {
+  constructor(params: Params<SGDOptions>, options: Options<SGDOptions> = {}) {
     super("SGD", params, { lr: 1e-3, momentum: 0, weightDecay: 0, nesterov: false }, options);
   }
   protected override check(g: SGDOptions): void {
@@ -386,7 +381,7 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
  * console.log(p.item()); // 2.5
  */
 export class Adam extends AdamBase {
-  constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
+  constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
     super("Adam", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 }, options);
   }
   protected decays({ weightDecay }: AdamOptions): [number, number] { return [1, weightDecay]; }
@@ -404,7 +399,7 @@ export class Adam extends AdamBase {
  * const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-3 });
  */
 export class AdamW extends AdamBase {
-  constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
+  constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
     super("AdamW", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }, options);
   }
   protected decays({ lr, weightDecay }: AdamOptions): [number, number] { return [1 - lr * weightDecay, 0]; }

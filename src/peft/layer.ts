@@ -46,7 +46,7 @@ export type BaseLayer = Module & {
   /** What adapters are added to. */
   readonly weight: Parameter;
   /** Left out by layers that never have one. */
-  readonly bias?: Parameter | null;
+  readonly bias?: Parameter | null | undefined;
 };
 
 /**

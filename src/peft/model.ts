@@ -13,6 +13,7 @@ import { changed } from "../nn/extent.js";
 import { Module, Parameter } from "../nn/module.js";
 import { adopt, drawFor } from "../random/seed.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
+import type { Options } from "../runtime/options.js";
 import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { scope } from "../tensor/scope.js";
 import { LoraConv } from "./conv.js";
@@ -56,7 +57,7 @@ type Result<M, Name extends string> = M extends Record<Name, (...args: never[]) 
  * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
  * adapted.printTrainableParameters(); // trainable params: 14,336 || all params: 932,992 || trainable%: 1.5366
  */
-export function getLoraModel<M extends Module>(model: M, config: Partial<LoraConfig>, adapterName = "default"): LoraModel<M> {
+export function getLoraModel<M extends Module>(model: M, config: Options<LoraConfig>, adapterName = "default"): LoraModel<M> {
   const adapted = new LoraModel(model);
   adapted.addAdapter(adapterName, config);
   return adapted;
@@ -120,7 +121,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * @throws ArgumentError on a wrong config, a name that is taken, or targets that do not fit; StateError while merged,
    * or where another adapter's init changed the base (pissa, olora)
    */
-  addAdapter(adapterName: string, config: Partial<LoraConfig>): void {
+  addAdapter(adapterName: string, config: Options<LoraConfig>): void {
     const full = completeConfig(config, (message) => { throw new ArgumentError(`addAdapter: ${message}.`); });
     // PEFT lets names that match nothing pass; in a new config they are slips. (It writes some itself: "classifier" and
     // "score" for every SEQ_CLS.)
@@ -315,7 +316,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * adapted.mergeAdapter();
    * adapted.unmergeAdapter(); // the weights' original bits
    */
-  mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): void {
+  mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean | undefined } = {}): void {
     this.#refuseInside("mergeAdapter");
     for (const name of adapterNames) this.config(name);
     const head = this.model.getOutputEmbeddings();
@@ -347,7 +348,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const merged = peft.getLoraModel(model, { targetModules: ["q_proj"] }).mergeAndUnload();
    * console.log(merged.model.layers[0].selfAttn.qProj instanceof nn.Linear); // true
    */
-  mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean } = {}): M {
+  mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean | undefined } = {}): M {
     this.mergeAdapter(adapterNames, options);
     return this.#unload(adapterNames);
   }
@@ -378,7 +379,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * console.log(adapted.config("both").r); // 12
    */
   addWeightedAdapter(adapterNames: readonly string[], weights: readonly number[], newName: string,
-    options: { combinationType?: CombinationType; svdRank?: number } = {}): void {
+    options: { combinationType?: CombinationType | undefined; svdRank?: number | undefined } = {}): void {
     addWeighted(this, adapterNames, weights, newName, options.combinationType ?? "svd", options.svdRank);
   }
 
@@ -410,7 +411,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * adapted.loadAdapter("adapter", "copy");
    * console.log(adapted.adapters, adapted.activeAdapters); // [ 'anna', 'copy' ] [ 'anna' ]
    */
-  loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean } = {}): void {
+  loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean | undefined } = {}): void {
     loadAdapter(this, directory, adapterName);
     if (options.isTrainable) return;
     this.#freeze(adapterName);
@@ -450,6 +451,7 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** The wrapped model's. */
   get gradientCheckpointing(): boolean { return (this.model as { gradientCheckpointing?: boolean }).gradientCheckpointing ?? false; }
+  /** @throws ArgumentError if it has none */
   set gradientCheckpointing(on: boolean) {
     if (!("gradientCheckpointing" in this.model)) throw new ArgumentError(`LoraModel.gradientCheckpointing: the wrapped ${this.model.constructor.name} does not have it.`);
     (this.model as { gradientCheckpointing: boolean }).gradientCheckpointing = on;
@@ -474,7 +476,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model, "adapter");
    * console.log(adapted.config("default").r); // 4
    */
-  static fromPretrained<M extends Module>(model: M, directory: string, options: { adapterName?: string; isTrainable?: boolean } = {}): LoraModel<M> {
+  static fromPretrained<M extends Module>(model: M, directory: string, options: { adapterName?: string | undefined; isTrainable?: boolean | undefined } = {}): LoraModel<M> {
     const adapted = new LoraModel(model);
     adapted.loadAdapter(directory, options.adapterName ?? "default", options);
     return adapted;

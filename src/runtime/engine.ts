@@ -15,15 +15,15 @@ export interface InitOptions {
    * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
    * bundler or server gives it, or of "wasm-lora/inline". One of "wasm-lora/wasm-lora.relaxed.wasm" is the relaxed build.
    */
-  module?: WebAssembly.Module;
+  module?: WebAssembly.Module | undefined;
   /**
    * The relaxed build: a product's multiply-adds round once where the machine fuses them (relaxed SIMD), which is faster,
    * but its bits are not those of other engines. Where it does not run, the default build does, and a warning on the
    * console says why; `Engine.relaxed` tells. By default false.
    */
-  relaxed?: boolean;
+  relaxed?: boolean | undefined;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
-  maximumBytes?: number;
+  maximumBytes?: number | undefined;
 }
 
 const PAGE = 65536;

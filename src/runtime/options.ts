@@ -4,6 +4,14 @@
  */
 import { ArgumentError } from "./errors.js";
 
+/** Options of T, any of them left out: also by giving undefined, which TypeScript's exactOptionalPropertyTypes keeps apart. */
+export type Options<T> = { [K in keyof T]?: T[K] | undefined };
+
+/** What `options` says, and `defaults` where it says nothing or undefined. */
+export function withDefaults<T extends object>(defaults: T, options: Options<T>): T {
+  return { ...defaults, ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) };
+}
+
 /** What other libraries call an option, in lower case without underscores, and its names here. */
 const SYNONYMS: Readonly<Record<string, readonly string[]>> = {
   learningrate: ["lr"], alpha: ["loraAlpha"], rank: ["r"], dropout: ["loraDropout"], decay: ["weightDecay"], l2: ["weightDecay"], epsilon: ["eps"],

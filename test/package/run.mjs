@@ -116,6 +116,17 @@ for (const { versions, file = "types.ts", ...options } of PROJECTS) {
   });
 }
 
+await check("an option may be undefined, under exactOptionalPropertyTypes too", () => {
+  const strict = [];
+  for (const file of readdirSync(join(installed, "dist"), { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".d.ts"))) {
+    for (const [line] of readFileSync(join(installed, "dist", file), "utf8").matchAll(/^ +(?:readonly )?\w+\?: .*;$|\bPartial<.*/gm)) {
+      // A parameter ends in a bracket that opened before it.
+      if (!/\| undefined;$|^[^(]*\);$/.test(line)) strict.push(`${file}: ${line.trim()}`);
+    }
+  }
+  assert.deepEqual(strict, []);
+});
+
 await check("Node", async () => {
   digest = (await run(process.execPath, ["--disallow-code-generation-from-strings", join(app, "node.js")])).trim();
   assert.match(digest, /^[0-9a-f]{64}$/);

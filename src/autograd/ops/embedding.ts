@@ -10,13 +10,13 @@ import { checkBranches } from "./branches.js";
 /** torch.nn.functional.embedding's options. */
 export interface EmbeddingOptions {
   /** The row that gets no gradient; a negative one counts from the end. Default null: none. */
-  paddingIdx?: number | null;
+  paddingIdx?: number | null | undefined;
   /** Rows that are looked up and whose norm is above it are scaled down to it, in place. Default null: none are. */
-  maxNorm?: number | null;
+  maxNorm?: number | null | undefined;
   /** p > 0 of the p-norm for maxNorm; Infinity is allowed. Default 2. */
-  normType?: number;
+  normType?: number | undefined;
   /** Whether a row's gradient is divided by how often its id was looked up in this call. Default false. */
-  scaleGradByFreq?: boolean;
+  scaleGradByFreq?: boolean | undefined;
 }
 
 /** One low-rank term: y[from .. to - 1] += scaling * Aᵀ[ids[from .. to - 1]] Bᵀ. */
@@ -28,9 +28,9 @@ export interface EmbeddingBranch {
   /** loraAlpha / r */
   scaling: number;
   /** The part of ids' first dimension that takes this branch is from .. to - 1. Default 0. */
-  from?: number;
+  from?: number | undefined;
   /** Behind the last. Default: the first dimension's size. */
-  to?: number;
+  to?: number | undefined;
 }
 
 /** The options with their defaults, paddingIdx counted from the start. @throws ArgumentError @internal */

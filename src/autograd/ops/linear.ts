@@ -19,9 +19,9 @@ export interface LoraBranch {
   /** Dropout on the branch's input, its elements counted from 0 at row `from`; null in evaluation or when p = 0. */
   mask: DropoutMask | null;
   /** The term is added for x[from], ..., x[to - 1] only, along x's first dimension. Default 0. */
-  from?: number;
+  from?: number | undefined;
   /** Behind the last. Default: the first dimension's size. */
-  to?: number;
+  to?: number | undefined;
 }
 
 /**

@@ -15,4 +15,10 @@ const loss: number = scope(() => {
   return l.item();
 });
 const files: Map<string, Uint8Array> = io.memoryFiles;
+// Under exactOptionalPropertyTypes, too.
+const rank: number | undefined = [4][1], name: "module" | undefined = undefined;
+new lora.Linear(4, 2, { r: rank, loraAlpha: rank });
+new optim.AdamW(net.parameters(), { lr: rank });
+peft.getLoraModel(new Net(), { r: rank, targetModules: ["layer"] });
+await init({ module: name });
 export const all = { loss, files, load: models.loadLlama, wrap: peft.getLoraModel };
