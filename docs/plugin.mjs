@@ -41,7 +41,7 @@ function namesOf(project) {
   for (const reflection of Object.values(project.reflections)) {
     if (!reflection.isDeclaration() || reflection.isReference() || reflection.kindOf(ReflectionKind.Module | ReflectionKind.Constructor | ReflectionKind.TypeLiteral)) continue;
     full.set(pathOf(reflection).join("."), reflection);
-    if (reflection.parent.kindOf(ReflectionKind.ClassOrInterface | ReflectionKind.TypeLiteral)) continue;
+    if (reflection.inheritedFrom || reflection.parent.kindOf(ReflectionKind.TypeLiteral)) continue;
     last.set(reflection.name, last.has(reflection.name) ? null : reflection);
   }
   return { full, last };

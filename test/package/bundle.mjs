@@ -1,6 +1,6 @@
 /** The app through each bundler, as its users set it up. Each fills `out` with a page or a program, and throws on a warning. */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
@@ -13,6 +13,9 @@ import webpack from "webpack";
 const here = fileURLToPath(new URL(".", import.meta.url));
 const page = (out, script) => writeFileSync(join(out, "index.html"),
   `<!doctype html><html lang="en"><meta charset="utf-8"><title>wasm-lora</title><body><script type="module" src="./${script}"></script></body></html>\n`);
+
+/** A block of docs/guides/bundling.md, by what stands behind its backticks. */
+const guide = (info) => readFileSync(join(here, "../../docs/guides/bundling.md"), "utf8").split(`\`\`\`${info}\n`)[1].split("```")[0];
 
 function refuse(warnings) {
   if (warnings.length > 0) throw new Error(warnings.join("\n"));
@@ -31,10 +34,12 @@ export async function withVite(app, out) {
   refuse(warnings);
 }
 
-/** With the development server, which must be told not to bundle the package beforehand: that would move the code, not the wasm. */
+/** With the development server, as the guide configures it. */
 export async function withViteServer(app, use) {
-  const { warnings, config } = viteConfig(app);
-  const server = await vite.createServer({ ...config, server: { port: 0 }, optimizeDeps: { exclude: ["wasm-lora"] } });
+  const { warnings, config } = viteConfig(app), configFile = join(here, "results/vite.config.mjs");
+  mkdirSync(join(here, "results"), { recursive: true });
+  writeFileSync(configFile, guide("js vite.config.js"));
+  const server = await vite.createServer({ ...config, configFile, server: { port: 0 } });
   try {
     await server.listen();
     await use(server.resolvedUrls.local[0]);

@@ -1,5 +1,6 @@
 /**
- * Runs every block of docs/runtimes.md where it says it runs; the numbers must be equal.
+ * Runs every block of docs/runtimes.md, and of docs/guides those that are for pages and workers, where they say they run; the numbers
+ * of docs/runtimes.md must be equal.
  *
  *   npm ci && npm run build && npm --prefix test/runtimes ci && node test/runtimes/run.mjs
  *
@@ -18,12 +19,11 @@ import workerd from "workerd";
 const here = fileURLToPath(new URL(".", import.meta.url)), root = join(here, "../..");
 // Below this package, so that imports find what it has installed.
 const scratch = join(here, "runs");
-const text = readFileSync(join(root, "docs/runtimes.md"), "utf8");
 const run = promisify(execFile);
 
-function block(info) {
-  const found = text.split(`\`\`\`${info}\n`);
-  if (found.length !== 2) throw new Error(`docs/runtimes.md has ${found.length - 1} blocks "${info}"; expected one.`);
+function block(info, document = "docs/runtimes.md") {
+  const found = readFileSync(join(root, document), "utf8").split(`\`\`\`${info}\n`);
+  if (found.length !== 2) throw new Error(`${document} has ${found.length - 1} blocks "${info}"; expected one.`);
   return found[1].split("```")[0];
 }
 
@@ -40,12 +40,12 @@ const config = (wasm) => `
 using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (services = [(name = "app", worker = .app)], sockets = [(name = "http", http = (), service = "app")]);
 const app :Workerd.Worker = (
-  compatibilityDate = "2026-06-01",
+  compatibilityDate = "2026-04-01",
   modules = [(name = "worker.js", esModule = embed "dist/worker.js"), ${wasm.map((file) => `(name = "${file}", wasm = embed "dist/${file}")`)}],
 );`;
 
-async function inWorkerd(info, ...wasm) {
-  const entryPoints = [write("worker.mjs", block(info))], outfile = join(scratch, "dist/worker.js");
+async function inWorkerd(code, ...wasm) {
+  const entryPoints = [write("worker.mjs", code)], outfile = join(scratch, "dist/worker.js");
   await esbuild.build({ entryPoints, bundle: true, format: "esm", outfile, conditions: ["workerd"], loader: { ".wasm": "copy" }, assetNames: "[name]" });
   const child = spawn(workerd.default, ["serve", write("workerd.capnp", config(wasm)), "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
     { stdio: ["ignore", "inherit", "inherit", "pipe"] });
@@ -89,25 +89,43 @@ function page(html) {
   return inPage();
 }
 
-async function bundled(info) {
-  const entryPoints = [write("app.js", block(info))];
-  await esbuild.build({ entryPoints, bundle: true, format: "esm", outdir: join(scratch, "dist"), publicPath: "/dist", loader: { ".wasm": "file" } });
+const BUNDLED = { bundle: true, format: "esm", outdir: join(scratch, "dist"), publicPath: "/dist", loader: { ".wasm": "file" } };
+
+async function bundled(code, worker) {
+  const entryPoints = [write("app.js", code), ...(worker ? [write("worker.js", worker)] : [])];
+  await esbuild.build({ ...BUNDLED, entryPoints });
   return page("<!doctype html><title>app</title><output></output><script type=module src=/dist/app.js></script>");
 }
 
+/** The page's script and its worker, with the single file for the library. */
+function withWorker() {
+  const single = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
+  write("worker.js", single(block("js worker-of-page", PAGE)));
+  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "document.querySelector('output').value = data.text ?? data.loss")}`);
+  return page("<!doctype html><title>app</title><textarea>Thank you for writing. Thank you for reading.</textarea><output></output><script type=module src=/app.js></script>");
+}
+
+const PAGE = "docs/guides/page.md", MODELS = "docs/guides/models.md", EDGE = "docs/guides/edge.md", BUNDLING = "docs/guides/bundling.md";
+const single = (html) => html.replace(/https:\/\/cdn[^"]*\/npm\/wasm-lora\//, "/node_modules/wasm-lora/");
 const runtimes = [
   ["Node", () => printed("js", process.execPath)],
   ["Deno", () => printed("js", installed("deno"), "run", "--allow-read")],
   ["Bun", () => printed("js", installed("bun"))],
-  ["workerd", () => inWorkerd("js worker", "wasm-lora.wasm")],
+  ["workerd", () => inWorkerd(block("js worker"), "wasm-lora.wasm")],
   ["a page in Chromium", () => page(block("html page"))],
 ];
-const bundles = [["esbuild", () => bundled("js esbuild")], ["esbuild, kernels inside", () => bundled("js inline")]];
+const guides = [
+  ["one line in a page", () => page(single(block("html page", PAGE))), "0 2"],
+  ["a page and its Web Worker", withWorker, /^Thank you\b/],
+  ["a model from a server", () => bundled(block("js page", MODELS)), "3"],
+  ["workerd, guide", () => inWorkerd(block("js worker", EDGE), "wasm-lora.wasm"), '{"fell":true}'],
+  ["esbuild", () => bundled(block("js esbuild", BUNDLING)), "3"],
+];
 const relaxed = [
   ["Node, relaxed", () => printed("js relaxed", process.execPath), Number(process.versions.node.split(".")[0]) > 20],
   ["Deno, relaxed", () => printed("js relaxed", installed("deno"), "run", "--allow-read"), true],
   ["Bun, relaxed", () => printed("js relaxed", installed("bun")), true],
-  ["workerd, relaxed", () => inWorkerd("js relaxed worker", "wasm-lora.wasm", "wasm-lora.relaxed.wasm"), true],
+  ["workerd, relaxed", () => inWorkerd(block("js relaxed worker"), "wasm-lora.wasm", "wasm-lora.relaxed.wasm"), true],
 ];
 
 rmSync(scratch, { recursive: true, force: true });
@@ -120,14 +138,14 @@ async function check(name, start, expected) {
   } catch (error) {
     got = error.message;
   }
-  const passed = expected === undefined ? /^\d\.\d+$/.test(got) : got === expected;
+  const passed = expected instanceof RegExp ? expected.test(got) : got === expected;
   if (!passed) failed++;
-  console.log(`${passed ? "ok    " : "failed"} ${name.padEnd(24)} ${got}${passed || expected === undefined ? "" : ` (expected ${expected})`}`);
+  console.log(`${passed ? "ok    " : "failed"} ${name.padEnd(24)} ${got}${passed ? "" : ` (expected ${expected})`}`);
   return got;
 }
-const number = await check(...runtimes[0]);
+const number = await check(...runtimes[0], /^\d\.\d+$/);
 for (const [name, start] of runtimes.slice(1)) await check(name, start, number);
-for (const [name, start] of bundles) await check(name, start, "3");
+for (const [name, start, expected] of guides) await check(name, start, expected);
 for (const [name, start, runs] of relaxed) await check(name, start, String(runs));
-console.log(`${runtimes.length + bundles.length + relaxed.length - failed} passed, ${failed} failed`);
+console.log(`${runtimes.length + guides.length + relaxed.length - failed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
