@@ -2,15 +2,13 @@
  * dist/src/ -> dist/wasm-lora.browser.js: the whole library in one file, kernels and tokenizer inside, for pages without a bundler
  * (`wasm-lora/browser`, CDNs).
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 /** What package.json's "imports" would choose by conditions. */
 const INSIDE = { "#load": "runtime/load.inline.js", "#disk": "io/disk.none.js" };
-const { version, dependencies } = JSON.parse(readFileSync(`${root}/package.json`, "utf8"));
-const others = ["@assemblyscript/loader", "@huggingface/tokenizers"].map((name) => `${name} ${dependencies[name].slice(1)} (Apache-2.0)`);
 
 const bundle = await rolldown({
   input: `${root}/dist/src/index.js`,
@@ -23,7 +21,13 @@ const bundle = await rolldown({
   }],
   onLog(level, { message }) { if (level === "warn") throw new Error(message); },
 });
-await bundle.write({ file: `${root}/dist/wasm-lora.browser.js`, format: "es", minify: true, codeSplitting: false,
-  banner: `/*! wasm-lora ${version} (MIT), with ${others.join(" and ")}. */`,
-});
+const { output: [{ code, moduleIds }] } = await bundle.generate({ format: "es", minify: true, codeSplitting: false });
 await bundle.close();
+
+/** A package's name, version and licence, as the file owes them to those it holds. */
+function credit(folder) {
+  const { name, version, license } = JSON.parse(readFileSync(`${folder}/package.json`, "utf8"));
+  return `${name} ${version} (${license})`;
+}
+const others = new Set(moduleIds.map((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(id)?.[0]).filter(Boolean));
+writeFileSync(`${root}/dist/wasm-lora.browser.js`, `/*! ${[root, ...others].map(credit).join(", with ")} */\n${code}`);
