@@ -46,13 +46,13 @@ const PROTOTYPE_KEYS = Object.getOwnPropertyNames(Object.prototype).length;
 
 async function main(): Promise<void> {
   // What commands print belongs to nobody here.
-  console.log = console.warn = console.info = () => {};
-  process.stdout.write = () => true;
+  console.log = console.warn = console.info = console.error = () => {};
+  process.stdout.write = process.stderr.write = () => true;
   await init({ maximumBytes: 1 << 29 });
   // Made at the first draw, and then there for good.
   scope(() => nn.init.uniform_(zeros([1])));
   await target.prepare?.();
-  const { memory } = engine(), atStart = process.memoryUsage.rss();
+  const atStart = process.memoryUsage.rss();
   let progress = empty(job.from - 1), told = performance.now();
   for (let index = job.from; index < job.to; index++) {
     if (job.skip.includes(index)) continue;
@@ -61,7 +61,7 @@ async function main(): Promise<void> {
     const input = index < 0 ? old.at(index)!.input : inputAt(target, job.seed, index);
     const bytes = sizeOf(input), allowed = memoryLimit(target, bytes);
     const { liveBytes } = memoryStats();
-    memory.resetPeak();
+    engine().memory.resetPeak();
     collect();
     words[SIZE] = bytes;
     words[RESIDENT] = process.memoryUsage.rss() / 1024;

@@ -15,7 +15,7 @@ const VALUES = ["0", "1", "2", "-1", "1.5", "1e3", "1e-40", "1e308", "1e309", "-
 const RULES: Record<string, (value: unknown) => boolean> = {
   r: whole(1), steps: whole(1), batch: whole(1), seq: whole(2), seed: whole(0), checkpointEvery: whole(1), maxTokens: whole(0),
   alpha: from(0), lr: from(0), temperature: from(0), dropout: (value) => from(0)(value) && (value as number) < 1,
-  targetModules: (value) => value === "all-linear" || (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === "string" && name.trim() === name && name !== "")),
+  targetModules: (value) => (typeof value === "string" && value !== "") || (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === "string" && name.trim() === name && name !== "")),
 };
 function from(low: number): (value: unknown) => boolean { return (value) => typeof value === "number" && Number.isFinite(value) && value >= low; }
 function whole(low: number): (value: unknown) => boolean { return (value) => Number.isSafeInteger(value) && (value as number) >= low; }
@@ -68,7 +68,8 @@ async function run(args: string[]): Promise<string | undefined> {
     await program.parseAsync(args, { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return "help";
+    // Who asks for help on what is no command gets the help there is.
+    if (error.exitCode === 0 || (args[0] === "help" && said.startsWith("Usage:"))) return "help";
     must(/^[^\n]+\n$/.test(said), () => `the refusal is not one line: ${JSON.stringify(said.slice(0, 500))}`);
     return error.code.replace("commander.", "");
   }
