@@ -14,7 +14,7 @@
  * src/peft/tuners/lora/layer.py (get_delta_weight).
  */
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
-import type { Options } from "../runtime/options.js";
+import { checkOptions, type Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./loralib.js";
 import { peftBaseKey, peftEmbeddingKey, peftKey, type LoraConfig, type NamedPeftTensor, type PeftTensor } from "./peft.js";
@@ -86,6 +86,11 @@ export type LoralibLayer =
     kind: "Conv2d";
   };
 
+/** What describes a layer of each kind. */
+const FIELDS = {
+  Linear: ["r", "loraAlpha"], Embedding: ["r", "loraAlpha"], MergedLinear: ["r", "loraAlpha", "enableLora", "outFeatures"], Conv2d: ["r", "loraAlpha", "kernelSize", "groups"],
+} as const;
+
 /**
  * loralib.Linear's factors, and Embedding's, are PEFT's as they are: A [r, in], B [out, r].
  *
@@ -99,6 +104,7 @@ export type LoralibLayer =
  * console.log(r, loraAlpha); // 2 4
  */
 export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: LinearLayer): PeftFactors {
+  checkOptions("linearToPeft", layer ?? null, FIELDS.Linear);
   return linear("linearToPeft", loraA, loraB, layer);
 }
 
@@ -117,6 +123,7 @@ export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Linear
  * console.log(loraB.shape, r, loraAlpha); // [ 18, 4 ] 4 8
  */
 export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: MergedLinearLayer): PeftFactors {
+  checkOptions("mergedLinearToPeft", layer ?? null, FIELDS.MergedLinear);
   return mergedLinear("mergedLinearToPeft", loraA, loraB, layer);
 }
 
@@ -137,6 +144,7 @@ export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: 
  * console.log(loraA.shape, loraB.shape, r, loraAlpha); // [ 18, 3, 3, 3 ] [ 4, 18, 1, 1 ] 18 36
  */
 export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2dLayer): PeftFactors {
+  checkOptions("conv2dToPeft", layer ?? null, FIELDS.Conv2d);
   return conv2d("conv2dToPeft", loraA, loraB, layer);
 }
 
@@ -164,6 +172,11 @@ export function loralibToPeft(state: LoralibState, layers: Readonly<Record<strin
   const fail = (message: string): never => { throw new ArgumentError(`loralibToPeft: ${message}.`); };
   checkLoralib(state, fail);
   const described = new Map(Object.entries(layers));
+  for (const [module, layer] of described) {
+    const kind = (layer as LoralibLayer | null)?.kind;
+    if (kind !== undefined && Object.hasOwn(FIELDS, kind)) checkOptions(`loralibToPeft: ${show(module)}`, layer, ["kind", "fanInFanOut", ...FIELDS[kind]]);
+    else fail(`${show(module)}: kind is ${show(kind)}; expected "Linear", "Embedding", "MergedLinear" or "Conv2d"`);
+  }
   const tensors: NamedPeftTensor[] = [], config = commonConfig(described, fail);
   const rankPattern: Record<string, number> = {}, alphaPattern: Record<string, number> = {};
   for (const [module, layer] of described) {
@@ -200,7 +213,6 @@ function toPeft(where: string, layer: LoralibLayer, loraA: PeftTensor, loraB: Pe
     case "Linear": case "Embedding": return linear(where, loraA, loraB, layer);
     case "MergedLinear": return mergedLinear(where, loraA, loraB, layer);
     case "Conv2d": return conv2d(where, loraA, loraB, layer);
-    default: throw new ArgumentError(`${where}: kind is ${show((layer as { kind: unknown }).kind)}; expected "Linear", "Embedding", "MergedLinear" or "Conv2d".`);
   }
 }
 
@@ -279,11 +291,13 @@ function checkCount(where: string, argument: string, value: number): void {
 
 function checkScale(where: string, r: number, loraAlpha: number): void {
   checkCount(where, "r", r);
-  if (!Number.isFinite(loraAlpha)) throw new ArgumentError(`${where}: loraAlpha is ${show(loraAlpha)}; expected a finite number.`);
+  if (typeof loraAlpha !== "number" || !Number.isFinite(Math.fround(loraAlpha))) throw new ArgumentError(`${where}: loraAlpha is ${show(loraAlpha)}; expected a number that is finite in float32.`);
 }
 
 /** Two dimensions as expected, where null is any positive multiple of `multiple`; and the data of such a shape. */
-function checkShape(where: string, argument: string, { shape, data }: PeftTensor, expected: readonly (number | null)[], multiple = 1): void {
+function checkShape(where: string, argument: string, tensor: PeftTensor, expected: readonly (number | null)[], multiple = 1): void {
+  const { shape, data } = (tensor ?? {}) as Partial<PeftTensor>;
+  if (!Array.isArray(shape) || !(data instanceof Float32Array)) throw new ArgumentError(`${where}: ${argument} must be { shape, data } with the values in a Float32Array.`);
   const fits = shape.length === 2 && shape.every((size, i) => size > 0 && (expected[i] === null ? size % multiple === 0 : size === expected[i]));
   if (!fits) {
     const any = multiple === 1 ? "any" : `a multiple of ${multiple}`;

@@ -108,7 +108,7 @@ export function writePeftAdapter(
   directory: string, config: Options<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
 ): void {
   const fail = (message: string): never => { throw new ArgumentError(`writePeftAdapter: ${message}.`); };
-  const full = completeConfig(config, fail);
+  const full = completeConfig("writePeftAdapter", config);
   const list = [...tensors];
   checkTensors(new Map(list.map(({ name, shape }) => [name, shape])), full, fail);
   const model = serializeSafetensors(list.map((tensor) => ({ ...tensor, dtype: "F32" })), { format: "pt" });

@@ -4,7 +4,7 @@
  * change the result and is not ours is refused by name.
  */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { withDefaults, type Options } from "../runtime/options.js";
+import { checkOptions, withDefaults, type Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkPattern } from "./python_regexp.js";
 
@@ -94,8 +94,8 @@ const INFORMATIVE_KEYS = new Set([
  * console.log(JSON.parse(text).lora_alpha); // 32
  */
 export function serializePeftConfig(config: Options<LoraConfig>): string {
-  const fail = (message: string): never => { throw new ArgumentError(`serializePeftConfig: ${message}.`); };
-  const full = checkPortable(completeConfig(config, fail), fail, (key) => key);
+  const where = "serializePeftConfig", fail = (message: string): never => { throw new ArgumentError(`${where}: ${message}.`); };
+  const full = checkPortable(completeConfig(where, config), fail, (key) => key);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
   for (const key of KEYS) fields[snakeCase(key)] = full[key];
   const texts: Record<string, string> = {
@@ -107,9 +107,14 @@ export function serializePeftConfig(config: Options<LoraConfig>): string {
   return `{\n${lines.join(",\n")}\n}`.replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** All fields, checked but for initLoraWeights; an omitted one has PEFT's default. */
-export function completeConfig(config: Options<LoraConfig>, fail: (message: string) => never): LoraConfig {
-  return checkConfig(withDefaults<LoraConfig>(DEFAULTS, config), fail, (key) => key);
+/**
+ * All fields, checked but for initLoraWeights; an omitted one has PEFT's default.
+ * @throws ArgumentError for no config, a field that is not valid or that there is none of
+ */
+export function completeConfig(where: string, config: Options<LoraConfig>): LoraConfig {
+  if (config === undefined) throw new ArgumentError(`${where}: a config is needed, as in { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }; got undefined.`);
+  checkOptions(where, config, KEYS);
+  return checkConfig(withDefaults<LoraConfig>(DEFAULTS, config), (message) => { throw new ArgumentError(`${where}: ${message}.`); }, (key) => key);
 }
 
 /** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
@@ -172,6 +177,8 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
     if (!valid(config[key] as never)) fail(`${spell(key)} is ${show(config[key])}; expected ${expected}`);
   };
   const isRank = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+  // Beyond float32 a product with zeros is no number.
+  const isScale = (value: unknown): boolean => typeof value === "number" && Number.isFinite(Math.fround(value));
   const isBoolean = (value: unknown): boolean => typeof value === "boolean";
   const isText = (value: unknown): boolean => value === null || typeof value === "string";
   const isNames = (value: unknown): boolean => Array.isArray(value) && value.every((name) => typeof name === "string");
@@ -180,7 +187,7 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
     typeof value === "object" && value !== null && !Array.isArray(value) && Object.values(value).every(valid);
 
   check("r", isRank, "a positive integer");
-  check("loraAlpha", Number.isFinite, "a finite number");
+  check("loraAlpha", isScale, "a number that is finite in float32");
   check("loraDropout", (value: number) => Number.isFinite(value) && value >= 0 && value < 1, "a number from 0 to below 1");
   check("targetModules", (value: unknown) => typeof value === "string" || isNames(value),
     `a list of module names, a pattern or "all-linear" (an adapter of ${spell("modulesToSave")} alone is not supported)`);
@@ -189,7 +196,7 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
     "the index of a layer, a list of them or null");
   check("layersPattern", (value: unknown) => isText(value) || isNames(value), "a pattern, a list of them or null");
   check("rankPattern", (value: unknown) => isRecord(value, isRank), "an object of patterns and positive integers");
-  check("alphaPattern", (value: unknown) => isRecord(value, Number.isFinite), "an object of patterns and finite numbers");
+  check("alphaPattern", (value: unknown) => isRecord(value, isScale), "an object of patterns and numbers that are finite in float32");
   check("fanInFanOut", isBoolean, "true or false");
   check("bias", (value: string) => ["none", "all", "lora_only"].includes(value), '"none", "all" or "lora_only"');
   check("useRslora", isBoolean, "true or false");

@@ -115,6 +115,39 @@ export class Matching {
     return targets.has(path) || (targets.ends(path) && (this.#layers === null || this.#layers.has(this.#layer(path))));
   }
 
+  /**
+   * The first entry that says nothing about a model of these modules, with the names that would.
+   * @param adapted those of them that are adapted
+   */
+  idle(paths: readonly string[], adapted: readonly string[]): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
+    const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config, last = (all: readonly string[]): string[] =>
+      [...new Set(all.map((path) => path.slice(path.lastIndexOf(".") + 1)))].filter((name) => !/^\d+$/.test(name));
+    const ends = new Set(paths.flatMap((path) => starts(path).map((at) => path.slice(at))));
+    if (excludeModules) {
+      const entry = typeof excludeModules !== "string" ? excludeModules.find((name) => !ends.has(name))
+        : paths.some((path) => (this.#excluded as Pattern).match(codesOf(path), this.#budget) === 0) ? undefined : excludeModules;
+      if (entry !== undefined) return { field: "excludeModules", entry, why: "matches no module", near: last(paths) };
+    }
+    const named = this.#targets instanceof Names ? paths.filter((path) => (this.#targets as Names).ends(path) && !targetModules.includes(path)) : [];
+    if (this.#layers) {
+      for (const pattern of this.#layerPatterns) {
+        if (named.some((path) => pattern.match(codesOf(path), this.#budget) >= 0)) continue;
+        return { field: "layersPattern", entry: pattern.text, why: "stands before no layer's index", near: [...new Set(named.flatMap((path) => path.match(/[^.]+(?=\.\d+\.)/g) ?? []))] };
+      }
+      const there = new Set(named.map((path) => this.#layer(path)));
+      for (const entry of this.#layers) {
+        if (!there.has(entry)) return { field: "layersToTransform", entry, why: `is no layer; there are ${[...there].filter((i) => i >= 0).slice(0, 100).join(", ") || "none"}`, near: [] };
+      }
+    }
+    for (const [field, keys, pattern] of [["rankPattern", this.#ranks, rankPattern], ["alphaPattern", this.#alphas, alphaPattern]] as const) {
+      const entry = keys.unused(adapted, this.#budget);
+      if (entry === undefined) continue;
+      const alone = new Keys({ [entry]: pattern[entry]! }, this.#budget.fail), isLate = alone.unused(adapted, this.#budget) === undefined;
+      return { field, entry, why: isLate ? "never counts: keys before it match first" : "matches no adapted module", near: isLate ? [] : last(adapted) };
+    }
+    return undefined;
+  }
+
   /** The number of the module's layer, -1 if it is in none. */
   #layer(path: string): number {
     const codes = codesOf(path);
@@ -161,6 +194,7 @@ function starts(path: string): number[] {
 
 /** The keys of rank_pattern or alpha_pattern with their values. Most are names, also with dots that any sign may replace. */
 class Keys {
+  readonly #keys: readonly string[];
   readonly #values: readonly number[];
   /** Place among the keys, by name; of ends of paths, and of whole ones (^). */
   readonly #names = new Map<string, number>();
@@ -171,8 +205,9 @@ class Keys {
   readonly #patterns: { pattern: Pattern; place: number }[] = [];
 
   constructor(keys: Readonly<Record<string, number>>, fail: Fail) {
+    this.#keys = Object.keys(keys);
     this.#values = Object.values(keys);
-    for (const [place, key] of Object.keys(keys).entries()) {
+    for (const [place, key] of this.#keys.entries()) {
       const pattern = new Pattern(key, "end", fail), name = pattern.name();
       if (name === null) {
         this.#patterns.push({ pattern, place });
@@ -187,8 +222,16 @@ class Keys {
     }
   }
 
+  /** A key that is the first to match on none of these paths. */
+  unused(paths: readonly string[], budget: Budget): string | undefined {
+    const used = new Set(paths.map((path) => this.#first(path, budget)));
+    return this.#keys.find((_, place) => !used.has(place));
+  }
+
   /** The value of the first key that matches. */
-  value(path: string, budget: Budget): number | undefined {
+  value(path: string, budget: Budget): number | undefined { return this.#values[this.#first(path, budget)]; }
+
+  #first(path: string, budget: Budget): number {
     let first = this.#paths.get(path) ?? Infinity;
     for (const start of starts(path)) {
       if (!this.#lengths.has(path.length - start)) continue;
@@ -206,7 +249,7 @@ class Keys {
         if (pattern.match(codes, budget) === 0) first = place;
       }
     }
-    return this.#values[first];
+    return first;
   }
 }
 

@@ -447,8 +447,8 @@ export class Pattern {
   #program: Program | null = null;
 
   /** @param around how it is to be matched */
-  constructor(pattern: string, readonly around: keyof typeof AROUND, fail: Fail) {
-    this.#node = new Parser(pattern, fail).pattern();
+  constructor(readonly text: string, readonly around: keyof typeof AROUND, fail: Fail) {
+    this.#node = new Parser(text, fail).pattern();
   }
 
   /** As `Program.match`. */

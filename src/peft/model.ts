@@ -4,6 +4,7 @@
  * Source: huggingface/peft 0.20, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
  */
 import type { LoraConfig } from "../io/peft.js";
+import { show } from "../io/json.js";
 import { completeConfig } from "../io/peft_config.js";
 import { Endings, Matching } from "../io/peft_match.js";
 import { escapePattern } from "../io/python_regexp.js";
@@ -13,8 +14,9 @@ import { changed } from "../nn/extent.js";
 import { Module, Parameter } from "../nn/module.js";
 import { adopt, drawFor } from "../random/seed.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
-import type { Options } from "../runtime/options.js";
+import { checkOptions, nearest, type Options } from "../runtime/options.js";
 import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
+import { checkBoolean, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { LoraConv } from "./conv.js";
 import { LoraEmbedding } from "./embedding.js";
@@ -93,6 +95,11 @@ export class LoraModel<M extends Module = Module> extends Module {
     readonly model: M,
   ) {
     super();
+    if (!((model as unknown) instanceof Module)) {
+      const isLoaded = typeof model === "object" && model !== null && "model" in model;
+      throw new ArgumentError(`LoraModel: model must be a Module; got ${shown(model)}.${isLoaded ? " What was loaded holds it: pass its .model." : ""}`);
+    }
+    if (model instanceof LoraModel) throw new StateError("LoraModel: model is a LoraModel already; call its addAdapter() or loadAdapter().");
     adopt(this, model);
     this.training = model.training;
     const [adapted] = this.#layers();
@@ -111,7 +118,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** An adapter's config, all fields filled in. @throws ArgumentError if there is no such adapter */
   config(adapterName: string): LoraConfig {
     const config = this.#configs.get(adapterName);
-    if (!config) throw new ArgumentError(`LoraModel: there is no adapter "${adapterName}"; there are ${this.adapters.join(", ") || "none"}.`);
+    if (!config) throw new ArgumentError(`LoraModel: there is no adapter ${shown(adapterName)}; there are ${this.adapters.join(", ") || "none"}.`);
     return config;
   }
 
@@ -122,17 +129,23 @@ export class LoraModel<M extends Module = Module> extends Module {
    * or where another adapter's init changed the base (pissa, olora)
    */
   addAdapter(adapterName: string, config: Options<LoraConfig>): void {
-    const full = completeConfig(config, (message) => { throw new ArgumentError(`addAdapter: ${message}.`); });
+    const where = "addAdapter", full = completeConfig(where, config);
     // PEFT lets names that match nothing pass; in a new config they are slips. (It writes some itself: "classifier" and
     // "score" for every SEQ_CLS.)
-    const names = typeof full.targetModules === "string" ? [] : full.targetModules, all = [...places(this.model)];
-    const unknown = names.find((name) => !all.some(({ path }) => isNamed(path, name)));
-    if (unknown !== undefined) throw this.#noTarget("addAdapter", [unknown]);
-    const absent = full.modulesToSave?.find((name) => this.#copiedPlaces([name]).length === 0);
-    if (absent !== undefined) throw new ArgumentError(`addAdapter: modulesToSave holds "${absent}", which matches no module.`);
-    this.inject("addAdapter", adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
+    const paths = [...places(this.model)].map(({ path }) => path);
+    if (typeof full.targetModules !== "string") {
+      const ends = new Set(paths.flatMap(endsOf)), unknown = full.targetModules.find((name) => !ends.has(name));
+      if (unknown !== undefined) throw this.#noTarget(where, [unknown]);
+    }
+    const saved = new Endings(full.modulesToSave ?? []), found = new Set(paths.flatMap((path) => [...saved.of(path, path.length)]));
+    const absent = full.modulesToSave?.find((name) => !found.has(name));
+    if (absent !== undefined) throw new ArgumentError(`${where}: modulesToSave holds ${shown(absent)}, which matches no module.${meant(absent, paths)}`);
+    const { adapted, matching } = this.#targetPlaces(where, full);
+    const idle = matching.idle(paths, adapted.map(({ part }) => part.path));
+    if (idle && (adapted.length > 0 || idle.field.startsWith("layers"))) throw new ArgumentError(`${where}: ${idle.field} holds ${shown(idle.entry)}, which ${idle.why}.${meant(String(idle.entry), idle.near)}`);
+    this.inject(where, adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
       const weight = layer instanceof LoraLinear && changesBaseWeight(full) ? layer.weight.data.slice() : null;
-      layer.initFactors(full.initLoraWeights, `addAdapter: ${path}`, loraA, loraB, scaling);
+      layer.initFactors(full.initLoraWeights, `${where}: ${path}`, loraA, loraB, scaling);
       return { initial: weight && { loraA: loraA.data.slice(), loraB: loraB.data.slice(), weight } };
     } });
   }
@@ -151,18 +164,19 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#setActive(this.#active);
   }
 
-  /** Puts other values, frozen, in an adapter's place; it stays active or not as it was. @internal */
+  /** Puts other values in an adapter's place; it stays active or not, and trains or not, as it was. @internal */
   replace(where: string, adapterName: string, config: LoraConfig, source: Source): void {
     this.#refuseInside(where);
     this.config(adapterName);
     this.#refuseMerged(where);
     this.#checkBeside(where, this.adapters.filter((name) => name !== adapterName), config);
     const commit = drawFor(this.model, () => this.#prepare(where, adapterName, config, source));
+    const trains = this.#parametersOf(adapterName).some((p) => p.requiresGrad);
     this.#freeze(adapterName);
     this.#free(adapterName);
     commit();
     this.#configs.set(adapterName, this.#settled(adapterName, config));
-    this.#freeze(adapterName);
+    for (const p of this.#parametersOf(adapterName)) p.requiresGrad = trains;
     this.#setActive(this.#active);
   }
 
@@ -184,7 +198,8 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
   #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
-    const places = this.#targetPlaces(where, config), copied = this.#copiedPlaces(config.modulesToSave ?? []);
+    const places = this.#targetPlaces(where, config).adapted, copied = this.#copiedPlaces(config.modulesToSave ?? []);
+    if (places.length === 0) throw this.#noTarget(where, config.targetModules);
     const twice = copied.find(({ path }) => places.some(({ part }) => part.path === path));
     if (twice) throw new ArgumentError(`${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`);
     const undo: (() => void)[] = [], commit: (() => void)[] = [];
@@ -224,7 +239,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   setAdapter(adapterNames: string | readonly string[]): void {
     this.#refuseInside("setAdapter");
-    const names = typeof adapterNames === "string" ? [adapterNames] : [...new Set(adapterNames)];
+    const names = typeof adapterNames === "string" ? [adapterNames] : [...new Set(checkedNames("setAdapter", adapterNames))];
     if (names.length === 0) throw new ArgumentError("setAdapter: expected at least one adapter name; to run without adapters use disableAdapter().");
     for (const name of names) this.config(name);
     for (const { modulesToSave } of this.#copies()) {
@@ -286,7 +301,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   withAdapterNames<T>(adapterNames: readonly string[], fn: () => T): T {
     this.#refuseMerged("withAdapterNames");
-    for (const name of new Set(adapterNames)) {
+    for (const name of new Set(checkedNames("withAdapterNames", adapterNames))) {
       const config = name === BASE ? null : this.config(name);
       const obstacle = config?.modulesToSave?.length ? "has modulesToSave" : config?.useDora ? "uses DoRA" : null;
       if (obstacle) throw new StateError(`withAdapterNames: adapter "${name}" ${obstacle}, which a batch of mixed adapters cannot have; run its items on their own.`);
@@ -318,7 +333,10 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   mergeAdapter(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean | undefined } = {}): void {
     this.#refuseInside("mergeAdapter");
-    for (const name of adapterNames) this.config(name);
+    checkOptions("mergeAdapter", options, ["safeMerge"]);
+    const { safeMerge = false } = options;
+    checkBoolean("mergeAdapter", "safeMerge", safeMerge);
+    for (const name of checkedNames("mergeAdapter", adapterNames)) this.config(name);
     const head = this.model.getOutputEmbeddings();
     const layers = this.#layers();
     const tied = layers.find(({ layer }) => layer === head && layer instanceof LoraEmbedding && adapterNames.some((name) => layer.adapters.has(name)));
@@ -326,7 +344,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     const undo: (() => void)[] = [];
     changed();
     try {
-      for (const { path, layer } of layers) undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, options.safeMerge ?? false));
+      for (const { path, layer } of layers) undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
     } catch (error) {
       for (const step of undo) step();
       throw error;
@@ -380,6 +398,9 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   addWeightedAdapter(adapterNames: readonly string[], weights: readonly number[], newName: string,
     options: { combinationType?: CombinationType | undefined; svdRank?: number | undefined } = {}): void {
+    checkOptions("addWeightedAdapter", options, ["combinationType", "svdRank"]);
+    checkedNames("addWeightedAdapter", adapterNames);
+    if (!Array.isArray(weights)) throw new ArgumentError(`addWeightedAdapter: weights must be a list of numbers; got ${shown(weights)}.`);
     addWeighted(this, adapterNames, weights, newName, options.combinationType ?? "svd", options.svdRank);
   }
 
@@ -394,13 +415,17 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const { model } = models.loadLlama("models/base");
    * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }).savePretrained("adapter");
    */
-  savePretrained(directory: string, adapterName = "default"): void { saveAdapter(this, directory, adapterName); }
+  savePretrained(directory: string, adapterName = "default"): void {
+    checkDirectory("savePretrained", directory);
+    saveAdapter(this, directory, adapterName);
+  }
 
   /**
    * Reads an adapter folder as a further adapter, inactive until `setAdapter` if there are others.
    *
    * Source: PEFT, PeftModel.load_adapter.
-   * @param options `isTrainable`: default false, as in PEFT: the adapter is frozen until `setAdapter` and the model set to eval()
+   * @param options `isTrainable`: whether it trains, active or not, while others stay as they are. Default false, as in PEFT:
+   * the adapter is frozen until `setAdapter` and the model set to eval()
    * @throws FileError; FormatError if the folder is damaged, asks for what is not ours or does not fit the model;
    * ArgumentError for a name that is taken or targets that do not fit; StateError while merged
    *
@@ -412,15 +437,20 @@ export class LoraModel<M extends Module = Module> extends Module {
    * console.log(adapted.adapters, adapted.activeAdapters); // [ 'anna', 'copy' ] [ 'anna' ]
    */
   loadAdapter(directory: string, adapterName: string, options: { isTrainable?: boolean | undefined } = {}): void {
+    checkOptions("loadAdapter", options, ["isTrainable"]);
+    const { isTrainable = false } = options;
+    checkBoolean("loadAdapter", "isTrainable", isTrainable);
+    checkDirectory("loadAdapter", directory);
+    this.#checkNewName("loadAdapter", adapterName);
     loadAdapter(this, directory, adapterName);
-    if (options.isTrainable) return;
-    this.#freeze(adapterName);
-    this.eval();
+    for (const p of this.#parametersOf(adapterName)) p.requiresGrad = isTrainable;
+    if (!isTrainable) this.eval();
   }
 
   /**
    * Puts the folder's adapter in the place of one that is here, in one stroke: if it does not fit, all is as it was.
-   * Its targets and ranks may differ. It is frozen until `setAdapter`. Errors as `loadAdapter`.
+   * Its targets and ranks may differ. It trains if the other did; an optimiser of the other's parameters must be made anew.
+   * Errors as `loadAdapter`.
    *
    * Source: PEFT, hotswap_adapter.
    *
@@ -431,6 +461,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * adapted.hotswapAdapter("adapter", "default");
    */
   hotswapAdapter(directory: string, adapterName: string): void {
+    checkDirectory("hotswapAdapter", directory);
     hotswapAdapter(this, directory, adapterName);
   }
 
@@ -476,9 +507,13 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model, "adapter");
    * console.log(adapted.config("default").r); // 4
    */
-  static fromPretrained<M extends Module>(model: M, directory: string, options: { adapterName?: string | undefined; isTrainable?: boolean | undefined } = {}): LoraModel<M> {
+  static fromPretrained<M extends Module>(model: M, directory: string,
+    options: { adapterName?: string | undefined; isTrainable?: boolean | undefined } = {}): LoraModel<M> {
     const adapted = new LoraModel(model);
-    adapted.loadAdapter(directory, options.adapterName ?? "default", options);
+    checkDirectory("fromPretrained", directory);
+    checkOptions("fromPretrained", options, ["adapterName", "isTrainable"]);
+    const { adapterName = "default", ...others } = options;
+    adapted.loadAdapter(directory, adapterName, others);
     return adapted;
   }
 
@@ -516,7 +551,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   #copies(): ModulesToSave[] { return [...places(this.model)].map(({ module }) => module).filter((m) => m instanceof ModulesToSave); }
 
   /** The modules that a config targets, wrapped if they are not yet; nothing is changed. */
-  #targetPlaces(where: string, config: LoraConfig): { place: Place; part: Part }[] {
+  #targetPlaces(where: string, config: LoraConfig): { adapted: { place: Place; part: Part }[]; matching: Matching } {
     const head = this.model.getOutputEmbeddings();
     const found: { place: Place; part: Part }[] = [], owners = new Map(this.#layers().map(({ path, layer }) => [layer.weight, path]));
     const matching = new Matching(config, (message) => { throw new ArgumentError(`${where}: ${message}.`); });
@@ -529,14 +564,14 @@ export class LoraModel<M extends Module = Module> extends Module {
       owners.set(layer.weight, path);
       found.push({ place, part: { path, layer, r: matching.rank(path), scaling: matching.scaling(path) } });
     }
-    if (found.length === 0) throw this.#noTarget(where, config.targetModules);
-    return found;
+    return { adapted: found, matching };
   }
 
   #noTarget(where: string, targetModules: LoraConfig["targetModules"]): ArgumentError {
-    const linears = new Set([...places(this.model)].flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
-    return new ArgumentError(`${where}: targetModules = ${JSON.stringify(targetModules)} matches no module; ` +
-      `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.`);
+    const all = [...places(this.model)], linears = new Set(all.flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
+    const advice = targetModules.length === 1 ? meant(targetModules[0]!, all.map(({ path }) => path)) : "";
+    return new ArgumentError(`${where}: targetModules = ${show(targetModules)} matches no module; ` +
+      `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.${advice}`);
   }
 
   /** The config with what the model has settled: "all-linear" spelled out, and whether weights are [in, out]. As in PEFT. */
@@ -629,8 +664,9 @@ export class LoraModel<M extends Module = Module> extends Module {
     return this.model;
   }
 
-  #checkNewName(where: string, name: string): void {
-    if (!/^[^.]+$/.test(name) || name === BASE) throw new ArgumentError(`${where}: "${name}" is no name for an adapter; use one without dots.`);
+  #checkNewName(where: string, name: unknown): asserts name is string {
+    if (typeof name !== "string") throw new ArgumentError(`${where}: an adapter's name must be a string; got ${shown(name)}.`);
+    if (!/^[^.]+$/.test(name) || name === BASE) throw new ArgumentError(`${where}: ${shown(name)} is no name for an adapter; use one without dots.`);
     if (this.#configs.has(name)) throw new ArgumentError(`${where}: there is an adapter "${name}" already.`);
   }
 
@@ -673,7 +709,28 @@ function* places(parent: Module, prefix = "", above: readonly Module[] = []): It
   }
 }
 
-function isNamed(path: string, name: string): boolean { return path === name || path.endsWith(`.${name}`); }
+function checkDirectory(where: string, directory: unknown): void {
+  if (typeof directory === "string" && directory !== "") return;
+  throw new ArgumentError(`${where}: directory must be the path of an adapter's folder; got ${shown(directory)}.`);
+}
+
+/** @throws ArgumentError unless it is a list of strings */
+function checkedNames(where: string, names: unknown): readonly string[] {
+  if (!Array.isArray(names) || !names.every((name) => typeof name === "string")) {
+    throw new ArgumentError(`${where}: adapterNames must be a list of names, as ["default"]; got ${shown(names)}.`);
+  }
+  return names;
+}
+
+/** The path and what follows each of its dots. */
+function endsOf(path: string): string[] { return path.split(".").map((_, i, parts) => parts.slice(i).join(".")); }
+
+/** The name that a slip may stand for, in a sentence. */
+function meant(name: string, paths: readonly string[]): string {
+  const last = [...new Set(paths.map((path) => path.slice(path.lastIndexOf(".") + 1)))].filter((end) => !/^\d+$/.test(end));
+  const likely = nearest(name, last) ?? nearest(name, paths);
+  return likely === undefined ? "" : ` Did you mean ${likely}?`;
+}
 
 /** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
 function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }

@@ -70,7 +70,7 @@ const config = (kinds: Kind[]): fc.Arbitrary<Config> => fc.record({
   ),
   modulesToSave: fc.constantFrom(null, null, kinds.filter((kind) => kind === "norm"), kinds.filter((kind) => kind === "norm" || kind === "linear")), bias: fc.constantFrom("none" as const, "none" as const, "all" as const, "lora_only" as const),
   initLoraWeights: fc.constantFrom(true, true, false, "gaussian" as const, "orthogonal" as const, "pissa" as const, "olora" as const),
-  rankPattern: fc.constantFrom<Record<string, number>>({}, { linear: 2, "a\\.layer\\.embedding": 1 }), alphaPattern: fc.constantFrom<Record<string, number>>({}, { conv1d: 3, "parts.b.*": 2.5 }),
+  rankPattern: fc.constantFrom<Record<string, number>>({}, {}, { "(?:.*\\.)?layer\\..*": 2 }, { linear: 2 }), alphaPattern: fc.constantFrom<Record<string, number>>({}, {}, { ".*": 2.5 }, { conv1d: 3 }),
 });
 
 /** Without history, each alone. */

@@ -125,7 +125,7 @@ test("a new adapter changes nothing; a new DoRA only by rounding", () => {
 });
 
 test("rsLoRA, rank patterns and alpha patterns: the first key that matches a path's end counts", () => {
-  const config = { r: 4, loraAlpha: 6, targetModules: ALL, rankPattern: { "^fc": 7, fc: 2, "body\\.proj": 3 }, alphaPattern: { proj: 9, "body.*": 8, conv: 1 } };
+  const config = { r: 4, loraAlpha: 6, targetModules: ALL, rankPattern: { "^body.fc": 2, "body\\.proj": 3 }, alphaPattern: { proj: 9, "body.*": 8, conv: 1 } };
   for (const useRslora of [false, true]) {
     const adapted = peft.getLoraModel(tiny(), { ...config, useRslora }), scaled = (alpha: number, r: number): number => alpha / (useRslora ? Math.sqrt(r) : r);
     const got = Object.fromEntries(adapted.layers().map(({ path, layer }) => [path, [layer.adapters.get("default")!.r, layer.adapters.get("default")!.scaling]]));
