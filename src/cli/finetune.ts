@@ -57,8 +57,8 @@ async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock:
   const settings = saved?.settings ?? given, places = saved ? placesOf(saved.settings, given, explicit, out) : given;
 
   console.log(`Loading ${oneLine(places.model)} ...`);
-  const run = prepareRun(settings, places, gradientCheckpointing, (characters, seconds) => {
-    console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${seconds === undefined ? "" : `, about ${formatTime(seconds)}`} ...`);
+  const run = prepareRun(settings, places, gradientCheckpointing, (characters, read, seconds) => {
+    console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`}${seconds === undefined ? "" : `, about ${formatTime(seconds)}`} ...`);
   });
   if (saved && saved.inputs !== run.inputs) {
     throw new ArgumentError(`finetune: ${places.data} or ${places.model} is not what ${checkpointPath(out)} was written with; name the same (--data, --model), or start anew in another --out.`);

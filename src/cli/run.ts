@@ -16,7 +16,7 @@ import { tensor } from "../tensor/tensor.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { megabytes } from "./format.js";
 import type { FinetuneSettings } from "./settings.js";
-import { decode, encodeFile, loadCodec, promptIds, type TextCodec } from "./text.js";
+import { decode, encodeFile, loadCodec, promptIds, type Began, type TextCodec } from "./text.js";
 
 const SAMPLE_TOKENS = 100;
 /** Held-out windows at most: enough for three digits of perplexity, and a few seconds. */
@@ -50,7 +50,7 @@ export interface Places { model: string; data: string }
  * @param encoding is told the size of the text, before it is encoded
  * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, a text too short, a plan above the memory there is
  */
-export function prepareRun(settings: FinetuneSettings, { model: folder, data }: Places, gradientCheckpointing: boolean, encoding: (characters: number, seconds?: number) => void): Run {
+export function prepareRun(settings: FinetuneSettings, { model: folder, data }: Places, gradientCheckpointing: boolean, encoding: Began): Run {
   manualSeed(settings.seed);
   const { model, config } = loadModel(folder);
   model.gradientCheckpointing = gradientCheckpointing;

@@ -1,5 +1,6 @@
 /** Text to tokens and back, with the tokenizer.json beside a model. */
 import { decodeText, loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
+import { encodingOf, type Encoding } from "../data/text.js";
 import { readBytes } from "../io/files.js";
 import type { Gpt2Config, LlamaConfig } from "../models/index.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
@@ -10,18 +11,26 @@ export interface TextCodec {
   tokenizer: Tokenizer;
   /** Each of them ends a text. */
   stopToken: readonly number[];
+  /** Begins a text without a prompt; null: the model has none. */
+  bosTokenId: number | null;
   vocabSize: number;
 }
 
 /** @throws FileError, FormatError if tokenizer.json is missing or not one */
 export function loadCodec(folder: string, config: LlamaConfig | Gpt2Config): TextCodec {
-  return { tokenizer: loadTokenizer(folder), stopToken: specialTokens(folder, config).eosTokenIds, vocabSize: config.vocabSize };
+  const { bosTokenId, eosTokenIds } = specialTokens(folder, config);
+  return { tokenizer: loadTokenizer(folder), stopToken: eosTokenIds, bosTokenId, vocabSize: config.vocabSize };
 }
 
-/** The prompt's ids, with what the tokenizer puts around a text. @throws ArgumentError if that is nothing, FormatError if one is beyond the vocabulary */
+/**
+ * The prompt's ids, with what the tokenizer puts around a text; where that is nothing, the begin-of-text token, as
+ * transformers' generate() begins without a prompt.
+ * @throws ArgumentError if there is none, FormatError for an id beyond the vocabulary
+ */
 export function promptIds(where: string, codec: TextCodec, prompt: string): number[] {
   const ids = codec.tokenizer.encode(prompt);
-  if (ids.length === 0) throw new ArgumentError(`${where}: the prompt is empty, and this model's tokenizer puts nothing in front of a text; give --prompt.`);
+  if (ids.length === 0 && codec.bosTokenId !== null) ids.push(codec.bosTokenId);
+  if (ids.length === 0) throw new ArgumentError(`${where}: the prompt is empty, and this model has no token that begins a text; give --prompt.`);
   checkVocabulary(`${where}: --prompt`, ids, codec);
   return ids;
 }
@@ -29,16 +38,19 @@ export function promptIds(where: string, codec: TextCodec, prompt: string): numb
 /**
  * A text file as token ids. Encoded in one piece, though that takes longer: a tokenizer may treat the start of a text in its
  * own way (SentencePiece puts a space before it).
- * @param began is told the number of characters and, of a long text, the seconds that it will take
+ * @param began is called before it is encoded
  * @throws FileError, FormatError if it is not text or a token is beyond the model's vocabulary
  */
-export function encodeFile(path: string, codec: TextCodec, began: (characters: number, seconds?: number) => void): Int32Array {
-  const text = decodeText(readBytes(path), path);
-  began(text.length, text.length > 4 * TRIAL ? trial(text, codec) : undefined);
+export function encodeFile(path: string, codec: TextCodec, began: Began): Int32Array {
+  const bytes = readBytes(path), text = decodeText(bytes, path);
+  began(text.length, encodingOf(bytes), text.length > 4 * TRIAL ? trial(text, codec) : undefined);
   const ids = codec.tokenizer.encode(text);
   checkVocabulary(path, ids, codec);
   return Int32Array.from(ids);
 }
+
+/** Told of a text's size, of how its bytes were read and, of a long one, of the seconds that encoding it will take. */
+export type Began = (characters: number, read: Encoding, seconds?: number) => void;
 
 /** The text without special tokens. */
 export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string {

@@ -1,6 +1,8 @@
 /** The text of a file, whatever editor wrote it. */
 import { FormatError } from "../runtime/errors.js";
 
+/** Byte order marks. */
+const MARKS: Readonly<Record<Encoding, readonly number[]>> = { "utf-8": [0xef, 0xbb, 0xbf], "utf-16le": [0xff, 0xfe], "utf-16be": [0xfe, 0xff] };
 /** How much of a file without a mark is looked at to tell UTF-16 from UTF-8. */
 const SAMPLE_BYTES = 4096;
 
@@ -17,7 +19,7 @@ const SAMPLE_BYTES = 4096;
  */
 export function decodeText(bytes: Uint8Array, name = "text"): string {
   if (!(bytes instanceof Uint8Array)) throw new FormatError(`${name}: expected the bytes of a text as a Uint8Array; got ${typeof bytes}.`);
-  const [encoding, mark] = encodingOf(bytes);
+  const encoding = encodingOf(bytes), mark = MARKS[encoding].every((byte, i) => bytes[i] === byte) ? MARKS[encoding].length : 0;
   // The copy is for browsers, whose TextDecoder refuses shared memory.
   const text = new Uint8Array(bytes.subarray(mark));
   const fault = encoding === "utf-8" ? faultOfUtf8(text) : faultOfUtf16(text, encoding === "utf-16le");
@@ -29,14 +31,14 @@ export function decodeText(bytes: Uint8Array, name = "text"): string {
   return new TextDecoder(encoding, { ignoreBOM: true }).decode(text);
 }
 
-type Encoding = "utf-8" | "utf-16le" | "utf-16be";
+/** As TextDecoder calls it. */
+export type Encoding = "utf-8" | "utf-16le" | "utf-16be";
 
-/** The encoding, and how many bytes its mark takes. */
-function encodingOf(bytes: Uint8Array): [Encoding, number] {
-  const [a, b, c] = bytes;
-  if (a === 0xef && b === 0xbb && c === 0xbf) return ["utf-8", 3];
-  if (a === 0xff && b === 0xfe) return ["utf-16le", 2];
-  if (a === 0xfe && b === 0xff) return ["utf-16be", 2];
+/** How a text's bytes are to be read, by its mark or its NULs. */
+export function encodingOf(bytes: Uint8Array): Encoding {
+  const [a, b] = bytes;
+  if (a === 0xff && b === 0xfe) return "utf-16le";
+  if (a === 0xfe && b === 0xff) return "utf-16be";
   const sample = bytes.subarray(0, SAMPLE_BYTES), pairs = sample.length >> 1;
   let even = 0, odd = 0;
   for (let i = 0; i < 2 * pairs; i += 2) {
@@ -45,10 +47,10 @@ function encodingOf(bytes: Uint8Array): [Encoding, number] {
   }
   // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare.
   if (bytes.length % 2 === 0 && 50 * Math.max(even, odd) >= pairs && even !== odd) {
-    if (20 * even <= odd) return ["utf-16le", 0];
-    if (20 * odd <= even) return ["utf-16be", 0];
+    if (20 * even <= odd) return "utf-16le";
+    if (20 * odd <= even) return "utf-16be";
   }
-  return ["utf-8", 0];
+  return "utf-8";
 }
 
 /** Where the bytes cease to be text in UTF-8, or -1. */

@@ -6,6 +6,7 @@
 import * as disk from "#disk";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { JsonCursor } from "./json.js";
+import { signatureOf } from "./signature.js";
 
 /**
  * Files that are in memory: what browsers and workers have instead of a disk. Whatever takes or writes a
@@ -33,18 +34,29 @@ export function readBytes(path: string): Uint8Array {
   return bytes;
 }
 
-/** @throws FileError; FormatError naming the line and column of what is not JSON */
+/** @throws FileError; FormatError as `parseJson` */
 export function readJson(path: string): unknown {
-  const bytes = readBytes(path);
+  return parseJson(readBytes(path), path);
+}
+
+/**
+ * A byte order mark is left out, as RFC 8259 allows.
+ * @throws FormatError naming what the file is instead, or the line and column of what is not JSON
+ */
+export function parseJson(bytes: Uint8Array, path: string): unknown {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    // The copy is for browsers, whose TextDecoder refuses shared memory.
+    text = new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(bytes));
   } catch {
-    throw new FormatError(`${path}: the file is not valid UTF-8; expected JSON.`);
+    const signature = signatureOf(bytes);
+    throw new FormatError(`${path}: not JSON: the file is ${signature ?? "not valid UTF-8"}.`);
   }
   try {
     return JSON.parse(text);
   } catch (cause) {
+    const signature = signatureOf(bytes);
+    if (signature) throw new FormatError(`${path}: not JSON: the file is ${signature}.`, { cause });
     // Engines tell the position in their own ways or not at all, so it is found once more.
     const cursor = new JsonCursor(text, (message) => { throw new FormatError(`${path}: not JSON: ${message}.`, { cause }); });
     cursor.skipValue();

@@ -7,13 +7,13 @@
  * Source: huggingface/transformers, models/{llama,gpt2}/configuration_*.py and modeling_utils.py.
  */
 import { FileError, FormatError } from "../runtime/errors.js";
-import { exists, readBytes, readJson } from "./files.js";
+import { exists, parseJson, readBytes } from "./files.js";
 import { show } from "./json.js";
 import type { PeftTensor } from "./peft.js";
-import { parseSafetensors, toFloat32 } from "./safetensors.js";
+import { parseSafetensors, toFloat32, type TensorView } from "./safetensors.js";
 
-const MODEL_FILE = "model.safetensors";
-const INDEX_FILE = "model.safetensors.index.json";
+export const MODEL_FILE = "model.safetensors";
+export const INDEX_FILE = "model.safetensors.index.json";
 
 /** What config.json says of a Llama. */
 export interface LlamaConfig {
@@ -74,7 +74,7 @@ function configReader(json: unknown, name: string, modelType: string) {
   const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
   const config = asObject(json) ?? fail("the file holds no JSON object");
 
-  /** The key's value, or the default if the key is absent or null; without a default the key is needed. */
+  /** The key's value, or the default if the key is absent or null. */
   const read = <T>(key: string, valid: (value: any) => boolean, expected: string, fallback?: T, from = config): T => {
     const value = from[key] ?? fallback;
     if (!valid(value)) fail(`${key} is ${show(value)}; expected ${expected}`);
@@ -95,15 +95,20 @@ function configReader(json: unknown, name: string, modelType: string) {
     return valid ? given as number | number[] | null : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
   };
   const token = (key: string, fallback: number): number | null => [tokens(key, fallback)].flat()[0]!;
+  // What a hub answers instead of a file is JSON too.
+  if (config.model_type === undefined && typeof config.error === "string") fail(`the file is a server's answer, ${show(config.error)}, instead of the file; download it again`);
   if (config.model_type !== modelType) fail(`model_type is ${show(config.model_type)}; only ${show(modelType)} is supported`);
   only("quantization_config", null);
   return { config, fail, count, positive, flag, only, token, tokens };
 }
 
 /**
+ * What the file leaves out has the values of transformers' LlamaConfig.
+ *
+ * Source: huggingface/transformers 5, models/llama/configuration_llama.py.
  * @param json of config.json
  * @param name of the file, for errors
- * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
+ * @throws FormatError naming the key that is wrong or asks for what is not supported
  */
 export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   const { config, fail, count, positive, flag, only, token, tokens } = configReader(json, name, "llama");
@@ -112,15 +117,17 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   only("attention_bias", false);
   only("mlp_bias", false);
   only("partial_rotary_factor", 1);
-  only("rope_scaling", null);
-  // Since transformers 5 theta stands here, beside the kind of scaling.
-  const rope = config.rope_parameters == null ? {} : asObject(config.rope_parameters) ?? fail(`rope_parameters is ${show(config.rope_parameters)}; expected an object`);
-  for (const [key, value] of Object.entries(rope)) {
-    const plain = key === "rope_theta" || ((key === "rope_type" || key === "type") && value === "default") ||
-      (key === "partial_rotary_factor" && value === 1) || value === null;
-    if (!plain) fail(`rope_parameters has ${key} ${show(value)}; only rope_type "default" is supported`);
-  }
-  const hiddenSize = count("hidden_size"), numAttentionHeads = count("num_attention_heads");
+  // Since transformers 5 theta stands in rope_parameters, beside the kind of scaling.
+  const [rope] = ["rope_parameters", "rope_scaling"].map((name) => {
+    const parameters = config[name] == null ? {} : asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`);
+    for (const [key, value] of Object.entries(parameters)) {
+      const plain = key === "rope_theta" || ((key === "rope_type" || key === "type") && value === "default") ||
+        ((key === "partial_rotary_factor" || key === "factor") && value === 1) || value === null;
+      if (!plain) fail(`${name} has ${key} ${show(value)}; only rope_type "default" is supported`);
+    }
+    return parameters;
+  });
+  const hiddenSize = count("hidden_size", 4096), numAttentionHeads = count("num_attention_heads", 32);
   if (config.head_dim == null && hiddenSize % numAttentionHeads !== 0) {
     fail(`hidden_size is ${hiddenSize}; without head_dim it must be a multiple of num_attention_heads = ${numAttentionHeads}`);
   }
@@ -131,23 +138,24 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
     fail(`num_attention_heads is ${numAttentionHeads}; expected a multiple of num_key_value_heads = ${numKeyValueHeads}`);
   }
   return {
-    hiddenSize, intermediateSize: count("intermediate_size"), numHiddenLayers: count("num_hidden_layers"),
+    hiddenSize, intermediateSize: count("intermediate_size", 11008), numHiddenLayers: count("num_hidden_layers", 32),
     numAttentionHeads, numKeyValueHeads, headDim,
-    vocabSize: count("vocab_size"), maxPositionEmbeddings: count("max_position_embeddings"),
-    rmsNormEps: positive("rms_norm_eps"),
-    ropeTheta: rope.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
+    vocabSize: count("vocab_size", 32000), maxPositionEmbeddings: count("max_position_embeddings", 2048),
+    rmsNormEps: positive("rms_norm_eps", 1e-6),
+    ropeTheta: rope!.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
     tieWordEmbeddings: flag("tie_word_embeddings", false),
     bosTokenId: token("bos_token_id", 1), eosTokenId: tokens("eos_token_id", 2),
   };
 }
 
 /**
- * The file's dropout probabilities are not read: Gpt2 drops elements in its LoRA branches only.
+ * What the file leaves out has the values of transformers' GPT2Config. Its dropout probabilities are not read: Gpt2 drops
+ * elements in its LoRA branches only.
  *
- * Source: huggingface/transformers, models/gpt2/configuration_gpt2.py.
+ * Source: huggingface/transformers 5, models/gpt2/configuration_gpt2.py.
  * @param json of config.json
  * @param name of the file, for errors
- * @throws FormatError naming the key that is missing, wrong or asks for what is not supported
+ * @throws FormatError naming the key that is wrong or asks for what is not supported
  */
 export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   const { fail, count, positive, flag, only, token, tokens } = configReader(json, name, "gpt2");
@@ -155,14 +163,61 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   only("scale_attn_weights", true);
   only("scale_attn_by_inverse_layer_idx", false);
   only("add_cross_attention", false);
-  const hiddenSize = count("n_embd"), numAttentionHeads = count("n_head");
+  const hiddenSize = count("n_embd", 768), numAttentionHeads = count("n_head", 12);
   if (hiddenSize % numAttentionHeads !== 0) fail(`n_embd is ${hiddenSize}; expected a multiple of n_head = ${numAttentionHeads}`);
   return {
-    hiddenSize, intermediateSize: count("n_inner", 4 * hiddenSize), numHiddenLayers: count("n_layer"), numAttentionHeads,
-    vocabSize: count("vocab_size"), maxPositionEmbeddings: count("n_positions"),
+    hiddenSize, intermediateSize: count("n_inner", 4 * hiddenSize), numHiddenLayers: count("n_layer", 12), numAttentionHeads,
+    vocabSize: count("vocab_size", 50257), maxPositionEmbeddings: count("n_positions", 1024),
     layerNormEpsilon: positive("layer_norm_epsilon", 1e-5), tieWordEmbeddings: flag("tie_word_embeddings", true),
     bosTokenId: token("bos_token_id", 50256), eosTokenId: tokens("eos_token_id", 50256),
   };
+}
+
+/** The tensors of a folder, not copied. */
+export interface CheckpointViews {
+  /** By name, as the files have them. */
+  tensors: Map<string, TensorView>;
+  /** Tensors that the index lists and its shard lacks, and those that a shard has and the index does not list: what is wrong with each. */
+  astray: Map<string, string>;
+  /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
+  metadata: Map<string, string>;
+}
+
+/**
+ * The tensors of model.safetensors if that is there, else of the shards of its index, each read once.
+ * @throws FileError if a file is missing, FormatError if one is damaged or a tensor is in another shard than the index says
+ * @internal
+ */
+export function readCheckpoint(directory: string): CheckpointViews {
+  const tensors = new Map<string, TensorView>(), astray = new Map<string, string>(), metadata = new Map<string, string>();
+  const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
+  const read = (path: string): Iterable<TensorView> => {
+    const file = parseSafetensors(readBytes(path), { name: path });
+    for (const [key, value] of Object.entries(file.metadata)) metadata.set(key, value);
+    return file.tensors.values();
+  };
+  if (exists(whole)) {
+    for (const view of read(whole)) tensors.set(view.name, view);
+    return { tensors, astray, metadata };
+  }
+  if (!exists(indexPath)) {
+    throw new FileError(`cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
+      "check the path, and save pickled weights (.bin) as safetensors.");
+  }
+  const shardOf = readWeightMap(indexPath);
+  for (const shard of new Set(shardOf.values())) {
+    const path = `${directory}/${shard}`;
+    for (const view of read(path)) {
+      const expected = shardOf.get(view.name);
+      if (expected !== undefined && expected !== shard) throw new FormatError(`${path}: tensor ${show(view.name)} is here, but ${indexPath} has it in ${expected}.`);
+      if (expected === undefined) astray.set(view.name, `${path}: tensor ${show(view.name)} is here, but ${indexPath} does not list it.`);
+      tensors.set(view.name, view);
+    }
+  }
+  for (const [name, shard] of shardOf) {
+    if (!tensors.has(name)) astray.set(name, `${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
+  }
+  return { tensors, astray, metadata };
 }
 
 /**
@@ -177,40 +232,21 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
  * console.log(weights.get("model.layers.0.input_layernorm.weight").shape.length); // 1
  */
 export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, PeftTensor> {
+  const { tensors, astray } = readCheckpoint(directory);
+  for (const fault of astray.values()) throw new FormatError(fault);
   const weights = new Map<string, PeftTensor>();
-  const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
-  if (exists(whole)) {
-    for (const [name, view] of parseSafetensors(readBytes(whole), { name: whole }).tensors) {
-      if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
-    }
-    return weights;
-  }
-  if (!exists(indexPath)) {
-    throw new FileError(`cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
-      "check the path, and save pickled weights (.bin) as safetensors.");
-  }
-
-  const shardOf = readWeightMap(indexPath), found = new Set<string>();
-  for (const shard of new Set(shardOf.values())) {
-    const path = `${directory}/${shard}`;
-    for (const [name, view] of parseSafetensors(readBytes(path), { name: path }).tensors) {
-      const expected = shardOf.get(name);
-      if (expected !== shard) {
-        throw new FormatError(`${path}: tensor ${show(name)} is here, but ${indexPath} ${expected ? `has it in ${expected}` : "does not list it"}.`);
-      }
-      found.add(name);
-      if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
-    }
-  }
-  for (const [name, shard] of shardOf) {
-    if (!found.has(name)) throw new FormatError(`${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
-  }
+  for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
   return weights;
 }
 
-/** The shard of each tensor, by an index. @throws FileError, FormatError if it is none, or names a file elsewhere @internal */
+/** The shard of each tensor, by an index. @throws FileError, FormatError @internal */
 export function readWeightMap(path: string): Map<string, string> {
-  const weightMap = asObject(asObject(readJson(path))?.weight_map);
+  return parseWeightMap(readBytes(path), path);
+}
+
+/** The shard of each tensor, from the bytes of an index. @throws FormatError @internal */
+export function parseWeightMap(bytes: Uint8Array, path: string): Map<string, string> {
+  const weightMap = asObject(asObject(parseJson(bytes, path))?.weight_map);
   if (!weightMap) throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
   const shardOf = new Map<string, string>();
   for (const [name, shard] of Object.entries(weightMap)) {

@@ -9,6 +9,7 @@ export {
 } from "./peft.js";
 export { matcher } from "./python_regexp.js";
 export { loadCheckpoint } from "./huggingface.js";
+export { loadStateDict, saveStateDict } from "./state_dict.js";
 export { loadLoralib, saveLoralib, type LoralibState } from "./loralib.js";
 export {
   conv2dToPeft, linearToPeft, loralibToPeft, mergedLinearToPeft,

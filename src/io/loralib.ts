@@ -13,6 +13,7 @@ import { readBytes, writeAtomic } from "./files.js";
 import { show } from "./json.js";
 import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
+import { finiteTensors } from "./state_dict.js";
 
 /** What a state dict holds by its keys. */
 export type LoralibState = Map<string, PeftTensor>;
@@ -20,7 +21,7 @@ export type LoralibState = Map<string, PeftTensor>;
 /**
  * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole.
  *
- * @throws ArgumentError, before anything is written, for what loadLoralib would refuse; FileError
+ * @throws ArgumentError, before anything is written, for what loadLoralib would refuse and for what is not finite; FileError
  *
  * @example
  * const model = new lora.Linear(8, 8, { r: 2 });
@@ -28,8 +29,7 @@ export type LoralibState = Map<string, PeftTensor>;
  */
 export function saveLoralib(path: string, state: LoralibState): void {
   checkLoralib(state, (message) => { throw new ArgumentError(`saveLoralib: ${message}.`); });
-  const tensors = [...state].map(([name, { shape, data }]) => ({ name, dtype: "F32" as const, shape, data }));
-  writeAtomic(path, serializeSafetensors(tensors, { format: "pt" }));
+  writeAtomic(path, serializeSafetensors(finiteTensors("saveLoralib", state), { format: "pt" }));
 }
 
 /**

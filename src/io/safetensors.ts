@@ -12,6 +12,7 @@
  */
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
 import { JsonCursor, show } from "./json.js";
+import { beginsAsText, signatureOf } from "./signature.js";
 
 /** The format's element types, as its header spells them. */
 export type SafetensorsDtype =
@@ -77,18 +78,23 @@ export function parseSafetensors(
   { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES }: { name?: string | undefined; maxHeaderBytes?: number | undefined } = {},
 ): SafetensorsFile {
   const fail = (message: string): never => { throw new FormatError(`${file}: ${message}.`); };
+  // Only where the beginning is wrong: any two bytes may be those of a header's length.
+  const failAtStart = (message: string): never => {
+    const signature = signatureOf(bytes) ?? (beginsAsText(bytes) ? "text, such as a server's error; download it again" : undefined);
+    return fail(signature ? `expected a safetensors file; it is ${signature}` : message);
+  };
   if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {
     throw new ArgumentError(`parseSafetensors: maxHeaderBytes is ${maxHeaderBytes}; expected an integer of at least 0.`);
   }
-  if (bytes.length < 8) fail(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
+  if (bytes.length < 8) failAtStart(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
   const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
   const limit = Math.min(maxHeaderBytes, MAX_HEADER_BYTES);
   // Compared as u64: narrowed first, 2^64 - 1 would not be what it is.
-  if (n > BigInt(limit)) fail(`the header's length is ${n} bytes; at most ${limit} are allowed`);
+  if (n > BigInt(limit)) failAtStart(`the header's length is ${n} bytes; at most ${limit} are allowed`);
   const dataStart = 8 + Number(n);
-  if (dataStart > bytes.length) fail(`the header's length is ${n} bytes, but only ${bytes.length - 8} follow`);
+  if (dataStart > bytes.length) failAtStart(`the header's length is ${n} bytes, but only ${bytes.length - 8} follow: the file is cut off, so fetch it again`);
 
-  const { metadata, infos } = parseHeader(decodeUtf8(bytes.subarray(8, dataStart), fail), fail);
+  const { metadata, infos } = parseHeader(decodeUtf8(bytes.subarray(8, dataStart), failAtStart), fail, failAtStart);
   // Array.sort is stable: zero-size tensors at one offset keep the header's order.
   const ordered = [...infos].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
   const tensors = new Map<string, TensorView>();
@@ -101,7 +107,7 @@ export function parseSafetensors(
     if (end - begin !== expected) {
       failTensor(`has data_offsets [${begin}, ${end}], ${end - begin} bytes; ${dtype} of shape ${show(shape)} takes ${expected}`);
     }
-    if (end > dataBytes) failTensor(`ends at byte ${end} of the data, but there are only ${dataBytes}`);
+    if (end > dataBytes) failTensor(`ends at byte ${end} of the data, but there are only ${dataBytes}: the file is cut off, so fetch it again`);
     tensors.set(name, { name, dtype, shape, bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart + begin, expected) });
     position = end;
   }
@@ -119,8 +125,8 @@ function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string
   }
 }
 
-function parseHeader(text: string, fail: (message: string) => never) {
-  if (text[0] !== "{") fail(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
+function parseHeader(text: string, fail: (message: string) => never, failAtStart: (message: string) => never) {
+  if (text[0] !== "{") failAtStart(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
   const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
   const metadata = Object.create(null) as Record<string, string>;
   const infos = new Map<string, TensorInfo>();
@@ -203,8 +209,8 @@ function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (me
 }
 
 /**
- * A copy as float32. F16 and BF16 are exact, F64 rounds to nearest (beyond float32's range to infinity).
- * @throws FormatError for every other dtype
+ * A copy as float32. F16 and BF16 are exact, F64 rounds to nearest.
+ * @throws FormatError for an F64 value beyond float32's range, and for every other dtype
  *
  * @example
  * const view = { name: "w", dtype: "BF16", shape: [2], bytes: Uint8Array.of(0x80, 0x3f, 0x00, 0xc0) };
@@ -219,7 +225,13 @@ export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
   }
   if (dtype === "F64") {
     const result = new Float32Array(bytes.length / 8);
-    for (let i = 0; i < result.length; i++) result[i] = data.getFloat64(8 * i, true);
+    for (let i = 0; i < result.length; i++) {
+      const value = data.getFloat64(8 * i, true);
+      result[i] = value;
+      if (!Number.isFinite(result[i]) && Number.isFinite(value)) {
+        throw new FormatError(`tensor ${show(name)}: element ${i} is ${value}, beyond float32; expected at most 3.4e38 in magnitude.`);
+      }
+    }
     return result;
   }
   if (dtype === "F16" || dtype === "BF16") {

@@ -9,10 +9,14 @@ import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { checkTensor } from "../tensor/check.js";
+import { ShapeError } from "../runtime/errors.js";
 import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
+
+/** Positions whose angles are made with a model; more as texts need them. */
+const FIRST_POSITIONS = 2048;
 
 /** Attention with rotary positions; heads of q share key/value heads. The projections have no bias. */
 export class LlamaAttention extends Module {
@@ -147,7 +151,8 @@ export class Llama extends Module {
   readonly lmHead: Layer | null;
   /** Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
   gradientCheckpointing = false;
-  readonly #table: RopeTable;
+  /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
+  readonly #tables: RopeTable[] = [];
 
   constructor(
     /** Its sizes. */
@@ -157,7 +162,19 @@ export class Llama extends Module {
     this.model = new LlamaModel(config);
     this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
     for (const p of this.parameters()) if (p.rank === 2) init.normal_(p, 0, 0.02);
-    this.#table = ropeTable(config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
+    this.#tableOf(Math.min(config.maxPositionEmbeddings, FIRST_POSITIONS));
+  }
+
+  /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
+  #tableOf(positions: number): RopeTable {
+    const { maxPositionEmbeddings, headDim, ropeTheta } = this.config, last = this.#tables.at(-1), there = last?.cos.shape[0] ?? 0;
+    if (last && positions <= there) return last;
+    if (positions > maxPositionEmbeddings) {
+      throw new ShapeError(`Llama.forward: positions up to ${positions} are needed; the model has maxPositionEmbeddings = ${maxPositionEmbeddings}.`);
+    }
+    const table = ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), headDim, ropeTheta);
+    this.#tables.push(table);
+    return table;
   }
 
   /**
@@ -175,9 +192,10 @@ export class Llama extends Module {
   /** All but the head: [batch, steps, hiddenSize]. */
   #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Llama.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
+    const table = this.#tableOf((cache?.length ?? 0) + ids.shape[1]!);
     let x = this.model.embedTokens.forward(ids);
     for (const layer of this.model.layers) {
-      x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, this.#table), x) : layer.forward(x, this.#table, cache);
+      x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, table), x) : layer.forward(x, table, cache);
     }
     return this.model.norm.forward(x);
   }
@@ -194,7 +212,9 @@ export class Llama extends Module {
   /** Disposes all parameters and the table of angles. */
   override dispose(): void {
     super.dispose();
-    this.#table.cos.dispose();
-    this.#table.sin.dispose();
+    for (const { cos, sin } of this.#tables.splice(0)) {
+      cos.dispose();
+      sin.dispose();
+    }
   }
 }

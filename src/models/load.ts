@@ -1,26 +1,36 @@
 /** Models from folders in Hugging Face's layout. */
-import { loadCheckpoint, parseGpt2Config, parseLlamaConfig, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
-import { readJson } from "../io/files.js";
+import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
+import { parseGpt2Config, parseLlamaConfig, readCheckpoint, type CheckpointViews, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
+import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
-import type { Module, StateEntry } from "../nn/module.js";
-import { FormatError } from "../runtime/errors.js";
+import { toFloat32, type TensorView } from "../io/safetensors.js";
+import type { Module } from "../nn/module.js";
+import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { Gpt2, type Gpt2Lora } from "./gpt2.js";
 import { Llama } from "./llama.js";
 
-/** A model and what its config.json says. */
+/** A model and what its folder says. */
 export interface LoadedModel<M extends Module, Config> {
   /** In training mode, all parameters trainable but those that LoRA freezes. */
   model: M;
-  /** The same as model.config. */
+  /** The same as model.config: config.json's, but for tieWordEmbeddings, which says what the weights are. */
   config: Config;
+  /** The folder. */
+  path: string;
+  /** The folder's tokenizer, read when it is first asked for. Errors as `data.loadTokenizer`. */
+  readonly tokenizer: Tokenizer;
+  /** The tokens that end a text, from generation_config.json or config.json, read when first asked for. Errors as `data.specialTokens`. */
+  readonly eosTokenIds: readonly number[];
 }
 
 /**
- * A Llama from a folder with config.json and model.safetensors (or its shards), F32, F16 or BF16.
+ * A Llama from a folder with config.json and model.safetensors (or its shards), F32, F16 or BF16. Whether the embedding
+ * table is the head too is what the weights say: a head that differs from the table is a head of its own, whatever
+ * config.json says.
  *
  * Source: transformers, LlamaForCausalLM.from_pretrained.
- * @throws FileError, FormatError naming what is missing, unknown or of a wrong shape
+ * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says
  *
  * @example
  * const { model, config } = models.loadLlama("models/base");
@@ -28,12 +38,11 @@ export interface LoadedModel<M extends Module, Config> {
  * console.log(logits.shape[2] === config.vocabSize); // true
  */
 export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  const path = `${directory}/config.json`;
-  const config = parseLlamaConfig(readJson(path), path);
-  const weights: Map<string, StateEntry> = new Map(loadCheckpoint(directory));
-  // A tied head may be stored beside the table it equals.
-  if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
-  return { model: allOrNothing(() => fill(new Llama(config), weights, `loadLlama: ${directory}`)), config };
+  const json = readConfig("loadLlama", directory), read = parseLlamaConfig(json, `${directory}/config.json`);
+  const weights = new Weights(directory, "model.", (key) => /(^|\.)rotary_emb\.inv_freq$/.test(key));
+  const config = { ...read, tieWordEmbeddings: weights.tie("model.embed_tokens.weight", "lm_head.weight", read.tieWordEmbeddings) };
+  weights.check("model.layers.", ["num_hidden_layers", config.numHiddenLayers], llamaShapes(config));
+  return loaded(directory, config, () => weights.fill(new Llama(config)));
 }
 
 /**
@@ -42,27 +51,20 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
  *
  * Source: transformers, GPT2LMHeadModel.from_pretrained.
  * @param options LoRA to add to every c_attn; its factors start as loralib's
- * @throws FileError, FormatError naming what is missing, unknown, there twice or of a wrong shape; ArgumentError for the
- * options
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json says;
+ * ArgumentError for the options
  *
  * @example
  * const { model } = models.loadGpt2("gpt2", { r: 8, loraAlpha: 16 });
  * lora.markOnlyLoraAsTrainable(model);
  */
 export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt2, Gpt2Config> {
-  const path = `${directory}/config.json`;
-  const config = parseGpt2Config(readJson(path), path);
-  const weights: Map<string, StateEntry> = new Map();
-  for (const [name, entry] of loadCheckpoint(directory, (key) => !CAUSAL_MASK.test(key))) {
-    const key = name.startsWith("transformer.") || name.startsWith("lm_head.") ? name : `transformer.${name}`;
-    if (weights.has(key)) throw new FormatError(`loadGpt2: ${directory} has ${key} twice, with and without "transformer.".`);
-    weights.set(key, entry);
-  }
-  if (config.tieWordEmbeddings) weights.delete("lm_head.weight");
-  return { model: allOrNothing(() => fill(new Gpt2(config, options), weights, `loadGpt2: ${directory}`)), config };
+  const json = readConfig("loadGpt2", directory), read = parseGpt2Config(json, `${directory}/config.json`);
+  const weights = new Weights(directory, "transformer.", (key) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(key));
+  const config = { ...read, tieWordEmbeddings: weights.tie("transformer.wte.weight", "lm_head.weight", read.tieWordEmbeddings) };
+  weights.check("transformer.h.", ["n_layer", config.numHiddenLayers], gpt2Shapes(config));
+  return loaded(directory, config, () => weights.fill(new Gpt2(config, options)));
 }
-
-const CAUSAL_MASK = /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/;
 
 /**
  * The model of a folder, of the architecture that its config.json names in model_type.
@@ -73,21 +75,164 @@ const CAUSAL_MASK = /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/;
  * console.log(model instanceof models.Llama); // true
  */
 export function loadModel(directory: string): LoadedModel<Llama, LlamaConfig> | LoadedModel<Gpt2, Gpt2Config> {
-  const path = `${directory}/config.json`, type = (readJson(path) as { model_type?: unknown } | null)?.model_type;
-  if (type === "llama") return loadLlama(directory);
+  const type = (readConfig("loadModel", directory) as { model_type?: unknown } | null)?.model_type;
   if (type === "gpt2") return loadGpt2(directory);
-  throw new FormatError(`${path}: model_type is ${show(type)}; supported are "llama" and "gpt2".`);
+  // A config without the type is no Llama's either: the error is that of the reader.
+  if (type === "llama" || type === undefined) return loadLlama(directory);
+  throw new FormatError(`${directory}/config.json: model_type is ${show(type)}; supported are "llama" and "gpt2".`);
 }
 
-/** Loads the weights of everything but LoRA factors. @throws FormatError if they do not fit */
-function fill<M extends Module>(model: M, weights: ReadonlyMap<string, StateEntry>, where: string): M {
-  const base = new Set([...model.namedParameters()].map(([key]) => key).filter((key) => !key.includes("lora_")));
-  const missing = [...base].filter((key) => !weights.has(key));
-  const unexpected = [...weights.keys()].filter((key) => !base.has(key));
-  if (missing.length + unexpected.length > 0) {
-    throw new FormatError(`${where} does not fit its config.json: missing ${missing.slice(0, 4).join(", ") || "nothing"}, ` +
-      `unexpected ${unexpected.slice(0, 4).join(", ") || "nothing"}.`);
+/** config.json of a folder; what is no folder here is told apart. */
+function readConfig(where: string, directory: string): unknown {
+  if (typeof directory !== "string") throw new ArgumentError(`${where}: directory must be the path of a folder; got ${show(directory)}.`);
+  const path = `${directory}/config.json`;
+  if (/^https?:/i.test(directory)) {
+    throw new ArgumentError(`${where}: ${directory} is a web address, and ${where} reads a folder on disk or in io.memoryFiles: use await models.fetchModel(url).`);
   }
-  model.loadStateDict(weights, false);
-  return model;
+  if (!directory.startsWith("memory:") && !exists(path)) {
+    if (/\.(safetensors|bin|pt|gguf|json)$/.test(directory) && exists(directory)) {
+      throw new FileError(`cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`);
+    }
+    if (/^[\w-][\w.-]*\/[\w.-]+$/.test(directory) && !exists(directory)) {
+      throw new FileError(`cannot read ${path}: it does not exist. ${where} reads a local folder; if ${directory} is a model on the Hugging Face hub, download it ` +
+        `(hf download ${directory} --local-dir ${directory.split("/")[1]}) and name that folder, or use await models.fetchModel("https://huggingface.co/${directory}/resolve/main").`);
+    }
+  }
+  return readJson(path);
+}
+
+function loaded<M extends Module, C extends LlamaConfig | Gpt2Config>(path: string, config: C, make: () => M): LoadedModel<M, C> {
+  let tokenizer: Tokenizer | undefined, eosTokenIds: readonly number[] | undefined;
+  return {
+    model: allOrNothing(make), config, path,
+    get tokenizer() { return tokenizer ??= loadTokenizer(path); },
+    get eosTokenIds() { return eosTokenIds ??= specialTokens(path, config).eosTokenIds; },
+  };
+}
+
+/** A dimension: the key of config.json that says it, and what it says. */
+type Dimension = readonly [key: string, size: number];
+type Shapes = ReadonlyMap<string, readonly Dimension[]>;
+
+/** Everything is compared with config.json before anything is built: a few bytes of it may name any counts. */
+function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
+  const hidden: Dimension = ["hidden_size", c.hiddenSize], vocab: Dimension = ["vocab_size", c.vocabSize], mlp: Dimension = ["intermediate_size", c.intermediateSize];
+  const heads: Dimension = ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim], kv: Dimension = ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim];
+  yield ["model.embed_tokens.weight", [vocab, hidden]];
+  yield ["model.norm.weight", [hidden]];
+  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    const at = `model.layers.${i}.`;
+    yield [`${at}self_attn.q_proj.weight`, [heads, hidden]];
+    for (const name of ["k", "v"]) yield [`${at}self_attn.${name}_proj.weight`, [kv, hidden]];
+    yield [`${at}self_attn.o_proj.weight`, [hidden, heads]];
+    for (const name of ["gate", "up"]) yield [`${at}mlp.${name}_proj.weight`, [mlp, hidden]];
+    yield [`${at}mlp.down_proj.weight`, [hidden, mlp]];
+    for (const name of ["input", "post_attention"]) yield [`${at}${name}_layernorm.weight`, [hidden]];
+  }
+}
+
+function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimension[]]> {
+  const hidden: Dimension = ["n_embd", c.hiddenSize], mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
+  const vocab: Dimension = ["vocab_size", c.vocabSize], qkv: Dimension = ["3 n_embd", 3 * c.hiddenSize];
+  yield ["transformer.wte.weight", [vocab, hidden]];
+  yield ["transformer.wpe.weight", [["n_positions", c.maxPositionEmbeddings], hidden]];
+  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
+  const norm = function* (at: string): Generator<readonly [string, readonly Dimension[]]> {
+    for (const name of ["weight", "bias"]) yield [`${at}.${name}`, [hidden]];
+  };
+  yield* norm("transformer.ln_f");
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    const at = `transformer.h.${i}.`;
+    for (const name of ["ln_1", "ln_2"]) yield* norm(at + name);
+    for (const [name, from, to] of [["attn.c_attn", hidden, qkv], ["attn.c_proj", hidden, hidden], ["mlp.c_fc", hidden, mlp], ["mlp.c_proj", mlp, hidden]] as const) {
+      yield [`${at}${name}.weight`, [from, to]];
+      yield [`${at}${name}.bias`, [to]];
+    }
+  }
+}
+
+/** A folder's tensors under the names that the model has. */
+class Weights {
+  readonly #where: string;
+  readonly #tensors = new Map<string, TensorView>();
+  readonly #checkpoint: CheckpointViews;
+
+  /**
+   * @param prefix of all but the head; the file of a model without its head's class has names without it
+   * @param ignored buffers that are computed anyway
+   */
+  constructor(directory: string, prefix: string, ignored: (key: string) => boolean) {
+    this.#where = directory;
+    this.#checkpoint = readCheckpoint(directory);
+    for (const [name, view] of this.#checkpoint.tensors) {
+      if (ignored(name)) {
+        this.#checkpoint.astray.delete(name);
+        continue;
+      }
+      const key = name.startsWith(prefix) || name.startsWith("lm_head.") ? name : prefix + name;
+      if (this.#tensors.has(key)) throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
+      this.#tensors.set(key, view);
+    }
+    for (const name of [...this.#checkpoint.astray.keys()]) if (ignored(name)) this.#checkpoint.astray.delete(name);
+  }
+
+  /**
+   * Whether table and head are one, as transformers 5 has it: where both are stored, if they are equal; where one is, if
+   * config.json says so or the file's metadata names it by both names.
+   */
+  tie(table: string, head: string, tied: boolean): boolean {
+    const a = this.#tensors.get(table), b = this.#tensors.get(head), { metadata } = this.#checkpoint;
+    // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
+    const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
+    if (!tied && !alias) return false;
+    // An index may list a head that was left out of its shard, or a shard have one that is not listed.
+    for (const name of [table, head, table.slice(table.indexOf(".") + 1)]) this.#checkpoint.astray.delete(name);
+    if (a && b && !equal(a, b)) return false;
+    const one = a ?? b;
+    if (one) this.#tensors.set(table, one);
+    this.#tensors.delete(head);
+    return true;
+  }
+
+  /**
+   * @param layers what every layer's keys begin with; [key of config.json, number of layers]
+   * @throws FormatError naming the key of config.json and the tensor that disagree, or what is missing or too much
+   */
+  check(layers: string, [key, count]: Dimension, shapes: Iterable<readonly [string, readonly Dimension[]]>): void {
+    const path = `${this.#where}/config.json`;
+    for (const fault of this.#checkpoint.astray.values()) throw new FormatError(fault);
+    let found = 0;
+    for (const name of this.#tensors.keys()) {
+      const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
+      if (index) found = Math.max(found, Number(index[0]) + 1);
+    }
+    if (found !== count) throw new FormatError(`${path}: ${key} is ${count}, but the weights have ${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`);
+    const expected: Shapes = new Map(shapes), missing = [...expected.keys()].filter((name) => !this.#tensors.has(name));
+    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name)), some = (names: string[]): string => names.slice(0, 4).map((name) => name.slice(0, 100)).join(", ") || "nothing";
+    if (missing.length + unexpected.length > 0) {
+      const advice = missing.includes("lm_head.weight") ? " Where the embedding table is the head, config.json says tie_word_embeddings: true." : "";
+      throw new FormatError(`${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ${some(unexpected)}.${advice}`);
+    }
+    for (const [name, dimensions] of expected) {
+      const { shape } = this.#tensors.get(name)!, at = dimensions.findIndex(([, size], i) => shape[i] !== size);
+      if (shape.length !== dimensions.length) throw new FormatError(`${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`);
+      if (at >= 0) throw new FormatError(`${path}: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ${show(shape)}.`);
+    }
+  }
+
+  /** Copies the tensors into everything but LoRA factors. */
+  fill<M extends Module>(model: M): M {
+    for (const [key, parameter] of model.namedParameters()) {
+      const view = this.#tensors.get(key);
+      if (view) parameter.set(toFloat32(view));
+    }
+    return model;
+  }
+}
+
+function equal(a: TensorView, b: TensorView): boolean {
+  if (a.dtype !== b.dtype || a.bytes.length !== b.bytes.length) return false;
+  for (let i = 0; i < a.bytes.length; i++) if (a.bytes[i] !== b.bytes[i]) return false;
+  return true;
 }

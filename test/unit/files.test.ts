@@ -65,7 +65,8 @@ test("readJson: values as JSON.parse gives them", () => {
 test("readJson: a fault is named with path, line and column", () => {
   const path = join(folder, "bad.json");
   const cases: [string, RegExp][] = [
-    ["", /line 1, column 1: expected a value, got the end of the text/],
+    ["", /the file is empty/],
+    [" ", /line 1, column 2: expected a value, got the end of the text/],
     ['{"a": 1,\n "b": }', /line 2, column 7: expected a value, got "}"/],
     ['{"a": 1\n', /line 2, column 1: expected "}", got the end of the text/],
     ['{"a" 1}', /line 1, column 6: expected ":", got "1"/],
@@ -77,7 +78,10 @@ test("readJson: a fault is named with path, line and column", () => {
     ["[01]", /line 1, column 2/],
     ["[nul]", /line 1, column 2: expected a value, got "n"/],
     ["NaN", /line 1, column 1/],
-    ["\ufeff{}", /line 1, column 1/],
+    ["\ufeff{", /line 1, column 2/],
+    ["version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", /a git-lfs pointer.*git lfs pull/],
+    ["\n<!DOCTYPE html><html></html>", /a web page \(HTML\)/],
+    ["PK\x03\x04", /a zip archive/],
     ['["abc', /expected a closing "/],
     ["[".repeat(100_000), /not JSON/],
   ];
@@ -90,6 +94,10 @@ test("readJson: a fault is named with path, line and column", () => {
       return true;
     });
   }
+  writeFileSync(path, '\ufeff{"a": 1}');
+  assert.deepEqual(readJson(path), { a: 1 });
+  writeFileSync(path, Uint8Array.of(0xff, 0xfe, 0x7b, 0, 0x7d, 0));
+  assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-16"));
   writeFileSync(path, Uint8Array.of(0x22, 0xff, 0x22));
   assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-8"));
 });

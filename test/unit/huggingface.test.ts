@@ -42,6 +42,13 @@ test("defaults are transformers'", () => {
   assert.deepEqual(parse({ num_key_value_heads: null, head_dim: null, rope_theta: null, tie_word_embeddings: null, rope_scaling: null }), expected);
 });
 
+test("a config without anything is transformers' LlamaConfig()", () => {
+  assert.deepEqual(parseLlamaConfig({ model_type: "llama", rope_scaling: { type: "default" } }, "config.json"), {
+    hiddenSize: 4096, intermediateSize: 11008, numHiddenLayers: 32, numAttentionHeads: 32, numKeyValueHeads: 32, headDim: 128,
+    vocabSize: 32000, maxPositionEmbeddings: 2048, rmsNormEps: 1e-6, ropeTheta: 10000, tieWordEmbeddings: false, bosTokenId: 1, eosTokenId: 2,
+  });
+});
+
 test("values that differ from the defaults", () => {
   assert.equal(parse({ head_dim: 128, hidden_size: 60 }).headDim, 128);
   assert.deepEqual(parse({ eos_token_id: [128001, 128009] }).eosTokenId, [128001, 128009]);
@@ -58,10 +65,10 @@ const refused: [object, string][] = [
   [{ rope_parameters: { rope_type: "yarn", rope_theta: 1 } }, "rope_parameters has rope_type"], [{ rope_parameters: { factor: 8 } }, "rope_parameters has factor"],
   [{ rope_parameters: { rope_theta: 0 } }, "rope_theta"], [{ rope_parameters: [] }, "rope_parameters"],
   [{ quantization_config: { bits: 4 } }, "quantization_config"], [{ attention_dropout: 0.1 }, "attention_dropout"], [{ partial_rotary_factor: 0.5 }, "partial_rotary_factor"],
-  [{ hidden_size: undefined }, "hidden_size is undefined"], [{ hidden_size: 64.5 }, "hidden_size is 64.5"], [{ hidden_size: "64" }, 'hidden_size is "64"'],
+  [{ hidden_size: 64.5 }, "hidden_size is 64.5"], [{ hidden_size: "64" }, 'hidden_size is "64"'],
   [{ hidden_size: 65 }, "multiple of num_attention_heads"], [{ hidden_size: 72 }, "head_dim is 9"], [{ head_dim: 7 }, "head_dim is 7"],
   [{ intermediate_size: 0 }, "intermediate_size"], [{ num_hidden_layers: -1 }, "num_hidden_layers"], [{ num_attention_heads: 0 }, "num_attention_heads"],
-  [{ num_key_value_heads: 3 }, "num_key_value_heads = 3"], [{ vocab_size: null }, "vocab_size"], [{ max_position_embeddings: 1e300 }, "max_position_embeddings"],
+  [{ num_key_value_heads: 3 }, "num_key_value_heads = 3"], [{ vocab_size: 0 }, "vocab_size"], [{ max_position_embeddings: 1e300 }, "max_position_embeddings"],
   [{ rms_norm_eps: 0 }, "rms_norm_eps"], [{ rms_norm_eps: Infinity }, "rms_norm_eps is Infinity"], [{ rope_theta: -1 }, "rope_theta"],
   [{ tie_word_embeddings: 1 }, "tie_word_embeddings"], [{ bos_token_id: -1 }, "bos_token_id"], [{ eos_token_id: [] }, "eos_token_id"], [{ eos_token_id: "2" }, "eos_token_id"],
 ];

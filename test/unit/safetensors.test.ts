@@ -274,8 +274,9 @@ test("conversions read data at any address, keep NaN payloads and refuse the res
   };
   const bits = Uint32Array.of(0x7f800001, 0x80000000, 0xffc12345);
   assert.deepEqual([...new Uint32Array(toFloat32(view("F32", unaligned(bits.buffer))).buffer)], [...bits]);
-  assert.deepEqual([...toFloat32(view("F64", unaligned(Float64Array.of(0.1, -0, 1e300, 1 + 2 ** -24).buffer)))],
+  assert.deepEqual([...toFloat32(view("F64", unaligned(Float64Array.of(0.1, -0, Infinity, 1 + 2 ** -24).buffer)))],
     [Math.fround(0.1), -0, Infinity, 1]);
+  assert.throws(() => toFloat32(view("F64", new Uint8Array(Float64Array.of(1, 3.5e38).buffer))), (error: unknown) => error instanceof FormatError && error.message.includes("element 1 is 3.5e+38"));
   assert.deepEqual([...toFloat32(view("F16", unaligned(Uint16Array.of(0x3c00).buffer)))], [1]);
   assert.deepEqual([...toInt32(view("I32", unaligned(Int32Array.of(-5, 5).buffer)))], [-5, 5]);
   assert.deepEqual([...toInt32(view("I64", unaligned(BigInt64Array.of(-5n, 0x7fffffffn, -0x80000000n).buffer)))], [-5, 0x7fffffff, -0x80000000]);
@@ -380,4 +381,25 @@ test("property: what is written is read; saving what was loaded gives the same b
     assert.deepEqual(serializeSafetensors(again, extra && read.metadata), bytes);
     assert.equal((bytes.length - tensors.reduce((sum, { data }) => sum + data.length, 0)) % 8, 0);
   }), { numRuns: 300, interruptAfterTimeLimit: 4000, markInterruptAsFailure: false });
+});
+
+const ascii = (text: string): Uint8Array => Uint8Array.from(text, (character) => character.charCodeAt(0));
+const otherFiles: Record<string, [Uint8Array, RegExp]> = {
+  "an empty file": [new Uint8Array(0), /it is empty/],
+  "a git-lfs pointer": [ascii("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2200119864\n"), /git-lfs pointer.*git lfs pull/],
+  "a web page": [ascii("<!doctype html><html><body>Sign in</body></html>"), /web page \(HTML\)/],
+  "a server's error": [ascii('{"error":"Repository not found"}'), /it is text/],
+  "a short text": [ascii("404"), /it is text/],
+  "a zip archive": [Uint8Array.of(0x50, 0x4b, 3, 4, 20, 0, 0, 0, 8, 0), /zip archive.*torch\.save/],
+  "a pickle": [Uint8Array.of(0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9), /pickle/],
+  "GGUF": [Uint8Array.of(0x47, 0x47, 0x55, 0x46, 3, 0, 0, 0, 1, 0, 0, 0), /GGUF/],
+  "gzip": [Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3), /gzip/],
+};
+for (const [name, [bytes, message]] of Object.entries(otherFiles)) {
+  test(`refused, and named: ${name}`, () => {
+    assert.throws(() => parseSafetensors(bytes, { name: "m.safetensors" }), (error: unknown) => error instanceof FormatError && error.message.startsWith("m.safetensors: ") && message.test(error.message));
+  });
+}
+test("a header whose length has a pickle's first bytes is told by its own fault", () => {
+  assert.throws(() => parseSafetensors(fileOf(`{}${" ".repeat(638)}`, 1)), /end at byte 0 of the data, the file at 1/);
 });
