@@ -24,8 +24,8 @@ function loraBiases(model: Module): Set<string> {
 }
 
 /**
- * Freezes every parameter whose key lacks "lora_", then unfreezes biases: every key that contains
- * "bias" ("all"), or the bias of each LoRA layer ("lora_only").
+ * Lets every parameter whose key has "lora_" train, also one that was frozen before, and freezes the others, but for biases:
+ * every key that contains "bias" ("all"), or the bias of each LoRA layer ("lora_only"). (loralib leaves the first as they are.)
  *
  * Source: loralib.mark_only_lora_as_trainable.
  * @param bias default "none"
@@ -40,8 +40,7 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
   checkBias("markOnlyLoraAsTrainable", bias);
   const own = loraBiases(model);
   for (const [key, p] of model.namedParameters()) {
-    if (key.includes("lora_")) continue;
-    p.requiresGrad = (bias === "all" && key.includes("bias")) || (bias === "lora_only" && own.has(key));
+    p.requiresGrad = key.includes("lora_") || (bias === "all" && key.includes("bias")) || (bias === "lora_only" && own.has(key));
   }
 }
 

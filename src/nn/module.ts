@@ -2,7 +2,8 @@
 import { adopt, newMask, type DropoutMask } from "../random/seed.js";
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
 import { shown } from "../tensor/check.js";
-import { Tensor } from "../tensor/tensor.js";
+import { printByToString, printed } from "../tensor/print.js";
+import { checkShape, Tensor } from "../tensor/tensor.js";
 
 /**
  * A trainable float32 tensor: a leaf with `requiresGrad` (default true), held by a module and by no scope. Its values
@@ -14,10 +15,12 @@ import { Tensor } from "../tensor/tensor.js";
  */
 export class Parameter extends Tensor {
   constructor(shape: readonly number[], requiresGrad = true) {
-    super(shape);
+    super(checkShape("Parameter", shape));
     this.keep();
     this.requiresGrad = requiresGrad;
   }
+
+  override toString(): string { return printed(this, "Parameter"); }
 }
 
 /** A value of a state dict: what a safetensors file holds of a tensor. */
@@ -61,13 +64,9 @@ export abstract class Module {
   /** Sets the mode of this module and of those below it. */
   train(mode = true): this {
     this.training = mode;
-    if (inTraining.has(this)) return this;
-    inTraining.add(this);
-    try {
+    once(this, () => {
       for (const [, child] of this.children()) child.train(mode);
-    } finally {
-      inTraining.delete(this);
-    }
+    });
     return this;
   }
 
@@ -154,10 +153,16 @@ export abstract class Module {
     }
   }
 
-  /** Disposes all parameters of the tree. */
+  /** Disposes the modules below it, which may hold more than parameters, and its own parameters. */
   dispose(): void {
-    for (const p of this.parameters()) p.dispose();
+    once(this, () => {
+      for (const [, child] of this.children()) child.dispose();
+      for (const [, p] of this.ownParameters()) p.dispose();
+    });
   }
+
+  /** The tree with names and shapes, which console.log shows too, as torch prints it. */
+  toString(): string { return tree(this, []); }
 
   /** The next dropout mask of the run that this module belongs to. @internal */
   newMask(p: number): DropoutMask { return newMask(p, this); }
@@ -187,8 +192,28 @@ function keysOf(root: Module): [key: string, parameter: Parameter, owner: Module
   return keys;
 }
 
-/** Modules whose `train` is under way, so that one which is below itself ends. */
-const inTraining = new Set<Module>();
+printByToString(Module.prototype);
+
+/** Modules that are on their way through the tree. */
+const underway = new Set<Module>();
+
+/** Runs fn, but within itself: so a module that is below itself ends. */
+function once(module: Module, fn: () => void): void {
+  if (underway.has(module)) return;
+  underway.add(module);
+  try {
+    fn();
+  } finally {
+    underway.delete(module);
+  }
+}
+
+function tree(module: Module, above: readonly Module[]): string {
+  const own = [...module.ownParameters()].map(([name, p]) => `${name} [${p.shape.join(", ")}]`);
+  const below = [...module.children()].map(([name, child]) =>
+    `${name}: ${child === module || above.includes(child) ? "..." : tree(child, [...above, module]).replaceAll("\n", "\n  ")}`);
+  return below.length === 0 ? `${module.constructor.name}(${own.join(", ")})` : `${module.constructor.name}(\n  ${[...own, ...below].join("\n  ")}\n)`;
+}
 
 /** A module or parameter that a module's properties lead to. */
 interface Member {

@@ -3,10 +3,10 @@
  * reaches kernels through `engine()`; only `load.*.ts` knows where the bytes come from.
  */
 import { loadModule } from "#load";
-import { instantiateSync } from "@assemblyscript/loader";
-import { ArgumentError, EngineError } from "./errors.js";
+import { ArgumentError, EngineError, StateError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
+import { checkOptions } from "./options.js";
 import { chooseTile } from "./tile.js";
 
 /** Options of `init`. */
@@ -90,17 +90,25 @@ export class Engine {
   }
 }
 
-/** An engine, without making it the current one. @internal */
-export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
+/** @returns pages of linear memory at most @throws ArgumentError */
+function checkInit(options: InitOptions): number {
+  checkOptions("init", options, ["module", "relaxed", "maximumBytes"]);
+  const { module, relaxed = false, maximumBytes = 65536 * PAGE } = options;
+  if (typeof relaxed !== "boolean") throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
+  if (relaxed && module !== undefined) throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
   // By its tag: the module may come from another realm.
-  if (Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
+  if (module !== undefined && Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
     throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
   }
-  const maximumBytes = options.maximumBytes ?? 65536 * PAGE;
   if (!Number.isFinite(maximumBytes) || maximumBytes < 10 * PAGE) {
-    throw new ArgumentError(`init: maximumBytes must be at least ${10 * PAGE}; got ${maximumBytes}.`);
+    throw new ArgumentError(`init: maximumBytes must be at least ${10 * PAGE}; got ${String(maximumBytes)}.`);
   }
-  const maximum = Math.min(65536, Math.floor(maximumBytes / PAGE));
+  return Math.min(65536, Math.floor(maximumBytes / PAGE));
+}
+
+/** An engine, without making it the current one. @internal */
+export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
+  const maximum = checkInit({ ...options, module, relaxed: undefined });
   let memory: WebAssembly.Memory;
   try {
     memory = new WebAssembly.Memory({ initial: 2, maximum });
@@ -108,10 +116,9 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     throw new EngineError("init: WebAssembly memory could not be reserved; the host limits address space " +
       "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
   }
-  const { exports } = instantiateSync(module, { env: { memory } });
-  if (!("heapBase" in exports)) {
-    throw new ArgumentError("init: module has no export heapBase; it must be compiled from this version's wasm-lora.wasm.");
-  }
+  const isOurs = WebAssembly.Module.exports(module).some(({ name }) => name === "heapBase") && WebAssembly.Module.imports(module).every(({ name }) => name === "memory");
+  if (!isOurs) throw new ArgumentError("init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.");
+  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   const kernels = exports as unknown as Kernels;
   const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
   chooseTile(made);
@@ -119,13 +126,29 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
 }
 
 let current: Engine | undefined;
+/** Whether the relaxed build was asked for, wherever it runs. */
+let askedRelaxed = false;
+
+/** The living engine, if it is what `options` ask for. @throws StateError */
+function living(options: InitOptions, maximum: number): Engine | undefined {
+  if (!current?.alive) return undefined;
+  const { module, relaxed, maximumBytes } = options, { relaxed: isRelaxed, memory: { limit } } = current;
+  const refuse = (what: string): never => {
+    throw new StateError(`init: there is an engine already, ${what}. Leave the option out to use it, or close it first (engine.close()).`);
+  };
+  if (maximumBytes !== undefined && maximum * PAGE !== limit) refuse(`with maximumBytes = ${limit}; got ${maximumBytes}`);
+  const wanted = module ? WebAssembly.Module.exports(module).some(({ name }) => name === "relaxed") : relaxed;
+  if (wanted !== undefined && wanted !== isRelaxed && wanted !== askedRelaxed) refuse(`which is ${isRelaxed ? "" : "not "}the relaxed build; the other was asked for`);
+  return current;
+}
 
 /**
  * Loads the kernels. Call it once before anything else; while the engine lives, later calls return
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
- * @param options are those of the call that makes the engine; later ones change nothing
- * @throws ArgumentError for a limit below 640 KiB, or both `module` and `relaxed`; EngineError if the kernels' file is missing or memory cannot be reserved
+ * @param options those that a later call gives must be what the living engine has
+ * @throws ArgumentError for an unknown option, a limit below 640 KiB, or both `module` and `relaxed`; StateError for options
+ * that the living engine does not have; EngineError if the kernels' file is missing or memory cannot be reserved
  *
  * @example
  * import { init, tensor } from "wasm-lora";
@@ -133,18 +156,19 @@ let current: Engine | undefined;
  * console.log(tensor([1, 2, 3]).data); // Float32Array(3) [ 1, 2, 3 ]
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
-  const { relaxed = false } = options;
-  if (typeof relaxed !== "boolean") throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
-  if (relaxed && options.module !== undefined) throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
+  const maximum = checkInit(options), { relaxed = false } = options, there = living(options, maximum);
+  if (there) return there;
   let refusal: Error | undefined;
   const load = (): Promise<WebAssembly.Module> => !relaxed ? loadModule(false) : loadModule(true).catch((error: Error) => {
     refusal = error;
     return loadModule(false);
   });
-  const module = options.module === undefined ? (current?.alive ? null : await load()) : options.module;
+  const module = options.module ?? await load();
   // Another call may have made it meanwhile.
-  if (current?.alive) return current;
-  current = instantiate(module!, options);
+  const meanwhile = living(options, maximum);
+  if (meanwhile) return meanwhile;
+  current = instantiate(module, options);
+  askedRelaxed = relaxed || current.relaxed;
   if (refusal) {
     console.warn("wasm-lora: the relaxed build does not run here, so the default one does: multiply-adds round twice, to the same " +
       `bits everywhere. Reason: ${refusal.message}`);

@@ -1,6 +1,6 @@
 /**
- * The allocator over linear memory: 64-byte aligned blocks, free lists by size class, neighbours
- * merged on free, growth by pages. Its books are kept in JavaScript, so a stray kernel write cannot
+ * The allocator over linear memory: 64-byte aligned blocks, free lists by size (in 32 steps for each power of two, as in
+ * TLSF, Masmano et al. 2004), neighbours merged on free, growth by pages. Its books are kept in JavaScript, so a stray kernel write cannot
  * corrupt them, and an allocation that fails changes nothing.
  *
  * Each block is followed by 64 spare bytes and the last page is never handed out, so a vector load
@@ -26,7 +26,13 @@ export interface MemoryStats {
   blocks: number;
 }
 
-const sizeClass = (size: number): number => 31 - Math.clz32(size >>> 6);
+/** Steps of size for each power of two, and how many holes of a request's own step are looked at. */
+const STEPS = 32, LOOKED_AT = 32;
+/** Number of the list of a size: 27 powers of 64 bytes, STEPS each. Below 128 * STEPS bytes a list is of one size. */
+const sizeClass = (size: number): number => {
+  const units = size / ALIGN, power = 31 - Math.clz32(units);
+  return power * STEPS + (power < 5 ? units << (5 - power) : units >>> (power - 5)) % STEPS;
+};
 const alignUp = (size: number, to: number): number => Math.ceil(size / to) * to;
 
 /** What a block for that many bytes takes. @internal */
@@ -48,8 +54,9 @@ export class LinearMemory {
   /** Free blocks by address, and by end address, so that neighbours are found in one step. */
   readonly #freeSize = new Map<number, number>();
   readonly #freeEnd = new Map<number, number>();
-  /** Free blocks of size [64 * 2^c, 64 * 2^(c+1)) in class c. */
-  readonly #classes: Set<number>[] = Array.from({ length: 27 }, () => new Set<number>());
+  /** Free blocks by `sizeClass`, and which of a power's lists hold any, as bits. */
+  readonly #classes: Set<number>[] = Array.from({ length: 27 * STEPS }, () => new Set<number>());
+  readonly #held = new Uint32Array(27);
   /** First address that was never handed out. */
   #top: number;
   #liveBytes = 0;
@@ -121,17 +128,19 @@ export class LinearMemory {
   i32(address: number, length: number): Int32Array { return new Int32Array(this.wasm.buffer, address, length); }
   u8(address: number, length: number): Uint8Array { return new Uint8Array(this.wasm.buffer, address, length); }
 
-  /** Smallest sufficient block of the request's own class, else any block of the next non-empty class. */
+  /** The best of some sufficient blocks of the request's own step, else any of the next step that has one. */
   #takeFree(size: number): number | undefined {
-    let best: number | undefined;
-    let bestSize = Infinity;
-    for (const start of this.#classes[sizeClass(size)]!) {
+    const own = sizeClass(size);
+    let best: number | undefined, bestSize = Infinity, left = LOOKED_AT;
+    for (const start of this.#classes[own]!) {
       const have = this.#freeSize.get(start)!;
       if (have >= size && have < bestSize) { best = start; bestSize = have; }
-      if (have === size) break;
+      if (have === size || --left === 0) break;
     }
-    for (let c = sizeClass(size) + 1; best === undefined && c < this.#classes.length; c++) {
-      for (const start of this.#classes[c]!) { best = start; break; }
+    for (let power = Math.floor(own / STEPS), step = own % STEPS + 1; best === undefined && power < 27; power++, step = 0) {
+      const above = step === STEPS ? 0 : this.#held[power]! >>> step;
+      if (above === 0) continue;
+      for (const start of this.#classes[power * STEPS + step + 31 - Math.clz32(above & -above)]!) { best = start; break; }
     }
     if (best === undefined) return undefined;
     const have = this.#removeFree(best);
@@ -167,14 +176,17 @@ export class LinearMemory {
   #addFree(start: number, size: number): void {
     this.#freeSize.set(start, size);
     this.#freeEnd.set(start + size, start);
-    this.#classes[sizeClass(size)]!.add(start);
+    const c = sizeClass(size);
+    this.#classes[c]!.add(start);
+    this.#held[Math.floor(c / STEPS)]! |= 1 << c % STEPS;
   }
 
   #removeFree(start: number): number {
-    const size = this.#freeSize.get(start)!;
+    const size = this.#freeSize.get(start)!, c = sizeClass(size), list = this.#classes[c]!;
     this.#freeSize.delete(start);
     this.#freeEnd.delete(start + size);
-    this.#classes[sizeClass(size)]!.delete(start);
+    list.delete(start);
+    if (list.size === 0) this.#held[Math.floor(c / STEPS)]! &= ~(1 << c % STEPS);
     return size;
   }
 }

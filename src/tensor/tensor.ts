@@ -5,11 +5,18 @@
 import type { GraphNode } from "../autograd/tape.js";
 import { engine, type Engine } from "../runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime/errors.js";
+import { shown } from "./check.js";
 import { type DType, ELEMENT_BYTES } from "./dtype.js";
+import { printByToString, printed } from "./print.js";
 import { enterScope, leaveScope } from "./scope.js";
 
 /** Values of a tensor as a typed array: float32 or int32. */
 export type TypedData = Float32Array | Int32Array;
+/** What a tensor can be made of; other than Float32Array and Int32Array are rounded to float32. */
+type NumericData = TypedData | Float64Array | Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Uint32Array;
+
+/** Its name is what the error of structuredClone and postMessage says. */
+function aTensorStaysInItsEngine_sendItsDataAndShape(): void {}
 
 /**
  * Numbers in linear memory, contiguous, last dimension fastest. Made by `tensor`, `zeros` and their like
@@ -38,6 +45,8 @@ export class Tensor {
   node: GraphNode | null = null;
   /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
   kept = false;
+  /** What cannot be cloned: a copy in another thread would have a shape and no values. @internal */
+  readonly clonable = aTensorStaysInItsEngine_sendItsDataAndShape;
   readonly #engine: Engine;
   #address: number;
   /** "released": the values' memory is free, but the tensor is still a link of a graph. */
@@ -93,10 +102,11 @@ export class Tensor {
 
   /**
    * Overwrites the values.
-   * @throws ShapeError if `values` has another number of elements; ArgumentError for a value that is no 32-bit integer
-   * in an int32 tensor; DisposedError
+   * @throws DTypeError for what holds no numbers; ShapeError if `values` has another number of elements; ArgumentError for a
+   * value that is no 32-bit integer in an int32 tensor; DisposedError
    */
   set(values: ArrayLike<number>): this {
+    checkNumbers("Tensor.set", values);
     if (values.length !== this.size) {
       throw new ShapeError(`Tensor.set: ${values.length} values for shape [${this.shape}]; expected ${this.size}.`);
     }
@@ -110,6 +120,19 @@ export class Tensor {
     this.kept = true;
     leaveScope(this);
     return this;
+  }
+
+  /**
+   * Values, shape and dtype, which console.log shows too: all of up to 1,000 values, of more the ends of each dimension.
+   *
+   * @example
+   * console.log(String(tensor([1.5, 2]))); // Tensor([1.5, 2], [2], float32)
+   */
+  toString(): string { return printed(this, "Tensor"); }
+
+  /** Dtype, shape and values, for JSON.stringify. @throws DisposedError */
+  toJSON(): { dtype: DType; shape: readonly number[]; data: number[] } {
+    return { dtype: this.dtype, shape: this.shape, data: [...this.dtype === "float32" ? this.data : this.indices] };
   }
 
   /** Frees its memory, and its gradient's. Idempotent. */
@@ -141,6 +164,7 @@ declare global {
   }
 }
 
+printByToString(Tensor.prototype);
 // `using t = tensor(...)` works where the runtime, or the compiler, knows Symbol.dispose.
 const disposeSymbol: symbol = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
 Object.defineProperty(Tensor.prototype, disposeSymbol, {
@@ -175,27 +199,22 @@ export type NestedNumbers = number | readonly NestedNumbers[];
  * A tensor from numbers, nested arrays or a typed array with a shape. Copies.
  *
  * Source: torch.tensor.
- * @param values an Int32Array gives int32, everything else float32 unless `dtype` says otherwise.
+ * @param values an Int32Array gives int32, everything else float32, rounded, unless `dtype` says otherwise.
  * @param shape default: that of the nested arrays, or [length] of a typed array
- * @throws ShapeError on ragged arrays or a shape of another size; ArgumentError on non-integer indices; DTypeError on
- * anything but numbers; OutOfMemoryError
+ * @throws ShapeError on ragged arrays, what is no shape, or one of another size; ArgumentError on non-integer indices;
+ * DTypeError on anything but numbers or an unknown dtype; OutOfMemoryError
  *
  * @example
  * const matrix = tensor([[1, 2], [3, 4]]); // [2, 2]
  * const ids = tensor(new Int32Array([1, 2, 3, 4, 5, 6]), [2, 3]); // [2, 3]
  * console.log(matrix.dtype, ids.dtype); // float32 int32
  */
-export function tensor(values: NestedNumbers | TypedData, shape?: readonly number[], dtype?: DType): Tensor {
-  const flat: number[] = [];
-  let data: ArrayLike<number> = flat;
-  let inferred: readonly number[];
-  if (values instanceof Float32Array || values instanceof Int32Array) {
-    data = values;
-    inferred = [values.length];
-  } else {
-    inferred = flatten(values, flat);
-  }
-  const type = dtype ?? (values instanceof Int32Array ? "int32" : "float32");
+export function tensor(values: NestedNumbers | NumericData, shape?: readonly number[], dtype?: DType): Tensor {
+  const flat: number[] = [], isTyped = ArrayBuffer.isView(values) && "length" in values;
+  if (isTyped) checkNumbers("tensor", values);
+  const data: ArrayLike<number> = isTyped ? values : flat;
+  const inferred = isTyped ? [values.length] : flatten(values, flat, 0);
+  const type = dtype === undefined ? values instanceof Int32Array ? "int32" : "float32" : checkDType("tensor", dtype);
   const out = checkShape("tensor", shape ?? inferred);
   const size = sizeOf(out);
   if (size !== data.length) throw new ShapeError(`tensor: ${data.length} values for shape [${out}]; expected ${size}.`);
@@ -205,34 +224,41 @@ export function tensor(values: NestedNumbers | TypedData, shape?: readonly numbe
 
 /**
  * A tensor of zeros (torch.zeros).
- * @throws ShapeError unless shape holds non-negative integers; OutOfMemoryError
+ * @throws ShapeError unless shape is a list of non-negative integers; DTypeError for an unknown dtype; OutOfMemoryError
  *
  * @example
  * const t = zeros([2, 3]); // [2, 3]
  */
-export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return full(shape, 0, dtype); }
+export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return filled("zeros", shape, 0, dtype); }
 /**
- * A float32 tensor of ones (torch.ones). Errors as `zeros`.
+ * A tensor of ones (torch.ones). Errors as `zeros`.
  *
  * @example
  * console.log(ones([2]).data); // Float32Array(2) [ 1, 1 ]
  */
-export function ones(shape: readonly number[]): Tensor { return full(shape, 1); }
+export function ones(shape: readonly number[], dtype: DType = "float32"): Tensor { return filled("ones", shape, 1, dtype); }
 /**
- * A tensor with `value` everywhere (torch.full). Errors as `zeros`.
+ * A tensor with `value` everywhere (torch.full). Errors as `zeros`; ArgumentError for a value that is no number, or no 32-bit
+ * integer in an int32 tensor.
  *
  * @example
  * console.log(full([2], 7, "int32").indices); // Int32Array(2) [ 7, 7 ]
  */
-export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor {
-  const t = new Tensor(checkShape("full", shape), dtype);
+export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor { return filled("full", shape, value, dtype); }
+
+function filled(where: string, shape: readonly number[], value: number, dtype: DType): Tensor {
+  const sizes = checkShape(where, shape);
+  checkDType(where, dtype);
+  if (typeof value !== "number") throw new ArgumentError(`${where}: value must be a number; got ${shown(value)}.`);
+  if (dtype === "int32") checkIntegers(where, [value]);
+  const t = new Tensor(sizes, dtype);
   (dtype === "float32" ? t.data : t.indices).fill(value);
   return t;
 }
 
 /**
  * A copy with no history: no gradient flows to `t` (torch: t.detach().clone()).
- * @throws DisposedError, OutOfMemoryError
+ * @throws DTypeError for what is no tensor; DisposedError, OutOfMemoryError
  *
  * @example
  * const t = tensor([1, 2]), copy = clone(t);
@@ -240,6 +266,8 @@ export function full(shape: readonly number[], value: number, dtype: DType = "fl
  * console.log(copy.data); // Float32Array(2) [ 1, 2 ]
  */
 export function clone(t: Tensor): Tensor {
+  if (!(t instanceof Tensor)) throw new DTypeError(`clone: t must be a Tensor; got ${shown(t)}.`);
+  void t.address;
   const copy = new Tensor(t.shape, t.dtype);
   return copy.set(t.dtype === "float32" ? t.data : t.indices);
 }
@@ -249,13 +277,34 @@ export function sizeOf(shape: readonly number[]): number { return shape.reduce((
 
 /** @internal */
 export function checkShape(where: string, shape: readonly number[]): readonly number[] {
-  const show = (value: unknown): string => (typeof value === "number" ? String(value) : value === null ? "null" : typeof value);
-  if (!Array.isArray(shape)) throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${show(shape)}.`);
-  for (const d of shape) {
-    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape.map(show)}] must hold non-negative integers.`);
+  if (!Array.isArray(shape)) throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${shown(shape)}.`);
+  for (const d of shape as readonly number[]) {
+    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape.map(shown)}] must hold non-negative integers.`);
   }
   return shape;
 }
+
+function checkDType(where: string, dtype: DType): DType {
+  if (dtype !== "float32" && dtype !== "int32") throw new DTypeError(`${where}: dtype must be "float32" or "int32"; got ${shown(dtype)}.`);
+  return dtype;
+}
+
+/** An array, or something like it, of numbers. @throws DTypeError */
+function checkNumbers(where: string, values: ArrayLike<number>): void {
+  let odd: unknown = values;
+  if (ArrayBuffer.isView(values)) {
+    if ("length" in values && !/BigInt/.test(Object.prototype.toString.call(values))) return;
+  } else if (typeof values === "object" && typeof values?.length === "number") {
+    let i = 0;
+    while (i < values.length && typeof values[i] === "number") i++;
+    if (i === values.length) return;
+    odd = values[i];
+  }
+  throw new DTypeError(`${where}: expected numbers, in an array or a typed array; got ${shown(odd)}.`);
+}
+
+/** Dimensions at most; torch has 64 too. */
+const MAX_DEPTH = 64;
 
 function checkIntegers(where: string, values: ArrayLike<number>): void {
   for (let i = 0; i < values.length; i++) {
@@ -263,15 +312,19 @@ function checkIntegers(where: string, values: ArrayLike<number>): void {
   }
 }
 
-function flatten(values: NestedNumbers, flat: number[]): number[] {
+function flatten(values: unknown, flat: number[], depth: number): number[] {
   if (typeof values === "number") {
     flat.push(values);
     return [];
   }
-  if (!Array.isArray(values)) throw new DTypeError(`tensor: expected numbers, nested arrays or a typed array; got ${typeof values}.`);
+  if (!Array.isArray(values)) {
+    const kind = typeof values;
+    throw new DTypeError(`tensor: expected numbers, nested arrays or a typed array; got ${kind === "object" || kind === "undefined" ? "" : `${kind} `}${shown(values)}.`);
+  }
+  if (depth === MAX_DEPTH) throw new ShapeError(`tensor: arrays are nested more than ${MAX_DEPTH} deep; one may hold itself.`);
   let inner: number[] | undefined;
-  for (const v of values as readonly NestedNumbers[]) {
-    const shape = flatten(v, flat);
+  for (const v of values as readonly unknown[]) {
+    const shape = flatten(v, flat, depth + 1);
     if (inner && inner.join() !== shape.join()) throw new ShapeError(`tensor: ragged array: rows of shape [${inner}] and [${shape}].`);
     inner = shape;
   }

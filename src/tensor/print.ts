@@ -1,0 +1,39 @@
+/** A tensor as text, for console.log and templates: values, shape and dtype; of large ones the ends, as torch prints them. */
+import type { Tensor } from "./tensor.js";
+
+/** torch.set_printoptions: above so many elements only the ends of each dimension are shown. */
+const THRESHOLD = 1000, EDGE = 3;
+
+export function printed(t: Tensor, kind: string): string {
+  const about = `[${t.shape.join(", ")}], ${t.dtype}${t.requiresGrad ? ", requiresGrad" : ""}`;
+  let values: ArrayLike<number>;
+  try {
+    values = t.dtype === "float32" ? t.data : t.indices;
+  } catch {
+    return `${kind}(${about}, disposed)`;
+  }
+  return `${kind}(${nested(values, t.shape, 0, t.size > THRESHOLD, kind.length + 1)}, ${about})`;
+}
+
+/** @param at position of the first value @param indent of further lines */
+function nested(values: ArrayLike<number>, shape: readonly number[], at: number, isLarge: boolean, indent: number): string {
+  // Five digits say what a value is; integers are exact.
+  if (shape.length === 0) return Number.isInteger(values[at]) ? String(values[at]) : String(Number(values[at]!.toPrecision(5)));
+  const [n, ...rest] = shape as [number, ...number[]], step = rest.reduce((a, b) => a * b, 1), parts: string[] = [];
+  for (let i = 0; i < n; i++) {
+    if (isLarge && n > 2 * EDGE && i === EDGE) {
+      parts.push("...");
+      i = n - EDGE;
+    }
+    parts.push(nested(values, rest, at + i * step, isLarge, indent + 1));
+  }
+  return `[${parts.join(rest.length === 0 ? ", " : `,\n${" ".repeat(indent + 1)}`)}]`;
+}
+
+/** Lets console.log of Node, Bun and Deno show `toString()`. */
+export function printByToString(prototype: object): void {
+  const value = function (this: object): string { return String(this); };
+  for (const name of ["nodejs.util.inspect.custom", "Deno.customInspect"]) {
+    Object.defineProperty(prototype, Symbol.for(name), { value, configurable: true, writable: true });
+  }
+}
