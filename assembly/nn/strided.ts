@@ -15,13 +15,14 @@ export function stridedCopy(
   y: usize, x: usize, n: i32, ys: i32, xs: i32, n1: i32, ys1: i32, xs1: i32, n2: i32, ys2: i32, xs2: i32,
 ): void {
   for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
-    if (ys2 == 1 && xs1 == 1) {
+    if (ys2 == 1 && xs1 == 1 && xs2 > 1) {
       transpose(y, bytes(ys1), x, bytes(xs2), n2, n1);
       continue;
     }
     let to = y, from = x;
     for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
       if (ys2 == 1 && xs2 == 1) memory.copy(to, from, bytes(n2));
+      else if (ys2 == 1 && xs2 == 0) fill(to, load<f32>(from), n2);
       else for (let k = 0; k < n2; k++) store<f32>(to + bytes(k * ys2), load<f32>(from + bytes(k * xs2)));
     }
   }
@@ -41,6 +42,11 @@ export function stridedAxpy(
       }
     }
   }
+}
+
+function fill(y: usize, value: f32, n: i32): void {
+  for (; n >= 4; n -= 4, y += 16) v128.store(y, f32x4.splat(value));
+  for (; n > 0; n--, y += 4) store<f32>(y, value);
 }
 
 // @ts-ignore: decorator

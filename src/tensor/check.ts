@@ -48,9 +48,15 @@ export function checkInteger(where: string, name: string, value: number, low: nu
 
 export function checkNumber(where: string, name: string, value: number, low: number, high = Infinity): void {
   if (typeof value !== "number" || !Number.isFinite(value) || value < low || value > high) {
-    const range = high === Infinity ? `at least ${low}` : `in ${low} .. ${high}`;
-    throw new ArgumentError(`${where}: ${name} must be a finite number ${range}; got ${shown(value)}.`);
+    const range = low === -Infinity ? "" : high === Infinity ? ` at least ${low}` : ` in ${low} .. ${high}`;
+    throw new ArgumentError(`${where}: ${name} must be a finite number${range}; got ${shown(value)}.`);
   }
+}
+
+/** A number that kernels take as float32, in which 1e39 is infinite. */
+export function checkFloat(where: string, name: string, value: number, low = -Infinity): void {
+  checkNumber(where, name, value, low);
+  if (!Number.isFinite(Math.fround(value))) throw new ArgumentError(`${where}: ${name} must be finite in float32; got ${value}.`);
 }
 
 export function checkBoolean(where: string, name: string, value: unknown): asserts value is boolean {

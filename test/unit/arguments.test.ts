@@ -4,8 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { init, lora, memoryStats, nn, ones, ops, scope, tensor, Tensor, WasmLoraError, zeros } from "../../src/index.js";
+import { init, lora, memoryStats, nn, ones, ops, scope, Tensor, WasmLoraError, zeros } from "../../src/index.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
+import { type Call, int, OPS, x23, x4 } from "../support/op_calls.js";
 
 await init();
 new nn.Linear(1, 1).dispose();
@@ -15,43 +16,6 @@ const JUNK: Record<string, unknown> = {
   null: null, undefined: undefined, string: "3", "empty string": "", array: [], "array of numbers": [1, 2], "array of nothing": [null], object: {},
   "object without a prototype": Object.create(null), "negative zero": -0.5, NaN: NaN, Infinity: Infinity, huge: 1e300, true: true, false: false,
   symbol: Symbol("s"), bigint: 3n, function: () => 1, "typed array": new Float32Array(2), date: new Date(0), proxy: new Proxy({}, {}), module: new nn.ReLU(),
-};
-
-/** An op's arguments, all valid. What is an object or an array of tensors is fuzzed member by member, too. */
-type Call = [op: (...args: never[]) => unknown, args: () => unknown[]];
-const int = (...values: number[]): Tensor => tensor(Int32Array.from(values));
-const mask = { p: 0.5, seed: 1, stream: 0 };
-const branch = (loraA: Tensor, loraB: Tensor) => ({ loraA, loraB, scaling: 0.5, mask, from: 0, to: 2 });
-const x23 = (): Tensor => grid([2, 3], 1), x4 = (): Tensor => grid([1, 2, 2, 4], 2);
-
-const OPS: Record<string, Call> = {
-  linear: [ops.linear, () => [x23(), grid([4, 3], 2), grid([4], 3), [branch(grid([2, 3], 4), grid([4, 2], 5))], false]],
-  mergedLinear: [ops.mergedLinear, () => [x23(), grid([4, 3], 2), grid([4], 3),
-    { loraA: grid([2, 3], 4), loraB: grid([2, 2], 5), scaling: 1, mask, enableLora: [true, false] }, false]],
-  dropout: [ops.dropout, () => [x23(), 0.5]],
-  conv: [ops.conv, () => [grid([2, 2, 5], 1), grid([4, 2, 3], 2), grid([4], 3), { stride: [1], padding: [1], dilation: [1], groups: 1 },
-    [branch(grid([2, 2, 3], 4), grid([4, 2, 1], 5))]]],
-  embedding: [ops.embedding, () => [int(1, 0), grid([5, 3], 1), { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: true },
-    [{ loraA: grid([2, 5], 2), loraB: grid([3, 2], 3), scaling: 1, from: 0, to: 1 }]]],
-  add: [ops.add, () => [x23(), grid([3], 2)]], sub: [ops.sub, () => [x23(), grid([3], 2)]], mul: [ops.mul, () => [x23(), grid([3], 2)]],
-  div: [ops.div, () => [x23(), grid([3], 2)]], scale: [ops.scale, () => [x23(), 2]],
-  exp: [ops.exp, () => [x23()]], log: [ops.log, () => [x23()]], tanh: [ops.tanh, () => [x23()]], sigmoid: [ops.sigmoid, () => [x23()]],
-  relu: [ops.relu, () => [x23()]], silu: [ops.silu, () => [x23()]], gelu: [ops.gelu, () => [x23()]], geluTanh: [ops.geluTanh, () => [x23()]],
-  siluMul: [ops.siluMul, () => [x23(), x23()]], reshape: [ops.reshape, () => [x23(), [3, 2]]],
-  sum: [ops.sum, () => [x23(), 0, true]], mean: [ops.mean, () => [x23(), 0, true]], argmax: [ops.argmax, () => [x23(), 0, true]],
-  matmul: [ops.matmul, () => [x23(), grid([3, 2], 2)]], transpose: [ops.transpose, () => [x23(), 0, 1]],
-  concat: [ops.concat, () => [[x23(), x23()], 1]], narrow: [ops.narrow, () => [x23(), 0, 0, 1]],
-  layerNorm: [ops.layerNorm, () => [x23(), grid([3], 2), grid([3], 3), 1e-5]], rmsNorm: [ops.rmsNorm, () => [x23(), grid([3], 2), 1e-5]],
-  softmax: [ops.softmax, () => [x23(), 0]], logSoftmax: [ops.logSoftmax, () => [x23(), -1]],
-  ropeTable: [ops.ropeTable, () => [4, 4, 10]],
-  rope: [ops.rope, () => [x4(), { cos: ones([4, 2]), sin: ones([4, 2]) }, 1]], causalAttention: [ops.causalAttention, () => [x4(), x4(), x4()]],
-  crossEntropy: [ops.crossEntropy, () => [x23(), int(0, 2), -100]],
-  linearCrossEntropy: [ops.linearCrossEntropy, () => [x23(), grid([4, 3], 2), grid([4], 3), int(0, 2), 1, -100]],
-  mseLoss: [ops.mseLoss, () => [x23(), x23()]],
-  binaryCrossEntropy: [ops.binaryCrossEntropy, () => [tensor([0.5]), tensor([1])]],
-  binaryCrossEntropyWithLogits: [ops.binaryCrossEntropyWithLogits, () => [x23(), x23()]],
-  channelScale: [ops.channelScale, () => [x23(), grid([3], 2), grid([3], 3), 1]],
-  doraNorm: [ops.doraNorm, () => [grid([4, 3], 1), grid([2, 3], 2), grid([4, 2], 3), 1, false]], doraScale: [ops.doraScale, () => [grid([3], 1), ones([3])]],
 };
 
 const make = <T>(Class: new (...args: never[]) => T) => (...args: never[]): T => new Class(...args);

@@ -62,7 +62,7 @@ refuses("reshape: size", ShapeError, ["reshape", "[2,3]", "6", "[4]", "4"], () =
 refuses("add: shapes that do not go together", ShapeError, ["add", "[2,3]", "[2]", "dimension 1 is 3 and 2"], () => scope(() => ops.add(t23, zeros([2]))));
 refuses("div: an inner dimension", ShapeError, ["div", "[1,3,2,2]", "[4,1,1]", "dimension 3 is 3 and 4"], () => scope(() => ops.div(x1322, zeros([4, 1, 1]))));
 refuses("sub: two numbers", DTypeError, ["sub", "a and b", "Tensor"], () => ops.sub(1, 2));
-for (const c of [NaN, Infinity, 1e300]) refuses(`mul: ${c}`, ArgumentError, ["mul", "b", "float32", String(c)], () => ops.mul(t23, c));
+for (const c of [NaN, Infinity, 1e300]) refuses(`mul: ${c}`, ArgumentError, ["mul", "b", "finite", String(c)], () => ops.mul(t23, c));
 refuses("matmul: inner sizes", ShapeError, ["matmul", "[2,3]", "a's last dimension, 3", "b's rows, 2"], () => ops.matmul(t23, t23));
 refuses("matmul: batches", ShapeError, ["matmul", "batches", "[2]", "[3]"], () => scope(() => ops.matmul(zeros([2, 1, 1]), zeros([3, 1, 1]))));
 refuses("matmul: a scalar", ShapeError, ["matmul", "[]", "mul"], () => ops.matmul(t23, scalar));
@@ -72,7 +72,9 @@ for (const name of ["sum", "mean", "argmax"] as const) {
 }
 refuses("argmax: nothing", ShapeError, ["argmax", "[2,0]"], () => scope(() => ops.argmax(zeros([2, 0]), 1)));
 refuses("transpose: dim1", ArgumentError, ["transpose", "dim1", "-2 .. 1", "2"], () => ops.transpose(t23, 0, 2));
-refuses("transpose: a scalar", ShapeError, ["transpose", "[]"], () => ops.transpose(scalar, 0, 0));
+refuses("transpose: a scalar", ArgumentError, ["transpose", "dim1", "-1 .. 0"], () => ops.transpose(scalar, 0, 1));
+refuses("concat: scalars", ShapeError, ["concat", "[]"], () => ops.concat([scalar, scalar]));
+refuses("scale: infinite in float32", ArgumentError, ["scale", "alpha", "finite in float32", "1e+39"], () => ops.scale(t23, 1e39));
 refuses("concat: none", ArgumentError, ["concat", "tensors", "at least one"], () => ops.concat([]));
 refuses("concat: not an array", ArgumentError, ["concat", "tensors", "array"], () => ops.concat(t23 as unknown as Tensor[]));
 refuses("concat: shapes", ShapeError, ["concat", "tensors[1]", "[3,2]", "[*, 3]"], () => ops.concat([t23, t32]));

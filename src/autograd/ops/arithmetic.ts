@@ -1,11 +1,11 @@
 /** Sums, differences, products and quotients, with torch's broadcasting. Kernels: assembly/nn/{elementwise,strided}.ts. */
 import { engine } from "../../runtime/engine.js";
-import { ArgumentError, DTypeError } from "../../runtime/errors.js";
-import { checkTensor } from "../../tensor/check.js";
+import { DTypeError } from "../../runtime/errors.js";
+import { checkFloat, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { addStrided, commonShape, copyStrided, spreadStrides, stridesOf } from "./strides.js";
+import { commonShape, isSame, spreadStrides, strided, stridesOf } from "./strides.js";
 
 /**
  * a + b. Shapes are repeated as torch does: counted from the last, dimensions are equal, or one of them is 1 or missing.
@@ -52,72 +52,72 @@ export function mul(a: Tensor | number, b: Tensor | number): Tensor { return pro
  */
 export function div(a: Tensor | number, b: Tensor | number): Tensor { return productOf("div", a, b); }
 
-/** Checks both and gives their common shape. */
-function checkOperands(where: string, a: Tensor | number, b: Tensor | number): number[] {
-  for (const [name, value] of [["a", a], ["b", b]] as const) {
-    if (typeof value !== "number") checkTensor(where, name, value);
-    else if (!Number.isFinite(Math.fround(value))) throw new ArgumentError(`${where}: ${name} must be finite in float32; got ${value}.`);
-  }
+/** Both as tensors, a number as one of shape [], which goes into `made`; and the common shape, from before anything is made. */
+function operands(where: string, a: Tensor | number, b: Tensor | number): [shape: readonly number[], make: (made: Tensor[]) => [Tensor, Tensor]] {
+  const shapes = [a, b].map((value, i) => {
+    const name = "ab"[i]!;
+    if (typeof value === "number") checkFloat(where, name, value);
+    else checkTensor(where, name, value);
+    return typeof value === "number" ? [] : value.shape;
+  }) as [readonly number[], readonly number[]];
   if (typeof a === "number" && typeof b === "number") throw new DTypeError(`${where}: a and b are numbers; one of them must be a Tensor.`);
-  const shape = (value: Tensor | number): readonly number[] => (typeof value === "number" ? [] : value.shape);
-  return commonShape(where, shape(a), shape(b));
-}
-
-/** The operand as a tensor: a number as one of shape [], which goes into `made`. */
-function asTensor(value: Tensor | number, made: Tensor[]): Tensor {
-  if (typeof value !== "number") return value;
-  const t = new Tensor([]);
-  t.data[0] = value;
-  made.push(t);
-  return t;
+  const asTensor = (value: Tensor | number, made: Tensor[]): Tensor => {
+    if (typeof value !== "number") return value;
+    const t = new Tensor([]);
+    t.data[0] = value;
+    made.push(t);
+    return t;
+  };
+  return [commonShape(where, ...shapes), (made) => [asTensor(a, made), asTensor(b, made)]];
 }
 
 function sumOf(where: string, a: Tensor | number, b: Tensor | number, sign: 1 | -1): Tensor {
-  const shape = checkOperands(where, a, b), whole = stridesOf(shape);
-  const { kernels } = engine();
+  const [shape, make] = operands(where, a, b), { kernels } = engine();
+  /** y += alpha * t repeated, or y = it. */
+  const spread = (alpha: number | null, y: Tensor, t: Tensor): void => strided(alpha, shape, y.address, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
   return allOrNothing(() => {
-    const made: Tensor[] = [], p = asTensor(a, made), q = asTensor(b, made), y = new Tensor(shape);
-    if (sign === 1 && p.size === y.size && p.shape.slice(p.rank - q.rank).join() === q.shape.join()) {
+    const made: Tensor[] = [], [p, q] = make(made), y = new Tensor(shape);
+    if (sign === 1 && p.size === y.size && isSame(p.shape.slice(p.rank - q.rank), q.shape)) {
       for (let at = 0; at < y.size * 4; at += q.size * 4) kernels.addForward(y.address + at, p.address + at, q.address, q.size);
     } else {
-      copyStrided(shape, y.address, whole, p.address, spreadStrides(p.shape, shape));
-      addStrided(sign, shape, y.address, whole, q.address, spreadStrides(q.shape, shape));
+      spread(null, y, p);
+      spread(sign, y, q);
     }
     for (const t of made) t.dispose();
     return record(y, [p, q], (dy) => {
       for (const [t, alpha] of [[p, 1], [q, sign]] as const) {
         const g = gradient(t);
-        if (g) addStrided(alpha, shape, g, spreadStrides(t.shape, shape), dy.address, whole);
+        if (g) strided(alpha, shape, g, spreadStrides(t.shape, shape), dy.address, stridesOf(shape));
       }
     }, [], []);
   });
 }
 
 function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number): Tensor {
-  const shape = checkOperands(where, a, b), whole = stridesOf(shape);
-  const { kernels, memory } = engine();
-  const [forward, backward] = where === "mul" ? [kernels.mulForward, kernels.mulBackward] : [kernels.divForward, kernels.divBackward];
+  const [shape, make] = operands(where, a, b), { kernels, memory } = engine();
+  const forward = kernels[`${where}Forward`], backward = kernels[`${where}Backward`];
   return allOrNothing(() => {
-    const made: Tensor[] = [], p = asTensor(a, made), q = asTensor(b, made), y = new Tensor(shape), n = y.size;
-    /** Bytes of a block for t repeated, and where t's n values are: there, or where they lie. */
-    const bytes = (t: Tensor): number => (t.size === n ? 0 : n * 4);
+    const made: Tensor[] = [], [p, q] = make(made), y = new Tensor(shape), n = y.size;
+    /** Where t's n values are: there, or, if they are repeated, in a block. */
     const full = (t: Tensor, block: number): number => {
       if (t.size === n) return t.address;
-      copyStrided(shape, block, whole, t.address, spreadStrides(t.shape, shape));
+      strided(null, shape, block, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
       return block;
     };
+    /** fn with a block for the n values of t, if one is needed. */
+    const withRoom = (t: Tensor | null, fn: (block: number) => void): void => (t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!)));
     // y itself is room for one of them.
     if (p.size === n) forward(y.address, p.address, full(q, y.address), n);
-    else memory.withBlocks([bytes(q)], (block) => forward(y.address, full(p, y.address), full(q, block!), n));
+    else withRoom(q, (block) => forward(y.address, full(p, y.address), full(q, block), n));
 
     /** t's gradient += alpha times the n values that `write` makes in a block, summed over what was repeated. */
-    const addSum = (t: Tensor, alpha: number, write: (block: number) => void): void => memory.withBlocks([n * 4], (block) => {
-      write(block!);
-      addStrided(alpha, shape, gradient(t), spreadStrides(t.shape, shape), block!, whole);
+    const addSum = (t: Tensor, alpha: number, write: (block: number) => void): void => withRoom(null, (block) => {
+      write(block);
+      strided(alpha, shape, gradient(t), spreadStrides(t.shape, shape), block, stridesOf(shape));
     });
     /** t's gradient += dy * other, or dy / other. */
     const addTerm = (t: Tensor, dy: Tensor, other: Tensor): void => {
-      if (t.size === n) memory.withBlocks([bytes(other)], (block) => backward(gradient(t), dy.address, full(other, block!), n));
+      if (t.size === n) withRoom(other, (block) => backward(gradient(t), dy.address, full(other, block), n));
       else addSum(t, 1, (block) => forward(block, dy.address, full(other, block), n));
     };
     return record(y, [p, q], (dy) => {

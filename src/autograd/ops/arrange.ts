@@ -1,16 +1,9 @@
 /** Parts, orders and sequences of dimensions: copies by strides. */
-import { ArgumentError, ShapeError } from "../../runtime/errors.js";
+import { ArgumentError } from "../../runtime/errors.js";
 import { checkInteger, checkTensor, shown } from "../../tensor/check.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { addStrided, copyStrided, stridesOf } from "./strides.js";
-
-/** The dimension counted from the start. @throws ShapeError for a scalar; ArgumentError */
-function axisOf(where: string, name: string, x: Tensor, dim: number): number {
-  if (x.rank === 0) throw new ShapeError(`${where}: x has shape []; expected at least one dimension.`);
-  checkInteger(where, name, dim, -x.rank, x.rank - 1);
-  return dim < 0 ? dim + x.rank : dim;
-}
+import { axisOf, strided, stridesOf } from "./strides.js";
 
 /** A shape with another size along `axis`. */
 function resized(shape: readonly number[], axis: number, size: number): number[] {
@@ -32,26 +25,26 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
   checkInteger("narrow", "start", start, 0, size);
   checkInteger("narrow", "length", length, 0, size - start);
   const y = new Tensor(resized(x.shape, axis, length)), xs = stridesOf(x.shape), ys = stridesOf(y.shape), first = start * xs[axis]! * 4;
-  copyStrided(y.shape, y.address, ys, x.address + first, xs);
-  return record(y, [x], (dy) => addStrided(1, y.shape, gradient(x) + first, xs, dy.address, ys), [], []);
+  strided(null, y.shape, y.address, ys, x.address + first, xs);
+  return record(y, [x], (dy) => strided(1, y.shape, gradient(x) + first, xs, dy.address, ys), [], []);
 }
 
 /**
  * x with two dimensions changed over (negative: from the end). Copies.
  *
  * Source: torch.transpose.
- * @throws ArgumentError for a dimension that x has not; ShapeError for a scalar; DTypeError
+ * @throws ArgumentError for a dimension that x has not; DTypeError
  *
  * @example
  * console.log(ops.transpose(tensor([[1, 2, 3], [4, 5, 6]]), 0, 1).data); // Float32Array(6) [ 1, 4, 2, 5, 3, 6 ]
  */
 export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
   checkTensor("transpose", "x", x);
-  const i = axisOf("transpose", "dim0", x, dim0), j = axisOf("transpose", "dim1", x, dim1);
+  const i = axisOf("transpose", "dim0", x, dim0, true), j = axisOf("transpose", "dim1", x, dim1, true);
   const swapped = (all: readonly number[]): number[] => all.map((v, at) => (at === i ? all[j]! : at === j ? all[i]! : v));
   const y = new Tensor(swapped(x.shape)), ys = stridesOf(y.shape), xs = swapped(stridesOf(x.shape));
-  copyStrided(y.shape, y.address, ys, x.address, xs);
-  return record(y, [x], (dy) => addStrided(1, y.shape, gradient(x), xs, dy.address, ys), [], []);
+  strided(null, y.shape, y.address, ys, x.address, xs);
+  return record(y, [x], (dy) => strided(1, y.shape, gradient(x), xs, dy.address, ys), [], []);
 }
 
 /**
@@ -73,17 +66,17 @@ export function concat(tensors: readonly Tensor[], dim = 0): Tensor {
     checkTensor(where, `tensors[${i}]`, t, "float32", first.shape.map((size, at) => (at === axis ? null : size)));
   }
   const y = new Tensor(resized(first.shape, axis, tensors.reduce((sum, t) => sum + t.shape[axis]!, 0))), ys = stridesOf(y.shape);
-  let at = 0;
+  let offset = 0;
   const parts = tensors.map((t) => {
-    const part = { t, xs: stridesOf(t.shape), offset: at * ys[axis]! * 4 };
-    at += t.shape[axis]!;
+    const part = { t, xs: stridesOf(t.shape), offset };
+    offset += t.shape[axis]! * ys[axis]! * 4;
     return part;
   });
-  for (const { t, xs, offset } of parts) copyStrided(t.shape, y.address + offset, ys, t.address, xs);
+  for (const { t, xs, offset } of parts) strided(null, t.shape, y.address + offset, ys, t.address, xs);
   return record(y, tensors, (dy) => {
     for (const { t, xs, offset } of parts) {
       const dt = gradient(t);
-      if (dt) addStrided(1, t.shape, dt, xs, dy.address + offset, ys);
+      if (dt) strided(1, t.shape, dt, xs, dy.address + offset, ys);
     }
   }, [], []);
 }

@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBias, checkInteger, checkNumber, checkTensor, shownAll } from "../../tensor/check.js";
+import { checkBias, checkFloat, checkInteger, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
@@ -171,7 +171,7 @@ function term(where: string, { loraA, loraB, scaling, mask, from = 0, to }: Conv
   const r = loraA.shape[0]!;
   if (r % groups) throw new ShapeError(`${where}: loraA has shape [${loraA.shape}]; its rank ${r} must be a multiple of groups = ${groups}.`);
   checkTensor(where, "loraB", loraB, "float32", [outChannels, r / groups, ...kernel.map(() => 1)]);
-  checkNumber(where, "scaling", scaling, -Infinity);
+  checkFloat(where, "scaling", scaling);
   checkMask(where, mask);
   checkInteger(where, "from", from, 0, n);
   checkInteger(where, "to", to ?? n, from, n);

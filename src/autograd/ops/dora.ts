@@ -13,7 +13,7 @@
  */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkBias, checkBoolean, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkFloat, checkInteger, checkTensor } from "../../tensor/check.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -42,7 +42,7 @@ export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: 
   const [k, ...inputs] = fanInFanOut ? [weight.shape[1]!, weight.shape[0]!] : weight.shape as [number, ...number[]];
   checkTensor(where, "loraA", loraA, "float32", [null, ...inputs]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!, ...loraA.shape.slice(2).map(() => 1)]);
-  checkNumber(where, "scaling", scaling, -Infinity);
+  checkFloat(where, "scaling", scaling);
   const { kernels, memory, scratch } = engine(), d = sizeOf(inputs);
   return memory.withBlocks([32 * (fanInFanOut ? k : d) * 4, k * 8], (rows, sums) => {
     const norm = new Tensor([k]);

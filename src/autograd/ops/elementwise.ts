@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import type { Kernels } from "../../runtime/kernels.js";
-import { checkNumber, checkSameShape, checkTensor, shown } from "../../tensor/check.js";
+import { checkFloat, checkSameShape, checkTensor, shown } from "../../tensor/check.js";
 import { checkShape, sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -15,7 +15,7 @@ import { gradient, record } from "../tape.js";
  */
 export function scale(x: Tensor, alpha: number): Tensor {
   checkTensor("scale", "x", x);
-  checkNumber("scale", "alpha", alpha, -Infinity);
+  checkFloat("scale", "alpha", alpha);
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   y.data.fill(0);

@@ -1,7 +1,7 @@
 /** Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts, assembly/lora/embedding.ts. */
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBoolean, checkFloat, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
@@ -119,7 +119,7 @@ function place(where: string, branch: EmbeddingBranch, ids: Tensor, vocab: numbe
   checkTensor(where, "loraA", a, "float32", [null, vocab]);
   const r = a.shape[0]!, rows = ids.shape[0] ?? 1, { from = 0, to = rows } = branch;
   checkTensor(where, "loraB", b, "float32", [dim, r]);
-  checkNumber(where, "scaling", s, -Infinity);
+  checkFloat(where, "scaling", s);
   checkInteger(where, "from", from, 0, rows);
   checkInteger(where, "to", to, from, rows);
   const each = rows === 0 ? 0 : ids.size / rows;

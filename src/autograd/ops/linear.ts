@@ -1,6 +1,6 @@
 /** The LoRA linear op, of which the plain linear layer is the case without branches. Kernels: assembly/lora/linear.ts. */
 import { engine } from "../../runtime/engine.js";
-import { checkBias, checkBoolean, checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkFloat, checkInteger, checkLastDimension, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
@@ -108,7 +108,7 @@ const NO_TERM: Term = { r: 0, s: 0, a: null, b: null, mask: null, first: 0, rows
 function term(where: string, { loraA, loraB, scaling, mask, from, to }: LoraBranch, x: Tensor, n: number, d: number, k: number): Term {
   checkTensor(where, "loraA", loraA, "float32", [null, d]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!]);
-  checkNumber(where, "scaling", scaling, -Infinity);
+  checkFloat(where, "scaling", scaling);
   checkMask(where, mask);
   const [first, rows] = rowRange(where, x, n, from, to);
   return { r: loraA.shape[0]!, s: scaling, a: loraA, b: loraB, mask, first, rows };

@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBias, checkBoolean, checkLastDimension, checkNumber, checkTensor, shownAll } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkFloat, checkLastDimension, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { checkMask } from "./branches.js";
@@ -53,7 +53,7 @@ export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lor
     throw new ShapeError(`${where}: loraA has shape [${a.shape}]; its first dimension must be r times the ${g} enabled blocks.`);
   }
   checkTensor(where, "loraB", b, "float32", [g * (k / blocks), r]);
-  checkNumber(where, "scaling", s, -Infinity);
+  checkFloat(where, "scaling", s);
   checkMask(where, mask);
 
   const { kernels, memory, scratch } = engine();

@@ -1,7 +1,7 @@
 /** RMSNorm, LayerNorm and softmax over the last dimension. Kernels: assembly/nn/{rms_norm,layer_norm,softmax}.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkInteger, checkLastDimension, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkFloat, checkInteger, checkLastDimension, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { Kernels } from "../../runtime/kernels.js";
@@ -32,7 +32,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   const [rows, dim] = rowsOf("rmsNorm", x);
   checkTensor("rmsNorm", "weight", weight, "float32", [null]);
   checkLastDimension("rmsNorm", "x", x, weight.size, "weight's size");
-  checkNumber("rmsNorm", "eps", eps, 0);
+  checkFloat("rmsNorm", "eps", eps, 0);
   const { kernels } = engine();
   return allOrNothing(() => {
     const y = new Tensor(x.shape), rstd = new Tensor([rows]);
@@ -59,7 +59,7 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
   const [rows, dim] = rowsOf("layerNorm", x);
   checkTensor("layerNorm", "weight", weight, "float32", [dim]);
   checkTensor("layerNorm", "bias", bias, "float32", [dim]);
-  checkNumber("layerNorm", "eps", eps, 0);
+  checkFloat("layerNorm", "eps", eps, 0);
   const { kernels } = engine();
   return allOrNothing(() => {
     const y = new Tensor(x.shape), mean = new Tensor([rows]), rstd = new Tensor([rows]);

@@ -1,24 +1,19 @@
 /** Sums, means and the largest along one dimension or over all. Kernels: assembly/nn/{reduce,strided}.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkBoolean, checkInteger, checkTensor } from "../../tensor/check.js";
+import { checkBoolean, checkTensor } from "../../tensor/check.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { addStrided } from "./strides.js";
+import { axisOf, strided } from "./strides.js";
 
 /** x as [outer, n, inner], of which n goes, and the result's shape. */
-interface Axis { outer: number; n: number; inner: number; shape: number[] }
-
-function axisOf(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): Axis {
+function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): [outer: number, n: number, inner: number, shape: number[]] {
   checkTensor(where, "x", x);
   checkBoolean(where, "keepdim", keepdim);
-  if (dim === undefined) return { outer: 1, n: x.size, inner: 1, shape: keepdim ? x.shape.map(() => 1) : [] };
+  if (dim === undefined) return [1, x.size, 1, keepdim ? x.shape.map(() => 1) : []];
   // A scalar has one dimension here, as in torch.
-  const rank = Math.max(x.rank, 1);
-  checkInteger(where, "dim", dim, -rank, rank - 1);
-  const axis = dim < 0 ? dim + rank : dim;
-  const shape = keepdim ? x.shape.map((size, i) => (i === axis ? 1 : size)) : x.shape.filter((_, i) => i !== axis);
-  return { outer: sizeOf(x.shape.slice(0, axis)), n: x.shape[axis] ?? 1, inner: sizeOf(x.shape.slice(axis + 1)), shape };
+  const axis = axisOf(where, "dim", x, dim, true), before = x.shape.slice(0, axis), after = x.shape.slice(axis + 1);
+  return [sizeOf(before), x.shape[axis] ?? 1, sizeOf(after), [...before, ...(keepdim && x.rank > 0 ? [1] : []), ...after]];
 }
 
 /**
@@ -50,10 +45,10 @@ export function sum(x: Tensor, dim?: number, keepdim = false): Tensor { return t
 export function mean(x: Tensor, dim?: number, keepdim = false): Tensor { return total("mean", x, dim, keepdim); }
 
 function total(where: "sum" | "mean", x: Tensor, dim: number | undefined, keepdim: boolean): Tensor {
-  const { outer, n, inner, shape } = axisOf(where, x, dim, keepdim), divisor = where === "sum" ? 1 : n;
+  const [outer, n, inner, shape] = parts(where, x, dim, keepdim), divisor = where === "sum" ? 1 : n;
   const y = new Tensor(shape);
   engine().kernels.axisSum(y.address, x.address, outer, n, inner, divisor);
-  return record(y, [x], (dy) => addStrided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]), [], []);
+  return record(y, [x], (dy) => strided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]), [], []);
 }
 
 /**
@@ -71,7 +66,7 @@ function total(where: "sum" | "mean", x: Tensor, dim: number | undefined, keepdi
  * console.log(ops.argmax(tensor([[1, 9, 3], [7, 5, 7]]), 1).indices); // Int32Array(2) [ 1, 0 ]
  */
 export function argmax(x: Tensor, dim?: number, keepdim = false): Tensor {
-  const { outer, n, inner, shape } = axisOf("argmax", x, dim, keepdim);
+  const [outer, n, inner, shape] = parts("argmax", x, dim, keepdim);
   if (n === 0) throw new ShapeError(`argmax: x has shape [${x.shape}]; there is nothing to compare.`);
   const y = new Tensor(shape, "int32");
   engine().kernels.axisMax(y.address, x.address, outer, n, inner);

@@ -1,67 +1,69 @@
 /** Elements by strides, which count elements. Kernels: assembly/nn/strided.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import type { Kernels } from "../../runtime/kernels.js";
+import { checkInteger } from "../../tensor/check.js";
+import type { Tensor } from "../../tensor/tensor.js";
+
+type Sizes = readonly number[];
 
 /** Those of a contiguous tensor. */
-export function stridesOf(shape: readonly number[]): number[] {
+export function stridesOf(shape: Sizes): number[] {
   const strides = shape.map(() => 1);
   for (let i = shape.length - 2; i >= 0; i--) strides[i] = strides[i + 1]! * shape[i + 1]!;
   return strides;
 }
 
 /** Those of a contiguous tensor of shape `from` seen as one of `shape`: 0 along the dimensions that repeat it. */
-export function spreadStrides(from: readonly number[], shape: readonly number[]): number[] {
+export function spreadStrides(from: Sizes, shape: Sizes): number[] {
   const own = stridesOf(from), lead = shape.length - from.length;
   return shape.map((_, i) => (i < lead || from[i - lead] === 1 ? 0 : own[i - lead]!));
 }
 
+export function isSame(a: Sizes, b: Sizes): boolean { return a.length === b.length && a.every((size, i) => size === b[i]); }
+
 /** The shape that both can be repeated to (torch's broadcasting). @throws ShapeError */
-export function commonShape(where: string, a: readonly number[], b: readonly number[], what = "shapes"): number[] {
+export function commonShape(where: string, a: Sizes, b: Sizes, what = "shapes"): Sizes {
   const rank = Math.max(a.length, b.length);
-  return Array.from({ length: rank }, (_, i) => {
+  return isSame(a, b) ? a : Array.from({ length: rank }, (_, i) => {
     const m = a[a.length - rank + i] ?? 1, n = b[b.length - rank + i] ?? 1;
-    if (m !== n && m !== 1 && n !== 1) {
-      throw new ShapeError(`${where}: ${what} [${a}] and [${b}] do not go together: counted from the last, their dimension ${rank - i} is ${m} and ${n}; ` +
-        "expected equal sizes, or 1 to be repeated.");
-    }
-    return m === 1 ? n : m;
+    if (m === n || n === 1) return m;
+    if (m === 1) return n;
+    throw new ShapeError(`${where}: ${what} [${a}] and [${b}] do not go together: from the last, dimension ${rank - i} is ${m} and ${n}; expected equal sizes, or 1.`);
   });
 }
 
-/** y = x, over `shape`. */
-export function copyStrided(shape: readonly number[], y: number, ys: readonly number[], x: number, xs: readonly number[]): void {
-  walk(merged(shape, ys, xs), y, x, engine().kernels.stridedCopy);
+/** The dimension of x, counted from the start; a scalar has none, or one of size 1. @throws ShapeError, ArgumentError */
+export function axisOf(where: string, name: string, x: Tensor, dim: number, ofScalar = false): number {
+  const rank = ofScalar ? x.rank || 1 : x.rank;
+  if (rank === 0) throw new ShapeError(`${where}: x has shape []; expected at least one dimension.`);
+  checkInteger(where, name, dim, -rank, rank - 1);
+  return dim < 0 ? dim + rank : dim;
 }
 
-/** y += alpha * x, over `shape`; of elements that a stride of 0 visits again, in the order of the indices. */
-export function addStrided(alpha: number, shape: readonly number[], y: number, ys: readonly number[], x: number, xs: readonly number[]): void {
-  const { stridedAxpy } = engine().kernels;
-  walk(merged(shape, ys, xs), y, x, (...args) => stridedAxpy(alpha, ...args));
-}
-
-type Dim = [size: number, ys: number, xs: number];
-type Kernel = Kernels["stridedCopy"];
-
-/** The dimensions but those of size 1, and neighbours that are one run as one. */
-function merged(shape: readonly number[], ys: readonly number[], xs: readonly number[]): Dim[] {
-  const dims: Dim[] = [];
-  for (const [i, size] of shape.entries()) {
-    const last = dims.at(-1), y = ys[i]!, x = xs[i]!;
+/**
+ * y = x over `shape`, or y += alpha * x, of elements that a stride of 0 visits again in the order of the indices.
+ * Dimensions of size 1 are left out, and neighbours that are one run taken as one.
+ */
+export function strided(alpha: number | null, shape: Sizes, y: number, ys: Sizes, x: number, xs: Sizes): void {
+  const dims: number[] = [];
+  for (let i = 0; i < shape.length; i++) {
+    const size = shape[i]!, end = dims.length;
     if (size === 1) continue;
-    if (last && last[1] === size * y && last[2] === size * x) dims[dims.length - 1] = [last[0] * size, y, x];
-    else dims.push([size, y, x]);
+    if (end > 0 && dims[end - 2] === size * ys[i]! && dims[end - 1] === size * xs[i]!) dims.splice(end - 3, 3, dims[end - 3]! * size, ys[i]!, xs[i]!);
+    else dims.push(size, ys[i]!, xs[i]!);
   }
-  return dims;
+  while (dims.length < 9) dims.unshift(1, 0, 0);
+  walk(alpha, y, x, dims);
 }
 
 /** The kernels take three dimensions; those before them are walked here. */
-function walk(dims: readonly Dim[], y: number, x: number, run: Kernel): void {
-  if (dims.length > 3) {
-    const [[size, ys, xs], ...rest] = dims as [Dim, ...Dim[]];
-    for (let i = 0; i < size; i++) walk(rest, y + i * ys * 4, x + i * xs * 4, run);
+function walk(alpha: number | null, y: number, x: number, dims: number[]): void {
+  if (dims.length > 9) {
+    const [size, ys, xs, ...rest] = dims;
+    for (let i = 0; i < size!; i++) walk(alpha, y + i * ys! * 4, x + i * xs! * 4, rest);
     return;
   }
-  const one: Dim = [1, 0, 0], [c = one, b = one, a = one] = [...dims].reverse();
-  run(y, x, ...a, ...b, ...c);
+  const { stridedCopy, stridedAxpy } = engine().kernels, [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [number, number, number, number, number, number, number, number, number];
+  if (alpha === null) stridedCopy(y, x, n, a, b, n1, a1, b1, n2, a2, b2);
+  else stridedAxpy(alpha, y, x, n, a, b, n1, a1, b1, n2, a2, b2);
 }
