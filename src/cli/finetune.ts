@@ -30,7 +30,7 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   }
   if (resume && !hasCheckpoint(out)) throw new FileError(`finetune: cannot read ${checkpointPath(out)}: it does not exist; leave out --resume to start anew.`);
   ensureWritableDirectory(out);
-  const lock = out.startsWith("memory:") ? NO_LOCK : lockFolder("finetune", out);
+  const lock = lockFolder("finetune", out);
   try {
     if (!resume) refuseToStartOver(out);
     for (const folder of [out, `${out}/adapter`]) removeTemporaries(folder);
@@ -39,9 +39,6 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
     lock.release();
   }
 }
-
-/** In memory nobody else writes. */
-const NO_LOCK: FolderLock = { keep: () => {}, release: () => {} };
 
 function refuseToStartOver(out: string): void {
   const path = [checkpointPath(out), previousPath(out)].find(exists);
@@ -179,5 +176,7 @@ function heldOutLoss(run: Run, when: string, lock: FolderLock): number {
   } finally {
     progress.stop();
   }
-  return finite(total / heldOut.length, `the held-out loss ${when}`, run);
+  const mean = total / heldOut.length;
+  if (when === "before" && !Number.isFinite(mean)) throw new ArgumentError(`finetune: the model's held-out loss is ${mean} before any training: its weights are damaged, or not this model's.`);
+  return finite(mean, `the held-out loss ${when}`, run);
 }

@@ -41,6 +41,7 @@ export interface FolderLock {
  * @throws FileError naming the owner if another run has it
  */
 export function lockFolder(where: string, folder: string): FolderLock {
+  if (folder.startsWith("memory:")) return lockInMemory(where, folder);
   const path = `${folder}/${LOCK_FILE}`, self = describeSelf();
   // A lock is taken away and made anew at most once or twice; more is others doing the same.
   for (let attempts = 0; !create(path, self); attempts++) {
@@ -68,6 +69,15 @@ export function lockFolder(where: string, folder: string): FolderLock {
     },
     release,
   };
+}
+
+/** Folders of io.memoryFiles: their runs are all in this process. */
+const taken = new Set<string>();
+
+function lockInMemory(where: string, folder: string): FolderLock {
+  if (taken.has(folder)) throw new FileError(`${where}: another run has ${folder}: wait for its end or choose another --out.`);
+  taken.add(folder);
+  return { keep: () => {}, release: () => { taken.delete(folder); } };
 }
 
 /** Whether the lock was made; no reader sees it half-written, and it is never made twice. */

@@ -42,7 +42,9 @@ export function promptIds(where: string, codec: TextCodec, prompt: string): numb
  * @throws FileError, FormatError if it is not text or a token is beyond the model's vocabulary
  */
 export function encodeFile(path: string, codec: TextCodec, began: Began): Int32Array {
-  const bytes = readBytes(path), text = decodeText(bytes, path);
+  const bytes = readBytes(path);
+  if (bytes.length > MOST_BYTES) throw new FormatError(`${path}: the text has ${bytes.length} bytes; at most ${MOST_BYTES} are taken. Train on a part of it.`);
+  const text = decodeText(bytes, path);
   began(text.length, encodingOf(bytes), text.length > 4 * TRIAL ? trial(text, codec) : undefined);
   const ids = codec.tokenizer.encode(text);
   checkVocabulary(path, ids, codec);
@@ -57,6 +59,8 @@ export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string 
   return tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
+/** The longest string of V8 has so many characters. */
+const MOST_BYTES = 536_870_888;
 /** Characters whose time tells that of a long text. */
 const TRIAL = 100_000;
 

@@ -42,6 +42,15 @@ test("a folder is taken once, and free again after release", () => {
   lockFolder("finetune", out).release();
 });
 
+test("a folder in memory, too", () => {
+  const lock = lockFolder("finetune", "memory:run");
+  assert.throws(() => lockFolder("finetune", "memory:run"), FileError);
+  lockFolder("finetune", "memory:other").release();
+  lock.keep();
+  lock.release();
+  lockFolder("finetune", "memory:run").release();
+});
+
 test("a process that ended, by itself or killed, leaves the folder free", () => {
   const { out, file } = fresh("killed");
   assert.equal(spawnSync(process.execPath, script(out, "process.exit(0);")).status, 0);
