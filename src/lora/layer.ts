@@ -1,7 +1,7 @@
 /** What loralib's layers share: the options, the scaling, and merging that is reversible to the bit. */
 import { engine } from "../runtime/engine.js";
 import { checkOptions } from "../runtime/options.js";
-import { checkBoolean, checkInteger, checkNumber } from "../tensor/check.js";
+import { checkBoolean, checkFloat, checkInteger, checkNumber } from "../tensor/check.js";
 import * as init from "../nn/init.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -20,7 +20,7 @@ export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: n
   checkOptions(where, options, ["r", "loraAlpha", "mergeWeights", ...others]);
   const { r = 0, loraAlpha = 1, loraDropout = 0, mergeWeights = true, ...base } = options;
   checkInteger(where, "r", r, 0);
-  checkNumber(where, "loraAlpha", loraAlpha, -Infinity);
+  checkFloat(where, "loraAlpha", loraAlpha);
   checkNumber(where, "loraDropout", loraDropout, 0, 1);
   checkBoolean(where, "mergeWeights", mergeWeights);
   return { r, loraAlpha, loraDropout, scaling: r > 0 ? loraAlpha / r : 0, mergeWeights, base };

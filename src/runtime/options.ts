@@ -46,7 +46,7 @@ export function checkOptions(where: string, options: unknown, known: readonly st
 export function nearest(name: string, known: readonly string[]): string | undefined {
   const bare = (text: string): string => text.toLowerCase().replace(/[^a-z0-9]/g, "");
   const wanted = bare(name.slice(0, MAX_LENGTH));
-  const same = known.find((k) => bare(k) === wanted) ?? SYNONYMS[wanted]?.find((k) => known.includes(k));
+  const same = known.find((k) => bare(k) === wanted) ?? (Object.hasOwn(SYNONYMS, wanted) ? SYNONYMS[wanted]! : []).find((k) => known.includes(k));
   if (same !== undefined) return same;
   let best: string | undefined, least = Math.max(1, Math.ceil(wanted.length / 3)) + 1;
   for (const k of known) {

@@ -32,6 +32,8 @@ const LAYERS: Record<string, Call> = {
   "lora.MergedLinear": [make(lora.MergedLinear), () => [3, 4, { ...lines, enableLora: [true, false], bias: true }]],
   "lora.Embedding": [make(lora.Embedding), () => [5, 3, { ...lines, paddingIdx: 1 }]],
   "lora.Conv2d": [make(lora.Conv2d), () => [2, 4, 3, { ...lines, padding: 1 }]],
+  "init.uniform_": [nn.init.uniform_, () => [zeros([2, 3]), -1, 1]], "init.normal_": [nn.init.normal_, () => [zeros([2, 3]), 0, 1]],
+  "init.zeros_": [nn.init.zeros_, () => [zeros([2, 3])]], "init.kaimingUniform_": [nn.init.kaimingUniform_, () => [zeros([2, 3]), 1, 3]],
   "Linear.forward": [layer(new nn.Linear(3, 4)), () => [x23()]], "Embedding.forward": [layer(new nn.Embedding(5, 3)), () => [int(1)]],
   "Conv1d.forward": [layer(new nn.Conv1d(2, 4, 3)), () => [grid([2, 2, 5], 1)]], "RMSNorm.forward": [layer(new nn.RMSNorm(3)), () => [x23()]],
   "LayerNorm.forward": [layer(new nn.LayerNorm(3)), () => [x23()]], "Dropout.forward": [layer(new nn.Dropout(0.5)), () => [x23()]],
@@ -115,6 +117,7 @@ test("arguments that other libraries take in these places", () => scope(() => {
   word(() => make(nn.Dropout)(...[0.5, true] as never[]), "Dropout", "true");
   word(() => make(nn.Sequential)(...[[new nn.ReLU()]] as never[]), "Sequential", "array", "...layers");
   word(() => make(lora.Linear)(...[4, 2, { lora_alpha: 2 }] as never[]), "lora.Linear", "lora_alpha", "loraAlpha");
+  word(() => new lora.Linear(4, 2, { r: 2, loraAlpha: 1e300 }), "lora.Linear", "loraAlpha", "finite in float32", "1e+300");
   word(() => make(lora.Linear)(...[4, 2, 8] as never[]), "lora.Linear", "options", "r", "8");
   word(() => any(ops.conv)(x4(), zeros([1, 2, 1, 1]), null, { pad: [1, 1] }), "conv", "pad");
   word(() => any(ops.conv)(x4(), zeros([1, 2, 1, 1]), null, 1), "conv", "options", "1");

@@ -29,7 +29,7 @@ test("an object without a prototype is an object", () => checkOptions("AdamW", O
 
 test("the nearest name", () => {
   const pairs: [string, string | undefined][] = [["lora_alpha", "loraAlpha"], ["alpha", "loraAlpha"], ["dropout", "loraDropout"], ["beta", "betas"],
-    ["btaes", "betas"], ["wieghtDecay", "weightDecay"], ["momentum", undefined], ["", undefined], ["x".repeat(1e6), undefined]];
+    ["btaes", "betas"], ["wieghtDecay", "weightDecay"], ["momentum", undefined], ["", undefined], ["constructor", undefined], ["__proto__", undefined], ["x".repeat(1e6), undefined]];
   for (const [slip, name] of pairs) assert.equal(nearest(slip, KNOWN), name, slip.slice(0, 20));
 });
 

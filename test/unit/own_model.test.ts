@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { init, lora, manualSeed, nn, ops, optim, ones, scope, tensor, type Tensor } from "../../src/index.js";
+import { init, lora, manualSeed, nn, ops, optim, ones, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits, assertClose } from "../support/golden.js";
 import { gradcheck, stream } from "../support/gradcheck.js";
 
@@ -132,6 +132,23 @@ test("Sequential: torch's keys, a layer by its place, another in its place, laye
   assert.equal(inner.training || other.training, false);
   model.dispose();
 }));
+
+test("adapters on a Sequential: layers by their places", () => {
+  manualSeed(1);
+  const model = new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Sequential(new nn.Linear(8, 4)));
+  const adapted = peft.getLoraModel(model, { r: 2, loraAlpha: 4, targetModules: ["0", "2.0"] });
+  assert.deepEqual(model.parameters().filter((p) => p.requiresGrad).map((p) => p.shape), [[2, 4], [8, 2], [2, 8], [4, 2]]);
+  scope(() => {
+    ops.sum(model.forward(ones([3, 4]))).backward();
+    const before = model.forward(ones([3, 4])).data.slice();
+    for (const p of model.parameters()) if (p.grad) p.grad.dispose();
+    const merged = adapted.mergeAndUnload();
+    assertBits("B = 0: nothing is added", model.forward(ones([3, 4])).data, before);
+    assert.equal(merged, model);
+  });
+  assert.equal(model[0] instanceof nn.Linear, true);
+  model.dispose();
+});
 
 test("Dropout: masks of its run, none in evaluation or with p = 0, and the same again from the same seed", () => scope(() => {
   const run = (): Float32Array[] => {

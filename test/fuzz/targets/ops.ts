@@ -27,10 +27,32 @@ const branch = (random: Random, d: number, k: number, first: number): Value => {
 };
 const some = (random: Random, value: Value): Value => random.once(2) ? value : null;
 
+/** Shapes that are repeated to a common one, or a number on one side. */
+const arithmetic: Recipe = (r) => {
+  const shape = [...lead(r), size(r), size(r)], part = (): number[] => shape.map((n) => r.once(4) ? 1 : n).slice(r.below(shape.length + 1));
+  const number = r.pick([2, -0.5, 0, 1e38]);
+  return r.once(8) ? [g(r, ...part()), number] : r.once(8) ? [number, g(r, ...part())] : [g(r, ...part()), g(r, ...part())];
+};
+/** A tensor, one of its dimensions, and whether that stays. */
+const along: Recipe = (r) => {
+  const shape = [...lead(r), size(r)];
+  return [g(r, ...shape), r.once(4) ? UNDEFINED : r.integer(-shape.length, shape.length - 1), r.once(2)];
+};
+
 const RECIPES: Record<string, Recipe> = {
-  add: (r) => {
-    const shape = [...lead(r), size(r)];
-    return [g(r, ...shape), g(r, ...shape.slice(r.below(shape.length + 1)))];
+  add: arithmetic, sub: arithmetic, mul: arithmetic, div: arithmetic, sum: along, mean: along, argmax: along,
+  softmax: (r) => along(r).slice(0, 2), logSoftmax: (r) => along(r).slice(0, 2),
+  matmul: (r) => {
+    const batch = lead(r), part = batch.map((n) => r.once(3) ? 1 : n).slice(r.below(batch.length + 1)), n = size(r), k = size(r), m = size(r);
+    return [r.once(6) ? g(r, k) : g(r, ...batch, n, k), r.once(6) ? g(r, k) : g(r, ...part, k, m)];
+  },
+  transpose: (r) => {
+    const shape = [...lead(r), size(r), size(r)], dim = (): number => r.integer(-shape.length, shape.length - 1);
+    return [g(r, ...shape), dim(), dim()];
+  },
+  concat: (r) => {
+    const shape = [...lead(r), size(r)], dim = r.below(shape.length), part = (): Value => g(r, ...shape.map((n, i) => i === dim ? size(r) : n));
+    return [Array.from({ length: r.integer(1, 4) }, part), r.once(2) ? dim : dim - shape.length];
   },
   scale: (r) => [...unary(r), r.pick([0, -1, 0.5, 1e30])],
   dropout: (r) => [...unary(r), r.pick([0, 0.5, 1])],
@@ -78,7 +100,7 @@ const RECIPES: Record<string, Recipe> = {
   doraNorm: (r) => { const d = size(r), k = size(r), rank = r.integer(1, 2); return [t([k, d]), t([rank, d]), t([k, rank]), 0.5, false]; },
   doraScale: (r) => { const d = size(r); return [g(r, d), t([d])]; },
   channelScale: (r) => { const d = size(r), shape = lead(r); return [g(r, ...shape, d), g(r, d), some(r, g(r, d)), shape.length]; },
-  mul: binary, siluMul: binary, mseLoss: binary,
+  siluMul: binary, mseLoss: binary, binaryCrossEntropyWithLogits: binary, binaryCrossEntropy: binary,
 };
 const IN_PLACE = Object.keys(nn.init).map((name) => `init.${name}`);
 const NAMES = [...Object.keys(ops), ...IN_PLACE];
