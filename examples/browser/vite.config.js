@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { defineConfig } from "vite";
 
 /**
@@ -6,9 +7,20 @@ import { defineConfig } from "vite";
  */
 const CONTENT_SECURITY_POLICY =
   "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' blob:; " +
-  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "base-uri 'none'; form-action 'none'";
+
+/** In the page too, since a static host sends no headers. Before all else: it holds for what follows it. */
+const policyInPage = {
+  name: "policy-in-page", apply: "build",
+  transformIndexHtml: () => [{ tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: CONTENT_SECURITY_POLICY }, injectTo: "head-prepend" }],
+};
+
+/** Where the library lives, as its package says. */
+const { homepage } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+const linkHome = { name: "link-home", transformIndexHtml: (html) => html.replaceAll("%HOMEPAGE%", homepage) };
 
 export default defineConfig({
+  plugins: [policyInPage, linkHome],
   base: "./",
   // One page, not an application with routes: what is not there is answered 404, not with the page.
   appType: "mpa",
@@ -17,5 +29,5 @@ export default defineConfig({
   // The small JSON files too stay files: a data: URL may not be fetched under the policy above.
   build: { target: "es2022", assetsInlineLimit: 0 },
   worker: { format: "es" },
-  preview: { headers: { "Content-Security-Policy": CONTENT_SECURITY_POLICY } },
+  preview: { headers: { "Content-Security-Policy": `${CONTENT_SECURITY_POLICY}; frame-ancestors 'none'` } },
 });

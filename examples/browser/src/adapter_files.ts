@@ -1,11 +1,12 @@
 /** Adapters to and from the visitor's disk: a zip of PEFT's folder, or its two files. */
 import { strToU8, unzipSync, zipSync } from "fflate";
+import { fileName } from "./format";
 import { Refusal } from "./refusal";
 import type { Adapter } from "./run";
 
 const CONFIG = "adapter_config.json", WEIGHTS = "adapter_model.safetensors";
-/** Of each file, unpacked: a small archive may claim to hold anything. */
-const MOST_BYTES = 256 * 1024 * 1024;
+/** Of all files, unpacked: a small archive may claim to hold anything. The largest adapter of the model here has a tenth of it. */
+const MOST_BYTES = 64 * 1024 * 1024;
 /** The earliest date of a zip: the same adapter is the same file. */
 const DATE = new Date(1980, 0, 1);
 
@@ -18,11 +19,17 @@ export function toZip({ config, weights }: Adapter): Blob {
 /** @throws Refusal naming what is missing */
 export async function fromFiles(files: readonly File[]): Promise<Adapter> {
   const found = new Map<string, Uint8Array>();
+  const add = (name: string, bytes: Uint8Array): void => {
+    // Two of a kind belong to two adapters, and nobody knows which of the others goes with which.
+    if (found.has(name)) throw new Refusal("upload", `There is more than one ${name}. Choose one adapter: its zip, or its two files.`);
+    found.set(name, bytes);
+  };
+  let left = MOST_BYTES;
   for (const file of files) {
-    if (file.size > MOST_BYTES) throw new Refusal("upload", `${file.name} is too large for this page. Choose an adapter of the small model here.`);
+    if ((left -= file.size) < 0) throw new Refusal("upload", `${fileName(file.name)} is too large for this page. Choose an adapter of the small model here.`);
     const bytes = new Uint8Array(await file.arrayBuffer());
-    if (/\.zip$/i.test(file.name)) for (const [name, entry] of unzip(file.name, bytes)) found.set(name, entry);
-    else found.set(file.name, bytes);
+    if (/\.zip$/i.test(file.name)) for (const [name, entry] of unzip(fileName(file.name), bytes)) add(name, entry);
+    else if ([CONFIG, WEIGHTS].includes(file.name)) add(file.name, bytes);
   }
   const config = found.get(CONFIG), weights = found.get(WEIGHTS);
   if (!config || !weights) {
@@ -35,12 +42,19 @@ export async function fromFiles(files: readonly File[]): Promise<Adapter> {
 /** The two files, whatever folder they are in. */
 function unzip(name: string, bytes: Uint8Array): [string, Uint8Array][] {
   const base = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+  let left = MOST_BYTES, count = 0;
   try {
     const entries = unzipSync(bytes, {
-      filter: (file) => [CONFIG, WEIGHTS].includes(base(file.name)) && file.originalSize <= MOST_BYTES,
+      filter: (file) => {
+        if (![CONFIG, WEIGHTS].includes(base(file.name))) return false;
+        if ((left -= file.originalSize) < 0 || ++count > 2) throw new Refusal("upload", "");
+        return true;
+      },
     });
     return Object.entries(entries).map(([path, entry]) => [base(path), entry]);
   } catch {
+    if (count > 2) throw new Refusal("upload", `${name} holds more than one adapter. Choose a zip of one.`);
+    if (left < 0) throw new Refusal("upload", `${name} would be too large for this page when it is unpacked. Choose an adapter of the small model here.`);
     throw new Refusal("upload", `${name} cannot be read as a zip. Download it again, or choose adapter_config.json and adapter_model.safetensors themselves.`);
   }
 }

@@ -3,13 +3,22 @@ import { get, set } from "idb-keyval";
 
 export interface Draft { text: string; rank: string; steps: string; prompt: string }
 
-const KEY = "draft";
+export const DRAFT = "draft";
 let timer: ReturnType<typeof setTimeout> | undefined;
+let waiting: Draft | undefined;
 
 /** Written a moment after the last change. Where nothing can be kept, nothing is: the worker says so when it matters. */
 export function keepDraft(draft: Draft): void {
+  waiting = draft;
   clearTimeout(timer);
-  timer = setTimeout(() => void set(KEY, draft).catch(() => {}), 300);
+  timer = setTimeout(keepNow, 300);
 }
 
-export function loadDraft(): Promise<Draft | undefined> { return get<Draft>(KEY).catch(() => undefined); }
+/** Writes what waits: the page may go, or a run that brings its own fields begins. */
+export function keepNow(): void {
+  clearTimeout(timer);
+  if (waiting) void set(DRAFT, waiting).catch(() => {});
+  waiting = undefined;
+}
+
+export function loadDraft(): Promise<Draft | undefined> { return get<Draft>(DRAFT).catch(() => undefined); }

@@ -1,15 +1,17 @@
 /** The page: reads the fields, drives the worker, shows what comes back. */
-import { proxy, wrap } from "comlink";
+import { proxy } from "comlink";
 import { fromFiles, toZip } from "./adapter_files";
 import { LossChart } from "./chart";
-import { keepDraft, loadDraft } from "./draft";
-import { duration, megabytes, number, perplexity } from "./format";
+import { keepDraft, keepNow, loadDraft } from "./draft";
+import { duration, fileName, megabytes, number, perplexity, printable } from "./format";
+import { Host } from "./host";
+import type { KeptRun } from "./kept";
 import { explain, Refusal, type Place } from "./refusal";
 import type { Settings } from "./run";
 import sampleUrl from "../sample.txt?url";
-import type { Progress, RunView, Studio, Who } from "./worker";
+import type { Progress, RunView, Trouble, Who } from "./worker";
 
-type Phase = "loading" | "idle" | "measuring" | "training" | "pausing" | "paused" | "finishing" | "done" | "broken";
+type Phase = "loading" | "idle" | "measuring" | "training" | "pausing" | "paused" | "finishing" | "done" | "held" | "broken";
 
 const $ = <E extends HTMLElement>(id: string): E => document.getElementById(id) as E;
 const text = $<HTMLTextAreaElement>("text"), file = $<HTMLInputElement>("file"), useSample = $<HTMLButtonElement>("use-sample");
@@ -22,8 +24,14 @@ const show = (id: string, value: string): void => { $(id).textContent = value; }
 /** What stands above the samples until there is something to say about them. */
 const INTRODUCTION = $("verdict").textContent!;
 
-const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-const studio = wrap<Studio>(worker);
+const MOST_TEXT_BYTES = 8 * 1024 * 1024;
+/** An adapter is read in a moment; one that takes longer is meant to. */
+const UPLOAD_PATIENCE_S = 15;
+
+const host = new Host((message) => {
+  enter("broken");
+  tell(new Error(message));
+});
 const chart = new LossChart($("chart"));
 
 let phase: Phase = "loading";
@@ -32,9 +40,14 @@ let losses: number[] = [];
 /** Steps of the run that is shown. */
 let runSteps = 0;
 let stopWanted = false;
-/** Whether a reload will find the run. */
-let kept = true;
+/** Why a reload will not find the run, or null. */
+let unkept: string | null = null;
+/** The run as the worker could not save it, for the worker that may have to follow. */
+let held: KeptRun | null = null;
 let announcedTenth = 0;
+/** Whether the visitor has changed a field: what is loaded later must not take its place. */
+let touched = false;
+let sample: string | null = null;
 
 /** Label of the main button, whether it works, and what goes on. */
 const PHASES: Record<Phase, [label: string, enabled: boolean, note: string]> = {
@@ -46,6 +59,7 @@ const PHASES: Record<Phase, [label: string, enabled: boolean, note: string]> = {
   paused: ["Resume", true, "Paused."],
   finishing: ["Measuring…", false, "Writing the sample after training."],
   done: ["Train anew", true, "Finished."],
+  held: ["Start training", false, "Decide about the saved run first."],
   broken: ["Start training", false, ""],
 };
 
@@ -56,16 +70,16 @@ function enter(next: Phase): void {
   go.textContent = label;
   // Not `disabled` while it works on: that would throw the keyboard's focus away.
   go.setAttribute("aria-disabled", String(!enabled));
-  go.disabled = next === "loading" || next === "broken";
+  go.disabled = ["loading", "held", "broken"].includes(next);
   stop.disabled = next !== "training" && next !== "paused";
   if (hadFocus && stop.disabled) go.focus();
-  const running = !["idle", "done", "loading", "broken"].includes(next);
+  const running = !["idle", "done", "loading", "held", "broken"].includes(next);
   settings.disabled = running;
   text.readOnly = running;
   file.disabled = useSample.disabled = running;
   const writable = ["idle", "paused", "done"].includes(next);
   writeButton.disabled = upload.disabled = !writable;
-  const resumable = kept && (next === "training" || next === "paused");
+  const resumable = unkept === null && (next === "training" || next === "paused");
   show("phase", `${note}${resumable ? " You may leave or reload: the run is kept." : ""}`.trim());
 }
 
@@ -96,15 +110,44 @@ async function attempt(otherwise: () => Phase, work: () => Promise<void>): Promi
   try {
     await work();
   } catch (error) {
+    if (reopening && isLost(error)) return;
+    if (phase !== "loading" && isLost(error)) return reopen(error as Error);
     enter(otherwise());
     tell(error);
   }
 }
 
+/** Whether the worker, or the engine in it, is of no use any more. */
+function isLost(error: unknown): boolean { return ["WorkerLost", "EngineError", "DisposedError"].includes((error as Error).name); }
+
+let reopening = false;
+
+/** A new worker, with the run as it was last saved. */
+async function reopen(reason: Error): Promise<void> {
+  console.error(reason);
+  reopening = true;
+  const had = shown, upload = who.value === "uploaded";
+  enter("loading");
+  choose("uploaded", false);
+  host.start();
+  try {
+    await open();
+  } catch (error) {
+    enter("broken");
+    return tell(error);
+  } finally {
+    reopening = false;
+  }
+  const back = shown ? ` The run is back at step ${shown.losses.length}, the last one that was saved.` : had ? " The run could not be saved, and is lost." : "";
+  show("page-error", `The worker had to be started anew: ${printable(reason.message)}.${back}${upload ? " The uploaded adapter is gone: upload it again." : ""}`);
+}
+
 // The text
 
 function describeText(): void {
-  show("text-hint", text.value ? `${number(text.value.length)} characters` : "A few pages are enough.");
+  const isSample = text.value !== "" && text.value === sample;
+  show("text-hint", !text.value ? "A few pages are enough." : `${number(text.value.length)} characters${isSample ? ": a sample. Put your own text in its place, or try with this." : ""}`);
+  useSample.textContent = isSample ? "Clear the text" : "Use a sample text";
 }
 
 function setText(value: string): void {
@@ -117,14 +160,26 @@ function setText(value: string): void {
 async function openText(files: Iterable<File>): Promise<void> {
   const [first] = files;
   if (!first) return;
-  const refusal = new Refusal("text", `${first.name} is not a plain text file. Save it as UTF-8 text (.txt) and try again, or paste its text.`);
+  const name = fileName(first.name), refusal = new Refusal("text", `${name} is not a plain text file. Save it as UTF-8 text (.txt) and try again, or paste its text.`);
+  if (first.size > MOST_TEXT_BYTES) throw new Refusal("text", `${name} has ${megabytes(first.size)}; this page takes at most ${megabytes(MOST_TEXT_BYTES)}. Use a part of it.`);
   const content = await first.arrayBuffer().then((bytes) => new TextDecoder("utf-8", { fatal: true }).decode(bytes)).catch(() => { throw refusal; });
   if (content.includes("\0")) throw refusal;
+  // It may have taken a while.
+  if (text.readOnly) throw new Refusal("text", `${name} came too late: training has begun. Open it again afterwards.`);
   setText(content);
-  announce(`${first.name} is in the text field.`);
+  announce(`${name} is in the text field.`);
 }
 
-const rememberDraft = (): void => keepDraft({ text: text.value, rank: rank.value, steps: steps.value, prompt: prompt.value });
+async function loadSample(): Promise<string> {
+  const response = await fetch(sampleUrl);
+  if (!response.ok) throw new Refusal("text", `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`);
+  return sample = await response.text();
+}
+
+const rememberDraft = (): void => {
+  touched = true;
+  keepDraft({ text: text.value, rank: rank.value, steps: steps.value, prompt: prompt.value });
+};
 
 function readSettings(): Settings {
   const count = Number(steps.value);
@@ -145,9 +200,9 @@ function showRun(run: RunView): void {
   runSteps = run.settings.steps;
   progress.max = runSteps;
   showLosses();
-  show("before", run.before.sample);
+  show("before", printable(run.before.sample));
   show("before-figure", `Perplexity on the last tenth of the text: ${perplexity(run.before.heldOutLoss)}`);
-  show("after", run.after?.sample ?? "");
+  show("after", printable(run.after?.sample ?? ""));
   show("after-figure", run.after ? `Perplexity on the last tenth of the text: ${perplexity(run.after.heldOutLoss)}` : "");
   show("verdict", run.after ? verdict(run.before.heldOutLoss, run.after.heldOutLoss) : INTRODUCTION);
 }
@@ -175,8 +230,13 @@ function showLosses(): void {
 }
 
 function showProgress(p: Progress): void {
-  losses.push(p.loss);
+  losses[p.step - 1] = p.loss;
   showLosses();
+  if (p.sample !== null) {
+    show("after", printable(p.sample));
+    show("after-figure", `After ${number(p.step)} of ${number(runSteps)} steps; it goes on learning.`);
+  }
+  tellUnkept(p.unkept);
   show("figure-speed", number(Math.round(p.tokensPerSecond)));
   show("figure-left", duration(p.secondsLeft));
   show("figure-memory", megabytes(p.memoryBytes));
@@ -190,7 +250,8 @@ async function begin(): Promise<void> {
   enter("measuring");
   announce("Reading the text.");
   clearRun(chosen.steps);
-  const run = await studio.begin(text.value, chosen, proxy((sample: string) => show("before", sample)));
+  keepNow();
+  const run = await host.call((studio, live) => studio.begin(text.value, chosen, live((sample: string) => show("before", printable(sample)))));
   offerAdapter(null);
   showRun(run);
   await train();
@@ -198,23 +259,39 @@ async function begin(): Promise<void> {
 
 async function train(): Promise<void> {
   stopWanted = false;
-  kept = await studio.canSave;
+  unkept = null;
+  tellUnkept(await host.call((studio) => studio.unkept));
   enter("training");
   announce("Training has started.");
-  if (!kept) {
-    show("page-error", "This browser does not let the page keep data, so a reload would lose the run. Keep this tab open until you have downloaded the adapter.");
-  }
   announcedTenth = Math.floor(10 * losses.length / runSteps);
-  const complete = await studio.train(proxy(showProgress));
+  let complete: boolean;
+  try {
+    complete = await host.call((studio, live) => studio.train(live(showProgress)));
+  } catch (error) {
+    // The last words may be missing, and a run that diverged went back.
+    if (!isLost(error)) showRun(await host.call((studio) => studio.view()));
+    throw error;
+  }
   if (complete || stopWanted) return finish();
+  showRun(await host.call((studio) => studio.view()));
   enter("paused");
   announce(`Paused at step ${losses.length}.`);
+}
+
+/** Says once why a reload would lose the run, and takes it back when that has passed. */
+function tellUnkept(reason: string | null): void {
+  if (reason === unkept) return;
+  if (reason !== null || $("page-error").textContent === unkept) show("page-error", reason ?? "");
+  unkept = reason;
+  enter(phase);
 }
 
 async function finish(): Promise<void> {
   enter("finishing");
   show("figure-left", "–");
-  showRun(await studio.finish(proxy((sample: string) => show("after", sample))));
+  show("after-figure", "");
+  showRun(await host.call((studio, live) => studio.finish(live((sample: string) => show("after", printable(sample))))));
+  tellUnkept(await host.call((studio) => studio.unkept));
   await offerTrained();
   enter("done");
   announce(`Finished. ${$("verdict").textContent}`);
@@ -224,13 +301,13 @@ async function finish(): Promise<void> {
 function press(): void {
   if (phase === "training") {
     enter("pausing");
-    void studio.pause();
+    void host.call((studio) => studio.pause());
   } else if (phase === "paused") {
     void attempt(() => "paused", train);
   } else if (phase === "idle" || phase === "done") {
     const before = phase;
     void attempt(() => {
-      if (phase === "training") return "paused";
+      if (phase !== before && phase !== "measuring") return "paused";
       // Refused before it began: what was there is still there.
       if (shown) showRun(shown);
       return before;
@@ -240,7 +317,7 @@ function press(): void {
 
 // The adapter
 
-async function offerTrained(): Promise<void> { offerAdapter(toZip(await studio.adapter())); }
+async function offerTrained(): Promise<void> { offerAdapter(toZip(await host.call((studio) => studio.adapter()))); }
 
 function offerAdapter(zip: Blob | null): void {
   if (download.href) URL.revokeObjectURL(download.href);
@@ -258,10 +335,26 @@ function choose(name: Who, there: boolean): void {
   else if (who.value === name) who.value = "base";
 }
 
+let uploading = false;
+
 async function uploadAdapter(files: readonly File[]): Promise<void> {
-  if (files.length === 0) return;
-  await studio.upload(await fromFiles(files));
-  const name = files.length === 1 ? files[0]!.name : "the two files";
+  if (uploading) throw new Refusal("upload", "The adapter before it is still being read. Try again in a moment.");
+  uploading = true;
+  try {
+    await takeAdapter(files);
+  } finally {
+    uploading = false;
+  }
+}
+
+async function takeAdapter(files: readonly File[]): Promise<void> {
+  const name = files.length === 1 ? fileName(files[0]!.name) : "the two files", adapter = await fromFiles(files);
+  try {
+    await host.call((studio) => studio.upload(adapter), UPLOAD_PATIENCE_S);
+  } catch (error) {
+    if ((error as Error).name === "WorkerLost") throw Object.assign(error as Error, { message: `${name} took longer than ${UPLOAD_PATIENCE_S} s to read and was given up` });
+    throw error;
+  }
   who.querySelector('option[value="uploaded"]')!.textContent = `Uploaded (${name})`;
   choose("uploaded", true);
   const sentence = `Loaded ${name}: write with it below.`;
@@ -275,10 +368,11 @@ async function writeText(): Promise<void> {
   if (!writePrompt.value.trim()) throw new Refusal("write", "Write a word or two for the model to begin with.");
   writeButton.setAttribute("aria-disabled", "true");
   try {
-    const written = await studio.write(who.value as Who, writePrompt.value, number, proxy((part: string) => show("written", part)));
+    const written = printable(await host.call((studio, live) => studio.write(who.value as Who, writePrompt.value, number, live((part: string) => show("written", printable(part))))));
     show("written", written);
     announce(`Written: ${written}`);
   } catch (error) {
+    if (isLost(error)) throw error;
     // The same fault in the training form belongs to another field.
     throw new Refusal("write", explain(error).sentence);
   } finally {
@@ -317,9 +411,14 @@ text.addEventListener("input", describeText);
 for (const field of [text, rank, steps, prompt]) field.addEventListener("input", rememberDraft);
 rank.addEventListener("input", describeRank);
 useSample.addEventListener("click", () => void attempt(() => phase, async () => {
-  const response = await fetch(sampleUrl);
-  if (!response.ok) throw new Refusal("text", `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`);
-  setText(await response.text());
+  if (text.value !== "" && text.value === sample) {
+    setText("");
+    text.focus();
+    return announce("The text field is empty.");
+  }
+  const content = await loadSample();
+  if (text.readOnly) return;
+  setText(content);
   announce("The sample text is in the text field.");
 }));
 $("form").addEventListener("submit", (event) => {
@@ -330,7 +429,7 @@ stop.addEventListener("click", () => {
   if (phase === "training") {
     stopWanted = true;
     enter("pausing");
-    void studio.pause();
+    void host.call((studio) => studio.pause());
   } else {
     void attempt(() => "paused", finish);
   }
@@ -340,32 +439,81 @@ $("write-form").addEventListener("submit", (event) => {
   if (!writeButton.disabled && !writeButton.hasAttribute("aria-disabled")) void attempt(() => phase, writeText);
 });
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden" && phase === "training") void studio.save();
-});
-worker.addEventListener("error", (event) => {
-  enter("broken");
-  tell(new Error(event.message || "the worker could not be started"));
+  if (document.visibilityState !== "hidden") return;
+  keepNow();
+  // Where another tab has saved, training says so itself.
+  if (phase === "training") void host.call((studio) => studio.save()).catch(() => {});
 });
 
-async function open(): Promise<void> {
-  describeRank();
-  const draft = await loadDraft();
-  if (draft) [text.value, rank.value, steps.value, prompt.value] = [draft.text, draft.rank, draft.steps, draft.prompt];
-  const run = await studio.open();
-  if (run && !(run.after && draft)) {
-    text.value = run.text;
-    rank.value = String(run.settings.rank);
-    steps.value = String(run.settings.steps);
-    prompt.value = run.settings.prompt;
-  }
+function fill(fields: { text: string; rank: string; steps: string; prompt: string }): void {
+  [text.value, rank.value, steps.value, prompt.value] = [fields.text, fields.rank, fields.steps, fields.prompt];
   describeText();
   describeRank();
-  if (!run) return enter("idle");
+}
+
+async function open(): Promise<void> {
+  describeText();
+  describeRank();
+  const draft = await loadDraft();
+  if (draft && !touched) fill(draft);
+  const { run, trouble } = await host.call((studio) => studio.open(held, proxy((record: KeptRun | null) => { held = record; })), Infinity);
+  if (trouble) {
+    shown = null;
+    return ask(trouble);
+  }
+  if (!run) {
+    shown = null;
+    // At a first visit there is something to press the button for.
+    if (!draft && !touched) await loadSample().then((content) => { if (!touched) fill({ text: content, rank: rank.value, steps: steps.value, prompt: prompt.value }); }).catch(() => {});
+    return enter("idle");
+  }
+  await continueWith(run, Boolean(draft));
+}
+
+async function continueWith(run: RunView, draftIsThere: boolean): Promise<void> {
+  const { text: content, settings: { rank, steps, prompt } } = run;
+  if (!run.after || (!draftIsThere && !touched)) fill({ text: content, rank: String(rank), steps: String(steps), prompt });
   showRun(run);
   if (run.after) await offerTrained();
   enter(run.after ? "done" : "paused");
   announce(run.after ? "Your last run is here." : `Your run is here, paused at step ${run.losses.length} of ${run.settings.steps}. Resume it, or stop it here.`);
 }
+
+/** What shall become of a saved run that does not open: nothing is deleted unasked. */
+function ask({ sentence, before, mayPass }: Trouble): void {
+  enter("held");
+  show("recovery-text", printable(sentence));
+  show("recover-before", `Go on from step ${before}`);
+  $("recover-before").hidden = before === null;
+  $("recover-again").hidden = !mayPass;
+  $("recovery").hidden = false;
+  announce(sentence);
+}
+
+function decide(id: string, act: () => Promise<void>): void {
+  $(id).addEventListener("click", () => void attempt(() => "held", async () => {
+    await act();
+    $("recovery").hidden = true;
+    go.focus();
+  }));
+}
+
+decide("recover-before", async () => {
+  const run = await host.call((studio) => studio.recover("before"));
+  await continueWith(run!, false);
+});
+decide("recover-delete", async () => {
+  await host.call((studio) => studio.recover("delete"));
+  enter("idle");
+});
+$("recover-again").addEventListener("click", () => {
+  $("recovery").hidden = true;
+  void attempt(() => "broken", async () => {
+    enter("loading");
+    host.start();
+    await open();
+  });
+});
 
 chart.show([], 200);
 void attempt(() => "broken", open);

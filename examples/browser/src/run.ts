@@ -30,6 +30,14 @@ export const BATCH = 8, SEQ = 64;
 const LEARNING_RATE = 5e-3, SEED = 0, SAMPLE_TOKENS = 100, HELD_OUT_WINDOWS = 128;
 const MOST_CHARACTERS = 2_000_000;
 
+/** A number that is not finite where there must be one: nothing that comes of it is kept. */
+export class DivergedError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "DivergedError";
+  }
+}
+
 export class Run {
   readonly losses: number[] = [];
   before!: Report;
@@ -44,7 +52,12 @@ export class Run {
   /** @throws Refusal if the text is too short or too long */
   static begin(base: Base, text: string, settings: Settings, onSample: (text: string) => void): Run {
     const run = Run.#prepare(base, text, settings);
-    run.before = run.#report(onSample);
+    try {
+      run.before = run.#report(onSample);
+    } catch (error) {
+      run.dispose();
+      throw error;
+    }
     return run;
   }
 
@@ -54,8 +67,13 @@ export class Run {
       throw new Refusal("page", "The saved run was made with another version of this page's model and cannot go on. Your text is still here: train anew.");
     }
     const run = Run.#prepare(base, saved.text, saved.settings);
-    run.adapted.loadStateDict(saved.factors, false);
-    run.optimizer.loadStateDict(saved.moments, saved.losses.length);
+    try {
+      run.adapted.loadStateDict(saved.factors, false);
+      run.optimizer.loadStateDict(saved.moments, saved.losses.length);
+    } catch (error) {
+      run.dispose();
+      throw error;
+    }
     run.losses.push(...saved.losses);
     run.before = saved.before;
     run.after = saved.after;
@@ -85,20 +103,37 @@ export class Run {
 
   get isComplete(): boolean { return this.losses.length === this.settings.steps; }
 
-  /** One optimiser step; its loss is added to `losses`. */
+  /**
+   * One optimiser step; its loss is added to `losses`. All or nothing: after a step that ran out of memory, the same step
+   * gives the bits that it would have given.
+   * @throws DivergedError if the loss or a weight is not finite; then the run must go back to what was saved
+   */
   step(): void {
     const step = this.losses.length, trained = this.optimizer.paramGroups.flatMap((g) => g.params);
     const { ids, targets } = models.randomWindows(this.train, step, { batch: BATCH, seq: SEQ, seed: SEED });
     this.adapted.train();
-    this.losses.push(scope(() => {
-      const loss = this.adapted.model.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));
-      loss.backward();
-      optim.clipGradNorm_(trained, 1);
-      for (const g of this.optimizer.paramGroups) g.lr = LEARNING_RATE * this.schedule(step);
-      this.optimizer.step();
+    try {
+      const value = scope(() => {
+        const loss = this.adapted.model.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ])), value = loss.item();
+        if (!Number.isFinite(value)) throw new DivergedError(`the loss of step ${step + 1} is ${value}`);
+        loss.backward();
+        optim.clipGradNorm_(trained, 1);
+        for (const g of this.optimizer.paramGroups) g.lr = LEARNING_RATE * this.schedule(step);
+        this.optimizer.step();
+        return value;
+      });
+      if (!trained.every((p) => p.data.every(Number.isFinite))) throw new DivergedError(`step ${step + 1} made weights that are not finite`);
+      this.losses.push(value);
+    } finally {
+      // Also of a step that failed: what its backward pass had added would be part of the next one's.
       this.optimizer.zeroGrad();
-      return loss.item();
-    }));
+    }
+  }
+
+  /** What the model writes now, in the middle of training. */
+  sample(): string {
+    this.adapted.eval();
+    return write(this.base, this.adapted.model, this.settings.prompt, SEED, () => {});
   }
 
   /** Ends the run here, complete or not. */
@@ -109,13 +144,15 @@ export class Run {
     const windows = models.evenWindows(this.heldOut, SEQ, HELD_OUT_WINDOWS);
     const losses = windows.map(({ ids, targets }) =>
       noGrad(() => scope(() => this.adapted.model.loss(tensor(ids, [1, SEQ]), tensor(targets, [1, SEQ])).item())));
-    const sample = write(this.base, this.adapted.model, this.settings.prompt, SEED, onSample);
-    return { heldOutLoss: losses.reduce((a, b) => a + b, 0) / losses.length, sample };
+    const heldOutLoss = losses.reduce((a, b) => a + b, 0) / losses.length;
+    if (!Number.isFinite(heldOutLoss)) throw new DivergedError(`the loss on the text's last tenth is ${heldOutLoss}`);
+    return { heldOutLoss, sample: write(this.base, this.adapted.model, this.settings.prompt, SEED, onSample) };
   }
 
+  /** Copies: training may go on before they are written. */
   save(): SavedRun {
-    const { text, settings, losses, before, after } = this;
-    return { base: BASE_ID, text, settings, losses, factors: lora.loraStateDict(this.adapted), moments: this.optimizer.stateDict(), before, after };
+    const { text, settings, before, after } = this;
+    return { base: BASE_ID, text, settings, losses: [...this.losses], factors: lora.loraStateDict(this.adapted), moments: this.optimizer.stateDict(), before, after };
   }
 
   /** As PEFT saves it. */

@@ -1,114 +1,216 @@
 /** The worker: all of the model's work, and the run's place in IndexedDB. The page calls it through Comlink. */
 import { expose } from "comlink";
-import { del, get, set } from "idb-keyval";
 import { init, io, memoryStats, type models, peft } from "wasm-lora";
-import { fetchBase, type Base } from "./base";
+import { BASE_ID, fetchBase, type Base } from "./base";
+import { printable } from "./format";
+import { deleteRuns, isWhole, readRuns, returnToBefore, revisionOf, seal, writeRun, type KeptRun } from "./kept";
 import { Refusal } from "./refusal";
-import { BATCH, Run, SEQ, write, type Adapter, type Report, type SavedRun, type Settings } from "./run";
+import { BATCH, Run, SEQ, write, type Adapter, type Report, type Settings } from "./run";
 
-export interface Progress { loss: number; tokensPerSecond: number; secondsLeft: number; memoryBytes: number }
+export interface Progress { step: number; loss: number; tokensPerSecond: number; secondsLeft: number; memoryBytes: number; unkept: string | null; sample: string | null }
 export interface RunView { text: string; settings: Settings; losses: number[]; before: Report; after: Report | null }
+/** A saved run that does not open. It stays as it is until the visitor decides. */
+export interface Trouble {
+  sentence: string;
+  /** Step of the run that was saved before it, if that one is whole. */
+  before: number | null;
+  /** Whether opening it again may succeed. */
+  mayPass: boolean;
+}
+export interface Opened { run: RunView | null; trouble: Trouble | null }
 export type Who = "base" | "trained" | "uploaded";
 type OnText = (text: string) => void;
 
-const KEY = "run";
 const SAVE_EVERY_MS = 3000;
 /** Steps that the speed is averaged over. */
 const RECENT = 20;
+/** Samples in the course of a run. */
+const SAMPLES = 10;
 
 class Studio {
   #base!: Base;
   #run: Run | null = null;
   #pauseWanted = false;
   #uploaded: peft.LoraModel<models.Llama> | null = null;
-  #canSave = true;
+  /** The last good state, wherever it could be kept. */
+  #last: KeptRun | null = null;
+  /** Of the record in IndexedDB, as this tab saw it last. */
+  #seen: number | null = null;
+  #unkept: string | null = null;
+  #saving: Promise<void> = Promise.resolve();
+  #onUnkept: (held: KeptRun | null) => void = () => {};
 
-  /** Loads the kernels, the model and what is left of the last run. */
-  async open(): Promise<RunView | null> {
+  /**
+   * Loads the kernels, the model and what is left of the last run.
+   * @param held what a worker before this one could not save
+   * @param onUnkept gets what this one cannot save, and null once it can
+   */
+  async open(held: KeptRun | null, onUnkept: (held: KeptRun | null) => void): Promise<Opened> {
+    this.#onUnkept = onUnkept;
     await init();
     this.#base = await fetchBase();
-    const saved = await get<SavedRun>(KEY).catch(() => {
-      this.#canSave = false;
-      return undefined;
+    const { latest, before } = await readRuns().catch((error: Error) => {
+      this.#unkept = notKept(error);
+      return { latest: undefined, before: undefined };
     });
-    if (!saved) return null;
-    try {
-      this.#run = Run.restore(this.#base, saved);
-    } catch (error) {
-      await del(KEY);
-      throw error;
-    }
-    return this.#view();
+    this.#seen = revisionOf(latest);
+    const saved = held ?? latest;
+    if (saved === undefined) return { run: null, trouble: null };
+    const trouble = this.#restore(saved, before);
+    return { run: trouble ? null : this.view(), trouble };
   }
 
-  /** Whether a reload will find the run again. */
-  get canSave(): boolean { return this.#canSave; }
+  #restore(saved: unknown, before: unknown): Trouble | null {
+    if (!isWhole(saved)) {
+      const usable = isWhole(before) && before.base === BASE_ID ? before : null, found = usable ? `The one that was saved before it, at step ${usable.losses.length}, is whole.` : "None was saved before it.";
+      return { sentence: `The saved run is damaged: its contents do not have the digest that was saved with them. ${found}`, before: usable?.losses.length ?? null, mayPass: false };
+    }
+    try {
+      this.#run = Run.restore(this.#base, saved);
+      this.#last = saved;
+      return null;
+    } catch (error) {
+      const other = saved.base !== BASE_ID, { message } = error as Error;
+      const sentence = other ? message : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened (${message}). It is kept as it is: close other tabs and try again.`;
+      return { sentence, before: null, mayPass: !other };
+    }
+  }
+
+  /** Why the last save did not succeed, or null. */
+  get unkept(): string | null { return this.#unkept; }
+
+  /** What becomes of a saved run that does not open. @returns the one saved before it, if that was wanted */
+  recover(choice: "before" | "delete"): Promise<RunView | null> {
+    return alone(async () => {
+      if (choice === "delete") {
+        await deleteRuns(this.#seen);
+        this.#seen = null;
+        return null;
+      }
+      const { before } = await readRuns();
+      if (!isWhole(before)) throw new Refusal("page", "The run that was saved before it is damaged too. Delete the saved run, and train anew.");
+      const run = Run.restore(this.#base, before);
+      await returnToBefore(before, this.#seen).catch((error) => {
+        run.dispose();
+        throw error;
+      });
+      [this.#run, this.#last, this.#seen] = [run, before, before.revision];
+      return this.view();
+    });
+  }
 
   /** Measures the untrained model; `train` comes next. The last run is gone once this has succeeded. */
-  async begin(text: string, settings: Settings, onSample: OnText): Promise<RunView> {
-    const run = Run.begin(this.#base, text, settings, onSample);
-    this.#run?.dispose();
-    this.#run = run;
-    await this.save();
-    return this.#view();
+  begin(text: string, settings: Settings, onSample: OnText): Promise<RunView> {
+    return alone(async () => {
+      const run = Run.begin(this.#base, text, settings, watched(onSample));
+      const former = this.#run, last = this.#last;
+      this.#run = run;
+      try {
+        await this.#save(true);
+      } catch (error) {
+        [this.#run, this.#last] = [former, last];
+        run.dispose();
+        throw error;
+      }
+      former?.dispose();
+      return this.view();
+    });
   }
 
   /** Trains until the last step (true) or until `pause` (false). One tab at a time: both would save to the same place. */
-  async train(onProgress: (progress: Progress) => void): Promise<boolean> {
-    // Locks are for secure contexts only; elsewhere there is none to take.
-    if (!navigator.locks) return this.#train(onProgress);
-    return navigator.locks.request("wasm-lora-run", { ifAvailable: true }, (lock) => {
-      if (!lock) throw new Refusal("page", "Another tab of this page is training. Go on there, or pause it there and try again.");
-      return this.#train(onProgress);
-    });
+  train(onProgress: (progress: Progress) => void): Promise<boolean> {
+    // Not later: a pause that comes while the lock is waited for would be forgotten.
+    this.#pauseWanted = false;
+    return alone(() => this.#train(watched(onProgress)));
   }
 
   async #train(onProgress: (progress: Progress) => void): Promise<boolean> {
-    const run = this.#run!;
-    this.#pauseWanted = false;
+    const run = this.#run!, { steps } = run.settings, sampleEvery = Math.ceil(steps / SAMPLES);
     const times = [performance.now()];
     let saved = times[0]!;
     while (!run.isComplete && !this.#pauseWanted) {
-      run.step();
-      const now = performance.now();
+      this.#step(run);
+      const now = performance.now(), step = run.losses.length;
       times.push(now);
       if (times.length > RECENT + 1) times.shift();
       const perStep = (now - times[0]!) / (times.length - 1);
       onProgress({
-        loss: run.losses.at(-1)!, tokensPerSecond: BATCH * SEQ / perStep * 1000,
-        secondsLeft: (run.settings.steps - run.losses.length) * perStep / 1000, memoryBytes: memoryStats().peakBytes,
+        step, loss: run.losses.at(-1)!, tokensPerSecond: BATCH * SEQ / perStep * 1000, secondsLeft: (steps - step) * perStep / 1000,
+        memoryBytes: memoryStats().peakBytes, unkept: this.#unkept, sample: step % sampleEvery === 0 && !run.isComplete ? sampleOf(run) : null,
       });
       if (now - saved > SAVE_EVERY_MS) {
-        await this.save();
+        await this.#save();
         saved = performance.now();
       }
       await nextTask();
     }
-    await this.save();
+    await this.#save();
     return run.isComplete;
+  }
+
+  #step(run: Run): void {
+    const step = run.losses.length + 1;
+    try {
+      run.step();
+    } catch (error) {
+      const { name, message } = error as Error;
+      if (name === "OutOfMemoryError") {
+        throw new Refusal("page", `This device ran out of memory in step ${step}. The run is as it was before that step: close other tabs, and resume.`);
+      }
+      if (name === "EngineError" || name === "DisposedError") throw error;
+      // What is left is a loss, a gradient or a weight that is not finite.
+      const last = this.#last!;
+      run.dispose();
+      this.#run = null;
+      this.#run = Run.restore(this.#base, last);
+      throw new Refusal("page", `Training has diverged: ${message}. The run is back at step ${last.losses.length}, the last one that was saved. ` +
+        "Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller rank or a longer text.");
+    }
   }
 
   pause(): void { this.#pauseWanted = true; }
 
   /** Ends the run where it is: measures what it has learned. */
-  async finish(onSample: OnText): Promise<RunView> {
-    this.#run!.finish(onSample);
-    await this.save();
-    return this.#view();
+  finish(onSample: OnText): Promise<RunView> {
+    return alone(async () => {
+      this.#run!.finish(watched(onSample));
+      // What was learned is there, also if it cannot be saved.
+      await this.#save().catch((error: Error) => { this.#unkept = error.message; });
+      return this.view();
+    });
   }
 
   /** Also called when the page goes out of sight, since a phone may end it there. */
-  async save(): Promise<void> {
-    if (!this.#run || !this.#canSave) return;
-    await set(KEY, this.#run.save()).catch(() => { this.#canSave = false; });
+  save(): Promise<void> { return this.#save(); }
+
+  /** Saves follow one another, each of the run that is there by then. @throws Refusal where another tab has saved meanwhile */
+  #save(withDraft = false): Promise<void> {
+    const saving = this.#saving.then(() => this.#write(withDraft));
+    this.#saving = saving.catch(() => {});
+    return saving;
+  }
+
+  async #write(withDraft: boolean): Promise<void> {
+    if (!this.#run) return;
+    const kept = seal(this.#run.save()), { text, settings: { rank, steps, prompt } } = kept;
+    try {
+      await writeRun(kept, this.#seen, withDraft ? { text, rank: String(rank), steps: String(steps), prompt } : undefined);
+      this.#seen = kept.revision;
+      this.#unkept = null;
+    } catch (error) {
+      if (error instanceof Refusal) throw error;
+      this.#unkept = notKept(error as Error);
+    }
+    this.#last = kept;
+    this.#onUnkept(this.#unkept === null ? null : kept);
   }
 
   adapter(): Adapter { return this.#run!.adapter(); }
 
   /** @throws Refusal if it is no adapter of this model; then the one uploaded before is still there */
   upload({ config, weights }: Adapter): void {
-    io.memoryFiles.set("memory:adapter/adapter_config.json", config);
-    io.memoryFiles.set("memory:adapter/adapter_model.safetensors", weights);
+    const files = { "memory:adapter/adapter_config.json": config, "memory:adapter/adapter_model.safetensors": weights };
+    for (const [name, bytes] of Object.entries(files)) io.memoryFiles.set(name, bytes);
     const model = this.#base.load();
     try {
       const adapted = peft.LoraModel.fromPretrained(model, "memory:adapter");
@@ -116,8 +218,10 @@ class Studio {
       this.#uploaded = adapted;
     } catch (error) {
       model.dispose();
-      const reason = (error as Error).message.replaceAll("memory:", "");
+      const reason = printable((error as Error).message).replaceAll("memory:", "");
       throw new Refusal("upload", `This adapter cannot be used here: ${reason} Choose one that was made on this page, or for wasm-lora's embedded base.`);
+    } finally {
+      for (const name of Object.keys(files)) io.memoryFiles.delete(name);
     }
   }
 
@@ -125,16 +229,48 @@ class Studio {
     const plain = who === "base" ? this.#base.load() : null;
     try {
       const model = plain ?? (who === "trained" ? this.#run!.adapted : this.#uploaded!).model;
-      return write(this.#base, model.eval(), prompt, seed, onText);
+      return write(this.#base, model.eval(), prompt, seed, watched(onText));
     } finally {
       plain?.dispose();
     }
   }
 
-  #view(): RunView {
+  view(): RunView {
     const { text, settings, losses, before, after } = this.#run!;
     return { text, settings, losses, before, after };
   }
+}
+
+/** Runs fn while no other tab trains or saves. */
+async function alone<T>(fn: () => Promise<T>): Promise<T> {
+  // Locks are for secure contexts only. Elsewhere a tab still does not save over what another has saved.
+  if (!navigator.locks) return fn();
+  return navigator.locks.request("wasm-lora-run", { ifAvailable: true }, (lock) => {
+    if (!lock) throw new Refusal("page", "Another tab of this page is training. Go on there, or pause it there and try again.");
+    return fn();
+  }) as Promise<T>;
+}
+
+/** Tells the page that the worker is alive, whenever it has something to say. */
+function watched<T>(say: (value: T) => void): (value: T) => void {
+  return (value) => {
+    postMessage("alive");
+    say(value);
+  };
+}
+
+/** A sample for which there is no memory is left out: it must not end the training. */
+function sampleOf(run: Run): string | null {
+  try {
+    return run.sample();
+  } catch (error) {
+    if ((error as Error).name === "OutOfMemoryError") return null;
+    throw error;
+  }
+}
+
+function notKept(error: Error): string {
+  return `This browser does not let the page keep data (${printable(error.message || error.name)}), so a reload would lose the run. Keep this tab open until you have downloaded the adapter.`;
 }
 
 /** Lets messages in. Unlike a timer, it is not slowed down when the tab is hidden. */

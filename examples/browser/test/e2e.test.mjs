@@ -3,7 +3,8 @@
  * bits that the command line gives in Node for the same text and settings. Screenshots go to test/shots/.
  */
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -105,6 +106,15 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
     await b.goto(url);
     await untilText(b, "go", "Start training");
 
+    await t.test("a sample text is there at the first visit, and goes at a click", async () => {
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), readFileSync(join(root, "sample.txt"), "utf8"));
+      assert.match(await textOf(b, "text-hint"), /: a sample\. Put your own text in its place/);
+      assert.equal(await textOf(b, "use-sample"), "Clear the text");
+      await b.click("#use-sample");
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), "");
+      assert.equal(await textOf(b, "use-sample"), "Use a sample text");
+    });
+
     await t.test("what is wrong is said in a sentence, and the focus is where it can be mended", async () => {
       await b.click("#go");
       await untilText(b, "text-error", "There is no text yet. Paste one");
@@ -143,6 +153,8 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await untilStep(b, 6);
       say("training");
       assert.ok(await curvePixels(b) > 20, "the chart has a curve");
+      await untilText(b, "after-figure", "steps; it goes on learning.");
+      assert.ok((await textOf(b, "after")).startsWith(PROMPT));
     });
 
     await t.test("paused, reloaded, resumed, reloaded in full course, resumed", async () => {
@@ -266,6 +278,8 @@ test("Chromium: accessible in every state, light and dark, wide and narrow", { t
   };
   await b.goto(url);
   await load("Start training");
+  await check("first");
+  await b.click("#use-sample");
   await check("empty");
   await b.click("#go");
   await untilText(b, "text-error", "There is no text yet");
@@ -318,11 +332,178 @@ test("Chromium: a click on the link saves the zip, and a second tab does not tra
   await b.click("#download");
   for (let i = 0; i < 100; i++) {
     try {
-      if (readdirSync(downloads).includes("adapter.zip")) break;
+      if (readFileSync(join(downloads, "adapter.zip")).length > 0) break;
     } catch { /* not there yet */ }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   assert.deepEqual(readFileSync(join(downloads, "adapter.zip")), await downloaded(b));
+});
+
+/** What IndexedDB holds; `change` may alter it first. */
+const stored = (b, change = null) => b.evaluate((change) => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("keyval-store");
+  opening.onerror = reject;
+  opening.onsuccess = () => {
+    const runs = opening.result.transaction("keyval", "readwrite").objectStore("keyval"), found = {};
+    for (const key of ["run", "run-before"]) {
+      runs.get(key).onsuccess = ({ target }) => {
+        found[key] = target.result && { step: target.result.losses.length, digest: target.result.digest };
+        if (key === "run-before" || !change) return;
+        if (change === "weight") [...target.result.factors.values()][0].data[0] += 1;
+        if (change === "loss") target.result.losses[0] += 1;
+        if (change === "base") target.result.base = "model-of-yesterday.safetensors";
+        if (change === "nonsense") target.result.factors = "none";
+        runs.put(change === "hole" ? 7 : target.result, key);
+      };
+    }
+    runs.transaction.oncomplete = () => {
+      opening.result.close();
+      resolve(found);
+    };
+  };
+}), change);
+
+/** Trains some steps and pauses. */
+async function train(b, steps, until_) {
+  await paste(b, "text", TEXT);
+  await paste(b, "steps", `${steps}`);
+  await choose(b, "rank", `${SETTINGS.rank}`);
+  await b.click("#go");
+  await untilStep(b, until_);
+  await b.click("#go");
+  await untilText(b, "go", "Resume");
+}
+
+test("Chromium: a damaged run is named, the one before it is offered, and nothing is deleted unasked", { timeout: 300000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  const errors = [];
+  b.page.on("pageerror", (error) => errors.push(error.message));
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  await train(b, SETTINGS.steps, 3);
+  const whole = await stored(b);
+  assert.match(whole.run.digest, /^[0-9a-f]{64}$/);
+  assert.ok(whole["run-before"].step <= whole.run.step);
+
+  for (const change of ["weight", "loss", "nonsense", "hole"]) {
+    const { run: { digest } } = await stored(b, change);
+    await b.reload();
+    await untilText(b, "recovery-text", "The saved run is damaged: its contents do not have the digest that was saved with them. The one that was saved before it, at step ");
+    assert.equal(await b.evaluate(() => document.getElementById("go").disabled), true);
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
+    if (change !== "hole") assert.equal((await stored(b)).run.digest, digest, "it is still there");
+    if (change === "weight") await shoot(b, "chromium", "5-damaged");
+    await b.click("#recover-before");
+    await untilText(b, "go", "Resume");
+    assert.equal(await b.evaluate(() => document.getElementById("recovery").hidden), true);
+    assert.equal(await stepOf(b), whole["run-before"].step);
+    assert.equal((await stored(b)).run.digest, whole["run-before"].digest);
+  }
+  await b.click("#go");
+  await untilText(b, "phase", "Finished");
+  assert.deepEqual(await savedLosses(b), expected.losses);
+  assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
+
+  await stored(b, "base");
+  await b.reload();
+  await untilText(b, "recovery-text", "damaged");
+  await b.click("#recover-delete");
+  await untilText(b, "go", "Start training");
+  assert.deepEqual(await stored(b), {});
+  assert.deepEqual(errors, []);
+});
+
+test("Chromium: a worker that hangs or traps is replaced, and the run goes on to the same bits", { timeout: 300000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  await train(b, SETTINGS.steps, 3);
+  const paused = await stepOf(b), hang = () => { void b.page.workers().at(-1).evaluate(() => { for (;;); }).catch(() => {}); };
+  hang();
+  writeFileSync(join(work, "hang\u202egpj.zip"), zipSync({ "adapter_config.json": strToU8("{}"), "adapter_model.safetensors": strToU8("") }));
+  await b.setFiles("#upload", [join(work, "hang\u202egpj.zip")]);
+  await untilText(b, "page-error", "The worker had to be started anew: hang\\u202egpj.zip took longer than 15 s to read and was given up.");
+  await untilText(b, "page-error", `The run is back at step ${paused}, the last one that was saved.`);
+  assert.equal(await textOf(b, "go"), "Resume");
+  await b.click("#go");
+  await untilStep(b, paused + 2);
+  await b.click("#go");
+  await untilText(b, "go", "Resume");
+  // As a kernel that trapped: every call of the worker fails from now on.
+  await b.page.workers().at(-1).evaluate(() => {
+    navigator.locks.request = () => Promise.reject(Object.assign(new Error("kernel sgemmNT trapped (unreachable)"), { name: "EngineError" }));
+  });
+  const before = await stepOf(b);
+  await b.click("#go");
+  await untilText(b, "page-error", `The worker had to be started anew: kernel sgemmNT trapped (unreachable). The run is back at step ${before}, the last one that was saved.`);
+  await b.click("#go");
+  await untilText(b, "phase", "Finished");
+  assert.deepEqual(await savedLosses(b), expected.losses);
+  assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
+});
+
+test("Chromium: a tab does not save over what another has saved since", { timeout: 300000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  const page = await b.page.browser().newPage();
+  const second = { ...b, page, evaluate: (fn, ...args) => page.evaluate(fn, ...args), click: (selector) => page.click(selector) };
+  await page.goto(url);
+  await untilText(second, "go", "Start training");
+  await b.page.bringToFront();
+  await train(b, SETTINGS.steps, 2);
+  const saved = await stored(b);
+  // The second tab was opened before that run began, and knows nothing of it.
+  await page.bringToFront();
+  await paste(second, "text", TEXT);
+  await second.click("#go");
+  await untilText(second, "page-error", "Another tab of this page has saved a run since this one last looked. It was not overwritten");
+  assert.equal(await textOf(second, "go"), "Start training");
+  assert.deepEqual(await stored(b), saved);
+  await page.reload();
+  await untilText(second, "go", "Resume");
+  await second.click("#go");
+  await untilText(second, "phase", "Finished");
+  // Now the first is the one that is behind.
+  await b.page.bringToFront();
+  await b.click("#go");
+  await untilText(b, "page-error", "Another tab of this page has saved a run since");
+  assert.deepEqual(await savedLosses(b), expected.losses);
+});
+
+test("Chromium: on a server that sends no policy the page has its own, and works in any folder", { timeout: 120000 }, async (t) => {
+  const types = { html: "text/html", js: "text/javascript", css: "text/css", json: "application/json", wasm: "application/wasm" };
+  const plain = createServer((request, response) => {
+    const path = request.url.replace(/^\/some\/folder\//, "").replace(/\?.*/, "") || "index.html", file = join(root, "dist", path);
+    if (!request.url.startsWith("/some/folder/") || !existsSync(file)) return response.writeHead(404).end();
+    response.writeHead(200, { "content-type": types[path.split(".").at(-1)] ?? "application/octet-stream" }).end(readFileSync(file));
+  });
+  await new Promise((resolve) => plain.listen(0, "127.0.0.1", resolve));
+  t.after(() => plain.close());
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  const failed = [];
+  b.page.on("requestfailed", (request) => failed.push(request.url()));
+  b.page.on("response", (response) => { if (response.status() >= 400) failed.push(response.url()); });
+  await b.goto(`http://127.0.0.1:${plain.address().port}/some/folder/`);
+  await untilText(b, "go", "Start training");
+  assert.deepEqual(failed, []);
+  const refused = await b.evaluate(async () => {
+    const broken = [];
+    document.addEventListener("securitypolicyviolation", ({ effectiveDirective }) => broken.push(effectiveDirective));
+    const script = document.createElement("script");
+    script.textContent = "globalThis.ran = true";
+    document.body.append(script);
+    await fetch("https://example.com/").catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return { broken: broken.sort(), ran: globalThis.ran ?? false };
+  });
+  assert.deepEqual(refused, { broken: ["connect-src", "script-src-elem"], ran: false });
+  assert.match(await b.evaluate(() => document.querySelector("footer a").href), /^https:\/\/github\.com\//);
+  await train(b, 10, 1);
 });
 
 test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async (t) => {

@@ -1,0 +1,86 @@
+/**
+ * The run in IndexedDB, and the one saved before it, each under a digest. A change is written whole or not at all, and only
+ * over what this tab has seen: another tab's run is never replaced unseen.
+ */
+import { createStore, promisifyRequest } from "idb-keyval";
+import { io, type nn } from "wasm-lora";
+import { DRAFT, type Draft } from "./draft";
+import { Refusal } from "./refusal";
+import type { SavedRun } from "./run";
+
+export interface KeptRun extends SavedRun {
+  digest: string;
+  /** Another number with each save: by it a tab knows the record that it has seen. */
+  revision: number;
+}
+
+const LATEST = "run", BEFORE = "run-before";
+/** Where idb-keyval keeps the draft too. */
+const store = createStore("keyval-store", "keyval");
+
+export function seal(saved: SavedRun): KeptRun {
+  return { ...saved, digest: digestOf(saved), revision: Math.random() };
+}
+
+/** Whether it is what was sealed, to the bit. */
+export function isWhole(record: unknown): record is KeptRun {
+  try {
+    return digestOf(record as KeptRun) === (record as KeptRun).digest;
+  } catch {
+    return false; // it does not even have the parts of a run
+  }
+}
+
+export function revisionOf(record: unknown): number | null { return (record as Partial<KeptRun> | undefined)?.revision ?? null; }
+
+export function readRuns(): Promise<{ latest: unknown; before: unknown }> {
+  return store("readonly", async (runs) => {
+    const [latest, before] = await Promise.all([LATEST, BEFORE].map((key) => promisifyRequest<unknown>(runs.get(key))));
+    return { latest, before };
+  });
+}
+
+/** The latest becomes the one before. @param draft the fields that belong to the run, if they are to be written with it */
+export function writeRun(next: KeptRun, seen: number | null, draft?: Draft): Promise<void> {
+  return change(seen, (runs, latest) => {
+    if (latest !== undefined) runs.put(latest, BEFORE);
+    runs.put(next, LATEST);
+    if (draft) runs.put(draft, DRAFT);
+  });
+}
+
+/** The one before takes the latest's place. */
+export function returnToBefore(before: KeptRun, seen: number | null): Promise<void> {
+  return change(seen, (runs) => { runs.put(before, LATEST); });
+}
+
+export function deleteRuns(seen: number | null): Promise<void> {
+  return change(seen, (runs) => {
+    runs.delete(LATEST);
+    runs.delete(BEFORE);
+  });
+}
+
+/** One transaction. @throws Refusal if the latest is not the one that was seen; then nothing is changed */
+async function change(seen: number | null, make: (runs: IDBObjectStore, latest: unknown) => void): Promise<void> {
+  let refusal: Refusal | undefined;
+  try {
+    await store("readwrite", (runs) => {
+      const done = promisifyRequest(runs.transaction), reading = runs.get(LATEST) as IDBRequest<unknown>;
+      reading.onsuccess = () => {
+        if (revisionOf(reading.result) === seen) return make(runs, reading.result);
+        refusal = new Refusal("page", "Another tab of this page has saved a run since this one last looked. It was not overwritten: reload to go on with it.");
+        runs.transaction.abort();
+      };
+      return done;
+    });
+  } catch (error) {
+    throw refusal ?? error;
+  }
+}
+
+function digestOf({ base, text, settings, losses, factors, moments, before, after }: SavedRun): string {
+  const parts = (kind: string, state: nn.StateDict) =>
+    [...state].map(([name, { shape, data }]) => ({ name: `${kind}.${name}`, dtype: "F32", shape, bytes: data }));
+  return io.digestOfTensors([...parts("factors", factors), ...parts("moments", moments)], { base, text, rest: JSON.stringify([settings, losses, before, after]) });
+}
