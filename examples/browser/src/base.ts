@@ -1,6 +1,5 @@
 /** The embedded base model: fetched once, then kept in the library's memory files. */
-import { Tokenizer } from "@huggingface/tokenizers";
-import { io, models } from "wasm-lora";
+import { data, io, models } from "wasm-lora";
 import configUrl from "../../../models/base/config.json?url";
 import weightsUrl from "../../../models/base/model.safetensors?url";
 import tokenizerUrl from "../../../models/base/tokenizer.json?url";
@@ -15,22 +14,24 @@ export const BASE_ID = weightsUrl.slice(weightsUrl.lastIndexOf("/") + 1);
 export interface Base {
   /** A fresh copy of the model. */
   load(): models.Llama;
-  encode(text: string): number[];
-  decode(ids: readonly number[]): string;
+  tokenizer: data.Tokenizer;
+  /** Each of them ends a text. */
+  eosTokenIds: readonly number[];
 }
 
 /** @throws Refusal if the server does not give the files */
 export async function fetchBase(): Promise<Base> {
-  const [config, weights, tokenizer, tokenizerConfig] = await Promise.all([configUrl, weightsUrl, tokenizerUrl, tokenizerConfigUrl].map(download));
-  io.memoryFiles.set(`${FOLDER}/config.json`, config!);
-  io.memoryFiles.set(`${FOLDER}/model.safetensors`, weights!);
-  const json = (bytes: Uint8Array): object => JSON.parse(new TextDecoder().decode(bytes)) as object;
-  const codec = new Tokenizer(json(tokenizer!), json(tokenizerConfig!));
-  return {
-    load: () => models.loadLlama(FOLDER).model,
-    encode: (text) => codec.encode(text, { add_special_tokens: false }).ids,
-    decode: (ids) => codec.decode([...ids], { skip_special_tokens: true }),
-  };
+  const urls = { "config.json": configUrl, "model.safetensors": weightsUrl, "tokenizer.json": tokenizerUrl, "tokenizer_config.json": tokenizerConfigUrl };
+  await Promise.all(Object.entries(urls).map(async ([name, url]) => io.memoryFiles.set(`${FOLDER}/${name}`, await download(url))));
+  return baseOf(FOLDER);
+}
+
+/** A base of a folder's files. */
+export function baseOf(folder: string): Base {
+  const load = (): models.Llama => models.loadLlama(folder).model, model = load();
+  const { eosTokenIds } = data.specialTokens(folder, model.config);
+  model.dispose();
+  return { load, tokenizer: data.loadTokenizer(folder), eosTokenIds };
 }
 
 async function download(url: string): Promise<Uint8Array> {

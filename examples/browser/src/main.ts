@@ -160,10 +160,10 @@ function setText(value: string): void {
 async function openText(files: Iterable<File>): Promise<void> {
   const [first] = files;
   if (!first) return;
-  const name = fileName(first.name), refusal = new Refusal("text", `${name} is not a plain text file. Save it as UTF-8 text (.txt) and try again, or paste its text.`);
+  const name = fileName(first.name);
   if (first.size > MOST_TEXT_BYTES) throw new Refusal("text", `${name} has ${megabytes(first.size)}; this page takes at most ${megabytes(MOST_TEXT_BYTES)}. Use a part of it.`);
-  const content = await first.arrayBuffer().then((bytes) => new TextDecoder("utf-8", { fatal: true }).decode(bytes)).catch(() => { throw refusal; });
-  if (content.includes("\0")) throw refusal;
+  const bytes = await first.arrayBuffer().catch((error: Error) => { throw new Refusal("text", `${name} could not be read (${error.message}). Choose it again.`); });
+  const content = await host.call((studio) => studio.textOf(new Uint8Array(bytes), name));
   // It may have taken a while.
   if (text.readOnly) throw new Refusal("text", `${name} came too late: training has begun. Open it again afterwards.`);
   setText(content);

@@ -90,7 +90,7 @@ export class Run {
     const adapted = peft.getLoraModel(model, {
       r: settings.rank, loraAlpha: 2 * settings.rank, targetModules: "all-linear", baseModelNameOrPath: "models/base", taskType: "CAUSAL_LM",
     });
-    const ids = Int32Array.from([...start(model), ...base.encode(text)]);
+    const ids = Int32Array.from(base.tokenizer.encode(text));
     const cut = Math.floor(ids.length * 0.9);
     if (ids.length - cut < SEQ + 1) {
       adapted.dispose();
@@ -170,22 +170,22 @@ export class Run {
 
 /** A text that begins with `prompt`; `onText` gets it again and again as it grows. @throws Refusal if the prompt is too long */
 export function write(base: Base, model: models.Llama, prompt: string, seed: number, onText: (text: string) => void): string {
-  const ids = [...start(model), ...base.encode(prompt)], room = model.config.maxPositionEmbeddings - SAMPLE_TOKENS;
+  const { tokenizer, eosTokenIds } = base, ids = tokenizer.encode(prompt), room = model.config.maxPositionEmbeddings - SAMPLE_TOKENS;
   if (ids.length === 0) throw new Refusal("prompt", "Write a word or two for the model to begin with.");
   if (ids.length > room) {
     throw new Refusal("prompt", `The beginning is ${ids.length} tokens long (pieces of words); at most ${room} fit. Shorten it.`);
   }
-  for (const id of models.generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: model.config.eosTokenId ?? undefined })) {
-    ids.push(id);
-    const text = base.decode(ids);
-    // A token may end inside a character.
-    if (!text.endsWith("\ufffd")) onText(text);
+  let text = "";
+  for (const piece of tokenizer.decodeStream(withMore(ids, models.generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: eosTokenIds })), { skipSpecialTokens: true })) {
+    onText(text += piece);
   }
-  return base.decode(ids);
+  return text;
 }
 
-/** The token that begins a text, if the model has one. */
-function start({ config: { bosTokenId } }: models.Llama): number[] { return bosTokenId === null ? [] : [bosTokenId]; }
+function* withMore(ids: readonly number[], more: Iterable<number>): Generator<number> {
+  yield* ids;
+  yield* more;
+}
 
 function tooShort(tokens: number): string {
   const needed = 10 * (SEQ + 1), words = Math.ceil((needed - tokens) / 2 / 10) * 10;

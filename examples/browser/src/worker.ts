@@ -1,6 +1,6 @@
 /** The worker: all of the model's work, and the run's place in IndexedDB. The page calls it through Comlink. */
 import { expose } from "comlink";
-import { init, io, memoryStats, type models, peft } from "wasm-lora";
+import { data, init, io, memoryStats, type models, peft } from "wasm-lora";
 import { BASE_ID, fetchBase, type Base } from "./base";
 import { printable } from "./format";
 import { deleteRuns, isWhole, readRuns, returnToBefore, revisionOf, seal, writeRun, type KeptRun } from "./kept";
@@ -97,6 +97,16 @@ class Studio {
       [this.#run, this.#last, this.#seen] = [run, before, before.revision];
       return this.view();
     });
+  }
+
+  /** @throws Refusal if they are no text */
+  textOf(bytes: Uint8Array, name: string): string {
+    try {
+      return data.decodeText(bytes, name);
+    } catch (error) {
+      const reason = printable((error as Error).message).replace(/^.*?: (byte \d+ is [^;]*).*$/s, "$1");
+      throw new Refusal("text", `${name} is not a plain text file: ${reason}. Save it as UTF-8 text (.txt) and try again, or paste its text.`);
+    }
   }
 
   /** Measures the untrained model; `train` comes next. The last run is gone once this has succeeded. */

@@ -130,7 +130,15 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       assert.equal(await focused(b), "steps");
       writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
       await b.setFiles("#file", [join(work, "picture.txt")]);
-      await untilText(b, "text-error", "picture.txt is not a plain text file");
+      await untilText(b, "text-error", "picture.txt is not a plain text file: byte 0 is 0x89");
+      // As Windows' Notepad saved it, with a mark, and as others do, without one.
+      for (const mark of ["\ufeff", ""]) {
+        writeFileSync(join(work, "café\u202etxt.txt"), Buffer.from(`${mark}Ein kleines Café, und noch eines.`, "utf16le"));
+        await b.setFiles("#file", [join(work, "café\u202etxt.txt")]);
+        await untilText(b, "announce", "café\\u202etxt.txt is in the text field");
+        assert.equal(await b.evaluate(() => document.getElementById("text").value), "Ein kleines Café, und noch eines.");
+        await b.evaluate(() => { document.getElementById("announce").textContent = ""; });
+      }
     });
 
     await t.test("a file is opened, training starts and the chart draws", async () => {

@@ -17,14 +17,8 @@ before(async () => {
   library = await import("wasm-lora");
   ({ engine } = await import("../../../dist/src/runtime/engine.js"));
   await library.init();
-  const { Tokenizer } = await import("@huggingface/tokenizers");
-  const json = (name) => JSON.parse(readFileSync(`${baseFolder}/${name}`, "utf8"));
-  const codec = new Tokenizer(json("tokenizer.json"), json("tokenizer_config.json"));
-  base = {
-    load: () => library.models.loadLlama(baseFolder).model,
-    encode: (text) => codec.encode(text, { add_special_tokens: false }).ids,
-    decode: (ids) => codec.decode([...ids], { skip_special_tokens: true }),
-  };
+  const { baseOf } = await server.ssrLoadModule("/src/base.ts");
+  base = baseOf(baseFolder);
 });
 after(() => server.close());
 

@@ -1,59 +1,79 @@
 /** One base model in an isolate, its tokenizer, and the adapters that are at hand. */
-import { Tokenizer } from "@huggingface/tokenizers";
-import { init, io, models, peft } from "wasm-lora";
+import { data, init, io, models, peft } from "wasm-lora";
 import { LIMITS } from "./limits.mjs";
 
 const encoder = new TextEncoder();
 
 /** @param files config, tokenizer and tokenizerConfig as JSON values; weights as bytes of a safetensors file */
 export async function loadBase({ config, weights, tokenizer, tokenizerConfig }) {
-  const engine = await init({ maximumBytes: LIMITS.linearMemoryBytes }), codec = new Tokenizer(tokenizer, tokenizerConfig);
-  return withFiles("memory:base", { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights }, (folder) =>
-    new Base(engine, models.loadLlama(folder), codec));
+  const engine = await init({ maximumBytes: LIMITS.linearMemoryBytes }), codec = new data.Tokenizer(tokenizer, tokenizerConfig);
+  return withFiles("memory:base", { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights }, (folder) => {
+    const { model, config } = models.loadLlama(folder);
+    return new Base(engine, model, codec, data.specialTokens(folder, config).eosTokenIds);
+  });
 }
 
 class Base {
   #engine;
   #tokenizer;
-  /** Versions of the adapters in the model by name, the one longest unused first. */
-  #versions = new Map();
+  /** The adapters in the model by user and version, the one longest unused first: { name, holds }. */
+  #adapters = new Map();
+  #names = 0;
 
-  constructor(engine, { model, config }, tokenizer) {
+  constructor(engine, model, tokenizer, eosTokenIds) {
     this.#engine = engine;
     this.adapted = new peft.LoraModel(model);
-    this.config = config;
+    this.config = model.config;
+    /** Each of them ends a text. */
+    this.eosTokenIds = eosTokenIds;
     this.#tokenizer = tokenizer;
   }
 
   /** False after a trap: its tensors are dead with their engine. */
   get alive() { return this.#engine.alive; }
 
-  /** Begin-of-text, then the text. */
-  encode(text) {
-    return [this.config.bosTokenId, ...(text ? this.#tokenizer.encode(text, { add_special_tokens: false }).ids : [])];
-  }
+  /** The text's tokens, with those that the model's texts begin with. */
+  encode(text) { return this.#tokenizer.encode(text); }
 
-  decode(ids) { return this.#tokenizer.decode([...ids], { skip_special_tokens: true }); }
+  decode(ids) { return this.#tokenizer.decode(ids, { skipSpecialTokens: true }); }
 
   /**
    * Runs fn on the model with one adapter for each item of the batch.
    * @param adapters { name, version, files }, or null for the base model alone
    */
   withAdapters(adapters, fn) {
-    for (const adapter of adapters) if (adapter) this.#fetch(adapter);
-    return this.adapted.withAdapterNames(adapters.map((adapter) => adapter?.name ?? "__base__"), () => fn(this.adapted.model));
+    const held = [];
+    try {
+      for (const adapter of adapters) held.push(adapter && this.hold(adapter));
+      return this.adapted.withAdapterNames(held.map((one) => one?.name ?? "__base__"), () => fn(this.adapted.model));
+    } finally {
+      for (const one of held) one?.release();
+    }
   }
 
-  #fetch({ name, version, files }) {
-    const known = this.#versions.get(name);
-    this.#versions.delete(name);
-    if (known === undefined) withFiles(`memory:${name}`, files, (folder) => this.adapted.loadAdapter(folder, name));
-    else if (known !== version) withFiles(`memory:${name}`, files, (folder) => this.adapted.hotswapAdapter(folder, name));
-    this.#versions.set(name, version);
-    for (const oldest of this.#versions.keys()) {
-      if (this.#versions.size <= LIMITS.adaptersAtHand) break;
-      this.#versions.delete(oldest);
-      this.adapted.deleteAdapter(oldest);
+  /**
+   * An adapter in the model that stays there, as it is, until `release`: others come and go, and so do later versions of it,
+   * while a text is generated token by token.
+   */
+  hold({ name: user, version, files }) {
+    const key = `${user} ${version}`, entry = this.#adapters.get(key) ?? { name: `adapter-${this.#names++}`, holds: 0 };
+    if (!this.#adapters.delete(key)) withFiles(`memory:${entry.name}`, files, (folder) => this.adapted.loadAdapter(folder, entry.name));
+    this.#adapters.set(key, entry);
+    entry.holds++;
+    this.#letGo();
+    return { name: entry.name, release: () => {
+      entry.holds--;
+      this.#letGo();
+    } };
+  }
+
+  /** Of those that nobody holds. */
+  #letGo() {
+    for (const [key, { name, holds }] of this.#adapters) {
+      if (this.#adapters.size <= LIMITS.adaptersAtHand) return;
+      if (holds > 0) continue;
+      this.#adapters.delete(key);
+      this.adapted.deleteAdapter(name);
     }
   }
 }

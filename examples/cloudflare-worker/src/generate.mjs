@@ -1,22 +1,22 @@
 /** Text from the base model with the callers' adapters. Both functions draw the same tokens for the same request. */
-import { Generator, models, noGrad, ops, scope, tensor } from "wasm-lora";
+import { Generator, models, noGrad, ops, scope, StateError, tensor } from "wasm-lora";
 
 /** Lets other requests and slices have a turn. */
 const turn = () => scheduler.wait(0);
 
 /** @param request { ids, adapter, seed, temperature, maxNewTokens } @returns text */
 export async function generateOne(base, { ids, adapter, seed, temperature, maxNewTokens }) {
-  const { model } = base.adapted, stopToken = base.config.eosTokenId;
-  const drawn = [], tokens = models.generate(model, ids, { maxNewTokens, temperature, seed, stopToken });
+  const held = adapter && base.hold(adapter), drawn = [];
   try {
-    for (;;) {
-      const { done, value } = base.withAdapters([adapter], () => tokens.next());
-      if (done) return base.decode(drawn);
-      drawn.push(value);
+    // The adapter at work when generate is called is that of all its tokens, whatever others do between two of them.
+    const tokens = base.withAdapters([adapter], (model) => models.generate(model, ids, { maxNewTokens, temperature, seed, stopToken: base.eosTokenIds }));
+    for (const token of tokens) {
+      drawn.push(token);
       await turn();
     }
+    return base.decode(drawn);
   } finally {
-    tokens.return();
+    held?.release();
   }
 }
 
@@ -26,15 +26,11 @@ export async function generateOne(base, { ids, adapter, seed, temperature, maxNe
  */
 export async function generateBatch(base, requests) {
   const rows = requests.map((request) => ({ ...request, ids: [...request.ids], drawn: [], generator: new Generator(request.seed) }));
-  try {
-    for (let live = rows; (live = live.filter((row) => row.drawn.length < row.maxNewTokens && !row.ended)).length > 0;) {
-      scope(() => noGrad(() => step(base, live)));
-      await turn();
-    }
-    return rows.map(({ drawn }) => base.decode(drawn));
-  } finally {
-    for (const { generator } of rows) generator.dispose();
+  for (let live = rows; (live = live.filter((row) => row.drawn.length < row.maxNewTokens && !row.ended)).length > 0;) {
+    scope(() => noGrad(() => step(base, live)));
+    await turn();
   }
+  return rows.map(({ drawn }) => base.decode(drawn));
 }
 
 function step(base, rows) {
@@ -45,7 +41,7 @@ function step(base, rows) {
   for (const [i, row] of rows.entries()) {
     const last = (i * width + row.ids.length - 1) * vocabulary;
     const token = draw(tensor(logits.data.slice(last, last + vocabulary)), row);
-    row.ended = token === base.config.eosTokenId;
+    row.ended = base.eosTokenIds.includes(token);
     if (row.ended) continue;
     row.ids.push(token);
     row.drawn.push(token);
@@ -55,7 +51,9 @@ function step(base, rows) {
 /** As models.generate draws. */
 function draw(logits, { temperature, generator }) {
   const likeliest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
-  if (temperature === 0) return likeliest(logits.data);
+  const largest = logits.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  if (!Number.isFinite(largest)) throw new StateError("generate: the logits are not finite, so no token can be drawn: an adapter's weights are too large.");
+  if (temperature === 0 || Math.max(1, largest) / temperature > 3.4028234663852886e38) return likeliest(logits.data);
   const u = tensor([0]);
   generator.uniform_(u, 0, 1);
   const probabilities = ops.softmax(ops.scale(logits, 1 / temperature)).data;

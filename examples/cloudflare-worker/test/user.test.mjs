@@ -21,6 +21,8 @@ const read = (name) => JSON.parse(readFileSync(join(baseFolder, name), "utf8"));
 const load = () => loadBase({
   config: read("config.json"), tokenizer: read("tokenizer.json"), tokenizerConfig: read("tokenizer_config.json"), weights: readFileSync(join(baseFolder, "model.safetensors")),
 });
+/** As in an isolate: one base for all tests, and another after a trap. */
+const embedded = kept(load, (base) => base.alive);
 const TEXT = "The whale rose, and the boats were lowered.";
 
 /** src/user.mjs with the platform's class and the embedded base left out: the test gives both. */
@@ -102,7 +104,6 @@ test("what is kept is made once for all who ask, again after a failure, and agai
 });
 
 test("an engine that trapped is followed by another, and a training goes on to the same bits", async () => {
-  const embedded = kept(load, (base) => base.alive);
   globalThis.baseForTest = embedded;
   const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
   const expected = trainSlice(base, tokens, trainSlice(base, tokens, UNTRAINED, LIMITS.stepsPerSlice), LIMITS.stepsPerSlice);
@@ -122,7 +123,7 @@ test("an engine that trapped is followed by another, and a training goes on to t
 });
 
 test("memory that runs out anywhere in a slice: the slice, done again, gives the same bits, and nothing is left behind", async () => {
-  const base = await load(), tokens = Int32Array.from(base.encode(TEXT));
+  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
   const first = trainSlice(base, tokens, UNTRAINED, 1), second = trainSlice(base, tokens, first, 1);
   for (const [state, expected] of [[UNTRAINED, first], [first, second]]) {
     const live = memoryStats().liveBytes, places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
@@ -134,8 +135,32 @@ test("memory that runs out anywhere in a slice: the slice, done again, gives the
   }
 });
 
+test("texts of many users, interleaved token by token with training, new versions and departures, are those that each gets alone", async () => {
+  globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+  const { generateBatch, generateOne } = await import("../src/generate.mjs");
+  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
+  const adapters = [];
+  for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
+    state = trainSlice(base, Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)), { ...UNTRAINED, steps: 0 }, 1 + i % 2);
+    adapters.push({ name: `user-${i}`, version: "1", files: state.files });
+  }
+  const request = (i) => ({ ids: base.encode("The whale"), adapter: adapters[i], seed: i, temperature: 0.9, maxNewTokens: 8 });
+  const alone = [];
+  for (let i = 0; i < adapters.length; i++) alone.push(await generateOne(base, request(i)));
+  assert(new Set(alone).size > adapters.length / 2);
+  const together = adapters.map((_, i) => generateOne(base, request(i)));
+  // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
+  trainSlice(base, tokens, UNTRAINED, 1);
+  const next = generateOne(base, { ...request(0), adapter: { ...adapters[0], version: "2", files: adapters[1].files } });
+  const batch = generateBatch(base, [request(2), request(3)]);
+  assert.deepEqual(await Promise.all(together), alone);
+  assert.deepEqual(await batch, [alone[2], alone[3]]);
+  assert.equal(await next, await generateOne(base, { ...request(0), adapter: adapters[1] }));
+  assert(base.adapted.adapters.length <= LIMITS.adaptersAtHand, "what nobody holds is let go");
+});
+
 test("an alarm that runs out of memory comes again, later each time; after the last try the training ends by name", async () => {
-  globalThis.baseForTest = load;
+  globalThis.baseForTest = embedded;
   const { user, call, alarms, stored } = makeUser();
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 1 });
@@ -154,7 +179,7 @@ test("an alarm that runs out of memory comes again, later each time; after the l
   assert.match(error, /^OutOfMemoryError: /);
   assert.deepEqual([...stored].filter(([key]) => key !== "user"), before);
 
-  globalThis.baseForTest = load;
+  globalThis.baseForTest = embedded;
   await call("POST", "train", { steps: 1 });
   await user.alarm();
   assert.deepEqual({ ...await call("GET", "status"), losses: 1 }, { ...await call("GET", "status"), losses: 1, steps: 1, error: null, training: false });
@@ -162,20 +187,20 @@ test("an alarm that runs out of memory comes again, later each time; after the l
 
 test("a user who goes while their alarm waits for the base stays gone; one who comes back begins anew", async () => {
   const { user, call, stored } = makeUser();
-  globalThis.baseForTest = load;
+  globalThis.baseForTest = embedded;
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 8 });
   let arrive;
   globalThis.baseForTest = () => new Promise((resolve) => { arrive = resolve; });
   const alarm = user.alarm();
   await call("DELETE", "");
-  arrive(await load());
+  arrive(await embedded());
   await alarm;
   assert.equal(stored.size, 0);
 });
 
 test("what diverges or is damaged is reported by name, and does not replace the adapter", async () => {
-  globalThis.baseForTest = load;
+  globalThis.baseForTest = embedded;
   const { user, call, stored } = makeUser();
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 1 });
