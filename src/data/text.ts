@@ -45,8 +45,9 @@ export function encodingOf(bytes: Uint8Array): Encoding {
     if (sample[i] === 0) even++;
     if (sample[i + 1] === 0) odd++;
   }
-  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare.
-  if (bytes.length % 2 === 0 && 50 * Math.max(even, odd) >= pairs && even !== odd) {
+  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare. Beside another
+  // character one alone proves nothing.
+  if (bytes.length % 2 === 0 && Math.max(even, odd) >= Math.max(Math.min(2, pairs), pairs / 50) && even !== odd) {
     if (20 * even <= odd) return "utf-16le";
     if (20 * odd <= even) return "utf-16be";
   }

@@ -36,7 +36,7 @@ const refused: [string, number[], number][] = [
   ["Latin-1", utf8("caf").concat(0xe9, 0x20), 3], ["a lone continuation", [0x61, 0x80], 1], ["a cut character", utf8("aé").slice(0, 2), 1], ["a cut character within", [0x61, 0xe2, 0x82, 0x61], 1],
   ["an overlong form", [0xc0, 0x80], 0], ["a surrogate in UTF-8", [0x61, 0xed, 0xa0, 0x80], 1], ["a picture", [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13], 0],
   ["a NUL in UTF-8", [...utf8("The end."), 0, ...utf8(" Or not, as long as it has some more letters and spaces.")], 8],
-  ["half a unit", [0xff, 0xfe, 0x61, 0, 0x62], 4], ["a lone surrogate in UTF-16", [0xff, 0xfe, 0x61, 0, 0x00, 0xd8, 0x61, 0], 4], ["a NUL in UTF-16", [0xfe, 0xff, 0, 0x61, 0, 0], 4],
+  ["four bytes with one NUL", [0x89, 0x50, 0xff, 0], 0], ["half a unit", [0xff, 0xfe, 0x61, 0, 0x62], 4], ["a lone surrogate in UTF-16", [0xff, 0xfe, 0x61, 0, 0x00, 0xd8, 0x61, 0], 4], ["a NUL in UTF-16", [0xfe, 0xff, 0, 0x61, 0, 0], 4],
   ["a fault behind the mark", [0xef, 0xbb, 0xbf, 0x61, 0xff], 4], ["64 KB of letters, then a fault", [...new Array<number>(65536).fill(0x61), 0xff, 0x61], 65536],
 ];
 for (const [name, bytes, at] of refused) {
