@@ -71,6 +71,43 @@ test("softmax: -Infinity, large logits, NaN", async () => {
   }
 });
 
+/** The formula in float64. */
+const logSoftmax = (x: Reals): Float64Array => {
+  const most = Math.max(...x), total = Math.log([...x].reduce((sum, v) => sum + Math.exp(v - most), 0));
+  return Float64Array.from(x, (v) => v - most - total);
+};
+
+test("logSoftmax: formula, central differences, rows alone, what is not finite stays in its row", async () => {
+  const engine = await init();
+  const forward = (x: Float32Array, dim: number): Float32Array =>
+    run(engine, `logSoftmaxForward dim ${dim}`, [x], [x.length], ([px], [py]) => engine.kernels.logSoftmaxForward(py!, px!, x.length / dim, dim))[0]!;
+  const backward = (dx: Float32Array, dy: Float32Array, y: Float32Array, dim: number): Float32Array =>
+    run(engine, `logSoftmaxBackward dim ${dim}`, [dy, y], [dx], ([pdy, py], [pdx]) => engine.kernels.logSoftmaxBackward(pdx!, pdy!, py!, y.length / dim, dim))[0]!;
+  for (const rows of ROWS) for (const dim of DIMS) {
+    const size = rows * dim, label = `logSoftmax [${rows}, ${dim}]`, x = draw(size).map((v) => 8 * v), dy = draw(size), before = draw(size), y = forward(x, dim);
+    assertClose(label, y, byRow(x, dim, logSoftmax), 1e-6, 1e-6);
+    const dx = backward(before, dy, y, dim);
+    const slopes = byRow(Float64Array.from(x.keys()), dim, (indices) => {
+      const at = indices[0]!;
+      return gradient((row) => weighted(dy.subarray(at, at + dim), logSoftmax(row)), x.subarray(at, at + dim));
+    });
+    assertClose(`${label} backward`, dx, plus(before, slopes));
+    for (let at = 0; at < size; at += dim) {
+      const row = (v: Float32Array): Float32Array => v.subarray(at, at + dim);
+      same(`${label}, a row alone`, forward(row(x), dim), row(y));
+      same(`${label} backward, a row alone`, backward(row(before), row(dy), row(y), dim), row(dx));
+    }
+  }
+  const row = (fill: number, value: number): number[] => [fill, fill, value, fill, fill];
+  const y = forward(Float32Array.from([...row(0, 0), ...row(1, NaN), ...row(-Infinity, 3), ...row(-Infinity, -Infinity), ...row(0, 0)]), 5);
+  const even = row(-Math.log(5), -Math.log(5));
+  assertClose("even", y.subarray(0, 5), even);
+  same("a NaN", y.subarray(5, 10), Float32Array.from(row(NaN, NaN)));
+  same("one of all", y.subarray(10, 15), Float32Array.from(row(-Infinity, 0)));
+  same("none of all", y.subarray(15, 20), Float32Array.from(row(NaN, NaN)));
+  assertClose("the row after it", y.subarray(20), even);
+});
+
 const EPS = Math.fround(1e-5);
 
 /** A norm's kernels and formula; parameters: weight, and bias for LayerNorm; kept: rstd, or mean and rstd. */

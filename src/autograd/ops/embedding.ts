@@ -2,7 +2,7 @@
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
 import { checkBoolean, checkFloat, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
-import { allOrNothing } from "../../tensor/scope.js";
+import { allOrNothing, onFailure } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 import { checkBranches } from "./branches.js";
@@ -75,6 +75,13 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
   const { kernels, memory, scratch } = engine();
   const n = ids.size, padding = paddingIdx ?? -1;
   const renorm = (maximum: number): void => memory.withBlocks([vocab * 4], (seen) => {
+    for (const t of [weight, ...parts.map(({ a }) => a)]) {
+      // Whatever in this scope runs out of memory later, the step begins again with the rows as they were.
+      onFailure(t, () => {
+        const before = t.data.slice();
+        return () => { if (!t.disposed) t.set(before); };
+      });
+    }
     kernels.embeddingRenorm(n, dim, ids.address, weight.address, dim, 1, maximum, normType, seen!);
     for (const { a, r, first, count } of parts) {
       kernels.embeddingRenorm(count, r, ids.address + first * 4, a.address, 1, vocab, maximum, normType, seen!);
