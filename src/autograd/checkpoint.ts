@@ -56,7 +56,7 @@ function checkSame(y: Tensor, again: Tensor): void {
 }
 
 function sameBits(a: Float32Array, b: Float32Array): boolean {
-  const x = new Int32Array(a.buffer, a.byteOffset, a.length), y = new Int32Array(b.buffer, b.byteOffset, b.length);
+  const x = new Int32Array(a.buffer, a.byteOffset, a.byteLength / 4), y = new Int32Array(b.buffer, b.byteOffset, b.byteLength / 4);
   for (let i = 0; i < x.length; i++) {
     // WebAssembly leaves a NaN's bits open.
     if (x[i] !== y[i] && !(Number.isNaN(a[i]) && Number.isNaN(b[i]))) return false;

@@ -12,7 +12,7 @@ import { init } from "../nn/index.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkTensor } from "../tensor/check.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
-import { tensor, type Tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
 
@@ -192,11 +192,12 @@ export class Gpt2 extends Module {
   /** All but the head: [batch, steps, hiddenSize]. */
   #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
-    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, [batch, steps] = ids.shape as [number, number];
+    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, [, steps] = ids.shape as [number, number];
     if (first + steps > this.config.maxPositionEmbeddings) {
       throw new ShapeError(`Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ${this.config.maxPositionEmbeddings}.`);
     }
-    const positions = tensor(Int32Array.from({ length: batch * steps }, (_, i) => first + i % steps), ids.shape);
+    const positions = new Tensor(ids.shape, "int32");
+    positions.indices.forEach((_, i, all) => { all[i] = first + i % steps; });
     let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
     for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
     return lnF.forward(x);

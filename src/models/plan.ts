@@ -1,21 +1,33 @@
 /** The memory that training will take, told before it starts. */
-import { enableGrad } from "../autograd/tape.js";
+import { scale, softmax } from "../autograd/ops/index.js";
+import { enableGrad, noGrad } from "../autograd/tape.js";
 import type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
 import type { LoraConfig } from "../io/peft.js";
 import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";
 import { RandomState, withStreams } from "../random/seed.js";
-import type { Options } from "../runtime/options.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkOptions, type Options } from "../runtime/options.js";
 import { rehearse } from "../runtime/rehearsal.js";
-import { checkInteger } from "../tensor/check.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
+import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
+import { KeyValueCache } from "./cache.js";
 import type { CausalLM } from "./causal_lm.js";
 import { Gpt2 } from "./gpt2.js";
 import { Llama } from "./llama.js";
 
-/** What a training step is made of. */
+/** A cache without its arrays: what it hands out is as large as with them. */
+class PlannedCache extends KeyValueCache {
+  override extend(_layer: number, k: Tensor): [Tensor, Tensor] {
+    const shape = [1, this.length + k.shape[1]!, ...k.shape.slice(2)];
+    return [new Tensor(shape), new Tensor(shape)];
+  }
+}
+
+/** What a training step is made of, and what the run does besides. */
 export interface TrainingPlanOptions {
   /** Sequences a step. */
   batch: number;
@@ -27,6 +39,20 @@ export interface TrainingPlanOptions {
   optimizer?: ((model: Module) => Pick<Optimizer<OptimizerOptions>, "step" | "zeroGrad">) | undefined;
   /** Default: as the model has it. */
   gradientCheckpointing?: boolean | undefined;
+  /** Held-out windows that the run looks at between steps, so many at a time. Default: none. */
+  evaluation?: {
+    /** Sequences at a time. */
+    batch: number;
+    /** Tokens a sequence. */
+    seq: number;
+  } | undefined;
+  /** Text that the run generates between steps. Default: none. */
+  generation?: {
+    /** Tokens of the prompt. */
+    prompt: number;
+    /** Tokens to add at most. */
+    maxNewTokens: number;
+  } | undefined;
 }
 
 /** Bytes of linear memory. The parts are not there all at once: gradients come as activations go. */
@@ -49,10 +75,12 @@ export interface TrainingPlan {
 
 /**
  * The memory of training a language model, before it is loaded: making it and two steps are rehearsed on shapes alone,
- * with kernels that compute nothing. `init()` must have run; its engine and the random streams stay as they are.
+ * with kernels that compute nothing. It takes milliseconds and no memory, however much the answer is. `init()` must have run;
+ * its engine and the random streams stay as they are.
  *
  * @param model its configuration, or what makes it (a GPT-2 with loralib's layers)
- * @throws ArgumentError, ShapeError where making the model or a step would
+ * @throws ArgumentError for an unknown option; ArgumentError, ShapeError where making the model or a step would;
+ * OutOfMemoryError beyond 2^53 bytes
  *
  * @example
  * const { model } = models.loadLlama("models/base");
@@ -60,9 +88,19 @@ export interface TrainingPlan {
  * console.log(plan.peak > plan.weights + plan.activations); // true
  */
 export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM), options: TrainingPlanOptions): TrainingPlan {
-  const { batch, seq, adapter, optimizer = (m) => new AdamW(m.parameters().filter((p) => p.requiresGrad)) } = options;
-  checkInteger("planTraining", "batch", batch, 1);
-  checkInteger("planTraining", "seq", seq, 1);
+  const where = "planTraining";
+  checkOptions(where, options, ["batch", "seq", "adapter", "optimizer", "gradientCheckpointing", "evaluation", "generation"]);
+  const { batch, seq, adapter, optimizer = (m) => new AdamW(m.parameters().filter((p) => p.requiresGrad)), evaluation, generation } = options ?? {} as TrainingPlanOptions;
+  checkInteger(where, "batch", batch, 1);
+  checkInteger(where, "seq", seq, 1);
+  checkCallback(`${where}: optimizer`, optimizer);
+  checkOptions(`${where}: evaluation`, evaluation, ["batch", "seq"]);
+  checkOptions(`${where}: generation`, generation, ["prompt", "maxNewTokens"]);
+  if (evaluation) for (const [name, n] of [["batch", evaluation.batch], ["seq", evaluation.seq]] as const) checkInteger(where, `evaluation.${name}`, n, 1);
+  if (generation) for (const [name, n, low] of [["prompt", generation.prompt, 1], ["maxNewTokens", generation.maxNewTokens, 0]] as const) checkInteger(where, `generation.${name}`, n, low);
+  if (typeof model !== "function" && (typeof model !== "object" || model === null)) {
+    throw new ArgumentError(`${where}: model must be a configuration, as model.config is, or a function that makes a model; got ${shown(model)}.`);
+  }
   const make = typeof model === "function" ? model : () => ("rmsNormEps" in model ? new Llama(model) : new Gpt2(model));
   const streams = new RandomState(0);
   streams.taken = true;
@@ -76,11 +114,12 @@ export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM),
     const trained = adapter ? getLoraModel(base, { ...adapter, initLoraWeights: true }) : base;
     const adapters = live() - scratch - weights;
     const updates = optimizer(trained);
-    const ids = new Int32Array(batch * seq);
+    refuseLazy(`${where}: optimizer`, updates, "It is needed at once.");
+    const ids = (rows: number, columns: number): Tensor => new Tensor([rows, columns], "int32");
     let activations = 0, gradients = 0;
     // The optimiser's state is made at the end of the first step.
     for (let step = 0; step < 2; step++) scope(() => {
-      const before = live(), loss = base.loss(tensor(ids, [batch, seq]), tensor(ids, [batch, seq]));
+      const before = live(), loss = base.loss(ids(batch, seq), ids(batch, seq));
       activations = live() - before;
       loss.backward();
       updates.step();
@@ -88,6 +127,21 @@ export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM),
       updates.zeroGrad();
       gradients -= live();
     });
+    const between = (run: () => void): void => noGrad(() => scope(run));
+    trained.eval();
+    if (evaluation) between(() => { base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq)); });
+    if (generation) {
+      const { vocabSize, maxPositionEmbeddings } = base.config, cache = new PlannedCache(base.newCache().config);
+      const draw = (tokens: number, before: number): void => between(() => {
+        cache.length = before;
+        base.forward(ids(1, tokens), cache);
+        softmax(scale(new Tensor([vocabSize]), 1));
+        new Tensor([1]);
+      });
+      const { prompt } = generation, last = Math.min(prompt + generation.maxNewTokens, maxPositionEmbeddings) - 1;
+      draw(prompt, 0);
+      if (last > prompt) draw(1, last - 1);
+    }
     return { weights, adapters, gradients, optimiser: live() - scratch - weights - adapters, activations, scratch, peak: stats().peakBytes };
   })));
 }

@@ -6,6 +6,7 @@ import { checkOptions } from "../runtime/options.js";
 import { checkBoolean, checkCount, checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { drawFor } from "../random/seed.js";
+import { engine } from "../runtime/engine.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
 
@@ -78,6 +79,7 @@ export class Linear extends Module {
 /** The values, drawn as [rows, columns], laid out as their transpose. */
 function transpose_(t: Parameter, rows: number, columns: number): void {
   const from = t.data.slice(), to = t.data;
+  if (engine().isRehearsal) return;
   for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
 }
 

@@ -47,11 +47,14 @@ export class Engine {
   readonly relaxed: boolean;
   /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. @internal */
   readonly scratch: number;
+  /** Whether kernels compute nothing and large views hold nothing. @internal */
+  readonly isRehearsal: boolean;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
   /** Use `init`. @internal */
-  constructor(exports: Kernels, memory: LinearMemory) {
+  constructor(exports: Kernels, memory: LinearMemory, isRehearsal = false) {
+    this.isRehearsal = isRehearsal;
     this.kernels = this.#guard(exports);
     this.memory = memory;
     this.relaxed = "relaxed" in exports;

@@ -1,22 +1,40 @@
 /** An engine that computes nothing and counts what it is asked for: code that runs on it tells its memory beforehand. */
 import { Engine, engine, withEngine } from "./engine.js";
+import { ArgumentError, OutOfMemoryError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
 import { blockBytes, LinearMemory, type MemoryStats } from "./memory.js";
 
-/** Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values anything. */
+/** Values of larger tensors are not there at all. */
+const SMALL = 65536;
+/** Tensors at a time; a model of a thousand layers with adapters has half of them. */
+const MOST = 100_000;
+
+/** A view of nothing that takes what is written, and says that it has `length` values. */
+function ghost<View extends Float32Array | Int32Array>(view: View, length: number): View {
+  const from = (at: number): number => (at < 0 ? Math.max(0, at + length) : Math.min(at, length));
+  const cut = (start = 0, end = length): Float32Array => ghost(new Float32Array(0), Math.max(0, from(end) - from(start)));
+  return Object.defineProperties(view, { length: { value: length }, set: { value: () => {} }, slice: { value: cut }, subarray: { value: cut } });
+}
+
+/**
+ * Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values anything;
+ * those of large tensors are not there, and take no time.
+ */
 class Ledger extends LinearMemory {
   readonly #sizes = new Map<number, number>();
   #handedOut = 0;
   #liveBytes = 0;
   #peakBytes = 0;
   /** What every view of floats is on. */
-  #floats = new Float32Array(0);
+  readonly #floats = new Float32Array(SMALL);
 
   constructor() { super(new WebAssembly.Memory({ initial: 0 }), 0); }
 
   override alloc(bytes: number): number {
     // Never 0, which means "not wanted".
     const size = blockBytes(bytes), address = ++this.#handedOut;
+    if (!Number.isSafeInteger(this.#liveBytes + size)) throw new OutOfMemoryError(bytes, this.#liveBytes, Number.MAX_SAFE_INTEGER);
+    if (this.#sizes.size === MOST) throw new ArgumentError(`planTraining: the model has more than ${MOST} tensors at a time; it cannot be planned.`);
     this.#sizes.set(address, size);
     this.#liveBytes += size;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
@@ -36,11 +54,10 @@ class Ledger extends LinearMemory {
 
   override f32(_address: number, length: number): Float32Array {
     if (length === 1) return Float32Array.of(1);
-    if (length > this.#floats.length) this.#floats = new Float32Array(length);
-    return this.#floats.subarray(0, length);
+    return length <= SMALL ? this.#floats.subarray(0, length) : ghost(new Float32Array(0), length);
   }
   override f64(_address: number, length: number): Float64Array { return new Float64Array(length); }
-  override i32(_address: number, length: number): Int32Array { return new Int32Array(length); }
+  override i32(_address: number, length: number): Int32Array { return length <= SMALL ? new Int32Array(length) : ghost(new Int32Array(0), 0); }
   override u8(_address: number, length: number): Uint8Array { return new Uint8Array(length); }
 }
 
@@ -52,7 +69,7 @@ function idle(kernels: Kernels): Kernels {
 
 /** Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far. */
 export function rehearse<T>(fn: (stats: () => MemoryStats) => T): T {
-  const stand = new Engine(idle(engine().kernels), new Ledger());
+  const stand = new Engine(idle(engine().kernels), new Ledger(), true);
   try {
     return withEngine(stand, () => fn(() => stand.memory.stats()));
   } finally {

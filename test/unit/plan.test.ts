@@ -1,7 +1,7 @@
 /** The memory plan against runs of what it plans, each on an engine of its own. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, lora, manualSeed, memoryStats, models, nn, noGrad, optim, peft, scope, ShapeError, tensor, zeros } from "../../src/index.js";
+import { ArgumentError, init, lora, manualSeed, memoryStats, models, nn, noGrad, optim, peft, scope, ShapeError, StateError, tensor, WasmLoraError, zeros } from "../../src/index.js";
 import { newMask } from "../../src/random/seed.js";
 import { assertBits } from "../support/golden.js";
 import { GPT2, LLAMA } from "../support/language_models.js";
@@ -110,12 +110,72 @@ test("a plan leaves engine, streams and mode as they are, and needs no memory to
   assertBits("the stream", nn.init.uniform_(zeros([8])).data, first);
 });
 
+for (const [name, config] of [["Llama", BIG_LLAMA], ["GPT-2", BIG_GPT2]] as const) {
+  test(`${name}: what a run does besides training, held-out windows and a text, is in the plan`, async () => {
+    for (const [evaluation, generation] of [[{ batch: 5, seq: 64 }, undefined], [undefined, { prompt: 60, maxNewTokens: 1 }], [undefined, { prompt: 3, maxNewTokens: 57 }],
+      [undefined, { prompt: 60, maxNewTokens: 100 }], [{ batch: 1, seq: 2 }, { prompt: 1, maxNewTokens: 0 }]] as const) {
+      (await init()).close();
+      await init();
+      const model = "rmsNormEps" in config ? new models.Llama(config) : new models.Gpt2(config), options = { batch: 1, seq: 2, adapter: { r: 2, targetModules: "all-linear" as const, loraDropout: 0.1 } };
+      const adapted = peft.getLoraModel(model, options.adapter), optimizer = new optim.AdamW(trainable(adapted), { lr: 1e-3 });
+      const ids = (batch: number, seq: number) => tensor(new Int32Array(batch * seq).fill(7), [batch, seq]);
+      for (let step = 0; step < 2; step++) scope(() => {
+        model.loss(ids(1, 2), ids(1, 2)).backward();
+        optimizer.step();
+        optimizer.zeroGrad();
+      });
+      adapted.eval();
+      if (evaluation) noGrad(() => scope(() => { model.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq)); }));
+      if (generation) for (const _ of models.generate(model, new Array<number>(generation.prompt).fill(7), { maxNewTokens: generation.maxNewTokens })) void _;
+      const { peakBytes } = memoryStats(), plan = models.planTraining(config, { ...options, evaluation, generation });
+      assert.equal(plan.peak, generation?.maxNewTokens === 0 ? models.planTraining(config, options).peak : peakBytes, JSON.stringify([evaluation, generation]));
+    }
+  });
+}
+
+test("a plan takes no time and no memory, whatever it tells", { timeout: 60_000 }, async () => {
+  await init();
+  const big = { ...LLAMA, vocabSize: 128256, hiddenSize: 4096, headDim: 128, numAttentionHeads: 32, numKeyValueHeads: 8, intermediateSize: 14336, numHiddenLayers: 32, maxPositionEmbeddings: 2 ** 20 };
+  const gpt2 = { ...GPT2, vocabSize: 50257, hiddenSize: 6400, numAttentionHeads: 64, intermediateSize: 25600, numHiddenLayers: 24, maxPositionEmbeddings: 1e9 };
+  const cases: [string, models.LlamaConfig | models.Gpt2Config, models.TrainingPlanOptions][] = [
+    ["long", big, { batch: 1, seq: 2 ** 20, adapter: { r: 64, targetModules: "all-linear" } }],
+    ["wide", { ...big, numHiddenLayers: 2 }, { batch: 1e7, seq: 128, adapter: { r: 8, targetModules: "all-linear", loraDropout: 0.1 } }],
+    ["everything", big, { batch: 2 ** 16, seq: 2048 }],
+    ["DoRA and copies", big, { batch: 64, seq: 2048, adapter: { targetModules: "all-linear", useDora: true, modulesToSave: ["embed_tokens"] } }],
+    ["checkpoints", big, { batch: 4096, seq: 2048, adapter: { targetModules: ["q_proj"] }, gradientCheckpointing: true }],
+    ["LoRA-FA", big, { batch: 8, seq: 2048, adapter: { r: 32, targetModules: "all-linear" }, optimizer: loraFa }],
+    ["a text", big, { batch: 1, seq: 8, adapter: { targetModules: ["q_proj"] }, generation: { prompt: 1e5, maxNewTokens: 1e6 }, evaluation: { batch: 4096, seq: 8192 } }],
+    ["GPT-2, transposed", gpt2, { batch: 2 ** 12, seq: 1024, adapter: { r: 8, targetModules: "all-linear" } }],
+  ];
+  models.planTraining(LLAMA, { batch: 1, seq: 2 });
+  const memory = memoryStats();
+  for (const [name, config, options] of cases) {
+    const start = performance.now(), plan = models.planTraining(config, options), took = performance.now() - start;
+    assert(plan.peak > 2 ** 31 && Number.isSafeInteger(plan.peak), `${name}: ${plan.peak}`);
+    // Milliseconds; on a machine that does much else, too.
+    assert(took < 3000, `${name}: ${took} ms`);
+  }
+  assert.deepEqual(memoryStats(), memory);
+  for (const [config, options] of [
+    [LLAMA, { batch: Number.MAX_SAFE_INTEGER, seq: 1 }], [LLAMA, { batch: 2 ** 40, seq: 2 ** 5 }], [big, { batch: 1e9, seq: 128 }], [{ ...big, numHiddenLayers: 1e9 }, { batch: 1, seq: 1 }], [{ ...gpt2, numHiddenLayers: 1e6 }, { batch: 1, seq: 1 }],
+  ] as const) {
+    const start = performance.now();
+    assert.throws(() => models.planTraining(config, options), (e: Error) => e instanceof WasmLoraError);
+    assert(performance.now() - start < 10_000);
+  }
+  assert.deepEqual(memoryStats(), memory);
+});
+
 test("refusals", async () => {
   await init();
   const before = memoryStats();
-  for (const [options, word] of [[{ batch: 0, seq: 2 }, "batch"], [{ batch: 1, seq: 1.5 }, "seq"], [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"]] as const) {
+  for (const [options, word] of [[undefined, "batch"], [null, "null"], [{ batchSize: 1, seq: 2 }, "Did you mean batch"], [{ batch: 1, seq: 2, evaluation: { batch: 1 } }, "evaluation.seq"],
+    [{ batch: 1, seq: 2, generation: { prompt: 0, maxNewTokens: 1 } }, "generation.prompt"], [{ batch: 1, seq: 2, generation: { prompt: 1, tokens: 1 } }, "tokens"],
+    [{ batch: 1, seq: 2, optimizer: 3 }, "optimizer"], [{ batch: 0, seq: 2 }, "batch"], [{ batch: 1, seq: 1.5 }, "seq"], [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"]] as const) {
     assert.throws(() => models.planTraining(LLAMA, options as unknown as models.TrainingPlanOptions), (e: unknown) => e instanceof ArgumentError && e.message.includes(word));
   }
   assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
+  for (const model of [undefined, null, "models/base"]) assert.throws(() => models.planTraining(model as unknown as models.LlamaConfig, { batch: 1, seq: 2 }), ArgumentError);
+  assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 2, optimizer: (async () => new optim.SGD([])) as never }), StateError);
   assert.deepEqual(memoryStats(), before);
 });
