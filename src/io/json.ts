@@ -9,6 +9,7 @@
 const MAX_DEPTH = 500;
 /** 2^53 - 1 has 16 digits. */
 const MAX_INTEGER_DIGITS = 16;
+const NUMBER_CHARACTERS = "0123456789+-.eE";
 
 export class JsonCursor {
   #position = 0;
@@ -16,15 +17,26 @@ export class JsonCursor {
   /** @param fail throws the caller's error; the message says what was expected, what came and where */
   constructor(readonly text: string, readonly fail: (message: string) => never) {}
 
+  /** How much of the text is behind it. */
+  get position(): number { return this.#position; }
+
   /** The next character that is not white space, "" at the end. */
   peek(): string {
-    while (this.#position < this.text.length && " \t\n\r".includes(this.text[this.#position]!)) this.#position++;
+    this.#skipSpace();
     return this.text[this.#position] ?? "";
+  }
+
+  #skipSpace(): void {
+    // White space is at most U+0020, and most of what is not lies above.
+    for (let code = this.text.charCodeAt(this.#position); code <= 0x20; code = this.text.charCodeAt(++this.#position)) {
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) break;
+    }
   }
 
   /** Steps over `char` if it comes next. */
   accept(char: string): boolean {
-    if (this.peek() !== char) return false;
+    this.#skipSpace();
+    if (this.text.charCodeAt(this.#position) !== char.charCodeAt(0)) return false;
     this.#position++;
     return true;
   }
@@ -59,13 +71,15 @@ export class JsonCursor {
   /** An integer from 0 to 2^53 - 1 written in digits only. */
   integer(): number {
     this.peek();
-    const token = this.#numberToken();
-    const digitsOnly = token.length > 0 && token.length <= MAX_INTEGER_DIGITS && /^(0|[1-9][0-9]*)$/.test(token);
-    if (!digitsOnly || !Number.isSafeInteger(Number(token))) {
-      this.#expected("an integer from 0 to 2^53 - 1, in digits only", token);
+    const start = this.#position;
+    let value = 0, end = start;
+    for (let code = this.text.charCodeAt(end); code >= 0x30 && code <= 0x39 && end - start < MAX_INTEGER_DIGITS; code = this.text.charCodeAt(++end)) value = 10 * value + (code - 0x30);
+    const leadingZero = end - start > 1 && this.text.charCodeAt(start) === 0x30;
+    if (end === start || leadingZero || NUMBER_CHARACTERS.includes(this.text[end] ?? " ") || !Number.isSafeInteger(value)) {
+      this.#expected("an integer from 0 to 2^53 - 1, in digits only", this.#numberToken());
     }
-    this.#position += token.length;
-    return Number(token);
+    this.#position = end;
+    return value;
   }
 
   /** Steps over any one value, failing at the first character that JSON does not allow. */
@@ -104,7 +118,7 @@ export class JsonCursor {
 
   #numberToken(): string {
     let end = this.#position;
-    while (end < this.text.length && "0123456789+-.eE".includes(this.text[end]!)) end++;
+    while (end < this.text.length && NUMBER_CHARACTERS.includes(this.text[end]!)) end++;
     return this.text.slice(this.#position, end);
   }
 

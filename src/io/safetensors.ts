@@ -48,7 +48,7 @@ export interface TensorView {
 /** What `parseSafetensors` finds. */
 export interface SafetensorsFile {
   /** The header's `__metadata__`. Without a prototype, so any key is safe. */
-  metadata: Record<string, string>;
+  readonly metadata: Record<string, string>;
   /** By name, in the order of their data. */
   tensors: Map<string, TensorView>;
 }
@@ -112,7 +112,11 @@ export function parseSafetensors(
     position = end;
   }
   if (position !== dataBytes) fail(`the tensors end at byte ${position} of the data, the file at ${dataBytes}`);
-  return { metadata, tensors };
+  let given: Record<string, string> | undefined;
+  return {
+    get metadata() { return given ??= Object.assign(Object.create(null) as Record<string, string>, JSON.parse(metadata ?? "{}")); },
+    tensors,
+  };
 }
 
 function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string {
@@ -128,43 +132,61 @@ function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string
 function parseHeader(text: string, fail: (message: string) => never, failAtStart: (message: string) => never) {
   if (text[0] !== "{") failAtStart(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
   const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
-  const metadata = Object.create(null) as Record<string, string>;
   const infos = new Map<string, TensorInfo>();
-  members(cursor, "", fail, (name) => {
-    if (name === METADATA) members(cursor, ` of ${METADATA}`, fail, (key) => { metadata[key] = wellFormed(cursor.string(), fail); });
-    else infos.set(name, parseInfo(cursor, name, fail));
-  });
+  let metadata: string | undefined;
+  cursor.expect("{");
+  if (!cursor.accept("}")) {
+    do {
+      const name = wellFormed(cursor.string(), fail);
+      if (infos.has(name) || (name === METADATA && metadata !== undefined)) fail(`key ${show(name)} occurs twice`);
+      cursor.expect(":");
+      if (name === METADATA) metadata = checkMetadata(cursor, fail);
+      else infos.set(name, parseInfo(cursor, name, fail));
+    } while (cursor.accept(","));
+    cursor.expect("}");
+  }
   cursor.end(" ");
   return { metadata, infos };
 }
 
-/** `{key: value, ...}`: calls `read` at each value; a key that occurs twice is refused. */
-function members(cursor: JsonCursor, where: string, fail: (message: string) => never, read: (key: string) => void): void {
-  const seen = new Set<string>();
+/** @returns the JSON of an object of strings by keys that occur once: it is made into one when it is asked for, since a stranger's may have a million */
+function checkMetadata(cursor: JsonCursor, fail: (message: string) => never): string {
+  const seen = new Set<string>(), start = cursor.position;
+  let keys = 0;
   cursor.expect("{");
-  if (cursor.accept("}")) return;
-  do {
-    const key = wellFormed(cursor.string(), fail);
-    if (seen.has(key)) fail(`key ${show(key)}${where} occurs twice`);
-    seen.add(key);
-    cursor.expect(":");
-    read(key);
-  } while (cursor.accept(","));
-  cursor.expect("}");
+  if (!cursor.accept("}")) {
+    do {
+      const key = wellFormed(cursor.string(), fail);
+      if (seen.add(key).size !== ++keys) fail(`key ${show(key)} of ${METADATA} occurs twice`);
+      cursor.expect(":");
+      wellFormed(cursor.string(), fail);
+    } while (cursor.accept(","));
+    cursor.expect("}");
+  }
+  return cursor.text.slice(start, cursor.position);
 }
 
 function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => never): TensorInfo {
   const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
   let dtype: string | undefined, shape: number[] | undefined, offsets: number[] | undefined;
-  members(cursor, ` of tensor ${show(name)}`, fail, (field) => {
-    if (field === "dtype") dtype = cursor.string();
-    else if (field === "shape") shape = integers(cursor);
-    else if (field === "data_offsets") offsets = integers(cursor);
-    else failTensor(`has field ${show(field)}; expected only dtype, shape and data_offsets`);
-  });
+  cursor.expect("{");
+  if (!cursor.accept("}")) {
+    do {
+      const field = cursor.string();
+      const twice = (field === "dtype" && dtype !== undefined) || (field === "shape" && shape !== undefined) || (field === "data_offsets" && offsets !== undefined);
+      if (twice) fail(`key ${show(field)} of tensor ${show(name)} occurs twice`);
+      cursor.expect(":");
+      if (field === "dtype") dtype = cursor.string();
+      else if (field === "shape") shape = integers(cursor);
+      else if (field === "data_offsets") offsets = integers(cursor);
+      else failTensor(`has field ${show(field)}; expected only dtype, shape and data_offsets`);
+    } while (cursor.accept(","));
+    cursor.expect("}");
+  }
 
   if (dtype === undefined) return failTensor("has no dtype");
-  if (!isDtype(dtype)) return failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
+  // One string for each dtype, not one for each tensor.
+  const known = isDtype(dtype) ? DTYPES[DTYPES.indexOf(dtype)]! : failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
   if (shape === undefined) return failTensor("has no shape");
   if (offsets === undefined) return failTensor("has no data_offsets");
   const [begin, end] = offsets;
@@ -172,7 +194,7 @@ function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => 
     return failTensor(`has ${offsets.length} data_offsets; expected 2, begin and end`);
   }
   if (end < begin) return failTensor(`has data_offsets [${begin}, ${end}], which end before they begin`);
-  return { dtype, shape, begin, end };
+  return { dtype: known, shape, begin, end };
 }
 
 function integers(cursor: JsonCursor): number[] {
@@ -181,7 +203,8 @@ function integers(cursor: JsonCursor): number[] {
   if (cursor.accept("]")) return values;
   do values.push(cursor.integer()); while (cursor.accept(","));
   cursor.expect("]");
-  return values;
+  // A copy has no room to grow.
+  return values.slice();
 }
 
 function isDtype(name: string): name is SafetensorsDtype {
@@ -190,7 +213,8 @@ function isDtype(name: string): name is SafetensorsDtype {
 
 /** Lone surrogates (from \uD800 escapes) have no UTF-8, so they could not be written again. */
 function isWellFormed(text: string): boolean {
-  return !/\p{Surrogate}/u.test(text);
+  for (let i = 0; i < text.length; i++) if ((text.charCodeAt(i) & 0xf800) === 0xd800) return !/\p{Surrogate}/u.test(text);
+  return true;
 }
 
 function wellFormed(text: string, fail: (message: string) => never): string {
