@@ -11,6 +11,7 @@
  * Like WebAssembly memory, typed arrays are taken to be little-endian.
  */
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
 import { JsonCursor, show } from "./json.js";
 import { beginsAsText, signatureOf } from "./signature.js";
 
@@ -73,10 +74,10 @@ interface TensorInfo {
  * const { tensors } = io.parseSafetensors(bytes, { name: "w.safetensors" });
  * console.log(io.toFloat32(tensors.get("w"))); // Float32Array(2) [ 1, 2 ]
  */
-export function parseSafetensors(
-  bytes: Uint8Array,
-  { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES }: { name?: string | undefined; maxHeaderBytes?: number | undefined } = {},
-): SafetensorsFile {
+export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | undefined; maxHeaderBytes?: number | undefined }): SafetensorsFile {
+  checkOptions("parseSafetensors", options, ["name", "maxHeaderBytes"]);
+  const { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES } = options ?? {};
+  if (!(bytes instanceof Uint8Array)) throw new ArgumentError(`parseSafetensors: bytes must be a Uint8Array; got ${typeName(bytes)}.`);
   const fail = (message: string): never => { throw new FormatError(`${file}: ${message}.`); };
   // Only where the beginning is wrong: any two bytes may be those of a header's length.
   const failAtStart = (message: string): never => {
@@ -84,7 +85,7 @@ export function parseSafetensors(
     return fail(signature ? `expected a safetensors file; it is ${signature}` : message);
   };
   if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {
-    throw new ArgumentError(`parseSafetensors: maxHeaderBytes is ${maxHeaderBytes}; expected an integer of at least 0.`);
+    throw new ArgumentError(`parseSafetensors: maxHeaderBytes is ${show(maxHeaderBytes)}; expected an integer of at least 0.`);
   }
   if (bytes.length < 8) failAtStart(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
   const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
@@ -338,9 +339,10 @@ export interface TensorToWrite {
  * const bytes = io.serializeSafetensors([{ name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) }], { format: "pt" });
  * console.log(io.parseSafetensors(bytes).metadata.format); // pt
  */
-export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?: Record<string, string>): Uint8Array {
+export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?: Readonly<Record<string, string>>): Uint8Array {
   const encoder = new TextEncoder();
-  const ordered = [...tensors].map((tensor) => ({ ...tensor, key: encoder.encode(checkName(tensor.name)), bytes: rawBytes(tensor) }));
+  if (typeof tensors !== "object" || tensors === null || !(Symbol.iterator in tensors)) throw new ArgumentError(`serializeSafetensors: tensors must be a list; got ${typeName(tensors)}.`);
+  const ordered = [...tensors].map((tensor) => ({ ...checkTensor(tensor), key: encoder.encode(checkName(tensor.name)), bytes: rawBytes(tensor) }));
   ordered.sort((a, b) => DTYPES.indexOf(b.dtype) - DTYPES.indexOf(a.dtype) || compareBytes(a.key, b.key));
 
   const fields: string[] = [];
@@ -372,6 +374,18 @@ export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?
   return file;
 }
 
+function checkTensor(tensor: TensorToWrite): TensorToWrite {
+  if (typeof tensor !== "object" || tensor === null || !Array.isArray(tensor.shape)) {
+    throw new ArgumentError(`serializeSafetensors: a tensor is ${typeName(tensor)}${tensor ? " without a list as its shape" : ""}; expected { name, dtype, shape, data }.`);
+  }
+  return tensor;
+}
+
+/** Of a value that is not what it should be. */
+function typeName(value: unknown): string {
+  return value === null ? "null" : typeof value === "object" ? value.constructor?.name ?? "an object" : typeof value;
+}
+
 function checkName(name: string): string {
   if (typeof name !== "string" || !isWellFormed(name) || name === METADATA) {
     throw new ArgumentError(`serializeSafetensors: tensor name is ${show(name)}; expected well-formed Unicode other than ${METADATA}.`);
@@ -379,7 +393,8 @@ function checkName(name: string): string {
   return name;
 }
 
-function metadataText(metadata: Record<string, string>): string {
+function metadataText(metadata: Readonly<Record<string, string>>): string {
+  if (typeof metadata !== "object" || Array.isArray(metadata)) throw new ArgumentError(`serializeSafetensors: metadata must be an object of strings; got ${typeName(metadata)}.`);
   const entries = Object.entries(metadata).map(([key, value]) => {
     if (typeof value !== "string" || !isWellFormed(key) || !isWellFormed(value)) {
       throw new ArgumentError(`serializeSafetensors: metadata ${show(key)} is ${show(value)}; expected a string of well-formed Unicode.`);
@@ -406,7 +421,7 @@ function encodeData(where: string, dtype: SafetensorsDtype, data: TensorToWrite[
   if ((data instanceof Float32Array && dtype === "F32") || (data instanceof Int32Array && dtype === "I32")) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
-  throw new DTypeError(`${where} of dtype ${dtype} has data of type ${(data as object | null)?.constructor?.name}; ` +
+  throw new DTypeError(`${where} of dtype ${dtype} has data of type ${typeName(data)}; ` +
     `expected Float32Array for F32 and BF16, Int32Array for I32, or Uint8Array.`);
 }
 

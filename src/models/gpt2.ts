@@ -10,11 +10,13 @@ import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { ShapeError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
 import { checkTensor } from "../tensor/check.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
+import { checkConfig } from "./config.js";
 
 /** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
 export interface Gpt2Lora {
@@ -168,6 +170,8 @@ export class Gpt2 extends Module {
     options?: Gpt2Lora,
   ) {
     super();
+    checkConfig("Gpt2", config, ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"], ["layerNormEpsilon"]);
+    checkOptions("Gpt2", options, ["r", "loraAlpha", "loraDropout", "enableLora"]);
     [this.transformer, this.lmHead] = allOrNothing(() => [
       new Gpt2Model(config, options), config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
     ]);

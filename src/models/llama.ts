@@ -14,6 +14,7 @@ import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf } from "./causal_lm.js";
+import { checkConfig } from "./config.js";
 
 /** Positions whose angles are made with a model; more as texts need them. */
 const FIRST_POSITIONS = 2048;
@@ -159,6 +160,8 @@ export class Llama extends Module {
     readonly config: LlamaConfig,
   ) {
     super();
+    checkConfig("Llama", config,
+      ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "numKeyValueHeads", "headDim", "maxPositionEmbeddings"], ["rmsNormEps", "ropeTheta"]);
     this.model = new LlamaModel(config);
     this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
     for (const p of this.parameters()) if (p.rank === 2) init.normal_(p, 0, 0.02);

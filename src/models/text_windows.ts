@@ -1,6 +1,8 @@
 /** A text's tokens as training batches and as evaluation windows; targets are one token later than ids. */
 import { engine } from "../runtime/engine.js";
+import { show } from "../io/json.js";
 import { ArgumentError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
 import { checkInteger } from "../tensor/check.js";
 
 /** Token ids and what follows each: windows one after the other. */
@@ -10,6 +12,9 @@ export interface TextWindows {
   /** The id after each of `ids` in the text. */
   targets: Int32Array;
 }
+
+/** A text's token ids. A plain list is copied at each call: give an Int32Array where there are many. */
+type Tokens = Int32Array | readonly number[];
 
 /** Options of `randomWindows`. */
 export interface RandomWindowsOptions {
@@ -33,20 +38,24 @@ export interface RandomWindowsOptions {
  * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64, seed: 0 });
  * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
  */
-export function randomWindows(tokens: Int32Array, step: number, options: RandomWindowsOptions): TextWindows {
+export function randomWindows(tokens: Tokens, step: number, options: RandomWindowsOptions): TextWindows {
+  const where = "randomWindows";
+  if (options === undefined) throw new ArgumentError(`${where}: options are needed: { batch, seq, seed }.`);
+  checkOptions(where, options, ["batch", "seq", "seed"]);
   const { batch, seq, seed } = options;
-  checkInteger("randomWindows", "step", step, 0, 4294967295);
-  checkInteger("randomWindows", "batch", batch, 1);
-  checkInteger("randomWindows", "seed", seed, 0);
-  checkLength("randomWindows", tokens, seq);
-  const { kernels, memory } = engine();
+  checkInteger(where, "step", step, 0, 4294967295);
+  checkInteger(where, "batch", batch, 1);
+  checkInteger(where, "seed", seed, 0);
+  const all = checkTokens(where, tokens, seq), { kernels, memory } = engine();
+  // Tensors of ids and targets would not fit either.
+  if (8 * batch * seq > memory.limit) throw new ArgumentError(`${where}: batch = ${batch} of seq = ${seq} tokens take ${8 * batch * seq} bytes; there are ${memory.limit} at most. Lower batch.`);
   const ids = new Int32Array(batch * seq), targets = new Int32Array(batch * seq);
   const out = memory.alloc(16);
   for (let row = 0; row < batch; row++) {
     kernels.philox4x32(out, step, row, 0, 0, seed % 4294967296, Math.floor(seed / 4294967296));
-    const start = (memory.i32(out, 1)[0]! >>> 0) % (tokens.length - seq);
-    ids.set(tokens.subarray(start, start + seq), row * seq);
-    targets.set(tokens.subarray(start + 1, start + seq + 1), row * seq);
+    const start = (memory.i32(out, 1)[0]! >>> 0) % (all.length - seq);
+    ids.set(all.subarray(start, start + seq), row * seq);
+    targets.set(all.subarray(start + 1, start + seq + 1), row * seq);
   }
   memory.free(out);
   return { ids, targets };
@@ -60,17 +69,25 @@ export function randomWindows(tokens: Int32Array, step: number, options: RandomW
  * const windows = models.evenWindows(Int32Array.from({ length: 101 }, (_, i) => i), 10, 5);
  * console.log(windows.map(({ ids }) => ids[0]).join(" ")); // 0 20 40 60 80
  */
-export function evenWindows(tokens: Int32Array, seq: number, most: number): TextWindows[] {
+export function evenWindows(tokens: Tokens, seq: number, most: number): TextWindows[] {
   checkInteger("evenWindows", "most", most, 1);
-  checkLength("evenWindows", tokens, seq);
-  const all = Math.floor((tokens.length - 1) / seq), used = Math.min(all, most);
+  const ids = checkTokens("evenWindows", tokens, seq), all = Math.floor((ids.length - 1) / seq), used = Math.min(all, most);
   return Array.from({ length: used }, (_, i) => {
     const start = Math.floor(i * all / used) * seq;
-    return { ids: tokens.slice(start, start + seq), targets: tokens.slice(start + 1, start + seq + 1) };
+    return { ids: ids.slice(start, start + seq), targets: ids.slice(start + 1, start + seq + 1) };
   });
 }
 
-function checkLength(where: string, tokens: Int32Array, seq: number): void {
+/** The tokens as they are, or those of a plain list as int32. */
+function checkTokens(where: string, tokens: Tokens, seq: number): Int32Array {
   checkInteger(where, "seq", seq, 1);
+  if (!(tokens instanceof Int32Array || Array.isArray(tokens))) {
+    const got = typeof tokens === "string" ? "a text; encode it first: data.loadTokenizer(folder).encode(text)" : tokens === null ? "null" : (tokens as object | undefined)?.constructor?.name ?? typeof tokens;
+    throw new ArgumentError(`${where}: tokens must be an Int32Array or a list of token ids; got ${got}.`);
+  }
   if (tokens.length <= seq) throw new ArgumentError(`${where}: tokens has ${tokens.length} tokens; expected more than seq = ${seq}.`);
+  if (tokens instanceof Int32Array) return tokens;
+  const bad = tokens.findIndex((id) => !Number.isInteger(id) || id < 0 || id > 2147483647);
+  if (bad >= 0) throw new ArgumentError(`${where}: tokens holds ${show(tokens[bad])} at position ${bad}; expected a token id.`);
+  return Int32Array.from(tokens);
 }

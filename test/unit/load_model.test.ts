@@ -195,3 +195,15 @@ test("a float64 weight beyond float32 is refused by name", () => {
   io.memoryFiles.set(`${path}/model.safetensors`, io.serializeSafetensors(tensors));
   refuses(() => models.loadLlama(path), FormatError, "model.norm.weight", "element 2");
 });
+
+test("a configuration of one's own: what is missing, unknown or out of range is refused by name", () => {
+  const LLAMA = { vocabSize: 8, hiddenSize: 4, intermediateSize: 2, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2, maxPositionEmbeddings: 64, rmsNormEps: 1e-5, ropeTheta: 10000, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: [1, 2] };
+  new models.Llama(LLAMA).dispose();
+  for (const [change, word] of [[{ numLayers: 2 }, "numLayers"], [{ numHiddenLayers: undefined }, "numHiddenLayers"], [{ vocabSize: "8" }, "vocabSize"], [{ rmsNormEps: NaN }, "rmsNormEps"], [{ tieWordEmbeddings: undefined }, "tieWordEmbeddings"]] as const) {
+    refuses(() => new models.Llama({ ...LLAMA, ...change } as never), ArgumentError, "Llama", word);
+  }
+  for (const config of [undefined, null, 5, []]) for (const Model of [models.Llama, models.Gpt2]) refuses(() => new Model(config as never), ArgumentError);
+  const GPT2 = { vocabSize: 8, hiddenSize: 4, intermediateSize: 16, numHiddenLayers: 1, numAttentionHeads: 2, maxPositionEmbeddings: 6, layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null };
+  refuses(() => new models.Gpt2(GPT2, { r: 2, alpha: 4 } as never), ArgumentError, "alpha", "loraAlpha");
+  refuses(() => new models.Gpt2({ ...GPT2, nLayer: 2 } as never), ArgumentError, "nLayer");
+});

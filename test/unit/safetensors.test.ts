@@ -403,3 +403,15 @@ for (const [name, [bytes, message]] of Object.entries(otherFiles)) {
 test("a header whose length has a pickle's first bytes is told by its own fault", () => {
   assert.throws(() => parseSafetensors(fileOf(`{}${" ".repeat(638)}`, 1)), /end at byte 0 of the data, the file at 1/);
 });
+
+test("arguments of another kind are refused by name", () => {
+  const refusesArgument = (run: () => unknown, word: string): void => assert.throws(run, (error: unknown) => (error instanceof ArgumentError || error instanceof DTypeError) && error.message.includes(word));
+  for (const bytes of [null, undefined, "text", new ArrayBuffer(8), [1], new Float32Array(4)]) refusesArgument(() => parseSafetensors(bytes as never), "bytes");
+  for (const options of [null, 5, "m.safetensors", []]) refusesArgument(() => parseSafetensors(fileOf("{}"), options as never), "options");
+  refusesArgument(() => parseSafetensors(fileOf("{}"), { maxheaderbytes: 5 } as never), "Did you mean maxHeaderBytes?");
+  refusesArgument(() => parseSafetensors(fileOf("{}"), { maxHeaderBytes: -1 }), "maxHeaderBytes");
+  for (const tensors of [null, undefined, 5, {}]) refusesArgument(() => serializeSafetensors(tensors as never), "tensors must be a list");
+  for (const one of [null, undefined, 5, {}, { name: "a", dtype: "F32", shape: 3, data: new Float32Array(3) }]) refusesArgument(() => serializeSafetensors([one as never]), "a tensor is");
+  for (const data of [null, undefined, [1], new Float64Array(1)]) refusesArgument(() => serializeSafetensors([{ name: "a", dtype: "F32", shape: [1], data: data as never }]), '"a"');
+  for (const metadata of [5, "pt", ["pt"]]) refusesArgument(() => serializeSafetensors([], metadata as never), "metadata");
+});

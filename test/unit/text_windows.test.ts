@@ -1,7 +1,7 @@
 /** Windows of a text, against Philox4x32-10 written out in BigInt and against windows cut by hand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, models } from "../../src/index.js";
+import { ArgumentError, init, models, tensor } from "../../src/index.js";
 
 await init();
 
@@ -60,4 +60,19 @@ test("what is out of range is refused by name", () => {
   refused(() => models.randomWindows(tokens, 0, { ...options, seq: 0 }), "seq");
   refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1.5 }), "batch");
   refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, seed: -1 }), "seed");
+  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1e9 }), "batch = 1000000000");
+  refused(() => models.randomWindows(tokens, 0, { ...options, batchSize: 4 } as never), "Did you mean batch?");
+  refused(() => models.randomWindows(tokens, 0, undefined as never), "{ batch, seq, seed }");
+  refused(() => models.randomWindows(tokens, 0, null as never), "null");
+});
+
+test("a plain list of ids is a text too; a text, a tensor or what holds no ids is not", () => {
+  const list = [...tokens];
+  assert.deepEqual(models.randomWindows(list, 3, { batch: 2, seq: 5, seed: 1 }), models.randomWindows(tokens, 3, { batch: 2, seq: 5, seed: 1 }));
+  assert.deepEqual(models.evenWindows(list, 100, 2), models.evenWindows(tokens, 100, 2));
+  for (const wrong of ["Call me Ishmael.", tensor(tokens.slice(0, 20)), new Float32Array(20), null, undefined, 5, { length: 20 }, [...list.slice(0, 10), 0.5], [...list.slice(0, 10), -1], [...list.slice(0, 10), "1"]]) {
+    for (const run of [() => models.randomWindows(wrong as never, 0, { batch: 1, seq: 2, seed: 0 }), () => models.evenWindows(wrong as never, 2, 1)]) {
+      assert.throws(run, (error: unknown) => error instanceof ArgumentError && error.message.includes("tokens"));
+    }
+  }
 });
