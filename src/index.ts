@@ -7,7 +7,7 @@ export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engi
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";
 export type { Options } from "./runtime/options.js";
-export { clone, full, ones, tensor, Tensor, zeros, type NestedNumbers, type TypedData } from "./tensor/tensor.js";
+export { clone, full, ones, tensor, Tensor, zeros, type NestedNumbers, type NumericData, type TypedData } from "./tensor/tensor.js";
 export type { DType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
 export { noGrad } from "./autograd/tape.js";

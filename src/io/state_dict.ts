@@ -49,13 +49,13 @@ export function loadStateDict(path: string): Map<string, PeftTensor> {
  * A state dict for `serializeSafetensors`.
  * @throws ArgumentError for a value that is not finite, naming its place, or what is no state dict
  */
-export function finiteTensors(where: string, state: ReadonlyMap<string, PeftTensor>) {
+export function finiteTensors(where: string, state: ReadonlyMap<string, PeftTensor>): { name: string; dtype: "F32"; shape: readonly number[]; data: Float32Array }[] {
   if (!(state instanceof Map)) throw new ArgumentError(`${where}: state is ${typeof state}; expected a Map, as model.stateDict() gives it.`);
   return [...state].map(([name, entry]) => {
     const { shape, data } = entry ?? {};
     if (!Array.isArray(shape) || !(data instanceof Float32Array)) throw new ArgumentError(`${where}: ${show(name)} has no shape and data (a Float32Array).`);
     const bad = data.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0) throw new ArgumentError(`${where}: ${show(name)} holds ${data[bad]} at position ${bad}; nothing that is not finite is written. Save a state from before it diverged.`);
-    return { name, dtype: "F32" as const, shape, data };
+    return { name, dtype: "F32", shape, data };
   });
 }

@@ -9,6 +9,12 @@ import type { Gpt2 } from "./gpt2.js";
 import type { Llama } from "./llama.js";
 import { loadLlama, loadModel, type LoadedModel } from "./load.js";
 
+// A server's project may have no `lib` that names these; where there is one, these add nothing.
+declare global {
+  interface AbortSignal {}
+  interface URL {}
+}
+
 /** How far a download is. */
 export interface FetchProgress {
   /** Its name in the folder. */

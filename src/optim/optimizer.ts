@@ -34,7 +34,7 @@ interface State {
   slots: Record<string, Tensor>;
 }
 
-/** One parameter's part in a step. `state` is what will be after it. @internal */
+/** One parameter's part in a step. `state` is what will be after it. */
 export interface Update<O> { p: Tensor; g: Tensor; o: O; state: State; isFirst: boolean }
 
 /** Largest steps of a state: their powers of beta are multiplied one by one. */

@@ -13,7 +13,7 @@ import { enterScope, leaveScope } from "./scope.js";
 /** Values of a tensor as a typed array: float32 or int32. */
 export type TypedData = Float32Array | Int32Array;
 /** What a tensor can be made of; other than Float32Array and Int32Array are rounded to float32. */
-type NumericData = TypedData | Float64Array | Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Uint32Array;
+export type NumericData = TypedData | Float64Array | Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Uint32Array;
 
 /** Its name is what the error of structuredClone and postMessage says. */
 function aTensorStaysInItsEngine_sendItsDataAndShape(): void {}
@@ -131,7 +131,10 @@ export class Tensor {
   toString(): string { return printed(this, "Tensor"); }
 
   /** Dtype, shape and values, for JSON.stringify. @throws DisposedError */
-  toJSON(): { dtype: DType; shape: readonly number[]; data: number[] } {
+  toJSON(): Pick<Tensor, "dtype" | "shape"> & {
+    /** In order, the last dimension fastest. */
+    data: number[];
+  } {
     return { dtype: this.dtype, shape: this.shape, data: [...this.dtype === "float32" ? this.data : this.indices] };
   }
 
