@@ -17,12 +17,16 @@ export function shown(value: unknown): string {
 /** An array with its members, anything else as `shown`. */
 export function shownAll(values: unknown): string { return Array.isArray(values) ? `[${values.map(shown).join()}]` : shown(values); }
 
+function howToMake(dtype: DType): string { return ` Make it with tensor(values${dtype === "int32" ? ', shape, "int32"' : ""}).`; }
+
 /** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
 export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
-  if (!(t instanceof Tensor)) throw new DTypeError(`${where}: ${name} must be a Tensor; got ${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}.`);
+  if (!(t instanceof Tensor)) {
+    throw new DTypeError(`${where}: ${name} must be a Tensor; got ${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}.${Array.isArray(t) || ArrayBuffer.isView(t) ? howToMake(dtype) : ""}`);
+  }
   void t.address;
   if (t.dtype !== dtype) {
-    throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${dtype === "int32" ? ` Make it with tensor(values, shape, "int32").` : ""}`);
+    throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${howToMake(dtype)}`);
   }
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
     throw new ShapeError(`${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`);

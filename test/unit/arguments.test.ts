@@ -130,6 +130,8 @@ test("arguments that other libraries take in these places", () => scope(() => {
   word(() => any(ops.reshape)(x, 3, 2), "reshape", "shape", "3");
   word(() => any(ops.crossEntropy)(x, ones([2])), "crossEntropy", "targets", "int32", "float32", '"int32"');
   word(() => any(ops.crossEntropy)(x, ["0", "1"]), "crossEntropy", "targets", "Tensor", "array");
+  word(() => any(ops.add)(x, [1, 2, 3]), "add", "b", "Tensor", "array of 3", "tensor(values)");
+  word(() => any(ops.embedding)(new Int32Array(2), ones([3, 2])), "ids", "Int32Array", 'tensor(values, shape, "int32")');
   word(() => any(ops.linearCrossEntropy)(x, ones([4, 3]), null, ones([2])), "targets", "int32");
   word(() => new nn.Embedding(5, 3).forward(ones([2])), "Embedding.forward", "ids", "int32", '"int32"');
   word(() => new nn.Embedding(5, 3).forward("12" as unknown as Tensor), "Embedding.forward", "ids", "Tensor", "12");
