@@ -9,7 +9,7 @@ import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/in
 import { getLoraModel, type LoraModel } from "../peft/index.js";
 import { manualSeed, maskNumber, setMaskNumber } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
-import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { ArgumentError, FormatError, OutOfMemoryError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
@@ -57,13 +57,13 @@ export function prepareRun(settings: FinetuneSettings, { model: folder, data }: 
   if (settings.seq > config.maxPositionEmbeddings) {
     throw new ArgumentError(`finetune: seq = ${settings.seq} is longer than the model's ${config.maxPositionEmbeddings} positions; lower --seq.`);
   }
-  const adapted = getLoraModel(model, adapterConfig(settings));
-  const plan = planRun(settings, config, gradientCheckpointing);
   const codec = loadCodec(folder, config);
   const prompt = promptIds("finetune", codec, settings.prompt);
   if (prompt.length > config.maxPositionEmbeddings) {
     throw new ArgumentError(`finetune: the prompt has ${prompt.length} tokens, more than the model's ${config.maxPositionEmbeddings} positions; shorten --prompt.`);
   }
+  const plan = planRun(settings, config, gradientCheckpointing, prompt.length);
+  const adapted = getLoraModel(model, adapterConfig(settings));
   const ids = encodeFile(data, codec, encoding);
   const cut = Math.floor(ids.length * 0.9), train = ids.subarray(0, cut), heldOut = ids.subarray(cut);
   if (heldOut.length < settings.seq + 1) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut.length, settings.seq)}`);
@@ -88,15 +88,23 @@ function adapterConfig({ model, r, alpha, dropout, targetModules }: FinetuneSett
   return { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model, taskType: "CAUSAL_LM" };
 }
 
-/** @throws ArgumentError if the run will not fit in memory, telling what to lower */
-function planRun(settings: FinetuneSettings, config: LlamaConfig | Gpt2Config, gradientCheckpointing: boolean): TrainingPlan {
-  const { batch, seq } = settings, { limit } = engine().memory;
-  const plan = planTraining(config, { batch, seq, gradientCheckpointing, adapter: adapterConfig(settings) });
-  if (plan.peak > limit) {
-    throw new ArgumentError(`finetune: a step would take ${megabytes(plan.peak)} MB at the peak, and there are ${megabytes(limit)} MB at most. Lower --batch (${batch})` +
-      ` or --seq (${seq})${gradientCheckpointing ? "" : ", or add --gradient-checkpointing"}.`);
+/** Of all that a run does: steps, held-out windows, samples. @throws ArgumentError if it will not fit in memory, telling what to lower */
+function planRun(settings: FinetuneSettings, config: LlamaConfig | Gpt2Config, gradientCheckpointing: boolean, prompt: number): TrainingPlan {
+  const { batch, seq, r } = settings, { limit } = engine().memory;
+  const refuse = (peak: string): never => {
+    throw new ArgumentError(`finetune: the run would take ${peak} MB at the peak, and there are ${megabytes(limit)} MB at most. Lower --batch (${batch}), --seq (${seq}) or --r (${r})` +
+      `${gradientCheckpointing ? "" : ", or add --gradient-checkpointing"}.`);
+  };
+  try {
+    const plan = planTraining(config, {
+      batch, seq, gradientCheckpointing, adapter: adapterConfig(settings), evaluation: { batch: 1, seq }, generation: { prompt, maxNewTokens: SAMPLE_TOKENS },
+    });
+    return plan.peak > limit ? refuse(megabytes(plan.peak)) : plan;
+  } catch (error) {
+    // More than a double counts.
+    if (error instanceof OutOfMemoryError) refuse(`more than ${megabytes(2 * limit)}`);
+    throw error;
   }
-  return plan;
 }
 
 /** Brings a fresh run to where a checkpoint was taken. @throws FormatError if it does not fit, naming `source` */

@@ -252,6 +252,15 @@ describe("before the first step", () => {
     await succeed(folder, finetune("unused", "--model", "more"));
   });
 
+  test("more memory than there is: told at once, with what to lower", async () => {
+    for (const [batch, r] of [["1000000000", "1"], ["9007199254740991", "1"], ["1", "100000000"]] as const) {
+      const start = process.hrtime.bigint();
+      await refuse(folder, finetune("none", "--batch", batch, "--r", r), "ArgumentError", "MB at the peak", `--batch (${batch})`, "--seq (16)", `--r (${r})`, "--gradient-checkpointing");
+      assert.ok(process.hrtime.bigint() - start < 30_000_000_000n);
+    }
+    assert.deepEqual(filesBelow(at("none")), []);
+  });
+
   test("layers that the model has not", async () => {
     await refuse(folder, finetune("none", "--target-modules", "q_proj,v_porj"), "ArgumentError", "v_porj", "v_proj");
     await refuse(folder, finetune("none", "--target-modules", ".*_nothing"), "ArgumentError", "_nothing");

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { before, describe, test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { hasCheckpoint } from "../../src/cli/checkpoint.js";
-import { io, WasmLoraError } from "../../src/index.js";
+import { FormatError, io } from "../../src/index.js";
 import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 
@@ -85,7 +85,11 @@ describe("killed", () => {
     const script = `
       const { init, models, peft } = await import(${JSON.stringify(library)});
       await init();
-      const make = (alpha) => peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ["q_proj"], initLoraWeights: false });
+      const make = (alpha) => {
+        const adapted = peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ["q_proj"] });
+        for (const p of adapted.parameters()) if (p.requiresGrad) p.data.fill(alpha);
+        return adapted;
+      };
       const both = [make(4), make(64)];
       for (let i = 0; ; i++) { both[i % 2].savePretrained("saved"); if (i === 1) console.log("saving"); }`;
     const counts = new Map<string, number>();
@@ -96,12 +100,15 @@ describe("killed", () => {
       child.kill("SIGKILL");
       await new Promise((resolve) => child.once("close", resolve));
       try {
-        tally(counts, `lora_alpha ${io.readPeftAdapter(at("saved")).config.loraAlpha}`);
+        const { config } = io.readPeftAdapter(at("saved"));
+        tally(counts, `lora_alpha ${config.loraAlpha}`);
       } catch (error) {
-        assert.ok(error instanceof WasmLoraError, String(error));
+        assert.ok(error instanceof FormatError, String(error));
         tally(counts, `refused as a ${error.name}`);
       }
-      assert.ok(filesBelow(at("saved")).length <= 3, "at most one temporary file");
+      // Another writer might still be at it, so its temporary file stays for an hour.
+      const left = filesBelow(at("saved")).filter((file) => file.endsWith(".tmp"));
+      assert.ok(left.length <= i + 1, left.join());
     }
     t.diagnostic(told(counts));
   });
