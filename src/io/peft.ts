@@ -4,6 +4,7 @@
  *   base_model.model.<module>.lora_A.weight          (r, in)        .lora_B.weight          (out, r)
  *   base_model.model.<module>.lora_embedding_A       (r, V)         .lora_embedding_B       (dim, r)
  *   convolutions: lora_A.weight (r, in, K...), lora_B.weight (out, r / groups, 1...)
+ *   embeddings and heads, by default of PEFT's: base_model.model.<module>.base_layer.weight, the base's own
  *   use_dora: base_model.model.<module>.lora_magnitude_vector (out), (dim) or, of convolutions, (1, out, 1...)
  *   bias "all", "lora_only": base_model.model.<module>[.base_layer].bias
  *   modules_to_save: base_model.model.<module>.weight and whatever else the module holds, in its own names
@@ -151,13 +152,14 @@ type Fail = (message: string) => never;
 /** Module path, A or B of a linear layer or convolution, A or B of an embedding. */
 const FACTOR = /^(.+)\.lora_(?:([AB])\.weight|embedding_([AB]))$/s;
 const MAGNITUDE = /^(.+)\.lora_magnitude_vector$/s;
+/** Of an adapted embedding or head, which PEFT saves beside its factors. */
+const BASE_WEIGHT = /^(.+)\.base_layer\.weight$/s;
 const BIAS = /^(.+?)(?:\.base_layer)?\.bias$/s;
 
 /** Names that PEFT gives to what is not ours, and what to do about it. */
 const NOT_OURS: readonly (readonly [name: RegExp, advice: string])[] = [
   [/\.lora_[AB]\.bias$/, "biases of factors (lora_bias) are not supported"],
   [/\.token_adapter\./, "single trained tokens (trainable_token_indices) are not supported"],
-  [/\.base_layer\.weight$/, "weights of the base are not read; save the adapter with save_embedding_layers=False"],
 ];
 
 /** Every tensor is a factor with its partner, of the module's rank, or something that the config announces. */
@@ -169,7 +171,7 @@ function checkTensors(shapes: Shapes, config: LoraConfig, fail: Fail): void {
     const factor = FACTOR.exec(path), magnitude = MAGNITUDE.exec(path);
     if (factor) checkFactor(factor, shape, shapes, config, matching, fail);
     else if (magnitude) checkMagnitude(magnitude[1]!, shape, shapes, config, fail);
-    else if (!isSaved(path, saved, budget)) checkBias(path, shapes, config, fail);
+    else if (!isSaved(path, saved, budget) && !isTied(path, config) && !isBaseWeight(path, shapes)) checkBias(path, shapes, config, fail);
   }
 }
 
@@ -196,6 +198,16 @@ function checkMagnitude(module: string, shape: readonly number[], shapes: Shapes
   const b = shapes.get(peftKey(module, "lora_B")) ?? shapes.get(peftEmbeddingKey(module, "lora_embedding_B")) ?? fail(`${which} has no factors beside it`);
   const expected = b.length > 2 ? b.map((_, i) => i === 1 ? b[0]! : 1) : [b[0]!];
   if (shape.join() !== expected.join()) fail(`${which} has shape ${show(shape)}; expected ${show(expected)}`);
+}
+
+function isBaseWeight(path: string, shapes: Shapes): boolean {
+  const module = BASE_WEIGHT.exec(path)?.[1];
+  return module !== undefined && (shapes.has(peftKey(module, "lora_A")) || shapes.has(peftEmbeddingKey(module, "lora_embedding_A")));
+}
+
+/** With ensure_weight_tying the other one of head and table is there, too; which that is, the model tells. */
+function isTied(path: string, { ensureWeightTying, modulesToSave }: LoraConfig): boolean {
+  return ensureWeightTying && modulesToSave !== null && path.endsWith(".weight");
 }
 
 /** Whether a parameter is in a module that modules_to_save names by the end of its path (with PEFT even within a word). */

@@ -43,6 +43,11 @@ export interface LoraConfig {
   initLoraWeights: boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
   /** Ends of paths of modules that are trained and saved whole. Default null. */
   modulesToSave: readonly string[] | null;
+  /**
+   * Of a model whose output head is its embedding table: modulesToSave that has one of the two means both, trained as one
+   * weight. Default false: each is trained for itself, and the other keeps the base's values.
+   */
+  ensureWeightTying: boolean;
   /** For readers of the folder; not looked at here. Default null. */
   baseModelNameOrPath: string | null;
   /** "CAUSAL_LM", "SEQ_CLS", ...: for readers of the folder; not looked at here. Default null. */
@@ -53,14 +58,14 @@ export interface LoraConfig {
 const DEFAULTS: LoraConfig = {
   r: 8, loraAlpha: 8, loraDropout: 0, targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null,
   rankPattern: {}, alphaPattern: {}, fanInFanOut: false, bias: "none", useRslora: false, useDora: false, initLoraWeights: true,
-  modulesToSave: null, baseModelNameOrPath: null, taskType: null,
+  modulesToSave: null, ensureWeightTying: false, baseModelNameOrPath: null, taskType: null,
 };
 
 const KEYS = Object.keys(DEFAULTS) as (keyof LoraConfig)[];
 
 /** What PEFT 0.20.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
 const OTHER_FIELDS = {
-  alora_invocation_tokens: null, arrow_config: null, auto_mapping: null, corda_config: null, ensure_weight_tying: false,
+  alora_invocation_tokens: null, arrow_config: null, auto_mapping: null, corda_config: null,
   eva_config: null, inference_mode: true, layer_replication: null, loftq_config: {}, lora_bias: false, lora_ga_config: null,
   megatron_config: null, megatron_core: "megatron.core", monteclora_config: null, peft_type: "LORA", peft_version: "0.20.0",
   qalora_group_size: 16, revision: null, target_parameters: null, trainable_token_indices: null, use_bdlora: null,
@@ -202,6 +207,7 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
   check("useRslora", isBoolean, "true or false");
   check("useDora", isBoolean, "true or false");
   check("modulesToSave", (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")), "a list of module names or null");
+  check("ensureWeightTying", isBoolean, "true or false");
   check("baseModelNameOrPath", isText, "a string or null");
   check("taskType", isText, "a string or null");
   const checked = config as unknown as LoraConfig;

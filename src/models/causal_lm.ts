@@ -2,6 +2,7 @@
 import { crossEntropy, linear, linearCrossEntropy } from "../autograd/ops/index.js";
 import { Linear, type Layer } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
+import { adopt } from "../random/seed.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 
@@ -22,6 +23,23 @@ export interface CausalLM extends Module {
   loss(ids: Tensor, targets: Tensor): Tensor;
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache;
+}
+
+/**
+ * A head on the table's weight. While adapters are on a tied model, its head is such a layer, so that they can act on table
+ * and head each for itself. @internal
+ */
+export function tiedHead(model: Module, table: { readonly weight: Parameter }): Linear {
+  const { weight } = table, [outFeatures, inFeatures] = weight.shape;
+  // The constructor would draw a weight.
+  const head = Object.assign(Object.create(Linear.prototype) as Linear, { training: model.training, inFeatures, outFeatures, fanInFanOut: false, weight, bias: null });
+  adopt(head, model);
+  return head;
+}
+
+/** Without adapters: null where the head is on the table's weight, else the head. @internal */
+export function untiedHead(head: Layer | null, table: { readonly weight: Parameter }): Layer | null {
+  return head?.constructor === Linear && (head as Linear).weight === table.weight ? null : head;
 }
 
 /** The head's logits; without a head the embedding table is it. @internal */

@@ -15,7 +15,7 @@ import { checkTensor } from "../tensor/check.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
-import { logitsOf, lossOf } from "./causal_lm.js";
+import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
 import { checkConfig } from "./config.js";
 
 /** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
@@ -159,14 +159,14 @@ export class Gpt2Model extends Module {
 export class Gpt2 extends Module {
   /** All but the head. */
   readonly transformer: Gpt2Model;
-  /** null when tied: then the embedding table is the head. */
-  readonly lmHead: Layer | null;
+  /** null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's weight. */
+  lmHead: Layer | null;
   /** Whether backward computes each block's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
   gradientCheckpointing = false;
 
   constructor(
-    /** Its sizes. */
-    readonly config: Gpt2Config,
+    /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
+    public config: Readonly<Gpt2Config>,
     options?: Gpt2Lora,
   ) {
     super();
@@ -205,6 +205,15 @@ export class Gpt2 extends Module {
     let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
     for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
     return lnF.forward(x);
+  }
+
+  /** Lets adapters see a tied head. @internal */
+  showHead(): void { this.lmHead ??= tiedHead(this, this.transformer.wte); }
+
+  /** Afterwards: null if it is tied still. @internal */
+  hideHead(): void {
+    this.lmHead = untiedHead(this.lmHead, this.transformer.wte);
+    if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */

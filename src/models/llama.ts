@@ -13,7 +13,7 @@ import { ShapeError } from "../runtime/errors.js";
 import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
-import { logitsOf, lossOf } from "./causal_lm.js";
+import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
 import { checkConfig } from "./config.js";
 
 /** Positions whose angles are made with a model; more as texts need them. */
@@ -148,16 +148,16 @@ export class LlamaModel extends Module {
 export class Llama extends Module {
   /** All but the head. */
   readonly model: LlamaModel;
-  /** null when tied: then the embedding table is the head. */
-  readonly lmHead: Layer | null;
+  /** null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's weight. */
+  lmHead: Layer | null;
   /** Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
   gradientCheckpointing = false;
   /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
   readonly #tables: RopeTable[] = [];
 
   constructor(
-    /** Its sizes. */
-    readonly config: LlamaConfig,
+    /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
+    public config: Readonly<LlamaConfig>,
   ) {
     super();
     checkConfig("Llama", config,
@@ -201,6 +201,15 @@ export class Llama extends Module {
       x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, table), x) : layer.forward(x, table, cache);
     }
     return this.model.norm.forward(x);
+  }
+
+  /** Lets adapters see a tied head. @internal */
+  showHead(): void { this.lmHead ??= tiedHead(this, this.model.embedTokens); }
+
+  /** Afterwards: null if it is tied still. @internal */
+  hideHead(): void {
+    this.lmHead = untiedHead(this.lmHead, this.model.embedTokens);
+    if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */

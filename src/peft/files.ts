@@ -7,6 +7,7 @@
 import {
   peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey, readPeftAdapter, writePeftAdapter, type LoraConfig, type PeftTensor,
 } from "../io/peft.js";
+import { show } from "../io/json.js";
 import type { Parameter } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
 import { LoraEmbedding } from "./embedding.js";
@@ -48,32 +49,50 @@ function fromTensors(model: LoraModel, config: LoraConfig, tensors: ReadonlyMap<
   const unused = new Set(tensors.keys());
   const find = (name: string, shape: readonly number[]): Float32Array => {
     const tensor = tensors.get(name);
-    if (!tensor) throw new FormatError(`${directory}: tensor ${name} is missing; the model needs it.`);
+    if (!tensor) throw new FormatError(`${directory}: tensor ${name} is missing; the model needs it.${asked(config)}`);
     if (tensor.shape.join() !== shape.join()) {
-      throw new FormatError(`${directory}: tensor ${name} has shape [${tensor.shape}]; the model needs [${shape}].`);
+      throw new FormatError(`${directory}: tensor ${name} has shape [${tensor.shape}]; the model needs [${shape}].${asked(config)}`);
     }
     unused.delete(name);
     return tensor.data;
   };
   const set = (parameter: Parameter, name: string, shape = parameter.shape): void => { parameter.set(find(name, shape)); };
+  const seen = new Map<Parameter, string>();
   return {
     factors({ path, layer }, loraA, loraB) {
-      const [a, b] = factorKeys(path, layer);
+      const [a, b] = factorKeys(path, layer), base = peftBaseKey(`${path}.base_layer.weight`);
       set(loraA, a);
       set(loraB, b);
+      if (tensors.has(base) && !sameValues(find(base, layer.weight.shape), layer.unmergedData(layer.weight))) {
+        throw new FormatError(`${directory}: tensor ${base} differs from the model's own weight: the adapter belongs to another base.${asked(config)}`);
+      }
     },
     magnitude({ path, layer }, magnitude) { set(magnitude, peftMagnitudeKey(path), magnitudeShape(layer, magnitude)); },
-    copy(path, module) { for (const [name, p] of module.ownParameters()) set(p, peftBaseKey(`${path}.${name}`)); },
+    copy(path, module) {
+      for (const [name, p] of module.ownParameters()) {
+        const key = peftBaseKey(`${path}.${name}`), twin = seen.get(p);
+        if (twin !== undefined && !sameValues(find(key, p.shape), p.data)) {
+          throw new FormatError(`${directory}: tensors ${twin} and ${key} differ, but ensure_weight_tying is true: they must be one weight.`);
+        }
+        set(p, key);
+        seen.set(p, key);
+      }
+    },
     ready(parts) {
       const adapted = parts.map(({ path }) => path);
       // These are the base's own: all must be there before one of them is changed.
       const biases = [...model.biases(config, adapted)].map(([path, p]) => [p, find(biasKey(path, adapted.includes(path)), p.shape)] as const);
       const [stray] = unused;
-      if (stray !== undefined) throw new FormatError(`${directory}: tensor ${stray} fits nothing in the model.`);
+      if (stray !== undefined) throw new FormatError(`${directory}: tensor ${stray} fits nothing in the model.${asked(config)}`);
       for (const [p, values] of biases) p.set(values);
     },
   };
 }
+
+/** What to do about an adapter that does not fit. */
+function asked({ baseModelNameOrPath: name }: LoraConfig): string { return name ? ` The adapter was made for ${show(name)}: load that base.` : ""; }
+
+function sameValues(a: Float32Array, b: Float32Array): boolean { return a.every((v, i) => Object.is(v, b[i])); }
 
 function entry(p: Parameter): PeftTensor { return { shape: p.shape, data: p.data.slice() }; }
 

@@ -129,7 +129,12 @@ export class LoraModel<M extends Module = Module> extends Module {
    * or where another adapter's init changed the base (pissa, olora)
    */
   addAdapter(adapterName: string, config: Options<LoraConfig>): void {
-    const where = "addAdapter", full = completeConfig(where, config);
+    const full = completeConfig("addAdapter", config);
+    this.#withHead(() => { this.#add(adapterName, full); });
+  }
+
+  #add(adapterName: string, full: LoraConfig): void {
+    const where = "addAdapter";
     // PEFT lets names that match nothing pass; in a new config they are slips. (It writes some itself: "classifier" and
     // "score" for every SEQ_CLS.)
     const paths = [...places(this.model)].map(({ path }) => path);
@@ -152,6 +157,10 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /** `addAdapter` with values from anywhere; `where` is the caller, for errors. @internal */
   inject(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+    this.#withHead(() => { this.#inject(where, adapterName, config, source); });
+  }
+
+  #inject(where: string, adapterName: string, config: LoraConfig, source: Source): void {
     this.#refuseInside(where);
     this.#checkNewName(where, adapterName);
     this.#refuseMerged(where);
@@ -180,6 +189,24 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#setActive(this.#active);
   }
 
+  /** Runs fn, to which a tied head is a layer; it stays one while there are adapters. */
+  #withHead(fn: () => void): void {
+    const model = this.model as Partial<HasHead>;
+    model.showHead?.();
+    try {
+      fn();
+    } finally {
+      if (this.#configs.size === 0) model.hideHead?.();
+    }
+  }
+
+  /** Of a tied model, while its head is a layer: the places of table and head. */
+  #tied(): { table: Place; head: Place } | null {
+    const output = this.model.getOutputEmbeddings(), all = [...places(this.model)], head = all.find(({ module }) => module === output);
+    const table = head && all.find((place) => place !== head && baseWeight(place.module) !== null && baseWeight(place.module) === baseWeight(head.module));
+    return head && table ? { table, head } : null;
+  }
+
   /** Whether an adapter can stand beside these others: what they share is the base. */
   #checkBeside(where: string, others: readonly string[], config: LoraConfig): void {
     if (others.length === 0) return;
@@ -196,13 +223,24 @@ export class LoraModel<M extends Module = Module> extends Module {
     }
   }
 
+  /** @throws ArgumentError for what cannot be where the head is the table */
+  #checkTied(where: string, config: LoraConfig, adapted: readonly string[]): void {
+    const tied = this.#tied(), part = tied && [tied.table.path, tied.head.path].find((path) => adapted.includes(path));
+    if (!tied || part === null || part === undefined) return;
+    if (changesBaseWeight(config)) {
+      throw new ArgumentError(`${where}: initLoraWeights = "${String(config.initLoraWeights)}" changes the weight of ${part}, which ${tied.table.path} and ${tied.head.path} share; exclude it.`);
+    }
+    if (config.ensureWeightTying) throw new ArgumentError(`${where}: ensureWeightTying with an adapter on ${part}, which is tied, is not supported; name ${tied.table.path} in modulesToSave instead.`);
+  }
+
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
   #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
-    const places = this.#targetPlaces(where, config).adapted, copied = this.#copiedPlaces(config.modulesToSave ?? []);
+    const places = this.#targetPlaces(where, config).adapted, copied = this.#copiedPlaces(config);
     if (places.length === 0) throw this.#noTarget(where, config.targetModules);
     const twice = copied.find(({ path }) => places.some(({ part }) => part.path === path));
     if (twice) throw new ArgumentError(`${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`);
-    const undo: (() => void)[] = [], commit: (() => void)[] = [];
+    this.#checkTied(where, config, places.map(({ part }) => part.path));
+    const undo: (() => void)[] = [], commit: (() => void)[] = [], shared = config.ensureWeightTying ? new Map<Parameter, Parameter>() : null;
     try {
       for (const { place, part } of places) {
         const adapter = makeAdapter(where, part, config, source, undo);
@@ -213,7 +251,7 @@ export class LoraModel<M extends Module = Module> extends Module {
       }
       for (const { path, parent, name, module } of copied) {
         const wrapper = module instanceof ModulesToSave ? module : new ModulesToSave(`${where}: modulesToSave: ${path}`, module);
-        const copy = wrapper.copyOriginal();
+        const copy = wrapper.copyOriginal(shared);
         undo.push(() => copy.dispose());
         source.copy?.(path, copy);
         commit.push(() => {
@@ -265,6 +303,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     const active = this.#active.filter((name) => name !== adapterName);
     if (active.length > 0) this.#setActive(active);
     else this.#activate(this.adapters.slice(0, 1));
+    if (this.#configs.size === 0) (this.model as Partial<HasHead>).hideHead?.();
   }
 
   /**
@@ -337,10 +376,11 @@ export class LoraModel<M extends Module = Module> extends Module {
     const { safeMerge = false } = options;
     checkBoolean("mergeAdapter", "safeMerge", safeMerge);
     for (const name of checkedNames("mergeAdapter", adapterNames)) this.config(name);
-    const head = this.model.getOutputEmbeddings();
-    const layers = this.#layers();
-    const tied = layers.find(({ layer }) => layer === head && layer instanceof LoraEmbedding && adapterNames.some((name) => layer.adapters.has(name)));
-    if (tied) throw new StateError(`mergeAdapter: ${tied.path} is the output head too, which its adapter does not act on; run it unmerged.`);
+    const layers = this.#layers(), tied = this.#tiedLayer(adapterNames);
+    if (tied) {
+      throw new StateError(`mergeAdapter: ${tied.layer instanceof LoraEmbedding ? `${tied.path} is the output head too` : `${tied.path} is the embedding table too`}, ` +
+        "which its adapter does not act on; run it unmerged, or call mergeAndUnload(), which parts the two.");
+    }
     const undo: (() => void)[] = [];
     changed();
     try {
@@ -351,6 +391,22 @@ export class LoraModel<M extends Module = Module> extends Module {
     }
   }
 
+  /** A layer whose weight is another's, too, and to which one of these adapters would be merged. */
+  #tiedLayer(adapterNames: readonly string[]): { path: string; layer: LoraLayer } | undefined {
+    const tied = this.#tied(), paths = tied ? [tied.table.path, tied.head.path] : [];
+    return this.#layers().find(({ path, layer }) => paths.includes(path) && adapterNames.some((name) => layer.adapters.has(name)));
+  }
+
+  /** Gives a tied head a weight of its own; returns what takes that back. */
+  #partHead(): () => void {
+    const { module } = this.#tied()!.head, head = (module instanceof LoraLayer ? module.baseLayer : module) as { weight: Parameter }, { weight } = head;
+    const own = head.weight = new Parameter(weight.shape, false).set(weight.data);
+    return () => {
+      head.weight = weight;
+      own.dispose();
+    };
+  }
+
   /** Restores every weight's original bits. */
   unmergeAdapter(): void {
     this.#refuseInside("unmergeAdapter");
@@ -359,7 +415,9 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /**
-   * Merges and gives back the plain model, without adapters, for good. Parameters and errors as `mergeAdapter`.
+   * Merges and gives back the plain model, without adapters, for good. Parameters and errors as `mergeAdapter`; but where
+   * an adapter acts on one of a tied table and head, the two are parted: `config.tieWordEmbeddings` is false then. (PEFT
+   * merges into both.)
    *
    * @example
    * const { model } = models.loadLlama("models/base");
@@ -367,7 +425,13 @@ export class LoraModel<M extends Module = Module> extends Module {
    * console.log(merged.model.layers[0].selfAttn.qProj instanceof nn.Linear); // true
    */
   mergeAndUnload(adapterNames: readonly string[] = this.#active, options: { safeMerge?: boolean | undefined } = {}): M {
-    this.mergeAdapter(adapterNames, options);
+    const join = this.#tiedLayer(checkedNames("mergeAdapter", adapterNames)) ? this.#partHead() : null;
+    try {
+      this.mergeAdapter(adapterNames, options);
+    } catch (error) {
+      join?.();
+      throw error;
+    }
     return this.#unload(adapterNames);
   }
 
@@ -488,6 +552,9 @@ export class LoraModel<M extends Module = Module> extends Module {
     (this.model as { gradientCheckpointing: boolean }).gradientCheckpointing = on;
   }
 
+  /** Frees the wrapped model, adapters and all. */
+  override dispose(): void { this.model.dispose(); }
+
   /** The wrapped model's. */
   override getOutputEmbeddings(): Module | null { return this.model.getOutputEmbeddings(); }
 
@@ -553,15 +620,15 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** The modules that a config targets, wrapped if they are not yet; nothing is changed. */
   #targetPlaces(where: string, config: LoraConfig): { adapted: { place: Place; part: Part }[]; matching: Matching } {
     const head = this.model.getOutputEmbeddings();
-    const found: { place: Place; part: Part }[] = [], owners = new Map(this.#layers().map(({ path, layer }) => [layer.weight, path]));
+    const found: { place: Place; part: Part }[] = [], owners = new Map<Module, string>(this.#layers().map(({ path, layer }) => [layer.baseLayer, path]));
     const matching = new Matching(config, (message) => { throw new ArgumentError(`${where}: ${message}.`); });
     for (const place of places(this.model)) {
       const { path, module } = place;
       if (!matching.targets(path, isLinear(module), module === head)) continue;
       const layer = module instanceof LoraLayer ? module : wrap(where, path, module);
-      const owner = owners.get(layer.weight) ?? path;
+      const owner = owners.get(layer.baseLayer) ?? path;
       if (owner !== path) throw new ArgumentError(`${where}: ${owner} and ${path} share their weight, which can be adapted in one place only; name that one's path.`);
-      owners.set(layer.weight, path);
+      owners.set(layer.baseLayer, path);
       found.push({ place, part: { path, layer, r: matching.rank(path), scaling: matching.scaling(path) } });
     }
     return { adapted: found, matching };
@@ -593,9 +660,11 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /** PEFT compares the ends of paths, also within a word: "norm" takes input_layernorm, too. */
-  #copiedPlaces(names: readonly string[]): Place[] {
-    const endings = new Endings(names);
-    return [...places(this.model)].filter(({ path }) => !endings.of(path, path.length).next().done);
+  #copiedPlaces({ modulesToSave, ensureWeightTying }: LoraConfig): Place[] {
+    const endings = new Endings(modulesToSave ?? []), named = [...places(this.model)].filter(({ path }) => !endings.of(path, path.length).next().done);
+    const tied = ensureWeightTying ? this.#tied() : null, both = tied ? [tied.table, tied.head] : [];
+    const isNamed = ({ path }: Place): boolean => named.some((place) => place.path === path);
+    return both.some(isNamed) ? [...named, ...both.filter((place) => !isNamed(place))] : named;
   }
 
   /** Frees an adapter, and unwraps what has no other. */
@@ -605,7 +674,7 @@ export class LoraModel<M extends Module = Module> extends Module {
       if (module instanceof LoraLayer) module.remove(adapterName);
       if (module instanceof ModulesToSave) module.remove(adapterName);
       if (module instanceof LoraLayer && module.adapters.size === 0) parent.replaceChild(name, module.unload());
-      if (module instanceof ModulesToSave && module.modulesToSave.size === 0) parent.replaceChild(name, module.unload([]));
+      if (module instanceof ModulesToSave && module.modulesToSave.size === 0) parent.replaceChild(name, module.originalModule);
     }
   }
 
@@ -654,13 +723,19 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   #unload(adapterNames: readonly string[]): M {
     changed();
-    for (const place of [...places(this.model)]) {
-      const { parent, name, module } = place;
+    const dropped: Module[] = [];
+    for (const { parent, name, module } of [...places(this.model)]) {
       if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
-      if (module instanceof ModulesToSave) parent.replaceChild(name, module.unload(adapterNames));
+      if (!(module instanceof ModulesToSave)) continue;
+      const layers = module.unload(adapterNames);
+      parent.replaceChild(name, layers.kept);
+      dropped.push(...layers.dropped);
     }
+    const kept = new Set(this.model.parameters());
+    for (const p of dropped.flatMap((layer) => layer.parameters())) if (!kept.has(p)) p.dispose();
     this.#configs.clear();
     this.#active = [];
+    (this.model as Partial<HasHead>).hideHead?.();
     return this.model;
   }
 
@@ -694,6 +769,15 @@ export class LoraModel<M extends Module = Module> extends Module {
   #refuseMerged(where: string): void {
     if (this.mergedAdapters.length > 0) throw new StateError(`${where}: ${this.mergedAdapters.join(", ")} is merged; call unmergeAdapter() first.`);
   }
+}
+
+/** A language model whose head may be its table: what lets adapters see the two apart. */
+interface HasHead { showHead(): void; hideHead(): void }
+
+/** The weight of the module that was here before adapters. */
+function baseWeight(module: Module): Parameter | null {
+  const { weight } = (module instanceof ModulesToSave ? module.originalModule : module) as { weight?: unknown };
+  return weight instanceof Parameter ? weight : null;
 }
 
 /** Where a module hangs. */

@@ -60,13 +60,18 @@ export class ModulesToSave extends Module {
 
   forward(x: Tensor): Tensor { return this.active.forward(x); }
 
-  /** The same layer with parameters of its own. */
-  copyOriginal(): PlainLayer {
+  /**
+   * The same layer with parameters of its own.
+   * @param shared copies of parameters that are copied once for all layers that have them
+   */
+  copyOriginal(shared: Map<Parameter, Parameter> | null = null): PlainLayer {
     const original = this.originalModule;
     const copied: Record<string, Parameter> = {};
     try {
       for (const [property, value] of Object.entries(original)) {
-        if (value instanceof Parameter) copied[property] = new Parameter(value.shape).set(value.data);
+        if (!(value instanceof Parameter)) continue;
+        copied[property] = shared?.get(value) ?? new Parameter(value.shape).set(value.data);
+        shared?.set(value, copied[property]);
       }
     } catch (error) {
       for (const p of Object.values(copied)) p.dispose();
@@ -81,11 +86,10 @@ export class ModulesToSave extends Module {
     this.modulesToSave.delete(adapterName);
   }
 
-  /** Gives the copy of the first of these adapters that has one, else the original, and frees the others. */
-  unload(adapterNames: readonly string[]): PlainLayer {
+  /** The copy of the first of these adapters that has one, else the original; and the others, whose parameters may be tied to what is kept. */
+  unload(adapterNames: readonly string[]): { kept: PlainLayer; dropped: PlainLayer[] } {
     const kept = this.#copyOf(adapterNames) ?? this.originalModule;
-    for (const layer of [this.originalModule, ...this.modulesToSave.values()]) if (layer !== kept) layer.dispose();
-    return kept;
+    return { kept, dropped: [this.originalModule, ...this.modulesToSave.values()].filter((layer) => layer !== kept) };
   }
 }
 

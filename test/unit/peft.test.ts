@@ -32,7 +32,7 @@ const REFERENCE_CONFIG = {
 const DEFAULTS: LoraConfig = {
   r: 8, loraAlpha: 8, loraDropout: 0, targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null,
   rankPattern: {}, alphaPattern: {}, fanInFanOut: false, bias: "none", useRslora: false, useDora: false, initLoraWeights: true,
-  modulesToSave: null, baseModelNameOrPath: null, taskType: null,
+  modulesToSave: null, ensureWeightTying: false, baseModelNameOrPath: null, taskType: null,
 };
 
 const Q = "base_model.model.model.layers.0.self_attn.q_proj";
@@ -227,7 +227,7 @@ test("unknown keys: off values are accepted, others refused by name", () => {
 
 const unsupported: Record<string, unknown> = {
   alora_invocation_tokens: [1], alpha_pattern: { q_proj: "4" }, arrow_config: { top_k: 1 }, bias: "other", corda_config: { a: 1 },
-  ensure_weight_tying: true, exclude_modules: 1, fan_in_fan_out: null, init_lora_weights: "pissa", kasa_config: { a: 1 },
+  ensure_weight_tying: 1, exclude_modules: 1, fan_in_fan_out: null, init_lora_weights: "pissa", kasa_config: { a: 1 },
   layer_replication: [[0, 1]], layers_pattern: "h", layers_to_transform: ["0"], loftq_config: { loftq_bits: 4 }, lora_alpha: "16",
   lora_bias: true, lora_dropout: 2, lora_ga_config: { a: 1 }, megatron_config: { a: 1 }, modules_to_save: [1],
   monteclora_config: { a: 1 }, peft_type: "LOHA", r: 0, rank_pattern: { q_proj: 0.5 }, target_modules: null, target_parameters: ["w"],
@@ -304,7 +304,7 @@ const wrongTensors: Record<string, [object, Factor[], string]> = {
   "a convolution's B with a kernel": [{}, [CONV[0]!, zeros(`${Q}.lora_B.weight`, 6, 2, 3, 3)], "[6,2,3,3]"],
   "a convolution's A beside a linear layer's B": [{}, [CONV[0]!, FACTORS[1]!], "[2,4,3,3]"],
   "a bias that the config denies": [{}, [...FACTORS, zeros(`${Q}.base_layer.bias`, 6)], "base_layer.bias"],
-  "a full weight": [{ bias: "all" }, [...FACTORS, zeros(`${Q}.base_layer.weight`, 6, 4)], "save_embedding_layers=False"],
+  "a base's weight beside no factor": [{ bias: "all" }, [...FACTORS, zeros("base_model.model.wte.base_layer.weight", 6, 4)], "wte.base_layer.weight"],
   "A without B": [{}, FACTORS.slice(0, 1), "lora_B.weight"],
   "B without A": [{}, FACTORS.slice(1), "lora_A.weight"],
   "an adapter's name in the key": [{}, [zeros(`${Q}.lora_A.default.weight`, 2, 4), zeros(`${Q}.lora_B.default.weight`, 6, 2)], "lora_A.default.weight"],
