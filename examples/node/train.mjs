@@ -1,38 +1,46 @@
-/** Trains a LoRA adapter, saves it, loads it into a fresh model and merges it. Runs in Node, Deno and Bun alike. */
+/** Teaches a small language model a text: train, save, load, merge, write. Runs in Node, Deno and Bun alike. */
 import { fileURLToPath } from "node:url";
 import { init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
 
-const base = fileURLToPath(new URL(".", import.meta.resolve("wasm-lora/models/base/config.json")));
+const TEXT = `To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten minutes, until it is
+smooth and springs back from your thumb. Cover the bowl with a cloth, and let the dough rise in a warm place for an hour. Shape it into
+a loaf, and let it rise again while the oven grows hot. Bake the loaf for forty minutes. It is done when it sounds hollow as you knock
+on its crust. Let the bread cool before you cut it.`.replaceAll("\n", " ");
+const PROMPT = "Knead the dough", STEPS = 60, BATCH = 4, SEQ = 32;
 const out = fileURLToPath(new URL("runs/adapter", import.meta.url));
-const STEPS = 30;
 
 await init();
 manualSeed(0);
 
-// Train: all linear layers of the embedded Llama, on one sequence of token ids.
-const { model } = models.loadLlama(base);
-const adapted = peft.getLoraModel(model, { r: 4, loraAlpha: 8, targetModules: "all-linear" });
+// Text in, text out: a model that has read State of the Union addresses only.
+const { model, tokenizer, eosTokenIds } = await models.loadBase();
+const write = (llama) => PROMPT + tokenizer.decode(models.generate(llama, tokenizer.encode(PROMPT), { maxNewTokens: 30, temperature: 0, stopToken: eosTokenIds }));
+console.log(`before: ${write(model)}`);
+
+// Train: factors of rank 8 on all linear layers, on random windows of the text.
+const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
 adapted.printTrainableParameters();
-const ids = Int32Array.from({ length: 33 }, (_, i) => (i * i) % 251 + 1);
-const batch = () => [tensor(ids.subarray(0, 32), [1, 32]), tensor(ids.subarray(1), [1, 32])];
-const optimizer = new optim.AdamW(adapted.parameters().filter((p) => p.requiresGrad), { lr: 1e-2 });
-for (let step = 1; step <= STEPS; step++) {
+const tokens = Int32Array.from(tokenizer.encode(TEXT)), trained = adapted.parameters().filter((p) => p.requiresGrad);
+const optimizer = new optim.AdamW(trained, { lr: 5e-3 });
+for (let step = 0; step < STEPS; step++) {
+  const { ids, targets } = models.randomWindows(tokens, step, { batch: BATCH, seq: SEQ, seed: 0 });
   scope(() => { // frees everything made inside
-    const loss = model.loss(...batch());
+    const loss = adapted.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));
     loss.backward();
+    optim.clipGradNorm_(trained, 1);
     optimizer.step();
     optimizer.zeroGrad();
-    if (step % 10 === 0 || step === 1) console.log(`step ${step}: loss ${loss.item().toFixed(4)}`);
+    if (step % 20 === 0 || step === STEPS - 1) console.log(`step ${step + 1}: loss ${loss.item().toFixed(4)}`);
   });
 }
+console.log(`after: ${write(adapted)}`);
 
 // Save: a folder that PEFT's PeftModel.from_pretrained reads.
 adapted.savePretrained(out);
 
-// Load into a fresh model, then merge: a plain Llama that has learned the sequence.
-const logits = (llama) => noGrad(() => scope(() => llama.forward(tensor(ids.subarray(0, 32), [1, 32])).data.slice()));
-const trained = logits(model);
-const loaded = peft.LoraModel.fromPretrained(models.loadLlama(base).model, out);
-console.log(`loaded: the same bits as the trained one: ${logits(loaded.model).every((x, i) => x === trained[i])}`);
+// Load into a fresh model, then merge: a plain Llama that has learned the text.
+const logits = (llama) => noGrad(() => scope(() => llama.forward(tensor(tokens.subarray(0, SEQ), [1, SEQ])).data.slice()));
+const loaded = peft.LoraModel.fromPretrained((await models.loadBase()).model, out), expected = logits(adapted);
+console.log(`loaded: the same bits as the trained one: ${logits(loaded).every((x, i) => x === expected[i])}`);
 const merged = loaded.mergeAndUnload();
-console.log(`merged: loss ${noGrad(() => scope(() => merged.loss(...batch()).item())).toFixed(4)}, ${merged.parameters().length} plain weights`);
+console.log(`merged: ${write(merged)}`);
