@@ -1,12 +1,7 @@
-/** The embedded base model: fetched once, then kept in the library's memory files. */
-import { data, io, models } from "wasm-lora";
-import configUrl from "../../../models/base/config.json?url";
+/** The embedded base model, which the library fetches from beside its code. */
+import { data, models } from "wasm-lora";
 import weightsUrl from "../../../models/base/model.safetensors?url";
-import tokenizerUrl from "../../../models/base/tokenizer.json?url";
-import tokenizerConfigUrl from "../../../models/base/tokenizer_config.json?url";
 import { Refusal } from "./refusal";
-
-const FOLDER = "memory:base";
 
 /** What a saved run must find again: the name that the build gave to the weights holds a digest of them. */
 export const BASE_ID = weightsUrl.slice(weightsUrl.lastIndexOf("/") + 1);
@@ -21,25 +16,15 @@ export interface Base {
 
 /** @throws Refusal if the server does not give the files */
 export async function fetchBase(): Promise<Base> {
-  const urls = { "config.json": configUrl, "model.safetensors": weightsUrl, "tokenizer.json": tokenizerUrl, "tokenizer_config.json": tokenizerConfigUrl };
-  await Promise.all(Object.entries(urls).map(async ([name, url]) => io.memoryFiles.set(`${FOLDER}/${name}`, await download(url))));
-  return baseOf(FOLDER);
+  const loaded = await models.loadBase().catch((error: Error) => {
+    if (error.name !== "FileError") throw error;
+    const reason = /the server answered \d+/.exec(error.message)?.[0] ?? "there is no connection to the server";
+    throw new Refusal("page", `The model could not be loaded (${reason}). Check the connection and reload the page.`);
+  });
+  return baseOf(loaded);
 }
 
-/** A base of a folder's files. */
-export function baseOf(folder: string): Base {
-  const load = (): models.Llama => models.loadLlama(folder).model, model = load();
-  const { eosTokenIds } = data.specialTokens(folder, model.config);
-  model.dispose();
-  return { load, tokenizer: data.loadTokenizer(folder), eosTokenIds };
-}
-
-async function download(url: string): Promise<Uint8Array> {
-  try {
-    const response = await fetch(new URL(url, import.meta.url));
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    return new Uint8Array(await response.arrayBuffer());
-  } catch (cause) {
-    throw new Refusal("page", `The model could not be loaded (${(cause as Error).message}). Check the connection and reload the page.`);
-  }
+export function baseOf({ model, path, tokenizer, eosTokenIds }: Awaited<ReturnType<typeof models.loadBase>>): Base {
+  model.dispose(); // each run has its own
+  return { load: () => models.loadLlama(path).model, tokenizer, eosTokenIds };
 }

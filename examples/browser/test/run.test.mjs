@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
 
-const root = fileURLToPath(new URL("..", import.meta.url)), baseFolder = fileURLToPath(new URL("../../../models/base", import.meta.url));
+const root = fileURLToPath(new URL("..", import.meta.url));
 const TEXT = readFileSync(`${root}sample.txt`, "utf8").slice(0, 4000), SETTINGS = { rank: 1, steps: 10, prompt: "The old man" };
 
 let server, Run, DivergedError, base, library, engine, format, files;
@@ -18,7 +18,7 @@ before(async () => {
   ({ engine } = await import("../../../dist/src/runtime/engine.js"));
   await library.init();
   const { baseOf } = await server.ssrLoadModule("/src/base.ts");
-  base = baseOf(baseFolder);
+  base = baseOf(await library.models.loadBase());
 });
 after(() => server.close());
 
