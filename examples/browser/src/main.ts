@@ -138,8 +138,10 @@ async function reopen(reason: Error): Promise<void> {
   } finally {
     reopening = false;
   }
-  const back = shown ? ` The run is back at step ${shown.losses.length}, the last one that was saved.` : had ? " The run could not be saved, and is lost." : "";
-  show("page-error", `The worker had to be started anew: ${printable(reason.message)}.${back}${upload ? " The uploaded adapter is gone: upload it again." : ""}`);
+  const lost = had && phase !== "held" ? " The run could not be saved, and is lost." : "";
+  const back = shown ? ` The run is back at step ${shown.losses.length}, the last one that was saved.` : lost;
+  const cause = printable(reason.message).replace(/(\. Call init\(\).*)?\.?$/, "");
+  show("page-error", `The worker had to be started anew: ${cause}.${back}${upload ? " The uploaded adapter is gone: upload it again." : ""}`);
 }
 
 // The text
@@ -269,13 +271,21 @@ async function train(): Promise<void> {
     complete = await host.call((studio, live) => studio.train(live(showProgress)));
   } catch (error) {
     // The last words may be missing, and a run that diverged went back.
-    if (!isLost(error)) showRun(await host.call((studio) => studio.view()));
+    if (!isLost(error)) await refresh();
     throw error;
   }
   if (complete || stopWanted) return finish();
-  showRun(await host.call((studio) => studio.view()));
+  await refresh();
   enter("paused");
   announce(`Paused at step ${losses.length}.`);
+}
+
+/** The run as the worker has it. A sample that was made on the way stays. */
+async function refresh(): Promise<void> {
+  const on = $("after").textContent!, figure = $("after-figure").textContent!;
+  showRun(await host.call((studio) => studio.view()));
+  show("after", on);
+  show("after-figure", figure);
 }
 
 /** Says once why a reload would lose the run, and takes it back when that has passed. */
