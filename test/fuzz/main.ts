@@ -27,9 +27,10 @@ const targets = TARGETS.filter(({ name }) => positionals.length === 0 || positio
 const FAILED = "runs/fuzz";
 
 /** Where an input can be had again: by its number, or as a file that is ready for the corpus. */
-function keep(target: Target, { index }: Fault): string {
+async function keep(target: Target, { index }: Fault): Promise<string> {
   if (target.names) return target.names[index]!;
   if (index < 0) return `test/fuzz/corpus/${kept(target.name).at(index)!.name}`;
+  await prepare(target);
   mkdirSync(FAILED, { recursive: true });
   const file = `${FAILED}/${target.name}-${seed}-${index}.json`;
   writeFileSync(file, toText(inputAt(target, seed, index)));
@@ -38,6 +39,22 @@ function keep(target: Target, { index }: Fault): string {
 
 // Inputs that failed are made again here.
 await init();
+/** So that inputs can be made here too. */
+async function prepare(target: Target): Promise<void> {
+  if (prepared.has(target)) return;
+  prepared.add(target);
+  const { log, error } = console, { write } = process.stdout;
+  console.log = console.error = () => {};
+  process.stdout.write = () => true;
+  try {
+    await target.prepare?.();
+  } finally {
+    Object.assign(console, { log, error });
+    process.stdout.write = write;
+  }
+}
+const prepared = new Set<Target>();
+
 const outcomes: Outcome[] = [];
 for (const target of targets) {
   const inputs = at !== undefined ? 1 : target.names ? target.names.length : values.inputs ? whole("inputs", values.inputs) : target.inputs;
@@ -57,7 +74,7 @@ for (const target of targets) {
     kinds.set(kind, [...kinds.get(kind) ?? [], fault]);
   }
   for (const [first, ...others] of kinds.values()) {
-    console.log(`FAULT ${target.name}: ${first!.title.slice(0, 400)}${others.length > 0 ? ` (and ${others.length} like it)` : ""}\n  ${keep(target, first!)}`);
+    console.log(`FAULT ${target.name}: ${first!.title.slice(0, 400)}${others.length > 0 ? ` (and ${others.length} like it)` : ""}\n  ${await keep(target, first!)}`);
     if (first!.stack) console.log(first!.stack.split("\n").filter((line) => /^\s+at /.test(line)).slice(0, at === undefined ? 4 : 20).join("\n"));
   }
 }

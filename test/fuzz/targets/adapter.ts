@@ -119,4 +119,4 @@ async function run({ base, files }: Input): Promise<void> {
   }
 }
 
-export const adapter: Target<Input> = { name: "adapter", inputs: 5000, prepare: () => { bases ??= made(); }, generate, run };
+export const adapter: Target<Input> = { name: "adapter", inputs: 3000, prepare: () => { bases ??= made(); }, generate, run };

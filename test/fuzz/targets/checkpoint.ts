@@ -110,4 +110,4 @@ async function run(files: Files): Promise<void> {
   }
 }
 
-export const checkpoint: Target<Files> = { name: "checkpoint", inputs: 400, prepare, generate, run, allowance: 48e6 };
+export const checkpoint: Target<Files> = { name: "checkpoint", inputs: 250, prepare, generate, run, allowance: 48e6 };

@@ -89,4 +89,4 @@ async function run(files: Files): Promise<void> {
   });
 }
 
-export const model: Target<Files> = { name: "model", inputs: 6000, prepare, generate, run };
+export const model: Target<Files> = { name: "model", inputs: 4000, prepare, generate, run };

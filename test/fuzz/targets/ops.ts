@@ -173,4 +173,4 @@ function run({ op, args }: Input): void {
   }
 }
 
-export const op: Target<Input> = { name: "ops", inputs: 50_000, prepare, generate, run };
+export const op: Target<Input> = { name: "ops", inputs: 30_000, prepare, generate, run };

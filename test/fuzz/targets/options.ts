@@ -128,4 +128,4 @@ function run({ call, args }: Input): void {
   });
 }
 
-export const options: Target<Input> = { name: "options", inputs: 20_000, generate, run };
+export const options: Target<Input> = { name: "options", inputs: 10_000, generate, run };

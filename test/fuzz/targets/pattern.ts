@@ -66,4 +66,4 @@ function run({ pattern, texts, ast }: Input): string | undefined {
   return undefined;
 }
 
-export const pattern: Target<Input> = { name: "pattern", inputs: 20_000, generate, run };
+export const pattern: Target<Input> = { name: "pattern", inputs: 10_000, generate, run };
