@@ -13,7 +13,7 @@ export const LOCK_FILE = ".wasm-lora.lock";
 /** An owner touches its file this often, while it gets to do so. */
 const TOUCH_MS = 5_000;
 /** An owner on another machine, or in another container, counts as dead when it did not for so long. */
-const DEAD_MS = 300_000;
+const DEAD_MS = 120_000;
 
 interface Owner {
   host: string;

@@ -73,6 +73,8 @@ export function parseNumber(text: string): number {
 /** Of --target-modules: "all-linear", a pattern as PEFT takes it (a Python regular expression), or names between commas. */
 export function parseTargetModules(text: string): string[] | string {
   const whole = text.trim();
-  if (whole === "all-linear" || /[*+?()|\\^$[\]{}]/.test(whole)) return whole;
+  // PEFT, too, reads this word in any case.
+  if (whole.toLowerCase() === "all-linear") return "all-linear";
+  if (/[*+?()|\\^$[\]{}]/.test(whole)) return whole;
   return whole.split(",").map((name) => name.trim()).filter(Boolean);
 }

@@ -166,6 +166,22 @@ describe("finetune's folder", () => {
   });
 });
 
+test("two runs that take turns in one process: each the bits that it has alone", () => {
+  const script = `
+    const { io } = await import(${JSON.stringify(new URL("../../src/index.js", import.meta.url).href)}), { readdirSync, readFileSync } = await import("node:fs");
+    const { finetune, FINETUNE_DEFAULTS } = await import(${JSON.stringify(new URL("../../src/cli/finetune.js", import.meta.url).href)});
+    for (const file of readdirSync("m")) io.memoryFiles.set("memory:m/" + file, readFileSync("m/" + file));
+    io.memoryFiles.set("memory:t", readFileSync("t.txt"));
+    const run = (out, seed) => finetune({ ...FINETUNE_DEFAULTS, model: "memory:m", data: "memory:t", out: "memory:" + out, r: 2, dropout: 0.2, steps: 6, batch: 2, seq: 16, prompt: "call", seed, checkpointEvery: 2 }, new Set());
+    await run("a", 1); await run("b", 2);
+    await Promise.all([run("c", 1), run("d", 2), run("c", 3).catch((error) => console.error(error.name))]);
+    const adapter = (out) => Buffer.from(io.memoryFiles.get("memory:" + out + "/adapter/adapter_model.safetensors")).toString("base64");
+    console.error(adapter("a") === adapter("c"), adapter("b") === adapter("d"), adapter("a") === adapter("b"));`;
+  const { stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { cwd: folder, encoding: "utf8" });
+  assert.match(stderr, /^FileError$/m);
+  assert.match(stderr, /^true true false$/m);
+});
+
 describe("--resume", () => {
   before(async () => { await succeed(folder, finetune("whole")); });
   /** The finished run of `whole` after its second step, in a folder of this name. */

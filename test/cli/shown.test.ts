@@ -68,7 +68,7 @@ test("numbers: decimals only, and none that turns into 0 or Infinity on the way"
 });
 
 test("target modules: PEFT's word, a pattern, names", () => {
-  assert.equal(parseTargetModules(" all-linear "), "all-linear");
+  assert.equal(parseTargetModules(" All-Linear "), "all-linear");
   assert.equal(parseTargetModules(".*_proj"), ".*_proj");
   assert.equal(parseTargetModules("(q|v)_proj{1,2}"), "(q|v)_proj{1,2}");
   assert.deepEqual(parseTargetModules("q_proj, layers.0.mlp.up_proj,"), ["q_proj", "layers.0.mlp.up_proj"]);
