@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { readBytes } from "../io/files.js";
 import { show } from "../io/json.js";
 import { FileError, StateError } from "../runtime/errors.js";
 
@@ -57,7 +58,7 @@ export function lockFolder(where: string, folder: string): FolderLock {
   const isOurs = (): boolean => readOwner(path)?.token === self.token;
   const release = (): void => {
     process.off("exit", release);
-    if (isOurs()) rmSync(path, { force: true });
+    if (isOurs()) tryTo(() => { rmSync(path, { force: true }); });
   };
   process.once("exit", release);
   return {
@@ -65,10 +66,19 @@ export function lockFolder(where: string, folder: string): FolderLock {
       if (Date.now() - touched < TOUCH_MS) return;
       touched = Date.now();
       if (!isOurs()) throw new StateError(`${where}: another run has taken ${folder} since, for this one gave no sign of life; nothing more is written.`);
-      utimesSync(path, touched / 1000, touched / 1000);
+      tryTo(() => { utimesSync(path, touched / 1000, touched / 1000); });
     },
     release,
   };
+}
+
+/** A run does not end for want of a lock's care: at worst it is looked at by somebody before they take the folder. */
+function tryTo(care: () => void): void {
+  try {
+    care();
+  } catch {
+    // The folder is gone, or has become read-only: what is written into it next says so.
+  }
 }
 
 /** Folders of io.memoryFiles: their runs are all in this process. */
@@ -116,7 +126,7 @@ function takeAway(path: string, token: string | undefined): void {
 
 function readOwner(path: string): Owner | undefined {
   try {
-    const owner = JSON.parse(readFileSync(path, "utf8")) as Partial<Owner> | null;
+    const owner = JSON.parse(new TextDecoder().decode(readBytes(path))) as Partial<Owner> | null;
     const isText = (v: unknown): boolean => typeof v === "string";
     return owner !== null && isText(owner.host) && isText(owner.boot) && isText(owner.space) && isText(owner.began) && isText(owner.token) &&
       Number.isSafeInteger(owner.process) ? owner as Owner : undefined;
