@@ -78,13 +78,12 @@ export abstract class ConvLoRA extends ConvNd {
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
-    super.train(mode);
     const { weight, loraA, loraB, scaling } = this;
     if (this.mergeWeights && loraA && loraB) {
       // W's elements in the order of B A: the merge of a matrix.
       this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, false));
     }
-    return this;
+    return super.train(mode);
   }
 
   /** Shapes and errors are those of the plain convolution. */

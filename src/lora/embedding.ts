@@ -72,12 +72,11 @@ export class Embedding extends PlainEmbedding {
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
-    super.train(mode);
     const { weight, loraA, loraB, scaling } = this;
     if (this.mergeWeights && loraA && loraB) {
       this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, true));
     }
-    return this;
+    return super.train(mode);
   }
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */

@@ -74,12 +74,11 @@ export class Linear extends PlainLinear {
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
-    super.train(mode);
     const { weight, loraA, loraB, scaling } = this;
     if (this.mergeWeights && loraA && loraB) {
       this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, this.fanInFanOut));
     }
-    return this;
+    return super.train(mode);
   }
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */

@@ -93,10 +93,9 @@ export class MergedLinear extends PlainLinear {
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
-    super.train(mode);
     const { loraA, loraB } = this;
     if (this.mergeWeights && loraA && loraB) this.#merge.follow(mode, this.weight, () => this.#addProducts(loraA, loraB));
-    return this;
+    return super.train(mode);
   }
 
   #addProducts(loraA: Parameter, loraB: Parameter): void {

@@ -63,10 +63,20 @@ export abstract class Module {
 
   /** Sets the mode of this module and of those below it. */
   train(mode = true): this {
-    this.training = mode;
-    once(this, () => {
-      for (const [, child] of this.children()) child.train(mode);
-    });
+    const before = underway.size === 0 ? [...this.namedModules()].map(([, module]) => [module, module.training, module.isMerged()] as const) : [];
+    try {
+      this.training = mode;
+      once(this, () => {
+        for (const [, child] of this.children()) child.train(mode);
+      });
+    } catch (error) {
+      // A layer that merges may run out of memory.
+      for (const [module, training, isMerged] of before) {
+        if (module.isMerged() && !isMerged) module.train(true);
+        module.training = training;
+      }
+      throw error;
+    }
     return this;
   }
 
@@ -224,7 +234,7 @@ interface Member {
 
 function* members(module: Module): IterableIterator<Member> {
   for (const [property, value] of Object.entries(module)) {
-    yield* within(torchName(property), value, (by) => { (module as unknown as Record<string, unknown>)[property] = by; }, new Set());
+    if (typeof value === "object") yield* within(torchName(property), value, (by) => { (module as unknown as Record<string, unknown>)[property] = by; }, new Set());
   }
 }
 
@@ -238,10 +248,14 @@ function* within(name: string, value: unknown, replace: (by: Module) => void, se
   if (seen.has(value)) return;
   seen.add(value);
   if (value instanceof Map) {
-    for (const [key, item] of value as Map<unknown, unknown>) yield* within(`${name}.${shownKey(key)}`, item, (by) => { value.set(key, by); }, seen);
-  } else if (Array.isArray(value) || isPlain(value)) {
+    for (const [key, item] of value as Map<unknown, unknown>) if (typeof item === "object") yield* within(`${name}.${shownKey(key)}`, item, (by) => { value.set(key, by); }, seen);
+  } else if (Array.isArray(value)) {
+    const list = value as unknown[];
+    // A config may hold a long list of numbers.
+    for (let i = 0; i < list.length; i++) if (typeof list[i] === "object") yield* within(`${name}.${i}`, list[i], (by) => { list[i] = by; }, seen);
+  } else if (isPlain(value)) {
     const record = value as Record<string, unknown>;
-    for (const [key, item] of Object.entries(record)) yield* within(`${name}.${key}`, item, (by) => { record[key] = by; }, seen);
+    for (const key of Object.keys(record)) if (typeof record[key] === "object") yield* within(`${name}.${key}`, record[key], (by) => { record[key] = by; }, seen);
   }
 }
 
@@ -275,7 +289,7 @@ function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>
     seen.add(value);
     if (value instanceof Tensor) return;
     if (value instanceof Set || value instanceof Map) for (const item of value.values()) check(name, item, opaque ?? (value instanceof Set ? value : null), seen);
-    else if (Array.isArray(value) || isPlain(value)) for (const item of Object.values(value)) check(name, item, opaque, seen);
+    else if (Array.isArray(value) || isPlain(value)) for (const item of Array.isArray(value) ? value as unknown[] : Object.values(value)) check(name, item, opaque, seen);
     // What refers to the module is not a part of it.
     else if (opaque === null && !Object.values(value).includes(module)) for (const item of Object.values(value)) check(name, item, value, seen);
   };

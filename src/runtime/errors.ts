@@ -51,7 +51,10 @@ export class StateError extends WasmLoraError {
   constructor(message: string) { super("ERR_STATE", message); }
 }
 
-/** Linear memory could not grow. Nothing was changed. */
+/**
+ * Linear memory could not grow. What ran out of it has changed nothing, but for `backward()`, whose graph is used up: drop the
+ * gradients (`zeroGrad()`) and do the step again.
+ */
 export class OutOfMemoryError extends WasmLoraError {
   constructor(
     /** Bytes that were asked for. */

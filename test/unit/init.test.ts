@@ -29,7 +29,7 @@ function train(): Float32Array {
 test("concurrent calls give one engine, also after a close", async () => {
   for (let round = 0; round < 3; round++) {
     const module = await inlineModule();
-    const engines = await Promise.all([init(), init({ module }), init(), init({ maximumBytes: 1 << 24 })]);
+    const engines = await Promise.all([init(), init({ module }), init(), init({ maximumBytes: 2 ** 32 })]);
     assert.equal(new Set(engines).size, 1);
     assert.equal(engines[0], engine());
     assert(engine().alive);
@@ -38,6 +38,14 @@ test("concurrent calls give one engine, also after a close", async () => {
     assert.deepEqual([...t.data], [1, 2]);
     engine().close();
   }
+});
+
+test("of concurrent calls that ask for different engines one kind is refused, and one engine is made", async () => {
+  const calls = await Promise.allSettled([init({ maximumBytes: 1 << 24 }), init({ maximumBytes: 1 << 25 }), init({ maximumBytes: 1 << 24 })]);
+  const engines = calls.flatMap((c) => (c.status === "fulfilled" ? [c.value] : []));
+  assert(engines.length > 0 && engines.length < 3 && new Set(engines).size === 1);
+  for (const c of calls) if (c.status === "rejected") assert((c.reason as { code: string }).code === "ERR_STATE");
+  engine().close();
 });
 
 test("a call that is refused leaves the others be", async () => {

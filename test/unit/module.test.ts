@@ -142,3 +142,10 @@ test("the tree of a language model has the keys it had", () => {
   assert.deepEqual(y.shape, [1, 2, LLAMA.vocabSize]);
   model.dispose();
 });
+
+test("a long list of numbers in a config costs a walk next to nothing", () => {
+  const model = Object.assign(new Nested(), { settings: { ids: Array.from({ length: 1_000_000 }, (_, i) => i), names: { list: new Array<string>(1_000_000).fill("x") } } });
+  const start = performance.now();
+  for (let i = 0; i < 5; i++) model.parameters();
+  assert(performance.now() - start < 3000);
+});

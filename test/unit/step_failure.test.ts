@@ -120,3 +120,35 @@ test("backward that runs out of memory outside of a scope frees its graph, which
   }
   w.dispose();
 });
+
+test("eval() that runs out of memory in some layer leaves every layer unmerged and in training", () => {
+  class Two extends nn.Module {
+    a = new lora.Linear(4, 4, { r: 2 });
+    rest = { b: new lora.MergedLinear(4, 4, { r: 1, enableLora: [true, false] }), c: [new lora.Conv2d(2, 2, 3, { r: 1 }), new lora.Embedding(5, 3, { r: 1 })] };
+    frozen = new lora.Linear(4, 4, { r: 2 }).eval();
+  }
+  const model = new Two(), weights = model.parameters().map((p) => p.data.slice()), live = memoryStats().liveBytes;
+  const modes = (): boolean[] => [...model.namedModules()].map(([, m]) => m.training), before = modes();
+  const layers = [model.a, model.rest.b, ...model.rest.c];
+  for (let at = 0; at < 5; at++) {
+    let count = 0;
+    memory.alloc = (bytes) => {
+      if (count++ === at) throw new OutOfMemoryError(bytes, 0, 0);
+      return alloc(bytes);
+    };
+    assert.throws(() => model.eval(), OutOfMemoryError);
+    memory.alloc = alloc;
+    assert.deepEqual([modes(), layers.map((l) => l.merged), model.frozen.merged, memoryStats().liveBytes], [before, [false, false, false, false], true, live]);
+    for (const [i, p] of model.parameters().entries()) assertBits(`parameter ${i}`, p.data, weights[i]!);
+  }
+  for (const layer of layers) {
+    memory.alloc = (bytes) => { throw new OutOfMemoryError(bytes, 0, 0); };
+    assert.throws(() => layer.eval(), OutOfMemoryError);
+    memory.alloc = alloc;
+    assert.deepEqual([layer.training, layer.merged], [true, false]);
+  }
+  model.eval();
+  assert.deepEqual(layers.map((l) => l.merged), [true, true, true, true]);
+  model.train();
+  assert.deepEqual(layers.map((l) => l.merged), [false, false, false, false]);
+});
