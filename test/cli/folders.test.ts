@@ -5,7 +5,7 @@ import { cpSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, ren
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { LOCK_FILE, lockFolder } from "../../src/cli/lock.js";
-import { io } from "../../src/index.js";
+import { init, io, manualSeed, models, noGrad, peft, scope, tensor } from "../../src/index.js";
 import { appears, filesBelow, refuse, succeed, temporaryFolder, wasmLora, type Outcome } from "../support/cli.js";
 import { CHARACTERS, TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 
@@ -95,6 +95,25 @@ describe("merge", () => {
     await succeed(folder, merge("killed"));
     assert.deepEqual(filesBelow(at("killed")), ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
     assert.ok(!existsSync(at("killed.partial")));
+  });
+
+  test("whether table and head are one is what the adapter made of it, and the config says so", async () => {
+    await init();
+    const ways = { head: { modulesToSave: ["lm_head"] }, table: { modulesToSave: ["embed_tokens"] }, tied: { modulesToSave: ["lm_head"], ensureWeightTying: true } };
+    const logits = (model: models.Llama): Float32Array => noGrad(() => scope(() => model.forward(tensor(new Int32Array([0, 5, 9]), [1, 3])).data.slice()));
+    for (const [name, options] of Object.entries(ways)) {
+      manualSeed(4);
+      const { model } = models.loadLlama(at("m")), adapted = peft.getLoraModel(model, { r: 2, targetModules: ["q_proj"], initLoraWeights: false, ...options });
+      // A copy that stayed as it was would hide a mistake.
+      for (const [key, p] of adapted.namedParameters()) if (key.includes("modules_to_save")) p.set(p.data.map((v, i) => v + 0.01 * (i % 7)));
+      adapted.eval();
+      adapted.savePretrained(at(`saved-${name}`));
+      await succeed(folder, merge(`merged-${name}`, "--adapter", `saved-${name}`));
+      const config = JSON.parse(readFileSync(at(`merged-${name}/config.json`), "utf8")), { tensors } = io.parseSafetensors(bytes(`merged-${name}/model.safetensors`));
+      assert.deepEqual([config.tie_word_embeddings, tensors.has("lm_head.weight")], [name === "tied", name !== "tied"], name);
+      const expected = logits(model), got = logits(models.loadLlama(at(`merged-${name}`)).model);
+      assert.ok(got.every((v, i) => Math.abs(v - expected[i]!) < 1e-5), name);
+    }
   });
 
   test("the base is the one that the adapter names; a hard link of its weights is not written through", async () => {
