@@ -1,7 +1,7 @@
 /** Modules and parameters: a tree of layers whose state has names (torch.nn.Module). */
 import { adopt, newMask, type DropoutMask } from "../random/seed.js";
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
-import { shown } from "../tensor/check.js";
+import { checkBoolean, shown } from "../tensor/check.js";
 import { printByToString, printed } from "../tensor/print.js";
 import { checkShape, Tensor } from "../tensor/tensor.js";
 
@@ -15,6 +15,7 @@ import { checkShape, Tensor } from "../tensor/tensor.js";
  */
 export class Parameter extends Tensor {
   constructor(shape: readonly number[], requiresGrad = true) {
+    checkBoolean("Parameter", "requiresGrad", requiresGrad);
     super(checkShape("Parameter", shape));
     this.keep();
     this.requiresGrad = requiresGrad;
@@ -61,8 +62,9 @@ export abstract class Module {
 
   constructor() { adopt(this); }
 
-  /** Sets the mode of this module and of those below it. */
+  /** Sets the mode of this module and of those below it; all or none. @throws ArgumentError for what is no boolean */
   train(mode = true): this {
+    checkBoolean("train", "mode", mode);
     const before = underway.size === 0 ? [...this.namedModules()].map(([, module]) => [module, module.training, module.isMerged()] as const) : [];
     try {
       this.training = mode;

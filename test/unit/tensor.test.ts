@@ -51,6 +51,8 @@ const wrong: [string, new (...args: never[]) => Error, string[], () => unknown][
   ["clone of an array", DTypeError, ["clone", "an array of 1"], () => clone(any([1]))],
   ["clone of nothing", DTypeError, ["clone", "undefined"], () => clone(any(undefined))],
   ["Parameter of a number", ShapeError, ["Parameter", "3"], () => new nn.Parameter(any(3))],
+  ["Parameter with options", ArgumentError, ["Parameter", "requiresGrad", "an object"], () => new nn.Parameter([1], any({ requiresGrad: false }))],
+  ["train of a text", ArgumentError, ["train", "mode", '"eval"'], () => { const m = new nn.RMSNorm(1); try { m.train(any("eval")); } finally { m.dispose(); } }],
   ["Parameter of halves", ShapeError, ["Parameter", "2.5"], () => new nn.Parameter([2.5])],
 ];
 for (const [name, error, words, fn] of wrong) refuses(name, any(error), words, fn);
