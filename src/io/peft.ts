@@ -16,11 +16,13 @@
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
 import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "./files.js";
+import { digestOfTensors, Sha256 } from "./digest.js";
 import { show } from "./json.js";
 import { completeConfig, parsePeftConfig, serializePeftConfig, type LoraConfig } from "./peft_config.js";
 import { Endings, Matching } from "./peft_match.js";
 import { newBudget, type Budget } from "./python_regexp.js";
-import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
+import { parseSafetensors, serializeSafetensors, toFloat32, type SafetensorsFile } from "./safetensors.js";
+import { finiteTensors } from "./state_dict.js";
 
 export { serializePeftConfig, type LoraConfig } from "./peft_config.js";
 export { patternValue, scalingOf, targets, type Scales, type Selection } from "./peft_match.js";
@@ -93,11 +95,13 @@ export function peftBaseKey(parameterPath: string): string {
 
 /**
  * Writes the folder, the config last: a folder with a config is complete. Overwriting an adapter, each
- * file is replaced as a whole.
+ * file is replaced as a whole; the tensors' metadata has a SHA-256 of them and one of the config, so that what a writer
+ * leaves that is stopped between the two is refused.
  *
  * Source: PEFT, PeftModel.save_pretrained.
  * @param config an omitted field has PEFT's default
- * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse; FileError
+ * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse, values that are not finite among
+ * them; FileError
  *
  * @example
  * io.writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
@@ -112,17 +116,21 @@ export function writePeftAdapter(
   const full = completeConfig("writePeftAdapter", config);
   const list = [...tensors];
   checkTensors(new Map(list.map(({ name, shape }) => [name, shape])), full, fail);
-  const model = serializeSafetensors(list.map((tensor) => ({ ...tensor, dtype: "F32" })), { format: "pt" });
+  const finite = list.flatMap((tensor) => finiteTensors("writePeftAdapter", new Map([[tensor.name, tensor]])));
+  const metadata = { format: "pt", config: configDigest(full) };
+  const digest = digestOfTensors(finite.map((tensor) => ({ ...tensor, bytes: tensor.data })), metadata);
+  const model = serializeSafetensors(finite, { ...metadata, digest });
   ensureWritableDirectory(directory);
   writeAtomic(`${directory}/${MODEL_FILE}`, model);
   writeAtomic(`${directory}/${CONFIG_FILE}`, serializePeftConfig(full));
 }
 
 /**
- * Reads the folder; F16, BF16 and F64 become float32.
+ * Reads the folder; F16, BF16 and F64 become float32. Digests, which `writePeftAdapter` writes, are checked.
  *
  * Source: PEFT, LoraConfig.from_pretrained and load_peft_weights.
- * @throws FileError if a file is missing, FormatError if one is damaged or asks for what is not ours
+ * @throws FileError if a file is missing, FormatError if one is damaged, holds what is not finite or asks for what is not
+ * ours, or if the two are not of one save
  *
  * @example
  * io.writePeftAdapter("adapter", { r: 2, targetModules: ["fc"] }, [
@@ -141,9 +149,34 @@ export function readPeftAdapter(directory: string): PeftAdapter {
   const file = parseSafetensors(readBytes(modelPath), { name: modelPath });
   checkTensors(new Map([...file.tensors].map(([name, { shape }]) => [name, shape])), config,
     (message) => { throw new FormatError(`${modelPath}: ${message}.`); });
+  checkDigests(file, config, configPath, modelPath);
   const tensors = new Map<string, PeftTensor>();
-  for (const [name, view] of file.tensors) tensors.set(name, { shape: view.shape, data: toFloat32(view) });
+  for (const [name, view] of file.tensors) {
+    const data = toFloat32(view), odd = data.findIndex((value) => !Number.isFinite(value));
+    if (odd >= 0) throw new FormatError(`${modelPath}: tensor ${show(name)} holds ${data[odd]} at position ${odd}: the adapter diverged or was damaged; use one that was saved before.`);
+    tensors.set(name, { shape: view.shape, data });
+  }
   return { config, tensors };
+}
+
+/**
+ * The two files are of one save, and their contents those that were written. A writer that is killed between the two, over
+ * another adapter, leaves new tensors beside an old config. Other writers' folders have no digests.
+ */
+function checkDigests({ metadata, tensors }: SafetensorsFile, config: LoraConfig, configPath: string, modelPath: string): void {
+  const { config: ofConfig, digest } = metadata;
+  if (ofConfig === undefined && digest === undefined) return;
+  if (digest !== digestOfTensors(tensors.values(), metadata)) {
+    throw new FormatError(`${modelPath}: its contents are not what was written (their SHA-256 is another): the file is damaged; restore it from a copy.`);
+  }
+  if (ofConfig !== configDigest(config)) {
+    throw new FormatError(`${configPath}: it is not the config that ${modelPath} was saved with: one of the two was replaced or edited alone; restore the other, or save the adapter again.`);
+  }
+}
+
+/** A SHA-256 of what a config says about the result and its training; where the base lies may be written anew. */
+function configDigest({ baseModelNameOrPath: _base, taskType: _task, initLoraWeights: _init, ...said }: LoraConfig): string {
+  return new Sha256().update(JSON.stringify(Object.entries(said).sort(([a], [b]) => (a < b ? -1 : 1)))).hex();
 }
 
 type Shapes = ReadonlyMap<string, readonly number[]>;

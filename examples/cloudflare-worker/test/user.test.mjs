@@ -210,7 +210,7 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   // Finite, but no longer so when it is multiplied.
   const { tensors, metadata } = io.parseSafetensors(good.files["adapter_model.safetensors"]);
   const huge = [...tensors].map(([name, t]) => ({ name, dtype: "F32", shape: t.shape, data: io.toFloat32(t).fill(3e38) }));
-  const { digest, ...rest } = Object.fromEntries(Object.entries(metadata ?? {}));
+  const { digest, config, ...rest } = Object.fromEntries(Object.entries(metadata ?? {}));
   stored.set("files", { ...good.files, "adapter_model.safetensors": io.serializeSafetensors(huge, rest) });
   stored.set("progress", { ...good.progress, digest: null });
   const poisoned = structuredClone(stored.get("files"));
