@@ -5,10 +5,8 @@
  *
  * Source: huggingface/tokenizers 0.23, src/decoders/ and src/pre_tokenizers/{byte_level,metaspace}.rs (decode_chain).
  */
-import { tokenBytes } from "./byte_level.js";
 import { fields, type Fail } from "./json_fields.js";
-import { patternOf, replaceAll } from "./pattern.js";
-import { prependScheme } from "./pre_tokenizer.js";
+import { patternOf, prependScheme } from "./tokenizer_json.js";
 
 /** A list of tokens on its way: any number of times (add* next), then end. */
 export interface Stage {
@@ -88,6 +86,19 @@ export const cleanUp: StageMaker = (out) => fuse(cleaning(CLEAN_UP)(out));
 
 /** Without a decoder, tokens stand apart by spaces. */
 const joinBySpaces: StageMaker = (out) => wholeTokens(out, (token, index) => send(out, index === 0 ? token : ` ${token}`));
+
+/** GPT-2's characters for bytes: printable Latin-1 stands for itself, the other bytes for U+0100 onwards. */
+const BYTES = new Map<string, number>();
+for (let byte = 0, next = 256; byte < 256; byte++) {
+  const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+  BYTES.set(String.fromCharCode(printable ? byte : next++), byte);
+}
+
+/** The bytes of a token; one with any other character stands for itself. */
+function tokenBytes(token: string): Uint8Array {
+  const bytes = Array.from(token, (character) => BYTES.get(character));
+  return bytes.includes(undefined) ? new TextEncoder().encode(token) : Uint8Array.from(bytes as number[]);
+}
 
 const byteLevel: StageMaker = (out) => {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -201,7 +212,7 @@ function strip(content: string, start: number, stop: number): StageMaker {
 }
 
 function regex(pattern: RegExp, content: string): StageMaker {
-  return (out) => wholeTokens(out, (token) => send(out, replaceAll(token, pattern, content)));
+  return (out) => wholeTokens(out, (token) => send(out, token.replace(pattern, () => content)));
 }
 
 /**
@@ -229,8 +240,7 @@ export function decoderStage(json: unknown, field: string, fail: Fail): StageMak
   }
 
   function replace(): StageMaker {
-    const content = string("content"), pattern = patternOf(object["pattern"], `${field}.pattern`, fail);
-    const { String: text } = object["pattern"] as { String?: string };
-    return text === undefined ? regex(pattern, content) : (out) => replacing(out, text, content);
+    const content = string("content"), { text, regexp } = patternOf(object["pattern"], `${field}.pattern`, fail);
+    return text === null ? regex(regexp, content) : (out) => replacing(out, text, content);
   }
 }

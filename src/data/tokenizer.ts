@@ -3,13 +3,10 @@ import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
-import { addedToken, AddedTokenSplitter, type AddedToken } from "./added_tokens.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import { asObject, type Fail } from "./json_fields.js";
-import { normalizer } from "./normalizer.js";
-import { postProcessor, type Surroundings } from "./post_processor.js";
-import { preTokenizer, type PreTokenizer } from "./pre_tokenizer.js";
-import { tokenModel, type TokenModel } from "./token_model.js";
+import { makeTokenizer } from "./library.js";
+import { addedToken, checkTogether, modelPart, normalizer, postProcessor, preTokenizer, type AddedToken } from "./tokenizer_json.js";
 
 /** Options of `Tokenizer.encode`. */
 export interface EncodeOptions {
@@ -53,14 +50,14 @@ export function loadTokenizer(directory: string): Tokenizer {
  * console.log(tokenizer.encode("low er").join(" ")); // 1 2
  */
 export class Tokenizer {
-  readonly #model: TokenModel;
-  readonly #normalize: (text: string) => string;
-  readonly #preTokenize: PreTokenizer;
-  readonly #surroundings: Surroundings;
+  readonly #encoder: ReturnType<typeof makeTokenizer>;
+  readonly #fail: Fail;
+  /** The token for text that no other has, and the field that names it. */
+  readonly #unknown: { token: string | null; field: string };
+  /** Whether an added token takes white space along. */
+  readonly #strips: boolean;
   readonly #decoder: StageMaker;
   readonly #cleanUp: boolean;
-  readonly #exact: AddedTokenSplitter;
-  readonly #normalized: AddedTokenSplitter;
   readonly #tokens = new Map<number, string>();
   readonly #special = new Set<string>();
 
@@ -73,22 +70,30 @@ export class Tokenizer {
   constructor(json: unknown, config: unknown = {}, name = "tokenizer.json") {
     const fail: Fail = (field, message, cause) => { throw new FormatError(`${name}: ${field} ${message}.`, cause === undefined ? undefined : { cause }); };
     const file = asObject(json) ?? fail("the file", "holds no JSON object"), settings = asObject(config) ?? fail("tokenizer_config.json", "holds no JSON object");
-    this.#model = tokenModel(file["model"], "model", fail);
-    this.#normalize = normalizer(file["normalizer"], "normalizer", fail);
-    this.#preTokenize = preTokenizer(file["pre_tokenizer"], "pre_tokenizer", fail);
-    this.#surroundings = postProcessor(file["post_processor"], "post_processor", fail);
+    const model = modelPart(file["model"], "model", fail), added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, fail);
+    for (const [token, id] of model.mends.ids) this.#tokens.set(id, token);
+    for (const { id, content } of added) this.#tokens.set(id, content);
+    this.#fail = fail;
+    this.#unknown = { token: model.mends.unknown, field: model.unknownField };
     this.#decoder = decoderStage(file["decoder"], "decoder", fail);
+    const parts = {
+      normalizer: normalizer(file["normalizer"], "normalizer", fail), pre_tokenizer: preTokenizer(file["pre_tokenizer"], "pre_tokenizer", fail), model: model.json,
+      post_processor: postProcessor(file["post_processor"], "post_processor", (id) => this.#tokens.get(id), fail), decoder: null, added_tokens: added,
+    };
+    checkTogether(added, parts.pre_tokenizer, parts.normalizer !== null, fail);
+    this.#strips = added.some(({ lstrip, rstrip }) => lstrip || rstrip);
+    try {
+      this.#encoder = makeTokenizer(parts, { unk_token: model.mends.unknown }, model.mends);
+    } catch (cause) {
+      throw new FormatError(`${name}: not a tokenizer: ${(cause as Error).message}.`, { cause });
+    }
     const evenForBpe = settings["clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"] === true;
-    this.#cleanUp = settings["clean_up_tokenization_spaces"] === true && (evenForBpe || !this.#model.isBpe);
-
-    const added = addedTokens(file["added_tokens"] ?? [], settings, this.#model.ids, fail);
-    for (const [token, id] of this.#model.ids) this.#tokens.set(id, token);
+    this.#cleanUp = settings["clean_up_tokenization_spaces"] === true && (evenForBpe || !model.isBpe);
     for (const { id, content, special, normalized } of added) {
-      this.#tokens.set(id, normalized ? this.#normalize(content) : content);
+      // As the text of such a token is looked for, so it is shown.
+      if (normalized) this.#tokens.set(id, this.#encoder.normalizer?.normalize(content) ?? content);
       if (special) this.#special.add(content);
     }
-    this.#exact = new AddedTokenSplitter(added.filter((token) => !token.normalized).map((token) => [token.content, token]));
-    this.#normalized = new AddedTokenSplitter(added.filter((token) => token.normalized).map((token) => [this.#normalize(token.content), token]));
   }
 
   /**
@@ -102,21 +107,19 @@ export class Tokenizer {
   encode(text: string, options?: EncodeOptions): number[] {
     checkOptions("Tokenizer.encode", options, ["addSpecialTokens"]);
     if (typeof text !== "string") throw new ArgumentError(`Tokenizer.encode: text must be a string; got ${text === null ? "null" : typeof text}.`);
-    const { before, after } = options?.addSpecialTokens ?? true ? this.#surroundings : { before: [], after: [] };
-    const ids = [...before];
-    let first = true;
-    // Lone surrogates have no UTF-8.
-    for (const section of this.#exact.split(text.replace(/\p{Surrogate}/gu, "\ufffd"))) {
-      if (typeof section !== "string") ids.push(section.id);
-      else for (const part of this.#normalized.split(this.#normalize(section))) {
-        if (typeof part !== "string") ids.push(part.id);
-        else for (const piece of this.#preTokenize({ text: part, first })) if (piece.text !== "") this.#model.encode(piece.text, ids);
-        first = false;
-      }
-      first = false;
+    // Here alone JavaScript's white space is another than Unicode's.
+    if (this.#strips && /[\ufeff\u0085]/.test(text)) this.#fail("added_tokens", "take white space along, and the text holds U+FEFF or U+0085; take those out of the text");
+    let result;
+    try {
+      // Lone surrogates have no UTF-8.
+      result = this.#encoder.encode(text.replace(/\p{Surrogate}/gu, "\ufffd"), { add_special_tokens: options?.addSpecialTokens ?? true });
+    } catch (cause) {
+      return this.#fail("the tokenizer", `cannot encode the text: ${(cause as Error).message}`, cause);
     }
-    for (const id of after) ids.push(id);
-    return ids;
+    const missing = result.ids.findIndex((id) => !Number.isSafeInteger(id));
+    if (missing < 0) return result.ids as number[];
+    const { token, field } = this.#unknown, part = result.tokens[missing] ?? "";
+    return this.#fail(field, `is ${show(token)}${token === null ? "" : ", which the vocabulary lacks"}, and the text has what no token stands for${part === token ? "" : `, ${show(part)}`}`);
   }
 
   /**
@@ -204,7 +207,7 @@ function addedTokens(json: unknown, settings: Record<string, unknown>, ids: Read
     const content = typeof value === "string" ? value : asObject(value)?.["content"];
     if (typeof content !== "string" || content === "") continue;
     const before = added.get(content), id = before?.id ?? ids.get(content) ?? next++;
-    added.set(content, before ? { ...before, special: true } : { id, content, special: true, normalized: false, singleWord: false, lstrip: false, rstrip: false });
+    added.set(content, before ? { ...before, special: true } : { id, content, special: true, normalized: false, lstrip: false, rstrip: false });
   }
   return [...added.values()];
 }
