@@ -1,12 +1,14 @@
 /**
  * Binary cross-entropy of each element, from probabilities or from logits, over n contiguous floats.
  *
- *   of p         l = -(t log p + (1 - t) log(1 - p)), both logarithms at least -100   dl/dp = (p - t) / max((1 - p) p, 1e-12)
- *   of logits x  l = max(x, 0) - x t + log(1 + exp(-|x|))                             dl/dx = sigmoid(x) - t, of sigmoidForward
+ *   of p         l = -(t log p + (1 - t) log(1 - p)), both logarithms at least -100
+ *                dl/dp = (p - t) / max((1 - p) p, 1e-12)
+ *   of logits x  l = max(x, 0) - x t + log(1 + exp(-|x|))
+ *                dl/dx = sigmoid(x) - t, which the op takes of sigmoidForward
  *
  * torch.nn.functional.binary_cross_entropy and binary_cross_entropy_with_logits, whose mean the op takes of l.
- * bceBackward: dx += scale * dl/dp. log(1 + e) is log(u) e / (u - 1), u = 1 + e rounded, so that small e keep their bits
- * (Kahan; HP-15C Advanced Functions Handbook 1982).
+ * bceBackward: dx += scale * dl/dp. log(1 + e) is log(u) e / (u - 1), u = 1 + e rounded, so that small e keep their
+ * bits (Kahan; HP-15C Advanced Functions Handbook 1982).
  * l, x, t, dx: [n]; t is the target, x the probabilities or logits.
  */
 import { expF32x4 } from "../math/exp";

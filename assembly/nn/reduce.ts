@@ -1,8 +1,9 @@
 /**
  * Reductions along one axis of x [outer, n, inner] to y [outer, inner].
  *
- *   axisSum   y = sum / divisor: value j goes to lane j % 4 in float64, lanes are added as (0 + 1) + (2 + 3), the quotient is
- *             rounded once. The order is that of `sum`, whatever inner is. Backward is stridedAxpy with alpha = 1 / divisor.
+ *   axisSum   y = sum / divisor: value j goes to lane j % 4 in float64, lanes are added as (0 + 1) + (2 + 3), the
+ *             quotient is rounded once. The order is that of `sum`, whatever inner is. Backward is stridedAxpy with
+ *             alpha = 1 / divisor.
  *   axisMax   y (i32) = the first j with the largest value; NaN is larger than all (torch.argmax). n is at least 1.
  */
 import { sum } from "./elementwise";
@@ -11,7 +12,7 @@ export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divi
   const row = <usize>inner << 2;
   for (; outer > 0; outer--) {
     if (inner == 1) store<f32>(y, <f32>(sum(x, n) / divisor));
-    else for (let i = 0; i < inner; i += 2) sumColumns(y + (<usize>i << 2), x + (<usize>i << 2), n, row, inner - i > 1, divisor);
+    else for (let p: usize = 0; p < row; p += 8) sumColumns(y + p, x + p, n, row, p + 4 < row, divisor);
     x += <usize>n * row;
     y += row;
   }
@@ -28,14 +29,17 @@ function sumColumns(y: usize, x: usize, n: i32, row: usize, two: bool, divisor: 
     if (n > 3) s3 = f64x2.add(s3, columns(x + row * 3, two));
     x += row << 2;
   }
-  const sums = f32x4.demote_f64x2_zero(f64x2.div(f64x2.add(f64x2.add(s0, s1), f64x2.add(s2, s3)), f64x2.splat(divisor)));
+  const total = f64x2.add(f64x2.add(s0, s1), f64x2.add(s2, s3));
+  const sums = f32x4.demote_f64x2_zero(f64x2.div(total, f64x2.splat(divisor)));
   if (two) v128.store64_lane(y, sums, 0);
   else v128.store32_lane(y, sums, 0);
 }
 
 // @ts-ignore: decorator
 @inline
-function columns(p: usize, two: bool): v128 { return f64x2.promote_low_f32x4(two ? v128.load64_zero(p) : v128.load32_zero(p)); }
+function columns(p: usize, two: bool): v128 {
+  return f64x2.promote_low_f32x4(two ? v128.load64_zero(p) : v128.load32_zero(p));
+}
 
 export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): void {
   const row = <usize>inner << 2;

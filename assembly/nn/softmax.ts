@@ -46,7 +46,10 @@ export function logSoftmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, di
   for (; rows > 0; rows--, dx += row, dy += row, y += row) {
     const total = f32x4.splat(<f32>sum(dy, dim));
     let p: usize = 0;
-    for (; p + 16 <= row; p += 16) v128.store(dx + p, f32x4.add(v128.load(dx + p), logSlope(v128.load(dy + p), v128.load(y + p), total)));
+    for (; p + 16 <= row; p += 16) {
+      const d = logSlope(v128.load(dy + p), v128.load(y + p), total);
+      v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+    }
     for (; p < row; p += 4) {
       const d = logSlope(v128.load32_splat(dy + p), v128.load32_splat(y + p), total);
       store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));

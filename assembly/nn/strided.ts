@@ -4,9 +4,9 @@
  *   stridedCopy   y[i ys + j ys1 + k ys2]  = x[i xs + j xs1 + k xs2]          i < n, j < n1, k < n2
  *   stridedAxpy   y[i ys + j ys1 + k ys2] += alpha * x[i xs + j xs1 + k xs2]
  *
- * The second is the adjoint of the first with y and x changed over: a stride of 0 in x repeats an element (torch.expand),
- * a stride of 0 in y adds up what was repeated. Every element of y has one float32 accumulator; i, then j, then k ascend.
- * Strides count elements. y and x must not overlap.
+ * The second is the adjoint of the first with y and x changed over: a stride of 0 in x repeats an element
+ * (torch.expand), a stride of 0 in y adds up what was repeated. Every element of y has one float32 accumulator;
+ * i, then j, then k ascend. Strides count elements. y and x must not overlap.
  */
 import { transpose } from "../gemm/pack";
 import { addScalar, saxpy } from "./elementwise";

@@ -30,7 +30,8 @@ export class Sequential extends Module {
     super();
     for (const [i, layer] of layers.entries()) {
       if (!(layer instanceof Module) || typeof layer.forward !== "function") {
-        throw new ArgumentError(`Sequential: layer ${i} must be a module with a forward; got ${shown(layer)}.${Array.isArray(layer) ? " Write new nn.Sequential(...layers)." : ""}`);
+        const advice = Array.isArray(layer) ? " Write new nn.Sequential(...layers)." : "";
+        throw new ArgumentError(`Sequential: layer ${i} must be a module with a forward; got ${shown(layer)}.${advice}`);
       }
     }
     this.length = layers.length;

@@ -15,14 +15,20 @@ export function shown(value: unknown): string {
 }
 
 /** An array with its members, anything else as `shown`. */
-export function shownAll(values: unknown): string { return Array.isArray(values) ? `[${values.map(shown).join()}]` : shown(values); }
+export function shownAll(values: unknown): string {
+  return Array.isArray(values) ? `[${values.map(shown).join()}]` : shown(values);
+}
 
-function howToMake(dtype: DType): string { return ` Make it with tensor(values${dtype === "int32" ? ', shape, "int32"' : ""}).`; }
+function howToMake(dtype: DType): string {
+  return ` Make it with tensor(values${dtype === "int32" ? ', shape, "int32"' : ""}).`;
+}
 
 /** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
 export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
   if (!(t instanceof Tensor)) {
-    throw new DTypeError(`${where}: ${name} must be a Tensor; got ${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}.${Array.isArray(t) || ArrayBuffer.isView(t) ? howToMake(dtype) : ""}`);
+    const got = `${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}`;
+    const advice = Array.isArray(t) || ArrayBuffer.isView(t) ? howToMake(dtype) : "";
+    throw new DTypeError(`${where}: ${name} must be a Tensor; got ${got}.${advice}`);
   }
   void t.address;
   if (t.dtype !== dtype) {
@@ -60,11 +66,15 @@ export function checkNumber(where: string, name: string, value: number, low: num
 /** A number that kernels take as float32, in which 1e39 is infinite. */
 export function checkFloat(where: string, name: string, value: number, low = -Infinity): void {
   checkNumber(where, name, value, low);
-  if (!Number.isFinite(Math.fround(value))) throw new ArgumentError(`${where}: ${name} must be finite in float32; got ${value}.`);
+  if (!Number.isFinite(Math.fround(value))) {
+    throw new ArgumentError(`${where}: ${name} must be finite in float32; got ${value}.`);
+  }
 }
 
 export function checkBoolean(where: string, name: string, value: unknown): asserts value is boolean {
-  if (typeof value !== "boolean") throw new ArgumentError(`${where}: ${name} must be true or false; got ${shown(value)}.`);
+  if (typeof value !== "boolean") {
+    throw new ArgumentError(`${where}: ${name} must be true or false; got ${shown(value)}.`);
+  }
 }
 
 /** A float32 tensor of `size` values, or null, which undefined becomes. */
@@ -76,7 +86,9 @@ export function checkBias(where: string, bias: Tensor | null | undefined, size: 
 
 /** Arguments that are not looked at would be choices that are not followed. @param advice what to write instead */
 export function checkCount(where: string, given: ArrayLike<unknown>, most: number, advice = ""): void {
-  if (given.length > most) throw new ArgumentError(`${where}: expected ${most} argument${most === 1 ? "" : "s"}; got ${given.length}, of which the last is ${shown(given[given.length - 1])}.${advice}`);
+  if (given.length <= most) return;
+  const last = shown(given[given.length - 1]);
+  throw new ArgumentError(`${where}: expected ${most} argument${most === 1 ? "" : "s"}; got ${given.length}, of which the last is ${last}.${advice}`);
 }
 
 /** Every index in 0 .. size - 1, or equal to `ignore`. */

@@ -1,4 +1,4 @@
-/** Sums, differences, products and quotients, with torch's broadcasting. Kernels: assembly/nn/{elementwise,strided}.ts. */
+/** Sums, differences, products, quotients, with torch's broadcasting. Kernels: assembly/nn/{elementwise,strided}.ts. */
 import { engine } from "../../runtime/engine.js";
 import { DTypeError } from "../../runtime/errors.js";
 import { checkFloat, checkTensor } from "../../tensor/check.js";
@@ -8,7 +8,8 @@ import { gradient, record } from "../tape.js";
 import { commonShape, isSame, spreadStrides, strided, stridesOf } from "./strides.js";
 
 /**
- * a + b. Shapes are repeated as torch does: counted from the last, dimensions are equal, or one of them is 1 or missing.
+ * a + b. Shapes are repeated as torch does: counted from the last, dimensions are equal, or one of them is 1 or
+ * missing.
  *
  * Source: torch.add.
  * @param a a tensor, or a number if b is none
@@ -52,15 +53,19 @@ export function mul(a: Tensor | number, b: Tensor | number): Tensor { return pro
  */
 export function div(a: Tensor | number, b: Tensor | number): Tensor { return productOf("div", a, b); }
 
-/** Both as tensors, a number as one of shape [], which goes into `made`; and the common shape, from before anything is made. */
-function operands(where: string, a: Tensor | number, b: Tensor | number): [shape: readonly number[], make: (made: Tensor[]) => [Tensor, Tensor]] {
+type Operands = [shape: readonly number[], make: (made: Tensor[]) => [Tensor, Tensor]];
+
+/** The common shape, and what makes tensors of both, checked already: a number is one of shape [], which goes into `made`. */
+function operands(where: string, a: Tensor | number, b: Tensor | number): Operands {
   const shapes = [a, b].map((value, i) => {
     const name = "ab"[i]!;
     if (typeof value === "number") checkFloat(where, name, value);
     else checkTensor(where, name, value);
     return typeof value === "number" ? [] : value.shape;
   }) as [readonly number[], readonly number[]];
-  if (typeof a === "number" && typeof b === "number") throw new DTypeError(`${where}: a and b are numbers; one of them must be a Tensor.`);
+  if (typeof a === "number" && typeof b === "number") {
+    throw new DTypeError(`${where}: a and b are numbers; one of them must be a Tensor.`);
+  }
   const asTensor = (value: Tensor | number, made: Tensor[]): Tensor => {
     if (typeof value !== "number") return value;
     const t = new Tensor([]);
@@ -74,11 +79,13 @@ function operands(where: string, a: Tensor | number, b: Tensor | number): [shape
 function sumOf(where: string, a: Tensor | number, b: Tensor | number, sign: 1 | -1): Tensor {
   const [shape, make] = operands(where, a, b), { kernels } = engine();
   /** y += alpha * t repeated, or y = it. */
-  const spread = (alpha: number | null, y: Tensor, t: Tensor): void => strided(alpha, shape, y.address, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
+  const spread = (alpha: number | null, y: Tensor, t: Tensor): void =>
+    strided(alpha, shape, y.address, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
   return allOrNothing(() => {
     const made: Tensor[] = [], [p, q] = make(made), y = new Tensor(shape);
     if (sign === 1 && p.size === y.size && isSame(p.shape.slice(p.rank - q.rank), q.shape)) {
-      for (let at = 0; at < y.size * 4; at += q.size * 4) kernels.addForward(y.address + at, p.address + at, q.address, q.size);
+      const step = q.size * 4;
+      for (let at = 0; at < y.size * 4; at += step) kernels.addForward(y.address + at, p.address + at, q.address, q.size);
     } else {
       spread(null, y, p);
       spread(sign, y, q);
@@ -105,7 +112,8 @@ function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number)
       return block;
     };
     /** fn with a block for the n values of t, if one is needed. */
-    const withRoom = (t: Tensor | null, fn: (block: number) => void): void => (t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!)));
+    const withRoom = (t: Tensor | null, fn: (block: number) => void): void =>
+      (t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!)));
     // y itself is room for one of them.
     if (p.size === n) forward(y.address, p.address, full(q, y.address), n);
     else withRoom(q, (block) => forward(y.address, full(p, y.address), full(q, block), n));

@@ -24,7 +24,8 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
   const axis = axisOf("narrow", "dim", x, dim), size = x.shape[axis]!;
   checkInteger("narrow", "start", start, 0, size);
   checkInteger("narrow", "length", length, 0, size - start);
-  const y = new Tensor(resized(x.shape, axis, length)), xs = stridesOf(x.shape), ys = stridesOf(y.shape), first = start * xs[axis]! * 4;
+  const y = new Tensor(resized(x.shape, axis, length)), xs = stridesOf(x.shape), ys = stridesOf(y.shape);
+  const first = start * xs[axis]! * 4;
   strided(null, y.shape, y.address, ys, x.address + first, xs);
   return record(y, [x], (dy) => strided(1, y.shape, gradient(x) + first, xs, dy.address, ys), [], []);
 }
@@ -41,7 +42,7 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
 export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
   checkTensor("transpose", "x", x);
   const i = axisOf("transpose", "dim0", x, dim0, true), j = axisOf("transpose", "dim1", x, dim1, true);
-  const swapped = (all: readonly number[]): number[] => all.map((v, at) => (at === i ? all[j]! : at === j ? all[i]! : v));
+  const swapped = (all: readonly number[]): number[] => all.map((_, at) => all[at === i ? j : at === j ? i : at]!);
   const y = new Tensor(swapped(x.shape)), ys = stridesOf(y.shape), xs = swapped(stridesOf(x.shape));
   strided(null, y.shape, y.address, ys, x.address, xs);
   return record(y, [x], (dy) => strided(1, y.shape, gradient(x), xs, dy.address, ys), [], []);
@@ -52,20 +53,24 @@ export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
  *
  * Source: torch.cat, torch.concat.
  * @param tensors at least one
- * @throws ShapeError for scalars or other dimensions that differ; ArgumentError for no tensors or a dim out of range; DTypeError
+ * @throws ShapeError for scalars or other dimensions that differ; ArgumentError for no tensors or a dim out of range;
+ * DTypeError
  *
  * @example
- * console.log(ops.concat([tensor([[1, 2]]), tensor([[3, 4], [5, 6]])], 0).data); // Float32Array(6) [ 1, 2, 3, 4, 5, 6 ]
+ * console.log(ops.concat([tensor([[1, 2]]), tensor([[3, 4]])], 0).data); // Float32Array(4) [ 1, 2, 3, 4 ]
  */
 export function concat(tensors: readonly Tensor[], dim = 0): Tensor {
   const where = "concat";
-  if (!Array.isArray(tensors) || tensors.length === 0) throw new ArgumentError(`${where}: tensors must be an array of at least one Tensor; got ${shown(tensors)}.`);
+  if (!Array.isArray(tensors) || tensors.length === 0) {
+    throw new ArgumentError(`${where}: tensors must be an array of at least one Tensor; got ${shown(tensors)}.`);
+  }
   for (const [i, t] of tensors.entries()) checkTensor(where, `tensors[${i}]`, t);
   const [first] = tensors as [Tensor], axis = axisOf(where, "dim", first, dim);
   for (const [i, t] of tensors.entries()) {
     checkTensor(where, `tensors[${i}]`, t, "float32", first.shape.map((size, at) => (at === axis ? null : size)));
   }
-  const y = new Tensor(resized(first.shape, axis, tensors.reduce((sum, t) => sum + t.shape[axis]!, 0))), ys = stridesOf(y.shape);
+  const total = tensors.reduce((sum, t) => sum + t.shape[axis]!, 0);
+  const y = new Tensor(resized(first.shape, axis, total)), ys = stridesOf(y.shape);
   let offset = 0;
   const parts = tensors.map((t) => {
     const part = { t, xs: stridesOf(t.shape), offset };

@@ -6,7 +6,8 @@ import { checkInteger, checkNumber, shown } from "../../tensor/check.js";
 /** An array of objects, whose members the op checks. */
 export function checkBranches(where: string, branches: readonly unknown[]): void {
   if (!Array.isArray(branches) || branches.some((b) => typeof b !== "object" || b === null)) {
-    throw new ArgumentError(`${where}: branches must be an array of objects with loraA, loraB and scaling; got ${shown(branches)}.`);
+    throw new ArgumentError(
+      `${where}: branches must be an array of objects with loraA, loraB and scaling; got ${shown(branches)}.`);
   }
 }
 

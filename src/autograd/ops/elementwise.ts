@@ -49,7 +49,9 @@ function activation(where: string, pick: (k: Kernels) => [Forward, Backward], re
     checkTensor(where, "x", x);
     // Numbers are let through: they are the index in `tensors.map(ops.relu)`.
     const option: unknown = arguments[1];
-    if (typeof option === "string" || (typeof option === "object" && option !== null)) throw new ArgumentError(`${where}: there are no options; got ${shown(option)}.`);
+    if (typeof option === "string" || (typeof option === "object" && option !== null)) {
+      throw new ArgumentError(`${where}: there are no options; got ${shown(option)}.`);
+    }
     const [forward, backward] = pick(engine().kernels);
     const y = new Tensor(x.shape), of = reads === "x" ? x : y;
     forward(y.address, x.address, x.size);

@@ -137,7 +137,9 @@ export function binaryCrossEntropy(x: Tensor, target: Tensor): Tensor {
   checkCount(where, arguments, 2, ONLY_MEAN);
   checkTensor(where, "x", x);
   for (const [i, p] of x.data.entries()) {
-    if (!(p >= 0 && p <= 1)) throw new ArgumentError(`${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`);
+    if (!(p >= 0 && p <= 1)) {
+      throw new ArgumentError(`${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`);
+    }
   }
   return binaryLoss(where, x, target, false);
 }

@@ -24,10 +24,11 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const where = "matmul";
   checkTensor(where, "a", a);
   checkTensor(where, "b", b);
-  if (a.rank === 0 || b.rank === 0) throw new ShapeError(`${where}: a has shape [${a.shape}], b [${b.shape}]; expected at least one dimension; use mul for scalars.`);
+  const shapes = `${where}: a has shape [${a.shape}], b [${b.shape}];`;
+  if (a.rank === 0 || b.rank === 0) throw new ShapeError(`${shapes} expected at least one dimension; use mul for scalars.`);
   const [n, k] = (a.rank === 1 ? [1, ...a.shape] : a.shape.slice(-2)) as [number, number];
   const [rowsOfB, m] = (b.rank === 1 ? [...b.shape, 1] : b.shape.slice(-2)) as [number, number];
-  if (k !== rowsOfB) throw new ShapeError(`${where}: a has shape [${a.shape}], b [${b.shape}]; a's last dimension, ${k}, must be the number of b's rows, ${rowsOfB}.`);
+  if (k !== rowsOfB) throw new ShapeError(`${shapes} a's last dimension, ${k}, must be the number of b's rows, ${rowsOfB}.`);
   const ofA = a.shape.slice(0, -2), ofB = b.shape.slice(0, -2), batch = commonShape(where, ofA, ofB, "batches");
   // All matrices of a lie one below the other: with one b they are one matrix.
   const isOne = sizeOf(ofB) === 1, rows = isOne ? n * sizeOf(ofA) : n;
@@ -51,5 +52,6 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 /** Which matrix of `own` each one of `batch` takes. */
 function places(own: readonly number[], batch: readonly number[]): number[] {
   const strides = spreadStrides(own, batch);
-  return batch.reduce<number[]>((all, size, i) => all.flatMap((at) => Array.from({ length: size }, (_, j) => at + j * strides[i]!)), [0]);
+  return batch.reduce<number[]>((all, size, i) =>
+    all.flatMap((at) => Array.from({ length: size }, (_, j) => at + j * strides[i]!)), [0]);
 }

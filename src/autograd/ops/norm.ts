@@ -82,7 +82,9 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
  * @example
  * console.log(ops.softmax(zeros([1, 4])).data); // Float32Array(4) [ 0.25, 0.25, 0.25, 0.25 ]
  */
-export function softmax(x: Tensor, dim = -1): Tensor { return rowwise("softmax", x, dim, (k) => [k.softmaxForward, k.softmaxBackward]); }
+export function softmax(x: Tensor, dim = -1): Tensor {
+  return rowwise("softmax", x, dim, (k) => [k.softmaxForward, k.softmaxBackward]);
+}
 
 /**
  * log(softmax(x, dim)), without the rounding of a softmax near 0. Arguments and errors as `softmax`.
@@ -92,12 +94,18 @@ export function softmax(x: Tensor, dim = -1): Tensor { return rowwise("softmax",
  * @example
  * console.log(ops.logSoftmax(tensor([[0, -200]])).data); // Float32Array(2) [ 0, -200 ]
  */
-export function logSoftmax(x: Tensor, dim = -1): Tensor { return rowwise("logSoftmax", x, dim, (k) => [k.logSoftmaxForward, k.logSoftmaxBackward]); }
+export function logSoftmax(x: Tensor, dim = -1): Tensor {
+  return rowwise("logSoftmax", x, dim, (k) => [k.logSoftmaxForward, k.logSoftmaxBackward]);
+}
 
-function rowwise(where: string, x: Tensor, dim: number, pick: (k: Kernels) => [Kernels["softmaxForward"], Kernels["softmaxBackward"]]): Tensor {
+type Pick = (kernels: Kernels) => [Kernels["softmaxForward"], Kernels["softmaxBackward"]];
+
+function rowwise(where: string, x: Tensor, dim: number, pick: Pick): Tensor {
   const [rows, size] = rowsOf(where, x), last = x.rank - 1;
   checkInteger(where, "dim", dim, -x.rank, last);
-  if (dim !== -1 && dim !== last) return graphScope(() => transpose(rowwise(where, transpose(x, dim, -1), -1, pick), dim, -1));
+  if (dim !== -1 && dim !== last) {
+    return graphScope(() => transpose(rowwise(where, transpose(x, dim, -1), -1, pick), dim, -1));
+  }
   const [forward, backward] = pick(engine().kernels), y = new Tensor(x.shape);
   forward(y.address, x.address, rows, size);
   return record(y, [x], (dy) => backward(gradient(x), dy.address, y.address, rows, size), [], [y]);

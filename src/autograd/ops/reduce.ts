@@ -6,19 +6,22 @@ import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 import { axisOf, strided } from "./strides.js";
 
+type Parts = [outer: number, n: number, inner: number, shape: number[]];
+
 /** x as [outer, n, inner], of which n goes, and the result's shape. */
-function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): [outer: number, n: number, inner: number, shape: number[]] {
+function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): Parts {
   checkTensor(where, "x", x);
   checkBoolean(where, "keepdim", keepdim);
   if (dim === undefined) return [1, x.size, 1, keepdim ? x.shape.map(() => 1) : []];
   // A scalar has one dimension here, as in torch.
   const axis = axisOf(where, "dim", x, dim, true), before = x.shape.slice(0, axis), after = x.shape.slice(axis + 1);
-  return [sizeOf(before), x.shape[axis] ?? 1, sizeOf(after), [...before, ...(keepdim && x.rank > 0 ? [1] : []), ...after]];
+  const shape = [...before, ...(keepdim && x.rank > 0 ? [1] : []), ...after];
+  return [sizeOf(before), x.shape[axis] ?? 1, sizeOf(after), shape];
 }
 
 /**
- * The sum of all elements, of shape [], or the sums along `dim` (negative: from the end). Added in float64 over four lanes
- * (value j in lane j % 4), then (0 + 1) + (2 + 3), and rounded once, whatever the dimension.
+ * The sum of all elements, of shape [], or the sums along `dim` (negative: from the end). Added in float64 over four
+ * lanes (value j in lane j % 4), then (0 + 1) + (2 + 3), and rounded once, whatever the dimension.
  *
  * Source: torch.sum.
  * @param x of any shape
@@ -48,12 +51,13 @@ function total(where: "sum" | "mean", x: Tensor, dim: number | undefined, keepdi
   const [outer, n, inner, shape] = parts(where, x, dim, keepdim), divisor = where === "sum" ? 1 : n;
   const y = new Tensor(shape);
   engine().kernels.axisSum(y.address, x.address, outer, n, inner, divisor);
-  return record(y, [x], (dy) => strided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]), [], []);
+  return record(y, [x], (dy) =>
+    strided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]), [], []);
 }
 
 /**
- * Where the largest element is, int32 [], counted over all; or along `dim`. Of equal ones the first; a NaN is larger than
- * all. No gradient.
+ * Where the largest element is, int32 [], counted over all; or along `dim`. Of equal ones the first; a NaN is larger
+ * than all. No gradient.
  *
  * Source: torch.argmax.
  * @param x of any shape, with at least one element along `dim`

@@ -19,7 +19,9 @@ export function spreadStrides(from: Sizes, shape: Sizes): number[] {
   return shape.map((_, i) => (i < lead || from[i - lead] === 1 ? 0 : own[i - lead]!));
 }
 
-export function isSame(a: Sizes, b: Sizes): boolean { return a.length === b.length && a.every((size, i) => size === b[i]); }
+export function isSame(a: Sizes, b: Sizes): boolean {
+  return a.length === b.length && a.every((size, i) => size === b[i]);
+}
 
 /** The shape that both can be repeated to (torch's broadcasting). @throws ShapeError */
 export function commonShape(where: string, a: Sizes, b: Sizes, what = "shapes"): Sizes {
@@ -28,11 +30,12 @@ export function commonShape(where: string, a: Sizes, b: Sizes, what = "shapes"):
     const m = a[a.length - rank + i] ?? 1, n = b[b.length - rank + i] ?? 1;
     if (m === n || n === 1) return m;
     if (m === 1) return n;
-    throw new ShapeError(`${where}: ${what} [${a}] and [${b}] do not go together: from the last, dimension ${rank - i} is ${m} and ${n}; expected equal sizes, or 1.`);
+    throw new ShapeError(`${where}: ${what} [${a}] and [${b}] do not go together: from the last, dimension ${rank - i} is ${m} and ${n}; ` +
+      "expected equal sizes, or 1.");
   });
 }
 
-/** The dimension of x, counted from the start; a scalar has none, or one of size 1. @throws ShapeError, ArgumentError */
+/** The dimension of x from the start; a scalar has none, or one of size 1. @throws ShapeError, ArgumentError */
 export function axisOf(where: string, name: string, x: Tensor, dim: number, ofScalar = false): number {
   const rank = ofScalar ? x.rank || 1 : x.rank;
   if (rank === 0) throw new ShapeError(`${where}: x has shape []; expected at least one dimension.`);
@@ -49,8 +52,11 @@ export function strided(alpha: number | null, shape: Sizes, y: number, ys: Sizes
   for (let i = 0; i < shape.length; i++) {
     const size = shape[i]!, end = dims.length;
     if (size === 1) continue;
-    if (end > 0 && dims[end - 2] === size * ys[i]! && dims[end - 1] === size * xs[i]!) dims.splice(end - 3, 3, dims[end - 3]! * size, ys[i]!, xs[i]!);
-    else dims.push(size, ys[i]!, xs[i]!);
+    if (end > 0 && dims[end - 2] === size * ys[i]! && dims[end - 1] === size * xs[i]!) {
+      dims.splice(end - 3, 3, dims[end - 3]! * size, ys[i]!, xs[i]!);
+    } else {
+      dims.push(size, ys[i]!, xs[i]!);
+    }
   }
   while (dims.length < 9) dims.unshift(1, 0, 0);
   walk(alpha, y, x, dims);
@@ -63,7 +69,8 @@ function walk(alpha: number | null, y: number, x: number, dims: number[]): void 
     for (let i = 0; i < size!; i++) walk(alpha, y + i * ys! * 4, x + i * xs! * 4, rest);
     return;
   }
-  const { stridedCopy, stridedAxpy } = engine().kernels, [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [number, number, number, number, number, number, number, number, number];
+  const { stridedCopy, stridedAxpy } = engine().kernels;
+  const [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [number, number, number, number, number, number, number, number, number];
   if (alpha === null) stridedCopy(y, x, n, a, b, n1, a1, b1, n2, a2, b2);
   else stridedAxpy(alpha, y, x, n, a, b, n1, a1, b1, n2, a2, b2);
 }
