@@ -136,7 +136,9 @@ export function binaryCrossEntropy(x: Tensor, target: Tensor): Tensor {
   const where = "binaryCrossEntropy";
   checkCount(where, arguments, 2, ONLY_MEAN);
   checkTensor(where, "x", x);
-  for (const [i, p] of x.data.entries()) {
+  const values = x.data;
+  for (let i = 0; i < values.length; i++) {
+    const p = values[i]!;
     if (!(p >= 0 && p <= 1)) {
       throw new ArgumentError(`${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`);
     }
