@@ -1,6 +1,6 @@
 /** The app through each bundler, as its users set it up. Each fills `out` with a page or a program, and throws on a warning. */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
@@ -88,9 +88,9 @@ export async function withEsbuildInline(app, out) {
 
 /** No bundler: a page's own script beside the single file. */
 export function withNothing(app, out) {
-  copyFileSync(join(app, "node_modules/wasm-lora/dist/wasm-lora.browser.js"), join(out, "wasm-lora.browser.js"));
-  for (const file of ["page.js", "train.js", "default.js"]) {
-    writeFileSync(join(out, file), readFileSync(join(app, file), "utf8").replace('"wasm-lora"', '"./wasm-lora.browser.js"'));
+  for (const path of ["dist/wasm-lora.browser.js", "models"]) cpSync(join(app, "node_modules/wasm-lora", path), join(out, path), { recursive: true });
+  for (const file of ["page.js", "train.js", "base.js", "default.js"]) {
+    writeFileSync(join(out, file), readFileSync(join(app, file), "utf8").replace('"wasm-lora"', '"./dist/wasm-lora.browser.js"'));
   }
   page(out, "default.js");
 }

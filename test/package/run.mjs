@@ -135,6 +135,12 @@ await check("Node", async () => {
 await check("Node, inline", async () => assert.equal((await run(process.execPath, [join(app, "node_inline.js")])).trim(), digest));
 
 // Node 20.19 and later.
+let said = "";
+await check("the embedded model, Node", async () => {
+  said = (await run(process.execPath, [join(app, "node_base.js")])).slice(0, -1);
+  assert.match(said, /^ citizens/);
+});
+
 await check("require() from CommonJS", async () => assert.equal(await run(process.execPath, ["require.cjs"], app), "3\n"));
 
 for (const environment of ["node", "jsdom"]) {
@@ -185,6 +191,7 @@ for (const [name, build] of [["Vite", bundle.withVite], ["webpack", bundle.withW
     assert.equal(page.digest, digest);
     assert.equal(wasm(page).length, 1, `requests: ${page.requests.join(" ")}`);
     if (name === "esbuild") return; // which is given the file's URL
+    assert.equal((await digestOfPage(out, "?base")).digest, said, "the embedded model");
     // One file, and another: the relaxed build was there and ran. Its bits are the machine's.
     const relaxed = await digestOfPage(out, "?relaxed");
     assert.match(relaxed.digest, /^[0-9a-f]{64}$/);
@@ -209,7 +216,8 @@ await check("no bundler, the single file, Chromium", async () => {
   bundle.withNothing(app, out);
   const page = await digestOfPage(out);
   assert.equal(page.digest, digest);
-  assert(page.requests.includes("/wasm-lora.browser.js"));
+  assert(page.requests.includes("/dist/wasm-lora.browser.js"));
+  assert.equal((await digestOfPage(out, "?base")).digest, said, "the embedded model");
 });
 
 for (const name of ["nothing", "Vite"]) {
@@ -232,6 +240,8 @@ for (const format of ["esm", "cjs"]) {
     const out = folder(`node-${format}`), program = await bundle.withEsbuildForNode(app, out, format, "node_inline.js");
     assert.equal(readdirSync(out).length, 1);
     assert.equal((await run(process.execPath, [program])).trim(), digest);
+    const model = await bundle.withEsbuildForNode(app, out, format, "node_base.js");
+    assert.match(await run(process.execPath, [model]), /^(File|Engine)Error: .*models\/base/);
     const without = await bundle.withEsbuildForNode(app, out, format, "node.js");
     assert.match(await run(process.execPath, [without]), /^EngineError: init: the kernels .*wasm-lora\/inline/);
   });

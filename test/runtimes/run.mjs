@@ -7,8 +7,10 @@
  * Pages open in Chromium: the one that $CHROMIUM names, by default `chromium`.
  */
 import { execFile, spawn } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -59,28 +61,50 @@ async function inWorkerd(code, ...wasm) {
 
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
 
-/** What the page shows in its <output>. */
+/** Sent along with the page: tells the server what its <output> shows once it shows something. */
+const REPORT = `<script>
+setInterval(() => { const text = document.querySelector("output")?.textContent; if (text) fetch("/shown", { method: "POST", body: text }); }, 200);
+addEventListener("error", ({ message }) => fetch("/shown", { method: "POST", body: message }));
+addEventListener("unhandledrejection", ({ reason }) => fetch("/shown", { method: "POST", body: String(reason) }));
+</script>`;
+
+/** What the page shows in its <output>, or fails with. */
 async function inPage() {
-  const server = createServer((request, response) => {
+  let shown;
+  const result = new Promise((resolve) => { shown = resolve; });
+  const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
+    if (pathname === "/shown") {
+      shown(Buffer.concat(await request.toArray()).toString());
+      return response.end();
+    }
     const path = pathname.replace(/^\/node_modules\/wasm-lora\//, "/").replace(/\.\.\//g, "");
     for (const folder of [scratch, root]) {
       try {
         const bytes = readFileSync(join(folder, path));
         response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" });
-        return response.end(bytes);
+        return response.end(pathname === "/index.html" ? REPORT + bytes : bytes);
       } catch { /* the next folder */ }
     }
     response.writeHead(404);
     response.end();
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  const profile = mkdtempSync(join(tmpdir(), "wasm-lora-chromium-"));
+  const browser = spawn(process.env.CHROMIUM ?? "chromium",
+    ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/index.html`], { stdio: "ignore", detached: true });
+  const ended = once(browser, "exit");
   try {
-    const { stdout } = await run(process.env.CHROMIUM ?? "chromium",
-      ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom", `http://127.0.0.1:${server.address().port}/index.html`]);
-    return /<output>([^<]*)<\/output>/.exec(stdout)?.[1] ?? stdout;
+    return await Promise.race([result, once(browser, "error").then(([error]) => error.message), new Promise((resolve) => setTimeout(resolve, 60_000, "nothing was shown in a minute"))]);
   } finally {
+    // The browser and its helpers are one group.
+    if (browser.pid !== undefined) {
+      process.kill(-browser.pid, "SIGKILL");
+      await ended;
+    }
     server.close();
+    server.closeAllConnections();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
   }
 }
 
@@ -101,7 +125,7 @@ async function bundled(code, worker) {
 function withWorker() {
   const single = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
   write("worker.js", single(block("js worker-of-page", PAGE)));
-  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "document.querySelector('output').value = data.text ?? data.loss")}`);
+  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "if (data.text) document.querySelector('output').value = data.text")}`);
   return page("<!doctype html><title>app</title><textarea>Thank you for writing. Thank you for reading.</textarea><output></output><script type=module src=/app.js></script>");
 }
 
