@@ -32,7 +32,6 @@ export interface Mends {
   byteFallback: boolean;
 }
 
-const encoder = new TextEncoder();
 
 /** The token for a byte: "<0x0A>". */
 export function byteToken(byte: number): string {
@@ -48,7 +47,7 @@ export function makeTokenizer(json: object, config: object, { ids, unknown, fuse
   const isUnknown = (token: string): boolean => token === unknown || !ids.has(token);
   const told = (token: string): string[] => {
     if (ids.has(token)) return [token];
-    const bytes = byteFallback ? Array.from(encoder.encode(token), byteToken) : [];
+    const bytes = byteFallback ? Array.from(new TextEncoder().encode(token), byteToken) : [];
     return bytes.length > 0 && bytes.every((one) => ids.has(one)) ? bytes : [unknown !== null && ids.has(unknown) ? unknown : token];
   };
   model.fuse_unk = false;

@@ -114,6 +114,9 @@ async function download(url: URL, file: string, { onProgress, signal }: FetchMod
   const fail = (what: string, cause?: unknown): never => {
     throw new FileError(`cannot fetch ${url.href}: ${what}.`, cause === undefined ? undefined : { cause });
   };
+  // What a bundler has put into the code; a page's policy may forbid to fetch it.
+  const inline = /^data:[^,]*;base64,(.*)$/s.exec(url.href);
+  if (inline) return Uint8Array.from(atob(inline[1]!), (c) => c.charCodeAt(0));
   try {
     const response = await fetch(url, { signal: signal ?? null });
     if (response.status === 404 || response.status === 410) return optional ? undefined : fail(`the server answered ${response.status}, not found; ${NOT_FOUND}`);

@@ -5,7 +5,7 @@
 import type { GraphNode } from "../autograd/tape.js";
 import { engine, type Engine } from "../runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime/errors.js";
-import { shown } from "./check.js";
+import { shown } from "../runtime/shown.js";
 import { type DType, ELEMENT_BYTES } from "./dtype.js";
 import { printByToString, printed } from "./print.js";
 import { enterScope, leaveScope } from "./scope.js";

@@ -50,7 +50,9 @@ export async function withViteServer(app, use) {
 }
 
 export async function withWebpack(app, out) {
-  const compiler = webpack({ context: app, mode: "production", entry: "./default.js", output: { path: out, filename: "main.js", module: true }, experiments: { outputModule: true } });
+  // It hints at the size of the embedded model.
+  const performance = { hints: false };
+  const compiler = webpack({ context: app, mode: "production", entry: "./default.js", performance, output: { path: out, filename: "main.js", module: true }, experiments: { outputModule: true } });
   const stats = await new Promise((resolve, reject) => compiler.run((error, result) => error ? reject(error) : resolve(result)));
   await new Promise((resolve) => compiler.close(resolve));
   if (stats.hasErrors() || stats.hasWarnings()) throw new Error(stats.toString({ all: false, errors: true, warnings: true }));
