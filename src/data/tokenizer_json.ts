@@ -25,6 +25,7 @@ export function patternOf(json: unknown, field: string, fail: Fail): { source: s
   if (typeof text === "string" && text === "") return fail(`${field}.String`, "is empty");
   const source = typeof text === "string" ? text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : regex;
   if (typeof source !== "string") return fail(field, 'is neither {"String": text} nor {"Regex": text}');
+  if (typeof text !== "string" && repeatsRepetition(source)) return fail(`${field}.Regex`, `is ${show(source)}: it repeats what can match in several ways, which may take time without end, and is not supported`);
   try {
     const { pattern } = new SplitPreTokenizer({ type: "Split", pattern: { Regex: source }, behavior: "Isolated", invert: false });
     if (pattern) return { source, regexp: pattern, text: typeof text === "string" ? text : null };
@@ -32,6 +33,44 @@ export function patternOf(json: unknown, field: string, fail: Fail): { source: s
     return fail(`${field}.Regex`, `is a regular expression that is not supported: ${(cause as Error).message}`, cause);
   }
   return fail(`${field}.Regex`, "is a regular expression that is not supported");
+}
+
+/**
+ * Whether a group that can match in several ways is repeated, as in (a+)+ or (a|a)*: JavaScript's engines try all of them, which
+ * takes a time that doubles with each character. Tokenizers that people use have none.
+ */
+function repeatsRepetition(source: string): boolean {
+  const open: { variable: boolean }[] = [{ variable: false }];
+  let closed: { variable: boolean } | undefined;
+  for (let i = 0; i < source.length; i++) {
+    const rest = source.slice(i, i + 24), before = closed, inner = open.at(-1)!;
+    closed = undefined;
+    const repeat = /^(?:[*+]|\{\d*(,?)(\d*)\})[?+]?/.exec(rest);
+    if (rest[0] === "\\") i++;
+    else if (rest[0] === "[") i = endOfClass(source, i);
+    else if (rest[0] === "(") {
+      open.push({ variable: false });
+      i += /^\((?:\?(?:[a-z-]*:|[=!>]|<[=!]|<\w{1,16}>))?/.exec(rest)![0].length - 1;
+    } else if (rest[0] === ")" && open.length > 1) {
+      closed = open.pop()!;
+      open.at(-1)!.variable ||= closed.variable;
+    } else if (repeat) {
+      if (before?.variable) return true;
+      inner.variable ||= rest[0] !== "{" || repeat[1] === ",";
+      i += repeat[0].length - 1;
+    } else if (rest[0] === "?" || rest[0] === "|") inner.variable = true;
+  }
+  return false;
+}
+
+function endOfClass(source: string, start: number): number {
+  let depth = 0;
+  for (let i = start; i < source.length; i++) {
+    if (source[i] === "\\") i++;
+    else if (source[i] === "[") depth++;
+    else if (source[i] === "]" && --depth === 0) return i;
+  }
+  return source.length;
 }
 
 export function normalizer(json: unknown, field: string, fail: Fail): Part {

@@ -210,3 +210,23 @@ describe("from a folder", () => {
     refuses(() => of({}), FormatError, "memory:t/generation_config.json", "eos_token_id");
   });
 });
+
+describe("patterns", () => {
+  const of = (regex: string) => new Tokenizer({ model: BPE, pre_tokenizer: { type: "Split", pattern: { Regex: regex }, behavior: "Isolated" } });
+
+  test("those whose time may double with each character are refused", () => {
+    for (const regex of ["(a+)+", "(a*)*b", "(a|a)*", "(?:a|b)+c", "((a)+b?)+", "(?i:a+){2,}", "(?:\\s*x?)*", "([a-z]+)*!", "(?>a+)+", "(?:a{1,3}){5}", "(a?){30}a{30}"]) {
+      refuses(() => of(regex), FormatError, "pre_tokenizer.pattern.Regex", "without end");
+    }
+  });
+
+  test("those of models that people use are not", () => {
+    for (const regex of [
+      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+      "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+      "\\d{1,3}(?=(?:\\d{3})*\\b)", " ?[^(\\s|[.,!?…。，、।۔،])]+", "(?:\\r?\\n)+(?!\\r?\\n)".replace("\\r?\\n)+", "\\n)+"),
+    ]) of(regex);
+  });
+});
