@@ -240,6 +240,9 @@ class Studio {
     try {
       const model = plain ?? (who === "trained" ? this.#run!.adapted : this.#uploaded!).model;
       return write(this.#base, model.eval(), prompt, seed, watched(onText));
+    } catch (error) {
+      if ((error as Error).name !== "StateError") throw error;
+      throw new Refusal("write", `Nothing can be written with this model: ${printable((error as Error).message)} Choose another.`);
     } finally {
       plain?.dispose();
     }

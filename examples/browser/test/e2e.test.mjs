@@ -452,6 +452,31 @@ test("Chromium: a worker that hangs or traps is replaced, and the run goes on to
   assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
 });
 
+test("Chromium: a pause that comes before the first step is not forgotten; what is typed while the page loads stays", { timeout: 120000 }, async (t) => {
+  const b = await BROWSERS.chromium();
+  t.after(() => b.close());
+  await b.page.evaluateOnNewDocument(() => document.addEventListener("DOMContentLoaded", () => {
+    const text = document.getElementById("text");
+    text.value = "Typed at once.";
+    text.dispatchEvent(new Event("input", { bubbles: true }));
+  }));
+  await b.goto(url);
+  await untilText(b, "go", "Start training");
+  assert.equal(await b.evaluate(() => document.getElementById("text").value), "Typed at once.");
+  await train(b, SETTINGS.steps, 1);
+  const paused = await stepOf(b);
+  // A lock that takes its time.
+  await b.page.workers().at(-1).evaluate(() => {
+    const { locks } = navigator, request = locks.request.bind(locks);
+    locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
+  });
+  await b.click("#go");
+  await untilText(b, "go", "Pause");
+  await b.click("#go");
+  await untilText(b, "go", "Resume");
+  assert.equal(await stepOf(b), paused);
+});
+
 test("Chromium: a tab does not save over what another has saved since", { timeout: 300000 }, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());

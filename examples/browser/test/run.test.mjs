@@ -1,7 +1,7 @@
 /** A run in Node, outside the page: steps that run out of memory, numbers that are not finite, what is saved, and what is shown. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
+import { after, before, mock, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
 
@@ -127,4 +127,57 @@ test("an archive of two adapters, or one that would be too large unpacked, is re
   await refused([file("a.zip", zip(pair("a"))), file("adapter_config.json", none)], /^There is more than one adapter_config\.json/);
   await refused([file("bomb.zip", zip({ "adapter_config.json": none, "adapter_model.safetensors": new Uint8Array(100 * 2 ** 20) }))], /^bomb\.zip would be too large/);
   await refused([file("evil\u202egpj.zip", none)], /^evil\\u202egpj\.zip cannot be read as a zip/);
+});
+
+test("a silent worker is given up after its patience; whatever it still says, and whoever still waits, knows", async (t) => {
+  const workers = [];
+  globalThis.Worker = class extends EventTarget {
+    constructor() {
+      super();
+      workers.push(this);
+    }
+    postMessage() {}
+    terminate() { this.ended = true; }
+    say() { this.dispatchEvent(new MessageEvent("message", { data: "alive" })); }
+  };
+  mock.timers.enable({ apis: ["setInterval"] });
+  t.after(() => {
+    mock.timers.reset();
+    delete globalThis.Worker;
+  });
+  const { Host } = await server.ssrLoadModule("/src/host.ts"), host = new Host(() => {}), seconds = (n) => mock.timers.tick(1000 * n);
+  const outcome = (promise) => promise.then((value) => value, ({ name, message }) => `${name}: ${message}`);
+  let heard = [], answer, late;
+  seconds(500); // without a call there is nothing to wait for
+  assert.equal(workers[0].ended, undefined);
+
+  const first = outcome(host.call((_, live) => {
+    late = live((value) => heard.push(value));
+    return new Promise((resolve) => { answer = resolve; });
+  }));
+  for (let i = 0; i < 5; i++) {
+    seconds(50);
+    late(i);
+    workers[0].say();
+  }
+  answer("done");
+  assert.equal(await first, "done");
+  late("too late");
+  assert.deepEqual(heard, [0, 1, 2, 3, 4]);
+
+  const never = () => new Promise(() => {}), patient = outcome(host.call(never, 60)), upload = outcome(host.call(never, 15));
+  seconds(15);
+  assert.equal(workers[0].ended, undefined);
+  seconds(1);
+  assert.equal(workers[0].ended, true);
+  assert.equal(await upload, "WorkerLost: it gave no sign for 15 s");
+  assert.equal(await patient, "WorkerLost: it gave no sign for 15 s");
+  host.start();
+  assert.equal(workers.length, 2);
+
+  const opening = outcome(host.call(never, Infinity));
+  seconds(10000); // a slow connection is none of the worker's fault
+  assert.equal(workers[1].ended, undefined);
+  host.start();
+  assert.equal(await opening, "WorkerLost: another took its place");
 });
