@@ -99,7 +99,7 @@ const INFORMATIVE_KEYS = new Set([
  * console.log(JSON.parse(text).lora_alpha); // 32
  */
 export function serializePeftConfig(config: Options<LoraConfig>): string {
-  const where = "serializePeftConfig", fail = (message: string): never => { throw new ArgumentError(`${where}: ${message}.`); };
+  const where = "serializePeftConfig", fail = refuse(where);
   const full = checkPortable(completeConfig(where, config), fail, (key) => key);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
   for (const key of KEYS) fields[snakeCase(key)] = full[key];
@@ -117,10 +117,19 @@ export function serializePeftConfig(config: Options<LoraConfig>): string {
  * @throws ArgumentError for no config, a field that is not valid or that there is none of
  */
 export function completeConfig(where: string, config: Options<LoraConfig>): LoraConfig {
+  const full = completeFields(where, config);
+  checkLayers(full, refuse(where), (key) => key);
+  return full;
+}
+
+/** The same, each field by itself. */
+export function completeFields(where: string, config: Options<LoraConfig>): LoraConfig {
   if (config === undefined) throw new ArgumentError(`${where}: a config is needed, as in { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }; got undefined.`);
   checkOptions(where, config, KEYS);
-  return checkConfig(withDefaults<LoraConfig>(DEFAULTS, config), (message) => { throw new ArgumentError(`${where}: ${message}.`); }, (key) => key);
+  return checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
 }
+
+function refuse(where: string): (message: string) => never { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
 
 /** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
 function pythonFloat(value: number): string {
@@ -156,7 +165,9 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
   for (const [key, value] of Object.entries(others)) {
     if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
   }
-  return checkPortable(checkConfig(config, fail, snakeCase), fail, snakeCase);
+  const full = checkPortable(checkFields(config, fail, snakeCase), fail, snakeCase);
+  checkLayers(full, fail, snakeCase);
+  return full;
 }
 
 /** Refuses a folder whose factors are not the whole adapter: with these inits the base has changed too. */
@@ -177,7 +188,7 @@ function isOff(value: unknown): boolean {
 /** How a field is called where the config came from. */
 type Spell = (key: keyof LoraConfig) => string;
 
-function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never, spell: Spell): LoraConfig {
+function checkFields(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never, spell: Spell): LoraConfig {
   const check = (key: keyof LoraConfig, valid: (value: never) => boolean, expected: string): void => {
     if (!valid(config[key] as never)) fail(`${spell(key)} is ${show(config[key])}; expected ${expected}`);
   };
@@ -212,7 +223,6 @@ function checkConfig(config: Record<keyof LoraConfig, unknown>, fail: (message: 
   check("taskType", isText, "a string or null");
   const checked = config as unknown as LoraConfig;
   checkPatterns(checked, fail, spell);
-  checkLayers(checked, fail, spell);
   return checked;
 }
 

@@ -8,8 +8,9 @@
  * tried one after another, and patterns have a budget of steps (see python_regexp.ts).
  */
 import { ArgumentError } from "../runtime/errors.js";
-import type { LoraConfig } from "./peft_config.js";
-import { codesOf, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
+import { show } from "./json.js";
+import { completeFields, type LoraConfig } from "./peft_config.js";
+import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
@@ -19,8 +20,8 @@ export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "l
 /** The fields that scale an adapter's products. */
 export type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
 
-const NO_SELECTION: Selection = { targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null, modulesToSave: null };
-const NO_SCALES: Scales = { r: 8, loraAlpha: 8, rankPattern: {}, alphaPattern: {}, useRslora: false };
+/** Layer patterns are tried one after another. */
+const MAX_LAYER_PATTERNS = 1000;
 
 /**
  * Whether `config` puts LoRA on the module at `path`.
@@ -41,7 +42,7 @@ const NO_SCALES: Scales = { r: 8, loraAlpha: 8, rankPattern: {}, alphaPattern: {
  * console.log(io.targets(config, path(0), true, false), io.targets(config, path(1), true, false)); // false true
  */
 export function targets(config: Selection, path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
-  return new Matching({ ...NO_SCALES, ...config }, refuse("targets")).targets(path, isLinear, isOutputLayer);
+  return new Matching(completeFields("targets", config), refuse("targets")).targets(checkedPath("targets", path), isLinear, isOutputLayer);
 }
 
 /**
@@ -55,8 +56,9 @@ export function targets(config: Selection, path: string, isLinear: boolean, isOu
  * console.log(io.patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8)); // 16
  */
 export function patternValue(pattern: Readonly<Record<string, number>>, path: string, fallback: number): number {
-  const fail = refuse("patternValue");
-  return new Keys(pattern, fail).value(path, newBudget(fail)) ?? fallback;
+  const where = "patternValue", fail = refuse(where);
+  if (typeof pattern !== "object" || pattern === null) fail(`pattern is ${show(pattern)}; expected an object of patterns and numbers`);
+  return new Keys(pattern, fail).value(checkedPath(where, path), newBudget(fail)) ?? fallback;
 }
 
 /**
@@ -70,7 +72,11 @@ export function patternValue(pattern: Readonly<Record<string, number>>, path: st
  * console.log(io.scalingOf(config, "q_proj"), io.scalingOf(config, "k_proj")); // 4 2
  */
 export function scalingOf(config: Scales, path: string): number {
-  return new Matching({ ...NO_SELECTION, ...config }, refuse("scalingOf")).scaling(path);
+  return new Matching(completeFields("scalingOf", config), refuse("scalingOf")).scaling(checkedPath("scalingOf", path));
+}
+
+function checkedPath(where: string, path: unknown): string {
+  return typeof path === "string" ? path : refuse(where)(`path is ${show(path)}; expected the dotted path of a module`);
 }
 
 function refuse(where: string): Fail { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
@@ -100,6 +106,7 @@ export class Matching {
     this.#layers = layers?.length ? new Set(layers) : null;
     // An empty pattern is as good as none.
     const patterns = layersPattern?.length ? (typeof layersPattern === "string" ? [layersPattern] : layersPattern) : ["[^.]*"];
+    if (patterns.length > MAX_LAYER_PATTERNS) fail(`it has ${patterns.length} patterns for the names of layers; at most ${MAX_LAYER_PATTERNS} are taken`);
     this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer", fail));
     this.#ranks = new Keys(rankPattern, fail);
     this.#alphas = new Keys(alphaPattern, fail);
@@ -208,9 +215,10 @@ class Keys {
     this.#keys = Object.keys(keys);
     this.#values = Object.values(keys);
     for (const [place, key] of this.#keys.entries()) {
-      const pattern = new Pattern(key, "end", fail), name = pattern.name();
+      const pattern = isPlain(key) ? null : new Pattern(key, "end", fail);
+      const name = pattern ? pattern.name() : { text: key, open: key.includes("."), anchored: false };
       if (name === null) {
-        this.#patterns.push({ pattern, place });
+        this.#patterns.push({ pattern: pattern!, place });
         continue;
       }
       const { text, open, anchored } = name;

@@ -1,6 +1,7 @@
 /** loralib's two helpers, with its exact rules on names. */
 import type { Module, StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
+import { shown } from "../tensor/check.js";
 import { ConvLoRA } from "./conv.js";
 import { Linear } from "./linear.js";
 import { MergedLinear } from "./merged_linear.js";
@@ -10,7 +11,7 @@ export type BiasMode = "none" | "all" | "lora_only";
 
 function checkBias(where: string, bias: BiasMode): void {
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") {
-    throw new ArgumentError(`${where}: bias must be "none", "all" or "lora_only"; got ${JSON.stringify(bias)}.`);
+    throw new ArgumentError(`${where}: bias must be "none", "all" or "lora_only"; got ${shown(bias)}.`);
   }
 }
 

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { patternValue, scalingOf, targets, type LoraConfig } from "../../src/io/peft.js";
+import { matcher } from "../../src/io/python_regexp.js";
 import { ArgumentError } from "../../src/runtime/errors.js";
 
 type Selection = Parameters<typeof targets>[0];
@@ -144,6 +145,24 @@ test("the scaling is alpha / r, or alpha / sqrt(r), of the module", () => {
 test("a pattern that JavaScript cannot express is an ArgumentError", () => {
   assert.throws(() => targets({ ...NOTHING, targetModules: "(?i)q" }, "q", true, false), ArgumentError);
   assert.throws(() => patternValue({ "a)|(b": 1 }, "a", 8), ArgumentError);
+});
+
+test("what is no pattern, path or config is refused by name", () => {
+  const scales = { r: 4, loraAlpha: 8, rankPattern: {}, alphaPattern: {}, useRslora: false };
+  const calls: [RegExp, () => unknown][] = [
+    [/matcher|pattern 5/, () => matcher(5 as never)], [/text is null/, () => matcher("a")(null as never)], [/patternValue: pattern is null/, () => patternValue(null as never, "a", 1)],
+    [/patternValue: path is 7/, () => patternValue({ a: 1 }, 7 as never, 1)], [/scalingOf: .*rankPattern.*null/, () => scalingOf({ ...scales, rankPattern: null as never }, "a")],
+    [/scalingOf: path is undefined/, () => scalingOf(scales, undefined as never)], [/targets: .*targetModules is 3/, () => targets({ ...NOTHING, targetModules: 3 as never }, "a", true, false)],
+    [/no option "lora_alpha".*loraAlpha/, () => scalingOf({ ...scales, lora_alpha: 3 } as never, "a")],
+    [/1001 patterns.*at most 1000/, () => targets({ ...NOTHING, targetModules: ["q"], layersToTransform: [1], layersPattern: Array.from({ length: 1001 }, (_, i) => `l${i}`) }, "m.l.1.q", true, false)],
+  ];
+  for (const [message, call] of calls) assert.throws(call, (e: Error) => e instanceof ArgumentError && message.test(e.message), String(call));
+});
+
+test("a plain key of a megabyte, or 100,000 of them, are read at once", () => {
+  assert.equal(patternValue({ ["a.".repeat(500_000)]: 1, q: 2 }, "m.q", -1), 2);
+  assert.equal(patternValue({ a_b: 1, "a.b": 2, "^a": 3 }, "m.a.b", -1), 2);
+  assert.equal(patternValue(Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`m${i}`, i])), "x.m99999", -1), 99_999);
 });
 
 test("the number of a layer is that which backtracking would find first", () => {
