@@ -10,7 +10,7 @@ import { Module, type Parameter } from "../nn/module.js";
 import { init } from "../nn/index.js";
 import { checkTensor } from "../tensor/check.js";
 import { ShapeError } from "../runtime/errors.js";
-import { graphScope } from "../tensor/scope.js";
+import { allOrNothing, graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
@@ -162,10 +162,12 @@ export class Llama extends Module {
     super();
     checkConfig("Llama", config,
       ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "numKeyValueHeads", "headDim", "maxPositionEmbeddings"], ["rmsNormEps", "ropeTheta"]);
-    this.model = new LlamaModel(config);
-    this.lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
-    for (const p of this.parameters()) if (p.rank === 2) init.normal_(p, 0, 0.02);
-    this.#tableOf(Math.min(config.maxPositionEmbeddings, FIRST_POSITIONS));
+    [this.model, this.lmHead] = allOrNothing(() => {
+      const model = new LlamaModel(config), lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
+      for (const p of [...model.parameters(), ...lmHead?.parameters() ?? []]) if (p.rank === 2) init.normal_(p, 0, 0.02);
+      this.#tableOf(Math.min(config.maxPositionEmbeddings, FIRST_POSITIONS));
+      return [model, lmHead];
+    });
   }
 
   /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
