@@ -1,6 +1,6 @@
 /** Options, configurations and plain arguments of the public functions and constructors: taken, or refused with a typed error. */
 import {
-  checkpoint, clone, full, Generator, io, lora, manualSeed, models, nn, noGrad, ones, ops, optim, peft, scope, tensor, zeros,
+  checkpoint, clone, full, Generator, io, lora, manualSeed, models, nn, noGrad, ones, ops, optim, peft, scope, Tensor, tensor, zeros,
 } from "../../../src/index.js";
 import type { Random } from "../random.js";
 import { type Target } from "../target.js";
@@ -98,7 +98,7 @@ const CALLS: Record<string, Call> = {
   ones: [[[2]], (shape) => ones(shape)],
   full: [[[2, 3], 1.5, "float32"], (...a: [any, any]) => full(...a)],
   clone: [[t([2])], (x) => clone(x)],
-  "Tensor.set": [[t([2]), [1, 2]], (x, values) => { x?.set?.(values); }],
+  "Tensor.set": [[t([2]), [1, 2]], (x, values) => { if (x instanceof Tensor) x.set(values); }],
   scope: [[{ $function: true }], (fn) => scope(fn)],
   noGrad: [[{ $function: true }], (fn) => noGrad(fn)],
   checkpoint: [[{ $function: true }, t([2])], (fn, x) => checkpoint(fn, x)],
