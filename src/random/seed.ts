@@ -27,6 +27,10 @@ export class RandomState {
   taken = false;
   /** Whether the code that called manualSeed is still running, without an await in between. */
   recent = true;
+  /** Whether anything was drawn from it or built on it. */
+  used = false;
+  /** The seed of one that was begun right before this one and not used: another run's, most likely. */
+  rival: number | null = null;
 
   constructor(readonly seed: number, readonly isDefault = false) {
     this.generator = new Generator(seed);
@@ -35,8 +39,18 @@ export class RandomState {
   /** What took its place last: itself, unless modules moved on. */
   get latest(): RandomState { return this.successor?.latest ?? this; }
 
+  /** @throws StateError if it is unclear whose this is */
+  use(): void {
+    if (!this.used && this.rival !== null && !this.recent) {
+      throw new StateError(`manualSeed: ${this.rival} and ${this.seed} were set one right after the other, and nothing was drawn or built before an await, so it is ` +
+        "unclear whose streams these are. Build the model right after manualSeed, without an await in between.");
+    }
+    this.used = true;
+  }
+
   /** Comes before each draw: a scope that runs out of memory takes it back. */
   beforeDraw(): this {
+    this.use();
     onFailure(this, () => {
       const { nextMask } = this, restore = this.generator.snapshot();
       return () => {
@@ -61,7 +75,8 @@ let current = new RandomState(DEFAULT_SEED, true);
  *
  * Draws that belong to no module (nn.init, `ops.dropout`, `linalg`) come from the streams begun last, whoever began
  * them: a run that takes turns with others must not await between manualSeed and these, nor between manualSeed and
- * building its model; dropout in a forward of its own is an `nn.Dropout`.
+ * building its model (where two have done so at once, the first draw is refused with a StateError); dropout in a forward of
+ * its own is an `nn.Dropout`.
  *
  * @param seed integer in 0 .. 2^53 - 1
  * @throws ArgumentError
@@ -73,7 +88,8 @@ let current = new RandomState(DEFAULT_SEED, true);
  * console.log(new nn.Linear(4, 2).weight.data.every((v, i) => v === first[i])); // true
  */
 export function manualSeed(seed: number): void {
-  const begun = current = new RandomState(checkedSeed("manualSeed", seed));
+  const before = current, begun = current = new RandomState(checkedSeed("manualSeed", seed));
+  if (before.recent && !before.used && !before.isDefault) begun.rival = before.seed;
   queueMicrotask(() => { begun.recent = false; });
 }
 
@@ -83,6 +99,7 @@ const streams = new WeakMap<object, RandomState>();
 /** Lets a module belong to the streams in force, or to those of another. */
 export function adopt(module: object, other?: object): RandomState {
   const state = (other && streams.get(other)) ?? current;
+  state.use();
   streams.set(module, state);
   return state;
 }

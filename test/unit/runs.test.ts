@@ -1,7 +1,7 @@
 /** Random streams belong to runs: what one draws does not depend on what others do between its steps. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkpoint, init, lora, manualSeed, models, nn, ops, optim, OutOfMemoryError, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { checkpoint, init, lora, manualSeed, models, nn, ops, optim, OutOfMemoryError, peft, scope, StateError, tensor, type Tensor } from "../../src/index.js";
 import { maskNumber, newMask, setMaskNumber } from "../../src/random/seed.js";
 import { engine } from "../../src/runtime/engine.js";
 import { assertBits } from "../support/golden.js";
@@ -78,6 +78,31 @@ test("a run that has seeded and awaits its data does not disturb one that trains
   const third = await run(kind, 3, macrotask), [first, other] = await Promise.all([run(kind, 1, macrotask), late()]);
   for (const [j, v] of alone.entries()) assertBits(`parameter ${j}`, first[j]!, v);
   for (const [j, v] of third.entries()) assertBits(`parameter ${j}`, other[j]!, v);
+});
+
+test("runs that all await between their seeds and their models are told so, as whose streams they would get is unclear", async () => {
+  const { build } = kinds["lora.Linear"]!;
+  const start = async (seed: number, pause: Turn, use: () => unknown): Promise<unknown> => {
+    manualSeed(seed);
+    await pause();
+    return use();
+  };
+  for (const pause of [microtask, macrotask]) for (const use of [build, () => nn.init.uniform_(tensor([1])), () => newMask(0.5)]) for (const other of [1, 2]) {
+    const results = await Promise.allSettled([start(1, pause, use), start(other, pause, use)]);
+    if (pause === macrotask) assert.deepEqual(results.map((r) => r.status), ["rejected", "rejected"]);
+    for (const r of results) if (r.status === "rejected") assert(r.reason instanceof StateError && r.reason.message.includes("right after manualSeed"));
+    manualSeed(1);
+    assert(build() instanceof nn.Module);
+  }
+  // One after the other, or used at once, they are as ever.
+  await start(1, macrotask, () => 1);
+  await start(2, macrotask, build);
+  manualSeed(3);
+  manualSeed(4);
+  const first = build();
+  await macrotask();
+  manualSeed(4);
+  assertBits("the last seed", build().parameters()[0]!.data, first.parameters()[0]!.data);
 });
 
 test("a model built before manualSeed is adapted and dropped out with the new seed, as a torch program expects", () => {
