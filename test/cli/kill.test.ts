@@ -100,7 +100,9 @@ describe("killed", () => {
       child.kill("SIGKILL");
       await new Promise((resolve) => child.once("close", resolve));
       try {
-        const { config } = io.readPeftAdapter(at("saved"));
+        const { config, tensors } = io.readPeftAdapter(at("saved"));
+        // The weights say which config they were saved with.
+        for (const { data } of tensors.values()) assert.ok(data.every((v) => v === config.loraAlpha), "a mixture of the two");
         tally(counts, `lora_alpha ${config.loraAlpha}`);
       } catch (error) {
         assert.ok(error instanceof FormatError, String(error));
