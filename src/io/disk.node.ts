@@ -5,6 +5,7 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
+import type { FileToWrite } from "./files.js";
 
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;
@@ -68,40 +69,60 @@ const PROBE = /^\.writable-\w{6}$/;
 const STALE_MS = 3_600_000;
 
 /**
- * Writes beside `path` and renames: whatever happens meanwhile, `path` holds its old contents or all
- * of the new ones. On failure nothing is left behind.
- * @param previous where the old contents go, just before the new ones take their place
+ * Writes beside each path and, when all is on the disk, renames: whatever happens meanwhile, a path holds its old contents or
+ * all of the new ones, and if there is no room for all files, none is changed. On failure nothing is left behind.
  */
-export function writeAtomic(path: string, bytes: Uint8Array, previous?: string): void {
-  const temporary = `${path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp`;
-  let fd: number | undefined, created = false, moved = false;
+export function writeAtomic(files: readonly FileToWrite[]): void {
+  const drafts = files.map((file) => ({ ...file, temporary: `${file.path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp` }));
+  let at = "";
   try {
-    // "wx": never opened if it is there, for a link of this name would be followed.
-    fd = openSync(temporary, "wx");
-    created = true;
+    for (const { path, bytes, temporary } of drafts) {
+      at = path;
+      writeNew(temporary, bytes);
+    }
+    for (const { path, previous, temporary } of drafts) {
+      at = path;
+      replace(path, temporary, previous);
+    }
+  } catch (error) {
+    for (const { temporary } of drafts) {
+      try {
+        rmSync(temporary, { force: true });
+      } catch {
+        // Whatever hinders the cleaning up, the first error is the one to tell.
+      }
+    }
+    throw fileError("write", at, error);
+  }
+  for (const { path } of drafts) {
+    const directory = dirname(path), name = basename(path);
+    syncDirectory(directory);
+    sweep(directory, (other, age) => other.startsWith(`${name}.`) && TEMPORARY.test(other.slice(name.length)) && age > STALE_MS);
+  }
+}
+
+function writeNew(path: string, bytes: Uint8Array): void {
+  // "wx": never opened if it is there, for a link of this name would be followed.
+  const fd = openSync(path, "wx");
+  try {
     for (let done = 0; done < bytes.length;) {
       done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
     }
     fsyncSync(fd);
+  } finally {
     closeSync(fd);
-    fd = undefined;
-    if (previous !== undefined && existsSync(path)) {
-      renameSync(path, previous);
-      moved = true;
-    }
-    renameSync(temporary, path);
-  } catch (error) {
-    try {
-      if (fd !== undefined) closeSync(fd);
-      if (created) rmSync(temporary, { force: true });
-      if (moved) renameSync(previous!, path);
-    } catch {
-      // Whatever hinders the cleaning up, the first error is the one to tell.
-    }
-    throw fileError("write", path, error);
   }
-  syncDirectory(dirname(path));
-  sweep(dirname(path), (name, age) => name.startsWith(`${basename(path)}.`) && TEMPORARY.test(name.slice(basename(path).length)) && age > STALE_MS);
+}
+
+function replace(path: string, by: string, previous: string | undefined): void {
+  const keeps = previous !== undefined && existsSync(path);
+  if (keeps) renameSync(path, previous);
+  try {
+    renameSync(by, path);
+  } catch (error) {
+    if (keeps) renameSync(previous, path);
+    throw error;
+  }
 }
 
 /** Removes what killed writers left in a directory that nobody else writes into. */

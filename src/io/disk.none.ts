@@ -1,5 +1,6 @@
 /** Where there is no file system: browsers and workers. See files.ts. */
 import { FileError } from "../runtime/errors.js";
+import type { FileToWrite } from "./files.js";
 
 function refuse(path: string): never {
   throw new FileError(`cannot use ${path}: this runtime has no file system; keep the bytes in io.memoryFiles and use a path that starts with "memory:".`);
@@ -7,6 +8,6 @@ function refuse(path: string): never {
 
 export function exists(path: string): boolean { return refuse(path); }
 export function readBytes(path: string): Uint8Array { return refuse(path); }
-export function writeAtomic(path: string, _bytes: Uint8Array, _previous?: string): void { refuse(path); }
+export function writeAtomic(files: readonly FileToWrite[]): void { refuse(files[0]!.path); }
 export function removeTemporaries(directory: string): void { refuse(directory); }
 export function ensureWritableDirectory(path: string): void { refuse(path); }

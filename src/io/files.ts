@@ -65,18 +65,36 @@ export function parseJson(bytes: Uint8Array, path: string): unknown {
   }
 }
 
+/** A file as it will be. */
+export interface FileToWrite {
+  path: string;
+  bytes: Uint8Array;
+  /** A path for what is there now. Killed between the two renamings, the old contents are there and nothing is at `path`. */
+  previous?: string | undefined;
+}
+
 /**
  * Whatever happens meanwhile (a kill, a full disk, another writer, of this process too), `path` holds its old contents or all of
  * the new ones.
- * @param previous a path for the old contents. Killed between the two renamings, the old contents are there and nothing is at `path`
+ * @param previous a path for the old contents
  * @throws FileError; then nothing was changed
  */
 export function writeAtomic(path: string, contents: Uint8Array | string, previous?: string): void {
-  const bytes = typeof contents === "string" ? new TextEncoder().encode(contents) : contents;
-  if (!isInMemory(path)) return disk.writeAtomic(path, bytes, previous);
-  const old = memoryFiles.get(path);
-  if (previous !== undefined && old) memoryFiles.set(previous, old);
-  memoryFiles.set(path, bytes);
+  writeTogether([{ path, bytes: typeof contents === "string" ? new TextEncoder().encode(contents) : contents, previous }]);
+}
+
+/**
+ * Writes files that belong together, all in memory or all on disk. Each by itself is replaced as by `writeAtomic`, but only when all
+ * are on the disk: a kill finds the old ones or the new ones, save between two renamings, and a full disk the old ones.
+ * @throws FileError
+ */
+export function writeTogether(files: readonly FileToWrite[]): void {
+  if (!isInMemory(files[0]!.path)) return disk.writeAtomic(files);
+  for (const { path, bytes, previous } of files) {
+    const old = memoryFiles.get(path);
+    if (previous !== undefined && old) memoryFiles.set(previous, old);
+    memoryFiles.set(path, bytes);
+  }
 }
 
 /** Removes what killed writers left in a directory. It must be the caller's own: another writer's file would go, too. */

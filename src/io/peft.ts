@@ -15,7 +15,7 @@
  */
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
-import { ensureWritableDirectory, exists, readBytes, readJson, writeAtomic } from "./files.js";
+import { ensureWritableDirectory, exists, readBytes, readJson, writeTogether } from "./files.js";
 import { digestOfTensors, Sha256 } from "./digest.js";
 import { show } from "./json.js";
 import { completeConfig, parsePeftConfig, serializePeftConfig, type LoraConfig } from "./peft_config.js";
@@ -94,8 +94,8 @@ export function peftBaseKey(parameterPath: string): string {
 }
 
 /**
- * Writes the folder, the config last: a folder with a config is complete. Overwriting an adapter, each
- * file is replaced as a whole; the tensors' metadata has a SHA-256 of them and one of the config, so that what a writer
+ * Writes the folder, the config last: a folder with a config is complete. Over another adapter, both files take the old ones'
+ * places one right after the other, when both are written: a full disk leaves the old ones; the tensors' metadata has a SHA-256 of them and one of the config, so that what a writer
  * leaves that is stopped between the two is refused.
  *
  * Source: PEFT, PeftModel.save_pretrained.
@@ -121,8 +121,8 @@ export function writePeftAdapter(
   const digest = digestOfTensors(finite.map((tensor) => ({ ...tensor, bytes: tensor.data })), metadata);
   const model = serializeSafetensors(finite, { ...metadata, digest });
   ensureWritableDirectory(directory);
-  writeAtomic(`${directory}/${MODEL_FILE}`, model);
-  writeAtomic(`${directory}/${CONFIG_FILE}`, serializePeftConfig(full));
+  const json = new TextEncoder().encode(serializePeftConfig(full));
+  writeTogether([{ path: `${directory}/${MODEL_FILE}`, bytes: model }, { path: `${directory}/${CONFIG_FILE}`, bytes: json }]);
 }
 
 /**

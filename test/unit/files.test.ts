@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { after, test } from "node:test";
-import { ensureWritableDirectory, exists, readBytes, readJson, removeTemporaries, writeAtomic } from "../../src/io/files.js";
+import { ensureWritableDirectory, exists, readBytes, readJson, removeTemporaries, writeAtomic, writeTogether } from "../../src/io/files.js";
 import { FileError, FormatError } from "../../src/runtime/errors.js";
 
 const folder = mkdtempSync(join(tmpdir(), "files-"));
@@ -134,6 +134,19 @@ test("writeAtomic: the old contents are kept where it is told", () => {
   writeAtomic(path, "2", previous);
   writeAtomic(path, "3", previous);
   assert.deepEqual([path, previous].map((p) => readFileSync(p, "utf8")), ["3", "2"]);
+});
+
+test("writeTogether: if one cannot be written, none is changed, and nothing is left", () => {
+  const directory = join(folder, "together");
+  mkdirSync(directory);
+  const [a, b] = [join(directory, "a"), join(directory, "b")], bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+  writeTogether([{ path: a, bytes: bytes("a1") }, { path: b, bytes: bytes("b1") }]);
+  throwsFileError(() => writeTogether([{ path: a, bytes: bytes("a2") }, { path: join(directory, "none", "b"), bytes: bytes("b2") }]), /cannot write .*none.b: it does not exist/);
+  // The contents fail halfway, as a full disk does.
+  throwsFileError(() => writeTogether([{ path: a, bytes: bytes("a2") }, { path: b, bytes: { length: 4 } as Uint8Array }]), /cannot write .*b: /);
+  assert.deepEqual([readFileSync(a, "utf8"), readFileSync(b, "utf8"), ...readdirSync(directory)], ["a1", "b1", "a", "b"]);
+  writeTogether([{ path: a, bytes: bytes("a3") }, { path: b, bytes: bytes("b3"), previous: `${b}.old` }]);
+  assert.deepEqual(readdirSync(directory).map((name) => readFileSync(join(directory, name), "utf8")), ["a3", "b3", "b1"]);
 });
 
 test("writeAtomic: threads of one process writing one file, and a reader that always finds a whole one", async () => {
