@@ -14,7 +14,7 @@ export interface TextWindows {
 }
 
 /** A text's token ids. A plain list is copied at each call: give an Int32Array where there are many. */
-type Tokens = Int32Array | readonly number[];
+export type Tokens = Int32Array | readonly number[];
 
 /** Options of `randomWindows`. */
 export interface RandomWindowsOptions {
