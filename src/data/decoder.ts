@@ -221,7 +221,7 @@ function regex(pattern: RegExp, content: string): StageMaker {
  */
 export function decoderStage(json: unknown, field: string, fail: Fail): StageMaker {
   if (json === null || json === undefined) return joinBySpaces;
-  const { object, type, string, filled, character, flag, count, list, unsupported } = fields(json, field, fail);
+  const { object, type, string, filled, character, flag, count, parts, unsupported } = fields(json, field, fail);
   switch (type) {
     case "ByteLevel": return byteLevel;
     case "ByteFallback": return byteFallback;
@@ -233,7 +233,7 @@ export function decoderStage(json: unknown, field: string, fail: Fail): StageMak
     case "Strip": return strip(character("content"), count("start"), count("stop"));
     case "Replace": return replace();
     case "Sequence": {
-      const stages = list("decoders").map((one, i) => decoderStage(one, `${field}.decoders[${i}]`, fail));
+      const stages = parts("decoders").map((one, i) => decoderStage(one, `${field}.decoders[${i}]`, fail));
       return (out) => chain(out, stages);
     }
     default: return unsupported("ByteLevel, ByteFallback, Fuse, WordPiece, BPEDecoder, Metaspace, CTC, Strip, Replace and Sequence");

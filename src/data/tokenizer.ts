@@ -70,9 +70,7 @@ export class Tokenizer {
   constructor(json: unknown, config: unknown = {}, name = "tokenizer.json") {
     const fail: Fail = (field, message, cause) => { throw new FormatError(`${name}: ${field} ${message}.`, cause === undefined ? undefined : { cause }); };
     const file = asObject(json) ?? fail("the file", "holds no JSON object"), settings = asObject(config) ?? fail("tokenizer_config.json", "holds no JSON object");
-    const model = modelPart(file["model"], "model", fail), added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, fail);
-    for (const [token, id] of model.mends.ids) this.#tokens.set(id, token);
-    for (const { id, content } of added) this.#tokens.set(id, content);
+    const model = modelPart(file["model"], "model", fail), added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, this.#tokens, fail);
     this.#fail = fail;
     this.#unknown = { token: model.mends.unknown, field: model.unknownField };
     this.#decoder = decoderStage(file["decoder"], "decoder", fail);
@@ -185,15 +183,24 @@ export class Tokenizer {
 
 const NAMED = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/** tokenizer.json's added tokens, and those of tokenizer_config.json that it lacks. */
-function addedTokens(json: unknown, settings: Record<string, unknown>, ids: ReadonlyMap<string, number>, fail: Fail): AddedToken[] {
+/**
+ * tokenizer.json's added tokens, and those of tokenizer_config.json that it lacks.
+ * @param tokens gets every token by its id
+ */
+function addedTokens(json: unknown, settings: Record<string, unknown>, ids: ReadonlyMap<string, number>, tokens: Map<number, string>, fail: Fail): AddedToken[] {
   if (!Array.isArray(json)) return fail("added_tokens", `is ${show(json)}; expected a list`);
-  const added = new Map<string, AddedToken>(), taken = new Map([...ids].map(([token, id]) => [id, token]));
+  const added = new Map<string, AddedToken>();
+  let next = 0;
+  for (const [token, id] of ids) {
+    tokens.set(id, token);
+    next = Math.max(next, id + 1);
+  }
   const add = (token: AddedToken, field: string): void => {
-    const { content, id } = token, own = ids.get(content), other = taken.get(id);
+    const { content, id } = token, own = ids.get(content), other = tokens.get(id);
     if (own !== undefined && own !== id) return fail(field, `is ${show(content)} with id ${id}, but the vocabulary has it as ${own}`);
     if (other !== undefined && other !== content) return fail(field, `is ${show(content)} with id ${id}, which the vocabulary has for ${show(other)}`);
-    taken.set(id, content);
+    tokens.set(id, content);
+    next = Math.max(next, id + 1);
     added.set(content, token);
   };
   json.forEach((one, i) => add(addedToken(one, `added_tokens[${i}]`, fail), `added_tokens[${i}]`));
@@ -201,12 +208,12 @@ function addedTokens(json: unknown, settings: Record<string, unknown>, ids: Read
     const field = `added_tokens_decoder[${show(id)}]`, token = addedToken(one, field, fail, Number(id));
     if (!added.has(token.content)) add(token, field);
   }
-  let next = [...taken.keys()].reduce((most, id) => Math.max(most, id), -1) + 1;
   const extra = settings["extra_special_tokens"] ?? settings["additional_special_tokens"] ?? [];
   for (const value of [...NAMED.map((key) => settings[key]), ...(Array.isArray(extra) ? extra : Object.values(asObject(extra) ?? {}))]) {
     const content = typeof value === "string" ? value : asObject(value)?.["content"];
     if (typeof content !== "string" || content === "") continue;
     const before = added.get(content), id = before?.id ?? ids.get(content) ?? next++;
+    tokens.set(id, content);
     added.set(content, before ? { ...before, special: true } : { id, content, special: true, normalized: false, lstrip: false, rstrip: false });
   }
   return [...added.values()];

@@ -75,7 +75,7 @@ function endOfClass(source: string, start: number): number {
 
 export function normalizer(json: unknown, field: string, fail: Fail): Part {
   if (json === null || json === undefined) return null;
-  const { object, type, string, flag, list, unsupported } = fields(json, field, fail);
+  const { object, type, string, flag, parts, unsupported } = fields(json, field, fail);
   switch (type) {
     case "NFC": case "NFD": case "NFKC": case "NFKD": case "StripAccents": return { type };
     case "Lowercase": return sequence("normalizers", LOWERCASE);
@@ -89,7 +89,7 @@ export function normalizer(json: unknown, field: string, fail: Fail): Part {
       const bert = { type, clean_text: flag("clean_text", true), handle_chinese_chars: flag("handle_chinese_chars", true), strip_accents: false, lowercase: false };
       return sequence("normalizers", [bert, ...(strips ? [{ type: "NFD" }, replaceRegex("\\p{Mn}", "")] : []), ...(lower ? LOWERCASE : [])]);
     }
-    case "Sequence": return sequence("normalizers", list("normalizers").map((one, i) => normalizer(one, `${field}.normalizers[${i}]`, fail)));
+    case "Sequence": return sequence("normalizers", parts("normalizers").map((one, i) => normalizer(one, `${field}.normalizers[${i}]`, fail)));
     default: return unsupported("NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, BertNormalizer and Sequence");
   }
 }
@@ -129,20 +129,20 @@ export function prependScheme(json: unknown, field: string, fail: Fail): string 
 /** @param inside whether something else comes before it in a Sequence */
 export function preTokenizer(json: unknown, field: string, fail: Fail, inside = false): Part {
   if (json === null || json === undefined) return null;
-  const { object, type, character, flag, only: oneOf, list, count, unsupported } = fields(json, field, fail);
-  const parts = (...all: Part[]): Part => sequence("pretokenizers", all);
+  const { object, type, character, flag, only: oneOf, parts, count, unsupported } = fields(json, field, fail);
+  const chain = (...all: Part[]): Part => sequence("pretokenizers", all);
   switch (type) {
     case "ByteLevel":
-      return parts(...(flag("add_prefix_space", true) ? [replaceRegex("\\A(?! |\\z)", " ")] : []), ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
+      return chain(...(flag("add_prefix_space", true) ? [replaceRegex("\\A(?! |\\z)", " ")] : []), ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
         { type, add_prefix_space: false, use_regex: false });
     case "Metaspace": {
       const replacement = character("replacement", "▁"), scheme = prependScheme(json, field, fail), { source } = patternOf({ String: replacement }, `${field}.replacement`, fail);
       if (scheme === "first" && inside) return fail(`${field}.prepend_scheme`, 'is "first" behind another pre-tokenizer, which is not supported');
-      return parts({ type, replacement, prepend_scheme: scheme }, ...(flag("split", true) ? [split(source, "MergedWithNext", false)] : []));
+      return chain({ type, replacement, prepend_scheme: scheme }, ...(flag("split", true) ? [split(source, "MergedWithNext", false)] : []));
     }
     case "Whitespace": return only(`[${WORD}]+|[^${WORD}\\s]+`);
     case "WhitespaceSplit": return only("\\S+");
-    case "BertPreTokenizer": return parts(only("\\S+"), split(PUNCTUATION, "Isolated", false));
+    case "BertPreTokenizer": return chain(only("\\S+"), split(PUNCTUATION, "Isolated", false));
     case "Punctuation": return split(PUNCTUATION, oneOf("behavior", BEHAVIORS, "Isolated"), false);
     case "Digits": return split("\\p{N}", flag("individual_digits", false) ? "Isolated" : "Contiguous", false);
     case "CharDelimiterSplit": return split(patternOf({ String: character("delimiter") }, `${field}.delimiter`, fail).source, "Removed", false);
@@ -157,7 +157,7 @@ export function preTokenizer(json: unknown, field: string, fail: Fail, inside = 
       const length = count("length", 5);
       return length === 0 ? fail(`${field}.length`, "is 0; expected at least 1") : only(`[\\s\\S]{1,${length}}`);
     }
-    case "Sequence": return parts(...list("pretokenizers").map((one, i) => preTokenizer(one, `${field}.pretokenizers[${i}]`, fail, inside || i > 0)));
+    case "Sequence": return chain(...parts("pretokenizers").map((one, i) => preTokenizer(one, `${field}.pretokenizers[${i}]`, fail, inside || i > 0)));
     default: return unsupported("ByteLevel, Metaspace, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, Digits, CharDelimiterSplit, Split, FixedLength and Sequence");
   }
 }
@@ -216,7 +216,8 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
 
 function vocabulary(json: unknown, field: string, fail: Fail): Map<string, number> {
   const object = asObject(json) ?? fail(field, "is no object of tokens and ids"), ids = new Map<string, number>();
-  for (const [token, id] of Object.entries(object)) {
+  for (const token in object) {
+    const id = object[token];
     if (!isId(id)) return fail(field, `has ${show(id)} for token ${show(token)}; expected an integer of 0 to ${MOST_ID}`);
     ids.set(token, id);
   }
@@ -232,7 +233,7 @@ function unigramIds(json: unknown, field: string, fail: Fail): Map<string, numbe
 /** @param tokenOf the token of an id: the library adds special tokens by their text */
 export function postProcessor(json: unknown, field: string, tokenOf: (id: number) => string | undefined, fail: Fail): Part {
   if (json === null || json === undefined) return null;
-  const { object, type, list, unsupported } = fields(json, field, fail);
+  const { object, type, list, parts, unsupported } = fields(json, field, fail);
   const token = (id: unknown, place: string): string => (isId(id) ? tokenOf(id) : undefined) ?? fail(place, `has the id ${show(id)}; expected that of a token`);
   switch (type) {
     case "ByteLevel": return { type };
@@ -257,7 +258,7 @@ export function postProcessor(json: unknown, field: string, tokenOf: (id: number
       if (single.filter((item) => "Sequence" in item).length !== 1) return fail(`${field}.single`, "has not one place for the text (Sequence A)");
       return { type, single, pair: [] };
     }
-    case "Sequence": return { type, processors: list("processors").map((one, i) => postProcessor(one, `${field}.processors[${i}]`, tokenOf, fail)).filter((one) => one !== null) };
+    case "Sequence": return { type, processors: parts("processors").map((one, i) => postProcessor(one, `${field}.processors[${i}]`, tokenOf, fail)).filter((one) => one !== null) };
     default: return unsupported("TemplateProcessing, ByteLevel, BertProcessing, RobertaProcessing and Sequence");
   }
 }
