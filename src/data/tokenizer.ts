@@ -1,12 +1,15 @@
 /** Text to tokens and back, as transformers' tokenizer of the same folder does it. */
 import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
-import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import { asObject, type Fail } from "./json_fields.js";
 import { makeTokenizer } from "./library.js";
 import { addedToken, checkTogether, modelPart, normalizer, postProcessor, preTokenizer, type AddedToken } from "./tokenizer_json.js";
+
+/** What other tokenizers keep their vocabularies in. */
+const OTHER_FILES = ["tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"];
 
 /** Options of `Tokenizer.encode`. */
 export interface EncodeOptions {
@@ -32,7 +35,14 @@ export interface DecodeOptions {
  * console.log(ids.length, tokenizer.decode(ids)); // 11 <|endoftext|>Call me Ishmael.
  */
 export function loadTokenizer(directory: string): Tokenizer {
-  const path = `${directory}/tokenizer.json`, configPath = `${directory}/tokenizer_config.json`;
+  if (typeof directory !== "string") throw new ArgumentError(`loadTokenizer: directory must be the path of a folder; got ${show(directory)}.`);
+  if (/^https?:/i.test(directory)) throw new ArgumentError(`loadTokenizer: ${directory} is a web address; await models.fetchModel(url) gives the model and its tokenizer.`);
+  const path = `${directory}/tokenizer.json`, other = exists(path) ? undefined : OTHER_FILES.find((file) => exists(`${directory}/${file}`));
+  if (other) {
+    throw new FileError(`cannot read ${path}: it does not exist, but ${other} does. transformers makes the one of the other: ` +
+      `AutoTokenizer.from_pretrained(${show(directory)}).save_pretrained(${show(directory)}).`);
+  }
+  const configPath = `${directory}/tokenizer_config.json`;
   return new Tokenizer(readJson(path), exists(configPath) ? readJson(configPath) : {}, path);
 }
 

@@ -89,6 +89,9 @@ function readConfig(where: string, directory: string): unknown {
   if (/^https?:/i.test(directory)) {
     throw new ArgumentError(`${where}: ${directory} is a web address, and ${where} reads a folder on disk or in io.memoryFiles: use await models.fetchModel(url).`);
   }
+  if ((directory.startsWith("memory:") || !exists(path)) && exists(`${directory}/adapter_config.json`) && !exists(path)) {
+    throw new FileError(`cannot read ${path}: the folder holds a PEFT adapter, not a model. Load its base model and then the adapter: peft.LoraModel.fromPretrained(model, ${show(directory)}).`);
+  }
   if (!directory.startsWith("memory:") && !exists(path)) {
     if (/\.(safetensors|bin|pt|gguf|json)$/.test(directory) && exists(directory)) {
       throw new FileError(`cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`);
@@ -151,6 +154,8 @@ function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimens
     }
   }
 }
+
+const DTYPES = ["F32", "F16", "BF16", "F64"];
 
 /** A folder's tensors under the names that the model has. */
 class Weights {
@@ -215,7 +220,9 @@ class Weights {
       throw new FormatError(`${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ${some(unexpected)}.${advice}`);
     }
     for (const [name, dimensions] of expected) {
-      const { shape } = this.#tensors.get(name)!, at = dimensions.findIndex(([, size], i) => shape[i] !== size);
+      const { shape, dtype } = this.#tensors.get(name)!;
+      if (!DTYPES.includes(dtype)) throw new FormatError(`${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised are not supported: take the model as it was.`);
+      const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
       if (shape.length !== dimensions.length) throw new FormatError(`${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`);
       if (at >= 0) throw new FormatError(`${path}: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ${show(shape)}.`);
     }
@@ -225,7 +232,13 @@ class Weights {
   fill<M extends Module>(model: M): M {
     for (const [key, parameter] of model.namedParameters()) {
       const view = this.#tensors.get(key);
-      if (view) parameter.set(toFloat32(view));
+      if (!view) continue;
+      try {
+        parameter.set(toFloat32(view));
+      } catch (cause) {
+        if (!(cause instanceof FormatError)) throw cause;
+        throw new FormatError(`${this.#where}: ${cause.message}`, { cause });
+      }
     }
     return model;
   }

@@ -184,6 +184,7 @@ test("what is no folder is told apart", () => {
   refuses(() => models.loadModel(whole({ model_type: "mistral" }, {})), FormatError, '"mistral"');
   refuses(() => models.loadModel(whole({ error: "Repository not found" }, {})), FormatError, "a server's answer", "Repository not found");
   refuses(() => models.loadModel(whole([], {})), FormatError, "no JSON object");
+  refuses(() => models.loadModel(folder({ "adapter_config.json": json({}) })), FileError, "PEFT adapter", "fromPretrained");
   refuses(() => models.loadModel(folder({ "config.json": new TextEncoder().encode("<!doctype html>") })), FormatError, "web page");
   refuses(() => models.loadModel(folder({ "config.json": json(CONFIG), "model.safetensors": new TextEncoder().encode("version https://git-lfs.github.com/spec/v1\n") })), FormatError, "git-lfs");
 });
@@ -193,7 +194,9 @@ test("a float64 weight beyond float32 is refused by name", () => {
   const tensors = [...io.parseSafetensors(io.memoryFiles.get(`${path}/model.safetensors`)!).tensors.values()].map(({ name, dtype, shape, bytes }) => (name === "model.norm.weight"
     ? { name, dtype: "F64" as const, shape, data: new Uint8Array(Float64Array.of(1, 1, 1e300, 1).buffer) } : { name, dtype, shape, data: bytes }));
   io.memoryFiles.set(`${path}/model.safetensors`, io.serializeSafetensors(tensors));
-  refuses(() => models.loadLlama(path), FormatError, "model.norm.weight", "element 2");
+  refuses(() => models.loadLlama(path), FormatError, path, "model.norm.weight", "element 2");
+  io.memoryFiles.set(`${path}/model.safetensors`, io.serializeSafetensors(tensors.map((one) => (one.name === "model.norm.weight" ? { ...one, dtype: "I8" as const, data: new Uint8Array(4) } : one))));
+  refuses(() => models.loadLlama(path), FormatError, path, "model.norm.weight", "I8", "quantised");
 });
 
 test("a configuration of one's own: what is missing, unknown or out of range is refused by name", () => {

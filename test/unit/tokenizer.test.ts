@@ -165,6 +165,16 @@ for (const [file, field, settings] of damaged) {
   test(`damaged: ${JSON.stringify(file).slice(0, 100)}`, () => refuses(() => new Tokenizer(file, settings, "m/tokenizer.json"), FormatError, "m/tokenizer.json: ", field));
 }
 
+test("what is nested without end, or has parts without end, is refused", () => {
+  const deep = (key: string, leaf: object): object => Array.from({ length: 100_000 }).reduce<object>((inner) => ({ type: "Sequence", [key]: [inner] }), leaf);
+  const wide = (key: string, leaf: object): object => ({ type: "Sequence", [key]: new Array<object>(100_000).fill(leaf) });
+  for (const make of [deep, wide]) {
+    for (const [field, key, leaf] of [["normalizer", "normalizers", { type: "NFC" }], ["pre_tokenizer", "pretokenizers", { type: "Digits" }], ["post_processor", "processors", { type: "ByteLevel" }], ["decoder", "decoders", { type: "Fuse" }]] as const) {
+      refuses(() => new Tokenizer({ model: BPE, [field]: make(key, leaf) }), FormatError, field);
+    }
+  }
+});
+
 test("a token for unknown text that the vocabulary lacks is refused where it is needed, never another token", () => {
   for (const model of [{ ...BPE, unk_token: "<unk>" }, { type: "WordPiece", vocab: BPE.vocab, unk_token: "<unk>" }, { type: "WordLevel", vocab: BPE.vocab, unk_token: "<unk>" }]) {
     const t = new Tokenizer({ model });
@@ -193,6 +203,10 @@ describe("from a folder", () => {
 
   test("tokenizer_config.json may be absent, tokenizer.json not", () => {
     refuses(() => data.loadTokenizer("memory:t"), FileError, "memory:t/tokenizer.json");
+    refuses(() => data.loadTokenizer("https://example.org/m"), ArgumentError, "fetchModel");
+    refuses(() => data.loadTokenizer(null as never), ArgumentError, "directory");
+    io.memoryFiles.set("memory:t/tokenizer.model", new Uint8Array(1));
+    refuses(() => data.loadTokenizer("memory:t"), FileError, "tokenizer.model", "AutoTokenizer");
     put("tokenizer.json", { model: BPE });
     assert.deepEqual(data.loadTokenizer("memory:t").encode("ab"), [2]);
   });
