@@ -86,6 +86,15 @@ const downloaded = async (b) => Buffer.from(await b.evaluate(async () => {
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }), "base64");
 
+/** An adapter as another program would write it: without digests. */
+function withoutMetadata(file) {
+  const length = Number(file.readBigUInt64LE()), { __metadata__, ...tensors } = JSON.parse(file.subarray(8, 8 + length).toString());
+  const json = JSON.stringify(tensors), header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8));
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([size, header, file.subarray(8 + length)]);
+}
+
 async function shoot(b, name, state) {
   for (const [size, width, height] of [["desktop", 1280, 1800], ["phone", 360, 3800]]) {
     await b.resize(width, height);
@@ -248,6 +257,20 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await refused("adapter_config.json", "{}", "adapter_model.safetensors is missing");
       const config = readFileSync(join(work, "node/adapter/adapter_config.json"));
       await refused("cut.zip", zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }), "This adapter cannot be used here: adapter/adapter_model.safetensors: ");
+      // Patterns that backtrack without end where they may, a name that turns the line it stands in, weights that are no numbers.
+      const own = JSON.parse(config), weights = withoutMetadata(expected.adapter);
+      const hostile = (entries) => zipSync({ "adapter_config.json": strToU8(JSON.stringify({ ...own, ...entries })), "adapter_model.safetensors": weights });
+      const began = Date.now();
+      writeFileSync(join(work, "pattern.zip"), hostile({ alpha_pattern: { "(.+)+x": 2 }, rank_pattern: { "((a|b|.)*)*y": 4 } }));
+      await b.setFiles("#upload", [join(work, "pattern.zip")]);
+      await untilText(b, "upload-hint", "Loaded pattern.zip"); // they match nothing
+      await refused("targets.zip", hostile({ target_modules: "(([a-z._0-9]+)*)*!" }), "This adapter cannot be used here: ");
+      assert.ok(Date.now() - began < 14000, "before the page would give it up");
+      await refused("turned.zip", hostile({ target_modules: ["q_proj\u202e\u0007"] }), "q_proj\\u202e\\u0007");
+      assert.doesNotMatch(await textOf(b, "upload-error"), /[\u202e\u0007]/);
+      const nan = Buffer.from(weights);
+      nan.writeFloatLE(NaN, nan.length - 4);
+      await refused("nan.zip", zipSync({ "adapter_config.json": config, "adapter_model.safetensors": nan }), "This adapter cannot be used here: adapter/adapter_model.safetensors: ");
       await shoot(b, name, "4-refused");
       assert.equal(await b.evaluate(() => document.querySelector('option[value="uploaded"]').disabled), false);
     });
