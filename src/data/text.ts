@@ -1,5 +1,5 @@
 /** The text of a file, whatever editor wrote it. */
-import { FormatError } from "../runtime/errors.js";
+import { ArgumentError, FormatError } from "../runtime/errors.js";
 
 /** Byte order marks. */
 const MARKS: Readonly<Record<Encoding, readonly number[]>> = { "utf-8": [0xef, 0xbb, 0xbf], "utf-16le": [0xff, 0xfe], "utf-16be": [0xfe, 0xff] };
@@ -12,13 +12,13 @@ const SAMPLE_BYTES = 4096;
  * refused: nobody learns from bytes that were read as the wrong letters.
  *
  * @param name of the file, for errors
- * @throws FormatError naming the file and the first byte that is no text
+ * @throws FormatError naming the file and the first byte that is no text; ArgumentError if bytes are none
  *
  * @example
  * console.log(data.decodeText(Uint8Array.of(0x43, 0, 0x61, 0, 0x66, 0, 0xe9, 0), "menu.txt")); // Café
  */
 export function decodeText(bytes: Uint8Array, name = "text"): string {
-  if (!(bytes instanceof Uint8Array)) throw new FormatError(`${name}: expected the bytes of a text as a Uint8Array; got ${typeof bytes}.`);
+  if (!(bytes instanceof Uint8Array)) throw new ArgumentError(`decodeText: bytes must be a Uint8Array; got ${bytes === null ? "null" : typeof bytes}.`);
   const encoding = encodingOf(bytes), mark = MARKS[encoding].every((byte, i) => bytes[i] === byte) ? MARKS[encoding].length : 0;
   // The copy is for browsers, whose TextDecoder refuses shared memory.
   const text = new Uint8Array(bytes.subarray(mark));
@@ -28,7 +28,17 @@ export function decodeText(bytes: Uint8Array, name = "text"): string {
     const what = byte === 0 && encoding === "utf-8" ? "a NUL, as in no text" : `0x${byte.toString(16).padStart(2, "0")}, which is not ${encoding.toUpperCase()}`;
     throw new FormatError(`${name}: byte ${at} is ${what}; expected a text in UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`);
   }
-  return new TextDecoder(encoding, { ignoreBOM: true }).decode(text);
+  return encoding === "utf-8" ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(text) : decodeUtf16(text, encoding === "utf-16le");
+}
+
+/** Here, since not every runtime's TextDecoder knows both orders. */
+function decodeUtf16(bytes: Uint8Array, littleEndian: boolean): string {
+  const view = new DataView(bytes.buffer), parts: string[] = [];
+  for (let start = 0; start < bytes.length; start += 16384) {
+    const units = Array.from({ length: Math.min(bytes.length - start, 16384) / 2 }, (_, i) => view.getUint16(start + 2 * i, littleEndian));
+    parts.push(String.fromCharCode(...units));
+  }
+  return parts.join("");
 }
 
 /** As TextDecoder calls it. */

@@ -32,13 +32,14 @@ export interface RandomWindowsOptions {
  * number of starts, so any step's batch can be drawn without those before it, and a resumed run goes on as it would have.
  *
  * Source: the generator is Salmon et al. 2011.
+ * @param tokens a text's ids; a plain list is copied at each call, so give an Int32Array where there are many
  * @throws ArgumentError if tokens has not more than seq tokens, or on a number out of range
  *
  * @example
  * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64, seed: 0 });
  * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
  */
-export function randomWindows(tokens: Tokens, step: number, options: RandomWindowsOptions): TextWindows {
+export function randomWindows(tokens: Int32Array | readonly number[], step: number, options: RandomWindowsOptions): TextWindows {
   const where = "randomWindows";
   if (options === undefined) throw new ArgumentError(`${where}: options are needed: { batch, seq, seed }.`);
   checkOptions(where, options, ["batch", "seq", "seed"]);
@@ -69,7 +70,7 @@ export function randomWindows(tokens: Tokens, step: number, options: RandomWindo
  * const windows = models.evenWindows(Int32Array.from({ length: 101 }, (_, i) => i), 10, 5);
  * console.log(windows.map(({ ids }) => ids[0]).join(" ")); // 0 20 40 60 80
  */
-export function evenWindows(tokens: Tokens, seq: number, most: number): TextWindows[] {
+export function evenWindows(tokens: Int32Array | readonly number[], seq: number, most: number): TextWindows[] {
   checkInteger("evenWindows", "most", most, 1);
   const ids = checkTokens("evenWindows", tokens, seq), all = Math.floor((ids.length - 1) / seq), used = Math.min(all, most);
   return Array.from({ length: used }, (_, i) => {
@@ -79,7 +80,7 @@ export function evenWindows(tokens: Tokens, seq: number, most: number): TextWind
 }
 
 /** The tokens as they are, or those of a plain list as int32. */
-function checkTokens(where: string, tokens: Tokens, seq: number): Int32Array {
+function checkTokens(where: string, tokens: Int32Array | readonly number[], seq: number): Int32Array {
   checkInteger(where, "seq", seq, 1);
   if (!(tokens instanceof Int32Array || Array.isArray(tokens))) {
     const got = typeof tokens === "string" ? "a text; encode it first: data.loadTokenizer(folder).encode(text)" : tokens === null ? "null" : (tokens as object | undefined)?.constructor?.name ?? typeof tokens;
