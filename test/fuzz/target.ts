@@ -26,8 +26,8 @@ export interface Target<Input = any> {
   readonly names?: readonly string[];
 }
 
-/** Milliseconds of processor time for an input of that size: a second, and 0.25 for each kB. */
-export function timeLimit(bytes: number): number { return 1000 + bytes / 4000; }
+/** Milliseconds of processor time for an input of that size: a second, and 0.4 more for each MB. */
+export function timeLimit(bytes: number): number { return 1000 + bytes / 2500; }
 
 /** Bytes that an input of that size may cost: a hundred times its own, and 16 MB. */
 export function memoryLimit({ allowance = 16e6 }: Target, bytes: number): number { return 100 * bytes + allowance; }

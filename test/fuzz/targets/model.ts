@@ -66,15 +66,24 @@ function generate(random: Random): Files {
 
 function prepare(): void {
   io.memoryFiles.set("memory:outside.safetensors", io.serializeSafetensors(weightsOf(new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 }))));
-  const get = io.memoryFiles.get.bind(io.memoryFiles);
-  io.memoryFiles.get = (path) => {
+}
+
+/** Runs and refuses to read what lies outside the folder. */
+function enclosed(run: () => void): void {
+  const { get } = io.memoryFiles;
+  io.memoryFiles.get = function (path) {
     must(path.startsWith(`${FOLDER}/`) && !/\/\.\.|\\|\0/.test(path), () => `${JSON.stringify(path)} is read, outside the folder`);
-    return get(path);
+    return get.call(this, path);
   };
+  try {
+    run();
+  } finally {
+    io.memoryFiles.get = get;
+  }
 }
 
 async function run(files: Files): Promise<void> {
-  await withFiles(files, () => {
+  await withFiles(files, () => enclosed(() => {
     const { model, config } = models.loadModel(FOLDER);
     try {
       const ids = [0, Math.min(1, config.vocabSize - 1)].slice(0, config.maxPositionEmbeddings);
@@ -86,7 +95,7 @@ async function run(files: Files): Promise<void> {
     } finally {
       model.dispose();
     }
-  });
+  }));
 }
 
 export const model: Target<Files> = { name: "model", inputs: 4000, prepare, generate, run };
