@@ -106,14 +106,14 @@ export class Run {
   /**
    * One optimiser step; its loss is added to `losses`. All or nothing: after a step that ran out of memory, the same step
    * gives the bits that it would have given.
-   * @throws DivergedError if the loss or a weight is not finite; then the run must go back to what was saved
+   * @throws DivergedError if the loss is not finite, ArgumentError if a gradient or a new weight is not
    */
   step(): void {
     const step = this.losses.length, trained = this.optimizer.paramGroups.flatMap((g) => g.params);
     const { ids, targets } = models.randomWindows(this.train, step, { batch: BATCH, seq: SEQ, seed: SEED });
     this.adapted.train();
     try {
-      const value = scope(() => {
+      this.losses.push(scope(() => {
         const loss = this.adapted.model.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ])), value = loss.item();
         if (!Number.isFinite(value)) throw new DivergedError(`the loss of step ${step + 1} is ${value}`);
         loss.backward();
@@ -121,9 +121,7 @@ export class Run {
         for (const g of this.optimizer.paramGroups) g.lr = LEARNING_RATE * this.schedule(step);
         this.optimizer.step();
         return value;
-      });
-      if (!trained.every((p) => p.data.every(Number.isFinite))) throw new DivergedError(`step ${step + 1} made weights that are not finite`);
-      this.losses.push(value);
+      }));
     } finally {
       // Also of a step that failed: what its backward pass had added would be part of the next one's.
       this.optimizer.zeroGrad();

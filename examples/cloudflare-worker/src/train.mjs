@@ -7,7 +7,7 @@ import { withFiles } from "./base.mjs";
 
 const ADAPTER = { r: 8, loraAlpha: 16, targetModules: "all-linear", taskType: "CAUSAL_LM" };
 const ROWS = 4, WINDOW = 64, LEARNING_RATE = 3e-3;
-const NAME = "in-training", FOLDER = "memory:in-training";
+const NAME = "in-training", FOLDER = "memory:in-training", MOMENTS = "moments.safetensors";
 
 /** Nothing learned yet. */
 export const UNTRAINED = { steps: 0, losses: [], files: {}, moments: null, digest: null };
@@ -24,7 +24,8 @@ export class TrainingError extends Error {
  * @param tokens of all examples, each after a begin-of-text
  * @param state what the slice before returned, or UNTRAINED
  * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors, digest: of all of it }
- * @throws TrainingError if the state is not what was saved, or if a loss, a weight or a moment is not finite
+ * @throws TrainingError if the state is not what was saved, or if a loss is not finite; the library's errors, which refuse to make or
+ * to save weights and moments that are not
  */
 export function trainSlice(base, tokens, state, count) {
   if (state.digest && digestOf(state) !== state.digest) {
@@ -37,13 +38,12 @@ export function trainSlice(base, tokens, state, count) {
     const trained = adapted.parameters().filter((p) => p.requiresGrad);
     const optimizer = new optim.AdamW(trained, { lr: LEARNING_RATE, weightDecay: 0 });
     try {
-      if (state.moments) optimizer.loadStateDict(readTensors(state.moments), state.steps);
+      if (state.moments) withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) => optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps));
       const losses = [...state.losses], steps = state.steps + count;
       while (losses.length < steps) losses.push(trainStep(adapted.model, optimizer, trained, tokens, losses.length));
-      const moments = optimizer.stateDict();
-      checkFinite(steps, adapted.namedParameters(), moments);
       adapted.savePretrained(FOLDER, NAME);
-      const after = { steps, losses, files: takeFiles(), moments: writeTensors(moments) };
+      io.saveStateDict(`${FOLDER}/${MOMENTS}`, optimizer.stateDict());
+      const { [MOMENTS]: moments, ...files } = takeFiles("adapter_config.json", "adapter_model.safetensors", MOMENTS), after = { steps, losses, files, moments };
       return { ...after, digest: digestOf(after) };
     } finally {
       optimizer.zeroGrad();
@@ -63,23 +63,15 @@ function startAdapter(adapted, { steps, files }) {
 function trainStep(model, optimizer, trained, tokens, step) {
   return scope(() => {
     const loss = model.loss(...batchAt(tokens, step)), value = loss.item();
-    if (!Number.isFinite(value)) throw diverged(step, `the loss is ${value}`);
+    if (!Number.isFinite(value)) {
+      throw new TrainingError(`training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; send other examples, or DELETE the user and train fewer steps.`);
+    }
     loss.backward();
     optim.clipGradNorm_(trained, 1);
     optimizer.step();
     optimizer.zeroGrad();
     return value;
   });
-}
-
-/** A loss tells of the weights before its step: those after the last are looked at too. */
-function checkFinite(steps, parameters, moments) {
-  for (const [name, parameter] of parameters) if (parameter.requiresGrad && !parameter.data.every(Number.isFinite)) throw diverged(steps - 1, `${name} is not finite`);
-  for (const [name, { data }] of moments) if (!data.every(Number.isFinite)) throw diverged(steps - 1, `the optimiser's ${name} is not finite`);
-}
-
-function diverged(step, what) {
-  return new TrainingError(`training diverged at step ${step + 1}: ${what}. The adapter stays as it was; send other examples, or DELETE the user and train fewer steps.`);
 }
 
 /** One digest of what must belong together. */
@@ -94,19 +86,11 @@ function batchAt(tokens, step) {
   return [tensor(ids, [ROWS, seq]), tensor(targets, [ROWS, seq])];
 }
 
-function takeFiles() {
+function takeFiles(...names) {
   const files = {};
-  for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
+  for (const name of names) {
     files[name] = io.memoryFiles.get(`${FOLDER}/${name}`);
     io.memoryFiles.delete(`${FOLDER}/${name}`);
   }
   return files;
-}
-
-function writeTensors(state) {
-  return io.serializeSafetensors([...state].map(([name, { shape, data }]) => ({ name, dtype: "F32", shape, data })));
-}
-
-function readTensors(bytes) {
-  return new Map([...io.parseSafetensors(bytes).tensors].map(([name, t]) => [name, { shape: t.shape, data: io.toFloat32(t) }]));
 }
