@@ -96,18 +96,18 @@ export class Matching {
   /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
   constructor(config: Selection & Scales, fail: Fail) {
     const { targetModules, excludeModules, layersToTransform, layersPattern, modulesToSave, rankPattern, alphaPattern } = config;
-    const read = (names: readonly string[] | string): Names | Pattern => typeof names === "string" ? new Pattern(names, "whole", fail) : new Names(names);
+    const read = (names: readonly string[] | string): Names | Pattern => typeof names === "string" ? new Pattern(names, "whole") : new Names(names);
     this.#config = config;
     this.#budget = newBudget(fail);
     this.#targets = typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
     this.#excluded = excludeModules ? read(excludeModules) : null;
-    this.#saved = new SavedModules(modulesToSave ?? [], fail);
+    this.#saved = new SavedModules(modulesToSave ?? []);
     const layers = typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform;
     this.#layers = layers?.length ? new Set(layers) : null;
     // An empty pattern is as good as none.
     const patterns = layersPattern?.length ? (typeof layersPattern === "string" ? [layersPattern] : layersPattern) : ["[^.]*"];
     if (patterns.length > MAX_LAYER_PATTERNS) fail(`it has ${patterns.length} patterns for the names of layers; at most ${MAX_LAYER_PATTERNS} are taken`);
-    this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer", fail));
+    this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer"));
     this.#ranks = new Keys(rankPattern, fail);
     this.#alphas = new Keys(alphaPattern, fail);
   }
@@ -215,8 +215,8 @@ class Keys {
     this.#keys = Object.keys(keys);
     this.#values = Object.values(keys);
     for (const [place, key] of this.#keys.entries()) {
-      const pattern = isPlain(key) ? null : new Pattern(key, "end", fail);
-      const name = pattern ? pattern.name() : { text: key, open: key.includes("."), anchored: false };
+      const pattern = isPlain(key) ? null : new Pattern(key, "end");
+      const name = pattern ? pattern.name(fail) : { text: key, open: key.includes("."), anchored: false };
       if (name === null) {
         this.#patterns.push({ pattern: pattern!, place });
         continue;
@@ -272,10 +272,10 @@ class SavedModules {
   readonly #names = new Set<string>();
   readonly #patterns: Pattern[] = [];
 
-  constructor(names: readonly string[], fail: Fail) {
+  constructor(names: readonly string[]) {
     for (const name of names) {
       if (/^\w+$/.test(name)) this.#names.add(name);
-      else this.#patterns.push(new Pattern(name, "module", fail));
+      else this.#patterns.push(new Pattern(name, "module"));
     }
   }
 

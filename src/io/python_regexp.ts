@@ -18,15 +18,17 @@ import { show } from "./json.js";
 /** Throws the caller's error; the message says what is wrong. */
 export type Fail = (message: string) => never;
 
-/** Steps that are left, so that many patterns on many names end, too. */
-export interface Budget { left: number; fail: Fail }
+/** Steps that are left, so that many patterns on many names end, too; and instructions, so that they do not fill memory. */
+export interface Budget { left: number; room: number; fail: Fail }
 
 /** Half a second's (measured). 100 patterns on 1,000 names take a fifth of it. */
 const STEPS = 20_000_000;
 /** What it takes to begin. */
 const COST_OF_A_RUN = 20;
+/** Some 10 MB. */
+const INSTRUCTIONS = 200_000;
 
-export function newBudget(fail: Fail): Budget { return { left: STEPS, fail }; }
+export function newBudget(fail: Fail): Budget { return { left: STEPS, room: INSTRUCTIONS, fail }; }
 
 export function spend(budget: Budget, steps: number): void {
   budget.left -= steps;
@@ -51,8 +53,8 @@ const CLASSES: Readonly<Record<string, Ranges>> = { d: DIGIT, w: WORD, s: SPACE,
 const CONTROLS: Readonly<Record<string, number>> = { n: 10, r: 13, t: 9, f: 12, v: 11 };
 
 const MAX_DEPTH = 200;
-/** Of a pattern with its counted repetitions written out, beyond its own length. */
-const MAX_SIZE = 10_000;
+/** Signs of a pattern, and instructions beyond four for each. */
+const MAX_LENGTH = 10_000, MAX_SIZE = 10_000;
 
 function inverted(ranges: Ranges): number[] {
   const outside: number[] = [];
@@ -79,7 +81,10 @@ class Parser {
   #at = 0;
   #depth = 0;
 
-  constructor(pattern: string, readonly fail: Fail) { this.#signs = [...pattern]; }
+  constructor(pattern: string, readonly fail: Fail) {
+    if (pattern.length > MAX_LENGTH) fail(`it is ${pattern.length} signs long; at most ${MAX_LENGTH} are taken`);
+    this.#signs = [...pattern];
+  }
 
   pattern(): Node {
     const node = this.#choice();
@@ -441,30 +446,35 @@ const BEFORE: Node = {
   node: { kind: "sequence", nodes: [{ kind: "repeat", node: ANY, min: 0, max: Infinity, lazy: false }, DOT] },
 };
 
-/** A pattern that was read; it becomes a program when it is first used. */
+/** A pattern that becomes a program when it is first used. */
 export class Pattern {
-  readonly #node: Node;
   #program: Program | null = null;
 
   /** @param around how it is to be matched */
-  constructor(readonly text: string, readonly around: keyof typeof AROUND, fail: Fail) {
-    this.#node = new Parser(text, fail).pattern();
-  }
+  constructor(readonly text: string, readonly around: keyof typeof AROUND) {}
 
   /** As `Program.match`. */
   match(text: readonly number[], budget: Budget): number {
-    this.#program ??= new Program({ kind: "sequence", nodes: AROUND[this.around](this.#node) }, false);
+    this.#program ??= this.#compile(budget);
     return this.#program.match(text, budget);
+  }
+
+  #compile(budget: Budget): Program {
+    const node: Node = { kind: "sequence", nodes: AROUND[this.around](new Parser(this.text, budget.fail).pattern()) };
+    budget.room -= size(node);
+    if (budget.room < 0) budget.fail(`its patterns are more than ${INSTRUCTIONS} steps long together when written out; write names instead of patterns, or fewer`);
+    return new Program(node, false);
   }
 
   /**
    * The text that alone it matches, where that is so but for signs that any sign may replace, marked by "."; with ^ in front
    * or $ behind. Most patterns in configs are names.
    */
-  name(): { text: string; open: boolean; anchored: boolean } | null {
-    if (this.#node.kind !== "sequence") return null;
-    const isPlace = (node: Node | undefined, place: Place): boolean => node?.kind === "at" && node.place === place;
-    const { nodes } = this.#node, anchored = isPlace(nodes[0], "^");
+  name(fail: Fail): { text: string; open: boolean; anchored: boolean } | null {
+    const node = new Parser(this.text, fail).pattern();
+    if (node.kind !== "sequence") return null;
+    const isPlace = (sign: Node | undefined, place: Place): boolean => sign?.kind === "at" && sign.place === place;
+    const { nodes } = node, anchored = isPlace(nodes[0], "^");
     const signs = nodes.slice(anchored ? 1 : 0, isPlace(nodes.at(-1), "$") ? -1 : undefined);
     const codes: number[] = [];
     for (const sign of signs) {
@@ -501,6 +511,7 @@ export function escapePattern(text: string): string { return text.replace(/[^0-9
 export function matcher(pattern: string): (text: string) => boolean {
   const fail = (message: string): never => { throw new ArgumentError(`pattern ${show(pattern)}: ${message}.`); };
   if (typeof pattern !== "string") fail("expected a string");
-  const whole = new Pattern(pattern, "whole", fail);
+  checkPattern(pattern, fail);
+  const whole = new Pattern(pattern, "whole");
   return (text) => typeof text === "string" ? whole.match(codesOf(text), newBudget(fail)) === 0 : fail(`text is ${show(text)}; expected a string`);
 }

@@ -193,4 +193,7 @@ test("many names and long ones are looked up, not tried one after another", () =
   assert.equal(targets({ ...NOTHING, targetModules: ["q"], layersToTransform: Array.from({ length: 200_000 }, (_, i) => i) }, "m.h.199999.q", true, false), true);
   assert.equal(patternValue(Object.fromEntries(many.map((name, i) => [`${name}.q`, i])), path, -1), 15999);
   assert.equal(patternValue({ ["x.".repeat(100_000)]: 1, q: 2 }, path, -1), 2);
+  assert.throws(() => patternValue({ ["x+".repeat(100_000)]: 1, q: 2 }, path, -1), (e: Error) => e instanceof ArgumentError && e.message.includes("200000 signs long"));
+  const config = { r: 8, loraAlpha: 8, alphaPattern: {}, useRslora: false, rankPattern: Object.fromEntries(many.map((_, i) => [`(?:a?){${900 + i % 90}}${i}`, 1])) };
+  assert.throws(() => scalingOf(config, "q"), (e: Error) => e instanceof ArgumentError && e.message.includes("200000 steps long together"));
 });
