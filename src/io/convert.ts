@@ -171,6 +171,7 @@ export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2d
 export function loralibToPeft(state: LoralibState, layers: Readonly<Record<string, LoralibLayer>>): ConvertedAdapter {
   const fail = (message: string): never => { throw new ArgumentError(`loralibToPeft: ${message}.`); };
   checkLoralib(state, fail);
+  if (typeof (layers as unknown) !== "object" || layers === null) fail(`layers is ${show(layers)}; expected an object of { kind, r, loraAlpha, ... } by module`);
   const described = new Map(Object.entries(layers));
   for (const [module, layer] of described) {
     const kind = (layer as LoralibLayer | null)?.kind;

@@ -5,6 +5,8 @@
  * a loop, whose backtracking stack a hostile text could exhaust.
  */
 
+import { ArgumentError } from "../runtime/errors.js";
+
 /** Nesting beyond this is refused, so that hostile text cannot exhaust the stack. */
 const MAX_DEPTH = 500;
 /** 2^53 - 1 has 16 digits. */
@@ -149,6 +151,11 @@ function parses(text: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** @throws ArgumentError unless it is a string */
+export function checkText(where: string, name: string, value: unknown): asserts value is string {
+  if (typeof value !== "string") throw new ArgumentError(`${where}: ${name} must be a string; got ${show(value)}.`);
 }
 
 /** How much of a value an error message shows. */

@@ -10,7 +10,7 @@
  */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { readBytes, writeAtomic } from "./files.js";
-import { show } from "./json.js";
+import { checkText, show } from "./json.js";
 import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 import { finiteTensors } from "./state_dict.js";
@@ -28,6 +28,7 @@ export type LoralibState = Map<string, PeftTensor>;
  * io.saveLoralib("lora.safetensors", lora.loraStateDict(model));
  */
 export function saveLoralib(path: string, state: LoralibState): void {
+  checkText("saveLoralib", "path", path);
   checkLoralib(state, (message) => { throw new ArgumentError(`saveLoralib: ${message}.`); });
   writeAtomic(path, serializeSafetensors(finiteTensors("saveLoralib", state), { format: "pt" }));
 }
@@ -44,6 +45,7 @@ export function saveLoralib(path: string, state: LoralibState): void {
  * model.loadStateDict(io.loadLoralib("lora.safetensors"), false);
  */
 export function loadLoralib(path: string): LoralibState {
+  checkText("loadLoralib", "path", path);
   const file = parseSafetensors(readBytes(path), { name: path });
   checkLoralib(file.tensors, (message) => { throw new FormatError(`${path}: ${message}.`); });
   return new Map([...file.tensors].map(([key, view]) => [key, { shape: view.shape, data: toFloat32(view) }]));
@@ -57,7 +59,10 @@ export function loralibFactor(key: string): { module: string; factor: "A" | "B" 
 
 /** Every key is loralib's, every factor has its partner, and their shapes are those of one layer. */
 export function checkLoralib(state: ReadonlyMap<string, { shape: readonly number[] }>, fail: (message: string) => never): void {
-  for (const [key, { shape }] of state) {
+  if (!((state as unknown) instanceof Map)) fail(`state is ${show(state)}; expected a Map from keys to { shape, data }`);
+  for (const [key, entry] of state) {
+    const { shape } = ((entry as unknown) ?? {}) as { shape?: readonly number[] };
+    if (!Array.isArray(shape)) return fail(`tensor ${show(key)} has no shape`);
     const which = `tensor ${show(key)}`, factor = loralibFactor(key);
     if (!factor) {
       if (key.startsWith("base_model.model.") || /\.lora_/.test(key)) fail(`${which} has a name of PEFT's; readPeftAdapter reads PEFT's folders`);

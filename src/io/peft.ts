@@ -17,7 +17,7 @@ import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
 import { ensureWritableDirectory, exists, readBytes, readJson, writeTogether } from "./files.js";
 import { digestOfTensors, Sha256 } from "./digest.js";
-import { show } from "./json.js";
+import { checkText, show } from "./json.js";
 import { completeConfig, parsePeftConfig, serializePeftConfig, type LoraConfig } from "./peft_config.js";
 import { Endings, Matching } from "./peft_match.js";
 import { newBudget, type Budget } from "./python_regexp.js";
@@ -60,6 +60,8 @@ export interface PeftAdapter {
  * console.log(io.peftKey("layers.0.q_proj", "lora_A")); // base_model.model.layers.0.q_proj.lora_A.weight
  */
 export function peftKey(modulePath: string, factor: "lora_A" | "lora_B"): string {
+  checkText("peftKey", "modulePath", modulePath);
+  checkText("peftKey", "factor", factor);
   return `${PREFIX}${modulePath}.${factor}.weight`;
 }
 
@@ -70,6 +72,8 @@ export function peftKey(modulePath: string, factor: "lora_A" | "lora_B"): string
  * console.log(io.peftEmbeddingKey("wte", "lora_embedding_A")); // base_model.model.wte.lora_embedding_A
  */
 export function peftEmbeddingKey(modulePath: string, factor: "lora_embedding_A" | "lora_embedding_B"): string {
+  checkText("peftEmbeddingKey", "modulePath", modulePath);
+  checkText("peftEmbeddingKey", "factor", factor);
   return `${PREFIX}${modulePath}.${factor}`;
 }
 
@@ -80,6 +84,7 @@ export function peftEmbeddingKey(modulePath: string, factor: "lora_embedding_A" 
  * console.log(io.peftMagnitudeKey("q_proj")); // base_model.model.q_proj.lora_magnitude_vector
  */
 export function peftMagnitudeKey(modulePath: string): string {
+  checkText("peftMagnitudeKey", "modulePath", modulePath);
   return `${PREFIX}${modulePath}.lora_magnitude_vector`;
 }
 
@@ -90,6 +95,7 @@ export function peftMagnitudeKey(modulePath: string): string {
  * console.log(io.peftBaseKey("q_proj.base_layer.bias")); // base_model.model.q_proj.base_layer.bias
  */
 export function peftBaseKey(parameterPath: string): string {
+  checkText("peftBaseKey", "parameterPath", parameterPath);
   return `${PREFIX}${parameterPath}`;
 }
 
@@ -113,8 +119,14 @@ export function writePeftAdapter(
   directory: string, config: Options<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
 ): void {
   const fail = (message: string): never => { throw new ArgumentError(`writePeftAdapter: ${message}.`); };
+  checkText("writePeftAdapter", "directory", directory);
   const full = completeConfig("writePeftAdapter", config);
+  if (typeof (tensors as unknown) !== "object" || !tensors || !(Symbol.iterator in tensors)) return fail(`tensors must be a list of { name, shape, data }; got ${show(tensors)}`);
   const list = [...tensors];
+  for (const [i, tensor] of list.entries()) {
+    const { name, shape, data } = ((tensor as unknown) ?? {}) as Partial<NamedPeftTensor>;
+    if (typeof name !== "string" || !Array.isArray(shape) || !(data instanceof Float32Array)) fail(`tensors[${i}] must be { name, shape, data } with the values in a Float32Array`);
+  }
   checkTensors(new Map(list.map(({ name, shape }) => [name, shape])), full, fail);
   const finite = list.flatMap((tensor) => finiteTensors("writePeftAdapter", new Map([[tensor.name, tensor]])));
   const metadata = { format: "pt", config: configDigest(full) };
@@ -141,6 +153,7 @@ export function writePeftAdapter(
  * console.log(config.loraAlpha, tensors.get(io.peftKey("fc", "lora_A")).shape); // 8 [ 2, 3 ]
  */
 export function readPeftAdapter(directory: string): PeftAdapter {
+  checkText("readPeftAdapter", "directory", directory);
   const configPath = `${directory}/${CONFIG_FILE}`, modelPath = `${directory}/${MODEL_FILE}`;
   const config = parsePeftConfig(readJson(configPath), configPath);
   if (!exists(modelPath) && exists(`${directory}/adapter_model.bin`)) {

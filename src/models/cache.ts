@@ -1,5 +1,6 @@
 /** What a decoder keeps of earlier tokens while it generates. */
 import { StateError } from "../runtime/errors.js";
+import { checkInteger } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** The sizes of a cache: part of a model's configuration. */
@@ -40,6 +41,7 @@ export class KeyValueCache {
     /** Its sizes. */
     readonly config: CacheShape,
   ) {
+    for (const size of ["numHiddenLayers", "maxPositionEmbeddings", "numKeyValueHeads", "headDim"] as const) checkInteger("KeyValueCache", size, config?.[size], 1);
     this.layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: new Float32Array(0), v: new Float32Array(0) }));
   }
 

@@ -5,6 +5,7 @@
  * and conv layers, N(0, 1) for embeddings), and only then initialises them. So a value drawn here after
  * `manualSeed` is torch's: uniforms to the bit, normals to 2e-6.
  */
+import { show } from "../io/json.js";
 import { matmul, transpose } from "../linalg/matrix.js";
 import { qr } from "../linalg/qr.js";
 import { svd, svdLowrank } from "../linalg/svd.js";
@@ -28,7 +29,7 @@ export interface LoraBase {
 const ITERATIONS = /^pissa_niter_(\d+)$/;
 
 function refuse(where: string, kind: unknown, allowed: string): never {
-  throw new ArgumentError(`${where}: initLoraWeights must be ${allowed}; got ${JSON.stringify(kind)}.`);
+  throw new ArgumentError(`${where}: initLoraWeights must be ${allowed}; got ${show(kind)}.`);
 }
 
 /**

@@ -236,7 +236,7 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
   #prepare(where: string, adapterName: string, config: LoraConfig, source: Source): () => void {
     const places = this.#targetPlaces(where, config).adapted, copied = this.#copiedPlaces(config);
-    if (places.length === 0) throw this.#noTarget(where, config.targetModules);
+    if (places.length === 0) throw this.#noTarget(where, config.targetModules, config.baseModelNameOrPath);
     const twice = copied.find(({ path }) => places.some(({ part }) => part.path === path));
     if (twice) throw new ArgumentError(`${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`);
     this.#checkTied(where, config, places.map(({ part }) => part.path));
@@ -634,11 +634,11 @@ export class LoraModel<M extends Module = Module> extends Module {
     return { adapted: found, matching };
   }
 
-  #noTarget(where: string, targetModules: LoraConfig["targetModules"]): ArgumentError {
+  #noTarget(where: string, targetModules: LoraConfig["targetModules"], base: string | null = null): ArgumentError {
     const all = [...places(this.model)], linears = new Set(all.flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
     const advice = targetModules.length === 1 ? meant(targetModules[0]!, all.map(({ path }) => path)) : "";
     return new ArgumentError(`${where}: targetModules = ${show(targetModules)} matches no module; ` +
-      `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.${advice}`);
+      `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.${advice}${base === null ? "" : ` The adapter was made for ${show(base)}.`}`);
   }
 
   /** The config with what the model has settled: "all-linear" spelled out, and whether weights are [in, out]. As in PEFT. */

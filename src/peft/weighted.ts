@@ -1,4 +1,5 @@
 /** One adapter made of several (PEFT's add_weighted_adapter), on the factors of one layer. */
+import { show } from "../io/json.js";
 import { matmul, transpose } from "../linalg/matrix.js";
 import { qr } from "../linalg/qr.js";
 import { svd } from "../linalg/svd.js";
@@ -62,7 +63,7 @@ export function combineAdapters(type: CombinationType, adapters: readonly Weight
     checkNumber(where, `adapters[${i}].weight`, weight, -Infinity);
   }
   if (svdRank !== undefined) {
-    if (type !== "svd") throw new ArgumentError(`${where}: svdRank = ${svdRank} is for "svd" only; got "${type}".`);
+    if (type !== "svd") throw new ArgumentError(`${where}: svdRank = ${show(svdRank)} is for "svd" only; got ${show(type)}.`);
     checkInteger(where, "svdRank", svdRank, 1);
   }
   const ranks = adapters.map(({ loraA }) => loraA.shape[0]!);
@@ -75,7 +76,7 @@ export function combineAdapters(type: CombinationType, adapters: readonly Weight
       case "linear":
         if (ranks.some((r) => r !== ranks[0])) throw new ShapeError(`${where}: "linear" needs equal ranks; got ${ranks.join(", ")}.`);
         return addUp(adapters, factors(ranks[0]!));
-      default: throw new ArgumentError(`${where}: type must be "cat", "linear" or "svd"; got ${JSON.stringify(type)}.`);
+      default: throw new ArgumentError(`${where}: type must be "cat", "linear" or "svd"; got ${show(type)}.`);
     }
   });
 }

@@ -9,6 +9,7 @@ import type { LoraModel } from "./model.js";
 import { combineAdapters, type CombinationType, type WeightedFactors } from "./weighted.js";
 
 const WHERE = "addWeightedAdapter";
+const MAX_FLOAT32 = 3.4028234663852886e38;
 
 export function addWeighted(
   model: LoraModel, adapterNames: readonly string[], weights: readonly number[], newName: string, type: CombinationType, svdRank?: number,
@@ -16,7 +17,7 @@ export function addWeighted(
   if (adapterNames.length === 0 || weights.length !== adapterNames.length) {
     throw new ArgumentError(`${WHERE}: ${adapterNames.length} adapters and ${weights.length} weights; expected at least one and as many of both.`);
   }
-  weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -Infinity));
+  weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -MAX_FLOAT32, MAX_FLOAT32));
   const configs = adapterNames.map((name) => model.config(name));
   const special = configs.findIndex((c) => c.useDora || c.bias !== "none" || c.modulesToSave?.length);
   if (special >= 0) throw new ArgumentError(`${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases or modulesToSave, which cannot be combined.`);

@@ -1,7 +1,7 @@
 /** What a config or a call says and means nothing by: refused by name, with the nearest name that would. And what is asked to train trains. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, io, lora, nn, peft, StateError } from "../../src/index.js";
+import { ArgumentError, init, io, lora, nn, peft, StateError, WasmLoraError } from "../../src/index.js";
 import { refuses } from "../support/refuses.js";
 
 await init();
@@ -130,4 +130,26 @@ test("what is asked to train trains, also after a freeze, and nothing else does"
   lora.markOnlyLoraAsTrainable(trained);
   assert.deepEqual(trains(trained).sort(), ["anna", "ben"]);
   trained.dispose();
+});
+
+test("whatever is given, it is taken or refused by an error of the library", () => {
+  const odd = [undefined, null, 0, -1.5, NaN, "memory:x", "", [], [1], [null], ["fc"], {}, { a: 1 }, () => 1, Symbol("s"), 10n, new Map(), new Set([1]), new Float32Array(2), true, new Date(0), Object.create(null), new Model()];
+  const make = (): peft.LoraModel<Model> => peft.getLoraModel(new Model(), lists, "a"), layer = { r: 1, loraAlpha: 1 };
+  const calls: ((x: never) => unknown)[] = [
+    (x) => io.matcher(x), (x) => io.matcher("a")(x), (x) => io.targets(x, "a", true, false), (x) => io.targets({ targetModules: x } as never, "a", true, false), (x) => io.patternValue(x, "a", 1), (x) => io.patternValue({ a: 1 }, x, 1),
+    (x) => io.scalingOf(x, "a"), (x) => io.serializePeftConfig(x), (x) => io.serializePeftConfig({ targetModules: x, rankPattern: x }), (x) => io.writePeftAdapter(x, x, x), (x) => io.writePeftAdapter("memory:odd", {}, [x]),
+    (x) => io.writePeftAdapter("memory:odd", {}, [{ name: x, shape: x, data: x }]), (x) => io.readPeftAdapter(x), (x) => io.peftKey(x, x), (x) => io.peftBaseKey(x), (x) => peft.getLoraModel(x, x), (x) => peft.getLoraModel(new Model(), x),
+    (x) => peft.getLoraModel(new Model(), { targetModules: x }), (x) => peft.getLoraModel(new Model(), { ...lists, excludeModules: x }), (x) => peft.getLoraModel(new Model(), { ...lists, initLoraWeights: x, alphaPattern: x }), (x) => peft.getLoraModel(new Model(), lists, x),
+    (x) => make().setAdapter(x), (x) => make().addAdapter(x, x), (x) => make().deleteAdapter(x), (x) => make().disableAdapter(x), (x) => make().withAdapterNames(x, x), (x) => make().mergeAdapter(x, x), (x) => make().mergeAndUnload(["a"], x),
+    (x) => make().addWeightedAdapter(x, x, x, x), (x) => make().addWeightedAdapter(["a"], [x], "n"), (x) => make().addWeightedAdapter(["a"], [1], "n", { combinationType: x, svdRank: x }), (x) => make().savePretrained(x), (x) => make().loadAdapter(x, x),
+    (x) => make().hotswapAdapter(x, x), (x) => peft.LoraModel.fromPretrained(x, x), (x) => peft.LoraModel.fromPretrained(new Model(), "memory:odd", x), (x) => make().config(x), (x) => io.linearToPeft(x, x, x), (x) => io.linearToPeft(x, x, layer),
+    (x) => io.conv2dToPeft(x, x, { ...layer, kernelSize: x }), (x) => io.loralibToPeft(x, x), (x) => io.loralibToPeft(new Map(), { a: x }), (x) => io.saveLoralib(x, x), (x) => io.saveLoralib("memory:odd", new Map([["lora_A", x]])), (x) => io.loadLoralib(x),
+  ];
+  for (const call of calls) for (const [i, x] of odd.entries()) {
+    try {
+      call(x as never);
+    } catch (error) {
+      assert.ok(error instanceof WasmLoraError, `${String(call)} of odd[${i}]: ${String(error)}`);
+    }
+  }
 });
