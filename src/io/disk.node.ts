@@ -10,7 +10,13 @@ import type { FileToWrite } from "./files.js";
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;
 
+const NOT_PERMITTED = "the runtime does not permit it; allow it (deno run --allow-read --allow-write, node --allow-fs-read --allow-fs-write)";
+
+/** By an error's code; Deno's have their name alone. */
 const ADVICE: Record<string, string> = {
+  ERR_ACCESS_DENIED: NOT_PERMITTED,
+  NotCapable: NOT_PERMITTED,
+  PermissionDenied: NOT_PERMITTED,
   ENOENT: "it does not exist; check the path",
   ENOTDIR: "a part of the path is a file; check the path",
   EISDIR: "it is a directory; name a file in it",
@@ -30,13 +36,17 @@ const ADVICE: Record<string, string> = {
 
 function fileError(doing: string, path: string, cause: unknown): FileError {
   if (cause instanceof FileError) return cause;
-  const { code = "", message } = cause as NodeJS.ErrnoException;
-  return new FileError(`cannot ${doing} ${path}: ${ADVICE[code] ?? message}.`, { cause });
+  const { code = "", name, message } = cause as NodeJS.ErrnoException;
+  return new FileError(`cannot ${doing} ${path}: ${ADVICE[code] ?? ADVICE[name] ?? message}.`, { cause });
 }
 
 /** Whether a file is at `path`. */
 export function exists(path: string): boolean {
-  return existsSync(path);
+  try {
+    return existsSync(path);
+  } catch (cause) {
+    throw fileError("look for", path, cause);
+  }
 }
 
 /** A file's bytes; files beyond 2 GiB too, as far as memory allows. */

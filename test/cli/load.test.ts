@@ -25,6 +25,19 @@ test("a file that may not be read is not called missing", async () => {
   assert.doesNotMatch(said, /missing|npm run build/);
 });
 
+test("nor is a model, or a place to write to, where that is not permitted", async () => {
+  const flag = process.allowedNodeEnvironmentFlags.has("--permission") ? "--permission" : "--experimental-permission";
+  const flags = [flag, ...["dist/*", "build/*", "node_modules/*", "package.json"].map((path) => `--allow-fs-read=${root}${path}`)];
+  const code = `import { init, io, models } from ${JSON.stringify(`${root}dist/src/index.js`)};\nawait init();\n` +
+    `const said = async (use) => { try { await use(); } catch ({ name, message }) { console.log(name + ": " + message); } };\n` +
+    'await said(() => models.loadBase()); await said(() => models.loadModel("models/base"));\n' +
+    'await said(() => io.saveStateDict("a.safetensors", new Map([["a", { shape: [1], data: new Float32Array(1) }]])));';
+  const { stdout } = await promisify(execFile)(process.execPath, [...flags, "--input-type=module", "-e", code], { cwd: root });
+  const lines = stdout.trim().split("\n");
+  assert.equal(lines.length, 3);
+  for (const line of lines) assert.match(line, /^FileError: cannot .*the runtime does not permit it; allow it .*--allow-read.*--allow-fs-write/);
+});
+
 test("a file that is not there, and one that is something else", async () => {
   const folder = mkdtempSync(join(tmpdir(), "wasm-lora-load-"));
   try {
