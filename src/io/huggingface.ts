@@ -177,7 +177,7 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
 export interface CheckpointViews {
   /** By name, as the files have them. */
   tensors: Map<string, TensorView>;
-  /** Tensors that the index lists and its shard lacks, and those that a shard has and the index does not list: what is wrong with each. */
+  /** Tensors that the index lists and no shard has, and those that a shard has and the index does not list, with the path of the shard. */
   astray: Map<string, string>;
   /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
   metadata: Map<string, string>;
@@ -210,14 +210,22 @@ export function readCheckpoint(directory: string): CheckpointViews {
     for (const view of read(path)) {
       const expected = shardOf.get(view.name);
       if (expected !== undefined && expected !== shard) throw new FormatError(`${path}: tensor ${show(view.name)} is here, but ${indexPath} has it in ${expected}.`);
-      if (expected === undefined) astray.set(view.name, `${path}: tensor ${show(view.name)} is here, but ${indexPath} does not list it.`);
+      if (expected === undefined) astray.set(view.name, path);
       tensors.set(view.name, view);
     }
   }
   for (const [name, shard] of shardOf) {
-    if (!tensors.has(name)) astray.set(name, `${directory}/${shard}: tensor ${show(name)} is missing; ${indexPath} lists it.`);
+    if (!tensors.has(name)) astray.set(name, `${directory}/${shard}`);
   }
   return { tensors, astray, metadata };
+}
+
+/** @throws FormatError for the first tensor that is astray @internal */
+export function refuseAstray(directory: string, { tensors, astray }: CheckpointViews): void {
+  for (const [name, path] of astray) {
+    const index = `${directory}/${INDEX_FILE}`;
+    throw new FormatError(`${path}: tensor ${show(name)} ${tensors.has(name) ? `is here, but ${index} does not list it` : `is missing; ${index} lists it`}.`);
+  }
 }
 
 /**
@@ -232,8 +240,8 @@ export function readCheckpoint(directory: string): CheckpointViews {
  * console.log(weights.get("model.layers.0.input_layernorm.weight").shape.length); // 1
  */
 export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, PeftTensor> {
-  const { tensors, astray } = readCheckpoint(directory);
-  for (const fault of astray.values()) throw new FormatError(fault);
+  const checkpoint = readCheckpoint(directory), { tensors } = checkpoint;
+  refuseAstray(directory, checkpoint);
   const weights = new Map<string, PeftTensor>();
   for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
   return weights;
@@ -248,13 +256,15 @@ export function readWeightMap(path: string): Map<string, string> {
 export function parseWeightMap(bytes: Uint8Array, path: string): Map<string, string> {
   const weightMap = asObject(asObject(parseJson(bytes, path))?.weight_map);
   if (!weightMap) throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
-  const shardOf = new Map<string, string>();
-  for (const [name, shard] of Object.entries(weightMap)) {
+  const shardOf = new Map<string, string>(), plain = new Set<unknown>();
+  for (const name in weightMap) {
+    const shard = weightMap[name];
     // A plain name: no separators, drives or dots that could lead out of the folder.
-    if (typeof shard !== "string" || shard.length > 255 || !/^\w[\w.-]*\.safetensors$/.test(shard)) {
+    if (!plain.has(shard) && (typeof shard !== "string" || shard.length > 255 || !/^\w[\w.-]*\.safetensors$/.test(shard))) {
       throw new FormatError(`${path}: tensor ${show(name)} is in shard ${show(shard)}; expected the name of a .safetensors file in this folder.`);
     }
-    shardOf.set(name, shard);
+    plain.add(shard);
+    shardOf.set(name, shard as string);
   }
   return shardOf;
 }

@@ -1,6 +1,6 @@
 /** Models from folders in Hugging Face's layout. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
-import { parseGpt2Config, parseLlamaConfig, readCheckpoint, type CheckpointViews, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
+import { parseGpt2Config, parseLlamaConfig, readCheckpoint, refuseAstray, type CheckpointViews, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
 import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
 import { toFloat32, type TensorView } from "../io/safetensors.js";
@@ -115,7 +115,6 @@ function loaded<M extends Module, C extends LlamaConfig | Gpt2Config>(path: stri
 
 /** A dimension: the key of config.json that says it, and what it says. */
 type Dimension = readonly [key: string, size: number];
-type Shapes = ReadonlyMap<string, readonly Dimension[]>;
 
 /** Everything is compared with config.json before anything is built: a few bytes of it may name any counts. */
 function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
@@ -156,6 +155,10 @@ function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimens
 }
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
+/** Tensors that a message names at most. */
+const NAMED = 4;
+/** Names that are compared at least. */
+const LOOKED_AT = 64;
 
 /** A folder's tensors under the names that the model has. */
 class Weights {
@@ -206,26 +209,34 @@ class Weights {
    */
   check(layers: string, [key, count]: Dimension, shapes: Iterable<readonly [string, readonly Dimension[]]>): void {
     const path = `${this.#where}/config.json`;
-    for (const fault of this.#checkpoint.astray.values()) throw new FormatError(fault);
+    refuseAstray(this.#where, this.#checkpoint);
     let found = 0;
     for (const name of this.#tensors.keys()) {
       const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
       if (index) found = Math.max(found, Number(index[0]) + 1);
     }
     if (found !== count) throw new FormatError(`${path}: ${key} is ${count}, but the weights have ${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`);
-    const expected: Shapes = new Map(shapes), missing = [...expected.keys()].filter((name) => !this.#tensors.has(name));
-    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name)), some = (names: string[]): string => names.slice(0, 4).map((name) => name.slice(0, 100)).join(", ") || "nothing";
+    const missing: string[] = [], expected = new Set<string>();
+    for (const [name, dimensions] of shapes) {
+      const view = this.#tensors.get(name);
+      if (view) this.#checkShape(name, view, dimensions);
+      else missing.push(name);
+      expected.add(name);
+      // The first layer's names are those of all.
+      if (missing.length >= NAMED && expected.size > LOOKED_AT) break;
+    }
+    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name) && !expected.has(name.replace(/\.\d+\./, ".0."))), some = (names: string[]): string => names.slice(0, NAMED).map((name) => name.slice(0, 100)).join(", ") || "nothing";
     if (missing.length + unexpected.length > 0) {
       const advice = missing.includes("lm_head.weight") ? " Where the embedding table is the head, config.json says tie_word_embeddings: true." : "";
       throw new FormatError(`${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ${some(unexpected)}.${advice}`);
     }
-    for (const [name, dimensions] of expected) {
-      const { shape, dtype } = this.#tensors.get(name)!;
-      if (!DTYPES.includes(dtype)) throw new FormatError(`${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised are not supported: take the model as it was.`);
-      const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
-      if (shape.length !== dimensions.length) throw new FormatError(`${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`);
-      if (at >= 0) throw new FormatError(`${path}: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ${show(shape)}.`);
-    }
+  }
+
+  #checkShape(name: string, { shape, dtype }: TensorView, dimensions: readonly Dimension[]): void {
+    if (!DTYPES.includes(dtype)) throw new FormatError(`${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised are not supported: take the model as it was.`);
+    if (shape.length !== dimensions.length) throw new FormatError(`${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`);
+    const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
+    if (at >= 0) throw new FormatError(`${this.#where}/config.json: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ${show(shape)}.`);
   }
 
   /** Copies the tensors into everything but LoRA factors. */
