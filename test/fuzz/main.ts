@@ -84,7 +84,7 @@ const rows = [["target", "inputs", "taken", "refused", "slowest", "most memory",
 for (const o of outcomes) {
   const refused = Object.entries(o.refused).sort(([, a], [, b]) => b - a).map(([name, n]) => `${name} ${n}`).join(", ") || "0";
   rows.push([o.target, String(o.inputs), String(o.accepted), refused, `${o.slowest.ms.toFixed(0)} ms (#${o.slowest.index}, ${o.slowest.bytes} bytes)`,
-    `${megabytes(o.bytes)} MB`, `${megabytes(o.resident)} MB`, o.faults.length + (o.excused > 0 ? `, ${o.excused} excused hangs` : "")]);
+    `${megabytes(o.bytes)} MB`, `${megabytes(o.resident)} MB`, String(o.faults.length)]);
 }
 const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
 for (const row of rows) console.log(row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd());

@@ -18,8 +18,6 @@ export interface Target<Input = any> {
    * Finding, and every other error, is a fault.
    */
   run(input: Input): string | undefined | void | Promise<string | undefined | void>;
-  /** Why an input may take longer than its limit, if it may: counted, but no fault. */
-  mayHang?(input: Input): boolean;
   /** Bytes that an input may cost beside a hundred times its own; default 16 MB. */
   readonly allowance?: number;
   /** Inputs that have names, whose memory is watched more closely. */

@@ -4,7 +4,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { CLOCK, INPUT, RESIDENT, SIZE, type Fault, type Job, type Progress } from "./job.js";
-import { inputAt, kept, memoryLimit, timeLimit, type Target } from "./target.js";
+import { kept, memoryLimit, timeLimit, type Target } from "./target.js";
 
 export interface Outcome {
   target: string;
@@ -12,8 +12,6 @@ export interface Outcome {
   accepted: number;
   refused: Record<string, number>;
   faults: Fault[];
-  /** Inputs that took too long although they may (see Target.mayHang). */
-  excused: number;
   slowest: Progress["slowest"];
   /** Most bytes that one input took. */
   bytes: number;
@@ -30,7 +28,7 @@ export async function watch(target: Target, { seed, from, inputs, mostFaults, pr
 }): Promise<Outcome> {
   const old = from === undefined ? kept(target.name).length : 0, first = from ?? -old, end = (from ?? 0) + inputs;
   const outcome: Outcome = {
-    target: target.name, inputs: 0, accepted: 0, refused: {}, faults: [], excused: 0, slowest: { ms: 0, index: 0, bytes: 0 }, bytes: 0, resident: 0,
+    target: target.name, inputs: 0, accepted: 0, refused: {}, faults: [], slowest: { ms: 0, index: 0, bytes: 0 }, bytes: 0, resident: 0,
   };
   const skip: number[] = [];
   const count = (p: Progress): void => {
@@ -46,9 +44,7 @@ export async function watch(target: Target, { seed, from, inputs, mostFaults, pr
     const stuck = await work(target, { target: target.name, seed, from: next, to: end, skip, shared: new SharedArrayBuffer(16) }, count, outcome);
     if (stuck !== undefined) {
       skip.push(stuck.index);
-      const input = (): unknown => stuck.index < 0 ? kept(target.name).at(stuck.index)!.input : inputAt(target, seed, stuck.index);
-      if (stuck.title.startsWith("hangs") && target.mayHang?.(input())) outcome.excused++;
-      else outcome.faults.push(stuck);
+      outcome.faults.push(stuck);
     }
     if (skip.includes(next)) next++;
   }

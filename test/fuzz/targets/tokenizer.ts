@@ -1,8 +1,6 @@
 /**
  * tokenizer.json and tokenizer_config.json: what is taken must give ids that are whole numbers, and decode whatever ids,
  * in a stream as at once.
- * Patterns in a tokenizer are run as JavaScript's own: one that backtracks without end is beyond what is
- * promised (SECURITY.md), so a hang of such an input is counted and excused.
  */
 import { loadTokenizer } from "../../../src/data/index.js";
 import { damage, damageText, textOf, treeOf } from "../json_tree.js";
@@ -44,13 +42,13 @@ const MODELS = [
 ];
 const WORDS = ["\"BPE\"", "\"Unigram\"", "\"WordPiece\"", "\"WordLevel\"", "\"ByteLevel\"", "\"Metaspace\"", "\"Sequence\"", "\"Split\"", "\"Replace\"", "\"Regex\"", "\"String\"", "\"<s>\"", "\"▁\"",
   "\"unk_token\"", "\"unk_id\"", "\"vocab\"", "\"merges\"", "[\"a\",\"b\"]", "[\"a\"]", "\"a b\"", "[\"<s>\",0]", "99999", "{\"Regex\":\"(\"}", "{\"Regex\":\"a\"}", "\"first\"", "\"MergedWithPrevious\""];
-const PATTERNS = ["(a+)+$", "(\\\\s|\\\\S)*\\\\d!", "(.*)*x", "(?i:a)", "\\\\p{Han}", "[^\\\\r\\\\n\\\\p{L}]?\\\\p{L}+"];
+const PATTERNS = ["(a+)+$", "(\\\\s|\\\\S)*\\\\d!", "(.*)*x", "(?i:a)", "\\\\p{Han}", "[^\\\\r\\\\n\\\\p{L}]?\\\\p{L}+", "(a|a)*b", "(?:a*)*$", "(a+|b)+!", ".*.*.*.*!", "a*a*a*a*b", "((a)+|\\\\s)*x"];
 const TEXTS = ["", " ", "the cats sat.", "  The\tQUICK\n", "ñ é \u0301", "\u{1f600}\u200d\u{1f469}", "\ud800 lone", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa!", "<s>a</s>", "1234567", "\0\ufffe", "it's don't we'll"];
 
-interface Input { files: Files; text: string; ids: number[]; patterns: boolean }
+interface Input { files: Files; text: string; ids: number[] }
 
 function generate(random: Random): Input {
-  const patterns = random.once(300), words = patterns ? PATTERNS.map((p) => `{"Regex":"${p}"}`) : WORDS;
+  const patterns = random.once(20), words = patterns ? PATTERNS.map((p) => `{"Regex":"${p}"}`) : WORDS;
   const tokenizer = {
     version: "1.0", truncation: null, padding: null, added_tokens: random.once(2) ? [added(0, "<s>"), added(1, "</s>")] : [], normalizer: random.pick(NORMALIZERS),
     pre_tokenizer: patterns ? { type: "Split", pattern: { Regex: "a" }, behavior: "Isolated", invert: false } : random.pick(PRE_TOKENIZERS),
@@ -60,7 +58,7 @@ function generate(random: Random): Input {
   const text = textOf(damage(treeOf(tokenizer), random.few(5) + (patterns ? 2 : 0), random, words));
   const files: Files = { "tokenizer.json": encode(random.once(30) ? damageText(text, random) : text) };
   if (random.once(2)) files["tokenizer_config.json"] = encode(textOf(damage(treeOf(config), random.few(3), random, WORDS)));
-  return { files, text: random.pick(TEXTS) + (random.once(3) ? random.pick(TEXTS) : ""), ids: Array.from({ length: random.below(6) }, () => random.integer(0, random.once(10) ? 100_000 : 100)), patterns };
+  return { files, text: random.pick(TEXTS) + (random.once(3) ? random.pick(TEXTS) : ""), ids: Array.from({ length: random.below(6) }, () => random.integer(0, random.once(10) ? 100_000 : 100)) };
 }
 
 async function run({ files, text, ids }: Input): Promise<void> {
@@ -77,4 +75,4 @@ async function run({ files, text, ids }: Input): Promise<void> {
   });
 }
 
-export const tokenizer: Target<Input> = { name: "tokenizer", inputs: 10_000, generate, run, mayHang: ({ patterns }) => patterns };
+export const tokenizer: Target<Input> = { name: "tokenizer", inputs: 10_000, generate, run };
