@@ -3,6 +3,7 @@ import type { Target } from "../target.js";
 import { adapter } from "./adapter.js";
 import { commandLine } from "./arguments.js";
 import { checkpoint } from "./checkpoint.js";
+import { files } from "./files.js";
 import { hostile } from "./hostile.js";
 import { model } from "./model.js";
 import { pattern } from "./pattern.js";
@@ -11,4 +12,4 @@ import { options } from "./options.js";
 import { safetensors } from "./safetensors.js";
 import { tokenizer } from "./tokenizer.js";
 
-export const TARGETS: readonly Target[] = [hostile, safetensors, model, adapter, pattern, tokenizer, checkpoint, commandLine, options, op];
+export const TARGETS: readonly Target[] = [hostile, safetensors, model, adapter, pattern, tokenizer, checkpoint, files, commandLine, options, op];

@@ -43,7 +43,8 @@ const SHARED = {
   vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 2, numAttentionHeads: 2, maxPositionEmbeddings: 8, tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
 };
 
-function generate(random: Random): Files {
+/** A model's folder, damaged or not. */
+export function folderOf(random: Random): Files {
   const { config, weights } = base(random), damages = random.few(4), where = random.below(3);
   const json = (value: unknown, times: number, words: readonly string[]): Uint8Array => {
     const text = textOf(damage(treeOf(value), times, random, words));
@@ -98,4 +99,4 @@ async function run(files: Files): Promise<void> {
   }));
 }
 
-export const model: Target<Files> = { name: "model", inputs: 4000, prepare, generate, run };
+export const model: Target<Files> = { name: "model", inputs: 4000, prepare, generate: folderOf, run };
