@@ -1,15 +1,21 @@
 /**
  * The other files that strangers may send: texts in any encoding, state dicts, loralib's factors, special tokens, and a
- * model's folder on a server, of which nothing but its own files is ever asked for.
+ * model's folder on a server, of which nothing but its own files is ever asked for. And whatever is inspected, a terminal
+ * gets nothing to obey.
  */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { inspect } from "../../../src/cli/inspect.js";
 import { data, io, models } from "../../../src/index.js";
 import { damage, damageBytes, damageText, joined, textOf, treeOf } from "../json_tree.js";
 import type { Random } from "../random.js";
 import { must, type Files, type Target } from "../target.js";
 import { damageWeights, encode, fileOf, FOLDER, withFiles, type Weight } from "../weights.js";
 import { folderOf, model } from "./model.js";
+import { safetensors } from "./safetensors.js";
 
-type Kind = "text" | "state" | "loralib" | "special" | "server";
+type Kind = "text" | "state" | "loralib" | "special" | "server" | "inspect";
 interface Input { kind: Kind; files: Files; text?: string }
 
 const LETTERS = [..."abc xyz\n\t.,", "é", "ñ", "字", "\u{1f600}", "\u2028", "\ufeff"];
@@ -23,7 +29,7 @@ function utf16(text: string, little: boolean): Uint8Array {
 }
 
 function generate(random: Random): Input {
-  const kind = random.pick<Kind>(["text", "text", "state", "loralib", "special", "server"]);
+  const kind = random.pick<Kind>(["text", "text", "state", "loralib", "special", "server", "inspect"]);
   switch (kind) {
     case "text": {
       const text = Array.from({ length: random.below(random.once(50) ? 20_000 : 60) }, () => random.pick(LETTERS)).join("");
@@ -36,7 +42,8 @@ function generate(random: Random): Input {
       const text = textOf(damage(treeOf({ bos_token_id: 1, eos_token_id: [2, 3], pad_token_id: null }), random.few(4), random, ["[1,2]", "9", "[[1]]", "\"bos_token_id\"", "\"eos_token_id\""]));
       return { kind, files: { "generation_config.json": encode(random.once(10) ? damageText(text, random) : text) } };
     }
-    default: return { kind, files: folderOf(random) };
+    case "server": return { kind, files: folderOf(random) };
+    default: return { kind, files: random.once(2) ? folderOf(random) : { "model.safetensors": safetensors.generate(random, 0) } };
   }
 }
 
@@ -58,8 +65,24 @@ async function fetched(files: Files): Promise<void> {
   }
 }
 
+async function inspected(files: Files): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "wasm-lora-fuzz-")), { log } = console, said: string[] = [];
+  console.log = (text: string) => { said.push(text); };
+  try {
+    for (const [name, bytes] of Object.entries(files)) writeFileSync(join(folder, name), bytes);
+    await inspect(folder);
+    const text = said.join("\n");
+    must(!/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/.test(text), () => `inspect shows control characters: ${JSON.stringify(text.slice(0, 500))}`);
+    must(text.split("\n").every((line) => line.length < 2000), () => "inspect shows a line of more than 2,000 characters");
+  } finally {
+    console.log = log;
+    rmSync(folder, { recursive: true });
+  }
+}
+
 async function run({ kind, files, text }: Input): Promise<void> {
   if (kind === "server") return fetched(files);
+  if (kind === "inspect") return inspected(files);
   await withFiles(files, () => {
     const path = `${FOLDER}/x`;
     if (kind === "text") {
@@ -83,4 +106,4 @@ async function run({ kind, files, text }: Input): Promise<void> {
   });
 }
 
-export const files: Target<Input> = { name: "files", inputs: 6000, prepare: () => model.prepare?.(), generate, run };
+export const files: Target<Input> = { name: "files", inputs: 5000, prepare: () => model.prepare?.(), generate, run };
