@@ -197,13 +197,14 @@ describe("an output folder", () => {
   });
 });
 
-/** An untrained adapter of rank 2 for the base model. */
+/** An untrained adapter of rank 2 for the base model, without the digests of ours, by which any damage would be told before its kind is. */
 async function adapter(): Promise<string> {
   if (filesBelow(at("adapter")).length === 0) {
     await init();
     const { model } = models.loadLlama(BASE_MODEL);
     peft.getLoraModel(model, { r: 2, loraAlpha: 4, targetModules: ["q_proj", "v_proj"] }).savePretrained(at("adapter"));
     model.dispose();
+    editHeader(at("adapter/adapter_model.safetensors"), (header) => { (header as Record<string, unknown>)["__metadata__"] = { format: "pt" }; });
   }
   return "adapter";
 }
@@ -263,12 +264,11 @@ describe("an adapter", () => {
     await refuseAdapter(path, "FormatError", "dora/adapter_config.json", "lora_bias");
   });
 
-  test("with a value that is not finite is not merged", async () => {
+  test("with a value that is not finite", async () => {
     const path = await damaged("nan"), file = at(path, "adapter_model.safetensors");
     const contents = readFileSync(file);
     contents.fill(0xff, 8 + Number(contents.readBigUInt64LE(0)));
     writeFileSync(file, contents);
-    await refuse(folder, ["merge", "--adapter", path, "--out", "merged"], "ArgumentError", "finite");
-    assert.deepEqual(filesBelow(at("merged")), []);
+    await refuseAdapter(path, "FormatError", "nan/adapter_model.safetensors", "NaN");
   });
 });

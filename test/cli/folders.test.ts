@@ -303,7 +303,9 @@ describe("before the first step", () => {
       if (i < 2) await succeed(folder, finetune(`names${i}`, "--target-modules", names));
       else await refuse(folder, finetune("none", "--target-modules", names), "ArgumentError", "(q|v)_proj$");
     }
-    assert.deepEqual(bytes("names1/adapter/adapter_model.safetensors"), bytes("names0/adapter/adapter_model.safetensors"));
+    // The files differ in what their configs say.
+    const [pattern, word] = ["names1", "names0"].map((run) => io.readPeftAdapter(at(run, "adapter")).tensors);
+    assert.deepEqual(pattern, word);
   });
 });
 
