@@ -5,7 +5,7 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
-import type { FileToWrite } from "./files.js";
+import type { FileToWrite } from "./file_to_write.js";
 
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;

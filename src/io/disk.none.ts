@@ -1,6 +1,6 @@
 /** Where there is no file system: browsers and workers. See files.ts. */
 import { FileError } from "../runtime/errors.js";
-import type { FileToWrite } from "./files.js";
+import type { FileToWrite } from "./file_to_write.js";
 
 function refuse(path: string): never {
   throw new FileError(`cannot use ${path}: this runtime has no file system; keep the bytes in io.memoryFiles and use a path that starts with "memory:".`);

@@ -5,6 +5,7 @@
  */
 import * as disk from "#disk";
 import { FileError, FormatError } from "../runtime/errors.js";
+import type { FileToWrite } from "./file_to_write.js";
 import { JsonCursor } from "./json.js";
 import { signatureOf } from "./signature.js";
 
@@ -63,14 +64,6 @@ export function parseJson(bytes: Uint8Array, path: string): unknown {
     cursor.end(" \t\n\r");
     throw new FormatError(`${path}: not JSON: ${(cause as Error).message}.`, { cause });
   }
-}
-
-/** A file as it will be. */
-export interface FileToWrite {
-  path: string;
-  bytes: Uint8Array;
-  /** A path for what is there now. Killed between the two renamings, the old contents are there and nothing is at `path`. */
-  previous?: string | undefined;
 }
 
 /**

@@ -168,7 +168,7 @@ await check("Deno", async () => {
 const jsr = join(work, "jsr");
 
 await check("JSR's rules", async () => {
-  for (const path of ["LICENSE", "README.md", "jsr.json", "dist/src", "scripts/jsr.mjs"]) cpSync(join(root, path), join(jsr, path), { recursive: true });
+  for (const path of ["LICENSE", "README.md", "jsr.json", "dist/src", "models/base", "scripts/jsr.mjs"]) cpSync(join(root, path), join(jsr, path), { recursive: true });
   await run(process.execPath, ["scripts/jsr.mjs"], jsr);
   await run(join(bin, "deno"), ["publish", "--dry-run"], jsr);
 });
@@ -182,6 +182,7 @@ await check("Deno, JSR's files", async () => {
   cpSync(join(here, "app"), join(jsr, "app"), { recursive: true });
   await run(join(bin, "deno"), ["check", "app/types.ts"], jsr);
   assert.equal((await run(join(bin, "deno"), ["run", "app/node.js"], jsr)).trim(), digest, "without permissions");
+  assert.equal((await run(join(bin, "deno"), ["run", "--allow-read", "app/node_base.js"], jsr)).slice(0, -1), said, "the embedded model");
 });
 
 for (const [name, build] of [["Vite", bundle.withVite], ["webpack", bundle.withWebpack], ["Rollup", bundle.withRollup], ["esbuild", bundle.withEsbuild]]) {
