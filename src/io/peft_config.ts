@@ -4,7 +4,7 @@
  * change the result and is not ours is refused by name.
  */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { checkOptions, withDefaults, type Options } from "../runtime/options.js";
+import { checkOptions, nearest, withDefaults, type Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkPattern } from "./python_regexp.js";
 
@@ -50,7 +50,7 @@ export interface LoraConfig {
   ensureWeightTying: boolean;
   /** For readers of the folder; not looked at here. Default null. */
   baseModelNameOrPath: string | null;
-  /** "CAUSAL_LM", "SEQ_CLS", ...: for readers of the folder; not looked at here. Default null. */
+  /** One of PEFT's ("CAUSAL_LM", "SEQ_CLS", ...): for readers of the folder; nothing here depends on it. Default null. */
   taskType: string | null;
 }
 
@@ -62,6 +62,9 @@ const DEFAULTS: LoraConfig = {
 };
 
 const KEYS = Object.keys(DEFAULTS) as (keyof LoraConfig)[];
+
+/** PEFT's TaskType: it loads no config with another. */
+const TASK_TYPES: readonly string[] = ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"];
 
 /** What PEFT 0.20.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
 const OTHER_FIELDS = {
@@ -129,6 +132,13 @@ export function completeFields(where: string, config: Options<LoraConfig>): Lora
   return checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
 }
 
+/** @throws ArgumentError for a task type that PEFT would not load */
+export function checkTaskType(where: string, { taskType }: LoraConfig): void {
+  if (taskType === null || TASK_TYPES.includes(taskType)) return;
+  const likely = nearest(taskType, TASK_TYPES);
+  refuse(where)(`taskType is ${show(taskType)}, which PEFT does not know; expected ${TASK_TYPES.join(", ")} or null${likely ? `; did you mean ${likely}?` : ""}`);
+}
+
 function refuse(where: string): (message: string) => never { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
 
 /** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
@@ -162,6 +172,7 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
     delete others[snakeCase(key)];
   }
   if (FOREIGN_INITS.includes(config.initLoraWeights)) config.initLoraWeights = true;
+  if (isOff(config.ensureWeightTying)) config.ensureWeightTying = false;
   for (const [key, value] of Object.entries(others)) {
     if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
   }

@@ -1,5 +1,5 @@
 /** What a decoder keeps of earlier tokens while it generates. */
-import { StateError } from "../runtime/errors.js";
+import { ShapeError, StateError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
@@ -50,13 +50,18 @@ export class KeyValueCache {
    * @param k [1, steps, kvHeads, headDim]
    * @param v k's shape
    * @returns keys and values, each [1, length + steps, kvHeads, headDim]
-   * @throws StateError if k or v carries a gradient: call the model under noGrad()
+   * @throws StateError if k or v carries a gradient: call the model under noGrad(); ShapeError for another model's
    */
   extend(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
     if (k.requiresGrad || v.requiresGrad) {
       throw new StateError("KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().");
     }
     const { numKeyValueHeads, headDim, maxPositionEmbeddings } = this.config, row = numKeyValueHeads * headDim;
+    const heads = [1, k.shape[1], numKeyValueHeads, headDim].join();
+    if (k.shape.join() !== heads || v.shape.join() !== heads || !this.layers[layer]) {
+      throw new ShapeError(`KeyValueCache: layer ${layer} gives keys of shape [${k.shape}] and values of shape [${v.shape}]; ` +
+        `this cache has ${this.layers.length} layers of [1, steps, ${numKeyValueHeads}, ${headDim}]: make one with the model's own newCache().`);
+    }
     const start = this.length * row, shape = [1, this.length + k.shape[1]!, numKeyValueHeads, headDim];
     const join = (name: "k" | "v", fresh: Tensor): Tensor => {
       const all = new Tensor(shape), pair = this.layers[layer]!;

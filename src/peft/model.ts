@@ -5,7 +5,7 @@
  */
 import type { LoraConfig } from "../io/peft.js";
 import { show } from "../io/json.js";
-import { completeConfig } from "../io/peft_config.js";
+import { checkTaskType, completeConfig } from "../io/peft_config.js";
 import { Endings, Matching } from "../io/peft_match.js";
 import { escapePattern } from "../io/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
@@ -130,6 +130,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    */
   addAdapter(adapterName: string, config: Options<LoraConfig>): void {
     const full = completeConfig("addAdapter", config);
+    checkTaskType("addAdapter", full);
     this.#withHead(() => { this.#add(adapterName, full); });
   }
 

@@ -1,7 +1,7 @@
 /** models.generate: bound when it is called, checked arguments, finite logits, memory that the text takes, a LoraModel as the model. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, manualSeed, memoryStats, models, noGrad, peft, scope, StateError, tensor } from "../../src/index.js";
+import { ArgumentError, init, manualSeed, memoryStats, models, noGrad, peft, scope, ShapeError, StateError, tensor } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal_lm.js";
 import { refuses } from "../support/refuses.js";
 
@@ -197,6 +197,16 @@ test("memory goes with the text: a long context costs nothing, nor does a genera
   assert.equal(memoryStats().liveBytes, before.liveBytes);
   assert.equal(memoryStats().reservedBytes - before.reservedBytes < 1e6, true);
   long.dispose();
+});
+
+test("another model's cache is refused", () => {
+  const other = new models.Llama({ ...CONFIG, numKeyValueHeads: 2 }), fewer = new models.Llama({ ...CONFIG, numHiddenLayers: 1 });
+  for (const cache of [other.newCache(), fewer.newCache()]) {
+    assert.throws(() => noGrad(() => scope(() => { model.forward(tensor(Int32Array.of(1), [1, 1]), cache); })), (e: Error) => e instanceof ShapeError && e.message.includes("newCache()"));
+    assert.equal(cache.length, 0);
+  }
+  for (const m of [other, fewer]) m.dispose();
+  for (const wrong of [undefined, {}, { ...CONFIG, headDim: 0.5 }]) assert.throws(() => new models.KeyValueCache(any(wrong)), ArgumentError);
 });
 
 test("a model of one's own with adapters in force is held, too", () => {

@@ -36,6 +36,8 @@ const idle: [config: object, words: string[]][] = [
   [{ ...lists, alpha: 32 }, ['"alpha"', "Did you mean loraAlpha"]],
   [{ ...lists, dropout: 0.1 }, ["dropout", "Did you mean loraDropout"]],
   [{ target_modules: ["q_proj"] }, ["target_modules", "Did you mean targetModules"]],
+  [{ ...lists, taskType: "CASUAL_LM" }, ["taskType", "CASUAL_LM", "did you mean CAUSAL_LM"]],
+  [{ ...lists, taskType: "chat" }, ["taskType", "chat", "SEQ_CLS"]],
   [{ ...lists, loraAlpha: 1e300 }, ["loraAlpha", "float32"]],
   [{ ...lists, alphaPattern: { q_proj: -1e39 } }, ["alphaPattern", "float32"]],
 ];
