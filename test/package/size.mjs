@@ -34,8 +34,8 @@ const kernels = (name) => {
 const rows = [
   kernels("wasm-lora.wasm"),
   kernels("wasm-lora.relaxed.wasm"),
-  await script("core: tensor, ops, nn, lora, optim, io", `export { ${CORE} } from "wasm-lora"`, 32 * KB),
-  await script("core and peft", `export { ${CORE}, peft } from "wasm-lora"`, 40 * KB),
+  await script("core: tensor, ops, nn, lora, optim, io", `export { ${CORE} } from "wasm-lora"`, 48 * KB),
+  await script("core and peft", `export { ${CORE}, peft } from "wasm-lora"`, 60 * KB),
   await script("an app that trains one layer", readFileSync(`${here}/app/train.js`, "utf8")),
   await script("wasm-lora/inline", 'export { inlineModule } from "wasm-lora/inline"'),
 ];
