@@ -12,7 +12,9 @@ const CONTENT_SECURITY_POLICY =
 /** In the page too, since a static host sends no headers. Before all else: it holds for what follows it. */
 const policyInPage = {
   name: "policy-in-page", apply: "build",
-  transformIndexHtml: () => [{ tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: CONTENT_SECURITY_POLICY }, injectTo: "head-prepend" }],
+  transformIndexHtml: () => [
+    { tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: CONTENT_SECURITY_POLICY }, injectTo: "head-prepend" },
+  ],
 };
 
 /** Where the library lives, as its package says. */

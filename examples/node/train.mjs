@@ -14,7 +14,8 @@ manualSeed(0);
 
 // Text in, text out: a model that has read State of the Union addresses only.
 const { model, tokenizer, eosTokenIds } = await models.loadBase();
-const write = (llama) => PROMPT + tokenizer.decode(models.generate(llama, tokenizer.encode(PROMPT), { maxNewTokens: 30, temperature: 0, stopToken: eosTokenIds }));
+const greedy = { maxNewTokens: 30, temperature: 0, stopToken: eosTokenIds };
+const write = (llama) => PROMPT + tokenizer.decode(models.generate(llama, tokenizer.encode(PROMPT), greedy));
 console.log(`before: ${write(model)}`);
 
 // Train: factors of rank 8 on all linear layers, on random windows of the text.

@@ -8,6 +8,9 @@ import type { Studio } from "./worker";
 /** How long a worker may be silent, on a slow phone too. */
 const PATIENCE_S = 60;
 
+/** Makes a callback for the worker, which is dead once the call is over. */
+type Live = <V>(fn: (value: V) => void) => (value: V) => void;
+
 export class Host {
   #worker!: Worker;
   #studio!: Remote<Studio>;
@@ -33,12 +36,11 @@ export class Host {
   }
 
   /**
-   * @param ask gets the worker, and a function that makes callbacks for it, which are dead once the call is over
    * @param patienceS seconds of silence after which the worker is given up
    */
-  async call<T>(ask: (studio: Remote<Studio>, live: <V>(fn: (value: V) => void) => (value: V) => void) => Promise<T>, patienceS = PATIENCE_S): Promise<T> {
+  async call<T>(ask: (studio: Remote<Studio>, live: Live) => Promise<T>, patienceS = PATIENCE_S): Promise<T> {
     let over = false, fail!: (error: Error) => void;
-    const live = <V>(fn: (value: V) => void) => proxy((value: V) => { if (!over) fn(value); });
+    const live: Live = <V>(fn: (value: V) => void) => proxy((value: V) => { if (!over) fn(value); });
     if (this.#waiting.size === 0) this.#silentS = 0;
     try {
       return await new Promise<T>((resolve, reject) => {

@@ -82,5 +82,6 @@ async function change(seen: number | null, make: (runs: IDBObjectStore, latest: 
 function digestOf({ base, text, settings, losses, factors, moments, before, after }: SavedRun): string {
   const parts = (kind: string, state: nn.StateDict) =>
     [...state].map(([name, { shape, data }]) => ({ name: `${kind}.${name}`, dtype: "F32", shape, bytes: data }));
-  return io.digestOfTensors([...parts("factors", factors), ...parts("moments", moments)], { base, text, rest: JSON.stringify([settings, losses, before, after]) });
+  const rest = JSON.stringify([settings, losses, before, after]);
+  return io.digestOfTensors([...parts("factors", factors), ...parts("moments", moments)], { base, text, rest });
 }

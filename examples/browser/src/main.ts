@@ -148,7 +148,8 @@ async function reopen(reason: Error): Promise<void> {
 
 function describeText(): void {
   const isSample = text.value !== "" && text.value === sample;
-  show("text-hint", !text.value ? "A few pages are enough." : `${number(text.value.length)} characters${isSample ? ": a sample. Put your own text in its place, or try with this." : ""}`);
+  const advice = isSample ? ": a sample. Put your own text in its place, or try with this." : "";
+  show("text-hint", text.value ? `${number(text.value.length)} characters${advice}` : "A few pages are enough.");
   useSample.textContent = isSample ? "Clear the text" : "Use a sample text";
 }
 
@@ -378,7 +379,8 @@ async function writeText(): Promise<void> {
   if (!writePrompt.value.trim()) throw new Refusal("write", "Write a word or two for the model to begin with.");
   writeButton.setAttribute("aria-disabled", "true");
   try {
-    const written = printable(await host.call((studio, live) => studio.write(who.value as Who, writePrompt.value, number, live((part: string) => show("written", printable(part))))));
+    const model = who.value as Who, onText = (part: string): void => show("written", printable(part));
+    const written = printable(await host.call((studio, live) => studio.write(model, writePrompt.value, number, live(onText))));
     show("written", written);
     announce(`Written: ${written}`);
   } catch (error) {
@@ -474,10 +476,15 @@ async function open(): Promise<void> {
   if (!run) {
     shown = null;
     // At a first visit there is something to press the button for.
-    if (!draft && !touched) await loadSample().then((content) => { if (!touched) fill({ text: content, rank: rank.value, steps: steps.value, prompt: prompt.value }); }).catch(() => {});
+    if (!draft && !touched) await offerSample().catch(() => {});
     return enter("idle");
   }
   await continueWith(run, Boolean(draft));
+}
+
+async function offerSample(): Promise<void> {
+  const content = await loadSample();
+  if (!touched) fill({ text: content, rank: rank.value, steps: steps.value, prompt: prompt.value });
 }
 
 async function continueWith(run: RunView, draftIsThere: boolean): Promise<void> {

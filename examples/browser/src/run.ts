@@ -174,7 +174,8 @@ export function write(base: Base, model: models.Llama, prompt: string, seed: num
     throw new Refusal("prompt", `The beginning is ${ids.length} tokens long (pieces of words); at most ${room} fit. Shorten it.`);
   }
   let text = "";
-  for (const piece of tokenizer.decodeStream(withMore(ids, models.generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: eosTokenIds })), { skipSpecialTokens: true })) {
+  const more = models.generate(model, ids, { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: eosTokenIds });
+  for (const piece of tokenizer.decodeStream(withMore(ids, more), { skipSpecialTokens: true })) {
     onText(text += piece);
   }
   return text;

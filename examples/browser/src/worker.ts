@@ -7,7 +7,17 @@ import { deleteRuns, isWhole, readRuns, returnToBefore, revisionOf, seal, writeR
 import { Refusal } from "./refusal";
 import { BATCH, Run, SEQ, write, type Adapter, type Report, type Settings } from "./run";
 
-export interface Progress { step: number; loss: number; tokensPerSecond: number; secondsLeft: number; memoryBytes: number; unkept: string | null; sample: string | null }
+export interface Progress {
+  step: number;
+  loss: number;
+  tokensPerSecond: number;
+  secondsLeft: number;
+  memoryBytes: number;
+  /** Why the run could not be saved, or null. */
+  unkept: string | null;
+  /** What the model writes by now, at some of the steps. */
+  sample: string | null;
+}
 export interface RunView { text: string; settings: Settings; losses: number[]; before: Report; after: Report | null }
 /** A saved run that does not open. It stays as it is until the visitor decides. */
 export interface Trouble {
@@ -21,7 +31,7 @@ export interface Opened { run: RunView | null; trouble: Trouble | null }
 export type Who = "base" | "trained" | "uploaded";
 type OnText = (text: string) => void;
 
-const SAVE_EVERY_MS = 3000;
+const SAVE_EVERY_MS = 3000, LOCK_PATIENCE_MS = 3000;
 /** Steps that the speed is averaged over. */
 const RECENT = 20;
 /** Samples in the course of a run. */
@@ -47,8 +57,11 @@ class Studio {
    */
   async open(held: KeptRun | null, onUnkept: (held: KeptRun | null) => void): Promise<Opened> {
     this.#onUnkept = onUnkept;
+    // The page before this one may still be saving.
+    const settled = alone(async () => {}).catch(() => {});
     await init();
     this.#base = await fetchBase();
+    await settled;
     const { latest, before } = await readRuns().catch((error: Error) => {
       this.#unkept = notKept(error);
       return { latest: undefined, before: undefined };
@@ -62,8 +75,10 @@ class Studio {
 
   #restore(saved: unknown, before: unknown): Trouble | null {
     if (!isWhole(saved)) {
-      const usable = isWhole(before) && before.base === BASE_ID ? before : null, found = usable ? `The one that was saved before it, at step ${usable.losses.length}, is whole.` : "None was saved before it.";
-      return { sentence: `The saved run is damaged: its contents do not have the digest that was saved with them. ${found}`, before: usable?.losses.length ?? null, mayPass: false };
+      const step = isWhole(before) && before.base === BASE_ID ? before.losses.length : null;
+      const found = step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
+      const sentence = `The saved run is damaged: its contents do not have the digest that was saved with them. ${found}`;
+      return { sentence, before: step, mayPass: false };
     }
     try {
       this.#run = Run.restore(this.#base, saved);
@@ -71,7 +86,8 @@ class Studio {
       return null;
     } catch (error) {
       const other = saved.base !== BASE_ID, { message } = error as Error;
-      const sentence = other ? message : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened (${message}). It is kept as it is: close other tabs and try again.`;
+      const sentence = other ? message : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened ` +
+        `(${message}). It is kept as it is: close other tabs and try again.`;
       return { sentence, before: null, mayPass: !other };
     }
   }
@@ -254,14 +270,20 @@ class Studio {
   }
 }
 
-/** Runs fn while no other tab trains or saves. */
+/** Runs fn while no other tab trains or saves. A page that was just left, or reloaded, lets go a moment later. */
 async function alone<T>(fn: () => Promise<T>): Promise<T> {
   // Locks are for secure contexts only. Elsewhere a tab still does not save over what another has saved.
   if (!navigator.locks) return fn();
-  return navigator.locks.request("wasm-lora-run", { ifAvailable: true }, (lock) => {
-    if (!lock) throw new Refusal("page", "Another tab of this page is training. Go on there, or pause it there and try again.");
-    return fn();
-  }) as Promise<T>;
+  let begun = false;
+  try {
+    return await navigator.locks.request("wasm-lora-run", { signal: AbortSignal.timeout(LOCK_PATIENCE_MS) }, () => {
+      begun = true;
+      return fn();
+    }) as T;
+  } catch (error) {
+    if (begun || !["TimeoutError", "AbortError"].includes((error as Error).name)) throw error;
+    throw new Refusal("page", "Another tab of this page is training. Go on there, or pause it there and try again.");
+  }
 }
 
 /** Tells the page that the worker is alive, whenever it has something to say. */
@@ -283,7 +305,8 @@ function sampleOf(run: Run): string | null {
 }
 
 function notKept(error: Error): string {
-  return `This browser does not let the page keep data (${printable(error.message || error.name)}), so a reload would lose the run. Keep this tab open until you have downloaded the adapter.`;
+  return `This browser does not let the page keep data (${printable(error.message || error.name)}), so a reload would lose the run. ` +
+    "Keep this tab open until you have downloaded the adapter.";
 }
 
 /** Lets messages in. Unlike a timer, it is not slowed down when the tab is hidden. */

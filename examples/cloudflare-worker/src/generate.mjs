@@ -9,7 +9,8 @@ export async function generateOne(base, { ids, adapter, seed, temperature, maxNe
   const held = adapter && base.hold(adapter), drawn = [];
   try {
     // The adapter at work when generate is called is that of all its tokens, whatever others do between two of them.
-    const tokens = base.withAdapters([adapter], (model) => models.generate(model, ids, { maxNewTokens, temperature, seed, stopToken: base.eosTokenIds }));
+    const options = { maxNewTokens, temperature, seed, stopToken: base.eosTokenIds };
+    const tokens = base.withAdapters([adapter], (model) => models.generate(model, ids, options));
     for (const token of tokens) {
       drawn.push(token);
       await turn();

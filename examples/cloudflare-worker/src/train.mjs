@@ -38,12 +38,15 @@ export function trainSlice(base, tokens, state, count) {
     const trained = adapted.parameters().filter((p) => p.requiresGrad);
     const optimizer = new optim.AdamW(trained, { lr: LEARNING_RATE, weightDecay: 0 });
     try {
-      if (state.moments) withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) => optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps));
+      if (state.moments) {
+        withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) => optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps));
+      }
       const losses = [...state.losses], steps = state.steps + count;
       while (losses.length < steps) losses.push(trainStep(adapted.model, optimizer, trained, tokens, losses.length));
       adapted.savePretrained(FOLDER, NAME);
       io.saveStateDict(`${FOLDER}/${MOMENTS}`, optimizer.stateDict());
-      const { [MOMENTS]: moments, ...files } = takeFiles("adapter_config.json", "adapter_model.safetensors", MOMENTS), after = { steps, losses, files, moments };
+      const { [MOMENTS]: moments, ...files } = takeFiles("adapter_config.json", "adapter_model.safetensors", MOMENTS);
+      const after = { steps, losses, files, moments };
       return { ...after, digest: digestOf(after) };
     } finally {
       optimizer.zeroGrad();
@@ -64,7 +67,8 @@ function trainStep(model, optimizer, trained, tokens, step) {
   return scope(() => {
     const loss = model.loss(...batchAt(tokens, step)), value = loss.item();
     if (!Number.isFinite(value)) {
-      throw new TrainingError(`training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; send other examples, or DELETE the user and train fewer steps.`);
+      throw new TrainingError(`training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; ` +
+        "send other examples, or DELETE the user and train fewer steps.");
     }
     loss.backward();
     optim.clipGradNorm_(trained, 1);
@@ -77,7 +81,8 @@ function trainStep(model, optimizer, trained, tokens, step) {
 /** One digest of what must belong together. */
 function digestOf({ steps, losses, files, moments }) {
   const part = (name, bytes) => ({ name, dtype: "U8", shape: [bytes.length], bytes });
-  return io.digestOfTensors([...Object.entries(files).map(([name, bytes]) => part(name, bytes)), part("moments", moments)], { steps: `${steps}`, losses: JSON.stringify(losses) });
+  const parts = [...Object.entries(files), ["moments", moments]].map(([name, bytes]) => part(name, bytes));
+  return io.digestOfTensors(parts, { steps: `${steps}`, losses: JSON.stringify(losses) });
 }
 
 /** A step's windows are the same in every slice. */

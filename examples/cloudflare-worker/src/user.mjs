@@ -54,7 +54,10 @@ export class User extends DurableObject {
     if (user.failures > 0) this.#put("user", { ...user, failures: 0 });
   }
 
-  /** Milliseconds until the slice is tried again. What will not pass, or has failed too often, ends the training: the adapter stays that of the last slice. */
+  /**
+   * Milliseconds until the slice is tried again. What will not pass, or has failed too often, ends the training: the adapter
+   * stays that of the last slice.
+   */
   #afterFailure(error) {
     const user = this.#get("user");
     if (!user) return 0;
