@@ -120,7 +120,8 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   // Since transformers 5 theta stands in rope_parameters, beside the kind of scaling.
   const [rope] = ["rope_parameters", "rope_scaling"].map((name) => {
     const parameters = config[name] == null ? {} : asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`);
-    for (const [key, value] of Object.entries(parameters)) {
+    // The type first: the others only follow from it.
+    for (const [key, value] of Object.entries(parameters).sort(([a], [b]) => Number(b.endsWith("type")) - Number(a.endsWith("type")))) {
       const plain = key === "rope_theta" || ((key === "rope_type" || key === "type") && value === "default") ||
         ((key === "partial_rotary_factor" || key === "factor") && value === 1) || value === null;
       if (!plain) fail(`${name} has ${key} ${show(value)}; only rope_type "default" is supported`);

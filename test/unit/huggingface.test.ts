@@ -62,7 +62,7 @@ const refused: [object, string][] = [
   [{ model_type: "mistral" }, "model_type"], [{ model_type: undefined }, "model_type"], [{ hidden_act: "gelu" }, "hidden_act"],
   [{ attention_bias: true }, "attention_bias"], [{ mlp_bias: true }, "mlp_bias"],
   [{ rope_scaling: { rope_type: "llama3", factor: 8 } }, "rope_scaling"], [{ rope_scaling: { type: "linear", factor: 2 } }, "rope_scaling"],
-  [{ rope_parameters: { rope_type: "yarn", rope_theta: 1 } }, "rope_parameters has rope_type"], [{ rope_parameters: { factor: 8 } }, "rope_parameters has factor"],
+  [{ rope_parameters: { factor: 4, rope_type: "yarn", rope_theta: 1 } }, "rope_parameters has rope_type"], [{ rope_parameters: { factor: 8 } }, "rope_parameters has factor"],
   [{ rope_parameters: { rope_theta: 0 } }, "rope_theta"], [{ rope_parameters: [] }, "rope_parameters"],
   [{ quantization_config: { bits: 4 } }, "quantization_config"], [{ attention_dropout: 0.1 }, "attention_dropout"], [{ partial_rotary_factor: 0.5 }, "partial_rotary_factor"],
   [{ hidden_size: 64.5 }, "hidden_size is 64.5"], [{ hidden_size: "64" }, 'hidden_size is "64"'],
