@@ -13,7 +13,8 @@ await init();
 
 test("an error of another kind, a broken promise, a leak, a hang, a changed prototype and too much memory are found", async () => {
   let progress = 0;
-  const { inputs, accepted, refused, faults } = await watch(planted, { seed: 0, inputs: planted.inputs, mostFaults: 99, progress: (done) => { progress = done; } });
+  const { inputs, accepted, refused, faults } = await watch(planted,
+    { seed: 0, inputs: planted.inputs, mostFaults: 99, progress: (done) => { progress = done; } });
   assert.equal(inputs, planted.inputs);
   assert.equal(progress, planted.inputs);
   assert.equal(accepted, 2);
@@ -44,14 +45,20 @@ test("the checker of safetensors decides as the reference does", () => {
   };
   // What safetensors 0.8.0 answers.
   const cases: [taken: boolean, file: Uint8Array][] = [
-    [true, file("{}")], [true, file(' {"__metadata__":null}\n')], [true, file('{"a":["U8",[1],[0,1]]}', 1)], [true, file('{"a":{"dtype":{"F32":null},"shape":[],"data_offsets":[0,4],"x":[{}]}}', 4)],
+    [true, file("{}")], [true, file(' {"__metadata__":null}\n')], [true, file('{"a":["U8",[1],[0,1]]}', 1)],
+    [true, file('{"a":{"dtype":{"F32":null},"shape":[],"data_offsets":[0,4],"x":[{}]}}', 4)],
     [true, file('{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1)],
-    [true, file('{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}', 1)], [false, file('{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}', 2)],
-    [false, file("[]")], [false, file("{}x")], [false, file("{}", 1)], [false, file('{"__metadata__":{"a":1}}')], [false, file('{"__metadata__":null,"__metadata__":{}}')],
-    [false, file('{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}', 1)], [false, file('{"a":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}')],
-    [false, file('{"a":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}')], [false, file('{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}')],
+    [true, file('{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}', 1)],
+    [false, file('{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}', 2)],
+    [false, file("[]")], [false, file("{}x")], [false, file("{}", 1)], [false, file('{"__metadata__":{"a":1}}')],
+    [false, file('{"__metadata__":null,"__metadata__":{}}')],
+    [false, file('{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}', 1)],
+    [false, file('{"a":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}')],
+    [false, file('{"a":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}')],
+    [false, file('{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}')],
     [false, file(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":${"[".repeat(200)}${"]".repeat(200)}}}`)], [true, file('{"a":{"dtype":"U8","shape":[4294967296,0],"data_offsets":[0,0]}}')],
-    [false, file('{"a":{"dtype":"U8","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}}')], [false, file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2)],
+    [false, file('{"a":{"dtype":"U8","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}}')],
+    [false, file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2)],
   ];
   for (const [taken, bytes] of cases) assert.equal(referenceReads(bytes).taken, taken, Buffer.from(bytes).toString());
 });

@@ -22,16 +22,20 @@ export function textOf(tree: Tree): string {
 
 /** Tokens that a reader may take for what it wants. */
 export const TOKENS: readonly string[] = [
-  "0", "-0", "1", "2", "3", "4", "8", "-1", "0.5", "1.0", "1e0", "1e3", "1.5", "-2.5", "1e308", "1e309", "-1e400", "1e-320", "4294967295", "4294967296",
+  "0", "-0", "1", "2", "3", "4", "8", "-1", "0.5", "1.0", "1e0", "1e3", "1.5", "-2.5", "1e308", "1e309", "-1e400",
+  "1e-320", "4294967295", "4294967296",
   "2147483647", "2147483648", "9007199254740991", "9007199254740992", "9223372036854775807", "18446744073709551615", "18446744073709551616",
-  "123456789012345678901234567890", "1000000", "100000000", "1000000000000000", "null", "true", "false", "[]", "{}", "[[]]", "[0]", "[null]", "[1,2]", "[\"\"]",
-  "{\"a\":1}", "{\"__proto__\":{\"polluted\":1}}", "\"\"", "\"0\"", "\"1\"", "\"x\"", "\"none\"", "\"all\"", "\"null\"", "\"__proto__\"", "\"constructor\"",
+  "123456789012345678901234567890", "1000000", "100000000", "1000000000000000", "null", "true", "false", "[]", "{}",
+  "[[]]", "[0]", "[null]", "[1,2]", "[\"\"]",
+  "{\"a\":1}", "{\"__proto__\":{\"polluted\":1}}", "\"\"", "\"0\"", "\"1\"", "\"x\"", "\"none\"", "\"all\"", "\"null\"",
+  "\"__proto__\"", "\"constructor\"",
   "\"\\ud800\"", "\"\\udc00\\ud800\"", "\"\\u0000\"", "\"\\u202e\"", "\"\u001b]0;x\u0007\"", "\"\\u001b[2J\"", "\"\\/\"", "\"../x\"", "\"\ufeff\"", "\"é\"",
   "NaN", "Infinity", "-", "01", ".5", "1.", "+1", "0x10", "tru", "'x'", "\"", "undefined",
 ];
 
 const KEYS: readonly string[] = [
-  "\"__proto__\"", "\"constructor\"", "\"prototype\"", "\"toString\"", "\"\"", "\"a\"", "\"\\u0061\"", "\"\\ud800\"", "\"\\u0000\"", "\"hasOwnProperty\"", "\"length\"",
+  "\"__proto__\"", "\"constructor\"", "\"prototype\"", "\"toString\"", "\"\"", "\"a\"", "\"\\u0061\"", "\"\\ud800\"",
+  "\"\\u0000\"", "\"hasOwnProperty\"", "\"length\"",
 ];
 
 interface Place { value: Tree; set(value: Tree): void }
@@ -75,7 +79,8 @@ function damageToken(value: string, set: Place["set"], token: () => string, all:
   else set(damageText(value, random));
 }
 
-function damageCollection(value: Exclude<Tree, string>, set: Place["set"], token: () => string, all: readonly Place[], random: Random): void {
+function damageCollection(value: Exclude<Tree, string>, set: Place["set"], token: () => string, all: readonly Place[],
+  random: Random): void {
   const items: unknown[] = "list" in value ? value.list : value.members, at = random.below(items.length + 1);
   const kind = random.below(8);
   const fresh = (): Tree => (random.once(2) ? token() : structuredClone(random.pick(all).value));

@@ -13,7 +13,8 @@ import { watch, type Outcome } from "./watch.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { inputs: { type: "string" }, seed: { type: "string", default: "0" }, at: { type: "string" }, faults: { type: "string", default: "25" } },
+  options: { inputs: { type: "string" }, seed: { type: "string", default: "0" }, at: { type: "string" },
+  faults: { type: "string", default: "25" } },
 });
 const whole = (name: string, text: string): number => {
   if (!/^\d{1,15}$/.test(text)) throw new Error(`--${name} is ${text}; expected a whole number`);

@@ -12,9 +12,12 @@ export const UNDEFINED: Value = { $undefined: true };
 
 /** What no option and hardly any argument may be. */
 const ODD: readonly Value[] = [
-  null, UNDEFINED, true, false, 0, 1, -1, 2, 0.5, 1.5, -0, NaN, Infinity, -Infinity, 1e-40, 1e39, 1e308, 2147483648, 9007199254740991, 9007199254740992,
-  "", "1", "x", "none", "__proto__", [], [1], [0, 0], [1, 1, 1], [[1], [2, 3]], ["x"], [null], {}, { length: 1e9 }, { $bigint: true }, { $function: true }, { $date: true },
-  { $map: true }, { $promise: true }, { $cyclic: true }, { $array: "Float32Array" }, { $array: "Float64Array" }, { $array: "BigInt64Array" }, { $module: true },
+  null, UNDEFINED, true, false, 0, 1, -1, 2, 0.5, 1.5, -0, NaN, Infinity, -Infinity, 1e-40, 1e39, 1e308, 2147483648,
+    9007199254740991, 9007199254740992,
+  "", "1", "x", "none", "__proto__", [], [1], [0, 0], [1, 1, 1], [[1], [2, 3]], ["x"], [null], {}, { length: 1e9 },
+  { $bigint: true }, { $function: true }, { $date: true },
+  { $map: true }, { $promise: true }, { $cyclic: true }, { $array: "Float32Array" }, { $array: "Float64Array" },
+  { $array: "BigInt64Array" }, { $module: true },
   t([2, 3]), t([3]), t([]), t([0]), t([2], { ids: 3 }), t([2, 3], { dead: true }), t([2, 3], { grad: true }),
 ];
 

@@ -55,7 +55,8 @@ export async function watch(target: Target, { seed, from, inputs, mostFaults, pr
 /** Runs one worker to its end. Returns what stopped it, if anything did. */
 async function work(target: Target, job: Job, count: (p: Progress) => void, outcome: Outcome): Promise<Fault | undefined> {
   const words = new Int32Array(job.shared);
-  const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: job, resourceLimits: { maxOldGenerationSizeMb: HEAP_MB } });
+  const worker = new Worker(new URL("./worker.js", import.meta.url),
+    { workerData: job, resourceLimits: { maxOldGenerationSizeMb: HEAP_MB } });
   const fault = (title: string): Fault => ({ kind: "fault", index: words[INPUT]!, title, stack: "" });
   let stopped: Fault | undefined, clock = 0, cpu = process.cpuUsage(), began = performance.now();
   const stop = (title: string): void => {

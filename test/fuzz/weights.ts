@@ -27,7 +27,8 @@ export function damageWeights(weights: readonly Weight[], times: number, random:
       case 3: list[at] = zeros(name, shape.map((size) => Math.max(0, size + random.integer(-1, 1)))); break;
       case 4: list[at] = zeros(name, random.once(2) ? [...shape, 1] : shape.slice(1)); break;
       case 5: list[at] = { ...list[at]!, shape: [...shape].reverse() }; break;
-      case 6: list[at] = { name, shape, dtype: random.pick(["BF16", "F16", "F64", "I64", "U8", "BOOL"] as const), data: random.bytes(0) }; break;
+      case 6: list[at] = { name, shape, dtype: random.pick(["BF16", "F16", "F64", "I64", "U8", "BOOL"] as const),
+        data: random.bytes(0) }; break;
       default: {
         const changed = (data as Float32Array).slice();
         if (changed instanceof Float32Array && changed.length > 0) changed[random.below(changed.length)] = random.pick(VALUES);

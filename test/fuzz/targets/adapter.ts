@@ -42,10 +42,14 @@ const CONFIGS: Record<"net" | "llama", Partial<io.LoraConfig>[]> = {
     { r: 2, targetModules: ["k_proj", "embed_tokens"], modulesToSave: ["lm_head"], rankPattern: { "layers.0.*k_proj": 3 } },
   ],
 };
-const WORDS = ["\"LORA\"", "\"q_proj\"", "\"conv\"", "\"head\"", "\"embed\"", "\"layers.0\"", "\"all-linear\"", "\"ALL-LINEAR\"", "\"lora_only\"", "\"gaussian\"", "\"pissa\"", "\"olora\"",
-  "\"(.+)+x\"", "\"(.*)*x\"", "\".*.*.*.*x\"", "\"([a-z_0-9]+\\\\.?)+x\"", "\"(a|a)*b\"", "\"[\"", "\"(\"", "\"*\"", "\"a{1000}{1000}\"", "\"a{0,99999}b\"", "\"(?=.*)x\"", "\"\\\\\"",
-  "\"rank_pattern\"", "\"alpha_pattern\"", "\"modules_to_save\"", "\"use_dora\"", "\"fan_in_fan_out\"", "\"layers_pattern\"", "\"target_parameters\"", "\"lora_bias\"", "\"exclude_modules\"",
-  "{\"q_proj\":2}", "{\".*\":1}", "{\"(.+)+x\":2}", "[\"lm_head\"]", "[\"embed_tokens\",\"lm_head\"]", "[0]", "[1]", "[9]", "\"ensure_weight_tying\""];
+const WORDS = ["\"LORA\"", "\"q_proj\"", "\"conv\"", "\"head\"", "\"embed\"", "\"layers.0\"", "\"all-linear\"",
+  "\"ALL-LINEAR\"", "\"lora_only\"", "\"gaussian\"", "\"pissa\"", "\"olora\"",
+  "\"(.+)+x\"", "\"(.*)*x\"", "\".*.*.*.*x\"", "\"([a-z_0-9]+\\\\.?)+x\"", "\"(a|a)*b\"", "\"[\"", "\"(\"", "\"*\"",
+  "\"a{1000}{1000}\"", "\"a{0,99999}b\"", "\"(?=.*)x\"", "\"\\\\\"",
+  "\"rank_pattern\"", "\"alpha_pattern\"", "\"modules_to_save\"", "\"use_dora\"", "\"fan_in_fan_out\"",
+  "\"layers_pattern\"", "\"target_parameters\"", "\"lora_bias\"", "\"exclude_modules\"",
+  "{\"q_proj\":2}", "{\".*\":1}", "{\"(.+)+x\":2}", "[\"lm_head\"]", "[\"embed_tokens\",\"lm_head\"]", "[0]", "[1]",
+  "[9]", "\"ensure_weight_tying\""];
 
 interface Base { model: nn.Module & { forward(ids: Tensor): Tensor }; adapters: { config: object; weights: Weight[] }[]; bits: Uint8Array }
 let bases: Base[] | undefined;
@@ -62,7 +66,8 @@ function bitsOf(model: nn.Module): Uint8Array {
 function made(): Base[] {
   manualSeed(1);
   const net = new Net(), llama = new models.Llama({
-    vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 2, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2, maxPositionEmbeddings: 8,
+    vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 2, numAttentionHeads: 2, numKeyValueHeads: 1,
+    headDim: 2, maxPositionEmbeddings: 8,
     rmsNormEps: 0.01, ropeTheta: 10000, tieWordEmbeddings: false, bosTokenId: 1, eosTokenId: 2,
   });
   const base = (model: Base["model"], configs: readonly Partial<io.LoraConfig>[]): Base => ({
@@ -90,7 +95,8 @@ function generate(random: Random): Input {
   const tensors = damageWeights(weights, ofConfig ? 0 : damages, random, weights.map(({ name }) => name.replace("lora_A", random.pick(["lora_B", "lora_embedding_A", "lora_magnitude_vector", "base_layer"]))));
   return {
     base: which,
-    files: { "adapter_config.json": encode(random.once(20) ? damageText(text, random) : text), "adapter_model.safetensors": fileOf(tensors, random) },
+    files: { "adapter_config.json": encode(random.once(20) ? damageText(text, random) : text),
+    "adapter_model.safetensors": fileOf(tensors, random) },
   };
 }
 

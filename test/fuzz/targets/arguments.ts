@@ -5,10 +5,13 @@ import type { Random } from "../random.js";
 import { must, type Target } from "../target.js";
 
 const COMMANDS = ["finetune", "generate", "merge", "inspect", "help", "", "fine-tune", "__proto__", "constructor", "toString"];
-const FLAGS = ["--data", "--model", "--out", "--r", "--alpha", "--dropout", "--target-modules", "--steps", "--batch", "--seq", "--lr", "--seed", "--prompt",
-  "--checkpoint-every", "--gradient-checkpointing", "--resume", "--adapter", "--max-tokens", "--temperature", "--ids", "--help", "--version", "-h", "-V", "--", "-", "--__proto__", "--constructor",
+const FLAGS = ["--data", "--model", "--out", "--r", "--alpha", "--dropout", "--target-modules", "--steps", "--batch",
+  "--seq", "--lr", "--seed", "--prompt",
+  "--checkpoint-every", "--gradient-checkpointing", "--resume", "--adapter", "--max-tokens", "--temperature", "--ids",
+  "--help", "--version", "-h", "-V", "--", "-", "--__proto__", "--constructor",
   "--no-resume", "--learning-rate", "--lora-alpha"];
-const VALUES = ["0", "1", "2", "-1", "1.5", "1e3", "1e-40", "1e308", "1e309", "-0", "0x10", "0b1", "010", "1_000", " 7 ", "", " ", "NaN", "Infinity", "-Infinity", "9007199254740991", "9007199254740992",
+const VALUES = ["0", "1", "2", "-1", "1.5", "1e3", "1e-40", "1e308", "1e309", "-0", "0x10", "0b1", "010", "1_000",
+  " 7 ", "", " ", "NaN", "Infinity", "-Infinity", "9007199254740991", "9007199254740992",
   "1000000000", "true", "q_proj", "q_proj,v_proj", ",", ",,", " , ", "all-linear", "a b", "x=y", "=", "\u001b[2J", "\u202e", "\n", "é", "\ud83d\ude00", "../../x", "/dev/null", "C:\\x", "$(x)", "`x`", "1 ", "１", "1e", "+5", "--r"];
 
 /** What a value must be when its command gets it. */

@@ -28,13 +28,15 @@ async function prepare(): Promise<void> {
   const letters = [..."abcdefgh .,"];
   manualSeed(1);
   const llama = new models.Llama({
-    vocabSize: 11, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2, maxPositionEmbeddings: 12, rmsNormEps: 0.01, ropeTheta: 10000,
+    vocabSize: 11, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1,
+    headDim: 2, maxPositionEmbeddings: 12, rmsNormEps: 0.01, ropeTheta: 10000,
     tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
   });
   put("model.safetensors", io.serializeSafetensors(weightsOf(llama), { format: "pt" }));
   llama.dispose();
   put("config.json", JSON.stringify({
-    model_type: "llama", vocab_size: 11, hidden_size: 4, intermediate_size: 6, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 2, max_position_embeddings: 12,
+    model_type: "llama", vocab_size: 11, hidden_size: 4, intermediate_size: 6, num_hidden_layers: 1,
+    num_attention_heads: 2, num_key_value_heads: 1, head_dim: 2, max_position_embeddings: 12,
     hidden_act: "silu", rms_norm_eps: 0.01, tie_word_embeddings: true, bos_token_id: null, eos_token_id: null,
   }));
   put("tokenizer.json", JSON.stringify({ added_tokens: [], model: { type: "BPE", vocab: Object.fromEntries(letters.map((c, i) => [c, i])), merges: [] } }));

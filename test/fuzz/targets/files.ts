@@ -20,7 +20,8 @@ interface Input { kind: Kind; files: Files; text?: string }
 
 const LETTERS = [..."abc xyz\n\t.,", "é", "ñ", "字", "\u{1f600}", "\u2028", "\ufeff"];
 const tensor = (name: string, ...shape: number[]): Weight => ({ name, dtype: "F32", shape, data: new Float32Array(shape.reduce((n, d) => n * d, 1)).fill(0.5) });
-const LORALIB = [tensor("q.lora_A", 2, 4), tensor("q.lora_B", 6, 2), tensor("q.bias", 6), tensor("c.lora_A", 3, 6), tensor("c.lora_B", 6, 3), tensor("m.lora_A", 4, 4), tensor("m.lora_B", 8, 2)];
+const LORALIB = [tensor("q.lora_A", 2, 4), tensor("q.lora_B", 6, 2), tensor("q.bias", 6), tensor("c.lora_A", 3, 6),
+  tensor("c.lora_B", 6, 3), tensor("m.lora_A", 4, 4), tensor("m.lora_B", 8, 2)];
 
 function utf16(text: string, little: boolean): Uint8Array {
   const bytes = new Uint8Array(2 * text.length), view = new DataView(bytes.buffer);
@@ -35,7 +36,8 @@ function generate(random: Random): Input {
       const text = Array.from({ length: random.below(random.once(50) ? 20_000 : 60) }, () => random.pick(LETTERS)).join("");
       const [mark, bytes] = random.pick([[[0xef, 0xbb, 0xbf], encode(text)], [[0xff, 0xfe], utf16(text, true)], [[0xfe, 0xff], utf16(text, false)]] as const);
       const file = random.once(4) ? bytes : joined(Uint8Array.from(mark), bytes);
-      return random.once(2) ? { kind, files: { x: damageBytes(file, random.integer(1, 3), random) } } : { kind, files: { x: file }, ...(file === bytes ? {} : { text }) };
+      return random.once(2) ? { kind, files: { x: damageBytes(file, random.integer(1, 3), random) } } : { kind,
+        files: { x: file }, ...(file === bytes ? {} : { text }) };
     }
     case "state": case "loralib": return { kind, files: { x: fileOf(damageWeights(LORALIB, random.few(3), random), random, random.once(3) ? { format: "pt", digest: "00" } : { format: "pt" }) } };
     case "special": {
@@ -93,7 +95,8 @@ async function run({ kind, files, text }: Input): Promise<void> {
       const state = io.loadStateDict(path);
       io.saveStateDict(`${FOLDER}/again`, state);
       const again = io.loadStateDict(`${FOLDER}/again`);
-      must([...state].every(([key, { data }]) => data.every((value, i) => Object.is(value, again.get(key)?.data[i]))), () => "a state dict changed in writing and reading");
+      must([...state].every(([key, { data }]) => data.every((value, i) => Object.is(value, again.get(key)?.data[i]))),
+        () => "a state dict changed in writing and reading");
     } else if (kind === "loralib") {
       io.loralibToPeft(io.loadLoralib(path), {
         q: { kind: "Linear", r: 2, loraAlpha: 4 }, c: { kind: "Conv2d", r: 1, loraAlpha: 2, kernelSize: 3 },

@@ -91,14 +91,17 @@ adapter("layer 2^53 - 1 and layer -0", "either", () => ({ layers_to_transform: [
 adapter("100,000 patterns for layers", "either", () => ({ layers_to_transform: [0, 1], layers_pattern: many(100_000, (i) => `l${i}`) }));
 adapter("a key of 1 MB in rank_pattern", "either", () => ({ rank_pattern: { ["a".repeat(MB)]: 2 } }));
 adapter("a key of 200 kB of stars in alpha_pattern", "either", () => ({ alpha_pattern: { ["a*".repeat(MB / 10)]: 2 } }));
-adapter("a key of 1 MB of brackets in alpha_pattern", "either", () => ({ alpha_pattern: { ["(".repeat(MB / 2) + ")".repeat(MB / 2)]: 2 } }));
+adapter("a key of 1 MB of brackets in alpha_pattern", "either",
+  () => ({ alpha_pattern: { ["(".repeat(MB / 2) + ")".repeat(MB / 2)]: 2 } }));
 adapter("20,000 counted keys in alpha_pattern", "either", () => ({ alpha_pattern: Object.fromEntries(many(20_000, (i) => [`x{1,${i + 1}}y`, 2])) }));
 adapter("100,000 keys in rank_pattern", "either", () => ({ rank_pattern: Object.fromEntries(many(100_000, (i) => [`m${i}`, 2])) }));
 adapter("100,000 names in modules_to_save", "either", () => ({ modules_to_save: many(100_000, (i) => `m${i}`) }));
 adapter("16,000 dots beside 16,000 names to save", "either", () => ({ modules_to_save: many(16_000, (i) => `m${i}`) }), () => [...FACTORS, { ...factor("x", "A", [1, 1]), name: `base_model.model.${"a.".repeat(16_000)}weight` }]);
 adapter("100,000 tensors that are nobody's", "refused", () => ({}), () => [...FACTORS, ...many(100_000, (i) => factor(`z${i}`, i % 2 ? "A" : "B", [1, 1]))]);
 adapter("4,000 patterns beside 4,000 modules", "either", () => ({ rank_pattern: Object.fromEntries(many(4000, (i) => [`.*m${i}`, 2])) }), () => [...FACTORS, ...many(2000, (i) => [factor(`z${i}`, "A", [2, 1]), factor(`z${i}`, "B", [1, 2])]).flat()]);
-adapter("a tensor's name of 1 MB beside patterns", "refused", () => ({ rank_pattern: { ".*.*.*x": 3, "(a|b|ab)*c": 3 } }), () => [...FACTORS, factor("ab".repeat(MB / 2), "A", [2, 1]), factor("ab".repeat(MB / 2), "B", [1, 2])]);
+adapter("a tensor's name of 1 MB beside patterns", "refused",
+  () => ({ rank_pattern: { ".*.*.*x": 3, "(a|b|ab)*c": 3 } }),
+  () => [...FACTORS, factor("ab".repeat(MB / 2), "A", [2, 1]), factor("ab".repeat(MB / 2), "B", [1, 2])]);
 adapter("a rank of 10^9 for a module without tensors", "refused", () => ({ rank_pattern: { 1: 1e9 } }), () => FACTORS.slice(0, 2));
 adapter("a rank of 2^53 - 1", "refused", () => ({ r: 2 ** 53 - 1 }));
 adapter("alpha of 1e308", "either", () => ({ lora_alpha: 1e308 }));
@@ -124,12 +127,14 @@ for (const pattern of ["(a+)+x", "(.*)*x", "(\\w+\\.?)+x", ".*.*.*.*.*.*x", "((a
 
 /* Models */
 const LLAMA = {
-  model_type: "llama", vocab_size: 8, hidden_size: 4, intermediate_size: 6, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 2,
+  model_type: "llama", vocab_size: 8, hidden_size: 4, intermediate_size: 6, num_hidden_layers: 1,
+  num_attention_heads: 2, num_key_value_heads: 1, head_dim: 2,
   max_position_embeddings: 8, hidden_act: "silu", rms_norm_eps: 0.01, tie_word_embeddings: true, bos_token_id: 1, eos_token_id: 2,
 };
 const GPT2 = { model_type: "gpt2", vocab_size: 8, n_embd: 4, n_head: 2, n_layer: 1, n_positions: 8, bos_token_id: 1, eos_token_id: 2 };
 const SHARED = {
-  vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, maxPositionEmbeddings: 8, tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
+  vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, maxPositionEmbeddings: 8,
+  tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
 };
 let llama: Weight[], gpt2: Weight[];
 const written = (weights: Weight[]): Uint8Array => io.serializeSafetensors(weights, { format: "pt" });
@@ -137,21 +142,24 @@ function use(): void {
   const { model, config } = models.loadModel(FOLDER);
   try {
     noGrad(() => scope(() => { model.forward(tensor(Int32Array.of(1, 0), [1, 2])); }));
-    must([...models.generate(model, [1], { maxNewTokens: 1, temperature: 0 })].length <= 1 && config.vocabSize > 0, () => "more than one token");
+    must([...models.generate(model, [1], { maxNewTokens: 1, temperature: 0 })].length <= 1 && config.vocabSize > 0,
+      () => "more than one token");
   } finally {
     model.dispose();
   }
 }
 function model(name: string, expected: Verdict, files: () => Files, config: object | string = LLAMA): void {
   add(`model: ${name}`, expected, () => ({
-    "config.json": typeof config === "string" ? encode(config) : json(config), "model.safetensors": written(typeof config === "object" && "n_layer" in config ? gpt2 : llama), ...files(),
+    "config.json": typeof config === "string" ? encode(config) : json(config),
+    "model.safetensors": written(typeof config === "object" && "n_layer" in config ? gpt2 : llama), ...files(),
   }), use);
 }
 const none = (): Files => ({});
 model("as it should be", "taken", none);
 model("a GPT-2 as it should be", "taken", none, GPT2);
 for (const [key, value] of Object.entries({
-  num_hidden_layers: 1e9, vocab_size: 2e8, intermediate_size: 5e7, hidden_size: 1e9, num_attention_heads: 1e9, num_key_value_heads: 1e9, head_dim: 1e9,
+  num_hidden_layers: 1e9, vocab_size: 2e8, intermediate_size: 5e7, hidden_size: 1e9, num_attention_heads: 1e9,
+  num_key_value_heads: 1e9, head_dim: 1e9,
 })) model(`${key} = ${value}`, "refused", none, { ...LLAMA, [key]: value });
 model("num_hidden_layers = 300,000", "refused", none, { ...LLAMA, num_hidden_layers: 3e5 });
 model("num_hidden_layers = 2^53 - 1", "refused", none, { ...LLAMA, num_hidden_layers: 2 ** 53 - 1 });
@@ -254,12 +262,14 @@ function tokenizer(name: string, expected: Verdict, value: () => object | string
     codec.decode(ids);
   });
 }
-const bpe = (more: object = {}, vocab: object = { a: 0, b: 1, ab: 2 }, merges: unknown[] = ["a b"]): object => ({ added_tokens: [], model: { type: "BPE", vocab, merges }, ...more });
+const bpe = (more: object = {}, vocab: object = { a: 0, b: 1, ab: 2 },
+  merges: unknown[] = ["a b"]): object => ({ added_tokens: [], model: { type: "BPE", vocab, merges }, ...more });
 const token = (id: number, content: string): object => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true });
 tokenizer("a vocabulary of 1,000,000", "either", () => `{"model":{"type":"BPE","merges":[],"vocab":${objectText(MB, (i) => `"t${i}":${i}`)}}}`);
 tokenizer("1,000,000 merges", "either", () => bpe({}, { a: 0 }, many(MB, (i) => `a${i} b${i}`)));
 tokenizer("100,000 added tokens", "either", () => bpe({ added_tokens: many(100_000, (i) => token(i, `<${i}>`)) }));
-tokenizer("added tokens that begin each other", "either", () => bpe({ added_tokens: many(2000, (i) => token(i, "a".repeat(i + 1))) }), "a".repeat(20_000));
+tokenizer("added tokens that begin each other", "either",
+  () => bpe({ added_tokens: many(2000, (i) => token(i, "a".repeat(i + 1))) }), "a".repeat(20_000));
 tokenizer("a Unigram of 500,000", "either", () => ({ added_tokens: [], model: { type: "Unigram", unk_id: 0, vocab: many(500_000, (i) => [`t${i}`, -i]) } }));
 tokenizer("a decoder 100,000 levels deep", "either", () => JSON.stringify(bpe()).replace("{", `{"decoder":${"{\"type\":\"Sequence\",\"decoders\":[".repeat(100_000)}${"]}".repeat(100_000)},`));
 tokenizer("JSON 1,000,000 levels deep", "either", () => JSON.stringify(bpe()).replace("{", `{"normalizer":${nested(MB)},`));
@@ -269,7 +279,8 @@ tokenizer("ids beyond 2^53", "either", () => bpe({}, { a: 2 ** 60, t: -1, h: 0.5
 
 /* Checkpoints */
 interface Run { [key: string]: unknown }
-const SETTINGS = { model: "models/base", data: "x.txt", r: 2, alpha: 4, dropout: 0, targetModules: ["q_proj"], steps: 3, batch: 2, seq: 8, lr: 0.01, seed: 0, prompt: "a", checkpointEvery: 50 };
+const SETTINGS = { model: "models/base", data: "x.txt", r: 2, alpha: 4, dropout: 0, targetModules: ["q_proj"], steps: 3,
+  batch: 2, seq: 8, lr: 0.01, seed: 0, prompt: "a", checkpointEvery: 50 };
 const RUN: Run = { settings: SETTINGS, inputs: "0", step: 2, dropoutStream: 0, heldOutBefore: 1, sampleBefore: "a" };
 function checkpoint(name: string, expected: Verdict, run: () => string | Run, losses = 2): void {
   add(`checkpoint: ${name}`, expected, () => {

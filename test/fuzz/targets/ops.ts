@@ -22,7 +22,8 @@ const binary: Recipe = (random) => {
 };
 const branch = (random: Random, d: number, k: number, first: number): Value => {
   const r = random.integer(1, 3), from = random.below(first + 1);
-  return { loraA: g(random, r, d), loraB: g(random, k, r), scaling: random.pick([1, 0.5, -2]), mask: random.once(4) ? { p: 0.5, seed: 1, stream: random.below(9) } : null,
+  return { loraA: g(random, r, d), loraB: g(random, k, r), scaling: random.pick([1, 0.5, -2]),
+    mask: random.once(4) ? { p: 0.5, seed: 1, stream: random.below(9) } : null,
     ...(random.once(3) ? { from, to: random.integer(from, first) } : {}) };
 };
 const some = (random: Random, value: Value): Value => random.once(2) ? value : null;
@@ -43,7 +44,8 @@ const RECIPES: Record<string, Recipe> = {
   add: arithmetic, sub: arithmetic, mul: arithmetic, div: arithmetic, sum: along, mean: along, argmax: along,
   softmax: (r) => along(r).slice(0, 2), logSoftmax: (r) => along(r).slice(0, 2),
   matmul: (r) => {
-    const batch = lead(r), part = batch.map((n) => r.once(3) ? 1 : n).slice(r.below(batch.length + 1)), n = size(r), k = size(r), m = size(r);
+    const batch = lead(r), part = batch.map((n) => r.once(3) ? 1 : n).slice(r.below(batch.length + 1)), n = size(r),
+      k = size(r), m = size(r);
     return [r.once(6) ? g(r, k) : g(r, ...batch, n, k), r.once(6) ? g(r, k) : g(r, ...part, k, m)];
   },
   transpose: (r) => {
@@ -51,7 +53,8 @@ const RECIPES: Record<string, Recipe> = {
     return [g(r, ...shape), dim(), dim()];
   },
   concat: (r) => {
-    const shape = [...lead(r), size(r)], dim = r.below(shape.length), part = (): Value => g(r, ...shape.map((n, i) => i === dim ? size(r) : n));
+    const shape = [...lead(r), size(r)], dim = r.below(shape.length),
+      part = (): Value => g(r, ...shape.map((n, i) => i === dim ? size(r) : n));
     return [Array.from({ length: r.integer(1, 4) }, part), r.once(2) ? dim : dim - shape.length];
   },
   scale: (r) => [...unary(r), r.pick([0, -1, 0.5, 1e30])],
@@ -68,31 +71,44 @@ const RECIPES: Record<string, Recipe> = {
   layerNorm: (r) => { const d = size(r); return [g(r, ...lead(r), d), g(r, d), g(r, d), 1e-5]; },
   linear: (r) => {
     const d = size(r), k = size(r), rows = lead(r), transposed = r.once(3);
-    return [g(r, ...rows, d), transposed ? g(r, d, k) : g(r, k, d), some(r, g(r, k)), Array.from({ length: r.below(3) }, () => branch(r, d, k, rows[0] ?? d)), transposed];
+    return [g(r, ...rows, d), transposed ? g(r, d, k) : g(r, k, d), some(r, g(r, k)),
+      Array.from({ length: r.below(3) }, () => branch(r, d, k, rows[0] ?? d)), transposed];
   },
   mergedLinear: (r) => {
-    const d = size(r), per = r.integer(1, 3), enabled = Array.from({ length: r.integer(1, 3) }, () => r.once(2)), on = enabled.filter(Boolean).length, rank = r.integer(1, 2);
+    const d = size(r), per = r.integer(1, 3), enabled = Array.from({ length: r.integer(1, 3) }, () => r.once(2)),
+      on = enabled.filter(Boolean).length, rank = r.integer(1, 2);
     return [g(r, ...lead(r), d), g(r, per * enabled.length, d), some(r, g(r, per * enabled.length)),
-      { loraA: g(r, on * rank, d), loraB: g(r, on * per, rank), scaling: 0.5, mask: r.once(4) ? { p: 0.5, seed: 1, stream: 2 } : null, enableLora: enabled }, false];
+      { loraA: g(r, on * rank, d), loraB: g(r, on * per, rank), scaling: 0.5,
+      mask: r.once(4) ? { p: 0.5, seed: 1, stream: 2 } : null, enableLora: enabled }, false];
   },
   conv: (r) => {
-    const dims = r.integer(1, 3), groups = r.integer(1, 2), inChannels = groups * r.integer(1, 2), outChannels = groups * r.integer(1, 2), each = (low: number, high: number): number[] => Array.from({ length: dims }, () => r.integer(low, high));
-    const kernel = each(1, 3), options: { [key: string]: Value } = { stride: each(1, 2), padding: each(0, 2), dilation: each(1, 2), groups }, n = r.integer(1, 3), rank = groups * r.integer(1, 2);
+    const dims = r.integer(1, 3), groups = r.integer(1, 2), inChannels = groups * r.integer(1, 2),
+      outChannels = groups * r.integer(1, 2),
+      each = (low: number, high: number): number[] => Array.from({ length: dims }, () => r.integer(low, high));
+    const kernel = each(1, 3), options: { [key: string]: Value } = { stride: each(1, 2), padding: each(0, 2),
+      dilation: each(1, 2), groups }, n = r.integer(1, 3), rank = groups * r.integer(1, 2);
     const branches: Value[] = r.once(2) ? [{ loraA: g(r, rank, inChannels, ...kernel), loraB: g(r, outChannels, rank / groups, ...kernel.map(() => 1)), scaling: 0.5, mask: null }] : [];
-    return [g(r, n, inChannels, ...each(1, 6)), g(r, outChannels, inChannels / groups, ...kernel), some(r, g(r, outChannels)), options, branches];
+    return [g(r, n, inChannels, ...each(1, 6)), g(r, outChannels, inChannels / groups, ...kernel),
+      some(r, g(r, outChannels)), options, branches];
   },
   embedding: (r) => {
     const vocab = r.integer(1, 6), d = size(r), rows = lead(r), rank = r.integer(1, 2);
-    const options: { [key: string]: Value } = { paddingIdx: r.pick([null, 0, -1]), maxNorm: r.pick([null, 0.5]), scaleGradByFreq: r.once(3) };
-    return [t(rows, { ids: vocab }), g(r, vocab, d), options, r.once(2) && rows.length > 0 ? [{ loraA: g(r, rank, vocab), loraB: g(r, d, rank), scaling: 0.5 }] : []];
+    const options: { [key: string]: Value } = { paddingIdx: r.pick([null, 0, -1]), maxNorm: r.pick([null, 0.5]),
+      scaleGradByFreq: r.once(3) };
+    return [t(rows, { ids: vocab }), g(r, vocab, d), options,
+      r.once(2) && rows.length > 0 ? [{ loraA: g(r, rank, vocab), loraB: g(r, d, rank), scaling: 0.5 }] : []];
   },
-  rope: (r) => { const dim = 2 * r.integer(1, 3), steps = r.integer(1, 4); return [g(r, r.integer(1, 2), steps, r.integer(1, 2), dim), { cos: t([6, dim / 2]), sin: t([6, dim / 2]) }, r.below(4)]; },
+  rope: (r) => { const dim = 2 * r.integer(1, 3),
+  steps = r.integer(1, 4); return [g(r, r.integer(1, 2), steps, r.integer(1, 2), dim),
+  { cos: t([6, dim / 2]), sin: t([6, dim / 2]) }, r.below(4)]; },
   ropeTable: (r) => [r.integer(1, 8), 2 * r.integer(1, 4), r.pick([1, 10000])],
   causalAttention: (r) => {
-    const batch = r.integer(1, 2), kv = r.integer(1, 2), heads = kv * r.integer(1, 2), dim = r.integer(1, 5), queries = r.integer(1, 4), keys = queries + r.below(3);
+    const batch = r.integer(1, 2), kv = r.integer(1, 2), heads = kv * r.integer(1, 2), dim = r.integer(1, 5),
+      queries = r.integer(1, 4), keys = queries + r.below(3);
     return [g(r, batch, queries, heads, dim), g(r, batch, keys, kv, dim), g(r, batch, keys, kv, dim)];
   },
-  crossEntropy: (r) => { const rows = lead(r), classes = size(r); return [g(r, ...rows, classes), t(rows, { ids: Math.max(1, classes) }), -100]; },
+  crossEntropy: (r) => { const rows = lead(r),
+  classes = size(r); return [g(r, ...rows, classes), t(rows, { ids: Math.max(1, classes) }), -100]; },
   linearCrossEntropy: (r) => {
     const rows = lead(r), classes = r.integer(1, 5), d = size(r);
     return [g(r, ...rows, d), g(r, classes, d), some(r, g(r, classes)), t(rows, { ids: classes }), r.integer(1, 4), -100];

@@ -8,15 +8,18 @@ import { built, changed, odd, t, type Value } from "../values.js";
 
 const LORA = { r: 2, loraAlpha: 4, loraDropout: 0.1, mergeWeights: true };
 const PEFT: { [key: string]: Value } = {
-  ...LORA, targetModules: ["fc"], excludeModules: null, layersToTransform: null, layersPattern: null, rankPattern: { fc: 1 }, alphaPattern: {}, fanInFanOut: false, bias: "none",
+  ...LORA, targetModules: ["fc"], excludeModules: null, layersToTransform: null, layersPattern: null,
+    rankPattern: { fc: 1 }, alphaPattern: {}, fanInFanOut: false, bias: "none",
   useRslora: false, useDora: false, initLoraWeights: true, modulesToSave: null, baseModelNameOrPath: null, taskType: null,
 };
 delete PEFT["mergeWeights"];
 const LLAMA = {
-  hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2, vocabSize: 8, maxPositionEmbeddings: 8, rmsNormEps: 0.01, ropeTheta: 10000,
+  hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2,
+  vocabSize: 8, maxPositionEmbeddings: 8, rmsNormEps: 0.01, ropeTheta: 10000,
   tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
 };
-const GPT2 = { hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, vocabSize: 8, maxPositionEmbeddings: 8, layerNormEpsilon: 0.01, tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2 };
+const GPT2 = { hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, vocabSize: 8,
+  maxPositionEmbeddings: 8, layerNormEpsilon: 0.01, tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2 };
 const ADAM = { lr: 0.1, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0 };
 
 class Net extends nn.Module {
@@ -39,9 +42,12 @@ const FILE = (): Uint8Array => io.serializeSafetensors([{ name: "w", dtype: "F32
 
 const CALLS: Record<string, Call> = {
   "nn.Linear": [[2, 3, { bias: true, fanInFanOut: false }], (...a: [number, number]) => new nn.Linear(...a)],
-  "nn.Embedding": [[5, 2, { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: false }], (...a: [number, number]) => new nn.Embedding(...a)],
-  "nn.Conv1d": [[2, 2, 3, { stride: 1, padding: 1, dilation: 1, groups: 1, bias: true }], (...a: [number, number, number]) => new nn.Conv1d(...a)],
-  "nn.Conv2d": [[2, 2, [1, 3], { stride: [1, 2], padding: 1, dilation: 1, groups: 2, bias: false }], (...a: [number, number, number]) => new nn.Conv2d(...a)],
+  "nn.Embedding": [[5, 2, { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: false }],
+  (...a: [number, number]) => new nn.Embedding(...a)],
+  "nn.Conv1d": [[2, 2, 3, { stride: 1, padding: 1, dilation: 1, groups: 1, bias: true }],
+  (...a: [number, number, number]) => new nn.Conv1d(...a)],
+  "nn.Conv2d": [[2, 2, [1, 3], { stride: [1, 2], padding: 1, dilation: 1, groups: 2, bias: false }],
+  (...a: [number, number, number]) => new nn.Conv2d(...a)],
   "nn.LayerNorm": [[3, 1e-5], (...a: [number]) => new nn.LayerNorm(...a)],
   "nn.RMSNorm": [[3, 1e-5], (...a: [number]) => new nn.RMSNorm(...a)],
   "nn.Parameter": [[[2, 3], true], (...a: [number[]]) => new nn.Parameter(...a)],
@@ -51,13 +57,16 @@ const CALLS: Record<string, Call> = {
   "lora.Conv2d": [[2, 2, 3, LORA], (...a: [number, number, number]) => new lora.Conv2d(...a)],
   "lora.markOnlyLoraAsTrainable": [["none"], (bias) => withNet((net) => { lora.markOnlyLoraAsTrainable(net, bias); })],
   "lora.loraStateDict": [["all"], (bias) => withNet((net) => lora.loraStateDict(net, bias))],
-  "optim.SGD": [[{ lr: 0.1, momentum: 0.9, weightDecay: 0, nesterov: true }], (o) => withNet((net) => { new optim.SGD(net.parameters(), o); })],
+  "optim.SGD": [[{ lr: 0.1, momentum: 0.9, weightDecay: 0, nesterov: true }],
+  (o) => withNet((net) => { new optim.SGD(net.parameters(), o); })],
   "optim.Adam": [[ADAM], (o) => withNet((net) => { new optim.Adam(net.parameters(), o); })],
   "optim.AdamW": [[ADAM], (o) => withNet((net) => { new optim.AdamW(net.parameters(), o); })],
   "optim.AdamW params": [[[t([2])], ADAM], (params, o) => { new optim.AdamW(params, o); }],
-  "optim.AdamW groups": [[{ lr: 0.5, weightDecay: 0.1 }], (group) => withNet((net) => { new optim.AdamW([{ params: net.parameters(), ...group }]); })],
+  "optim.AdamW groups": [[{ lr: 0.5, weightDecay: 0.1 }],
+  (group) => withNet((net) => { new optim.AdamW([{ params: net.parameters(), ...group }]); })],
   "optim.LoraFA": [[{ ...ADAM, scaling: 2 }], (o) => withNet((net) => { new optim.LoraFA(net, o); })],
-  "optim.loraPlusGroups": [[{ lr: 0.1, loraplusLrRatio: 4, loraplusLrEmbedding: 1e-6, weightDecay: 0 }], (o) => withNet((net) => { optim.loraPlusGroups(net, o); })],
+  "optim.loraPlusGroups": [[{ lr: 0.1, loraplusLrRatio: 4, loraplusLrEmbedding: 1e-6, weightDecay: 0 }],
+  (o) => withNet((net) => { optim.loraPlusGroups(net, o); })],
   "optim.clipGradNorm_": [[1], (norm) => withNet((net) => optim.clipGradNorm_(net.parameters(), norm))],
   "optim.cosineSchedule": [[10, 2, 0.1, 3], (a, b, c, step) => optim.cosineSchedule(a, b, c)(step)],
   "optim.linearSchedule": [[10, 2, 3], (a, b, step) => optim.linearSchedule(a, b)(step)],
@@ -90,7 +99,8 @@ const CALLS: Record<string, Call> = {
   "io.matcher": [["a.*", "ab"], (pattern, text) => io.matcher(pattern)(text)],
   "io.patternValue": [[{ a: 1 }, "a", 2], (...a: [any, any, any]) => io.patternValue(...a)],
   "io.peftKey": [["fc", "lora_A"], (...a: [any, any]) => io.peftKey(...a)],
-  "io.scalingOf": [[{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"], (...a: [any, any]) => io.scalingOf(...a)],
+  "io.scalingOf": [[{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"],
+  (...a: [any, any]) => io.scalingOf(...a)],
   manualSeed: [[1], (seed) => { manualSeed(seed); }],
   Generator: [[1], (seed) => new Generator(seed)],
   tensor: [[[[1, 2], [3, 4]], [4], "float32"], (...a: [any]) => tensor(...a)],
@@ -102,8 +112,10 @@ const CALLS: Record<string, Call> = {
   scope: [[{ $function: true }], (fn) => scope(fn)],
   noGrad: [[{ $function: true }], (fn) => noGrad(fn)],
   checkpoint: [[{ $function: true }, t([2])], (fn, x) => checkpoint(fn, x)],
-  "ops.conv": [[{ stride: [1], padding: [0], dilation: [1], groups: 1 }], (o) => { ops.conv(zeros([1, 1, 3]), zeros([1, 1, 1]), null, o); }],
-  "ops.embedding": [[{ paddingIdx: null, maxNorm: null, normType: 2, scaleGradByFreq: false }], (o) => { ops.embedding(zeros([2], "int32"), zeros([3, 2]), o); }],
+  "ops.conv": [[{ stride: [1], padding: [0], dilation: [1], groups: 1 }],
+  (o) => { ops.conv(zeros([1, 1, 3]), zeros([1, 1, 1]), null, o); }],
+  "ops.embedding": [[{ paddingIdx: null, maxNorm: null, normType: 2, scaleGradByFreq: false }],
+  (o) => { ops.embedding(zeros([2], "int32"), zeros([3, 2]), o); }],
 };
 const NAMES = Object.keys(CALLS);
 

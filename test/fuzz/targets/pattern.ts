@@ -9,17 +9,23 @@ import type { Random } from "../random.js";
 import { must, type Target } from "../target.js";
 
 const LETTERS = [..."abx01_.-"];
-const HOSTILE = ["(a+)+x", "(.+)+x", "(.*)*x", "(a|a)*x", "(a|aa)+x", "(a*)*b", "([a-z_0-9]+\\.?)+x", "(\\w+\\.?)+x", ".*.*.*x", ".*.*.*.*.*x", "(.*a){12}x", "(a?){30}a{30}",
-  "(x+x+)+y", "a{1000}", "(a{0,99}){0,99}x", "a{0,99999}x", "((a{9}){9}){9}", "(((((a*)*)*)*)*)*x", "[^.]*[^.]*[^.]*x", "(?:a|b|ab)*c", "\\b(\\w+\\b\\W*)+!", "(?=(a+)+x)a", "(?!(a+)+x)a*",
-  "^(([a-z])+.)+[A-Z]([a-z])+$", "(.*)(.*)(.*)(.*)(.*)(.*)x", "(a|b|c|d|e|f|g|h)*z", "(aaa|aa|a)+b", "(a*?)*?x", "(\\.|[^.])*x", "(?:(?:a+)+)+x"];
+const HOSTILE = ["(a+)+x", "(.+)+x", "(.*)*x", "(a|a)*x", "(a|aa)+x", "(a*)*b", "([a-z_0-9]+\\.?)+x", "(\\w+\\.?)+x",
+  ".*.*.*x", ".*.*.*.*.*x", "(.*a){12}x", "(a?){30}a{30}",
+  "(x+x+)+y", "a{1000}", "(a{0,99}){0,99}x", "a{0,99999}x", "((a{9}){9}){9}", "(((((a*)*)*)*)*)*x", "[^.]*[^.]*[^.]*x",
+  "(?:a|b|ab)*c", "\\b(\\w+\\b\\W*)+!", "(?=(a+)+x)a", "(?!(a+)+x)a*",
+  "^(([a-z])+.)+[A-Z]([a-z])+$", "(.*)(.*)(.*)(.*)(.*)(.*)x", "(a|b|c|d|e|f|g|h)*z", "(aaa|aa|a)+b", "(a*?)*?x",
+  "(\\.|[^.])*x", "(?:(?:a+)+)+x"];
 
 interface Input { pattern: string; texts: string[]; ast?: Pattern }
 
 function any(random: Random, depth: number): Pattern {
   switch (random.below(depth > 0 ? 9 : 4)) {
     case 0: case 1: return { kind: "literal", char: random.pick(LETTERS) };
-    case 2: return { kind: "class", dot: random.once(3), negated: random.once(3), chars: Array.from({ length: random.integer(1, 3) }, () => random.pick(LETTERS)), escape: random.once(3) ? random.pick([..."dDwWsS"]) : null };
-    case 3: return random.once(3) ? { kind: "edge", which: random.pick(["^", "$", "\\b", "\\B"]) } : { kind: "literal", char: random.pick(LETTERS) };
+    case 2: return { kind: "class", dot: random.once(3), negated: random.once(3),
+      chars: Array.from({ length: random.integer(1, 3) }, () => random.pick(LETTERS)),
+      escape: random.once(3) ? random.pick([..."dDwWsS"]) : null };
+    case 3: return random.once(3) ? { kind: "edge", which: random.pick(["^", "$", "\\b", "\\B"]) } : { kind: "literal",
+      char: random.pick(LETTERS) };
     case 4: return { kind: "choice", of: Array.from({ length: random.integer(1, 3) }, () => any(random, depth - 1)) };
     case 5: case 6: {
       const low = random.pick([0, 0, 0, 1, 1, 2, 3]), high = random.pick([Infinity, Infinity, low, low + 1, low + 3]);
@@ -32,7 +38,8 @@ function any(random: Random, depth: number): Pattern {
 
 function generate(random: Random): Input {
   if (random.once(12)) {
-    const pattern = random.once(3) ? print(any(random, 6), random) : random.pick(HOSTILE), unit = random.pick(["a", "a.", "ab", "model.layers.0.", "x", "aaaaaaaa_"]);
+    const pattern = random.once(3) ? print(any(random, 6), random) : random.pick(HOSTILE),
+      unit = random.pick(["a", "a.", "ab", "model.layers.0.", "x", "aaaaaaaa_"]);
     return { pattern: random.once(4) ? damageText(pattern, random) : pattern, texts: [unit.repeat(random.pick([10, 40, 400, 5000])), `${unit.repeat(300)}!`] };
   }
   const ast = any(random, 4), pattern = print(ast, random);

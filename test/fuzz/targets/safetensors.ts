@@ -10,9 +10,11 @@ import { Finding, must, type Target } from "../target.js";
 
 const DTYPES = ["BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
   "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"];
-const BITS: Record<string, number> = { F4: 4, F6_E2M3: 6, F6_E3M2: 6, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64 };
+const BITS: Record<string, number> = { F4: 4, F6_E2M3: 6, F6_E3M2: 6, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32,
+  U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64 };
 const WORDS = [...DTYPES.map((dtype) => `"${dtype}"`), "\"__metadata__\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "[0,0]", "[0,4]", "[4,4]", "[1]", "[2,2]",
-  "{\"F32\":null}", "[\"U8\",[0],[0,0]]", "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", "[4294967296,4294967296,0]", "[0,9223372036854775808]"];
+  "{\"F32\":null}", "[\"U8\",[0],[0,0]]", "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+  "[4294967296,4294967296,0]", "[0,9223372036854775808]"];
 const NAMES = ["w", "a.b", "é", "\ud83d\ude00", "__proto__", "constructor", "", " ", "\n", "0", "model.layers.0.weight"];
 
 interface Header { [name: string]: unknown }
