@@ -124,7 +124,8 @@ export class Matching {
 
   /**
    * The first entry that says nothing about a model of these modules, with the names that would.
-   * @param adapted those of them that are adapted
+   * @param paths of modules that can be adapted
+   * @param adapted those of them that are
    */
   idle(paths: readonly string[], adapted: readonly string[]): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
     const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config, last = (all: readonly string[]): string[] =>
@@ -133,7 +134,7 @@ export class Matching {
     if (excludeModules) {
       const entry = typeof excludeModules !== "string" ? excludeModules.find((name) => !ends.has(name))
         : paths.some((path) => (this.#excluded as Pattern).match(codesOf(path), this.#budget) === 0) ? undefined : excludeModules;
-      if (entry !== undefined) return { field: "excludeModules", entry, why: "matches no module", near: last(paths) };
+      if (entry !== undefined) return { field: "excludeModules", entry, why: "matches no module that can be adapted (what is in a module is matched by a pattern, as \".*\\.mlp\\..*\")", near: last(paths) };
     }
     const named = this.#targets instanceof Names ? paths.filter((path) => (this.#targets as Names).ends(path) && !targetModules.includes(path)) : [];
     if (this.#layers) {

@@ -147,7 +147,8 @@ export class LoraModel<M extends Module = Module> extends Module {
     const absent = full.modulesToSave?.find((name) => !found.has(name));
     if (absent !== undefined) throw new ArgumentError(`${where}: modulesToSave holds ${shown(absent)}, which matches no module.${meant(absent, paths)}`);
     const { adapted, matching } = this.#targetPlaces(where, full);
-    const idle = matching.idle(paths, adapted.map(({ part }) => part.path));
+    const layers = [...places(this.model)].filter(({ module }) => isAdaptable(module)).map(({ path }) => path);
+    const idle = matching.idle(layers, adapted.map(({ part }) => part.path));
     if (idle && (adapted.length > 0 || idle.field.startsWith("layers"))) throw new ArgumentError(`${where}: ${idle.field} holds ${shown(idle.entry)}, which ${idle.why}.${meant(String(idle.entry), idle.near)}`);
     this.inject(where, adapterName, full, { factors({ path, layer, scaling }, loraA, loraB) {
       const weight = layer instanceof LoraLinear && changesBaseWeight(full) ? layer.weight.data.slice() : null;
@@ -539,9 +540,15 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** The wrapped model's `newCache`. @throws ArgumentError if it has none */
   newCache(...args: Arguments<M, "newCache">): Result<M, "newCache"> { return this.#call("newCache", args) as Result<M, "newCache">; }
 
+  /** The wrapped model's `generate`. @throws ArgumentError if it has none: Llama and Gpt2 are given to `models.generate` */
+  generate(...args: Arguments<M, "generate">): Result<M, "generate"> { return this.#call("generate", args) as Result<M, "generate">; }
+
   #call(name: string, args: readonly unknown[]): unknown {
     const method = (this.model as unknown as Record<string, unknown>)[name];
-    if (typeof method !== "function") throw new ArgumentError(`LoraModel.${name}: the wrapped ${this.model.constructor.name} has no method ${name}().`);
+    if (typeof method !== "function") {
+      const advice = name === "generate" && "newCache" in this.model ? " Call models.generate(loraModel, ids, { maxNewTokens })." : "";
+      throw new ArgumentError(`LoraModel.${name}: the wrapped ${this.model.constructor.name} has no method ${name}().${advice}`);
+    }
     return method.apply(this.model, args);
   }
 
@@ -637,7 +644,9 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   #noTarget(where: string, targetModules: LoraConfig["targetModules"], base: string | null = null): ArgumentError {
     const all = [...places(this.model)], linears = new Set(all.flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
-    const advice = targetModules.length === 1 ? meant(targetModules[0]!, all.map(({ path }) => path)) : "";
+    const isName = typeof targetModules === "string" && all.some(({ path }) => endsOf(path).includes(targetModules));
+    const advice = isName ? ` A string is a pattern for whole paths; a name stands in a list: [${show(targetModules)}].`
+      : targetModules.length === 1 ? meant(targetModules[0]!, all.map(({ path }) => path)) : "";
     return new ArgumentError(`${where}: targetModules = ${show(targetModules)} matches no module; ` +
       `the model's linear layers are called ${[...linears].slice(0, 12).join(", ") || "nothing: there are none"}.${advice}${base === null ? "" : ` The adapter was made for ${show(base)}.`}`);
   }
@@ -819,6 +828,10 @@ function meant(name: string, paths: readonly string[]): string {
 
 /** Exactly this class: loralib's layers, which extend it, have an adapter of their own. */
 function isPlain<T extends Module>(module: Module, kind: new (...args: never[]) => T): module is T { return module.constructor === kind; }
+
+function isAdaptable(module: Module): boolean {
+  return module instanceof LoraLayer || isPlain(module, Linear) || isPlain(module, Embedding) || (module instanceof ConvNd && !("loraA" in module));
+}
 
 function isLinear(module: Module): boolean { return module instanceof LoraLinear || isPlain(module, Linear); }
 

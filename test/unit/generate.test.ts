@@ -127,6 +127,7 @@ test("a LoraModel is called as its model is, with its loss, cache and checkpoint
   lora.gradientCheckpointing = true;
   assert.equal(lora.model.gradientCheckpointing, true);
   assert.equal(lora.gradientCheckpointing, true);
+  assert.throws(() => (lora as unknown as { generate(): void }).generate(), (e: Error) => e instanceof ArgumentError && e.message.includes("models.generate("));
   assert.equal(lora.getOutputEmbeddings(), lora.model.lmHead);
   lora.dispose();
 });

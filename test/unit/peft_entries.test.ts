@@ -21,6 +21,8 @@ const idle: [config: object, words: string[]][] = [
   [{ targetModules: ["q_porj"] }, ["targetModules", "q_porj", "Did you mean q_proj"]],
   [{ ...lists, excludeModules: ["v_proj", "lm_haed"] }, ["excludeModules", "lm_haed", "Did you mean lm_head"]],
   [{ ...lists, excludeModules: ".*\\.mlp\\..*" }, ["excludeModules", "mlp", "matches no module"]],
+  [{ ...lists, excludeModules: ["self_attn"] }, ["excludeModules", "self_attn", "can be adapted", "pattern"]],
+  [{ targetModules: "q_proj" }, ["targetModules", "whole paths", '["q_proj"]']],
   [{ ...lists, layersToTransform: [0, 3] }, ["layersToTransform", "holds 3", "there are 0, 1, 2"]],
   [{ ...lists, layersToTransform: 7 }, ["layersToTransform", "holds 7"]],
   [{ targetModules: ["q_proj", "lm_head"], layersToTransform: [2], layersPattern: "layer" }, ["layersPattern", "layer", "Did you mean layers"]],
