@@ -7,7 +7,8 @@ import { EngineError } from "./errors.js";
 const REFUSED = ["EACCES", "EPERM", "ERR_ACCESS_DENIED", "NotCapable", "PermissionDenied"];
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  const url = inPackage(() => new URL(`../../../build/wasm-lora${relaxed ? ".relaxed" : ""}.wasm`, import.meta.url));
+  // Each written out: webpack takes the files along.
+  const url = inPackage(() => relaxed ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url) : new URL("../../../build/wasm-lora.wasm", import.meta.url));
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = new Uint8Array(readFileSync(url));

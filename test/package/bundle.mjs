@@ -59,6 +59,15 @@ export async function withWebpack(app, out) {
   page(out, "main.js");
 }
 
+/** For a server: the kernels and the embedded model become files beside the program. */
+export async function withWebpackForNode(app, out) {
+  const compiler = webpack({ context: app, mode: "production", target: "node20", entry: "./server.js", performance: { hints: false }, output: { path: out, filename: "main.cjs" } });
+  const stats = await new Promise((resolve, reject) => compiler.run((error, result) => error ? reject(error) : resolve(result)));
+  await new Promise((resolve) => compiler.close(resolve));
+  if (stats.hasErrors() || stats.hasWarnings()) throw new Error(stats.toString({ all: false, errors: true, warnings: true }));
+  return join(out, "main.cjs");
+}
+
 export async function withRollup(app, out) {
   const warnings = [];
   const bundle = await rollup({

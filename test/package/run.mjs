@@ -249,6 +249,11 @@ for (const format of ["esm", "cjs"]) {
   });
 }
 
+await check("webpack, for Node", async () => {
+  const program = await bundle.withWebpackForNode(app, folder("webpack-node"));
+  assert.equal((await run(process.execPath, [program])).slice(0, -1), digest + said);
+});
+
 await check("esbuild, workerd", async () => {
   const out = folder("workerd");
   await bundle.withEsbuildForWorkerd(app, out);
