@@ -25,19 +25,27 @@ export async function merge(options: MergeCommand): Promise<void> {
   announce(`Merging ${oneLine(adapter)} into ${oneLine(model)} ...`);
   try {
     // What a killed merge left.
-    for (const name of readdirSync(draft)) if (name !== LOCK_FILE) rmSync(`${draft}/${name}`, { recursive: true });
+    clear(draft);
     const tensors = writeMerged(model, adapter, draft);
     if (existsSync(target)) rmdirSync(target);
     renameSync(draft, target);
     rmSync(`${target}/${LOCK_FILE}`, { force: true });
     console.log(`Merged ${oneLine(adapter)} into ${oneLine(model)}: ${oneLine(out)} (${tensors} tensors, float32).`);
   } catch (cause) {
-    rmSync(draft, { recursive: true, force: true });
+    if (existsSync(draft)) {
+      clear(draft);
+      rmSync(draft, { recursive: true });
+    }
     if (cause instanceof WasmLoraError || !(cause instanceof Error && "syscall" in cause)) throw cause;
     throw new FileError(`cannot write ${out}: ${cause.message}; name a folder that is not there yet.`, { cause });
   } finally {
     lock.release();
   }
+}
+
+/** All but the lock, which tells the rest from a stranger's files, to the last. */
+function clear(draft: string): void {
+  for (const name of readdirSync(draft)) if (name !== LOCK_FILE) rmSync(`${draft}/${name}`, { recursive: true });
 }
 
 /** Only a new or an empty folder is written. Links and other spellings of a path are seen through. */
@@ -74,8 +82,9 @@ function takeDraft(draft: string): FolderLock {
 /** A folder of the draft's name that no merge left. */
 function refuseForeignDraft(draft: string): void {
   if (!existsSync(draft) || !identify(draft).isDirectory) return;
-  const names = readdirSync(draft);
-  if (names.length > 0 && !names.includes(LOCK_FILE)) throw new FileError(`merge: ${draft}, where the result would be made, is there already; remove it or choose another --out.`);
+  // Before it had the lock, a killed one left a probe, or a draft of the lock.
+  const names = readdirSync(draft), isStrange = (name: string): boolean => !/^\.(wasm-lora\.lock|writable-)/.test(name);
+  if (names.some(isStrange) && !names.includes(LOCK_FILE)) throw new FileError(`merge: ${draft}, where the result would be made, is there already; remove it or choose another --out.`);
 }
 
 /** Returns the number of tensors. */

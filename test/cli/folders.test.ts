@@ -88,6 +88,11 @@ describe("merge", () => {
     writeFileSync(at("killed.partial", LOCK_FILE), JSON.stringify({ host: "h", boot: "", space: "", process: dead, began: "", token: "t" }));
     writeFileSync(at("killed.partial/vocab.json"), "of another base");
     await refuse(folder, merge("killed"), "FileError", "killed.partial", LOCK_FILE);
+    // Before it had the lock.
+    mkdirSync(at("early.partial/.writable-abcdef"), { recursive: true });
+    writeFileSync(at("early.partial", `${LOCK_FILE}.1.0123456789abcdef.tmp`), "{");
+    await succeed(folder, merge("early"));
+    assert.deepEqual(readdirSync(at("early")).sort(), ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
     mkdirSync(at("probe"));
     const probe = lockFolder("test", at("probe")), self = JSON.parse(readFileSync(at("probe", LOCK_FILE), "utf8"));
     probe.release();
