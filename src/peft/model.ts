@@ -218,7 +218,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     if (changesBaseWeight(config)) {
       throw new ArgumentError(`${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights under ${others.join(", ")}; use it on a model without adapters.`);
     }
-    const changed = others.find((name) => this.layers(name).some(({ layer }) => layer.adapters.get(name)!.initial));
+    const changed = this.#layers().flatMap(({ layer }) => [...layer.adapters]).find(([name, { initial }]) => initial && others.includes(name))?.[0];
     if (changed !== undefined) {
       throw new StateError(`${where}: the init of adapter "${changed}" changed the base weights, so no other can stand beside it; ` +
         "save it, delete it and load it again, as a plain adapter on the base as it was.");
