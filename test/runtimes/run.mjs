@@ -125,7 +125,7 @@ async function bundled(code, worker) {
 function withWorker() {
   const single = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
   write("worker.js", single(block("js worker-of-page", PAGE)));
-  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "if (data.text) document.querySelector('output').value = data.text")}`);
+  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "document.querySelector('output').value = data.text ?? ''")}`);
   return page("<!doctype html><title>app</title><textarea>Thank you for writing. Thank you for reading.</textarea><output></output><script type=module src=/app.js></script>");
 }
 
