@@ -108,6 +108,7 @@ export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM),
     const live = (): number => stats().liveBytes;
     const scratch = live();
     const base = make();
+    if (typeof (base as Partial<CausalLM> | null | undefined)?.loss !== "function") throw new ArgumentError(`${where}: model() gives ${shown(base)}; expected a language model, which has a loss.`);
     base.gradientCheckpointing = options.gradientCheckpointing ?? base.gradientCheckpointing;
     const weights = live() - scratch;
     // Inits that look at the weights find none here; they give factors of the same shapes.

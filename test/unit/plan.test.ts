@@ -174,6 +174,9 @@ test("refusals", async () => {
     [{ batch: 1, seq: 2, optimizer: 3 }, "optimizer"], [{ batch: 0, seq: 2 }, "batch"], [{ batch: 1, seq: 1.5 }, "seq"], [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"]] as const) {
     assert.throws(() => models.planTraining(LLAMA, options as unknown as models.TrainingPlanOptions), (e: unknown) => e instanceof ArgumentError && e.message.includes(word));
   }
+  for (const made of [1, null, { forward: 1 }]) {
+    assert.throws(() => models.planTraining((() => made) as never, { batch: 1, seq: 2 }), (e: unknown) => e instanceof ArgumentError && e.message.includes("expected a language model"));
+  }
   assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
   for (const model of [undefined, null, "models/base"]) assert.throws(() => models.planTraining(model as unknown as models.LlamaConfig, { batch: 1, seq: 2 }), ArgumentError);
   assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 2, optimizer: (async () => new optim.SGD([])) as never }), StateError);

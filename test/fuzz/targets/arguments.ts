@@ -36,8 +36,8 @@ function generate(random: Random): string[] {
     if (random.once(4)) args.push(`${flag}=${value()}`);
     else args.push(flag, ...(random.once(6) ? [] : [random.once(2) ? random.pick(["1", "2", "0.5", "x"]) : value()]));
   }
-  // Without any, main.ts refuses before it parses.
-  if (args.length === 0) args.push("inspect");
+  // Of none, and of nothing but "--", main.ts says so before it parses.
+  if (!args.some((arg) => arg !== "--")) args.push("inspect");
   return args.map((arg) => arg.replaceAll("\0", ""));
 }
 
