@@ -57,8 +57,13 @@ export abstract class ConvLoRA extends ConvNd {
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       const last = this.kernelSize[dims - 1]!, others = sizeOf(this.kernelSize.slice(0, -1));
-      this.loraA = new Parameter([this.r * last, inChannels * last]);
-      this.loraB = new Parameter([outChannels / this.groups * others, this.r * last]);
+      try {
+        this.loraA = new Parameter([this.r * last, inChannels * last]);
+        this.loraB = new Parameter([outChannels / this.groups * others, this.r * last]);
+      } catch (error) {
+        this.dispose();
+        throw error;
+      }
       this.weight.requiresGrad = false;
     }
     // ConvNd's constructor has drawn the base once; loralib's own reset draws it again, for r = 0 too.

@@ -48,8 +48,13 @@ export class Embedding extends PlainEmbedding {
     super(numEmbeddings, embeddingDim, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
-      this.loraA = new Parameter([this.r, numEmbeddings]);
-      this.loraB = new Parameter([embeddingDim, this.r]);
+      try {
+        this.loraA = new Parameter([this.r, numEmbeddings]);
+        this.loraB = new Parameter([embeddingDim, this.r]);
+      } catch (error) {
+        this.dispose();
+        throw error;
+      }
       this.weight.requiresGrad = false;
     }
     // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.

@@ -53,8 +53,13 @@ export class Linear extends PlainLinear {
     super(inFeatures, outFeatures, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
-      this.loraA = new Parameter([this.r, inFeatures]);
-      this.loraB = new Parameter([outFeatures, this.r]);
+      try {
+        this.loraA = new Parameter([this.r, inFeatures]);
+        this.loraB = new Parameter([outFeatures, this.r]);
+      } catch (error) {
+        this.dispose();
+        throw error;
+      }
       this.weight.requiresGrad = false;
     }
     // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.

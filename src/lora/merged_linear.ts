@@ -72,8 +72,13 @@ export class MergedLinear extends PlainLinear {
     this.enableLora = Object.freeze([...enableLora]);
     const enabled = enableLora.filter(Boolean).length;
     if (this.r > 0 && enabled > 0) {
-      this.loraA = new Parameter([enabled * this.r, inFeatures]);
-      this.loraB = new Parameter([enabled * (outFeatures / enableLora.length), this.r]);
+      try {
+        this.loraA = new Parameter([enabled * this.r, inFeatures]);
+        this.loraB = new Parameter([enabled * (outFeatures / enableLora.length), this.r]);
+      } catch (error) {
+        this.dispose();
+        throw error;
+      }
       this.weight.requiresGrad = false;
     }
     // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.

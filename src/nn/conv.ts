@@ -75,8 +75,13 @@ export abstract class ConvNd extends Module {
     if (options.paddingMode !== undefined && options.paddingMode !== "zeros") {
       throw new ArgumentError(`${where}: paddingMode must be "zeros"; got ${shown(options.paddingMode)}.`);
     }
-    this.weight = new Parameter([outChannels, inChannels / this.groups, ...this.kernelSize]);
-    this.bias = bias ? new Parameter([outChannels]) : null;
+    try {
+      this.weight = new Parameter([outChannels, inChannels / this.groups, ...this.kernelSize]);
+      this.bias = bias ? new Parameter([outChannels]) : null;
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     this.resetParameters();
   }
 

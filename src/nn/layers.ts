@@ -57,8 +57,13 @@ export class Linear extends Module {
     checkBoolean("Linear", "bias", bias);
     checkBoolean("Linear", "fanInFanOut", fanInFanOut);
     this.fanInFanOut = fanInFanOut;
-    this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
-    this.bias = bias ? new Parameter([outFeatures]) : null;
+    try {
+      this.weight = new Parameter(this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures]);
+      this.bias = bias ? new Parameter([outFeatures]) : null;
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     this.resetParameters();
   }
 
@@ -190,8 +195,13 @@ export class LayerNorm extends Module {
     checkCount("LayerNorm", arguments, 2);
     checkInteger("LayerNorm", "dim", dim, 1);
     checkNumber("LayerNorm", "eps", eps, 0);
-    this.weight = new Parameter([dim]);
-    this.bias = new Parameter([dim]);
+    try {
+      this.weight = new Parameter([dim]);
+      this.bias = new Parameter([dim]);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     this.weight.data.fill(1);
     this.bias.data.fill(0);
   }

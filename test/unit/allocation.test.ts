@@ -206,3 +206,20 @@ test("a model that cannot be made, and a token that cannot be drawn", () => {
   assert.equal(live(), held, "a token that failed left memory behind");
   model.dispose();
 });
+
+test("a layer whose making runs out of memory leaves nothing behind", () => {
+  const options = { r: 2 };
+  const layers: Record<string, () => nn.Module> = {
+    Linear: () => new nn.Linear(2, 3), LayerNorm: () => new nn.LayerNorm(3), Conv1d: () => new nn.Conv1d(2, 2, 3),
+    "lora.Linear": () => new lora.Linear(2, 3, options), "lora.Embedding": () => new lora.Embedding(3, 2, options),
+    "lora.MergedLinear": () => new lora.MergedLinear(2, 4, { ...options, enableLora: [true, false] }), "lora.Conv2d": () => new lora.Conv2d(2, 2, 3, options),
+  };
+  for (const [name, make] of Object.entries(layers)) {
+    const before = live(), all = withFailure(-1, () => { make().dispose(); });
+    assert.ok(all > 1, `${name} takes more than one block`);
+    for (let at = 0; at < all; at++) {
+      assert.throws(() => withFailure(at, () => { make(); }), OutOfMemoryError, name);
+      assert.equal(live(), before, `${name}, allocation ${at}`);
+    }
+  }
+});
