@@ -1,10 +1,18 @@
-/** node:test on uvu: `test`, `before` and `after` at a file's top level, and `t.diagnostic`. */
+/** node:test on uvu: `test`, `describe`, `before` and `after` at a file's top level, and `t.diagnostic`. */
 import "./uvu_globals.mjs";
 import { suite } from "uvu";
 
 const file = suite("", { diagnostic() {} });
 
-export function test(name, handler) { file(name, handler); }
+/** Names of the groups that are being told. */
+const groups = [];
+
+export function test(name, handler) { file([...groups, name].join(": "), handler); }
+export function describe(name, tell) {
+  groups.push(name);
+  tell();
+  groups.pop();
+}
 export const before = file.before, after = file.after;
 
 /** Runs what the file registered. */
