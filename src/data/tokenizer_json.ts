@@ -16,6 +16,11 @@ const sequence = (key: "normalizers" | "pretokenizers", parts: readonly Part[]):
 /** Replaces in a normaliser or pre-tokeniser; "$" means itself. */
 const replace = (pattern: object, content: string): Part => ({ type: "Replace", pattern, content: content.replaceAll("$", "$$$$") });
 const replaceRegex = (source: string, content: string): Part => replace({ Regex: source }, content);
+/**
+ * Rewrites a whole text, of which the pattern matches all; "$1" and "$2" are its groups. What anchors it would look behind
+ * (\A as the library compiles it), and WebKit up to 2.50 takes the place behind a character of two code units for a beginning.
+ */
+const rewrite = (source: string, content: string): Part => ({ type: "Replace", pattern: { Regex: source }, content });
 /** By characters, as the original: the end of a word would make another sigma. */
 const LOWERCASE: readonly Part[] = [replace({ String: "Σ" }, "σ"), { type: "Lowercase" }];
 
@@ -80,9 +85,9 @@ export function normalizer(json: unknown, field: string, fail: Fail): Part {
     case "NFC": case "NFD": case "NFKC": case "NFKD": case "StripAccents": return { type };
     case "Lowercase": return sequence("normalizers", LOWERCASE);
     case "Strip":
-      return sequence("normalizers", [...(flag("strip_left", true) ? [replaceRegex("\\A\\s+", "")] : []), ...(flag("strip_right", true) ? [replaceRegex("(?<!\\s)\\s+\\z", "")] : [])]);
+      return sequence("normalizers", [...(flag("strip_left", true) ? [rewrite("\\s*([\\s\\S]*)", "$1")] : []), ...(flag("strip_right", true) ? [rewrite("((?:[\\s\\S]*\\S)?)\\s*", "$1")] : [])]);
     // Not before an empty text.
-    case "Prepend": return replaceRegex("\\A(?!\\z)", string("prepend"));
+    case "Prepend": return rewrite("([\\s\\S]+)", `${string("prepend").replaceAll("$", "$$$$")}$1`);
     case "Replace": return replace(patternJson(object["pattern"], field, fail), string("content"));
     case "BertNormalizer": {
       const lower = flag("lowercase", true), strips = object["strip_accents"] == null ? lower : flag("strip_accents");
@@ -133,7 +138,7 @@ export function preTokenizer(json: unknown, field: string, fail: Fail, inside = 
   const chain = (...all: Part[]): Part => sequence("pretokenizers", all);
   switch (type) {
     case "ByteLevel":
-      return chain(...(flag("add_prefix_space", true) ? [replaceRegex("\\A(?! |\\z)", " ")] : []), ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
+      return chain(...(flag("add_prefix_space", true) ? [rewrite(" ([\\s\\S]*)|([\\s\\S]+)", " $1$2")] : []), ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
         { type, add_prefix_space: false, use_regex: false });
     case "Metaspace": {
       const replacement = character("replacement", "▁"), scheme = prependScheme(json, field, fail), { source } = patternOf({ String: replacement }, `${field}.replacement`, fail);

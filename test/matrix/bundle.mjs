@@ -61,6 +61,8 @@ async function bundle(target, name) {
     bundle: true, format: "esm", target: "es2022", outfile: join(bundles, target, fileOf(name)), plugins: [replace(replaced)], logLevel: "error",
     // package.json names the library's files with side effects; tests have them too.
     ignoreAnnotations: true,
+    // A module prints the names of its classes.
+    keepNames: true,
     // Bun gives a tag the escapes of what is not ASCII instead of the characters (oven-sh/bun#8745); lowered, they are plain strings.
     supported: { "template-literal": false },
     ...options,

@@ -7,7 +7,8 @@ const file = suite("", { diagnostic() {} });
 /** Names of the groups that are being told. */
 const groups = [];
 
-export function test(name, handler) { file([...groups, name].join(": "), handler); }
+/** As node:test's, with options in between: a time limit, which the matrix has for whole files. */
+export function test(name, ...rest) { file([...groups, name].join(": "), rest.at(-1)); }
 export function describe(name, tell) {
   groups.push(name);
   tell();
