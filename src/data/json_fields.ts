@@ -1,16 +1,11 @@
 /** Reading the parts of tokenizer.json strictly: each fault names its field. */
-import { show } from "../io/json.js";
+import { asObject, show } from "../io/json.js";
 
 /** Nesting and parts of a Sequence beyond these are refused, so that hostile text cannot exhaust the stack. */
 const MOST_DEEP = 20, MOST_PARTS = 200;
 
 /** Throws a FormatError that names the file and the field. */
 export type Fail = (field: string, message: string, cause?: unknown) => never;
-
-/** The value as an object, or undefined. */
-export function asObject(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : undefined;
-}
 
 /** Readers of an object's keys; an absent key has the fallback, or is a fault without one. */
 export function fields(json: unknown, field: string, fail: Fail) {

@@ -1,8 +1,7 @@
 /** The tokens that begin and end a model's texts, from where Hugging Face's generate() takes them. */
 import { exists, readJson } from "../io/files.js";
-import { asObject } from "./json_fields.js";
 import { FormatError } from "../runtime/errors.js";
-import { show } from "../io/json.js";
+import { asObject, show } from "../io/json.js";
 
 /** Token ids as config.json has them: one, several or none. */
 export type TokenIds = number | readonly number[] | null;

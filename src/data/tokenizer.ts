@@ -1,10 +1,10 @@
 /** Text to tokens and back, as transformers' tokenizer of the same folder does it. */
 import { exists, readJson } from "../io/files.js";
-import { show } from "../io/json.js";
+import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
-import { asObject, type Fail } from "./json_fields.js";
+import type { Fail } from "./json_fields.js";
 import { makeTokenizer } from "./library.js";
 import { addedToken, checkTogether, modelPart, normalizer, postProcessor, preTokenizer, type AddedToken } from "./tokenizer_json.js";
 

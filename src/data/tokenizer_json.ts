@@ -5,8 +5,8 @@
  *
  * Source: huggingface/tokenizers 0.23, src/{normalizers,pre_tokenizers,models,processors}/ and tokenizer/normalizer.rs (split).
  */
-import { show } from "../io/json.js";
-import { asObject, fields, type Fail } from "./json_fields.js";
+import { asObject, show } from "../io/json.js";
+import { fields, type Fail } from "./json_fields.js";
 import { byteToken, SplitPreTokenizer, type Mends } from "./library.js";
 
 type Part = Record<string, unknown> | null;

@@ -8,7 +8,7 @@
  */
 import { FileError, FormatError } from "../runtime/errors.js";
 import { exists, parseJson, readBytes } from "./files.js";
-import { show } from "./json.js";
+import { asObject, show } from "./json.js";
 import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, toFloat32, type TensorView } from "./safetensors.js";
 
@@ -268,8 +268,4 @@ export function parseWeightMap(bytes: Uint8Array, path: string): Map<string, str
     shardOf.set(name, shard as string);
   }
   return shardOf;
-}
-
-function asObject(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : undefined;
 }

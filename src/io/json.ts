@@ -158,6 +158,11 @@ export function checkText(where: string, name: string, value: unknown): asserts 
   if (typeof value !== "string") throw new ArgumentError(`${where}: ${name} must be a string; got ${show(value)}.`);
 }
 
+/** A parsed value that is an object, no list; else undefined. */
+export function asObject(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : undefined;
+}
+
 /** How much of a value an error message shows. */
 const SHOWN = 80;
 

@@ -109,7 +109,7 @@ export function adopt(module: object, other?: object): RandomState {
  * A module's streams: fresh ones of manualSeed, to which all that shared its own moves then, or its own. A module that
  * was built on streams that nobody seeded moves to any fresh ones.
  */
-export function streamsOf(module: object): RandomState {
+function streamsOf(module: object): RandomState {
   const { latest } = streams.get(module) ?? adopt(module);
   if (latest !== current && (current.taken || !(current.recent || latest.isDefault))) return latest;
   current.taken = true;
