@@ -5,11 +5,11 @@ import { add } from "../autograd/ops/arithmetic.js";
 import { reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
-import { Parameter } from "../nn/module.js";
+import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { sizeOf, type Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, makeFactors, Merge, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
@@ -57,13 +57,7 @@ export abstract class ConvLoRA extends ConvNd {
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
       const last = this.kernelSize[dims - 1]!, others = sizeOf(this.kernelSize.slice(0, -1));
-      try {
-        this.loraA = new Parameter([this.r * last, inChannels * last]);
-        this.loraB = new Parameter([outChannels / this.groups * others, this.r * last]);
-      } catch (error) {
-        this.dispose();
-        throw error;
-      }
+      [this.loraA, this.loraB] = makeFactors(this, [this.r * last, inChannels * last], [outChannels / this.groups * others, this.r * last]);
       this.weight.requiresGrad = false;
     }
     // ConvNd's constructor has drawn the base once; loralib's own reset draws it again, for r = 0 too.

@@ -1,11 +1,11 @@
 /** lora.Embedding: a frozen table with a trainable low-rank update. */
 import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
-import { Parameter } from "../nn/module.js";
+import type { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import { drawFor } from "../random/seed.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, Merge, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, makeFactors, Merge, type LoraOptions } from "./layer.js";
 
 /** Options of lora.Embedding. */
 export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
@@ -48,13 +48,7 @@ export class Embedding extends PlainEmbedding {
     super(numEmbeddings, embeddingDim, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
-      try {
-        this.loraA = new Parameter([this.r, numEmbeddings]);
-        this.loraB = new Parameter([embeddingDim, this.r]);
-      } catch (error) {
-        this.dispose();
-        throw error;
-      }
+      [this.loraA, this.loraB] = makeFactors(this, [this.r, numEmbeddings], [embeddingDim, this.r]);
       this.weight.requiresGrad = false;
     }
     // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.

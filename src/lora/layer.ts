@@ -3,7 +3,8 @@ import { engine } from "../runtime/engine.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkBoolean, checkFloat, checkInteger, checkNumber } from "../tensor/check.js";
 import * as init from "../nn/init.js";
-import type { Parameter } from "../nn/module.js";
+import { type Module, Parameter } from "../nn/module.js";
+import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** loralib's common parameters, with its defaults. */
@@ -24,6 +25,16 @@ export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: n
   checkNumber(where, "loraDropout", loraDropout, 0, 1);
   checkBoolean(where, "mergeWeights", mergeWeights);
   return { r, loraAlpha, loraDropout, scaling: r > 0 ? loraAlpha / r : 0, mergeWeights, base };
+}
+
+/** loraA and loraB of a layer that has its base by now: where they do not fit, that is freed, too. */
+export function makeFactors(layer: Module, shapeA: readonly number[], shapeB: readonly number[]): [loraA: Parameter, loraB: Parameter] {
+  try {
+    return allOrNothing(() => [new Parameter(shapeA), new Parameter(shapeB)]);
+  } catch (error) {
+    layer.dispose();
+    throw error;
+  }
 }
 
 /** loralib's init: A kaimingUniform_(sqrt 5), B zeros. Null before the factors are there: a base's constructor resets, too. */

@@ -1,12 +1,12 @@
 /** lora.Linear: a frozen linear layer with a trainable low-rank update. */
 import { linear } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
-import { Parameter } from "../nn/module.js";
+import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, Merge, resetFactors, type LoraOptions } from "./layer.js";
+import { addProduct, checkLoraOptions, makeFactors, Merge, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {
@@ -53,13 +53,7 @@ export class Linear extends PlainLinear {
     super(inFeatures, outFeatures, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
-      try {
-        this.loraA = new Parameter([this.r, inFeatures]);
-        this.loraB = new Parameter([outFeatures, this.r]);
-      } catch (error) {
-        this.dispose();
-        throw error;
-      }
+      [this.loraA, this.loraB] = makeFactors(this, [this.r, inFeatures], [outFeatures, this.r]);
       this.weight.requiresGrad = false;
     }
     // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.

@@ -2,14 +2,14 @@
 import { linear } from "../autograd/ops/linear.js";
 import { mergedLinear } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
-import { Parameter } from "../nn/module.js";
+import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger, shownAll } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, Merge, resetFactors } from "./layer.js";
+import { checkLoraOptions, makeFactors, Merge, resetFactors } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
 
 /** Options of lora.MergedLinear. */
@@ -72,13 +72,7 @@ export class MergedLinear extends PlainLinear {
     this.enableLora = Object.freeze([...enableLora]);
     const enabled = enableLora.filter(Boolean).length;
     if (this.r > 0 && enabled > 0) {
-      try {
-        this.loraA = new Parameter([enabled * this.r, inFeatures]);
-        this.loraB = new Parameter([enabled * (outFeatures / enableLora.length), this.r]);
-      } catch (error) {
-        this.dispose();
-        throw error;
-      }
+      [this.loraA, this.loraB] = makeFactors(this, [enabled * this.r, inFeatures], [enabled * (outFeatures / enableLora.length), this.r]);
       this.weight.requiresGrad = false;
     }
     // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
