@@ -1,7 +1,9 @@
 /** The ABI: every kernel the wrapper may call, grouped by room. */
 
 /** First address that the module's own data does not use. */
-export function heapBase(): usize { return __heap_base; }
+export function heapBase(): usize {
+  return __heap_base;
+}
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm/sgemm";
 
@@ -27,11 +29,35 @@ export { stridedCopy, stridedAxpy } from "./nn/strided";
 export { axisSum, axisMax } from "./nn/reduce";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";
-export { addForward, mulForward, mulBackward, divForward, divBackward, sscal, saxpy, addScalar, sum, sumSquares, countNonFinite } from "./nn/elementwise";
 export {
-  siluForward, siluBackward, siluMulForward, siluMulBackward, geluErfForward, geluErfBackward,
-  geluTanhForward, geluTanhBackward, reluForward, reluBackward,
-  expForward, logForward, sigmoidForward, sigmoidBackward, tanhForward,
+  addForward,
+  mulForward,
+  mulBackward,
+  divForward,
+  divBackward,
+  sscal,
+  saxpy,
+  addScalar,
+  sum,
+  sumSquares,
+  countNonFinite,
+} from "./nn/elementwise";
+export {
+  siluForward,
+  siluBackward,
+  siluMulForward,
+  siluMulBackward,
+  geluErfForward,
+  geluErfBackward,
+  geluTanhForward,
+  geluTanhBackward,
+  reluForward,
+  reluBackward,
+  expForward,
+  logForward,
+  sigmoidForward,
+  sigmoidBackward,
+  tanhForward,
 } from "./nn/activation";
 export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
 export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward } from "./nn/softmax";

@@ -1,7 +1,7 @@
 /**
- * The vector functions of math/ over n floats, for tests that compare them with float64. Inside kernels they are inlined
- * into something else; here the same source is compiled bare, into a module of its own that the package does not hold.
- * y, x: [n] contiguous floats; y may be x.
+ * The vector functions of math/ over n floats, for tests that compare them with float64. Inside kernels they are
+ * inlined into something else; here the same source is compiled bare, into a module of its own that the package does
+ * not hold. y, x: [n] contiguous floats; y may be x.
  */
 import { erfF32x4 } from "./math/erf";
 import { expF32x4 } from "./math/exp";
@@ -11,14 +11,28 @@ import { sinCosHigh, sinCosLow } from "./math/sincos";
 import { tanhF32x4 } from "./math/tanh";
 
 /** First address that the module's own data does not use. */
-export function heapBase(): usize { return __heap_base; }
+export function heapBase(): usize {
+  return __heap_base;
+}
 
-export function exp(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => expF32x4(v)); }
-export function log(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => logF32x4(v)); }
-export function tanh(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => tanhF32x4(v)); }
-export function erf(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => erfF32x4(v)); }
-export function sin(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => v128.shuffle<f32>(sinCosLow(v), sinCosHigh(v), 0, 1, 4, 5)); }
-export function cos(y: usize, x: usize, n: i32): void { map(y, x, n, (v) => v128.shuffle<f32>(sinCosLow(v), sinCosHigh(v), 2, 3, 6, 7)); }
+export function exp(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => expF32x4(v));
+}
+export function log(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => logF32x4(v));
+}
+export function tanh(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => tanhF32x4(v));
+}
+export function erf(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => erfF32x4(v));
+}
+export function sin(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => v128.shuffle<f32>(sinCosLow(v), sinCosHigh(v), 0, 1, 4, 5));
+}
+export function cos(y: usize, x: usize, n: i32): void {
+  map(y, x, n, (v) => v128.shuffle<f32>(sinCosLow(v), sinCosHigh(v), 2, 3, 6, 7));
+}
 
 function map(y: usize, x: usize, n: i32, f: (v: v128) => v128): void {
   for (; n >= 4; n -= 4) {

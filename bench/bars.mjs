@@ -10,35 +10,50 @@ const name = ({ shape }) => shape.join(", ");
 function bar(title, rows, of, limit, { atMost = false, toPeer = false } = {}) {
   const known = rows.filter((row) => Number.isFinite(of(row)));
   if (known.length === 0) return { title, passed: null, note: "not measured" };
-  const worst = known.reduce((a, b) => (atMost === (of(a) > of(b)) ? a : b));
-  const good = (row) => (atMost ? of(row) <= limit : of(row) >= limit), failed = known.filter((row) => !good(row));
+  const worst = known.reduce((a, b) => (atMost === of(a) > of(b) ? a : b));
+  const good = (row) => (atMost ? of(row) <= limit : of(row) >= limit);
+  const failed = known.filter((row) => !good(row));
   return {
-    title, passed: failed.length === 0, limit, worst: of(worst), at: name(worst), failed: failed.map(name),
+    title,
+    passed: failed.length === 0,
+    limit,
+    worst: of(worst),
+    at: name(worst),
+    failed: failed.map(name),
     ...(toPeer ? { atTheWall: failed.map((row) => of(row) / row.ofWall) } : {}),
   };
 }
 
 /** Every bar, judged. */
 export function judge({ sgemm, lora }) {
-  const products = (kind) => sgemm.rows.filter((row) => row.kind === kind), peer = (row) => row.ofBestPeer ?? NaN, wall = (row) => row.ofWall;
-  const over = (contestant) => (row) => row.ratios[contestant] ?? NaN, toPeer = { toPeer: true };
+  const products = (kind) => sgemm.rows.filter((row) => row.kind === kind);
+  const peer = (row) => row.ofBestPeer ?? NaN;
+  const wall = (row) => row.ofWall;
+  const over = (contestant) => (row) => row.ratios[contestant] ?? NaN;
+  const toPeer = { toPeer: true };
   return [
-    ...(sgemm ? [
-      bar("large products: 1.3x the best peer", products("large"), peer, 1.3, toPeer),
-      bar("large products: 88 % of the wall", products("large"), wall, 0.88),
-      // No smaller ones: those measure what a call costs, and panels to pack are a hundredth of these (measured).
-      bar("large products, relaxed: 95 % of the FMA wall", products("large"), (row) => row.ofFmaWall, 0.95),
-      bar("8 rows: 1.3x the best peer", products("8 rows"), peer, 1.3, toPeer),
-      bar("thin products: 1.3x the best peer", products("thin"), peer, 1.3, toPeer),
-      bar("one row: 1.2x the best peer", products("one row"), peer, 1.2, toPeer),
-      bar("every product: not below 0.95x a peer", sgemm.rows, peer, 0.95, toPeer),
-      bar("no cliff: large products at 80 % of this engine's wall", products("large"), wall, 0.8),
-    ] : []),
-    ...(lora ? [
-      bar("LoRA step: 2x jax-js", lora.rows, over(JAX), 2, toPeer),
-      bar("LoRA step: 1.5x tfjs at its best", lora.rows, over(TFJS_BEST), 1.5, toPeer),
-      bar("LoRA step: 10x tfjs as written", lora.rows, over(TFJS_WRITTEN), 10, toPeer),
-      bar("LoRA step's kernels: within 8 % of their products", lora.rows, (row) => row.ofProducts, 1.08, { atMost: true }),
-    ] : []),
+    ...(sgemm
+      ? [
+          bar("large products: 1.3x the best peer", products("large"), peer, 1.3, toPeer),
+          bar("large products: 88 % of the wall", products("large"), wall, 0.88),
+          // No smaller ones: those measure what a call costs, and panels to pack are a hundredth of these (measured).
+          bar("large products, relaxed: 95 % of the FMA wall", products("large"), (row) => row.ofFmaWall, 0.95),
+          bar("8 rows: 1.3x the best peer", products("8 rows"), peer, 1.3, toPeer),
+          bar("thin products: 1.3x the best peer", products("thin"), peer, 1.3, toPeer),
+          bar("one row: 1.2x the best peer", products("one row"), peer, 1.2, toPeer),
+          bar("every product: not below 0.95x a peer", sgemm.rows, peer, 0.95, toPeer),
+          bar("no cliff: large products at 80 % of this engine's wall", products("large"), wall, 0.8),
+        ]
+      : []),
+    ...(lora
+      ? [
+          bar("LoRA step: 2x jax-js", lora.rows, over(JAX), 2, toPeer),
+          bar("LoRA step: 1.5x tfjs at its best", lora.rows, over(TFJS_BEST), 1.5, toPeer),
+          bar("LoRA step: 10x tfjs as written", lora.rows, over(TFJS_WRITTEN), 10, toPeer),
+          bar("LoRA step's kernels: within 8 % of their products", lora.rows, (row) => row.ofProducts, 1.08, {
+            atMost: true,
+          }),
+        ]
+      : []),
   ];
 }

@@ -15,7 +15,8 @@ export async function runInBrowsers(wanted, sections, options, onSection) {
     if (!wanted.includes(name)) continue;
     const installed = await version();
     if (installed === null) throw new Error(`${name} is not installed`);
-    const page = await open(), result = results[name] = { environment: null, sections: {} };
+    const page = await open();
+    const result = (results[name] = { environment: null, sections: {} });
     try {
       for (const section of sections) {
         onSection(name, section);

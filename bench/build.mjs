@@ -1,4 +1,7 @@
-/** What the benchmark needs beside the library's build: the walls as modules, tfjs for Node, and a bundle a section for browsers. */
+/**
+ * What the benchmark needs beside the library's build: the walls as modules, tfjs for Node, and a bundle a section for
+ * browsers.
+ */
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -8,8 +11,28 @@ export const root = fileURLToPath(new URL("../", import.meta.url));
 
 export function buildWalls() {
   mkdirSync(join(root, "dist/bench"), { recursive: true });
-  const asc = (out, ...options) => execFileSync(process.execPath, [join(root, "node_modules/assemblyscript/bin/asc.js"), "bench/wall.ts", "--config", "none",
-    "-o", `dist/bench/${out}`, "-O3", "--noAssert", "--runtime", "stub", "--initialMemory", "1040", "--enable", "simd", ...options], { cwd: root, stdio: "inherit" });
+  const asc = (out, ...options) =>
+    execFileSync(
+      process.execPath,
+      [
+        join(root, "node_modules/assemblyscript/bin/asc.js"),
+        "bench/wall.ts",
+        "--config",
+        "none",
+        "-o",
+        `dist/bench/${out}`,
+        "-O3",
+        "--noAssert",
+        "--runtime",
+        "stub",
+        "--initialMemory",
+        "1040",
+        "--enable",
+        "simd",
+        ...options,
+      ],
+      { cwd: root, stdio: "inherit" },
+    );
   asc("wall.wasm");
   asc("wall_fma.wasm", "--enable", "relaxed-simd", "--use", "FMA=1");
 }
@@ -18,8 +41,13 @@ export function buildWalls() {
 export async function bundleTensorFlow() {
   const { build } = await import("esbuild");
   await build({
-    entryPoints: [join(root, "bench/engines/tfjs_package.mjs")], outfile: join(root, "dist/bench/tfjs.cjs"), bundle: true, format: "cjs", platform: "node",
-    mainFields: ["module", "main"], logLevel: "error",
+    entryPoints: [join(root, "bench/engines/tfjs_package.mjs")],
+    outfile: join(root, "dist/bench/tfjs.cjs"),
+    bundle: true,
+    format: "cjs",
+    platform: "node",
+    mainFields: ["module", "main"],
+    logLevel: "error",
   });
 }
 
@@ -30,10 +58,17 @@ export async function bundleSections(sections, options) {
     await build({
       stdin: {
         resolveDir: join(root, "bench"),
-        contents: `import { SECTIONS } from "./sections.mjs"; import { environment } from "./platform.web.mjs";
-          export const run = async () => ({ environment: await environment(), ...(await SECTIONS.${section}(${JSON.stringify(options)}, () => {})) });`,
+        contents:
+          `import { SECTIONS } from "./sections.mjs"; import { environment } from "./platform.web.mjs";
+          export const run = async () => ({ environment: await environment(), ...(await ` +
+          `SECTIONS.${section}(${JSON.stringify(options)}, () => {})) });`,
       },
-      bundle: true, format: "esm", target: "es2022", outfile: join(root, `dist/matrix/web/bench-${section}.js`), logLevel: "error", platform: "browser",
+      bundle: true,
+      format: "esm",
+      target: "es2022",
+      outfile: join(root, `dist/matrix/web/bench-${section}.js`),
+      logLevel: "error",
+      platform: "browser",
       alias: { "#platform": join(root, "bench/platform.web.mjs") },
       loader: { ".wasm": "binary", ".safetensors": "binary" },
       define: { global: "globalThis" },

@@ -9,70 +9,111 @@ import { productError, stepError, stepReference, values } from "./reference.mjs"
 const [m, n, k] = [5, 7, 300];
 
 test("a product is within the bound; one with a value lost, doubled or NaN is not", () => {
-  const a = values(m * k, 1), b = values(k * n, 2), c = new Float32Array(m * n);
-  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) for (let p = 0; p < k; p++) c[i * n + j] += a[i * k + p] * b[p * n + j];
+  const a = values(m * k, 1);
+  const b = values(k * n, 2);
+  const c = new Float32Array(m * n);
+  for (let i = 0; i < m; i++)
+    for (let j = 0; j < n; j++) for (let p = 0; p < k; p++) c[i * n + j] += a[i * k + p] * b[p * n + j];
   assert(productError(c, m, n, k, a, b) <= 1);
   for (const fault of [0, 2 * c[9], NaN]) assert(!(productError(c.with(9, fault), m, n, k, a, b) <= 1), `${fault}`);
   assert(!(productError(c.subarray(1), m, n, k, a, b) <= 1));
 });
 
-/** The step's loss and gradients by central differences in float64, which share nothing with the reference's formulas. */
+/**
+ * The step's loss and gradients by central differences in float64, which share nothing with the reference's formulas.
+ */
 function byDifferences({ n, d, k, r, s, x, w, a, b, dy }) {
   const loss = () => {
     let sum = 0;
-    for (let i = 0; i < n; i++) for (let j = 0; j < k; j++) {
-      let y = 0;
-      for (let p = 0; p < d; p++) {
-        y += x[i * d + p] * w[j * d + p];
-        for (let q = 0; q < r; q++) y += s * x[i * d + p] * a[q * d + p] * b[j * r + q];
+    for (let i = 0; i < n; i++)
+      for (let j = 0; j < k; j++) {
+        let y = 0;
+        for (let p = 0; p < d; p++) {
+          y += x[i * d + p] * w[j * d + p];
+          for (let q = 0; q < r; q++) y += s * x[i * d + p] * a[q * d + p] * b[j * r + q];
+        }
+        sum += y * dy[i * k + j];
       }
-      sum += y * dy[i * k + j];
-    }
     return sum;
   };
   // The loss is linear in each of them: any distance is exact but for rounding.
-  const gradient = (of) => Float64Array.from(of, (value, i) => {
-    of[i] = value + 0.5;
-    const above = loss();
-    of[i] = value - 0.5;
-    const below = loss();
-    of[i] = value;
-    return above - below;
-  });
+  const gradient = (of) =>
+    Float64Array.from(of, (value, i) => {
+      of[i] = value + 0.5;
+      const above = loss();
+      of[i] = value - 0.5;
+      const below = loss();
+      of[i] = value;
+      return above - below;
+    });
   return { loss: loss(), dx: gradient(x), gradients: [gradient(a), gradient(b)] };
 }
 
 test("the LoRA step's reference agrees with central differences, and finds a fault in each output", () => {
-  const problem = Object.fromEntries(Object.entries({ x: 12, w: 20, a: 8, b: 10, dy: 15 }).map(([name, size], i) => [name, Float64Array.from(values(size, i + 1))]));
+  const problem = Object.fromEntries(
+    Object.entries({ x: 12, w: 20, a: 8, b: 10, dy: 15 }).map(([name, size], i) => [
+      name,
+      Float64Array.from(values(size, i + 1)),
+    ]),
+  );
   Object.assign(problem, { n: 3, d: 4, k: 5, r: 2, s: 2 });
-  const reference = stepReference(problem), result = byDifferences(problem);
+  const reference = stepReference(problem);
+  const result = byDifferences(problem);
   assert(stepError(reference, result) <= 1e-3);
   assert(stepError(reference, { ...result, loss: result.loss * 1.01 }) > 1);
   assert(stepError(reference, { ...result, dx: result.dx.with(3, 0) }) > 1);
-  for (const i of [0, 1]) assert(!(stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, NaN)) }) <= 1));
-  for (const i of [0, 1]) assert(stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, 9)) }) > 1);
+  for (const i of [0, 1])
+    assert(
+      !(
+        stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, NaN)) }) <= 1
+      ),
+    );
+  for (const i of [0, 1])
+    assert(
+      stepError(reference, { ...result, gradients: result.gradients.with(i, result.gradients[i].with(2, 9)) }) > 1,
+    );
 });
 
 test("bars name the worst and what fails", () => {
   const row = (shape, kind, ofBestPeer, ofWall, ofFmaWall) => ({ shape, kind, ofBestPeer, ofWall, ofFmaWall });
-  const sgemm = { rows: [row([512, 512, 512], "large", 1.4, 0.9, 0.96), row([128, 768, 768], "large", 1.2, 0.95, 0.94), row([1, 768, 768], "one row", 1.5, 0.1)] };
+  const sgemm = {
+    rows: [
+      row([512, 512, 512], "large", 1.4, 0.9, 0.96),
+      row([128, 768, 768], "large", 1.2, 0.95, 0.94),
+      row([1, 768, 768], "one row", 1.5, 0.1),
+    ],
+  };
   const lora = { rows: [{ shape: [1, 2, 3, 4], ratios: { "jax-js": 2.5 }, ofProducts: 1.09 }] };
-  const byTitle = (sections) => Object.fromEntries(judge(sections).map((bar) => [bar.title, bar])), bars = byTitle({ sgemm, lora });
+  const byTitle = (sections) => Object.fromEntries(judge(sections).map((bar) => [bar.title, bar]));
+  const bars = byTitle({ sgemm, lora });
   const large = bars["large products: 1.3x the best peer"];
-  assert.deepEqual([large.passed, large.worst, large.at, large.failed, large.atTheWall], [false, 1.2, "128, 768, 768", ["128, 768, 768"], [1.2 / 0.95]]);
+  assert.deepEqual(
+    [large.passed, large.worst, large.at, large.failed, large.atTheWall],
+    [false, 1.2, "128, 768, 768", ["128, 768, 768"], [1.2 / 0.95]],
+  );
   assert.equal(bars["large products: 88 % of the wall"].passed, true);
   assert.equal(bars["one row: 1.2x the best peer"].passed, true);
   const relaxed = "large products, relaxed: 95 % of the FMA wall";
   assert.deepEqual(bars[relaxed].failed, ["128, 768, 768"]);
-  assert.equal(byTitle({ sgemm: { rows: sgemm.rows.map(({ ofFmaWall, ...rest }) => rest) } })[relaxed].note, "not measured");
+  assert.equal(
+    byTitle({ sgemm: { rows: sgemm.rows.map(({ ofFmaWall, ...rest }) => rest) } })[relaxed].note,
+    "not measured",
+  );
   assert.equal(bars["8 rows: 1.3x the best peer"].passed, null);
   assert.equal(bars["LoRA step: 2x jax-js"].passed, true);
   assert.equal(bars["LoRA step's kernels: within 8 % of their products"].passed, false);
 });
 
 test("a neighbour on the core is seen: work that is slower each time it is tried, but not once", () => {
-  let now = 0, of = () => 0.1;
-  const shared = watch(() => { now += of(); }, () => now, 1);
+  let now = 0;
+  let of = () => 0.1;
+  const shared = watch(
+    () => {
+      now += of();
+    },
+    () => now,
+    1,
+  );
   assert.equal(shared(), false);
   of = () => 0.12;
   assert.equal(shared(), true);

@@ -9,10 +9,22 @@ import { array } from "./engines/jax.mjs";
 import { values } from "./reference.mjs";
 
 const LORA = { r: 8, loraAlpha: 16, targetModules: "all-linear" };
-const SCALING = LORA.loraAlpha / LORA.r, RATE = 0.05;
+const SCALING = LORA.loraAlpha / LORA.r;
+const RATE = 0.05;
 const WIDE = {
-  hiddenSize: 512, intermediateSize: 1408, numHiddenLayers: 4, numAttentionHeads: 8, numKeyValueHeads: 4, headDim: 64, vocabSize: 4096,
-  maxPositionEmbeddings: 512, rmsNormEps: 1e-5, ropeTheta: 10000, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+  hiddenSize: 512,
+  intermediateSize: 1408,
+  numHiddenLayers: 4,
+  numAttentionHeads: 8,
+  numKeyValueHeads: 4,
+  headDim: 64,
+  vocabSize: 4096,
+  maxPositionEmbeddings: 512,
+  rmsNormEps: 1e-5,
+  ropeTheta: 10000,
+  tieWordEmbeddings: true,
+  bosTokenId: null,
+  eosTokenId: null,
 };
 
 export const LLAMAS = {
@@ -21,24 +33,32 @@ export const LLAMAS = {
 };
 
 function baseModel() {
-  for (const [name, bytes] of Object.entries(baseFiles)) io.memoryFiles.set(`memory:bench/${name}`, new Uint8Array(bytes));
+  for (const [name, bytes] of Object.entries(baseFiles))
+    io.memoryFiles.set(`memory:bench/${name}`, new Uint8Array(bytes));
   return models.loadLlama("memory:bench").model;
 }
 
-const ids = (count, vocabulary) => Int32Array.from(values(count, 5), (u) => Math.floor((u + 1) / 2 * vocabulary));
+const ids = (count, vocabulary) => Int32Array.from(values(count, 5), (u) => Math.floor(((u + 1) / 2) * vocabulary));
 
-/** Both contestants at one model; result() gives the loss before a step and the factors after it, from the initial ones. */
+/**
+ * Both contestants at one model; result() gives the loss before a step and the factors after it, from the initial ones.
+ */
 export async function openLlama({ make, batch, steps }) {
-  const model = make(), { config } = model;
+  const model = make();
+  const { config } = model;
   // The weights are read before adapters give them other names.
-  const weights = new Map([...model.namedParameters()].map(([name, p]) => [name, { shape: p.shape, data: p.data.slice() }]));
+  const weights = new Map(
+    [...model.namedParameters()].map(([name, p]) => [name, { shape: p.shape, data: p.data.slice() }]),
+  );
   const adapted = peft.getLoraModel(model, { ...LORA, initLoraWeights: false });
   const factors = new Map([...adapted.namedParameters()].filter(([, p]) => p.requiresGrad));
   [...factors.values()].forEach((p, i) => p.data.set(values(p.size, i + 1, 0.05)));
   const initial = new Map([...factors].map(([name, p]) => [name, p.data.slice()]));
-  const inputs = ids(batch * steps, config.vocabSize), targets = inputs.map((id) => (id * 7 + 1) % config.vocabSize);
+  const inputs = ids(batch * steps, config.vocabSize);
+  const targets = inputs.map((id) => (id * 7 + 1) % config.vocabSize);
   return {
-    tokens: batch * steps, initial: [...initial.values()],
+    tokens: batch * steps,
+    initial: [...initial.values()],
     ours: openOurs(model, factors, initial, inputs, targets, [batch, steps]),
     jax: await openJax(config, weights, factors, initial, inputs, targets, [batch, steps]),
   };
@@ -46,13 +66,14 @@ export async function openLlama({ make, batch, steps }) {
 
 function openOurs(model, factors, initial, inputs, targets, shape) {
   const optimizer = new optim.SGD([...factors.values()], { lr: RATE });
-  const step = () => scope(() => {
-    const loss = model.loss(tensor(inputs, shape), tensor(targets, shape));
-    loss.backward();
-    optimizer.step();
-    optimizer.zeroGrad();
-    return loss.item();
-  });
+  const step = () =>
+    scope(() => {
+      const loss = model.loss(tensor(inputs, shape), tensor(targets, shape));
+      loss.backward();
+      optimizer.step();
+      optimizer.zeroGrad();
+      return loss.item();
+    });
   return {
     run: step,
     result() {
@@ -64,10 +85,14 @@ function openOurs(model, factors, initial, inputs, targets, shape) {
 }
 
 async function openJax(config, weights, factors, initial, inputs, targets, [batch, steps]) {
-  const names = [...factors.keys()], short = names.map(shorten);
+  const names = [...factors.keys()];
+  const short = names.map(shorten);
   const fresh = () => names.map((name) => array(initial.get(name), factors.get(name).shape));
-  const base = Object.fromEntries([...weights].map(([name, { shape, data }]) => [name, shape.length === 1 ? np.array(data) : array(data, shape)]));
-  const tokens = np.array(inputs, { dtype: np.int32 }).reshape([batch, steps]), wanted = np.array(targets, { dtype: np.int32 });
+  const base = Object.fromEntries(
+    [...weights].map(([name, { shape, data }]) => [name, shape.length === 1 ? np.array(data) : array(data, shape)]),
+  );
+  const tokens = np.array(inputs, { dtype: np.int32 }).reshape([batch, steps]);
+  const wanted = np.array(targets, { dtype: np.int32 });
   const table = rotations(steps, config);
   const step = jit((factors, base, tokens, wanted, table) => {
     const loss = (factors) => {
@@ -110,29 +135,48 @@ function shorten(name) {
 
 /** Cosines and sines of positions, [1, steps, 1, headDim / 2]. */
 function rotations(steps, { headDim, ropeTheta }) {
-  const half = headDim / 2, angles = Float32Array.from({ length: steps * half }, (_, i) => Math.floor(i / half) * ropeTheta ** (-(i % half) / half));
-  return [Math.cos, Math.sin].map((f) => array(angles.map((angle) => f(angle)), [1, steps, 1, half]));
+  const half = headDim / 2;
+  const angles = Float32Array.from(
+    { length: steps * half },
+    (_, i) => Math.floor(i / half) * ropeTheta ** (-(i % half) / half),
+  );
+  return [Math.cos, Math.sin].map((f) =>
+    array(
+      angles.map((angle) => f(angle)),
+      [1, steps, 1, half],
+    ),
+  );
 }
 
-/** Logits [batch * steps, vocabSize]. Every use of an array but its last takes a reference; what comes in is borrowed. */
+/**
+ * Logits [batch * steps, vocabSize]. Every use of an array but its last takes a reference; what comes in is borrowed.
+ */
 function forward(config, base, low, tokens, table) {
-  const [batch, steps] = tokens.shape, { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim: dim, rmsNormEps: eps } = config;
+  const [batch, steps] = tokens.shape;
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim: dim, rmsNormEps: eps } = config;
   const weight = (name) => base[Object.keys(base).find((key) => key.endsWith(name))].ref;
   const linear = (x, name) => {
     const rank = np.matmul(x.ref, low[`${name}.A`].ref.transpose());
-    return np.matmul(x, weight(`${name}.weight`).transpose()).add(np.matmul(rank, low[`${name}.B`].ref.transpose()).mul(SCALING));
+    return np
+      .matmul(x, weight(`${name}.weight`).transpose())
+      .add(np.matmul(rank, low[`${name}.B`].ref.transpose()).mul(SCALING));
   };
   const norm = (x, name) => {
     const rstd = np.reciprocal(np.sqrt(np.mean(np.square(x.ref), -1, { keepdims: true }).add(eps)));
     return x.mul(rstd).mul(weight(`${name}.weight`));
   };
   const rotate = (x) => {
-    const [low, high] = np.split(x, 2, -1), [cos, sin] = table;
-    return np.concatenate([low.ref.mul(cos.ref).sub(high.ref.mul(sin.ref)), high.mul(cos.ref).add(low.mul(sin.ref))], -1);
+    const [low, high] = np.split(x, 2, -1);
+    const [cos, sin] = table;
+    return np.concatenate(
+      [low.ref.mul(cos.ref).sub(high.ref.mul(sin.ref)), high.mul(cos.ref).add(low.mul(sin.ref))],
+      -1,
+    );
   };
   let x = np.take(weight("embed_tokens.weight"), tokens.ref, 0).reshape([batch * steps, config.hiddenSize]);
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const layer = `layers.${i}`, h = norm(x.ref, `${layer}.input_layernorm`);
+    const layer = `layers.${i}`;
+    const h = norm(x.ref, `${layer}.input_layernorm`);
     const q = rotate(linear(h.ref, `${layer}.self_attn.q_proj`).reshape([batch, steps, heads, dim]));
     const k = rotate(linear(h.ref, `${layer}.self_attn.k_proj`).reshape([batch, steps, kvHeads, dim]));
     const v = linear(h, `${layer}.self_attn.v_proj`).reshape([batch, steps, kvHeads, dim]);
@@ -149,12 +193,25 @@ function forward(config, base, low, tokens, table) {
  * helpers, which Node 20 has not.
  */
 function attention(q, k, v) {
-  const [batch, steps, heads, dim] = q.shape, kvHeads = k.shape[2], group = heads / kvHeads;
-  const rows = q.reshape([batch, steps, kvHeads, group, dim]).transpose([0, 2, 3, 1, 4]).reshape([batch, kvHeads, group * steps, dim]);
-  const masked = Float32Array.from({ length: group * steps * steps }, (_, i) => (i % steps > Math.floor(i / steps) % steps ? -1e30 : 0));
-  const scores = np.matmul(rows, k.transpose([0, 2, 3, 1])).mul(dim ** -0.5).add(array(masked, [group * steps, steps]));
+  const [batch, steps, heads, dim] = q.shape;
+  const kvHeads = k.shape[2];
+  const group = heads / kvHeads;
+  const rows = q
+    .reshape([batch, steps, kvHeads, group, dim])
+    .transpose([0, 2, 3, 1, 4])
+    .reshape([batch, kvHeads, group * steps, dim]);
+  const masked = Float32Array.from({ length: group * steps * steps }, (_, i) =>
+    i % steps > Math.floor(i / steps) % steps ? -1e30 : 0,
+  );
+  const scores = np
+    .matmul(rows, k.transpose([0, 2, 3, 1]))
+    .mul(dim ** -0.5)
+    .add(array(masked, [group * steps, steps]));
   const mixed = np.matmul(nn.softmax(scores, -1), v.transpose([0, 2, 1, 3]));
-  return mixed.reshape([batch, kvHeads, group, steps, dim]).transpose([0, 3, 1, 2, 4]).reshape([batch * steps, heads * dim]);
+  return mixed
+    .reshape([batch, kvHeads, group, steps, dim])
+    .transpose([0, 3, 1, 2, 4])
+    .reshape([batch * steps, heads * dim]);
 }
 
 function crossEntropy(logits, wanted, vocabulary) {
@@ -166,7 +223,8 @@ function crossEntropy(logits, wanted, vocabulary) {
 export function llamaError(ours, jax, before) {
   let worst = Math.abs(ours.loss - jax.loss) / Math.abs(ours.loss);
   ours.factors.forEach((values, f) => {
-    let change = 0, difference = 0;
+    let change = 0;
+    let difference = 0;
     values.forEach((value, i) => {
       change = Math.max(change, Math.abs(value - before[f][i]));
       difference = Math.max(difference, Math.abs(value - jax.factors[f][i]));

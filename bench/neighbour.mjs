@@ -4,7 +4,8 @@
  * core, then take a fifth longer, and code that keeps all of it busy takes up to twice as long (measured). Code that
  * waits for itself hardly feels it, so rounds do not make up for it.
  */
-const SLOWER = 1.07, TRIES = 3;
+const SLOWER = 1.07;
+const TRIES = 3;
 
 /**
  * @param run work that needs nothing but the core
@@ -13,7 +14,8 @@ const SLOWER = 1.07, TRIES = 3;
  * @returns a function: is the work slower now than it has been at its best?
  */
 export function watch(run, clock, groupMs) {
-  let repeats = 1, quickest = Infinity;
+  let repeats = 1;
+  let quickest = Infinity;
   const time = () => {
     const start = clock();
     for (let i = 0; i < repeats; i++) run();

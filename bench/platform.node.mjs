@@ -19,29 +19,48 @@ const clockName = "CPU time of the process";
 
 /** Read when asked for: build.mjs makes them. */
 export const wallBytes = {
-  get plain() { return file("../dist/bench/wall.wasm"); },
-  get fma() { return file("../dist/bench/wall_fma.wasm"); },
+  get plain() {
+    return file("../dist/bench/wall.wasm");
+  },
+  get fma() {
+    return file("../dist/bench/wall_fma.wasm");
+  },
 };
 /** The library's relaxed build, which an engine besides that of init() is made of. */
 export const relaxedBytes = () => file("../build/wasm-lora.relaxed.wasm");
 /** models/base, the embedded Llama. */
-export const baseFiles = { "config.json": file("../models/base/config.json"), "model.safetensors": file("../models/base/model.safetensors") };
+export const baseFiles = {
+  "config.json": file("../models/base/config.json"),
+  "model.safetensors": file("../models/base/model.safetensors"),
+};
 
-const versions = Object.fromEntries(["@tensorflow/tfjs-backend-wasm", "onnxruntime-web", "@jax-js/jax"].map((name) =>
-  [name, JSON.parse(file(`node_modules/${name}/package.json`)).version]));
+const versions = Object.fromEntries(
+  ["@tensorflow/tfjs-backend-wasm", "onnxruntime-web", "@jax-js/jax"].map((name) => [
+    name,
+    JSON.parse(file(`node_modules/${name}/package.json`)).version,
+  ]),
+);
 
 export async function loadTensorFlow() {
   const { tf, wasm } = require("../dist/bench/tfjs.cjs");
   wasm.setWasmPaths(fileURLToPath(new URL("node_modules/@tensorflow/tfjs-backend-wasm/dist/", import.meta.url)));
   return { tf, wasm };
 }
-export async function loadOnnxRuntime() { return import("onnxruntime-web"); }
+export async function loadOnnxRuntime() {
+  return import("onnxruntime-web");
+}
 
 export async function environment() {
   return {
-    engine: process.versions.bun ? `Bun ${process.versions.bun}` : `Node ${process.versions.node} (V8 ${process.versions.v8})`,
-    cpu: cpus()[0]?.model.trim() ?? "unknown", logicalCpus: availableParallelism(), platform: `${process.platform} ${process.arch}`, clock: clockName,
+    engine: process.versions.bun
+      ? `Bun ${process.versions.bun}`
+      : `Node ${process.versions.node} (V8 ${process.versions.v8})`,
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    logicalCpus: availableParallelism(),
+    platform: `${process.platform} ${process.arch}`,
+    clock: clockName,
     // About 1 if nothing else ran in the last minute.
-    load: loadavg()[0], peers: versions,
+    load: loadavg()[0],
+    peers: versions,
   };
 }

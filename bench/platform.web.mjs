@@ -18,13 +18,22 @@ delete globalThis.Worker;
 export const clock = () => performance.now();
 export const wallBytes = { plain, fma };
 export const relaxedBytes = () => relaxed;
-export const baseFiles = { "config.json": new TextEncoder().encode(JSON.stringify(config)), "model.safetensors": model };
-const versions = { "@tensorflow/tfjs-backend-wasm": tfPackage.version, "onnxruntime-web": ortPackage.version, "@jax-js/jax": jaxPackage.version };
+export const baseFiles = {
+  "config.json": new TextEncoder().encode(JSON.stringify(config)),
+  "model.safetensors": model,
+};
+const versions = {
+  "@tensorflow/tfjs-backend-wasm": tfPackage.version,
+  "onnxruntime-web": ortPackage.version,
+  "@jax-js/jax": jaxPackage.version,
+};
 
 export async function loadTensorFlow() {
   const url = URL.createObjectURL(new Blob([tfSimd], { type: "application/wasm" }));
   // It asks for all three, and would choose the threaded one.
-  wasm.setWasmPaths(Object.fromEntries(["", "-simd", "-threaded-simd"].map((kind) => [`tfjs-backend-wasm${kind}.wasm`, url])));
+  wasm.setWasmPaths(
+    Object.fromEntries(["", "-simd", "-threaded-simd"].map((kind) => [`tfjs-backend-wasm${kind}.wasm`, url])),
+  );
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
   return { tf, wasm };
 }
@@ -34,5 +43,12 @@ export async function loadOnnxRuntime() {
 }
 
 export async function environment() {
-  return { engine: navigator.userAgent, cpu: "unknown to a page", logicalCpus: navigator.hardwareConcurrency, platform: navigator.platform, clock: "wall time", peers: versions };
+  return {
+    engine: navigator.userAgent,
+    cpu: "unknown to a page",
+    logicalCpus: navigator.hardwareConcurrency,
+    platform: navigator.platform,
+    clock: "wall time",
+    peers: versions,
+  };
 }

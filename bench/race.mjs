@@ -2,9 +2,9 @@
  * Races: bursts of the contestants alternate round by round, so a busy neighbour or a change of clock rate meets all of
  * them; each round begins with the next one, or a neighbour that is busy at regular intervals would meet the same few
  * always (seen: two of five a third slower for a whole race). tinybench runs a burst, which counts as its fastest group
- * of calls: a neighbour on the same core or cache can only slow it down. Bursts after which the core proves to be shared
- * are repeated, whosever they are. A contestant's figure is the median over rounds; two are compared by the median of
- * their ratios within a round.
+ * of calls: a neighbour on the same core or cache can only slow it down. Bursts after which the core proves to be
+ * shared are repeated, whosever they are. A contestant's figure is the median over rounds; two are compared by the
+ * median of their ratios within a round.
  */
 import { Bench } from "tinybench";
 import { clock } from "#platform";
@@ -23,7 +23,8 @@ function resolution() {
   for (let i = 0; i < 20; i++) {
     const start = clock();
     let now;
-    do now = clock(); while (now === start);
+    do now = clock();
+    while (now === start);
     least = Math.min(least, now - start);
   }
   return least;
@@ -33,7 +34,9 @@ function resolution() {
 export const FULL = { rounds: 11, burstMs: 40, warmUpMs: 250, limitMs: 20_000, patienceMs: 4_000 };
 export const QUICK = { rounds: 5, burstMs: 8, warmUpMs: 60, limitMs: 1_500, patienceMs: 400 };
 
-/** Bursts of all races: counted, repeated, and counted though the core was shared, since patience had come to an end. */
+/**
+ * Bursts of all races: counted, repeated, and counted though the core was shared, since patience had come to an end.
+ */
 export const bursts = { counted: 0, repeated: 0, shared: 0 };
 
 let shared;
@@ -51,7 +54,9 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
   let patience = patienceMs;
   for (const { name, run } of contestants) {
     const start = clock();
-    let fastest = Infinity, last = start, first;
+    let fastest = Infinity;
+    let last = start;
+    let first;
     // Two runs at least, unless one is long already.
     do {
       first = run();
@@ -60,11 +65,23 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
       fastest = Math.min(fastest, now - last);
       last = now;
     } while (last - start < warmUpMs);
-    const repeats = Math.max(1, Math.ceil(GROUP_MS / Math.max(fastest, 1e-3))), async = first instanceof Promise;
-    // Two groups at least, unless one is long: the first finds its operands out of the caches, where others' data are now.
+    const repeats = Math.max(1, Math.ceil(GROUP_MS / Math.max(fastest, 1e-3)));
+    const async = first instanceof Promise;
+    // Two groups at least, unless one is long: the first finds its operands out of the caches, where others' data are
+    // now.
     const iterations = fastest < LONG_MS ? 2 : 1;
     const bench = new Bench({ now: clock, time: burstMs, iterations, warmup: false, throws: true });
-    bench.add(name, async ? async () => { for (let i = 0; i < repeats; i++) await run(); } : () => { for (let i = 0; i < repeats; i++) run(); }, { async });
+    bench.add(
+      name,
+      async
+        ? async () => {
+            for (let i = 0; i < repeats; i++) await run();
+          }
+        : () => {
+            for (let i = 0; i < repeats; i++) run();
+          },
+      { async },
+    );
     entries.push({ name, bench, repeats, times: [], spent: 0 });
   }
   for (let round = 0; round < rounds; round++) {
@@ -74,7 +91,8 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
       for (;;) {
         const start = clock();
         await entry.bench.run();
-        const spent = clock() - start, disturbed = shared();
+        const spent = clock() - start;
+        const disturbed = shared();
         if (!disturbed || patience < spent) {
           entry.spent += spent;
           bursts.counted++;
@@ -91,7 +109,8 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
 }
 
 export function median(values) {
-  const sorted = [...values].sort((x, y) => x - y), middle = sorted.length >> 1;
+  const sorted = [...values].sort((x, y) => x - y);
+  const middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 

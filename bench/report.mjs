@@ -4,7 +4,11 @@ import { FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } fr
 /** Columns aligned, the first to the left, the others to the right. */
 function table(rows) {
   const widths = rows[0].map((_, c) => Math.max(...rows.map((row) => row[c].length)));
-  const line = (row) => row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c]))).join("  ").trimEnd();
+  const line = (row) =>
+    row
+      .map((cell, c) => (c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c])))
+      .join("  ")
+      .trimEnd();
   return [line(rows[0]), widths.map((w) => "-".repeat(w)).join("  "), ...rows.slice(1).map(line)].join("\n");
 }
 
@@ -14,65 +18,145 @@ const percent = (value) => (Number.isFinite(value) ? `${(100 * value).toFixed(0)
 
 function reasons({ missing, rows }) {
   const all = new Set(Object.entries(missing).map(([name, why]) => `${name} does not load: ${why}`));
-  for (const { shape, refused } of rows) for (const [name, why] of Object.entries(refused ?? {})) all.add(`${name} at ${shape.join(", ")}: ${why}`);
+  for (const { shape, refused } of rows)
+    for (const [name, why] of Object.entries(refused ?? {})) all.add(`${name} at ${shape.join(", ")}: ${why}`);
   return all.size > 0 ? `\n\n${[...all].join("\n")}` : "";
 }
 
 const WRITE = {
-  machine: ({ gflops, read }) => [
-    ...Object.entries(gflops).map(([kind, { median, chain }]) =>
-      `${kind === "fma" ? "fused multiply-add (relaxed SIMD)" : "multiply, then add"}: ${number(median)} GFLOP/s (${chain})`),
-    `read: ${read.map(({ bytes, gigabytesPerSecond }) => `${number(gigabytesPerSecond)} GB/s of ${bytes / 1024} KiB`).join(", ")}`,
-  ].join("\n"),
+  machine: ({ gflops, read }) =>
+    [
+      ...Object.entries(gflops).map(
+        ([kind, { median, chain }]) =>
+          `${
+            kind === "fma" ? "fused multiply-add " + "(relaxed SIMD)" : "multiply, then add"
+          }: ${number(median)} GFLOP/s (${chain})`,
+      ),
+      `read: ${read
+        .map(({ bytes, gigabytesPerSecond }) => `${number(gigabytesPerSecond)} GB/s of ` + `${bytes / 1024} KiB`)
+        .join(", ")}`,
+    ].join("\n"),
 
-  sgemm: (result) => table([
-    ["M, N, K (GFLOP/s)", OURS, "relaxed", TFJS, ONNX, JAX, "of best peer", "of wall", "relaxed of FMA wall", "of reading B"],
-    ...result.rows.map(({ shape, gflops, ofBestPeer, ofWall, ofFmaWall, ofReading }) => [
-      shape.join(", "), ...[OURS, RELAXED, TFJS, ONNX, JAX].map((name) => number(gflops[name])),
-      times(ofBestPeer), percent(ofWall), percent(ofFmaWall), percent(ofReading),
+  sgemm: (result) =>
+    table([
+      [
+        "M, N, K (GFLOP/s)",
+        OURS,
+        "relaxed",
+        TFJS,
+        ONNX,
+        JAX,
+        "of best peer",
+        "of wall",
+        "relaxed of FMA wall",
+        "of reading B",
+      ],
+      ...result.rows.map(({ shape, gflops, ofBestPeer, ofWall, ofFmaWall, ofReading }) => [
+        shape.join(", "),
+        ...[OURS, RELAXED, TFJS, ONNX, JAX].map((name) => number(gflops[name])),
+        times(ofBestPeer),
+        percent(ofWall),
+        percent(ofFmaWall),
+        percent(ofReading),
+      ]),
+    ]) + reasons(result),
+
+  lora: (result) =>
+    table([
+      [
+        "N, d, k, r (ms)",
+        OURS,
+        "relaxed",
+        "full",
+        JAX,
+        "tfjs best",
+        "tfjs written",
+        "x jax",
+        "x best",
+        "x written",
+        "x full",
+        "kernels/products",
+        "of wall",
+        "relaxed of FMA wall",
+      ],
+      ...result.rows.map(({ shape, milliseconds, ratios, ofProducts, ofWall, ofFmaWall }) => [
+        shape.join(", "),
+        ...[OURS, RELAXED, FULL_STEP, JAX, TFJS_BEST, TFJS_WRITTEN].map((name) => number(milliseconds[name], 2)),
+        ...[JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].map((name) => times(ratios[name])),
+        number(ofProducts, 3),
+        percent(ofWall),
+        percent(ofFmaWall),
+      ]),
+    ]) + reasons(result),
+
+  llama: (result) =>
+    table([
+      ["Llama step (tokens/s)", "batch x steps", OURS, JAX, "of jax-js"],
+      ...result.rows.map(({ model, batch, steps, tokensPerSecond, ofJax }) => [
+        model,
+        `${batch} x ${steps}`,
+        number(tokensPerSecond[OURS], 0),
+        number(tokensPerSecond[JAX], 0),
+        times(ofJax),
+      ]),
+    ]) + reasons(result),
+
+  start: (engines) =>
+    table([
+      [
+        "start, in a process of its own",
+        "init ms",
+        "first LoRA step ms",
+        "memory MiB",
+        "linear memory MiB",
+        "load base ms",
+      ],
+      ...Object.entries(engines).map(([name, of]) => [
+        name,
+        number(of.initMs),
+        number(of.firstStepMs),
+        number(of.grownMiB),
+        number(of.linearMemoryMiB),
+        number(of.loadBaseMs),
+      ]),
     ]),
-  ]) + reasons(result),
-
-  lora: (result) => table([
-    ["N, d, k, r (ms)", OURS, "relaxed", "full", JAX, "tfjs best", "tfjs written", "x jax", "x best", "x written", "x full", "kernels/products", "of wall", "relaxed of FMA wall"],
-    ...result.rows.map(({ shape, milliseconds, ratios, ofProducts, ofWall, ofFmaWall }) => [
-      shape.join(", "), ...[OURS, RELAXED, FULL_STEP, JAX, TFJS_BEST, TFJS_WRITTEN].map((name) => number(milliseconds[name], 2)),
-      ...[JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].map((name) => times(ratios[name])), number(ofProducts, 3), percent(ofWall), percent(ofFmaWall),
-    ]),
-  ]) + reasons(result),
-
-  llama: (result) => table([
-    ["Llama step (tokens/s)", "batch x steps", OURS, JAX, "of jax-js"],
-    ...result.rows.map(({ model, batch, steps, tokensPerSecond, ofJax }) =>
-      [model, `${batch} x ${steps}`, number(tokensPerSecond[OURS], 0), number(tokensPerSecond[JAX], 0), times(ofJax)]),
-  ]) + reasons(result),
-
-  start: (engines) => table([
-    ["start, in a process of its own", "init ms", "first LoRA step ms", "memory MiB", "linear memory MiB", "load base ms"],
-    ...Object.entries(engines).map(([name, of]) =>
-      [name, number(of.initMs), number(of.firstStepMs), number(of.grownMiB), number(of.linearMemoryMiB), number(of.loadBaseMs)]),
-  ]),
 };
 
 /** What became of the bursts of all sections. */
 function neighbours(sections) {
   const total = (what) => sections.reduce((sum, { bursts }) => sum + (bursts?.[what] ?? 0), 0);
-  return `${total("counted")} bursts; repeated because someone else worked on this core: ${total("repeated")}; counted all the same: ${total("shared")}`;
+  return (
+    `${total("counted")} bursts; repeated because someone else worked on this core: ${total("repeated")}; ` +
+    `counted all the same: ${total("shared")}`
+  );
 }
 
 function bars(judged) {
   const verdict = ({ passed }) => (passed === null ? "  -   " : passed ? "passed" : "FAILED");
-  const missed = ({ failed, atTheWall }) => failed.map((at, i) => (atTheWall ? `${at} (at the wall ${atTheWall[i].toFixed(2)})` : at)).join(" | ");
-  return judged.map((bar) => `${verdict(bar)}  ${bar.title}` +
-    (bar.note ? `: ${bar.note}` : `: worst ${bar.worst.toFixed(3)} at ${bar.at}${bar.passed ? "" : `; fails at ${missed(bar)}`}`)).join("\n");
+  const missed = ({ failed, atTheWall }) =>
+    failed.map((at, i) => (atTheWall ? `${at} (at the wall ${atTheWall[i].toFixed(2)})` : at)).join(" | ");
+  return judged
+    .map(
+      (bar) =>
+        `${verdict(bar)}  ${bar.title}` +
+        (bar.note
+          ? `: ${bar.note}`
+          : `: worst ${bar.worst.toFixed(3)} at ${bar.at}${bar.passed ? "" : `; fails at ${missed(bar)}`}`),
+    )
+    .join("\n");
 }
 
 /** Everything that was measured. */
 export function text({ environment, sections, bars: judged }) {
   return [
-    `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; one thread, float32, medians; clock: ${environment.clock}` +
+    `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; ` +
+      `one thread, float32, medians; clock: ${environment.clock}` +
       (environment.load === undefined ? "" : `; load average ${number(environment.load)}`) +
-      `\npeers: ${Object.entries(environment.peers).map((peer) => peer.join(" ")).join(", ")}`,
-    ...Object.entries(sections).map(([name, result]) => WRITE[name](result)), neighbours(Object.values(sections)), bars(judged),
+      `\npeers: ${Object.entries(environment.peers)
+        .map((peer) => peer.join(" "))
+        .join(", ")}`,
+    ...Object.entries(sections).map(([name, result]) => WRITE[name](result)),
+    neighbours(Object.values(sections)),
+    bars(judged),
   ].join("\n\n");
 }

@@ -6,25 +6,34 @@ import { parseArgs } from "node:util";
 import { BROWSERS, runInBrowsers } from "./browsers.mjs";
 import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
 
-const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser NAME]...
+const USAGE =
+  `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser NAME]...
 
   --quick           under two minutes: shorter bursts, fewer rounds, and the small Llama only
   --only SECTION    machine, sgemm, lora, llama or start; may be repeated. Default: all
   --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but start
   --help            this text
 
-Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and in Node an
+Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and ` +
+  `in Node an
 SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
 
 /** Shares of the whole, by what they take; only for the time that is left. */
 const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, start: 1 };
 
 function readOptions() {
-  const { values } = parseArgs({ options: {
-    quick: { type: "boolean", default: false }, only: { type: "string", multiple: true, default: [] },
-    browser: { type: "string", multiple: true, default: [] }, help: { type: "boolean", default: false },
-  } });
-  for (const [option, known] of [["only", Object.keys(WEIGHTS)], ["browser", BROWSERS]]) {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      only: { type: "string", multiple: true, default: [] },
+      browser: { type: "string", multiple: true, default: [] },
+      help: { type: "boolean", default: false },
+    },
+  });
+  for (const [option, known] of [
+    ["only", Object.keys(WEIGHTS)],
+    ["browser", BROWSERS],
+  ]) {
     const unknown = values[option].find((name) => !known.includes(name));
     if (unknown !== undefined) throw new RangeError(`--${option} must be one of ${known.join(", ")}; got ${unknown}.`);
   }
@@ -43,7 +52,8 @@ if (given.help) {
   process.exit(0);
 }
 
-if (!existsSync(join(root, "bench/node_modules"))) execFileSync("npm", ["--prefix", "bench", "ci", "--no-audit", "--no-fund"], { cwd: root, stdio: "inherit" });
+if (!existsSync(join(root, "bench/node_modules")))
+  execFileSync("npm", ["--prefix", "bench", "ci", "--no-audit", "--no-fund"], { cwd: root, stdio: "inherit" });
 buildWalls();
 await bundleTensorFlow();
 // Only now are the packages and what was built sure to be there.
@@ -57,17 +67,19 @@ const { startOf } = await import("./startup.mjs");
 const names = Object.keys(WEIGHTS).filter((name) => given.only.length === 0 || given.only.includes(name));
 const started = performance.now();
 function report(done, what) {
-  const left = (performance.now() - started) / done * (1 - done) / 1000, line = `${what}${done > 0 ? `, about ${Math.ceil(left)} s left` : ""}`;
+  const left = (((performance.now() - started) / done) * (1 - done)) / 1000;
+  const line = `${what}${done > 0 ? `, about ${Math.ceil(left)} s left` : ""}`;
   process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${line}` : `${line}\n`);
 }
 
 const totalOf = (sections) => sections.reduce((sum, name) => sum + WEIGHTS[name], 0);
 
 async function runInNode() {
-  const total = totalOf(names), sections = {};
+  const total = totalOf(names);
+  const sections = {};
   let done = 0;
   for (const name of names) {
-    const progress = (at, of, what) => report((done + WEIGHTS[name] * at / of) / total, `${name}: ${what}`);
+    const progress = (at, of, what) => report((done + (WEIGHTS[name] * at) / of) / total, `${name}: ${what}`);
     sections[name] = name === "start" ? startOf(given, progress) : await SECTIONS[name](given, progress);
     done += WEIGHTS[name];
   }
@@ -89,12 +101,20 @@ const commit = execFileSync("git", ["describe", "--always", "--dirty"], { cwd: r
 const results = given.browser.length > 0 ? await runInPages() : await runInNode();
 const inAll = names.length === Object.keys(WEIGHTS).length;
 for (const [engine, result] of Object.entries(results)) {
-  const date = new Date().toISOString(), whole = { date, commit, quick: given.quick, ...result, bars: judge(result.sections) };
+  const date = new Date().toISOString();
+  const whole = { date, commit, quick: given.quick, ...result, bars: judge(result.sections) };
   console.log(`\n${text(whole)}`);
   if (whole.bars.some(({ passed }) => passed === false)) process.exitCode = 1;
   if (!inAll) continue;
   mkdirSync(join(root, "bench/results"), { recursive: true });
-  const file = join(root, "bench/results", `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}${given.quick ? "-quick" : ""}`);
-  writeFileSync(`${file}.json`, `${JSON.stringify(whole, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value), 1)}\n`);
+  const file = join(
+    root,
+    "bench/results",
+    `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}${given.quick ? "-quick" : ""}`,
+  );
+  writeFileSync(
+    `${file}.json`,
+    `${JSON.stringify(whole, (_, value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value), 1)}\n`,
+  );
   if (given.browser.length === 0) writeFileSync(`${file}.svg`, chart(whole));
 }

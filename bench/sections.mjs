@@ -8,7 +8,11 @@ import { FULL, QUICK, bursts, median, race, ratio } from "./race.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 import { hasFma, openWall } from "./wall.mjs";
 
-const KERNELS = "its kernels", GEMMS = "their products", WALL = "wall", FMA_WALL = "fma wall", READ = "read";
+const KERNELS = "its kernels";
+const GEMMS = "their products";
+const WALL = "wall";
+const FMA_WALL = "fma wall";
+const READ = "read";
 
 const effort = ({ quick }) => (quick ? QUICK : FULL);
 const rate = (flops, times) => flops / median(times) / 1e6;
@@ -18,7 +22,8 @@ const ofWall = (flops, times, wall, wallTimes) => flops / Math.min(...times) / (
 
 /** Those that load; the others' reasons. */
 async function openEngines(names) {
-  const engines = {}, missing = {};
+  const engines = {};
+  const missing = {};
   for (const name of names) {
     try {
       engines[name] = await (await ENGINES[name]()).open();
@@ -35,18 +40,22 @@ async function fastestChain(kind, options) {
   const { chains } = openWall(kind);
   for (const { run } of chains) for (let i = 0; i < 20; i++) run();
   const times = await race(chains, effort(options));
-  return chains.reduce((best, chain) => (rate(chain.flops, times[chain.name]) > rate(best.flops, times[best.name]) ? chain : best));
+  return chains.reduce((best, chain) =>
+    rate(chain.flops, times[chain.name]) > rate(best.flops, times[best.name]) ? chain : best,
+  );
 }
 
 /** The walls as contestants; that of the relaxed build where it runs. */
 async function openWalls(engines, options) {
-  const wall = { ...await fastestChain("plain", options), name: WALL };
-  return { wall, fmaWall: engines[RELAXED] && { ...await fastestChain("fma", options), name: FMA_WALL } };
+  const wall = { ...(await fastestChain("plain", options)), name: WALL };
+  return { wall, fmaWall: engines[RELAXED] && { ...(await fastestChain("fma", options)), name: FMA_WALL } };
 }
 
 /** Contestants whose result is right, opened; what is wrong or fails becomes a reason. */
 async function admit(candidates, errorOf) {
-  const admitted = [], refused = {}, open = [];
+  const admitted = [];
+  const refused = {};
+  const open = [];
   for (const [name, prepare] of candidates) {
     try {
       const contestant = await prepare();
@@ -59,14 +68,21 @@ async function admit(candidates, errorOf) {
     }
   }
   if (refused[OURS]) throw new Error(`${OURS}: ${refused[OURS]}`);
-  return { admitted, refused, free: async () => { for (const contestant of open) await contestant.free(); } };
+  return {
+    admitted,
+    refused,
+    free: async () => {
+      for (const contestant of open) await contestant.free();
+    },
+  };
 }
 
 async function machine(options, progress) {
   const result = { gflops: {}, read: [] };
   for (const [at, kind] of (hasFma() ? ["plain", "fma"] : ["plain"]).entries()) {
     progress(at, 2 + READS.length, `${kind} multiply-adds`);
-    const chain = await fastestChain(kind, options), times = await race([{ ...chain, name: WALL }], effort(options));
+    const chain = await fastestChain(kind, options);
+    const times = await race([{ ...chain, name: WALL }], effort(options));
     result.gflops[kind] = { median: rate(chain.flops, times[WALL]), chain: chain.name };
   }
   const { read } = openWall();
@@ -80,21 +96,39 @@ async function machine(options, progress) {
 
 async function sgemm(options, progress) {
   const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, ONNX, JAX]);
-  const { wall, fmaWall } = await openWalls(engines, options), { read } = openWall(), rows = [];
+  const { wall, fmaWall } = await openWalls(engines, options);
+  const { read } = openWall();
+  const rows = [];
   for (const [at, shape] of PRODUCTS.entries()) {
     progress(at, PRODUCTS.length, shape.join(" x "));
-    const [m, n, k] = shape, a = values(m * k, 1), b = values(k * n, 2), flops = productFlops(shape), kind = kindOf(shape);
-    const { admitted, refused, free } = await admit(Object.entries(engines).map(([name, { matmul }]) => [name, () => matmul(m, n, k, a, b)]),
-      (_, result) => productError(result, m, n, k, a, b));
+    const [m, n, k] = shape;
+    const a = values(m * k, 1);
+    const b = values(k * n, 2);
+    const flops = productFlops(shape);
+    const kind = kindOf(shape);
+    const { admitted, refused, free } = await admit(
+      Object.entries(engines).map(([name, { matmul }]) => [name, () => matmul(m, n, k, a, b)]),
+      (_, result) => productError(result, m, n, k, a, b),
+    );
     const fewRows = kind === "one row" || kind === "8 rows";
     const walls = fmaWall ? [wall, fmaWall] : [wall];
-    const times = await race([...admitted, ...walls, ...(fewRows ? [{ name: READ, run: read(4 * k * n) }] : [])], effort(options));
+    const times = await race(
+      [...admitted, ...walls, ...(fewRows ? [{ name: READ, run: read(4 * k * n) }] : [])],
+      effort(options),
+    );
     await free();
     const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS && name !== RELAXED);
-    const best = peers.reduce((least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least), null);
+    const best = peers.reduce(
+      (least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least),
+      null,
+    );
     rows.push({
-      shape, kind, gflops: Object.fromEntries(admitted.map(({ name }) => [name, rate(flops, times[name])])), refused,
-      bestPeer: best, ofBestPeer: best && ratio(times[best], times[OURS]),
+      shape,
+      kind,
+      gflops: Object.fromEntries(admitted.map(({ name }) => [name, rate(flops, times[name])])),
+      refused,
+      bestPeer: best,
+      ofBestPeer: best && ratio(times[best], times[OURS]),
       ofWall: ofWall(flops, times[OURS], wall, times[WALL]),
       ...(times[RELAXED] ? { ofFmaWall: ofWall(flops, times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
       ...(fewRows ? { ofReading: ratio(times[READ], times[OURS]) } : {}),
@@ -105,29 +139,72 @@ async function sgemm(options, progress) {
 
 async function lora(options, progress) {
   const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, JAX]);
-  const { wall, fmaWall } = await openWalls(engines, options), rows = [];
+  const { wall, fmaWall } = await openWalls(engines, options);
+  const rows = [];
   for (const [at, shape] of LAYERS.entries()) {
     progress(at, LAYERS.length, shape.join(", "));
-    const [n, d, k, r] = shape, s = 2;
-    const problem = { n, d, k, r, s, x: values(n * d, 1), w: values(k * d, 2), a: values(r * d, 3), b: values(k * r, 4), dy: values(n * k, 5) };
-    const reference = stepReference(problem), full = stepReference({ ...problem, r: 0 });
+    const [n, d, k, r] = shape;
+    const s = 2;
+    const problem = {
+      n,
+      d,
+      k,
+      r,
+      s,
+      x: values(n * d, 1),
+      w: values(k * d, 2),
+      a: values(r * d, 3),
+      b: values(k * r, 4),
+      dy: values(n * k, 5),
+    };
+    const reference = stepReference(problem);
+    const full = stepReference({ ...problem, r: 0 });
     const { [OURS]: ours, [RELAXED]: relaxed, [TFJS]: tf, [JAX]: jax } = engines;
-    const { admitted, refused, free } = await admit([
-      [OURS, () => ours.loraStep(problem)],
-      ...(relaxed ? [[RELAXED, () => relaxed.loraStep(problem)]] : []),
-      [FULL_STEP, () => ours.fullStep(problem)],
-      ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
-      ...(tf ? [[TFJS_BEST, () => tf.loraStepAtBest(problem)], [TFJS_WRITTEN, () => tf.loraStepAsWritten(problem)]] : []),
-    ], (name, result) => stepError(name === FULL_STEP ? full : reference, result));
+    const { admitted, refused, free } = await admit(
+      [
+        [OURS, () => ours.loraStep(problem)],
+        ...(relaxed ? [[RELAXED, () => relaxed.loraStep(problem)]] : []),
+        [FULL_STEP, () => ours.fullStep(problem)],
+        ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
+        ...(tf
+          ? [
+              [TFJS_BEST, () => tf.loraStepAtBest(problem)],
+              [TFJS_WRITTEN, () => tf.loraStepAsWritten(problem)],
+            ]
+          : []),
+      ],
+      (name, result) => stepError(name === FULL_STEP ? full : reference, result),
+    );
     const kernels = ours.loraKernels(problem);
-    if (!sameBits(kernels.resultOf(kernels.run), kernels.resultOf(kernels.runProducts))) throw new Error(`${shape}: the kernels' bits are not their products'`);
-    const times = await race([...admitted, { name: KERNELS, run: kernels.run }, { name: GEMMS, run: kernels.runProducts }, wall, ...(fmaWall ? [fmaWall] : [])], effort(options));
+    if (!sameBits(kernels.resultOf(kernels.run), kernels.resultOf(kernels.runProducts)))
+      throw new Error(`${shape}: the kernels' bits are not their products'`);
+    const times = await race(
+      [
+        ...admitted,
+        { name: KERNELS, run: kernels.run },
+        { name: GEMMS, run: kernels.runProducts },
+        wall,
+        ...(fmaWall ? [fmaWall] : []),
+      ],
+      effort(options),
+    );
     kernels.free();
     await free();
     rows.push({
-      shape, milliseconds: Object.fromEntries(Object.entries(times).filter(([name]) => name !== WALL && name !== FMA_WALL).map(([name, of]) => [name, median(of)])), refused,
-      ratios: Object.fromEntries([JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].filter((name) => times[name]).map((name) => [name, ratio(times[name], times[OURS])])),
-      ofProducts: ratio(times[KERNELS], times[GEMMS]), ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
+      shape,
+      milliseconds: Object.fromEntries(
+        Object.entries(times)
+          .filter(([name]) => name !== WALL && name !== FMA_WALL)
+          .map(([name, of]) => [name, median(of)]),
+      ),
+      refused,
+      ratios: Object.fromEntries(
+        [JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP]
+          .filter((name) => times[name])
+          .map((name) => [name, ratio(times[name], times[OURS])]),
+      ),
+      ofProducts: ratio(times[KERNELS], times[GEMMS]),
+      ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
       ...(times[RELAXED] ? { ofFmaWall: ofWall(stepFlops(shape), times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
       flops: { step: stepFlops(shape), full: fullFlops(shape) },
     });
@@ -135,23 +212,38 @@ async function lora(options, progress) {
   return { missing, rows };
 }
 
-const sameBits = (these, those) => these.every((values, i) => values.every((value, j) => Object.is(value, those[i][j])));
+const sameBits = (these, those) =>
+  these.every((values, i) => values.every((value, j) => Object.is(value, those[i][j])));
 
 /** Tokens a second of a Llama's training step. */
 async function llama(options, progress) {
-  const { missing } = await openEngines([OURS, JAX]), { LLAMAS, openLlama, llamaError } = await import("./llama.mjs"), rows = [];
+  const { missing } = await openEngines([OURS, JAX]);
+  const { LLAMAS, openLlama, llamaError } = await import("./llama.mjs");
+  const rows = [];
   const wanted = Object.entries(LLAMAS).filter(([name]) => !options.quick || name === "base");
   for (const [at, [, model]] of wanted.entries()) {
     progress(at, wanted.length, model.title);
     const { ours, jax, tokens, initial } = await openLlama(model);
     const error = llamaError(ours.result(), await jax.result(), initial);
     if (!(error < 1e-3)) throw new Error(`${model.title}: jax-js and this library differ by ${error}`);
-    const times = await race([{ name: OURS, run: ours.run }, { name: JAX, run: jax.run }], effort(options));
+    const times = await race(
+      [
+        { name: OURS, run: ours.run },
+        { name: JAX, run: jax.run },
+      ],
+      effort(options),
+    );
     ours.free();
     jax.free();
     rows.push({
-      model: model.title, batch: model.batch, steps: model.steps, difference: error,
-      tokensPerSecond: Object.fromEntries(Object.entries(times).map(([name, of]) => [name, tokens / median(of) * 1000])), ofJax: ratio(times[JAX], times[OURS]),
+      model: model.title,
+      batch: model.batch,
+      steps: model.steps,
+      difference: error,
+      tokensPerSecond: Object.fromEntries(
+        Object.entries(times).map(([name, of]) => [name, (tokens / median(of)) * 1000]),
+      ),
+      ofJax: ratio(times[JAX], times[OURS]),
     });
   }
   return { missing, rows };
@@ -159,8 +251,17 @@ async function llama(options, progress) {
 
 /** With what became of the races' bursts. */
 const counted = (section) => async (options, progress) => {
-  const before = { ...bursts }, result = await section(options, progress);
-  return { ...result, bursts: Object.fromEntries(Object.entries(bursts).map(([what, count]) => [what, count - before[what]])) };
+  const before = { ...bursts };
+  const result = await section(options, progress);
+  return {
+    ...result,
+    bursts: Object.fromEntries(Object.entries(bursts).map(([what, count]) => [what, count - before[what]])),
+  };
 };
 
-export const SECTIONS = { machine: counted(machine), sgemm: counted(sgemm), lora: counted(lora), llama: counted(llama) };
+export const SECTIONS = {
+  machine: counted(machine),
+  sgemm: counted(sgemm),
+  lora: counted(lora),
+  llama: counted(llama),
+};

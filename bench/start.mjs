@@ -8,11 +8,25 @@ import { values } from "./reference.mjs";
 import { ENGINES, JAX, OURS, TFJS } from "./engines.mjs";
 
 const [n, d, k, r] = [128, 768, 768, 8];
-const problem = { n, d, k, r, s: 2, x: values(n * d, 1), w: values(k * d, 2), a: values(r * d, 3), b: values(k * r, 4), dy: values(n * k, 5) };
+const problem = {
+  n,
+  d,
+  k,
+  r,
+  s: 2,
+  x: values(n * d, 1),
+  w: values(k * d, 2),
+  a: values(r * d, 3),
+  b: values(k * r, 4),
+  dy: values(n * k, 5),
+};
 const STEP = { [OURS]: "loraStep", [TFJS]: "loraStepAtBest", [JAX]: "loraStep" };
 
-const name = process.argv[2], before = process.memoryUsage.rss(), start = clock();
-const engine = await (await ENGINES[name]()).open(), opened = clock();
+const name = process.argv[2];
+const before = process.memoryUsage.rss();
+const start = clock();
+const engine = await (await ENGINES[name]()).open();
+const opened = clock();
 const step = await engine[STEP[name]](problem);
 await step.run();
 const first = clock();
@@ -25,7 +39,8 @@ const result = { initMs: opened - start, firstStepMs: first - opened, grownMiB: 
 if (name === OURS) {
   const { io, memoryStats, models } = await import("../dist/src/index.js");
   const { baseFiles } = await import("#platform");
-  for (const [file, bytes] of Object.entries(baseFiles)) io.memoryFiles.set(`memory:bench/${file}`, new Uint8Array(bytes));
+  for (const [file, bytes] of Object.entries(baseFiles))
+    io.memoryFiles.set(`memory:bench/${file}`, new Uint8Array(bytes));
   result.linearMemoryMiB = memoryStats().peakBytes / 2 ** 20;
   const loading = clock();
   models.loadLlama("memory:bench");

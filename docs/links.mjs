@@ -14,12 +14,14 @@ function attributes(html, names) {
 }
 
 /**
- * Links within the site must be relative and lead to a file, and to an element of it if they name one; those to the repository must
- * name what is in it. Others are not looked up.
+ * Links within the site must be relative and lead to a file, and to an element of it if they name one; those to the
+ * repository must name what is in it. Others are not looked up.
  * @returns a line for each that does not
  */
 export function deadLinks(site, root) {
-  const pages = readdirSync(site, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".html")), anchors = new Map(), dead = [];
+  const pages = readdirSync(site, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".html"));
+  const anchors = new Map();
+  const dead = [];
   const anchorsOf = (file) => {
     if (!anchors.has(file)) anchors.set(file, new Set(attributes(readFileSync(file, "utf8"), "id|name")));
     return anchors.get(file);
@@ -35,14 +37,16 @@ export function deadLinks(site, root) {
         say("is not relative: it leads astray on a host that has the site in a folder");
         continue;
       }
-      const [path, anchor] = link.split("#"), at = decodeURIComponent(path.split("?")[0]);
+      const [path, anchor] = link.split("#");
+      const at = decodeURIComponent(path.split("?")[0]);
       let target = at === "" ? file : join(dirname(file), at);
       if (!existsSync(target) || relative(site, target).startsWith("..")) {
         say("does not exist");
         continue;
       }
       if (statSync(target).isDirectory()) target = join(target, "index.html");
-      if (anchor && target.endsWith(".html") && !anchorsOf(target).has(decodeURIComponent(anchor))) say("has no such place");
+      if (anchor && target.endsWith(".html") && !anchorsOf(target).has(decodeURIComponent(anchor)))
+        say("has no such place");
     }
   }
   return dead;

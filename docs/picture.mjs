@@ -12,15 +12,20 @@ import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
 import { smooth } from "../dist/src/cli/plot.js";
 
-const root = fileURLToPath(new URL("..", import.meta.url)), run = process.argv[2] ?? "runs/moby-dick";
-const { settings, losses, heldOutBefore, heldOutAfter } = JSON.parse(readFileSync(`${root}/${run}/result.json`, "utf8"));
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = process.argv[2] ?? "runs/moby-dick";
+const { settings, losses, heldOutBefore, heldOutAfter } = JSON.parse(
+  readFileSync(`${root}/${run}/result.json`, "utf8"),
+);
 
 function sample(...adapter) {
   const args = ["dist/src/cli/main.js", "generate", "--model", settings.model, "--prompt", settings.prompt, ...adapter];
   return execFileSync(process.execPath, args, { cwd: root, encoding: "utf8" }).trim();
 }
 
-const WIDTH = 880, HEIGHT = 330, escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+const WIDTH = 880;
+const HEIGHT = 330;
+const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
 /** Lines of at most `columns` characters, at most `most` of them. */
 function wrap(text, columns, most) {
@@ -33,21 +38,38 @@ function wrap(text, columns, most) {
 }
 
 function panel(y, title, colour, text) {
-  const lines = wrap(text, 54, 5).map((words, i) => `<text x="458" y="${y + 46 + i * 20}" font-family="Georgia, serif" font-size="15" fill="#111827">${escape(words)}</text>`);
+  const lines = wrap(text, 54, 5).map(
+    (words, i) =>
+      `<text x="458" y="${y + 46 + i * 20}" font-family="Georgia, serif" font-size="15" ` +
+      `fill="#111827">${escape(words)}</text>`,
+  );
   return `<rect x="440" y="${y}" width="424" height="138" rx="8" fill="#f9fafb" stroke="${colour}"/>
 <text x="458" y="${y + 22}" font-size="13" font-weight="600" fill="${colour}">${escape(title)}</text>
 ${lines.join("\n")}`;
 }
 
 const mean = smooth(losses, Math.max(1, Math.round(losses.length / 25)));
-const x = scaleLinear([1, losses.length], [52, 410]), y = scaleLinear([Math.min(...losses, heldOutAfter), Math.max(...losses, heldOutBefore)], [284, 56]).nice();
-const path = line((_, i) => x(i + 1), (v) => y(v)).digits(1);
-const ticks = y.ticks(5).map((v) => `<line x1="52" x2="410" y1="${y(v)}" y2="${y(v)}" stroke="#e5e7eb"/><text x="44" y="${y(v) + 4}" text-anchor="end">${y.tickFormat(5)(v)}</text>`);
+const x = scaleLinear([1, losses.length], [52, 410]);
+const y = scaleLinear([Math.min(...losses, heldOutAfter), Math.max(...losses, heldOutBefore)], [284, 56]).nice();
+const path = line(
+  (_, i) => x(i + 1),
+  (v) => y(v),
+).digits(1);
+const ticks = y
+  .ticks(5)
+  .map(
+    (v) =>
+      `<line x1="52" x2="410" y1="${y(v)}" y2="${y(v)}" stroke="#e5e7eb"/><text x="44" y="${y(v) + 4}" ` +
+      `text-anchor="end">${y.tickFormat(5)(v)}</text>`,
+  );
 const steps = x.ticks(5).map((v) => `<text x="${x(v)}" y="304" text-anchor="middle">${v}</text>`);
 const perplexity = (loss) => Math.exp(loss).toFixed(2);
 const title = (name, loss) => `${name}: held-out perplexity ${perplexity(loss)}`;
 
-writeFileSync(`${root}/docs/before-after.svg`, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="#374151">
+writeFileSync(
+  `${root}/docs/before-after.svg`,
+  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" ` +
+    `font-family="system-ui, sans-serif" font-size="12" fill="#374151">
 <rect width="100%" height="100%" fill="#ffffff"/>
 <text x="52" y="30" font-size="15" font-weight="600">Loss over ${losses.length} steps of LoRA on Moby-Dick</text>
 ${ticks.join("\n")}
@@ -58,4 +80,5 @@ ${steps.join("\n")}
 ${panel(16, title("before", heldOutBefore), "#6b7280", sample())}
 ${panel(174, title("after", heldOutAfter), "#1d4ed8", sample("--adapter", `${run}/adapter`))}
 </svg>
-`);
+`,
+);

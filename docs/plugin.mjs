@@ -1,6 +1,7 @@
 /**
- * What the site needs beyond TypeDoc: names in comments and guides become links where they name something public, the long lists
- * of a namespace are grouped by what their files are about, and links to files of the repository lead to the repository.
+ * What the site needs beyond TypeDoc: names in comments and guides become links where they name something public, the
+ * long lists of a namespace are grouped by what their files are about, and links to files of the repository lead to the
+ * repository.
  */
 import { existsSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -37,9 +38,15 @@ function pathOf(reflection) {
 
 /** Everything public by its dotted name, and by its last part where that is one thing's alone. */
 function namesOf(project) {
-  const full = new Map(), last = new Map();
+  const full = new Map();
+  const last = new Map();
   for (const reflection of Object.values(project.reflections)) {
-    if (!reflection.isDeclaration() || reflection.isReference() || reflection.kindOf(ReflectionKind.Module | ReflectionKind.Constructor | ReflectionKind.TypeLiteral)) continue;
+    if (
+      !reflection.isDeclaration() ||
+      reflection.isReference() ||
+      reflection.kindOf(ReflectionKind.Module | ReflectionKind.Constructor | ReflectionKind.TypeLiteral)
+    )
+      continue;
     full.set(pathOf(reflection).join("."), reflection);
     if (reflection.inheritedFrom || reflection.parent.kindOf(ReflectionKind.TypeLiteral)) continue;
     last.set(reflection.name, last.has(reflection.name) ? null : reflection);
@@ -57,14 +64,17 @@ function targetOf(code, from, { full, last }) {
     if (path.length === 0) break;
   }
   // A short word in a sentence is more often an argument's name.
-  return name.length > 7 || /^[A-Z]/.test(name) ? last.get(name) ?? undefined : undefined;
+  return name.length > 7 || /^[A-Z]/.test(name) ? (last.get(name) ?? undefined) : undefined;
 }
 
 function linked(parts, from, names) {
   return parts.map((part) => {
     if (part.kind !== "code" || part.text.startsWith("``")) return part;
-    const text = part.text.slice(1, -1), target = targetOf(text, from, names);
-    return target === undefined || target === from || target === from.parent ? part : { kind: "inline-tag", tag: "@linkcode", text, target };
+    const text = part.text.slice(1, -1);
+    const target = targetOf(text, from, names);
+    return target === undefined || target === from || target === from.parent
+      ? part
+      : { kind: "inline-tag", tag: "@linkcode", text, target };
   });
 }
 
@@ -80,24 +90,37 @@ function outward(parts, folder) {
 
 export function load(app) {
   // Before TypeDoc groups by them. A function's comment is its signature's.
-  app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }) => {
-    for (const reflection of project.getReflectionsByKind(ReflectionKind.SomeExport)) {
-      const file = reflection.sources?.[0]?.fullFileName, comment = reflection.comment ?? reflection.signatures?.[0]?.comment;
-      const category = reflection.kindOf(ReflectionKind.Namespace) ? "Namespaces" : file && CATEGORIES.find(([prefix]) => relative(root, file).startsWith(prefix))?.[1];
-      if (category && comment) comment.blockTags.push(new CommentTag("@category", [{ kind: "text", text: category }]));
-    }
-  }, 1000);
+  app.converter.on(
+    Converter.EVENT_RESOLVE_BEGIN,
+    ({ project }) => {
+      for (const reflection of project.getReflectionsByKind(ReflectionKind.SomeExport)) {
+        const file = reflection.sources?.[0]?.fullFileName;
+        const comment = reflection.comment ?? reflection.signatures?.[0]?.comment;
+        const category = reflection.kindOf(ReflectionKind.Namespace)
+          ? "Namespaces"
+          : file && CATEGORIES.find(([prefix]) => relative(root, file).startsWith(prefix))?.[1];
+        if (category && comment)
+          comment.blockTags.push(new CommentTag("@category", [{ kind: "text", text: category }]));
+      }
+    },
+    1000,
+  );
   app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }) => {
     const names = namesOf(project);
     for (const reflection of Object.values(project.reflections)) {
       if (reflection.isDocument()) {
         const file = project.files.getReflectionPath(reflection);
-        reflection.content = linked(file ? outward(reflection.content, dirname(file)) : reflection.content, project, names);
+        reflection.content = linked(
+          file ? outward(reflection.content, dirname(file)) : reflection.content,
+          project,
+          names,
+        );
       }
       const { comment } = reflection;
       if (!comment) continue;
       comment.summary = linked(comment.summary, reflection, names);
-      for (const tag of comment.blockTags) if (tag.tag !== "@example") tag.content = linked(tag.content, reflection, names);
+      for (const tag of comment.blockTags)
+        if (tag.tag !== "@example") tag.content = linked(tag.content, reflection, names);
     }
     if (project.readme) project.readme = linked(project.readme, project, names);
   });

@@ -6,9 +6,12 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const isBuilt = () => ["build/wasm-lora.wasm", "dist/src/index.js"].every((file) => existsSync(`${root}${file}`));
 if (!isBuilt()) {
-  console.log("Building the library, this once: npm ci and npm run build in the repository's root. It takes a minute or two.");
+  console.log(
+    "Building the library, this once: npm ci and npm run build in the repository's root. It takes a minute or two.",
+  );
   // npm is npm.cmd on Windows, which takes a shell.
-  const npm = (...args) => execFileSync("npm", args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
+  const npm = (...args) =>
+    execFileSync("npm", args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
   if (!existsSync(`${root}node_modules`)) npm("ci", "--no-audit", "--no-fund");
   if (!isBuilt()) npm("run", "--silent", "build");
 }

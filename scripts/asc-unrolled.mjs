@@ -1,6 +1,6 @@
 /**
- * asc, with loops unrolled: what stands between `// unroll N` and `// end of unroll` is compiled N times over, STEP being
- * 0, 1, ... N - 1. AssemblyScript has no macros, and Binaryen's unrolling would come with its reordering.
+ * asc, with loops unrolled: what stands between `// unroll N` and `// end of unroll` is compiled N times over, STEP
+ * being 0, 1, ... N - 1. AssemblyScript has no macros, and Binaryen's unrolling would come with its reordering.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -15,7 +15,9 @@ function readFile(name, base) {
   } catch {
     return null; // asc tries several places for an import.
   }
-  return text.replace(UNROLL, (_, times, body) => Array.from({ length: times }, (_, step) => body.replaceAll("STEP", step)).join(""));
+  return text.replace(UNROLL, (_, times, body) =>
+    Array.from({ length: times }, (_, step) => body.replaceAll("STEP", step)).join(""),
+  );
 }
 
 const { error } = await asc.main(process.argv.slice(2), { readFile, stdout: process.stdout, stderr: process.stderr });

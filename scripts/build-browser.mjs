@@ -1,6 +1,6 @@
 /**
- * dist/src/ -> dist/wasm-lora.browser.js: the whole library in one file, kernels and tokenizer inside, for pages without a bundler
- * (`wasm-lora/browser`, CDNs).
+ * dist/src/ -> dist/wasm-lora.browser.js: the whole library in one file, kernels and tokenizer inside, for pages
+ * without a bundler (`wasm-lora/browser`, CDNs).
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -13,15 +13,22 @@ const INSIDE = { "#load": "runtime/load.inline.js", "#disk": "io/disk.none.js" }
 const bundle = await rolldown({
   input: `${root}/dist/src/index.js`,
   platform: "browser",
-  plugins: [{
-    name: "inside",
-    resolveId: (id) => id in INSIDE ? `${root}/dist/src/${INSIDE[id]}` : null,
-    // The embedded model's folder, as seen from dist/.
-    transform: (code, id) => id.endsWith("/models/base_url.js") ? code.replaceAll("../../../models/base", "../models/base") : null,
-  }],
-  onLog(level, { message }) { if (level === "warn") throw new Error(message); },
+  plugins: [
+    {
+      name: "inside",
+      resolveId: (id) => (id in INSIDE ? `${root}/dist/src/${INSIDE[id]}` : null),
+      // The embedded model's folder, as seen from dist/.
+      transform: (code, id) =>
+        id.endsWith("/models/base_url.js") ? code.replaceAll("../../../models/base", "../models/base") : null,
+    },
+  ],
+  onLog(level, { message }) {
+    if (level === "warn") throw new Error(message);
+  },
 });
-const { output: [{ code, moduleIds }] } = await bundle.generate({ format: "es", minify: true, codeSplitting: false });
+const {
+  output: [{ code, moduleIds }],
+} = await bundle.generate({ format: "es", minify: true, codeSplitting: false });
 await bundle.close();
 
 /** A package's name, version and licence, as the file owes them to those it holds. */

@@ -5,7 +5,9 @@
  */
 export function cleanText(text) {
   return text
-    .replace(/&quot;/g, '"').replace(/&mdash;/g, "\u2014").replace(/&amp;/g, "&") // the 1890 address
+    .replace(/&quot;/g, '"')
+    .replace(/&mdash;/g, "\u2014")
+    .replace(/&amp;/g, "&") // the 1890 address
     .replace(/[\u2018\u2019`]/g, "'") // `goodness' (1989)
     .replace(/[\u201c\u201d]/g, '"')
     .replace(/[\u2010\u2011]/g, "-") // well\u2011being (2019)

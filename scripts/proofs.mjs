@@ -1,7 +1,13 @@
-// The long forms of tests that try a few cases each time: thirty kills of each command, 200 flipped bits a region, a full disk, four
-// threads. Prints what came of them; several minutes. (The full disk takes root, to mount a small one.)
+// The long forms of tests that try a few cases each time: thirty kills of each command, 200 flipped bits a region, a
+// full disk, four threads. Prints what came of them; several minutes. (The full disk takes root, to mount a small one.)
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
-const files = ["kill", "checkpoint"].map((name) => fileURLToPath(new URL(`../dist/test/cli/${name}.test.js`, import.meta.url)));
-process.exitCode = spawnSync(process.execPath, ["--test", ...files], { stdio: "inherit", env: { ...process.env, WASM_LORA_PROOFS: "1" } }).status ?? 1;
+const files = ["kill", "checkpoint"].map((name) =>
+  fileURLToPath(new URL(`../dist/test/cli/${name}.test.js`, import.meta.url)),
+);
+process.exitCode =
+  spawnSync(process.execPath, ["--test", ...files], {
+    stdio: "inherit",
+    env: { ...process.env, WASM_LORA_PROOFS: "1" },
+  }).status ?? 1;

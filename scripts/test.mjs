@@ -9,7 +9,8 @@ const folder = fileURLToPath(new URL("../dist/test", import.meta.url));
 const wanted = process.argv.slice(2);
 const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
   .filter((file) => file.endsWith(".test.js") && (wanted.length === 0 || wanted.some((part) => file.includes(part))))
-  .sort().map((file) => join(folder, file));
+  .sort()
+  .map((file) => join(folder, file));
 if (files.length === 0) {
   console.error(`no test matches ${wanted.join(", ")}`);
   process.exit(1);

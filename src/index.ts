@@ -1,5 +1,6 @@
 /**
- * The library. `init()` loads the kernels; then `tensor` and its like make tensors, `ops` and `nn` compute, `lora` and `peft` adapt,
+ * The library. `init()` loads the kernels; then `tensor` and its like make tensors, `ops` and `nn` compute, `lora` and
+ * `peft` adapt,
  * `optim` trains, `models` has whole language models and `io` their files.
  * @module wasm-lora
  */
@@ -7,7 +8,17 @@ export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engi
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";
 export type { Options } from "./runtime/options.js";
-export { clone, full, ones, tensor, Tensor, zeros, type NestedNumbers, type NumericData, type TypedData } from "./tensor/tensor.js";
+export {
+  clone,
+  full,
+  ones,
+  tensor,
+  Tensor,
+  zeros,
+  type NestedNumbers,
+  type NumericData,
+  type TypedData,
+} from "./tensor/tensor.js";
 export type { DType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
 export { noGrad } from "./autograd/tape.js";

@@ -14,5 +14,8 @@ import { base64 } from "./runtime/wasm_base64.js";
  * await init({ module: await inlineModule() });
  */
 export function inlineModule(): Promise<WebAssembly.Module> {
-  return compile(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)), "wasm-lora/inline");
+  return compile(
+    Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)),
+    "wasm-lora/inline",
+  );
 }

@@ -13,32 +13,55 @@ import { even, odd } from "./shuffle";
 // @ts-ignore: decorator
 @inline
 function gather(r: usize, bcs: usize): v128 {
-  return f32x4.replace_lane(f32x4.replace_lane(f32x4.replace_lane(v128.load32_splat(r),
-    1, load<f32>(r + bcs)), 2, load<f32>(r + 2 * bcs)), 3, load<f32>(r + 3 * bcs));
+  return f32x4.replace_lane(
+    f32x4.replace_lane(f32x4.replace_lane(v128.load32_splat(r), 1, load<f32>(r + bcs)), 2, load<f32>(r + 2 * bcs)),
+    3,
+    load<f32>(r + 3 * bcs),
+  );
 }
 
 export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool): void {
   const group = bcs << 2;
   for (; n >= 8; n -= 8) {
-    let c0 = f32x4.splat(0), c1 = c0;
+    let c0 = f32x4.splat(0),
+      c1 = c0;
     if (accumulate) {
-      c0 = v128.load(c); c1 = v128.load(c, 16);
+      c0 = v128.load(c);
+      c1 = v128.load(c, 16);
     }
-    let x = a, r = b, p = k;
+    let x = a,
+      r = b,
+      p = k;
     for (; p >= 4; p -= 4) {
       const q = r + group;
-      const r0 = v128.load(r), r1 = v128.load(r + bcs), r2 = v128.load(r + 2 * bcs), r3 = v128.load(r + 3 * bcs);
-      const re01 = even(r0, r1), ro01 = odd(r0, r1), re23 = even(r2, r3), ro23 = odd(r2, r3);
-      const q0 = v128.load(q), q1 = v128.load(q + bcs), q2 = v128.load(q + 2 * bcs), q3 = v128.load(q + 3 * bcs);
-      const qe01 = even(q0, q1), qo01 = odd(q0, q1), qe23 = even(q2, q3), qo23 = odd(q2, q3);
+      const r0 = v128.load(r),
+        r1 = v128.load(r + bcs),
+        r2 = v128.load(r + 2 * bcs),
+        r3 = v128.load(r + 3 * bcs);
+      const re01 = even(r0, r1),
+        ro01 = odd(r0, r1),
+        re23 = even(r2, r3),
+        ro23 = odd(r2, r3);
+      const q0 = v128.load(q),
+        q1 = v128.load(q + bcs),
+        q2 = v128.load(q + 2 * bcs),
+        q3 = v128.load(q + 3 * bcs);
+      const qe01 = even(q0, q1),
+        qo01 = odd(q0, q1),
+        qe23 = even(q2, q3),
+        qo23 = odd(q2, q3);
       let s = v128.load32_splat(x);
-      c0 = madd(c0, s, even(re01, re23)); c1 = madd(c1, s, even(qe01, qe23));
+      c0 = madd(c0, s, even(re01, re23));
+      c1 = madd(c1, s, even(qe01, qe23));
       s = v128.load32_splat(x, 4);
-      c0 = madd(c0, s, even(ro01, ro23)); c1 = madd(c1, s, even(qo01, qo23));
+      c0 = madd(c0, s, even(ro01, ro23));
+      c1 = madd(c1, s, even(qo01, qo23));
       s = v128.load32_splat(x, 8);
-      c0 = madd(c0, s, odd(re01, re23)); c1 = madd(c1, s, odd(qe01, qe23));
+      c0 = madd(c0, s, odd(re01, re23));
+      c1 = madd(c1, s, odd(qe01, qe23));
       s = v128.load32_splat(x, 12);
-      c0 = madd(c0, s, odd(ro01, ro23)); c1 = madd(c1, s, odd(qo01, qo23));
+      c0 = madd(c0, s, odd(ro01, ro23));
+      c1 = madd(c1, s, odd(qo01, qo23));
       x += 16;
       r += 16;
     }
@@ -49,13 +72,14 @@ export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, 
       x += 4;
       r += 4;
     }
-    v128.store(c, c0); v128.store(c, c1, 16);
+    v128.store(c, c0);
+    v128.store(c, c1, 16);
     b += group << 1;
     c += 32;
   }
   for (; n > 0; n--) {
     let sum = accumulate ? load<f32>(c) : <f32>0;
-    for (let p: usize = 0; p < <usize>k << 2; p += 4) sum += load<f32>(a + p) * load<f32>(b + p);
+    for (let p: usize = 0; p < (<usize>k) << 2; p += 4) sum += load<f32>(a + p) * load<f32>(b + p);
     store<f32>(c, sum);
     b += bcs;
     c += 4;

@@ -17,25 +17,37 @@
 
 // @ts-ignore: decorator
 @inline
-export function inChannels(shape: usize): i32 { return load<i32>(shape); }
+export function inChannels(shape: usize): i32 {
+  return load<i32>(shape);
+}
 // @ts-ignore: decorator
 @inline
-export function outChannels(shape: usize): i32 { return load<i32>(shape, 16); }
+export function outChannels(shape: usize): i32 {
+  return load<i32>(shape, 16);
+}
 // @ts-ignore: decorator
 @inline
-export function groupsOf(shape: usize): i32 { return load<i32>(shape, 80); }
+export function groupsOf(shape: usize): i32 {
+  return load<i32>(shape, 80);
+}
 /** Elements of one channel of x. */
 // @ts-ignore: decorator
 @inline
-export function inSize(shape: usize): i32 { return load<i32>(shape, 4) * load<i32>(shape, 8) * load<i32>(shape, 12); }
+export function inSize(shape: usize): i32 {
+  return load<i32>(shape, 4) * load<i32>(shape, 8) * load<i32>(shape, 12);
+}
 /** Positions: elements of one channel of y. */
 // @ts-ignore: decorator
 @inline
-export function outSize(shape: usize): i32 { return load<i32>(shape, 20) * load<i32>(shape, 24) * load<i32>(shape, 28); }
+export function outSize(shape: usize): i32 {
+  return load<i32>(shape, 20) * load<i32>(shape, 24) * load<i32>(shape, 28);
+}
 /** Elements of the kernel for one channel. */
 // @ts-ignore: decorator
 @inline
-export function taps(shape: usize): i32 { return load<i32>(shape, 32) * load<i32>(shape, 36) * load<i32>(shape, 40); }
+export function taps(shape: usize): i32 {
+  return load<i32>(shape, 32) * load<i32>(shape, 36) * load<i32>(shape, 40);
+}
 
 export function im2col(tile: usize, step: usize, x: usize, shape: usize, first: i32, count: i32): void {
   visit(tile, step, x, shape, first, count, false);
@@ -45,48 +57,75 @@ export function col2im(dx: usize, tile: usize, step: usize, shape: usize, first:
   visit(tile, step, dx, shape, first, count, true);
 }
 
-/** Walks the tile tap by tap, in runs of positions whose inputs lie in one row of x; a run is the same in every channel. */
+/**
+ * Walks the tile tap by tap, in runs of positions whose inputs lie in one row of x; a run is the same in every channel.
+ */
 // @ts-ignore: decorator
 @inline
 function visit(tile: usize, step: usize, x: usize, shape: usize, first: i32, count: i32, add: bool): void {
-  const channels = load<i32>(shape), id = load<i32>(shape, 4), ih = load<i32>(shape, 8), iw = load<i32>(shape, 12);
-  const outH = load<i32>(shape, 24), outW = load<i32>(shape, 28);
-  const kd = load<i32>(shape, 32), kh = load<i32>(shape, 36), kw = load<i32>(shape, 40);
-  const sd = load<i32>(shape, 44), sh = load<i32>(shape, 48), sw = load<i32>(shape, 52);
-  const pd = load<i32>(shape, 56), ph = load<i32>(shape, 60), pw = load<i32>(shape, 64);
-  const dd = load<i32>(shape, 68), dh = load<i32>(shape, 72), dw = load<i32>(shape, 76);
-  const channelStep = <usize>taps(shape) * step, channelSize = <usize>inSize(shape) << 2;
-  const firstRow = first / outW, firstD = firstRow / outH, firstH = firstRow % outH, firstW = first % outW;
+  const channels = load<i32>(shape),
+    id = load<i32>(shape, 4),
+    ih = load<i32>(shape, 8),
+    iw = load<i32>(shape, 12);
+  const outH = load<i32>(shape, 24),
+    outW = load<i32>(shape, 28);
+  const kd = load<i32>(shape, 32),
+    kh = load<i32>(shape, 36),
+    kw = load<i32>(shape, 40);
+  const sd = load<i32>(shape, 44),
+    sh = load<i32>(shape, 48),
+    sw = load<i32>(shape, 52);
+  const pd = load<i32>(shape, 56),
+    ph = load<i32>(shape, 60),
+    pw = load<i32>(shape, 64);
+  const dd = load<i32>(shape, 68),
+    dh = load<i32>(shape, 72),
+    dw = load<i32>(shape, 76);
+  const channelStep = <usize>taps(shape) * step,
+    channelSize = (<usize>inSize(shape)) << 2;
+  const firstRow = first / outW,
+    firstD = firstRow / outH,
+    firstH = firstRow % outH,
+    firstW = first % outW;
   let row = tile + channelStep;
-  for (let td = kd - 1; td >= 0; td--) for (let th = kh - 1; th >= 0; th--) for (let tw = kw - 1; tw >= 0; tw--) {
-    row -= step;
-    // Columns ow of y whose input lies inside x: begin <= ow < end.
-    const begin = ceilOf(pw - tw * dw, sw), end = ceilOf(iw + pw - tw * dw, sw);
-    let od = firstD, oh = firstH, ow = firstW, run = row;
-    for (let left = count; left > 0;) {
-      const length = min(left, outW - ow);
-      const zd = od * sd + td * dd - pd, zh = oh * sh + th * dh - ph;
-      let low = 0, high = 0;
-      if (<u32>zd < <u32>id && <u32>zh < <u32>ih) {
-        low = min(max(begin - ow, 0), length);
-        high = min(max(end - ow, low), length);
+  for (let td = kd - 1; td >= 0; td--)
+    for (let th = kh - 1; th >= 0; th--)
+      for (let tw = kw - 1; tw >= 0; tw--) {
+        row -= step;
+        // Columns ow of y whose input lies inside x: begin <= ow < end.
+        const begin = ceilOf(pw - tw * dw, sw),
+          end = ceilOf(iw + pw - tw * dw, sw);
+        let od = firstD,
+          oh = firstH,
+          ow = firstW,
+          run = row;
+        for (let left = count; left > 0; ) {
+          const length = min(left, outW - ow);
+          const zd = od * sd + td * dd - pd,
+            zh = oh * sh + th * dh - ph;
+          let low = 0,
+            high = 0;
+          if (<u32>zd < <u32>id && <u32>zh < <u32>ih) {
+            low = min(max(begin - ow, 0), length);
+            high = min(max(end - ow, low), length);
+          }
+          let out = run,
+            from = x + ((<usize>((zd * ih + zh) * iw + (ow + low) * sw + tw * dw - pw)) << 2);
+          for (let c = 0; c < channels; c++) {
+            if (add) addRun(from, sw, out + ((<usize>low) << 2), high - low);
+            else copyRun(out, from, sw, low, high, length);
+            out += channelStep;
+            from += channelSize;
+          }
+          run += (<usize>length) << 2;
+          left -= length;
+          ow = 0;
+          if (++oh == outH) {
+            oh = 0;
+            od++;
+          }
+        }
       }
-      let out = run, from = x + (<usize>((zd * ih + zh) * iw + (ow + low) * sw + tw * dw - pw) << 2);
-      for (let c = 0; c < channels; c++) {
-        if (add) addRun(from, sw, out + (<usize>low << 2), high - low);
-        else copyRun(out, from, sw, low, high, length);
-        out += channelStep;
-        from += channelSize;
-      }
-      run += <usize>length << 2;
-      left -= length;
-      ow = 0;
-      if (++oh == outH) {
-        oh = 0;
-        od++;
-      }
-    }
-  }
 }
 
 /** ceil(a / b), or 0 if a is negative. */
@@ -101,18 +140,18 @@ function ceilOf(a: i32, b: i32): i32 {
 @inline
 function copyRun(out: usize, from: usize, stride: i32, low: i32, high: i32, length: i32): void {
   let j = 0;
-  for (; j < low; j++) store<f32>(out + (<usize>j << 2), 0);
+  for (; j < low; j++) store<f32>(out + ((<usize>j) << 2), 0);
   if (stride == 1) {
     for (; j + 4 <= high; j += 4) {
-      v128.store(out + (<usize>j << 2), v128.load(from));
+      v128.store(out + ((<usize>j) << 2), v128.load(from));
       from += 16;
     }
   }
   for (; j < high; j++) {
-    store<f32>(out + (<usize>j << 2), load<f32>(from));
-    from += <usize>stride << 2;
+    store<f32>(out + ((<usize>j) << 2), load<f32>(from));
+    from += (<usize>stride) << 2;
   }
-  for (; j < length; j++) store<f32>(out + (<usize>j << 2), 0);
+  for (; j < length; j++) store<f32>(out + ((<usize>j) << 2), 0);
 }
 
 /** Every stride-th value from x on += values[0 .. length). */
@@ -129,7 +168,7 @@ function addRun(x: usize, stride: i32, values: usize, length: i32): void {
   }
   for (; j < length; j++) {
     store<f32>(x, load<f32>(x) + load<f32>(values));
-    x += <usize>stride << 2;
+    x += (<usize>stride) << 2;
     values += 4;
   }
 }

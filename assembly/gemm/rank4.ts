@@ -9,20 +9,42 @@
  */
 import { plus, product } from "./madd";
 
-export function rank4x2(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+export function rank4x2(
+  n: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+): void {
   if (accumulate) twoRows(n, a, ars, acs, b, bs, c, crs, true);
   else twoRows(n, a, ars, acs, b, bs, c, crs, false);
 }
 
 /** As many updates one after another, each of the next four values of A and rows of B (a call for each: -4 %). */
-export function rank4x1(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+export function rank4x1(
+  updates: i32,
+  n: i32,
+  a: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  accumulate: bool,
+): void {
   if (!accumulate) {
     oneRow(n, a, acs, b, bs, c, false);
-    updates--; a += acs << 2; b += bs << 2;
+    updates--;
+    a += acs << 2;
+    b += bs << 2;
   }
   for (; updates > 0; updates--) {
     oneRow(n, a, acs, b, bs, c, true);
-    a += acs << 2; b += bs << 2;
+    a += acs << 2;
+    b += bs << 2;
   }
 }
 
@@ -30,51 +52,111 @@ export function rank4x1(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs
 // made together (40 -> 37 GFLOP/s; newer engines would gain 1 %).
 // @ts-ignore: decorator
 @inline
-function twoRows(n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
-  const a1 = a + acs, a2 = a1 + acs, a3 = a2 + acs;
-  const s0 = v128.load32_splat(a), s1 = v128.load32_splat(a1), s2 = v128.load32_splat(a2), s3 = v128.load32_splat(a3);
-  const t0 = v128.load32_splat(a + ars), t1 = v128.load32_splat(a1 + ars), t2 = v128.load32_splat(a2 + ars), t3 = v128.load32_splat(a3 + ars);
-  let b0 = b, b1 = b0 + bs, b2 = b1 + bs, b3 = b2 + bs, d = c + crs;
+function twoRows(
+  n: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+): void {
+  const a1 = a + acs,
+    a2 = a1 + acs,
+    a3 = a2 + acs;
+  const s0 = v128.load32_splat(a),
+    s1 = v128.load32_splat(a1),
+    s2 = v128.load32_splat(a2),
+    s3 = v128.load32_splat(a3);
+  const t0 = v128.load32_splat(a + ars),
+    t1 = v128.load32_splat(a1 + ars),
+    t2 = v128.load32_splat(a2 + ars),
+    t3 = v128.load32_splat(a3 + ars);
+  let b0 = b,
+    b1 = b0 + bs,
+    b2 = b1 + bs,
+    b3 = b2 + bs,
+    d = c + crs;
   let x: v128, r0: v128, r1: v128, r2: v128, r3: v128, p: v128, q: v128;
   for (; ; n -= 32) {
     // unroll 8
-    r0 = v128.load(b0, 16 * STEP); r1 = v128.load(b1, 16 * STEP); p = product(s0, r0); q = product(s1, r1);
-    if (accumulate) x = v128.load(c, 16 * STEP); else x = f32x4.splat(0);
-    x = plus(x, p, s0, r0); x = plus(x, q, s1, r1);
-    r2 = v128.load(b2, 16 * STEP); r3 = v128.load(b3, 16 * STEP); p = product(s2, r2); q = product(s3, r3);
-    x = plus(x, p, s2, r2); x = plus(x, q, s3, r3);
+    r0 = v128.load(b0, 16 * STEP);
+    r1 = v128.load(b1, 16 * STEP);
+    p = product(s0, r0);
+    q = product(s1, r1);
+    if (accumulate) x = v128.load(c, 16 * STEP);
+    else x = f32x4.splat(0);
+    x = plus(x, p, s0, r0);
+    x = plus(x, q, s1, r1);
+    r2 = v128.load(b2, 16 * STEP);
+    r3 = v128.load(b3, 16 * STEP);
+    p = product(s2, r2);
+    q = product(s3, r3);
+    x = plus(x, p, s2, r2);
+    x = plus(x, q, s3, r3);
     v128.store(c, x, 16 * STEP);
-    p = product(t0, r0); q = product(t1, r1);
-    if (accumulate) x = v128.load(d, 16 * STEP); else x = f32x4.splat(0);
-    x = plus(x, p, t0, r0); x = plus(x, q, t1, r1);
-    p = product(t2, r2); q = product(t3, r3);
-    x = plus(x, p, t2, r2); x = plus(x, q, t3, r3);
+    p = product(t0, r0);
+    q = product(t1, r1);
+    if (accumulate) x = v128.load(d, 16 * STEP);
+    else x = f32x4.splat(0);
+    x = plus(x, p, t0, r0);
+    x = plus(x, q, t1, r1);
+    p = product(t2, r2);
+    q = product(t3, r3);
+    x = plus(x, p, t2, r2);
+    x = plus(x, q, t3, r3);
     v128.store(d, x, 16 * STEP);
     if (n <= 4 * STEP + 4) break;
     // end of unroll
-    c += 16 * 8; d += 16 * 8;
-    b0 += 16 * 8; b1 += 16 * 8; b2 += 16 * 8; b3 += 16 * 8;
+    c += 16 * 8;
+    d += 16 * 8;
+    b0 += 16 * 8;
+    b1 += 16 * 8;
+    b2 += 16 * 8;
+    b3 += 16 * 8;
   }
 }
 
 // @ts-ignore: decorator
 @inline
 function oneRow(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
-  const a1 = a + acs, a2 = a1 + acs, a3 = a2 + acs;
-  const s0 = v128.load32_splat(a), s1 = v128.load32_splat(a1), s2 = v128.load32_splat(a2), s3 = v128.load32_splat(a3);
-  let b0 = b, b1 = b0 + bs, b2 = b1 + bs, b3 = b2 + bs;
+  const a1 = a + acs,
+    a2 = a1 + acs,
+    a3 = a2 + acs;
+  const s0 = v128.load32_splat(a),
+    s1 = v128.load32_splat(a1),
+    s2 = v128.load32_splat(a2),
+    s3 = v128.load32_splat(a3);
+  let b0 = b,
+    b1 = b0 + bs,
+    b2 = b1 + bs,
+    b3 = b2 + bs;
   let x: v128, r0: v128, r1: v128, p: v128, q: v128;
   for (; ; n -= 16) {
     // unroll 4
-    r0 = v128.load(b0, 16 * STEP); r1 = v128.load(b1, 16 * STEP); p = product(s0, r0); q = product(s1, r1);
-    if (accumulate) x = v128.load(c, 16 * STEP); else x = f32x4.splat(0);
-    x = plus(x, p, s0, r0); x = plus(x, q, s1, r1);
-    r0 = v128.load(b2, 16 * STEP); r1 = v128.load(b3, 16 * STEP); p = product(s2, r0); q = product(s3, r1);
-    x = plus(x, p, s2, r0); x = plus(x, q, s3, r1);
+    r0 = v128.load(b0, 16 * STEP);
+    r1 = v128.load(b1, 16 * STEP);
+    p = product(s0, r0);
+    q = product(s1, r1);
+    if (accumulate) x = v128.load(c, 16 * STEP);
+    else x = f32x4.splat(0);
+    x = plus(x, p, s0, r0);
+    x = plus(x, q, s1, r1);
+    r0 = v128.load(b2, 16 * STEP);
+    r1 = v128.load(b3, 16 * STEP);
+    p = product(s2, r0);
+    q = product(s3, r1);
+    x = plus(x, p, s2, r0);
+    x = plus(x, q, s3, r1);
     v128.store(c, x, 16 * STEP);
     if (n <= 4 * STEP + 4) break;
     // end of unroll
     c += 16 * 4;
-    b0 += 16 * 4; b1 += 16 * 4; b2 += 16 * 4; b3 += 16 * 4;
+    b0 += 16 * 4;
+    b1 += 16 * 4;
+    b2 += 16 * 4;
+    b3 += 16 * 4;
   }
 }

@@ -19,7 +19,10 @@ import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
-/** k-block: panels, 64 KB, come from the second-level cache in time; C is loaded and stored the more seldom (512: -3 % at 1024^3). */
+/**
+ * k-block: panels, 64 KB, come from the second-level cache in time; C is loaded and stored the more seldom (512: -3 %
+ * at 1024^3).
+ */
 const KC: i32 = 1024;
 const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 /** Panels packed in one walk over the rows of B: 64 columns, whole cache lines one after another. */
@@ -32,31 +35,78 @@ const KT: i32 = 512;
 /** A row's distance: a power of two would put all rows into the same few sets of the cache (+2 to 7 %). */
 const BLOCK_ROW: usize = (<usize>KT + 16) * 4;
 const BLOCK_BYTES: usize = <usize>MC * BLOCK_ROW;
-/** Rows of A that meet all panels of a strip before the next: 96 x 1024 floats, 384 KB, stay in the second-level cache (+3 %). */
+/**
+ * Rows of A that meet all panels of a strip before the next: 96 x 1024 floats, 384 KB, stay in the second-level cache
+ * (+3 %).
+ */
 const MB: i32 = 96;
-/** Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster (measured). */
+/**
+ * Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster
+ * (measured).
+ */
 const FEW_ROWS: i32 = 12;
 const SHORT_K: i32 = 4;
 
 /** Which tile computes panels of 16 columns: engines differ in what they keep in registers, the bits do not. */
 let bigTile: bool = false;
-export function useBigTile(on: bool): void { bigTile = on; }
+export function useBigTile(on: bool): void {
+  bigTile = on;
+}
 
 export function sgemmScratchBytes(): i32 {
   return <i32>(STRIP_BYTES + TILE_BYTES + BLOCK_BYTES);
 }
 
-export function sgemmNN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
+export function sgemmNN(
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  lda: i32,
+  b: usize,
+  ldb: i32,
+  beta: f32,
+  c: usize,
+  ldc: i32,
+  scratch: usize,
+): void {
   applyBeta(m, n, beta, c, ldc);
   gemm(m, n, k, alpha, a, bytes(lda), 4, b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
 }
 
-export function sgemmNT(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
+export function sgemmNT(
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  lda: i32,
+  b: usize,
+  ldb: i32,
+  beta: f32,
+  c: usize,
+  ldc: i32,
+  scratch: usize,
+): void {
   applyBeta(m, n, beta, c, ldc);
   gemm(m, n, k, alpha, a, bytes(lda), 4, b, bytes(ldb), true, c, bytes(ldc), beta != 0, scratch);
 }
 
-export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, b: usize, ldb: i32, beta: f32, c: usize, ldc: i32, scratch: usize): void {
+export function sgemmTN(
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  lda: i32,
+  b: usize,
+  ldb: i32,
+  beta: f32,
+  c: usize,
+  ldc: i32,
+  scratch: usize,
+): void {
   applyBeta(m, n, beta, c, ldc);
   if (m <= FEW_ROWS || n <= 8 || k <= SHORT_K) {
     gemm(m, n, k, alpha, a, 4, bytes(lda), b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
@@ -70,8 +120,22 @@ export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
     for (let i = 0; i < m; i += MC) {
       const mb = min(MC, m - i);
       transpose(block, BLOCK_ROW, a + bytes(p) * <usize>lda + bytes(i), bytes(lda), kb, mb);
-      gemm(mb, n, kb, alpha, block, BLOCK_ROW, 4, b + bytes(p) * <usize>ldb, bytes(ldb), false,
-        c + bytes(i) * <usize>ldc, bytes(ldc), beta != 0 || p > 0, scratch);
+      gemm(
+        mb,
+        n,
+        kb,
+        alpha,
+        block,
+        BLOCK_ROW,
+        4,
+        b + bytes(p) * <usize>ldb,
+        bytes(ldb),
+        false,
+        c + bytes(i) * <usize>ldc,
+        bytes(ldc),
+        beta != 0 || p > 0,
+        scratch,
+      );
     }
   }
 }
@@ -79,7 +143,7 @@ export function sgemmTN(m: i32, n: i32, k: i32, alpha: f32, a: usize, lda: i32, 
 // @ts-ignore: decorator
 @inline
 function bytes(elements: i32): usize {
-  return <usize>elements << 2;
+  return (<usize>elements) << 2;
 }
 
 /** C *= beta, where that is neither a no-op (1) nor an overwrite (0). */
@@ -95,7 +159,22 @@ function applyBeta(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
  * C (+)= A * alpha * op(B). A element (i, p) at a + i * ars + p * acs. bs: row stride of B as stored;
  * transposed: stored as [n, k]. Strides in bytes.
  */
-export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+export function gemm(
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  transposed: bool,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+  scratch: usize,
+): void {
   if (k == 0) {
     if (!accumulate) zeroRows(m, n, c, crs);
     return;
@@ -122,7 +201,23 @@ export function gemm(m: i32, n: i32, k: i32, alpha: f32, a: usize, ars: usize, a
  * C (+)= [A | A2] * [op(B) ; op(B2)]: the accumulators go on over a second k-segment while the 16
  * columns of C are still in the first-level cache. Same bits as two accumulating calls.
  */
-export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, transposed: bool, k2: i32, a2: usize, b2: usize, b2s: usize, transposed2: bool, c: usize, accumulate: bool, scratch: usize): void {
+export function gemmTwo(
+  m: i32,
+  n: i32,
+  k: i32,
+  a: usize,
+  b: usize,
+  bs: usize,
+  transposed: bool,
+  k2: i32,
+  a2: usize,
+  b2: usize,
+  b2s: usize,
+  transposed2: bool,
+  c: usize,
+  accumulate: bool,
+  scratch: usize,
+): void {
   const crs = bytes(n);
   if (m == 1 || k == 0 || (!transposed && m <= FEW_ROWS)) {
     gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
@@ -136,7 +231,23 @@ export function gemmTwo(m: i32, n: i32, k: i32, a: usize, b: usize, bs: usize, t
 }
 
 /** Columns j .. j + 63 of C, over all rows and all of k. */
-function stripOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, transposed: bool, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+function stripOfC(
+  m: i32,
+  n: i32,
+  j: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  transposed: bool,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+  scratch: usize,
+): void {
   const width = min(16 * PANELS, n - j);
   // Rows as wide as a tile are a packed panel already.
   const inPlace = !transposed && n == panelWidth(n) && bs == bytes(n) && alpha == 1;
@@ -151,8 +262,19 @@ function stripOfC(m: i32, n: i32, j: i32, k: i32, alpha: f32, a: usize, ars: usi
     for (let i = 0; i < m; i += MB) {
       let panel = panels;
       for (let q = 0; q < width; q += 16) {
-        rows(min(MB, m - i), min(16, width - q), kb, a + <usize>i * ars + <usize>p * acs, ars, acs, panel,
-          c + <usize>i * crs + bytes(j + q), crs, accumulate || p > 0, scratch);
+        rows(
+          min(MB, m - i),
+          min(16, width - q),
+          kb,
+          a + <usize>i * ars + <usize>p * acs,
+          ars,
+          acs,
+          panel,
+          c + <usize>i * crs + bytes(j + q),
+          crs,
+          accumulate || p > 0,
+          scratch,
+        );
         panel += bytes(16) * <usize>kb;
       }
     }
@@ -167,14 +289,27 @@ function zeroRows(m: i32, n: i32, c: usize, crs: usize): void {
 }
 
 /** All rows against one panel, of whose columns `width` exist in C. */
-function rows(m: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool, scratch: usize): void {
+function rows(
+  m: i32,
+  width: i32,
+  k: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+  scratch: usize,
+): void {
   const nr = panelWidth(width);
   if (width == nr) {
     tiles(m, nr, k, a, ars, acs, b, c, crs, accumulate);
     return;
   }
   // A tile that hangs over C's right edge is computed aside.
-  const tileRow = bytes(nr), aside = scratch + STRIP_BYTES;
+  const tileRow = bytes(nr),
+    aside = scratch + STRIP_BYTES;
   const mr = 32 / nr;
   for (; m > 0; m -= mr) {
     const count = min(m, mr);
@@ -187,7 +322,18 @@ function rows(m: i32, width: i32, k: i32, a: usize, ars: usize, acs: usize, b: u
 }
 
 /** Whole tiles of nr columns, then the rows that are left one by one. */
-function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, c: usize, crs: usize, accumulate: bool): void {
+function tiles(
+  m: i32,
+  nr: i32,
+  k: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+): void {
   let done = 0;
   if (nr == 16) {
     if (acs == 4) done = wideTiles(m, k, a, ars, b, c, crs, accumulate);
@@ -198,7 +344,9 @@ function tiles(m: i32, nr: i32, k: i32, a: usize, ars: usize, acs: usize, b: usi
     micro8x4(m, k, a, ars, acs, b, c, crs, accumulate);
     done = m & ~7;
   }
-  const left = m - done, a1 = a + <usize>done * ars, c1 = c + <usize>done * crs;
+  const left = m - done,
+    a1 = a + <usize>done * ars,
+    c1 = c + <usize>done * crs;
   if (nr == 16) micro1x16(left, k, a1, ars, acs, b, c1, crs, accumulate);
   else if (nr == 8) micro1x8(left, k, a1, ars, acs, b, c1, crs, accumulate);
   else micro1x4(left, k, a1, ars, acs, b, c1, crs, accumulate);
@@ -209,12 +357,12 @@ function wideTiles(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs
   let done = 0;
   if (bigTile) {
     if (isDefined(RELAXED)) {
-      // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time. Over a
-      // short k there is more of C than of products (k = 8: 44 GFLOP/s, not 52).
+      // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time.
+      // Over a short k there is more of C than of products (k = 8: 44 GFLOP/s, not 52).
       if (k >= 32) {
         micro6x8(m, k, a, ars, 4, b, c, crs, accumulate);
         micro6x8(m, k, a, ars, 4, b + 32, c + 32, crs, accumulate);
-        done = m - m % 6;
+        done = m - (m % 6);
       }
     } else {
       micro2x16by8(m, k, a, ars, b, c, crs, accumulate);

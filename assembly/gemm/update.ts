@@ -11,10 +11,24 @@ import { rank4x1, rank4x2 } from "./tiles";
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
 const STRIP: i32 = 1024;
 
-export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+export function gemmByUpdates(
+  m: i32,
+  n: i32,
+  k: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+): void {
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
-    let x = a, r = b, p = k;
+    let x = a,
+      r = b,
+      p = k;
     // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
     const updates = m == 1 ? p >> 2 : 1;
     for (; p >= 4; p -= 4 * updates) {
@@ -29,13 +43,25 @@ export function gemmByUpdates(m: i32, n: i32, k: i32, a: usize, ars: usize, acs:
       x += acs;
       r += bs;
     }
-    b += <usize>STRIP << 2;
-    c += <usize>STRIP << 2;
+    b += (<usize>STRIP) << 2;
+    c += (<usize>STRIP) << 2;
   }
 }
 
 /** All rows: columns that fill vectors, then the others. */
-function rank4(updates: i32, m: i32, n: i32, a: usize, ars: usize, acs: usize, b: usize, bs: usize, c: usize, crs: usize, accumulate: bool): void {
+function rank4(
+  updates: i32,
+  m: i32,
+  n: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+): void {
   const whole = n & ~3;
   if (whole > 0) {
     let i = 0;
@@ -43,21 +69,34 @@ function rank4(updates: i32, m: i32, n: i32, a: usize, ars: usize, acs: usize, b
     if (i < m) rank4x1(updates, whole, a + <usize>i * ars, acs, b, bs, c + <usize>i * crs, accumulate);
   }
   if (n == whole) return;
-  const right = <usize>whole << 2;
-  for (let i = 0; i < m; i++) lastColumns(updates, n - whole, a + <usize>i * ars, acs, b + right, bs, c + <usize>i * crs + right, accumulate);
+  const right = (<usize>whole) << 2;
+  for (let i = 0; i < m; i++)
+    lastColumns(updates, n - whole, a + <usize>i * ars, acs, b + right, bs, c + <usize>i * crs + right, accumulate);
 }
 
 /** One row of C (+)= four values of A times four rows of B, as many times; n < 4 columns. */
-function lastColumns(updates: i32, n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+function lastColumns(
+  updates: i32,
+  n: i32,
+  a: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  accumulate: bool,
+): void {
   for (; n > 0; n--) {
-    let sum = accumulate ? load<f32>(c) : <f32>0, x = a, r = b;
+    let sum = accumulate ? load<f32>(c) : <f32>0,
+      x = a,
+      r = b;
     for (let p = 4 * updates; p > 0; p--) {
       sum += load<f32>(x) * load<f32>(r);
       x += acs;
       r += bs;
     }
     store<f32>(c, sum);
-    b += 4; c += 4;
+    b += 4;
+    c += 4;
   }
 }
 
@@ -83,10 +122,12 @@ function row1(n: i32, a: usize, b: usize, c: usize, accumulate: bool): void {
     v128.store(c, madd(start(accumulate, c + 16), s, v128.load(b, 16)), 16);
     v128.store(c, madd(start(accumulate, c + 32), s, v128.load(b, 32)), 32);
     v128.store(c, madd(start(accumulate, c + 48), s, v128.load(b, 48)), 48);
-    c += 64; b += 64;
+    c += 64;
+    b += 64;
   }
   for (; n > 0; n--) {
     store<f32>(c, (accumulate ? load<f32>(c) : <f32>0) + load<f32>(a) * load<f32>(b));
-    c += 4; b += 4;
+    c += 4;
+    b += 4;
   }
 }

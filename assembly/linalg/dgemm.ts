@@ -3,17 +3,21 @@
  * One accumulator an element, p ascending: c = f64(c + f64(op(A)[i, p] * B[p, j])), from 0. All contiguous.
  */
 export function dgemm(m: i32, n: i32, k: i32, a: usize, transposed: bool, b: usize, c: usize): void {
-  let down = <usize>k << 3, along: usize = 8;
+  let down = (<usize>k) << 3,
+    along: usize = 8;
   if (transposed) {
     down = 8;
-    along = <usize>m << 3;
+    along = (<usize>m) << 3;
   }
   for (; m > 0; m--, a += down) {
-    let j = n, panel = b;
-    for (; j >= 8; j -= 8, panel += 64, c += 64) row8(k, a, along, panel, <usize>n << 3, c);
+    let j = n,
+      panel = b;
+    for (; j >= 8; j -= 8, panel += 64, c += 64) row8(k, a, along, panel, (<usize>n) << 3, c);
     for (; j > 0; j--, panel += 8, c += 8) {
-      let sum: f64 = 0, x = a, y = panel;
-      for (let p = 0; p < k; p++, x += along, y += <usize>n << 3) sum += load<f64>(x) * load<f64>(y);
+      let sum: f64 = 0,
+        x = a,
+        y = panel;
+      for (let p = 0; p < k; p++, x += along, y += (<usize>n) << 3) sum += load<f64>(x) * load<f64>(y);
       store<f64>(c, sum);
     }
   }
@@ -21,7 +25,10 @@ export function dgemm(m: i32, n: i32, k: i32, a: usize, transposed: bool, b: usi
 
 /** Eight columns of one row. */
 function row8(k: i32, a: usize, along: usize, b: usize, row: usize, c: usize): void {
-  let c0 = f64x2.splat(0), c1 = c0, c2 = c0, c3 = c0;
+  let c0 = f64x2.splat(0),
+    c1 = c0,
+    c2 = c0,
+    c3 = c0;
   for (; k > 0; k--, a += along, b += row) {
     const x = v128.load64_splat(a);
     c0 = f64x2.add(c0, f64x2.mul(x, v128.load(b)));
@@ -29,5 +36,8 @@ function row8(k: i32, a: usize, along: usize, b: usize, row: usize, c: usize): v
     c2 = f64x2.add(c2, f64x2.mul(x, v128.load(b, 32)));
     c3 = f64x2.add(c3, f64x2.mul(x, v128.load(b, 48)));
   }
-  v128.store(c, c0); v128.store(c, c1, 16); v128.store(c, c2, 32); v128.store(c, c3, 48);
+  v128.store(c, c0);
+  v128.store(c, c1, 16);
+  v128.store(c, c2, 32);
+  v128.store(c, c3, 48);
 }

@@ -11,11 +11,12 @@
 import { daxpy, ddot, dscal, ZERO_SQUARED } from "./vector";
 
 export function qrFactor(a: usize, tau: usize, m: i32, n: i32): void {
-  const column = <usize>m << 3;
+  const column = (<usize>m) << 3;
   for (let j = 0; j < min(m, n); j++) {
-    const v = a + <usize>j * column + (<usize>j << 3), below = m - j - 1;
+    const v = a + <usize>j * column + ((<usize>j) << 3),
+      below = m - j - 1;
     const t = reflector(v, below);
-    store<f64>(tau + (<usize>j << 3), t);
+    store<f64>(tau + ((<usize>j) << 3), t);
     let c = v;
     for (let i = j + 1; i < n; i++) {
       c += column;
@@ -26,10 +27,10 @@ export function qrFactor(a: usize, tau: usize, m: i32, n: i32): void {
 
 /** C = Q C for C [m, columns], by columns; q: number of reflections. C = the first columns of I gives those of Q. */
 export function qrApply(c: usize, columns: i32, a: usize, tau: usize, m: i32, q: i32): void {
-  const column = <usize>m << 3;
+  const column = (<usize>m) << 3;
   for (; columns > 0; columns--, c += column) {
     for (let j = q - 1; j >= 0; j--) {
-      const at = <usize>j << 3;
+      const at = (<usize>j) << 3;
       reflect(c + at, a + <usize>j * column + at, load<f64>(tau + at), m - j - 1);
     }
   }
@@ -37,9 +38,11 @@ export function qrApply(c: usize, columns: i32, a: usize, tau: usize, m: i32, q:
 
 /** Turns [alpha, x] at v into [beta, v without its 1]; returns tau. */
 function reflector(v: usize, below: i32): f64 {
-  const alpha = load<f64>(v), squares = ddot(below, v + 8, v + 8);
+  const alpha = load<f64>(v),
+    squares = ddot(below, v + 8, v + 8);
   if (squares < ZERO_SQUARED) return 0;
-  const norm = sqrt<f64>(alpha * alpha + squares), beta = alpha < 0 ? norm : -norm;
+  const norm = sqrt<f64>(alpha * alpha + squares),
+    beta = alpha < 0 ? norm : -norm;
   dscal(below, 1.0 / (alpha - beta), v + 8);
   store<f64>(v, beta);
   return (beta - alpha) / beta;

@@ -19,11 +19,16 @@ import { daxpy, ddot, drot, dscal, ZERO_SQUARED } from "./vector";
 
 const EPSILON: f64 = 2.220446049250313e-16;
 const MAX_SWEEPS: i32 = 60;
-/** Two blocks of 16 columns of X and W stay in the second-level cache (measured: 1536 x 1536 in 25 s, unblocked 36 s). */
+/**
+ * Two blocks of 16 columns of X and W stay in the second-level cache (measured: 1536 x 1536 in 25 s, unblocked 36 s).
+ */
 const BLOCK: i32 = 16;
 
 export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: i32, n: i32): i32 {
-  const column = <usize>n << 3, tau = work, norms = tau + column, w = norms + column;
+  const column = (<usize>n) << 3,
+    tau = work,
+    norms = tau + column,
+    w = norms + column;
   qrFactor(a, tau, m, n);
   memory.fill(v, 0, column * <usize>n);
   memory.fill(w, 0, column * <usize>n);
@@ -38,13 +43,15 @@ export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: 
   const sweeps = orthogonalise(v, w, norms, n, zero);
   sort(v, w, norms, n);
   for (let i = 0; i < n; i++) {
-    const y = v + <usize>i * column, squared = load<f64>(norms + (<usize>i << 3)), length = sqrt<f64>(squared);
-    store<f64>(s + (<usize>i << 3), squared < zero ? 0 : length);
+    const y = v + <usize>i * column,
+      squared = load<f64>(norms + ((<usize>i) << 3)),
+      length = sqrt<f64>(squared);
+    store<f64>(s + ((<usize>i) << 3), squared < zero ? 0 : length);
     if (squared < zero) complete(v, i, n);
     else dscal(n, 1 / length, y);
-    const out = u + (<usize>i * <usize>m << 3);
+    const out = u + ((<usize>i * <usize>m) << 3);
     memory.copy(out, w + <usize>i * column, column);
-    memory.fill(out + column, 0, <usize>(m - n) << 3);
+    memory.fill(out + column, 0, (<usize>(m - n)) << 3);
   }
   qrApply(u, n, a, tau, m, n);
   return sweeps;
@@ -52,7 +59,7 @@ export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: 
 
 /** Squared norms of x's columns. */
 function measure(x: usize, norms: usize, n: i32): void {
-  const column = <usize>n << 3;
+  const column = (<usize>n) << 3;
   for (let i: usize = 0; i < column; i += 8, x += column) store<f64>(norms + i, ddot(n, x, x));
 }
 
@@ -78,9 +85,13 @@ function orthogonalise(x: usize, w: usize, norms: usize, n: i32, zero: f64): i32
 
 /** Makes columns i and j orthogonal, the larger first; false if they are already. */
 function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: f64, tol: f64): bool {
-  const column = <usize>n << 3, xi = x + <usize>i * column, xj = x + <usize>j * column;
-  const ni = norms + (<usize>i << 3), nj = norms + (<usize>j << 3);
-  let large = load<f64>(ni), small = load<f64>(nj);
+  const column = (<usize>n) << 3,
+    xi = x + <usize>i * column,
+    xj = x + <usize>j * column;
+  const ni = norms + ((<usize>i) << 3),
+    nj = norms + ((<usize>j) << 3);
+  let large = load<f64>(ni),
+    small = load<f64>(nj);
   if (large < zero || small < zero) return false;
   const dot = ddot(n, xi, xj);
   if (abs(dot) <= tol * sqrt<f64>(large) * sqrt<f64>(small)) return false;
@@ -93,8 +104,10 @@ function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: 
   // The smaller root of t^2 + 2 zeta t - 1 = 0 is the tangent of the smaller angle.
   const zeta = (small - large) / (2 * dot);
   const t = (zeta < 0 ? -1.0 : 1.0) / (abs(zeta) + sqrt<f64>(1 + zeta * zeta));
-  const c = 1 / sqrt<f64>(1 + t * t), s = c * t;
-  const wi = w + <usize>i * column, wj = w + <usize>j * column;
+  const c = 1 / sqrt<f64>(1 + t * t),
+    s = c * t;
+  const wi = w + <usize>i * column,
+    wj = w + <usize>j * column;
   drot(n, xi, xj, swap ? xj : xi, swap ? xi : xj, c, s);
   drot(n, wi, wj, swap ? wj : wi, swap ? wi : wj, c, s);
   // The sum of both stays. Where the smaller loses most of its bits, it is summed anew.
@@ -106,16 +119,16 @@ function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: 
 
 /** Columns by descending norm; the earlier of equals first. */
 function sort(x: usize, w: usize, norms: usize, n: i32): void {
-  const column = <usize>n << 3;
+  const column = (<usize>n) << 3;
   for (let i = 0; i < n; i++) {
     let best = i;
     for (let j = i + 1; j < n; j++) {
-      if (load<f64>(norms + (<usize>j << 3)) > load<f64>(norms + (<usize>best << 3))) best = j;
+      if (load<f64>(norms + ((<usize>j) << 3)) > load<f64>(norms + ((<usize>best) << 3))) best = j;
     }
     if (best == i) continue;
     swapValues(x + <usize>i * column, x + <usize>best * column, n);
     swapValues(w + <usize>i * column, w + <usize>best * column, n);
-    swapValues(norms + (<usize>i << 3), norms + (<usize>best << 3), 1);
+    swapValues(norms + ((<usize>i) << 3), norms + ((<usize>best) << 3), 1);
   }
 }
 
@@ -129,8 +142,10 @@ function swapValues(x: usize, y: usize, n: i32): void {
 
 /** Column i of x becomes a unit vector orthogonal to columns 0 .. i - 1, made from the axis least like them. */
 function complete(x: usize, i: i32, n: i32): void {
-  const column = <usize>n << 3, out = x + <usize>i * column;
-  let axis: usize = 0, least = Infinity;
+  const column = (<usize>n) << 3,
+    out = x + <usize>i * column;
+  let axis: usize = 0,
+    least = Infinity;
   for (let k: usize = 0; k < column; k += 8) {
     let covered: f64 = 0;
     for (let j = x; j < out; j += column) covered += load<f64>(j + k) * load<f64>(j + k);

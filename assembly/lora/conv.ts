@@ -26,16 +26,34 @@ const PANEL_STEP: usize = 64;
 
 /** panel: room for [inChannels * kd * kh * kw, 16]. scratch: sgemmScratchBytes(). */
 export function loraConvForward(
-  shape: usize, n: i32, r: i32, s: f32, x: usize, xDropped: usize, w: usize, bias: usize, a: usize, b: usize,
-  h: usize, y: usize, panel: usize, scratch: usize,
+  shape: usize,
+  n: i32,
+  r: i32,
+  s: f32,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  bias: usize,
+  a: usize,
+  b: usize,
+  h: usize,
+  y: usize,
+  panel: usize,
+  scratch: usize,
 ): void {
-  const positions = outSize(shape), row = <usize>positions << 2;
-  const image = <usize>(inChannels(shape) * inSize(shape)) << 2, window = inChannels(shape) * taps(shape);
-  const groups = groupsOf(shape), outs = outChannels(shape) / groups, depth = window / groups, ranks = r / groups;
+  const positions = outSize(shape),
+    row = (<usize>positions) << 2;
+  const image = (<usize>(inChannels(shape) * inSize(shape))) << 2,
+    window = inChannels(shape) * taps(shape);
+  const groups = groupsOf(shape),
+    outs = outChannels(shape) / groups,
+    depth = window / groups,
+    ranks = r / groups;
   for (let i = 0; i < n; i++) {
     if (bias != 0) fillRows(y, bias, outChannels(shape), positions);
     for (let first = 0; first < positions; first += WIDTH) {
-      const width = min(WIDTH, positions - first), at = <usize>first << 2;
+      const width = min(WIDTH, positions - first),
+        at = (<usize>first) << 2;
       if (w != 0) {
         im2col(panel, PANEL_STEP, x, shape, first, width);
         eachGroup(groups, outs, width, depth, 1, w, panel, PANEL_STEP, y + at, row, bias != 0, scratch);
@@ -59,12 +77,34 @@ export function loraConvForward(
  * and add to dx; else null.
  */
 export function loraConvBackward(
-  shape: usize, n: i32, r: i32, s: f32, x: usize, xDropped: usize, w: usize, a: usize, b: usize, h: usize, zs: usize, dy: usize,
-  dx: usize, dxDropped: usize, dw: usize, dbias: usize, da: usize, db: usize, tile: usize, columns: i32, scratch: usize,
+  shape: usize,
+  n: i32,
+  r: i32,
+  s: f32,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  a: usize,
+  b: usize,
+  h: usize,
+  zs: usize,
+  dy: usize,
+  dx: usize,
+  dxDropped: usize,
+  dw: usize,
+  dbias: usize,
+  da: usize,
+  db: usize,
+  tile: usize,
+  columns: i32,
+  scratch: usize,
 ): void {
-  const positions = outSize(shape), row = <usize>positions << 2;
-  const image = <usize>(inChannels(shape) * inSize(shape)) << 2;
-  const groups = groupsOf(shape), outs = outChannels(shape) / groups, ranks = r / groups;
+  const positions = outSize(shape),
+    row = (<usize>positions) << 2;
+  const image = (<usize>(inChannels(shape) * inSize(shape))) << 2;
+  const groups = groupsOf(shape),
+    outs = outChannels(shape) / groups,
+    ranks = r / groups;
   if (dxDropped != 0) memory.fill(dxDropped, 0, <usize>n * image);
   for (let i = 0; i < n; i++) {
     if (dbias != 0) addRowSums(dbias, dy, outChannels(shape), positions);
@@ -72,10 +112,28 @@ export function loraConvBackward(
     if (dx != 0 && w != 0) inputGradient(dx, shape, groups, outs, dy, w, tile, columns, scratch);
     if (r > 0) {
       for (let g = 0; g < groups; g++) {
-        const dyRows = dy + <usize>(g * outs) * row, rankRows = <usize>(g * ranks) * row;
-        const part = <usize>(g * outs * ranks) << 2;
-        if (db != 0) gemm(outs, ranks, positions, s, dyRows, row, 4, h + rankRows, row, true, db + part, <usize>ranks << 2, true, scratch);
-        if (da != 0 || dx != 0) sgemmTN(ranks, positions, outs, s, b + part, ranks, dyRows, positions, 0, zs + rankRows, positions, scratch);
+        const dyRows = dy + <usize>(g * outs) * row,
+          rankRows = <usize>(g * ranks) * row;
+        const part = (<usize>(g * outs * ranks)) << 2;
+        if (db != 0)
+          gemm(
+            outs,
+            ranks,
+            positions,
+            s,
+            dyRows,
+            row,
+            4,
+            h + rankRows,
+            row,
+            true,
+            db + part,
+            (<usize>ranks) << 2,
+            true,
+            scratch,
+          );
+        if (da != 0 || dx != 0)
+          sgemmTN(ranks, positions, outs, s, b + part, ranks, dyRows, positions, 0, zs + rankRows, positions, scratch);
       }
       if (da != 0) weightGradient(da, shape, 1, r, zs, xDropped, tile, columns, scratch);
       if (dx != 0) inputGradient(dxDropped != 0 ? dxDropped : dx, shape, 1, r, zs, a, tile, columns, scratch);
@@ -89,9 +147,25 @@ export function loraConvBackward(
   }
 }
 
-/** y[g] (+)= w[g] * s * cols[g] for each group: w [groups * outs, depth], cols [groups * depth, width], y [groups * outs, width]. */
-function eachGroup(groups: i32, outs: i32, width: i32, depth: i32, s: f32, w: usize, cols: usize, colsRow: usize, y: usize, yRow: usize, accumulate: bool, scratch: usize): void {
-  const wRow = <usize>depth << 2;
+/**
+ * y[g] (+)= w[g] * s * cols[g] for each group: w [groups * outs, depth], cols [groups * depth, width], y [groups *
+ * outs, width].
+ */
+function eachGroup(
+  groups: i32,
+  outs: i32,
+  width: i32,
+  depth: i32,
+  s: f32,
+  w: usize,
+  cols: usize,
+  colsRow: usize,
+  y: usize,
+  yRow: usize,
+  accumulate: bool,
+  scratch: usize,
+): void {
+  const wRow = (<usize>depth) << 2;
   for (let g = 0; g < groups; g++) {
     gemm(outs, width, depth, s, w, wRow, 4, cols, colsRow, false, y, yRow, accumulate, scratch);
     w += <usize>outs * wRow;
@@ -101,28 +175,78 @@ function eachGroup(groups: i32, outs: i32, width: i32, depth: i32, s: f32, w: us
 }
 
 /** dw += dy colsᵀ(x), one image. dw: [groups * outs, window / groups]. dy: [groups * outs, positions]. */
-function weightGradient(dw: usize, shape: usize, groups: i32, outs: i32, dy: usize, x: usize, tile: usize, columns: i32, scratch: usize): void {
-  const positions = outSize(shape), depth = inChannels(shape) * taps(shape) / groups;
-  const row = <usize>positions << 2, step = <usize>columns << 2, dwRow = <usize>depth << 2;
+function weightGradient(
+  dw: usize,
+  shape: usize,
+  groups: i32,
+  outs: i32,
+  dy: usize,
+  x: usize,
+  tile: usize,
+  columns: i32,
+  scratch: usize,
+): void {
+  const positions = outSize(shape),
+    depth = (inChannels(shape) * taps(shape)) / groups;
+  const row = (<usize>positions) << 2,
+    step = (<usize>columns) << 2,
+    dwRow = (<usize>depth) << 2;
   for (let first = 0; first < positions; first += columns) {
     const width = min(columns, positions - first);
     im2col(tile, step, x, shape, first, width);
     for (let g = 0; g < groups; g++) {
-      gemm(outs, depth, width, 1, dy + <usize>(g * outs) * row + (<usize>first << 2), row, 4, tile + <usize>(g * depth) * step, step, true,
-        dw + <usize>(g * outs) * dwRow, dwRow, true, scratch);
+      gemm(
+        outs,
+        depth,
+        width,
+        1,
+        dy + <usize>(g * outs) * row + ((<usize>first) << 2),
+        row,
+        4,
+        tile + <usize>(g * depth) * step,
+        step,
+        true,
+        dw + <usize>(g * outs) * dwRow,
+        dwRow,
+        true,
+        scratch,
+      );
     }
   }
 }
 
 /** dx += col2im(wᵀ dy), one image; shapes as in weightGradient. */
-function inputGradient(dx: usize, shape: usize, groups: i32, outs: i32, dy: usize, w: usize, tile: usize, columns: i32, scratch: usize): void {
-  const positions = outSize(shape), depth = inChannels(shape) * taps(shape) / groups;
-  const step = <usize>columns << 2;
+function inputGradient(
+  dx: usize,
+  shape: usize,
+  groups: i32,
+  outs: i32,
+  dy: usize,
+  w: usize,
+  tile: usize,
+  columns: i32,
+  scratch: usize,
+): void {
+  const positions = outSize(shape),
+    depth = (inChannels(shape) * taps(shape)) / groups;
+  const step = (<usize>columns) << 2;
   for (let first = 0; first < positions; first += columns) {
     const width = min(columns, positions - first);
     for (let g = 0; g < groups; g++) {
-      sgemmTN(depth, width, outs, 1, w + (<usize>(g * outs * depth) << 2), depth, dy + (<usize>(g * outs * positions + first) << 2), positions,
-        0, tile + <usize>(g * depth) * step, columns, scratch);
+      sgemmTN(
+        depth,
+        width,
+        outs,
+        1,
+        w + ((<usize>(g * outs * depth)) << 2),
+        depth,
+        dy + ((<usize>(g * outs * positions + first)) << 2),
+        positions,
+        0,
+        tile + <usize>(g * depth) * step,
+        columns,
+        scratch,
+      );
     }
     col2im(dx, tile, step, shape, first, width);
   }
@@ -131,7 +255,7 @@ function inputGradient(dx: usize, shape: usize, groups: i32, outs: i32, dy: usiz
 /** Row o of y becomes bias[o] everywhere. */
 function fillRows(y: usize, bias: usize, rows: i32, length: i32): void {
   for (let o = 0; o < rows; o++) {
-    const value = load<f32>(bias + (<usize>o << 2));
+    const value = load<f32>(bias + ((<usize>o) << 2));
     for (let p = 0; p < length; p++) {
       store<f32>(y, value);
       y += 4;

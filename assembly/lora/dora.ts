@@ -13,19 +13,35 @@ import { sumSquares } from "../nn/elementwise";
 
 const ROWS: i32 = 32;
 
-export function doraNorm(k: i32, d: i32, r: i32, s: f32, w: usize, fanInFanOut: bool, a: usize, b: usize, norm: usize, rows: usize, sums: usize, scratch: usize): void {
-  const height = fanInFanOut ? d : k, width = fanInFanOut ? k : d;
-  const wRow = <usize>width << 2, rRow = <usize>r << 2, dRow = <usize>d << 2;
+export function doraNorm(
+  k: i32,
+  d: i32,
+  r: i32,
+  s: f32,
+  w: usize,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  norm: usize,
+  rows: usize,
+  sums: usize,
+  scratch: usize,
+): void {
+  const height = fanInFanOut ? d : k,
+    width = fanInFanOut ? k : d;
+  const wRow = (<usize>width) << 2,
+    rRow = (<usize>r) << 2,
+    dRow = (<usize>d) << 2;
   if (fanInFanOut) memory.fill(sums, 0, wRow << 1);
   for (let i = 0; i < height; i += ROWS) {
     const m = min(ROWS, height - i);
-    if (fanInFanOut) gemm(m, width, r, 1, a + (<usize>i << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
+    if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
     else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, wRow, false, scratch);
     addScaled(rows, w + <usize>i * wRow, s, m * width);
     for (let q = 0; q < m; q++) {
       const row = rows + <usize>q * wRow;
       if (fanInFanOut) addSquares(sums, row, width);
-      else store<f32>(norm + (<usize>(i + q) << 2), <f32>sqrt<f64>(sumSquares(row, width)));
+      else store<f32>(norm + ((<usize>(i + q)) << 2), <f32>sqrt<f64>(sumSquares(row, width)));
     }
   }
   if (!fanInFanOut) return;
@@ -37,7 +53,8 @@ function addScaled(p: usize, w: usize, s: f32, n: i32): void {
   const ss = f32x4.splat(s);
   for (; n >= 4; n -= 4) {
     v128.store(p, f32x4.add(v128.load(w), f32x4.mul(ss, v128.load(p))));
-    p += 16; w += 16;
+    p += 16;
+    w += 16;
   }
   for (; n > 0; n--, p += 4, w += 4) store<f32>(p, load<f32>(w) + s * load<f32>(p));
 }
@@ -47,7 +64,8 @@ function addSquares(sums: usize, p: usize, n: i32): void {
   for (; n >= 2; n -= 2) {
     const v = f64x2.promote_low_f32x4(v128.load64_zero(p));
     v128.store(sums, f64x2.add(v128.load(sums), f64x2.mul(v, v)));
-    sums += 16; p += 8;
+    sums += 16;
+    p += 8;
   }
   if (n > 0) {
     const v = <f64>load<f32>(p);

@@ -10,7 +10,17 @@ import { sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
 import { factorAt, idAt } from "../nn/embedding";
 
 export function loraEmbeddingForward(
-  n: i32, dim: i32, r: i32, vocab: i32, s: f32, ids: usize, a: usize, b: usize, hs: usize, y: usize, scratch: usize,
+  n: i32,
+  dim: i32,
+  r: i32,
+  vocab: i32,
+  s: f32,
+  ids: usize,
+  a: usize,
+  b: usize,
+  hs: usize,
+  y: usize,
+  scratch: usize,
 ): void {
   let h = hs;
   for (let i = 0; i < n; i++) {
@@ -18,27 +28,41 @@ export function loraEmbeddingForward(
     for (let q = 0; q < r; q++) {
       store<f32>(h, s * load<f32>(p));
       h += 4;
-      p += <usize>vocab << 2;
+      p += (<usize>vocab) << 2;
     }
   }
   sgemmNT(n, dim, r, 1, hs, r, b, r, 1, y, dim, scratch);
 }
 
 export function loraEmbeddingBackward(
-  n: i32, dim: i32, r: i32, vocab: i32, s: f32, paddingIdx: i32, ids: usize, f: usize, b: usize, hs: usize, zs: usize, dy: usize,
-  da: usize, db: usize, scratch: usize,
+  n: i32,
+  dim: i32,
+  r: i32,
+  vocab: i32,
+  s: f32,
+  paddingIdx: i32,
+  ids: usize,
+  f: usize,
+  b: usize,
+  hs: usize,
+  zs: usize,
+  dy: usize,
+  da: usize,
+  db: usize,
+  scratch: usize,
 ): void {
   if (db != 0) sgemmTN(dim, r, n, 1, dy, dim, hs, r, 1, db, r, scratch);
   if (da == 0) return;
   sgemmNN(n, r, dim, s, dy, dim, b, r, 0, zs, r, scratch);
   let z = zs;
   for (let i = 0; i < n; i++) {
-    const id = idAt(ids, i), factor = factorAt(f, i);
+    const id = idAt(ids, i),
+      factor = factorAt(f, i);
     let p = da + (id << 2);
     for (let q = 0; q < r; q++) {
       if (<i32>id != paddingIdx) store<f32>(p, load<f32>(p) + factor * load<f32>(z));
       z += 4;
-      p += <usize>vocab << 2;
+      p += (<usize>vocab) << 2;
     }
   }
 }

@@ -16,13 +16,26 @@
 import { gemm, gemmTwo, sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
 
 export function loraLinearForward(
-  n: i32, d: i32, k: i32, r: i32, s: f32, x: usize, xDropped: usize, w: usize, fanInFanOut: bool, bias: usize,
-  a: usize, b: usize, hs: usize, y: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  s: f32,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  fanInFanOut: bool,
+  bias: usize,
+  a: usize,
+  b: usize,
+  hs: usize,
+  y: usize,
+  scratch: usize,
 ): void {
   if (bias != 0) repeatRow(y, bias, n, k);
   if (r > 0) sgemmNT(n, r, d, s, xDropped, d, a, d, 0, hs, r, scratch);
-  const wRow = <usize>(fanInFanOut ? k : d) << 2;
-  gemmTwo(n, k, d, x, w, wRow, !fanInFanOut, r, hs, b, <usize>r << 2, true, y, bias != 0, scratch);
+  const wRow = (<usize>(fanInFanOut ? k : d)) << 2;
+  gemmTwo(n, k, d, x, w, wRow, !fanInFanOut, r, hs, b, (<usize>r) << 2, true, y, bias != 0, scratch);
 }
 
 /**
@@ -30,8 +43,27 @@ export function loraLinearForward(
  * overwritten with zs A for the caller to mask and add. Without, dxDropped is null.
  */
 export function loraLinearBackward(
-  n: i32, d: i32, k: i32, r: i32, s: f32, x: usize, xDropped: usize, w: usize, fanInFanOut: bool, a: usize, b: usize,
-  hs: usize, zs: usize, dy: usize, dx: usize, dxDropped: usize, dw: usize, dbias: usize, da: usize, db: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  s: f32,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  hs: usize,
+  zs: usize,
+  dy: usize,
+  dx: usize,
+  dxDropped: usize,
+  dw: usize,
+  dbias: usize,
+  da: usize,
+  db: usize,
+  scratch: usize,
 ): void {
   if (dbias != 0) addColumnSums(dbias, dy, n, k);
   if (dw != 0) {
@@ -40,10 +72,10 @@ export function loraLinearBackward(
   }
   if (r > 0) factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
   if (dx == 0) return;
-  const wRow = <usize>(fanInFanOut ? k : d) << 2;
-  const dRow = <usize>d << 2;
+  const wRow = (<usize>(fanInFanOut ? k : d)) << 2;
+  const dRow = (<usize>d) << 2;
   if (dxDropped != 0) {
-    gemm(n, d, k, 1, dy, <usize>k << 2, 4, w, wRow, fanInFanOut, dx, dRow, true, scratch);
+    gemm(n, d, k, 1, dy, (<usize>k) << 2, 4, w, wRow, fanInFanOut, dx, dRow, true, scratch);
     sgemmNN(n, d, r, 1, zs, r, a, d, 0, dxDropped, d, scratch);
   } else {
     gemmTwo(n, d, k, dy, w, wRow, fanInFanOut, r, zs, a, dRow, false, dx, true, scratch);
@@ -52,7 +84,17 @@ export function loraLinearBackward(
 
 /** y += s * (x̃ Aᵀ) Bᵀ; hs is kept for backward. */
 export function loraBranchForward(
-  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, a: usize, b: usize, hs: usize, y: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  s: f32,
+  xDropped: usize,
+  a: usize,
+  b: usize,
+  hs: usize,
+  y: usize,
+  scratch: usize,
 ): void {
   sgemmNT(n, r, d, s, xDropped, d, a, d, 0, hs, r, scratch);
   sgemmNT(n, k, r, 1, hs, r, b, r, 1, y, k, scratch);
@@ -60,8 +102,22 @@ export function loraBranchForward(
 
 /** dxDropped as in loraLinearBackward: null adds to dx itself. */
 export function loraBranchBackward(
-  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, a: usize, b: usize, hs: usize, zs: usize, dy: usize,
-  dx: usize, dxDropped: usize, da: usize, db: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  s: f32,
+  xDropped: usize,
+  a: usize,
+  b: usize,
+  hs: usize,
+  zs: usize,
+  dy: usize,
+  dx: usize,
+  dxDropped: usize,
+  da: usize,
+  db: usize,
+  scratch: usize,
 ): void {
   factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
   if (dxDropped != 0) sgemmNN(n, d, r, 1, zs, r, a, d, 0, dxDropped, d, scratch);
@@ -70,8 +126,20 @@ export function loraBranchBackward(
 
 /** zs = s * dy B where da or dx needs it; dA += zsᵀ x̃; dB += dyᵀ hs. */
 function factorGradients(
-  n: i32, d: i32, k: i32, r: i32, s: f32, xDropped: usize, b: usize, hs: usize, zs: usize, dy: usize,
-  needsDx: bool, da: usize, db: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  s: f32,
+  xDropped: usize,
+  b: usize,
+  hs: usize,
+  zs: usize,
+  dy: usize,
+  needsDx: bool,
+  da: usize,
+  db: usize,
+  scratch: usize,
 ): void {
   if (da != 0 || needsDx) sgemmNN(n, r, k, s, dy, k, b, r, 0, zs, r, scratch);
   if (da != 0) sgemmTN(r, d, n, 1, zs, r, xDropped, d, 1, da, d, scratch);
@@ -79,7 +147,7 @@ function factorGradients(
 }
 
 function repeatRow(y: usize, row: usize, n: i32, k: i32): void {
-  const size = <usize>k << 2;
+  const size = (<usize>k) << 2;
   for (let i = 0; i < n; i++) {
     memory.copy(y, row, size);
     y += size;
@@ -88,10 +156,11 @@ function repeatRow(y: usize, row: usize, n: i32, k: i32): void {
 
 /** sums[j] += sum over rows i, ascending, of x[i][j]. x: [n, k]. */
 export function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
-  const row = <usize>k << 2;
+  const row = (<usize>k) << 2;
   let j = k;
   for (; j >= 4; j -= 4) {
-    let sum = v128.load(sums), p = x;
+    let sum = v128.load(sums),
+      p = x;
     for (let i = 0; i < n; i++) {
       sum = f32x4.add(sum, v128.load(p));
       p += row;
@@ -101,7 +170,8 @@ export function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
     x += 16;
   }
   for (; j > 0; j--) {
-    let sum = load<f32>(sums), p = x;
+    let sum = load<f32>(sums),
+      p = x;
     for (let i = 0; i < n; i++) {
       sum += load<f32>(p);
       p += row;

@@ -8,22 +8,48 @@ import { gemm } from "../gemm/sgemm";
 
 const ROWS: i32 = 32;
 
-export function loraMerge(k: i32, d: i32, r: i32, s: f32, w: usize, fanInFanOut: bool, a: usize, b: usize, rows: usize, scratch: usize): void {
+export function loraMerge(
+  k: i32,
+  d: i32,
+  r: i32,
+  s: f32,
+  w: usize,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  rows: usize,
+  scratch: usize,
+): void {
   addScaledProduct(k, d, r, s, w, fanInFanOut ? k : d, fanInFanOut, a, b, rows, scratch);
 }
 
 /** The same where the rows of W are ldw elements apart. */
 export function addScaledProduct(
-  k: i32, d: i32, r: i32, s: f32, w: usize, ldw: i32, fanInFanOut: bool, a: usize, b: usize, rows: usize, scratch: usize,
+  k: i32,
+  d: i32,
+  r: i32,
+  s: f32,
+  w: usize,
+  ldw: i32,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  rows: usize,
+  scratch: usize,
 ): void {
-  const height = fanInFanOut ? d : k, width = fanInFanOut ? k : d;
-  const wRow = <usize>ldw << 2, row = <usize>width << 2, rRow = <usize>r << 2, dRow = <usize>d << 2;
+  const height = fanInFanOut ? d : k,
+    width = fanInFanOut ? k : d;
+  const wRow = (<usize>ldw) << 2,
+    row = (<usize>width) << 2,
+    rRow = (<usize>r) << 2,
+    dRow = (<usize>d) << 2;
   for (let i = 0; i < height; i += ROWS) {
     const m = min(ROWS, height - i);
-    if (fanInFanOut) gemm(m, width, r, 1, a + (<usize>i << 2), 4, dRow, b, rRow, true, rows, row, false, scratch);
+    if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, row, false, scratch);
     else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, row, false, scratch);
     for (let q = 0; q < m; q++) {
-      const out = w + <usize>(i + q) * wRow, product = rows + <usize>q * row;
+      const out = w + <usize>(i + q) * wRow,
+        product = rows + <usize>q * row;
       for (let p: usize = 0; p < row; p += 4) store<f32>(out + p, load<f32>(out + p) + s * load<f32>(product + p));
     }
   }

@@ -17,10 +17,26 @@ import { loraLinearBackward, loraLinearForward } from "./linear";
 import { addScaledProduct } from "./merge";
 
 export function mergedLinearForward(
-  n: i32, d: i32, k: i32, r: i32, blocks: i32, s: f32, enabled: usize, x: usize, xDropped: usize, w: usize, fanInFanOut: bool,
-  bias: usize, a: usize, b: usize, hs: usize, y: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  blocks: i32,
+  s: f32,
+  enabled: usize,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  fanInFanOut: bool,
+  bias: usize,
+  a: usize,
+  b: usize,
+  hs: usize,
+  y: usize,
+  scratch: usize,
 ): void {
-  const width = k / blocks, rank = r * count(enabled, blocks);
+  const width = k / blocks,
+    rank = r * count(enabled, blocks);
   sgemmNT(n, rank, d, s, xDropped, d, a, d, 0, hs, rank, scratch);
   loraLinearForward(n, d, k, 0, 0, x, x, w, fanInFanOut, bias, 0, 0, 0, y, scratch);
   for (let block = 0; block < blocks; block++) {
@@ -33,13 +49,35 @@ export function mergedLinearForward(
 
 /** dxDropped: as in loraLinearBackward. */
 export function mergedLinearBackward(
-  n: i32, d: i32, k: i32, r: i32, blocks: i32, s: f32, enabled: usize, x: usize, xDropped: usize, w: usize, fanInFanOut: bool,
-  a: usize, b: usize, hs: usize, zs: usize, dy: usize, dx: usize, dxDropped: usize, dw: usize, dbias: usize, da: usize, db: usize,
+  n: i32,
+  d: i32,
+  k: i32,
+  r: i32,
+  blocks: i32,
+  s: f32,
+  enabled: usize,
+  x: usize,
+  xDropped: usize,
+  w: usize,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  hs: usize,
+  zs: usize,
+  dy: usize,
+  dx: usize,
+  dxDropped: usize,
+  dw: usize,
+  dbias: usize,
+  da: usize,
+  db: usize,
   scratch: usize,
 ): void {
-  const width = k / blocks, rank = r * count(enabled, blocks);
+  const width = k / blocks,
+    rank = r * count(enabled, blocks);
   loraLinearBackward(n, d, k, 0, 0, x, x, w, fanInFanOut, 0, 0, 0, 0, dy, dx, 0, dw, dbias, 0, 0, scratch);
-  let factor: usize = 0, column: usize = 0;
+  let factor: usize = 0,
+    column: usize = 0;
   for (let block = 0; block < blocks; block++) {
     if (!isEnabled(enabled, block)) continue;
     const dyBlock = dy + bytes(block * width);
@@ -53,15 +91,41 @@ export function mergedLinearBackward(
   else if (dx != 0) sgemmNN(n, d, rank, 1, zs, rank, a, d, 1, dx, d, scratch);
 }
 
-/** W[block j] += s * B_j A_j in the rows of W (its columns if fanInFanOut), rounded as in merge.ts. rows: as there, for W. */
+/**
+ * W[block j] += s * B_j A_j in the rows of W (its columns if fanInFanOut), rounded as in merge.ts. rows: as there, for
+ * W.
+ */
 export function mergedLinearMerge(
-  d: i32, k: i32, r: i32, blocks: i32, s: f32, enabled: usize, w: usize, fanInFanOut: bool, a: usize, b: usize, rows: usize, scratch: usize,
+  d: i32,
+  k: i32,
+  r: i32,
+  blocks: i32,
+  s: f32,
+  enabled: usize,
+  w: usize,
+  fanInFanOut: bool,
+  a: usize,
+  b: usize,
+  rows: usize,
+  scratch: usize,
 ): void {
   const width = k / blocks;
   for (let block = 0; block < blocks; block++) {
     if (!isEnabled(enabled, block)) continue;
     const first = bytes(block * width);
-    addScaledProduct(width, d, r, s, w + (fanInFanOut ? first : first * <usize>d), fanInFanOut ? k : d, fanInFanOut, a, b, rows, scratch);
+    addScaledProduct(
+      width,
+      d,
+      r,
+      s,
+      w + (fanInFanOut ? first : first * <usize>d),
+      fanInFanOut ? k : d,
+      fanInFanOut,
+      a,
+      b,
+      rows,
+      scratch,
+    );
     a += bytes(r * d);
     b += bytes(width * r);
   }
@@ -70,7 +134,7 @@ export function mergedLinearMerge(
 // @ts-ignore: decorator
 @inline
 function bytes(elements: i32): usize {
-  return <usize>elements << 2;
+  return (<usize>elements) << 2;
 }
 
 // @ts-ignore: decorator

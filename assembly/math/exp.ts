@@ -8,7 +8,7 @@
 
 const LOG2E: f32 = 1.44269504;
 const LN2_HI: f32 = 0.693359375;
-const LN2_LO: f32 = -2.12194440e-4;
+const LN2_LO: f32 = -2.1219444e-4;
 /** 1.5 * 2^23 + 254: adding it rounds to an integer n and leaves n + 254 in the low bits. */
 const SHIFT: f32 = 12583166;
 

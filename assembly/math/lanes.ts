@@ -36,13 +36,13 @@ const PADDED: usize = memory.data(64, 16);
  * for loop's body are made anew for every vector (measured: exp takes 1.9 times as long).
  */
 export function padded(index: i32, p: usize, count: i32): usize {
-  const to = PADDED + (<usize>index << 4);
+  const to = PADDED + ((<usize>index) << 4);
   v128.store(to, f32x4.splat(0));
-  memory.copy(to, p, <usize>count << 2);
+  memory.copy(to, p, (<usize>count) << 2);
   return to;
 }
 
 /** The first `count` floats of vector 0, to p. */
 export function storePadded(p: usize, count: i32): void {
-  memory.copy(p, PADDED, <usize>count << 2);
+  memory.copy(p, PADDED, (<usize>count) << 2);
 }

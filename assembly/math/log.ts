@@ -7,14 +7,16 @@
  */
 
 const LN2_HI: f32 = 0.693359375;
-const LN2_LO: f32 = -2.12194440e-4;
+const LN2_LO: f32 = -2.1219444e-4;
 /** Bits of sqrt(1/2). */
 const SQRT_HALF: i32 = 0x3f3504f3;
 const SMALLEST_NORMAL: f32 = 1.17549435e-38;
 
 // @ts-ignore: decorator
 @inline
-export function logF32x4(x: v128): v128 { return log(x); }
+export function logF32x4(x: v128): v128 {
+  return log(x);
+}
 
 /** Called, not inlined: it is long and no caller is a hot loop. */
 function log(x: v128): v128 {

@@ -34,8 +34,14 @@ function sinCos(x: v128): v128 {
   c = f64x2.add(f64x2.mul(c, z), f64x2.splat(-0.5));
   c = f64x2.add(f64x2.mul(c, z), f64x2.splat(1));
 
-  const both = v128.shuffle<f32>(f32x4.demote_f64x2_zero(turned(s, c, shifted)),
-    f32x4.demote_f64x2_zero(turned(s, c, i64x2.add(shifted, i64x2.splat(1)))), 0, 1, 4, 5);
+  const both = v128.shuffle<f32>(
+    f32x4.demote_f64x2_zero(turned(s, c, shifted)),
+    f32x4.demote_f64x2_zero(turned(s, c, i64x2.add(shifted, i64x2.splat(1)))),
+    0,
+    1,
+    4,
+    5,
+  );
   const inside = f64x2.le(f64x2.abs(x), f64x2.splat(LIMIT));
   return v128.bitselect(both, f32x4.splat(NaN), v128.shuffle<i32>(inside, inside, 0, 2, 0, 2));
 }
@@ -52,9 +58,13 @@ function turned(s: v128, c: v128, turn: v128): v128 {
 /** (sin x0, sin x1, cos x0, cos x1) of lanes 0 and 1. */
 // @ts-ignore: decorator
 @inline
-export function sinCosLow(x: v128): v128 { return sinCos(f64x2.promote_low_f32x4(x)); }
+export function sinCosLow(x: v128): v128 {
+  return sinCos(f64x2.promote_low_f32x4(x));
+}
 
 /** (sin x2, sin x3, cos x2, cos x3). */
 // @ts-ignore: decorator
 @inline
-export function sinCosHigh(x: v128): v128 { return sinCosLow(v128.shuffle<f32>(x, x, 2, 3, 2, 3)); }
+export function sinCosHigh(x: v128): v128 {
+  return sinCosLow(v128.shuffle<f32>(x, x, 2, 3, 2, 3));
+}

@@ -101,7 +101,8 @@ function geluTanh(x: v128): v128 {
 // @ts-ignore: decorator
 @inline
 function geluTanhSlope(x: v128): v128 {
-  const one = f32x4.splat(1), half = f32x4.splat(0.5);
+  const one = f32x4.splat(1),
+    half = f32x4.splat(0.5);
   const t = geluInner(x);
   const du = f32x4.mul(f32x4.splat(SQRT_2_OVER_PI), madd(one, f32x4.splat(3 * CUBIC), f32x4.mul(x, x)));
   const dt = f32x4.mul(f32x4.sub(one, f32x4.mul(t, t)), du);
@@ -116,12 +117,13 @@ function reluGradient(dy: v128, x: v128): v128 {
 }
 
 export function siluForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, silu(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, silu(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     siluForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -129,13 +131,14 @@ export function siluForward(y: usize, x: usize, n: i32): void {
 }
 
 export function siluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(dx, madd(v128.load(dx), v128.load(dy), siluSlope(v128.load(x))));
-    x += 16;
-    dy += 16;
-    dx += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(dx, madd(v128.load(dx), v128.load(dy), siluSlope(v128.load(x))));
+      x += 16;
+      dy += 16;
+      dx += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     siluBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
     storePadded(dx, n);
@@ -143,12 +146,13 @@ export function siluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
 }
 
 export function geluErfForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, geluErf(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, geluErf(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     geluErfForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -156,13 +160,14 @@ export function geluErfForward(y: usize, x: usize, n: i32): void {
 }
 
 export function geluErfBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(dx, madd(v128.load(dx), v128.load(dy), geluErfSlope(v128.load(x))));
-    x += 16;
-    dy += 16;
-    dx += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(dx, madd(v128.load(dx), v128.load(dy), geluErfSlope(v128.load(x))));
+      x += 16;
+      dy += 16;
+      dx += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     geluErfBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
     storePadded(dx, n);
@@ -170,12 +175,13 @@ export function geluErfBackward(dx: usize, dy: usize, x: usize, n: i32): void {
 }
 
 export function geluTanhForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, geluTanh(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, geluTanh(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     geluTanhForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -183,13 +189,14 @@ export function geluTanhForward(y: usize, x: usize, n: i32): void {
 }
 
 export function geluTanhBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(dx, madd(v128.load(dx), v128.load(dy), geluTanhSlope(v128.load(x))));
-    x += 16;
-    dy += 16;
-    dx += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(dx, madd(v128.load(dx), v128.load(dy), geluTanhSlope(v128.load(x))));
+      x += 16;
+      dy += 16;
+      dx += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     geluTanhBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
     storePadded(dx, n);
@@ -220,13 +227,14 @@ export function reluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
 }
 
 export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, f32x4.mul(silu(v128.load(gate)), v128.load(up)));
-    gate += 16;
-    up += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, f32x4.mul(silu(v128.load(gate)), v128.load(up)));
+      gate += 16;
+      up += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     siluMulForward(padded(0, y, n), padded(1, gate, n), padded(2, up, n), 4);
     storePadded(y, n);
@@ -240,13 +248,14 @@ export function siluMulBackward(dgate: usize, dup: usize, dy: usize, gate: usize
 
 /** dup is plain silu again, scaled by dy. */
 function upBackward(dup: usize, dy: usize, gate: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(dup, madd(v128.load(dup), v128.load(dy), silu(v128.load(gate))));
-    dy += 16;
-    gate += 16;
-    dup += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(dup, madd(v128.load(dup), v128.load(dy), silu(v128.load(gate))));
+      dy += 16;
+      gate += 16;
+      dup += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     upBackward(padded(0, dup, n), padded(1, dy, n), padded(2, gate, n), 4);
     storePadded(dup, n);
@@ -255,14 +264,15 @@ function upBackward(dup: usize, dy: usize, gate: usize, n: i32): void {
 
 /** dgate is silu's backward with dy up for dy. */
 function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(dgate, madd(v128.load(dgate), f32x4.mul(v128.load(dy), v128.load(up)), siluSlope(v128.load(gate))));
-    dy += 16;
-    gate += 16;
-    up += 16;
-    dgate += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(dgate, madd(v128.load(dgate), f32x4.mul(v128.load(dy), v128.load(up)), siluSlope(v128.load(gate))));
+      dy += 16;
+      gate += 16;
+      up += 16;
+      dgate += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     gateBackward(padded(0, dgate, n), padded(1, dy, n), padded(2, gate, n), padded(3, up, n), 4);
     storePadded(dgate, n);
@@ -270,12 +280,13 @@ function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): 
 }
 
 export function expForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, expF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, expF32x4(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     expForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -283,12 +294,13 @@ export function expForward(y: usize, x: usize, n: i32): void {
 }
 
 export function logForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, logF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, logF32x4(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     logForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -296,12 +308,13 @@ export function logForward(y: usize, x: usize, n: i32): void {
 }
 
 export function sigmoidForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, sigmoid(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, sigmoid(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     sigmoidForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -309,12 +322,13 @@ export function sigmoidForward(y: usize, x: usize, n: i32): void {
 }
 
 export function tanhForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4) do {
-    v128.store(y, tanhF32x4(v128.load(x)));
-    x += 16;
-    y += 16;
-    n -= 4;
-  } while (n >= 4);
+  if (n >= 4)
+    do {
+      v128.store(y, tanhF32x4(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
   if (n > 0) {
     tanhForward(padded(0, y, n), padded(1, x, n), 4);
     storePadded(y, n);
@@ -323,9 +337,11 @@ export function tanhForward(y: usize, x: usize, n: i32): void {
 
 /** sigmoid's with c = 0, tanh's with c = 1: y' = (1 - y) (y + c). */
 export function sigmoidBackward(dx: usize, dy: usize, y: usize, n: i32, c: f32): void {
-  const one = f32x4.splat(1), shift = f32x4.splat(c);
+  const one = f32x4.splat(1),
+    shift = f32x4.splat(c);
   for (; n >= 4; n -= 4) {
-    const v = v128.load(y), slope = f32x4.mul(f32x4.sub(one, v), f32x4.add(v, shift));
+    const v = v128.load(y),
+      slope = f32x4.mul(f32x4.sub(one, v), f32x4.add(v, shift));
     v128.store(dx, madd(v128.load(dx), v128.load(dy), slope));
     y += 16;
     dy += 16;

@@ -18,15 +18,29 @@ import { dot, softmaxRow } from "./softmax";
 const ROWS: i32 = 32;
 
 export function attentionForward(
-  y: usize, q: usize, k: usize, v: usize, batch: i32, queries: i32, keys: i32, heads: i32, kvHeads: i32, dim: i32,
-  scale: f32, probs: usize, scratch: usize,
+  y: usize,
+  q: usize,
+  k: usize,
+  v: usize,
+  batch: i32,
+  queries: i32,
+  keys: i32,
+  heads: i32,
+  kvHeads: i32,
+  dim: i32,
+  scale: f32,
+  probs: usize,
+  scratch: usize,
 ): void {
-  const ldq = heads * dim, ldk = kvHeads * dim, group = heads / kvHeads;
+  const ldq = heads * dim,
+    ldk = kvHeads * dim,
+    group = heads / kvHeads;
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
-      const kv = at(b * keys, ldk, h / group * dim);
+      const kv = at(b * keys, ldk, (h / group) * dim);
       for (let t = 0; t < queries; t += ROWS) {
-        const rows = min(ROWS, queries - t), seen = keys - queries + t + rows;
+        const rows = min(ROWS, queries - t),
+          seen = keys - queries + t + rows;
         const row = at(b * queries + t, ldq, h * dim);
         causalProbs(probs, q + row, ldq, k + kv, ldk, rows, seen, dim, scale, scratch);
         sgemmNN(rows, dim, seen, 1, probs, seen, v + kv, ldk, 0, y + row, ldq, scratch);
@@ -37,15 +51,33 @@ export function attentionForward(
 
 /** dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. */
 export function attentionBackward(
-  dq: usize, dk: usize, dv: usize, dy: usize, q: usize, k: usize, v: usize, batch: i32, queries: i32, keys: i32,
-  heads: i32, kvHeads: i32, dim: i32, scale: f32, probs: usize, dprobs: usize, scratch: usize,
+  dq: usize,
+  dk: usize,
+  dv: usize,
+  dy: usize,
+  q: usize,
+  k: usize,
+  v: usize,
+  batch: i32,
+  queries: i32,
+  keys: i32,
+  heads: i32,
+  kvHeads: i32,
+  dim: i32,
+  scale: f32,
+  probs: usize,
+  dprobs: usize,
+  scratch: usize,
 ): void {
-  const ldq = heads * dim, ldk = kvHeads * dim, group = heads / kvHeads;
+  const ldq = heads * dim,
+    ldk = kvHeads * dim,
+    group = heads / kvHeads;
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
-      const kv = at(b * keys, ldk, h / group * dim);
+      const kv = at(b * keys, ldk, (h / group) * dim);
       for (let t = 0; t < queries; t += ROWS) {
-        const rows = min(ROWS, queries - t), seen = keys - queries + t + rows;
+        const rows = min(ROWS, queries - t),
+          seen = keys - queries + t + rows;
         const row = at(b * queries + t, ldq, h * dim);
         causalProbs(probs, q + row, ldq, k + kv, ldk, rows, seen, dim, scale, scratch);
         if (dv != 0) sgemmTN(seen, dim, rows, 1, probs, seen, dy + row, ldq, 1, dv + kv, ldk, scratch);
@@ -66,23 +98,35 @@ function at(row: i32, ld: i32, column: i32): usize {
 }
 
 /** probs [rows, seen]: row i is the softmax over its first seen - rows + i + 1 scores, then zeros. */
-function causalProbs(probs: usize, q: usize, ldq: i32, k: usize, ldk: i32, rows: i32, seen: i32, dim: i32, scale: f32, scratch: usize): void {
+function causalProbs(
+  probs: usize,
+  q: usize,
+  ldq: i32,
+  k: usize,
+  ldk: i32,
+  rows: i32,
+  seen: i32,
+  dim: i32,
+  scale: f32,
+  scratch: usize,
+): void {
   sgemmNT(rows, seen, dim, scale, q, ldq, k, ldk, 0, probs, seen, scratch);
   for (let i = 0; i < rows; i++) {
     const own = seen - rows + i + 1;
     softmaxRow(probs, probs, own);
-    memory.fill(probs + (<usize>own << 2), 0, <usize>(seen - own) << 2);
-    probs += <usize>seen << 2;
+    memory.fill(probs + ((<usize>own) << 2), 0, (<usize>(seen - own)) << 2);
+    probs += (<usize>seen) << 2;
   }
 }
 
 function softmaxGradient(dprobs: usize, probs: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < rows; i++) {
     const mean = dot(probs, dprobs, dim);
     const m = f32x4.splat(mean);
     let p: usize = 0;
-    for (; p + 16 <= row; p += 16) v128.store(dprobs + p, f32x4.mul(v128.load(probs + p), f32x4.sub(v128.load(dprobs + p), m)));
+    for (; p + 16 <= row; p += 16)
+      v128.store(dprobs + p, f32x4.mul(v128.load(probs + p), f32x4.sub(v128.load(dprobs + p), m)));
     for (; p < row; p += 4) store<f32>(dprobs + p, load<f32>(probs + p) * (load<f32>(dprobs + p) - mean));
     probs += row;
     dprobs += row;

@@ -17,7 +17,9 @@ import { logF32x4 } from "../math/log";
 
 /** log(1 + e), e >= -1. */
 function log1p(e: v128): v128 {
-  const one = f32x4.splat(1), u = f32x4.add(one, e), d = f32x4.sub(u, one);
+  const one = f32x4.splat(1),
+    u = f32x4.add(one, e),
+    d = f32x4.sub(u, one);
   return v128.bitselect(e, f32x4.mul(logF32x4(u), f32x4.div(e, d)), f32x4.eq(d, f32x4.splat(0)));
 }
 
@@ -25,7 +27,8 @@ function log1p(e: v128): v128 {
 @inline
 function ofProbability(p: v128, t: v128): v128 {
   const least = f32x4.splat(-100);
-  const yes = f32x4.max(logF32x4(p), least), no = f32x4.max(log1p(f32x4.neg(p)), least);
+  const yes = f32x4.max(logF32x4(p), least),
+    no = f32x4.max(log1p(f32x4.neg(p)), least);
   // torch's order: (t - 1) log(1 - p) - t log p.
   return f32x4.sub(f32x4.mul(f32x4.sub(t, f32x4.splat(1)), no), f32x4.mul(t, yes));
 }
@@ -39,7 +42,8 @@ function ofLogit(x: v128, t: v128): v128 {
 
 export function bceForward(l: usize, x: usize, t: usize, n: i32, logits: bool): void {
   for (; n >= 4; n -= 4) {
-    const a = v128.load(x), b = v128.load(t);
+    const a = v128.load(x),
+      b = v128.load(t);
     v128.store(l, logits ? ofLogit(a, b) : ofProbability(a, b));
     l += 16;
     x += 16;
@@ -52,9 +56,12 @@ export function bceForward(l: usize, x: usize, t: usize, n: i32, logits: bool): 
 }
 
 export function bceBackward(dx: usize, x: usize, t: usize, n: i32, scale: f32): void {
-  const s = f32x4.splat(scale), one = f32x4.splat(1), least = f32x4.splat(1e-12);
+  const s = f32x4.splat(scale),
+    one = f32x4.splat(1),
+    least = f32x4.splat(1e-12);
   for (; n >= 4; n -= 4) {
-    const p = v128.load(x), variance = f32x4.max(f32x4.mul(f32x4.sub(one, p), p), least);
+    const p = v128.load(x),
+      variance = f32x4.max(f32x4.mul(f32x4.sub(one, p), p), least);
     v128.store(dx, f32x4.add(v128.load(dx), f32x4.mul(s, f32x4.div(f32x4.sub(p, v128.load(t)), variance))));
     dx += 16;
     x += 16;

@@ -7,18 +7,26 @@
  */
 import { addForward, addScalar, mulBackward, mulForward, saxpy, sscal } from "./elementwise";
 
-export function channelScaleForward(y: usize, x: usize, g: usize, bias: usize, outer: i32, channels: i32, inner: i32): void {
+export function channelScaleForward(
+  y: usize,
+  x: usize,
+  g: usize,
+  bias: usize,
+  outer: i32,
+  channels: i32,
+  inner: i32,
+): void {
   if (inner == 1) {
-    const row = <usize>channels << 2;
+    const row = (<usize>channels) << 2;
     for (; outer > 0; outer--, x += row, y += row) {
       mulForward(y, x, g, channels);
       if (bias != 0) addForward(y, y, bias, channels);
     }
     return;
   }
-  const plane = <usize>inner << 2;
+  const plane = (<usize>inner) << 2;
   for (; outer > 0; outer--) {
-    for (let c: usize = 0; c < <usize>channels << 2; c += 4, x += plane, y += plane) {
+    for (let c: usize = 0; c < (<usize>channels) << 2; c += 4, x += plane, y += plane) {
       memory.copy(y, x, plane);
       sscal(inner, load<f32>(g + c), y);
       if (bias != 0) addScalar(y, load<f32>(bias + c), inner);
@@ -26,16 +34,27 @@ export function channelScaleForward(y: usize, x: usize, g: usize, bias: usize, o
   }
 }
 
-export function channelScaleBackward(dx: usize, dg: usize, dBias: usize, dy: usize, x: usize, g: usize, outer: i32, channels: i32, inner: i32): void {
-  const last = inner == 1, runs = last ? outer : outer * channels;
-  const step = <usize>(last ? channels : inner) << 2;
+export function channelScaleBackward(
+  dx: usize,
+  dg: usize,
+  dBias: usize,
+  dy: usize,
+  x: usize,
+  g: usize,
+  outer: i32,
+  channels: i32,
+  inner: i32,
+): void {
+  const last = inner == 1,
+    runs = last ? outer : outer * channels;
+  const step = (<usize>(last ? channels : inner)) << 2;
   for (let i = 0; i < runs; i++) {
     if (last) {
       if (dx != 0) mulBackward(dx, dy, g, channels);
       if (dg != 0) mulBackward(dg, dy, x, channels);
       if (dBias != 0) addForward(dBias, dBias, dy, channels);
     } else {
-      const c = <usize>(i % channels) << 2;
+      const c = (<usize>(i % channels)) << 2;
       if (dx != 0) saxpy(inner, load<f32>(g + c), dy, dx);
       if (dg != 0) addProducts(dg + c, dy, x, inner);
       if (dBias != 0) addValues(dBias + c, dy, inner);

@@ -8,11 +8,15 @@ export function addForward(y: usize, a: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(y, f32x4.add(v128.load(a), v128.load(b)));
-    y += 16; a += 16; b += 16;
+    y += 16;
+    a += 16;
+    b += 16;
   }
   for (; i > 0; i--) {
     store<f32>(y, load<f32>(a) + load<f32>(b));
-    y += 4; a += 4; b += 4;
+    y += 4;
+    a += 4;
+    b += 4;
   }
 }
 
@@ -21,11 +25,15 @@ export function mulForward(y: usize, a: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(y, f32x4.mul(v128.load(a), v128.load(b)));
-    y += 16; a += 16; b += 16;
+    y += 16;
+    a += 16;
+    b += 16;
   }
   for (; i > 0; i--) {
     store<f32>(y, load<f32>(a) * load<f32>(b));
-    y += 4; a += 4; b += 4;
+    y += 4;
+    a += 4;
+    b += 4;
   }
 }
 
@@ -34,11 +42,15 @@ export function mulBackward(da: usize, dy: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(da, f32x4.add(v128.load(da), f32x4.mul(v128.load(dy), v128.load(b))));
-    da += 16; dy += 16; b += 16;
+    da += 16;
+    dy += 16;
+    b += 16;
   }
   for (; i > 0; i--) {
     store<f32>(da, load<f32>(da) + load<f32>(dy) * load<f32>(b));
-    da += 4; dy += 4; b += 4;
+    da += 4;
+    dy += 4;
+    b += 4;
   }
 }
 
@@ -46,7 +58,9 @@ export function mulBackward(da: usize, dy: usize, b: usize, n: i32): void {
 export function divForward(y: usize, a: usize, b: usize, n: i32): void {
   for (; n >= 4; n -= 4) {
     v128.store(y, f32x4.div(v128.load(a), v128.load(b)));
-    y += 16; a += 16; b += 16;
+    y += 16;
+    a += 16;
+    b += 16;
   }
   for (; n > 0; n--, y += 4, a += 4, b += 4) store<f32>(y, load<f32>(a) / load<f32>(b));
 }
@@ -55,7 +69,9 @@ export function divForward(y: usize, a: usize, b: usize, n: i32): void {
 export function divBackward(da: usize, dy: usize, b: usize, n: i32): void {
   for (; n >= 4; n -= 4) {
     v128.store(da, f32x4.add(v128.load(da), f32x4.div(v128.load(dy), v128.load(b))));
-    da += 16; dy += 16; b += 16;
+    da += 16;
+    dy += 16;
+    b += 16;
   }
   for (; n > 0; n--, da += 4, dy += 4, b += 4) store<f32>(da, load<f32>(da) + load<f32>(dy) / load<f32>(b));
 }
@@ -80,11 +96,13 @@ export function saxpy(n: i32, alpha: f32, x: usize, y: usize): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(y, f32x4.add(v128.load(y), f32x4.mul(s, v128.load(x))));
-    x += 16; y += 16;
+    x += 16;
+    y += 16;
   }
   for (; i > 0; i--) {
     store<f32>(y, load<f32>(y) + alpha * load<f32>(x));
-    x += 4; y += 4;
+    x += 4;
+    y += 4;
   }
 }
 
@@ -97,7 +115,9 @@ export function addScalar(x: usize, value: f32, n: i32): void {
 
 /** Sum of x in float64: value i goes to lane i % 4; lanes are added as (0 + 1) + (2 + 3). */
 export function sum(x: usize, n: i32): f64 {
-  let even = f64x2.splat(0), odd = even, i = n;
+  let even = f64x2.splat(0),
+    odd = even,
+    i = n;
   for (; i >= 4; i -= 4) {
     const v = v128.load(x);
     even = f64x2.add(even, f64x2.promote_low_f32x4(v));
@@ -109,10 +129,13 @@ export function sum(x: usize, n: i32): f64 {
 
 /** Sum of squares of x in float64, in the same order. */
 export function sumSquares(x: usize, n: i32): f64 {
-  let even = f64x2.splat(0), odd = even, i = n;
+  let even = f64x2.splat(0),
+    odd = even,
+    i = n;
   for (; i >= 4; i -= 4) {
     const v = v128.load(x);
-    const lo = f64x2.promote_low_f32x4(v), hi = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3));
+    const lo = f64x2.promote_low_f32x4(v),
+      hi = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3));
     even = f64x2.add(even, f64x2.mul(lo, lo));
     odd = f64x2.add(odd, f64x2.mul(hi, hi));
     x += 16;
@@ -122,13 +145,18 @@ export function sumSquares(x: usize, n: i32): f64 {
 
 /** How many of n values are not finite: x - x is 0 for the others alone. */
 export function countNonFinite(x: usize, n: i32): i32 {
-  let counts = i32x4.splat(0), i = n;
+  let counts = i32x4.splat(0),
+    i = n;
   for (; i >= 4; i -= 4) {
     const v = v128.load(x);
     counts = i32x4.sub(counts, f32x4.ne(f32x4.sub(v, v), f32x4.splat(0)));
     x += 16;
   }
-  let count = i32x4.extract_lane(counts, 0) + i32x4.extract_lane(counts, 1) + i32x4.extract_lane(counts, 2) + i32x4.extract_lane(counts, 3);
+  let count =
+    i32x4.extract_lane(counts, 0) +
+    i32x4.extract_lane(counts, 1) +
+    i32x4.extract_lane(counts, 2) +
+    i32x4.extract_lane(counts, 3);
   for (; i > 0; i--) {
     const v = load<f32>(x);
     if (v - v != 0) count++;
@@ -144,7 +172,9 @@ function tail(x: usize, left: i32, square: bool): f64 {
 }
 
 function addLanes(lanes01: v128, lanes23: v128, t0: f64, t1: f64, t2: f64): f64 {
-  const l0 = f64x2.extract_lane(lanes01, 0) + t0, l1 = f64x2.extract_lane(lanes01, 1) + t1;
-  const l2 = f64x2.extract_lane(lanes23, 0) + t2, l3 = f64x2.extract_lane(lanes23, 1);
-  return (l0 + l1) + (l2 + l3);
+  const l0 = f64x2.extract_lane(lanes01, 0) + t0,
+    l1 = f64x2.extract_lane(lanes01, 1) + t1;
+  const l2 = f64x2.extract_lane(lanes23, 0) + t2,
+    l3 = f64x2.extract_lane(lanes23, 1);
+  return l0 + l1 + (l2 + l3);
 }

@@ -7,7 +7,7 @@
  * Source: torch.nn.functional.embedding.
  */
 export function embeddingForward(n: i32, dim: i32, ids: usize, w: usize, y: usize): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < n; i++) {
     memory.copy(y, w + idAt(ids, i) * row, row);
     y += row;
@@ -15,11 +15,12 @@ export function embeddingForward(n: i32, dim: i32, ids: usize, w: usize, y: usiz
 }
 
 export function embeddingBackward(n: i32, dim: i32, paddingIdx: i32, ids: usize, f: usize, dy: usize, dw: usize): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < n; i++) {
     const id = idAt(ids, i);
     if (<i32>id != paddingIdx) {
-      const out = dw + id * row, factor = factorAt(f, i);
+      const out = dw + id * row,
+        factor = factorAt(f, i);
       for (let p: usize = 0; p < row; p += 4) store<f32>(out + p, load<f32>(out + p) + factor * load<f32>(dy + p));
     }
     dy += row;
@@ -33,17 +34,17 @@ export function embeddingFactors(n: i32, ids: usize, counts: usize, f: usize): v
     const count = counts + (idAt(ids, i) << 2);
     store<i32>(count, load<i32>(count) + 1);
   }
-  for (let i = 0; i < n; i++) store<f32>(f + (<usize>i << 2), 1 / <f32>load<i32>(counts + (idAt(ids, i) << 2)));
+  for (let i = 0; i < n; i++) store<f32>(f + ((<usize>i) << 2), 1 / <f32>load<i32>(counts + (idAt(ids, i) << 2)));
 }
 
 // @ts-ignore: decorator
 @inline
 export function idAt(ids: usize, i: i32): usize {
-  return <usize>load<i32>(ids + (<usize>i << 2));
+  return <usize>load<i32>(ids + ((<usize>i) << 2));
 }
 
 // @ts-ignore: decorator
 @inline
 export function factorAt(f: usize, i: i32): f32 {
-  return f == 0 ? 1 : load<f32>(f + (<usize>i << 2));
+  return f == 0 ? 1 : load<f32>(f + ((<usize>i) << 2));
 }

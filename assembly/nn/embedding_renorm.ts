@@ -12,15 +12,25 @@ import { exp64, log64 } from "../math/double";
 import { idAt } from "./embedding";
 
 export function embeddingRenorm(
-  n: i32, dim: i32, ids: usize, w: usize, rowStride: i32, elementStride: i32, maxNorm: f64, p: f64, seen: usize,
+  n: i32,
+  dim: i32,
+  ids: usize,
+  w: usize,
+  rowStride: i32,
+  elementStride: i32,
+  maxNorm: f64,
+  p: f64,
+  seen: usize,
 ): void {
-  const row = <usize>rowStride << 2, step = <usize>elementStride << 2;
+  const row = (<usize>rowStride) << 2,
+    step = (<usize>elementStride) << 2;
   for (let i = 0; i < n; i++) store<i32>(seen + (idAt(ids, i) << 2), 0);
   for (let i = 0; i < n; i++) {
     const id = idAt(ids, i);
     if (load<i32>(seen + (id << 2)) != 0) continue;
     store<i32>(seen + (id << 2), 1);
-    const start = w + id * row, norm = <f64><f32>normOf(start, dim, step, p);
+    const start = w + id * row,
+      norm = <f64>(<f32>normOf(start, dim, step, p));
     if (!(norm > maxNorm)) continue;
     const factor = <f32>(maxNorm / (norm + 1e-7));
     let at = start;

@@ -14,12 +14,27 @@ import { addRowGradient, countTargets } from "./loss";
 import { logSumExp } from "./softmax";
 
 export function linearCrossEntropy(
-  n: i32, d: i32, classes: i32, chunk: i32, x: usize, w: usize, bias: usize, targets: usize, ignoreIndex: i32, g: f32,
-  logits: usize, dx: usize, dw: usize, dbias: usize, scratch: usize,
+  n: i32,
+  d: i32,
+  classes: i32,
+  chunk: i32,
+  x: usize,
+  w: usize,
+  bias: usize,
+  targets: usize,
+  ignoreIndex: i32,
+  g: f32,
+  logits: usize,
+  dx: usize,
+  dw: usize,
+  dbias: usize,
+  scratch: usize,
 ): f32 {
-  const count = countTargets(targets, n, ignoreIndex), scale = g / <f32>count;
+  const count = countTargets(targets, n, ignoreIndex),
+    scale = g / <f32>count;
   const wanted = dx != 0 || dw != 0 || dbias != 0;
-  const xRow = <usize>d << 2, row = <usize>classes << 2;
+  const xRow = (<usize>d) << 2,
+    row = (<usize>classes) << 2;
   let total: f64 = 0;
   for (let i = 0; i < n; i += chunk) {
     const rows = min(chunk, n - i);
@@ -29,7 +44,7 @@ export function linearCrossEntropy(
       const target = load<i32>(targets);
       if (target != ignoreIndex) {
         const lse = logSumExp(z, classes);
-        total += <f64>(lse - load<f32>(z + (<usize>target << 2)));
+        total += <f64>(lse - load<f32>(z + ((<usize>target) << 2)));
         if (wanted) addRowGradient(z, 0, z, lse, target, classes, scale);
       } else if (wanted) {
         memory.fill(z, 0, row);
@@ -37,7 +52,8 @@ export function linearCrossEntropy(
       targets += 4;
       z += row;
     }
-    if (wanted) loraLinearBackward(rows, d, classes, 0, 0, x, x, w, false, 0, 0, 0, 0, logits, dx, 0, dw, dbias, 0, 0, scratch);
+    if (wanted)
+      loraLinearBackward(rows, d, classes, 0, 0, x, x, w, false, 0, 0, 0, 0, logits, dx, 0, dw, dbias, 0, 0, scratch);
     x += <usize>rows * xRow;
     if (dx != 0) dx += <usize>rows * xRow;
   }

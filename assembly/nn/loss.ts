@@ -4,8 +4,8 @@
  * Cross-entropy: loss = mean over rows with target != ignoreIndex of (logsumexp(x) - x[target])
  * (torch.nn.functional.cross_entropy, reduction "mean"; no such row: 0 / 0 = NaN, as torch).
  * Backward: dx += g / count * (softmax(x) - onehot(target)), nothing for ignored rows.
- * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows], not written for ignored rows.
- * A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
+ * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows], not written for ignored
+ * rows. A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
  * ascending order, in float64.
  *
  * Mean squared error: loss = mean((x - target)^2), added in ascending order in float64;
@@ -14,15 +14,23 @@
 import { expF32x4 } from "../math/exp";
 import { logSumExp } from "./softmax";
 
-export function crossEntropyForward(lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32): f32 {
-  let total: f64 = 0, count = 0;
-  const row = <usize>classes << 2;
+export function crossEntropyForward(
+  lse: usize,
+  x: usize,
+  targets: usize,
+  rows: i32,
+  classes: i32,
+  ignoreIndex: i32,
+): f32 {
+  let total: f64 = 0,
+    count = 0;
+  const row = (<usize>classes) << 2;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
     if (target != ignoreIndex) {
       const l = logSumExp(x, classes);
       store<f32>(lse + (i << 2), l);
-      total += <f64>(l - load<f32>(x + (<usize>target << 2)));
+      total += <f64>(l - load<f32>(x + ((<usize>target) << 2)));
       count++;
     }
     x += row;
@@ -30,9 +38,18 @@ export function crossEntropyForward(lse: usize, x: usize, targets: usize, rows: 
   return <f32>(total / <f64>count);
 }
 
-export function crossEntropyBackward(dx: usize, lse: usize, x: usize, targets: usize, rows: i32, classes: i32, ignoreIndex: i32, g: f32): void {
+export function crossEntropyBackward(
+  dx: usize,
+  lse: usize,
+  x: usize,
+  targets: usize,
+  rows: i32,
+  classes: i32,
+  ignoreIndex: i32,
+  g: f32,
+): void {
   const scale = g / <f32>countTargets(targets, rows, ignoreIndex);
-  const row = <usize>classes << 2;
+  const row = (<usize>classes) << 2;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
     if (target != ignoreIndex) addRowGradient(dx, dx, x, load<f32>(lse + (i << 2)), target, classes, scale);
@@ -49,8 +66,18 @@ export function countTargets(targets: usize, rows: i32, ignoreIndex: i32): i32 {
 }
 
 /** One row: dx = before + scale * (softmax(x) - onehot(target)). dx may be x; a null `before` is zeros. */
-export function addRowGradient(dx: usize, before: usize, x: usize, lse: f32, target: i32, classes: i32, scale: f32): void {
-  const shift = f32x4.splat(lse), s = f32x4.splat(scale), row = <usize>classes << 2;
+export function addRowGradient(
+  dx: usize,
+  before: usize,
+  x: usize,
+  lse: f32,
+  target: i32,
+  classes: i32,
+  scale: f32,
+): void {
+  const shift = f32x4.splat(lse),
+    s = f32x4.splat(scale),
+    row = (<usize>classes) << 2;
   let p: usize = 0;
   for (; p + 16 <= row; p += 16) {
     const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load(x + p), shift)));
@@ -60,13 +87,13 @@ export function addRowGradient(dx: usize, before: usize, x: usize, lse: f32, tar
     const d = f32x4.mul(s, expF32x4(f32x4.sub(v128.load32_splat(x + p), shift)));
     store<f32>(dx + p, (before != 0 ? load<f32>(before + p) : 0) + f32x4.extract_lane(d, 0));
   }
-  const own = dx + (<usize>target << 2);
+  const own = dx + ((<usize>target) << 2);
   store<f32>(own, load<f32>(own) - scale);
 }
 
 export function mseForward(x: usize, target: usize, n: i32): f32 {
   let total: f64 = 0;
-  for (let p: usize = 0; p < <usize>n << 2; p += 4) {
+  for (let p: usize = 0; p < (<usize>n) << 2; p += 4) {
     const d = <f64>(load<f32>(x + p) - load<f32>(target + p));
     total += d * d;
   }
@@ -74,8 +101,8 @@ export function mseForward(x: usize, target: usize, n: i32): f32 {
 }
 
 export function mseBackward(dx: usize, x: usize, target: usize, n: i32, g: f32): void {
-  const scale = g * 2 / <f32>n;
-  for (let p: usize = 0; p < <usize>n << 2; p += 4) {
+  const scale = (g * 2) / <f32>n;
+  for (let p: usize = 0; p < (<usize>n) << 2; p += 4) {
     store<f32>(dx + p, load<f32>(dx + p) + scale * (load<f32>(x + p) - load<f32>(target + p)));
   }
 }

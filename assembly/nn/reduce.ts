@@ -9,7 +9,7 @@
 import { sum } from "./elementwise";
 
 export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divisor: f64): void {
-  const row = <usize>inner << 2;
+  const row = (<usize>inner) << 2;
   for (; outer > 0; outer--) {
     if (inner == 1) store<f32>(y, <f32>(sum(x, n) / divisor));
     else for (let p: usize = 0; p < row; p += 8) sumColumns(y + p, x + p, n, row, p + 4 < row, divisor);
@@ -21,7 +21,10 @@ export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divi
 /** Two columns, or the last one; what lies below the last row adds 0. */
 function sumColumns(y: usize, x: usize, n: i32, row: usize, two: bool, divisor: f64): void {
   const zero = f64x2.splat(0);
-  let s0 = zero, s1 = zero, s2 = zero, s3 = zero;
+  let s0 = zero,
+    s1 = zero,
+    s2 = zero,
+    s3 = zero;
   for (; n > 0; n -= 4) {
     s0 = f64x2.add(s0, columns(x, two));
     if (n > 1) s1 = f64x2.add(s1, columns(x + row, two));
@@ -42,10 +45,12 @@ function columns(p: usize, two: bool): v128 {
 }
 
 export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): void {
-  const row = <usize>inner << 2;
+  const row = (<usize>inner) << 2;
   for (; outer > 0; outer--) {
     for (let i: usize = 0; i < row; i += 4, y += 4) {
-      let best = load<f32>(x + i), at = 0, p = x + i;
+      let best = load<f32>(x + i),
+        at = 0,
+        p = x + i;
       for (let j = 1; j < n; j++) {
         p += row;
         const v = load<f32>(p);

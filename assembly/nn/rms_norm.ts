@@ -10,10 +10,10 @@ import { addLanes, dot } from "./softmax";
 import { loadLanes } from "../math/lanes";
 
 export function rmsNormForward(y: usize, rstd: usize, x: usize, weight: usize, rows: i32, dim: i32, eps: f32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < rows; i++) {
     const scale = <f32>1 / sqrt<f32>(dot(x, x, dim) / <f32>dim + eps);
-    store<f32>(rstd + (<usize>i << 2), scale);
+    store<f32>(rstd + ((<usize>i) << 2), scale);
     const s = f32x4.splat(scale);
     let p: usize = 0;
     for (; p + 16 <= row; p += 16) v128.store(y + p, f32x4.mul(f32x4.mul(v128.load(x + p), s), v128.load(weight + p)));
@@ -23,10 +23,19 @@ export function rmsNormForward(y: usize, rstd: usize, x: usize, weight: usize, r
   }
 }
 
-export function rmsNormBackward(dx: usize, dWeight: usize, dy: usize, x: usize, weight: usize, rstd: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+export function rmsNormBackward(
+  dx: usize,
+  dWeight: usize,
+  dy: usize,
+  x: usize,
+  weight: usize,
+  rstd: usize,
+  rows: i32,
+  dim: i32,
+): void {
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < rows; i++) {
-    const scale = load<f32>(rstd + (<usize>i << 2));
+    const scale = load<f32>(rstd + ((<usize>i) << 2));
     if (dWeight != 0) {
       for (let p: usize = 0; p < row; p += 4) {
         store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * (load<f32>(x + p) * scale));
@@ -34,7 +43,7 @@ export function rmsNormBackward(dx: usize, dWeight: usize, dy: usize, x: usize, 
     }
     if (dx != 0) {
       const s = f32x4.splat(scale);
-      const mean = weightedDot(dy, weight, x, dim) * scale / <f32>dim;
+      const mean = (weightedDot(dy, weight, x, dim) * scale) / <f32>dim;
       const m = f32x4.splat(mean);
       let p: usize = 0;
       for (; p + 16 <= row; p += 16) {
@@ -55,10 +64,13 @@ export function rmsNormBackward(dx: usize, dWeight: usize, dy: usize, x: usize, 
 
 /** sum of dy * weight * x in the order above. */
 function weightedDot(dy: usize, weight: usize, x: usize, n: i32): f32 {
-  let sums = f32x4.splat(0), i = n;
+  let sums = f32x4.splat(0),
+    i = n;
   for (; i >= 4; i -= 4) {
     sums = f32x4.add(sums, f32x4.mul(f32x4.mul(v128.load(dy), v128.load(weight)), v128.load(x)));
-    dy += 16; weight += 16; x += 16;
+    dy += 16;
+    weight += 16;
+    x += 16;
   }
   if (i > 0) {
     sums = f32x4.add(sums, f32x4.mul(f32x4.mul(loadLanes(dy, i, 0), loadLanes(weight, i, 0)), loadLanes(x, i, 0)));

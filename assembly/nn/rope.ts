@@ -22,15 +22,27 @@ export function ropeTable(cos: usize, sin: usize, positions: i32, half: i32, the
   }
 }
 
-export function ropeForward(y: usize, x: usize, cos: usize, sin: usize, batch: i32, steps: i32, heads: i32, dim: i32, first: i32): void {
-  const halfRow = <usize>(dim >> 1) << 2;
+export function ropeForward(
+  y: usize,
+  x: usize,
+  cos: usize,
+  sin: usize,
+  batch: i32,
+  steps: i32,
+  heads: i32,
+  dim: i32,
+  first: i32,
+): void {
+  const halfRow = (<usize>(dim >> 1)) << 2;
   for (let i = 0; i < batch; i++) {
     let angle = <usize>first * halfRow;
     for (let t = 0; t < steps; t++) {
       for (let h = 0; h < heads; h++) {
         for (let p: usize = 0; p < halfRow; p += 4) {
-          const c = load<f32>(cos + angle + p), s = load<f32>(sin + angle + p);
-          const x1 = load<f32>(x + p), x2 = load<f32>(x + halfRow + p);
+          const c = load<f32>(cos + angle + p),
+            s = load<f32>(sin + angle + p);
+          const x1 = load<f32>(x + p),
+            x2 = load<f32>(x + halfRow + p);
           store<f32>(y + p, x1 * c - x2 * s);
           store<f32>(y + halfRow + p, x2 * c + x1 * s);
         }
@@ -42,15 +54,27 @@ export function ropeForward(y: usize, x: usize, cos: usize, sin: usize, batch: i
   }
 }
 
-export function ropeBackward(dx: usize, dy: usize, cos: usize, sin: usize, batch: i32, steps: i32, heads: i32, dim: i32, first: i32): void {
-  const halfRow = <usize>(dim >> 1) << 2;
+export function ropeBackward(
+  dx: usize,
+  dy: usize,
+  cos: usize,
+  sin: usize,
+  batch: i32,
+  steps: i32,
+  heads: i32,
+  dim: i32,
+  first: i32,
+): void {
+  const halfRow = (<usize>(dim >> 1)) << 2;
   for (let i = 0; i < batch; i++) {
     let angle = <usize>first * halfRow;
     for (let t = 0; t < steps; t++) {
       for (let h = 0; h < heads; h++) {
         for (let p: usize = 0; p < halfRow; p += 4) {
-          const c = load<f32>(cos + angle + p), s = load<f32>(sin + angle + p);
-          const d1 = load<f32>(dy + p), d2 = load<f32>(dy + halfRow + p);
+          const c = load<f32>(cos + angle + p),
+            s = load<f32>(sin + angle + p);
+          const d1 = load<f32>(dy + p),
+            d2 = load<f32>(dy + halfRow + p);
           store<f32>(dx + p, load<f32>(dx + p) + (d1 * c + d2 * s));
           store<f32>(dx + halfRow + p, load<f32>(dx + halfRow + p) + (d2 * c - d1 * s));
         }

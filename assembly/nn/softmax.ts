@@ -13,7 +13,7 @@ import { logF32x4 } from "../math/log";
 import { addScalar, sum } from "./elementwise";
 
 export function softmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < rows; i++) {
     softmaxRow(y, x, dim);
     y += row;
@@ -22,18 +22,20 @@ export function softmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
 }
 
 export function softmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (let i = 0; i < rows; i++) {
     const mean = dot(y, dy, dim);
     for (let p: usize = 0; p < row; p += 4) {
       store<f32>(dx + p, load<f32>(dx + p) + load<f32>(y + p) * (load<f32>(dy + p) - mean));
     }
-    dx += row; dy += row; y += row;
+    dx += row;
+    dy += row;
+    y += row;
   }
 }
 
 export function logSoftmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (; rows > 0; rows--, y += row, x += row) {
     memory.copy(y, x, row);
     addScalar(y, -rowMax(x, dim), dim);
@@ -42,7 +44,7 @@ export function logSoftmaxForward(y: usize, x: usize, rows: i32, dim: i32): void
 }
 
 export function logSoftmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
-  const row = <usize>dim << 2;
+  const row = (<usize>dim) << 2;
   for (; rows > 0; rows--, dx += row, dy += row, y += row) {
     const total = f32x4.splat(<f32>sum(dy, dim));
     let p: usize = 0;
@@ -65,19 +67,23 @@ function logSlope(dy: v128, y: v128, total: v128): v128 {
 /** One row; y may be x. */
 export function softmaxRow(y: usize, x: usize, n: i32): void {
   const shift = f32x4.splat(rowMax(x, n));
-  let sums = f32x4.splat(0), i = n, p = y;
+  let sums = f32x4.splat(0),
+    i = n,
+    p = y;
   for (; i >= 4; i -= 4) {
     const e = expF32x4(f32x4.sub(v128.load(x), shift));
     v128.store(p, e);
     sums = f32x4.add(sums, e);
-    x += 16; p += 16;
+    x += 16;
+    p += 16;
   }
   if (i > 0) {
     const e = expF32x4(f32x4.sub(loadLanes(x, i, -Infinity), shift));
     storeLanes(p, e, i);
     sums = f32x4.add(sums, e);
   }
-  const total = addLanes(sums), divisor = f32x4.splat(total);
+  const total = addLanes(sums),
+    divisor = f32x4.splat(total);
   p = y;
   for (i = n; i >= 4; i -= 4) {
     v128.store(p, f32x4.div(v128.load(p), divisor));
@@ -90,18 +96,24 @@ export function softmaxRow(y: usize, x: usize, n: i32): void {
 }
 
 export function rowMax(x: usize, n: i32): f32 {
-  let m = f32x4.splat(-Infinity), i = n;
+  let m = f32x4.splat(-Infinity),
+    i = n;
   for (; i >= 4; i -= 4) {
     m = f32x4.max(m, v128.load(x));
     x += 16;
   }
   if (i > 0) m = f32x4.max(m, loadLanes(x, i, -Infinity));
-  return max(max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)), max(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)));
+  return max(
+    max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)),
+    max(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)),
+  );
 }
 
 export function logSumExp(x: usize, n: i32): f32 {
-  const m = rowMax(x, n), shift = f32x4.splat(m);
-  let sums = f32x4.splat(0), i = n;
+  const m = rowMax(x, n),
+    shift = f32x4.splat(m);
+  let sums = f32x4.splat(0),
+    i = n;
   for (; i >= 4; i -= 4) {
     sums = f32x4.add(sums, expF32x4(f32x4.sub(v128.load(x), shift)));
     x += 16;
@@ -113,15 +125,17 @@ export function logSumExp(x: usize, n: i32): f32 {
 // @ts-ignore: decorator
 @inline
 export function addLanes(v: v128): f32 {
-  return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
+  return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
 }
 
 /** sum of a * b in the order above. */
 export function dot(a: usize, b: usize, n: i32): f32 {
-  let sums = f32x4.splat(0), i = n;
+  let sums = f32x4.splat(0),
+    i = n;
   for (; i >= 4; i -= 4) {
     sums = f32x4.add(sums, f32x4.mul(v128.load(a), v128.load(b)));
-    a += 16; b += 16;
+    a += 16;
+    b += 16;
   }
   if (i > 0) sums = f32x4.add(sums, f32x4.mul(loadLanes(a, i, 0), loadLanes(b, i, 0)));
   return addLanes(sums);

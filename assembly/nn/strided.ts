@@ -12,14 +12,25 @@ import { transpose } from "../gemm/pack";
 import { addScalar, saxpy } from "./elementwise";
 
 export function stridedCopy(
-  y: usize, x: usize, n: i32, ys: i32, xs: i32, n1: i32, ys1: i32, xs1: i32, n2: i32, ys2: i32, xs2: i32,
+  y: usize,
+  x: usize,
+  n: i32,
+  ys: i32,
+  xs: i32,
+  n1: i32,
+  ys1: i32,
+  xs1: i32,
+  n2: i32,
+  ys2: i32,
+  xs2: i32,
 ): void {
   for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
     if (ys2 == 1 && xs1 == 1 && xs2 > 1) {
       transpose(y, bytes(ys1), x, bytes(xs2), n2, n1);
       continue;
     }
-    let to = y, from = x;
+    let to = y,
+      from = x;
     for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
       if (ys2 == 1 && xs2 == 1) memory.copy(to, from, bytes(n2));
       else if (ys2 == 1 && xs2 == 0) fill(to, load<f32>(from), n2);
@@ -29,17 +40,30 @@ export function stridedCopy(
 }
 
 export function stridedAxpy(
-  alpha: f32, y: usize, x: usize, n: i32, ys: i32, xs: i32, n1: i32, ys1: i32, xs1: i32, n2: i32, ys2: i32, xs2: i32,
+  alpha: f32,
+  y: usize,
+  x: usize,
+  n: i32,
+  ys: i32,
+  xs: i32,
+  n1: i32,
+  ys1: i32,
+  xs1: i32,
+  n2: i32,
+  ys2: i32,
+  xs2: i32,
 ): void {
   for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
-    let to = y, from = x;
+    let to = y,
+      from = x;
     for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
       if (ys2 == 1 && xs2 == 1) saxpy(n2, alpha, from, to);
       else if (ys2 == 1 && xs2 == 0) addScalar(to, alpha * load<f32>(from), n2);
-      else for (let k = 0; k < n2; k++) {
-        const at = to + bytes(k * ys2);
-        store<f32>(at, load<f32>(at) + alpha * load<f32>(from + bytes(k * xs2)));
-      }
+      else
+        for (let k = 0; k < n2; k++) {
+          const at = to + bytes(k * ys2);
+          store<f32>(at, load<f32>(at) + alpha * load<f32>(from + bytes(k * xs2)));
+        }
     }
   }
 }
@@ -52,5 +76,5 @@ function fill(y: usize, value: f32, n: i32): void {
 // @ts-ignore: decorator
 @inline
 function bytes(elements: i32): usize {
-  return <usize>elements << 2;
+  return (<usize>elements) << 2;
 }

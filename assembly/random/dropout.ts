@@ -17,11 +17,16 @@
 // @ts-ignore: decorator
 @inline
 function philox(c: v128, k: v128): v128 {
-  const m = i32x4(0xd2511f53, 0xcd9e8d57, 0, 0), bump = i32x4(0x9e3779b9, 0xbb67ae85, 0, 0), zero = i32x4.splat(0);
+  const m = i32x4(0xd2511f53, 0xcd9e8d57, 0, 0),
+    bump = i32x4(0x9e3779b9, 0xbb67ae85, 0, 0),
+    zero = i32x4.splat(0);
   let s = v128.shuffle<i32>(c, c, 0, 2, 1, 3);
   for (let round = 0; round < 10; round++) {
     const products = i64x2.extmul_low_i32x4_u(s, m);
-    s = v128.xor(v128.xor(v128.shuffle<i32>(s, zero, 2, 3, 4, 5), k), v128.shuffle<i32>(products, products, 3, 1, 2, 0));
+    s = v128.xor(
+      v128.xor(v128.shuffle<i32>(s, zero, 2, 3, 4, 5), k),
+      v128.shuffle<i32>(products, products, 3, 1, 2, 0),
+    );
     k = i32x4.add(k, bump);
   }
   return v128.shuffle<i32>(s, s, 0, 2, 1, 3);
@@ -39,28 +44,61 @@ function key(k0: u32, k1: u32): v128 {
   return i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, k0), 1, k1);
 }
 
-export function dropoutForward(y: usize, x: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32): void {
+export function dropoutForward(
+  y: usize,
+  x: usize,
+  n: i32,
+  first: u32,
+  threshold: u32,
+  scale: f32,
+  seedLo: u32,
+  seedHi: u32,
+  stream: u32,
+): void {
   dropout(y, x, n, first, threshold, scale, seedLo, seedHi, stream, false);
 }
 
 /** dx += keep ? dy * scale : 0, with the mask of the forward call. */
-export function dropoutBackward(dx: usize, dy: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32): void {
+export function dropoutBackward(
+  dx: usize,
+  dy: usize,
+  n: i32,
+  first: u32,
+  threshold: u32,
+  scale: f32,
+  seedLo: u32,
+  seedHi: u32,
+  stream: u32,
+): void {
   dropout(dx, dy, n, first, threshold, scale, seedLo, seedHi, stream, true);
 }
 
 // @ts-ignore: decorator
 @inline
-function dropout(out: usize, x: usize, n: i32, first: u32, threshold: u32, scale: f32, seedLo: u32, seedHi: u32, stream: u32, accumulate: bool): void {
-  const k = key(seedLo, seedHi), limit = i32x4.splat(threshold), factor = f32x4.splat(scale);
+function dropout(
+  out: usize,
+  x: usize,
+  n: i32,
+  first: u32,
+  threshold: u32,
+  scale: f32,
+  seedLo: u32,
+  seedHi: u32,
+  stream: u32,
+  accumulate: bool,
+): void {
+  const k = key(seedLo, seedHi),
+    limit = i32x4.splat(threshold),
+    factor = f32x4.splat(scale);
   let counter = i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, first >> 2), 2, stream);
   const one = i32x4(1, 0, 0, 0);
-  let lane = <i32>(first & 3);
+  const lane = <i32>(first & 3);
   if (lane != 0 && n > 0) {
     const count = min(n, 4 - lane);
     part(out, x, lane, count, i32x4.ge_u(philox(counter, k), limit), scale, accumulate);
     counter = i32x4.add(counter, one);
-    out += <usize>count << 2;
-    x += <usize>count << 2;
+    out += (<usize>count) << 2;
+    x += (<usize>count) << 2;
     n -= count;
   }
   for (; n >= 4; n -= 4, out += 16, x += 16) {
@@ -75,7 +113,7 @@ function dropout(out: usize, x: usize, n: i32, first: u32, threshold: u32, scale
 function part(out: usize, x: usize, lane: i32, count: i32, keep: v128, scale: f32, accumulate: bool): void {
   const lanes = i32x4.bitmask(keep) >> lane;
   for (let i = 0; i < count; i++) {
-    const at = <usize>i << 2;
+    const at = (<usize>i) << 2;
     const kept: f32 = (lanes >> i) & 1 ? load<f32>(x + at) * scale : 0;
     store<f32>(out + at, accumulate ? load<f32>(out + at) + kept : kept);
   }

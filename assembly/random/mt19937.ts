@@ -27,7 +27,7 @@ export function mtSeed(state: usize, seed: u32): void {
   store<u32>(state, word);
   for (let i = 1; i < WORDS; i++) {
     word = 1812433253 * (word ^ (word >> 30)) + <u32>i;
-    store<u32>(state + (<usize>i << 2), word);
+    store<u32>(state + ((<usize>i) << 2), word);
   }
   store<u32>(state, WORDS, POSITION);
   store<u32>(state, 0, HAS_NORMAL);
@@ -44,11 +44,12 @@ function twist(to: usize, next: usize, from: usize): void {
 }
 
 function renew(state: usize): void {
-  const end = state + (<usize>WORDS << 2), wrap = state + (<usize>(WORDS - SHIFT) << 2);
+  const end = state + ((<usize>WORDS) << 2),
+    wrap = state + ((<usize>(WORDS - SHIFT)) << 2);
   let p = state;
-  for (; p < wrap; p += 4) twist(p, p + 4, p + (<usize>SHIFT << 2));
-  for (; p < end - 4; p += 4) twist(p, p + 4, p - (<usize>(WORDS - SHIFT) << 2));
-  twist(p, state, p - (<usize>(WORDS - SHIFT) << 2));
+  for (; p < wrap; p += 4) twist(p, p + 4, p + ((<usize>SHIFT) << 2));
+  for (; p < end - 4; p += 4) twist(p, p + 4, p - ((<usize>(WORDS - SHIFT)) << 2));
+  twist(p, state, p - ((<usize>(WORDS - SHIFT)) << 2));
 }
 
 /** The next 32 random bits. */
@@ -59,7 +60,7 @@ export function mtNext(state: usize): u32 {
     position = 0;
   }
   store<u32>(state, position + 1, POSITION);
-  let y = load<u32>(state + (<usize>position << 2));
+  let y = load<u32>(state + ((<usize>position) << 2));
   y ^= y >> 11;
   y ^= (y << 7) & 0x9d2c5680;
   y ^= (y << 15) & 0xefc60000;

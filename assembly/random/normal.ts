@@ -22,7 +22,7 @@ export function normalFill(out: usize, n: i32, mean: f64, std: f64, state: usize
     return;
   }
   uniformFill(out, n, 0, 1, state);
-  const end = out + (<usize>n << 2);
+  const end = out + ((<usize>n) << 2);
   for (let p = out; p + 64 <= end; p += 64) normalGroup(p, <f32>mean, <f32>std);
   if (n % GROUP != 0) {
     uniformFill(end - 64, GROUP, 0, 1, state);
@@ -43,9 +43,12 @@ function normalPairs(p: usize, mean: f32, std: f32): void {
   const u1 = f32x4.sub(f32x4.splat(1), v128.load(p));
   const radius = f32x4.sqrt(f32x4.mul(f32x4.splat(-2), logF32x4(u1)));
   const theta = f32x4.mul(f32x4.splat(<f32>TWO_PI), v128.load(p, 32));
-  const low = sinCosLow(theta), high = sinCosHigh(theta);
-  const cos = v128.shuffle<f32>(low, high, 2, 3, 6, 7), sin = v128.shuffle<f32>(low, high, 0, 1, 4, 5);
-  const s = f32x4.splat(std), m = f32x4.splat(mean);
+  const low = sinCosLow(theta),
+    high = sinCosHigh(theta);
+  const cos = v128.shuffle<f32>(low, high, 2, 3, 6, 7),
+    sin = v128.shuffle<f32>(low, high, 0, 1, 4, 5);
+  const s = f32x4.splat(std),
+    m = f32x4.splat(mean);
   v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, cos), s), m));
   v128.store(p, f32x4.add(f32x4.mul(f32x4.mul(radius, sin), s), m), 32);
 }

@@ -15,16 +15,22 @@ export async function open() {
   const product = jit((x, y) => np.matmul(x, y));
   return {
     async matmul(m, n, k, a, b) {
-      const ja = array(a, [m, k]), jb = array(b, [k, n]);
+      const ja = array(a, [m, k]);
+      const jb = array(b, [k, n]);
       await blockUntilReady([ja.ref, jb.ref]);
       return {
         run: () => finish([product(ja.ref, jb.ref)]),
         result: () => product(ja.ref, jb.ref).data(),
-        free() { ja.dispose(); jb.dispose(); },
+        free() {
+          ja.dispose();
+          jb.dispose();
+        },
       };
     },
 
-    /** jit(valueAndGrad) of sum(y * dy); the value is returned and waited for, so the base product cannot be dropped. */
+    /**
+     * jit(valueAndGrad) of sum(y * dy); the value is returned and waited for, so the base product cannot be dropped.
+     */
     async loraStep({ n, d, k, r, s, x, w, a, b, dy }) {
       const given = [array(x, [n, d]), array(a, [r, d]), array(b, [k, r]), array(w, [k, d]), array(dy, [n, k])];
       await blockUntilReady(given.map((t) => t.ref));
@@ -41,7 +47,11 @@ export async function open() {
         run: () => finish(call()),
         async result() {
           const [value, dx, ...others] = call();
-          return { loss: (await value.data())[0], dx: await dx.data(), gradients: await Promise.all(others.map((g) => g.data())) };
+          return {
+            loss: (await value.data())[0],
+            dx: await dx.data(),
+            gradients: await Promise.all(others.map((g) => g.data())),
+          };
         },
         free() {
           given.forEach((t) => t.dispose());

@@ -43,9 +43,20 @@ function matmulModel(m, n, k, b) {
   };
   const FLOAT = 1;
   const value = (field, name, dims) =>
-    bytes(field, bytes(1, name), bytes(2, bytes(1, integer(1, FLOAT), bytes(2, ...dims.map((dim) => bytes(1, integer(1, dim)))))));
+    bytes(
+      field,
+      bytes(1, name),
+      bytes(2, bytes(1, integer(1, FLOAT), bytes(2, ...dims.map((dim) => bytes(1, integer(1, dim)))))),
+    );
   const node = bytes(1, bytes(1, "a"), bytes(1, "b"), bytes(2, "y"), bytes(4, "MatMul"));
-  const constant = bytes(5, integer(1, k), integer(1, n), integer(2, FLOAT), bytes(8, "b"), bytes(9, new Uint8Array(b.buffer, b.byteOffset, b.byteLength)));
+  const constant = bytes(
+    5,
+    integer(1, k),
+    integer(1, n),
+    integer(2, FLOAT),
+    bytes(8, "b"),
+    bytes(9, new Uint8Array(b.buffer, b.byteOffset, b.byteLength)),
+  );
   const graph = bytes(7, node, bytes(2, "matmul"), constant, value(11, "a", [m, k]), value(12, "y", [m, n]));
   return join([integer(1, 8), graph, bytes(8, integer(2, 13))]);
 }

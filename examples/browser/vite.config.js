@@ -6,14 +6,20 @@ import { defineConfig } from "vite";
  * library generate no code. blob: is the adapter that the page offers for download.
  */
 const CONTENT_SECURITY_POLICY =
-  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' blob:; " +
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' " +
+  "data:; connect-src 'self' blob:; " +
   "base-uri 'none'; form-action 'none'";
 
 /** In the page too, since a static host sends no headers. Before all else: it holds for what follows it. */
 const policyInPage = {
-  name: "policy-in-page", apply: "build",
+  name: "policy-in-page",
+  apply: "build",
   transformIndexHtml: () => [
-    { tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: CONTENT_SECURITY_POLICY }, injectTo: "head-prepend" },
+    {
+      tag: "meta",
+      attrs: { "http-equiv": "Content-Security-Policy", content: CONTENT_SECURITY_POLICY },
+      injectTo: "head-prepend",
+    },
   ],
 };
 

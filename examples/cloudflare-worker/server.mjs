@@ -12,8 +12,17 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 /** The code in one module, kernels and weights beside it: what workerd.capnp embeds. As wrangler does it. */
 async function bundle() {
   await esbuild.build({
-    absWorkingDir: here, entryPoints: ["src/worker.mjs"], outfile: "runs/worker/worker.js", bundle: true, format: "esm", target: "es2022", minify: true,
-    conditions: ["workerd", "worker", "browser"], external: ["cloudflare:*"], loader: { ".wasm": "copy", ".safetensors": "copy" }, assetNames: "[name]",
+    absWorkingDir: here,
+    entryPoints: ["src/worker.mjs"],
+    outfile: "runs/worker/worker.js",
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    minify: true,
+    conditions: ["workerd", "worker", "browser"],
+    external: ["cloudflare:*"],
+    loader: { ".wasm": "copy", ".safetensors": "copy" },
+    assetNames: "[name]",
   });
 }
 
@@ -26,13 +35,23 @@ async function bundle() {
 export async function startWorker({ port, state, inspect = false }) {
   await bundle();
   mkdirSync(state, { recursive: true });
-  const options = [`--socket-addr=http=127.0.0.1:${port}`, `--directory-path=state=${resolve(state)}`, "--control-fd=3"];
+  const options = [
+    `--socket-addr=http=127.0.0.1:${port}`,
+    `--directory-path=state=${resolve(state)}`,
+    "--control-fd=3",
+  ];
   if (inspect) options.push("--inspector-addr=127.0.0.1:0");
-  const child = spawn(workerd.default, ["serve", `${here}workerd.capnp`, ...options], { stdio: ["ignore", "inherit", "inherit", "pipe"] });
-  const ended = new Promise((done) => { child.once("exit", done); });
+  const child = spawn(workerd.default, ["serve", `${here}workerd.capnp`, ...options], {
+    stdio: ["ignore", "inherit", "inherit", "pipe"],
+  });
+  const ended = new Promise((done) => {
+    child.once("exit", done);
+  });
   const ports = await portsFrom(child.stdio[3]);
   return {
-    url: `http://127.0.0.1:${ports.get("listen")}`, inspector: `http://127.0.0.1:${ports.get("listen-inspector")}`, ended,
+    url: `http://127.0.0.1:${ports.get("listen")}`,
+    inspector: `http://127.0.0.1:${ports.get("listen-inspector")}`,
+    ended,
     async stop(signal = "SIGTERM") {
       child.kill(signal);
       await ended;

@@ -7,11 +7,14 @@ const worker = await startWorker({ port: Number(process.env.PORT ?? 8787), state
   console.error(error.message);
   process.exit(1);
 });
-const post = (path, body) => `curl -H 'content-type: application/json' ${worker.url}${path} -d '${JSON.stringify(body)}'`;
+const post = (path, body) =>
+  `curl -H 'content-type: application/json' ${worker.url}${path} -d '${JSON.stringify(body)}'`;
 console.log(`
 The Worker runs at ${worker.url}; users are kept in ${state}. Ctrl-C ends it. Try:
 
-  ${post("/users/anna/examples", { texts: ["The whale rose, and the boats were lowered.", "We chased the white whale round the Horn."] })}
+  ${post("/users/anna/examples", {
+    texts: ["The whale rose, and the boats were lowered.", "We chased the white " + "whale round the Horn."],
+  })}
   ${post("/users/anna/generate", { prompt: "The whale" })}
   ${post("/users/anna/train", { steps: 40 })}
   curl ${worker.url}/users/anna/status

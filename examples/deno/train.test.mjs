@@ -5,9 +5,11 @@ import { readFileSync, rmSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-const node = fileURLToPath(new URL("../node", import.meta.url)), deno = fileURLToPath(new URL(".", import.meta.url));
+const node = fileURLToPath(new URL("../node", import.meta.url));
+const deno = fileURLToPath(new URL(".", import.meta.url));
 
-const npm = (folder, ...command) => execFileSync("npm", ["--silent", "--prefix", folder, ...command], { encoding: "utf8" });
+const npm = (folder, ...command) =>
+  execFileSync("npm", ["--silent", "--prefix", folder, ...command], { encoding: "utf8" });
 
 function train(folder) {
   rmSync(`${node}/runs`, { recursive: true, force: true });
@@ -16,7 +18,8 @@ function train(folder) {
 
 test("Deno's losses and adapter are Node's", () => {
   npm(node, "ci");
-  const expected = train(node), actual = train(deno);
+  const expected = train(node);
+  const actual = train(deno);
   assert.match(expected.printed, /^merged: Knead the dough for ten minutes/m);
   assert.equal(actual.printed, expected.printed);
   assert(actual.adapter.equals(expected.adapter));

@@ -2,11 +2,18 @@
 import { fileURLToPath } from "node:url";
 import { init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
 
-const TEXT = `To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten minutes, until it is
-smooth and springs back from your thumb. Cover the bowl with a cloth, and let the dough rise in a warm place for an hour. Shape it into
-a loaf, and let it rise again while the oven grows hot. Bake the loaf for forty minutes. It is done when it sounds hollow as you knock
+const TEXT =
+  `To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten ` +
+  `minutes, until it is
+smooth and springs back from your thumb. Cover the bowl with a cloth, and let the dough rise in a warm place for ` +
+  `an hour. Shape it into
+a loaf, and let it rise again while the oven grows hot. Bake the loaf for forty minutes. It is done when it sounds ` +
+  `hollow as you knock
 on its crust. Let the bread cool before you cut it.`.replaceAll("\n", " ");
-const PROMPT = "Knead the dough", STEPS = 60, BATCH = 4, SEQ = 32;
+const PROMPT = "Knead the dough";
+const STEPS = 60;
+const BATCH = 4;
+const SEQ = 32;
 const out = fileURLToPath(new URL("runs/adapter", import.meta.url));
 
 await init();
@@ -21,11 +28,13 @@ console.log(`before: ${write(model)}`);
 // Train: factors of rank 8 on all linear layers, on random windows of the text.
 const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
 adapted.printTrainableParameters();
-const tokens = Int32Array.from(tokenizer.encode(TEXT)), trained = adapted.parameters().filter((p) => p.requiresGrad);
+const tokens = Int32Array.from(tokenizer.encode(TEXT));
+const trained = adapted.parameters().filter((p) => p.requiresGrad);
 const optimizer = new optim.AdamW(trained, { lr: 5e-3 });
 for (let step = 0; step < STEPS; step++) {
   const { ids, targets } = models.randomWindows(tokens, step, { batch: BATCH, seq: SEQ, seed: 0 });
-  scope(() => { // frees everything made inside
+  scope(() => {
+    // frees everything made inside
     const loss = adapted.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));
     loss.backward();
     optim.clipGradNorm_(trained, 1);
@@ -40,8 +49,10 @@ console.log(`after: ${write(adapted)}`);
 adapted.savePretrained(out);
 
 // Load into a fresh model, then merge: a plain Llama that has learned the text.
-const logits = (llama) => noGrad(() => scope(() => llama.forward(tensor(tokens.subarray(0, SEQ), [1, SEQ])).data.slice()));
-const loaded = peft.LoraModel.fromPretrained((await models.loadBase()).model, out), expected = logits(adapted);
+const logits = (llama) =>
+  noGrad(() => scope(() => llama.forward(tensor(tokens.subarray(0, SEQ), [1, SEQ])).data.slice()));
+const loaded = peft.LoraModel.fromPretrained((await models.loadBase()).model, out);
+const expected = logits(adapted);
 console.log(`loaded: the same bits as the trained one: ${logits(loaded).every((x, i) => x === expected[i])}`);
 const merged = loaded.mergeAndUnload();
 console.log(`merged: ${write(merged)}`);

@@ -12,7 +12,11 @@ test("train, save, load, merge, write", () => {
   const printed = execFileSync(process.execPath, [`${here}train.mjs`], { encoding: "utf8" });
   const losses = [...printed.matchAll(/loss (\d+\.\d+)/g)].map(([, loss]) => Number(loss));
   assert.equal(losses.length, 4);
-  assert.deepEqual(losses, losses.toSorted((a, b) => b - a), "each lower than the one before");
+  assert.deepEqual(
+    losses,
+    losses.toSorted((a, b) => b - a),
+    "each lower than the one before",
+  );
   assert(losses[3] < losses[0] / 4);
   const written = (when) => new RegExp(`^${when}: (Knead the dough.*)`, "m").exec(printed)?.[1];
   // What follows in the text that it was trained on.
@@ -23,7 +27,8 @@ test("train, save, load, merge, write", () => {
   const config = JSON.parse(readFileSync(`${here}runs/adapter/adapter_config.json`, "utf8"));
   assert.equal(config.peft_type, "LORA");
   assert.equal(config.r, 8);
-  const file = readFileSync(`${here}runs/adapter/adapter_model.safetensors`), header = Number(file.readBigUInt64LE());
+  const file = readFileSync(`${here}runs/adapter/adapter_model.safetensors`);
+  const header = Number(file.readBigUInt64LE());
   const { __metadata__, ...tensors } = JSON.parse(file.subarray(8, 8 + header).toString());
   assert.equal(Object.keys(tensors).length, 4 * 7 * 2, "two factors for each of seven linear layers in four blocks");
   assert.deepEqual(tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"].shape, [8, 128]);

@@ -54,7 +54,8 @@ function learnMerges(words, vocab) {
     let best = -1;
     let bestCount = 0;
     for (const [pair, occurrences] of pairCounts) {
-      if (occurrences > bestCount || (occurrences === bestCount && pair < best)) [best, bestCount] = [pair, occurrences];
+      if (occurrences > bestCount || (occurrences === bestCount && pair < best))
+        [best, bestCount] = [pair, occurrences];
     }
     const left = Math.floor(best / VOCAB_SIZE);
     const right = best % VOCAB_SIZE;
@@ -92,12 +93,20 @@ function mergePair(ids, left, right, merged) {
 const symbols = byteSymbols();
 const vocab = [END_OF_TEXT, ...symbols.toSorted()];
 const symbolIds = symbols.map((symbol) => vocab.indexOf(symbol)); // byte -> id
-const words = Array.from(countWords(loadCorpus().train), ([word, occurrences]) => (
-  { ids: Array.from(Buffer.from(word), (byte) => symbolIds[byte]), occurrences }
-));
+const words = Array.from(countWords(loadCorpus().train), ([word, occurrences]) => ({
+  ids: Array.from(Buffer.from(word), (byte) => symbolIds[byte]),
+  occurrences,
+}));
 const merges = learnMerges(words, vocab);
 
-const endOfText = { content: END_OF_TEXT, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+const endOfText = {
+  content: END_OF_TEXT,
+  single_word: false,
+  lstrip: false,
+  rstrip: false,
+  normalized: false,
+  special: true,
+};
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
 const tokenizer = {
   version: "1.0",
@@ -110,7 +119,12 @@ const tokenizer = {
   post_processor: {
     type: "TemplateProcessing",
     single: [{ SpecialToken: { id: END_OF_TEXT, type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-    pair: [{ SpecialToken: { id: END_OF_TEXT, type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }, { SpecialToken: { id: END_OF_TEXT, type_id: 1 } }, { Sequence: { id: "B", type_id: 1 } }],
+    pair: [
+      { SpecialToken: { id: END_OF_TEXT, type_id: 0 } },
+      { Sequence: { id: "A", type_id: 0 } },
+      { SpecialToken: { id: END_OF_TEXT, type_id: 1 } },
+      { Sequence: { id: "B", type_id: 1 } },
+    ],
     special_tokens: { [END_OF_TEXT]: { id: END_OF_TEXT, ids: [0], tokens: [END_OF_TEXT] } },
   },
   decoder: byteLevel,

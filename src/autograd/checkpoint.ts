@@ -13,13 +13,13 @@ import { isRecording, record, recorded, watched } from "./tape.js";
  * parameters and other tensors that fn uses without being given them. Calls may be nested.
  *
  * fn runs as in a scope, must return a tensor that it computes, and must compute the same bits again: backward checks
- * it. So what fn depends on (weights, mode, the adapters at work) must still be as it was, and draws other than dropout's
- * do not repeat: call `backward()` inside of `withAdapterNames` and its like, before the optimiser's step.
+ * it. So what fn depends on (weights, mode, the adapters at work) must still be as it was, and draws other than
+ * dropout's do not repeat: call `backward()` inside of `withAdapterNames` and its like, before the optimiser's step.
  *
  * Source: Chen et al. 2016; torch.utils.checkpoint.checkpoint, use_reentrant=False.
  * @returns of fn's result
- * @throws ArgumentError if fn is no function or returns a tensor that it did not compute; DTypeError if it returns none;
- * StateError if it is asynchronous, and in `backward()` if it computes something else
+ * @throws ArgumentError if fn is no function or returns a tensor that it did not compute; DTypeError if it returns
+ * none; StateError if it is asynchronous, and in `backward()` if it computes something else
  *
  * @example
  * const layer = new nn.Linear(8, 8), x = ones([2, 8]);
@@ -27,7 +27,10 @@ import { isRecording, record, recorded, watched } from "./tape.js";
  * ops.sum(y).backward();
  * console.log(layer.weight.grad.shape); // [ 8, 8 ]
  */
-export function checkpoint<Inputs extends readonly unknown[]>(fn: (...inputs: Inputs) => Tensor, ...inputs: Inputs): Tensor {
+export function checkpoint<Inputs extends readonly unknown[]>(
+  fn: (...inputs: Inputs) => Tensor,
+  ...inputs: Inputs
+): Tensor {
   checkCallback("checkpoint", fn);
   const run = (): Tensor => {
     const y = fn(...inputs);
@@ -35,28 +38,40 @@ export function checkpoint<Inputs extends readonly unknown[]>(fn: (...inputs: In
     checkTensor("checkpoint", "fn's result", y);
     return y;
   };
-  const masks: DropoutMask[] = [], isNeeded = isRecording();
+  const masks: DropoutMask[] = [];
+  const isNeeded = isRecording();
   const [y, used] = isNeeded ? recordMasks(masks, () => watched(() => scope(run))) : [scope(run), []];
   if (isNeeded && (y.kept || y.requiresGrad || inputs.includes(y))) {
     throw new ArgumentError(`checkpoint: fn returned a tensor of shape [${y.shape}] that it did not compute.`);
   }
   const constants = inputs.filter((t) => t instanceof Tensor && !t.requiresGrad) as Tensor[];
-  return record(y, [...used, ...constants], (dy) => scope(() => {
-    const [again, backpropagate] = repeatMasks(masks, () => recorded(run));
-    checkSame(y, again);
-    backpropagate(dy);
-  }), [], [...used, ...constants, y]);
+  return record(
+    y,
+    [...used, ...constants],
+    (dy) =>
+      scope(() => {
+        const [again, backpropagate] = repeatMasks(masks, () => recorded(run));
+        checkSame(y, again);
+        backpropagate(dy);
+      }),
+    [],
+    [...used, ...constants, y],
+  );
 }
 
 /** Kernels are deterministic: other bits are another computation. */
 function checkSame(y: Tensor, again: Tensor): void {
   if (again.shape.join() === y.shape.join() && sameBits(y.data, again.data)) return;
-  throw new StateError("checkpoint: fn computed something else when backward ran it again; what it depends on (weights, mode, active adapters) " +
-    "must be as it was, and it may draw nothing but dropout masks.");
+  throw new StateError(
+    "checkpoint: fn computed something else when backward ran it again; what it depends on (weights, mode, active " +
+      "adapters) " +
+      "must be as it was, and it may draw nothing but dropout masks.",
+  );
 }
 
 function sameBits(a: Float32Array, b: Float32Array): boolean {
-  const x = new Int32Array(a.buffer, a.byteOffset, a.byteLength / 4), y = new Int32Array(b.buffer, b.byteOffset, b.byteLength / 4);
+  const x = new Int32Array(a.buffer, a.byteOffset, a.byteLength / 4);
+  const y = new Int32Array(b.buffer, b.byteOffset, b.byteLength / 4);
   for (let i = 0; i < x.length; i++) {
     // WebAssembly leaves a NaN's bits open.
     if (x[i] !== y[i] && !(Number.isNaN(a[i]) && Number.isNaN(b[i]))) return false;

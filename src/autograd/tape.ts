@@ -32,7 +32,7 @@ export class GraphNode {
 
 /** Whether an op on these inputs must leave a node. */
 export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
-  return enabled && inputs.some((t) => t !== null && t.requiresGrad);
+  return enabled && inputs.some((t) => t?.requiresGrad);
 }
 
 /**
@@ -40,8 +40,13 @@ export function needsGrad(inputs: readonly (Tensor | null)[]): boolean {
  * `backward(dy)` must add to `gradient(input)` of each input that needs it.
  * @param reads tensors whose values `backward` reads; the others may be gone by then. Default: the inputs.
  */
-export function record(output: Tensor, inputs: readonly (Tensor | null)[], backward: (dy: Tensor) => void, saved: readonly Tensor[] = [],
-  reads = inputs): Tensor {
+export function record(
+  output: Tensor,
+  inputs: readonly (Tensor | null)[],
+  backward: (dy: Tensor) => void,
+  saved: readonly Tensor[] = [],
+  reads = inputs,
+): Tensor {
   if (used) for (const t of inputs) if (t?.requiresGrad) used.add(t);
   if (!needsGrad(inputs)) {
     for (const t of saved) t.dispose();
@@ -62,7 +67,10 @@ export function gradient(t: Tensor | null): number {
     t.grad = new Tensor(t.shape).keep();
     t.grad.data.fill(0);
   }
-  if (t.grad.size !== t.size) throw new ShapeError(`backward: a tensor of shape [${t.shape}] has a gradient of shape [${t.grad.shape}]; set it to null.`);
+  if (t.grad.size !== t.size)
+    throw new ShapeError(
+      `backward: a tensor of shape [${t.shape}] has a gradient of shape [${t.grad.shape}]; set it to null.`,
+    );
   return t.grad.address;
 }
 
@@ -77,10 +85,14 @@ export function gradient(t: Tensor | null): number {
  * const y = noGrad(() => layer.forward(tensor([[1, 2, 3]])));
  * console.log(y.requiresGrad); // false
  */
-export function noGrad<T>(fn: () => T): T { return within("noGrad", false, fn); }
+export function noGrad<T>(fn: () => T): T {
+  return within("noGrad", false, fn);
+}
 
 /** Runs fn recording, also where noGrad is running (torch.enable_grad). */
-export function enableGrad<T>(fn: () => T): T { return within("enableGrad", true, fn); }
+export function enableGrad<T>(fn: () => T): T {
+  return within("enableGrad", true, fn);
+}
 
 function within<T>(where: string, on: boolean, fn: () => T): T {
   checkCallback(where, fn);
@@ -106,23 +118,32 @@ function recording<T>(on: boolean, into: Set<Tensor> | null, fn: () => T): T {
 }
 
 /** Whether ops leave nodes now. */
-export function isRecording(): boolean { return enabled; }
+export function isRecording(): boolean {
+  return enabled;
+}
 
 /** Runs fn recording; also returns what takes a gradient of its result back to the tensors that were there before. */
 export function recorded(fn: () => Tensor): [result: Tensor, backpropagate: (dy: Tensor) => void] {
-  const first = created, y = enableGrad(fn);
-  return [y, (dy) => {
-    if (y.node === null) return;
-    y.grad = dy;
-    walk(y, reachable(y, first));
-  }];
+  const first = created;
+  const y = enableGrad(fn);
+  return [
+    y,
+    (dy) => {
+      if (y.node === null) return;
+      y.grad = dy;
+      walk(y, reachable(y, first));
+    },
+  ];
 }
 
 // A method of Tensor as in PyTorch, declared there and put there from here: tensor/ does not know the tape.
 Tensor.prototype.backward = function (this: Tensor): void {
   if (this.size !== 1) throw new ShapeError(`backward: the tensor has shape [${this.shape}]; expected one element.`);
   if (this.node === null) {
-    throw new StateError("backward: the tensor has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), or backward() already ran.");
+    throw new StateError(
+      "backward: the tensor has no graph: nothing it depends on has requiresGrad, it was computed under noGrad(), " +
+        "or backward() already ran.",
+    );
   }
   const outputs = reachable(this, 0);
   this.grad = new Tensor(this.shape).keep();
@@ -130,7 +151,10 @@ Tensor.prototype.backward = function (this: Tensor): void {
   walk(this, outputs);
 };
 
-/** Propagates root.grad along `outputs`, and frees them on the way; also if it fails: what half of a graph gives is of no use. */
+/**
+ * Propagates root.grad along `outputs`, and frees them on the way; also if it fails: what half of a graph gives is of
+ * no use.
+ */
 function walk(root: Tensor, outputs: readonly Tensor[]): void {
   const consume = (output: Tensor): void => {
     output.grad?.dispose();
@@ -168,7 +192,10 @@ function reachable(root: Tensor, first: number): Tensor[] {
       if (!input.requiresGrad) continue;
       void input.address;
       if (!input.isLeaf) {
-        throw new StateError(`backward: an activation of shape [${input.shape}] was already consumed by another backward(); add the losses and call it once.`);
+        throw new StateError(
+          `backward: an activation of shape [${input.shape}] was already consumed by another backward(); add the ` +
+            `losses and call it once.`,
+        );
       }
     }
   }

@@ -1,4 +1,6 @@
 declare module "asciichart" {
-  const asciichart: { plot(series: number[], config?: { height?: number; format?: (value: number) => string }): string };
+  const asciichart: {
+    plot(series: number[], config?: { height?: number; format?: (value: number) => string }): string;
+  };
   export default asciichart;
 }

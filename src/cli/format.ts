@@ -4,13 +4,19 @@ import { printable } from "../runtime/printable.js";
 
 const LN10 = 2.302585092994046;
 
-function exp(x: number): number { return engine().kernels.exp64(x); }
+function exp(x: number): number {
+  return engine().kernels.exp64(x);
+}
 
 /** Of bytes, in units of 2^20. */
-export function megabytes(bytes: number): string { return (bytes / 1048576).toFixed(1); }
+export function megabytes(bytes: number): string {
+  return (bytes / 1048576).toFixed(1);
+}
 
 /** With a comma after each thousand. */
-export function count(n: number): string { return n.toLocaleString("en-US"); }
+export function count(n: number): string {
+  return n.toLocaleString("en-US");
+}
 
 /** The units in which a time left is told; what it rounds to is what it is split by, so that "1m60s" cannot be. */
 export function formatTime(seconds: number): string {
@@ -27,7 +33,8 @@ export function formatTime(seconds: number): string {
 /** exp(loss). Where that has many digits, its leading ones and its power of ten, which no double needs to hold. */
 export function perplexity(loss: number): string {
   if (loss < 20) return exp(loss).toFixed(2);
-  let power = Math.floor(loss / LN10), leading = exp(loss - power * LN10).toFixed(1);
+  let power = Math.floor(loss / LN10);
+  let leading = exp(loss - power * LN10).toFixed(1);
   if (leading === "10.0") [leading, power] = ["1.0", power + 1];
   return power < 1e6 ? `${leading}e+${power}` : "above 1.0e+1000000";
 }
@@ -47,4 +54,6 @@ export function oneLine(text: string, most = 200): string {
 }
 
 /** A sample of text in quotation marks; white space counts as one space. */
-export function quote(text: string): string { return `"${printable(text.replace(/\s+/g, " ").trim())}"`; }
+export function quote(text: string): string {
+  return `"${printable(text.replace(/\s+/g, " ").trim())}"`;
+}

@@ -29,9 +29,19 @@ export async function inspect(path: string): Promise<void> {
 function printTensors(file: string): void {
   const { metadata, tensors } = parseSafetensors(readBytes(file), { name: file });
   const all = [...tensors.values()];
-  const rows = all.slice(0, MOST_LINES).map((t) => [oneLine(t.name), t.dtype, oneLine(`[${t.shape.join(", ")}]`), count(t.bytes.length)]);
+  const rows = all
+    .slice(0, MOST_LINES)
+    .map((t) => [oneLine(t.name), t.dtype, oneLine(`[${t.shape.join(", ")}]`), count(t.bytes.length)]);
   const widths = [0, 1, 2, 3].map((c) => rows.reduce((width, row) => Math.max(width, row[c]!.length), 0));
-  const lines = [oneLine(file), ...rows.map((row) => "  " + row.map((cell, c) => (c === 3 ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))).join("  ") + " bytes")];
+  const lines = [
+    oneLine(file),
+    ...rows.map(
+      (row) =>
+        "  " +
+        row.map((cell, c) => (c === 3 ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))).join("  ") +
+        " bytes",
+    ),
+  ];
   if (all.length > rows.length) lines.push(`  ... and ${count(all.length - rows.length)} more`);
   const values = all.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
   lines.push(`  ${all.length} tensors, ${count(values)} values`);
@@ -50,15 +60,22 @@ function linesOf(value: unknown): string[] {
   /** Puts the value behind what its line begins with, and a comma behind it. */
   const put = (start: string, v: unknown, end: string, level: number): void => {
     if (lines.length >= MOST_LINES) return;
-    const isList = Array.isArray(v), [open, close] = isList ? ["[", "]"] : ["{", "}"];
+    const isList = Array.isArray(v);
+    const [open, close] = isList ? ["[", "]"] : ["{", "}"];
     if (typeof v !== "object" || v === null) lines.push(start + oneLine(JSON.stringify(v), 1_000) + end);
-    else if (Object.keys(v).length === 0 || level === MOST_LEVELS) lines.push(start + open + (Object.keys(v).length === 0 ? "" : "...") + close + end);
+    else if (Object.keys(v).length === 0 || level === MOST_LEVELS)
+      lines.push(start + open + (Object.keys(v).length === 0 ? "" : "...") + close + end);
     else {
       lines.push(start + open);
       const keys = Object.keys(v);
       for (const [i, key] of keys.entries()) {
         if (lines.length >= MOST_LINES) break;
-        put("  ".repeat(level + 1) + (isList ? "" : `${oneLine(JSON.stringify(key), 200)}: `), (v as Record<string, unknown>)[key], i < keys.length - 1 ? "," : "", level + 1);
+        put(
+          "  ".repeat(level + 1) + (isList ? "" : `${oneLine(JSON.stringify(key), 200)}: `),
+          (v as Record<string, unknown>)[key],
+          i < keys.length - 1 ? "," : "",
+          level + 1,
+        );
       }
       lines.push("  ".repeat(level) + close + end);
     }

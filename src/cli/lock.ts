@@ -1,6 +1,7 @@
 /**
- * One run owns its output folder: a file in it names the owner while the run goes on. A killed run leaves its file; whether its
- * owner lives is told by the process, where that can be seen from here, else by when the file was last touched.
+ * One run owns its output folder: a file in it names the owner while the run goes on. A killed run leaves its file;
+ * whether its owner lives is told by the process, where that can be seen from here, else by when the file was last
+ * touched.
  */
 import { randomBytes } from "node:crypto";
 import { linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
@@ -43,14 +44,19 @@ export interface FolderLock {
  */
 export function lockFolder(where: string, folder: string): FolderLock {
   if (folder.startsWith("memory:")) return lockInMemory(where, folder);
-  const path = `${folder}/${LOCK_FILE}`, self = describeSelf();
+  const path = `${folder}/${LOCK_FILE}`;
+  const self = describeSelf();
   // A lock is taken away and made anew at most once or twice; more is others doing the same.
   for (let attempts = 0; !create(path, self); attempts++) {
-    const owner = readOwner(path), age = ageOf(path);
+    const owner = readOwner(path);
+    const age = ageOf(path);
     if (attempts > 8 || (owner ? isAlive(owner, self, age) : age < DEAD_MS)) {
       const who = owner ? `process ${owner.process} on ${show(owner.host)}` : "an owner that it does not name";
-      throw new FileError(`${where}: another run has ${folder} (${who}, last seen ${Math.round(age / 1000)} s ago): wait for its end or choose another --out; ` +
-        `if it is dead, remove ${path}.`);
+      throw new FileError(
+        `${where}: another run has ${folder} (${who}, last seen ${Math.round(age / 1000)} s ago): wait for its end ` +
+          `or choose another --out; ` +
+          `if it is dead, remove ${path}.`,
+      );
     }
     takeAway(path, owner?.token);
   }
@@ -58,15 +64,24 @@ export function lockFolder(where: string, folder: string): FolderLock {
   const isOurs = (): boolean => readOwner(path)?.token === self.token;
   const release = (): void => {
     process.off("exit", release);
-    if (isOurs()) tryTo(() => { rmSync(path, { force: true }); });
+    if (isOurs())
+      tryTo(() => {
+        rmSync(path, { force: true });
+      });
   };
   process.once("exit", release);
   return {
     keep: () => {
       if (Date.now() - touched < TOUCH_MS) return;
       touched = Date.now();
-      if (!isOurs()) throw new StateError(`${where}: another run has taken ${folder} since, for this one gave no sign of life; nothing more is written.`);
-      tryTo(() => { utimesSync(path, touched / 1000, touched / 1000); });
+      if (!isOurs())
+        throw new StateError(
+          `${where}: another run has taken ${folder} since, for this one gave no sign of life; nothing more is ` +
+            `written.`,
+        );
+      tryTo(() => {
+        utimesSync(path, touched / 1000, touched / 1000);
+      });
     },
     release,
   };
@@ -85,14 +100,21 @@ function tryTo(care: () => void): void {
 const taken = new Set<string>();
 
 function lockInMemory(where: string, folder: string): FolderLock {
-  if (taken.has(folder)) throw new FileError(`${where}: another run has ${folder}: wait for its end or choose another --out.`);
+  if (taken.has(folder))
+    throw new FileError(`${where}: another run has ${folder}: wait for its end or choose another --out.`);
   taken.add(folder);
-  return { keep: () => {}, release: () => { taken.delete(folder); } };
+  return {
+    keep: () => {},
+    release: () => {
+      taken.delete(folder);
+    },
+  };
 }
 
 /** Whether the lock was made; no reader sees it half-written, and it is never made twice. */
 function create(path: string, self: Owner): boolean {
-  const contents = JSON.stringify(self), draft = `${path}.${process.pid}.${self.token}.tmp`;
+  const contents = JSON.stringify(self);
+  const draft = `${path}.${process.pid}.${self.token}.tmp`;
   try {
     writeFileSync(draft, contents, { flag: "wx" });
     try {
@@ -128,8 +150,15 @@ function readOwner(path: string): Owner | undefined {
   try {
     const owner = JSON.parse(new TextDecoder().decode(readBytes(path))) as Partial<Owner> | null;
     const isText = (v: unknown): boolean => typeof v === "string";
-    return owner !== null && isText(owner.host) && isText(owner.boot) && isText(owner.space) && isText(owner.began) && isText(owner.token) &&
-      Number.isSafeInteger(owner.process) ? owner as Owner : undefined;
+    return owner !== null &&
+      isText(owner.host) &&
+      isText(owner.boot) &&
+      isText(owner.space) &&
+      isText(owner.began) &&
+      isText(owner.token) &&
+      Number.isSafeInteger(owner.process)
+      ? (owner as Owner)
+      : undefined;
   } catch {
     return undefined;
   }
@@ -171,16 +200,24 @@ function describeSelf(): Owner {
     }
   };
   return {
-    host: orNothing(hostname), boot: orNothing(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()),
-    space: orNothing(() => readlinkSync("/proc/self/ns/pid")), process: process.pid, began: beganAt(process.pid), token: randomBytes(8).toString("hex"),
+    host: orNothing(hostname),
+    boot: orNothing(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()),
+    space: orNothing(() => readlinkSync("/proc/self/ns/pid")),
+    process: process.pid,
+    began: beganAt(process.pid),
+    token: randomBytes(8).toString("hex"),
   };
 }
 
-/** Field 22 of Linux' /proc/<id>/stat; the second, a name in brackets, may hold spaces. Of a dead process that nobody fetched: nothing. */
+/**
+ * Field 22 of Linux' /proc/<id>/stat; the second, a name in brackets, may hold spaces. Of a dead process that nobody
+ * fetched: nothing.
+ */
 function beganAt(id: number): string {
   try {
-    const stat = readFileSync(`/proc/${id}/stat`, "utf8"), fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return /^[ZX]$/.test(fields[0]!) ? "" : fields[19] ?? "";
+    const stat = readFileSync(`/proc/${id}/stat`, "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return /^[ZX]$/.test(fields[0]!) ? "" : (fields[19] ?? "");
   } catch {
     return "";
   }

@@ -10,7 +10,17 @@ import { generateText } from "./generate.js";
 import { inspect } from "./inspect.js";
 import { merge } from "./merge.js";
 import { BASE_MODEL, packageVersion } from "./paths.js";
-import { FINETUNE_DEFAULTS, integerFrom, NUMBER_FROM_0, parseNumber, parseTargetModules, PATH, SETTINGS, type FinetuneSettings, type Rule } from "./settings.js";
+import {
+  FINETUNE_DEFAULTS,
+  integerFrom,
+  NUMBER_FROM_0,
+  parseNumber,
+  parseTargetModules,
+  PATH,
+  SETTINGS,
+  type FinetuneSettings,
+  type Rule,
+} from "./settings.js";
 
 /** An option's value, by the rule that a checkpoint's is judged by. */
 function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) => unknown): (text: string) => T {
@@ -20,11 +30,13 @@ function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) => unknow
     return value;
   };
 }
-const numeric = <K extends keyof FinetuneSettings>(key: K): ((text: string) => FinetuneSettings[K]) => parsed(SETTINGS[key], parseNumber);
+const numeric = <K extends keyof FinetuneSettings>(key: K): ((text: string) => FinetuneSettings[K]) =>
+  parsed(SETTINGS[key], parseNumber);
 const path = (text: string): string => {
   if (!PATH.holds(text)) throw new InvalidArgumentError(`expected ${PATH.expected}; got "${text}".`);
   // The library's files in memory: a command's end would be theirs.
-  if (text.startsWith("memory:")) throw new InvalidArgumentError(`expected a place on the disk; what is at "${text}" goes with this process.`);
+  if (text.startsWith("memory:"))
+    throw new InvalidArgumentError(`expected a place on the disk; what is at "${text}" goes with this process.`);
   return text;
 };
 
@@ -32,11 +44,20 @@ const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
   .version(packageVersion())
   // Commander's suggestions come on a line of their own; here an error is one line.
-  .configureOutput({ outputError: (text, write) => { write(`${onOneLine(text)} (add --help for the options)\n`); } });
+  .configureOutput({
+    outputError: (text, write) => {
+      write(`${onOneLine(text)} (add --help for the options)\n`);
+    },
+  });
 
 const d = FINETUNE_DEFAULTS;
-const MODEL = (): Option => new Option("--model <folder>", "model folder; without it the one that the adapter's config names, or the embedded one").argParser(path);
-program.command("finetune")
+const MODEL = (): Option =>
+  new Option(
+    "--model <folder>",
+    "model folder; without it the one that the adapter's config names, or the embedded one",
+  ).argParser(path);
+program
+  .command("finetune")
   .description("Train LoRA factors of a language model on a text; write them as a PEFT adapter folder.")
   .option("--data <file>", "text to train on; its last tenth is held out. A resumed run knows it", path)
   .option("--model <folder>", "holds config.json, model.safetensors, tokenizer.json", path, BASE_MODEL)
@@ -44,8 +65,15 @@ program.command("finetune")
   .option("--r <n>", "rank of the factors", numeric("r"), d.r)
   .option("--alpha <x>", "loraAlpha; the update is scaled by alpha / r", numeric("alpha"), d.alpha)
   .option("--dropout <p>", "dropout on the LoRA branch's input, below 1", numeric("dropout"), d.dropout)
-  .addOption(new Option("--target-modules <names>", "comma-separated names of layers, as q_proj,v_proj; a pattern (Python's regular expressions), as '.*_proj'; or all-linear")
-    .argParser(parsed(SETTINGS.targetModules, parseTargetModules)).default(d.targetModules, "all-linear: every linear layer but the head"))
+  .addOption(
+    new Option(
+      "--target-modules <names>",
+      "comma-separated names of layers, as q_proj,v_proj; a pattern (Python's regular expressions), as '.*_proj'; " +
+        "or all-linear",
+    )
+      .argParser(parsed(SETTINGS.targetModules, parseTargetModules))
+      .default(d.targetModules, "all-linear: every linear layer but the head"),
+  )
   .option("--steps <n>", "optimiser steps", numeric("steps"), d.steps)
   .option("--batch <n>", "sequences a step", numeric("batch"), d.batch)
   .option("--seq <n>", "tokens a sequence", numeric("seq"), d.seq)
@@ -53,17 +81,29 @@ program.command("finetune")
   .option("--seed <n>", "seed of the factors, the batches and the samples", numeric("seed"), d.seed)
   .option("--prompt <text>", "start of the samples before and after", d.prompt)
   .option("--checkpoint-every <n>", "steps between checkpoints", numeric("checkpointEvery"), d.checkpointEvery)
-  .option("--gradient-checkpointing", "compute each layer's activations again in backward instead of keeping them: less memory, more time, the same bits")
+  .option(
+    "--gradient-checkpointing",
+    "compute each layer's activations again in backward instead of keeping them: less memory, more time, the same bits",
+  )
   .option("--resume", "go on from <out>/checkpoint.safetensors, to the same bits as an uninterrupted run")
-  .addHelpText("after", "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the last one.\n" +
-    "\nExample:\n  wasm-lora finetune --data moby-dick.txt --out runs/moby-dick --r 8 --steps 400")
+  .addHelpText(
+    "after",
+    "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the last one.\n" +
+      "\nExample:\n  wasm-lora finetune --data moby-dick.txt --out runs/moby-dick --r 8 --steps 400",
+  )
   .action(async (options, command: Command) => {
-    const explicit = new Set(command.options.map((o: Option) => o.attributeName()).filter((name) => command.getOptionValueSource(name) === "cli"));
-    if (options.data === undefined && !options.resume) command.error("error: required option '--data <file>' not specified");
+    const explicit = new Set(
+      command.options
+        .map((o: Option) => o.attributeName())
+        .filter((name) => command.getOptionValueSource(name) === "cli"),
+    );
+    if (options.data === undefined && !options.resume)
+      command.error("error: required option '--data <file>' not specified");
     await finetune(options, explicit);
   });
 
-program.command("generate")
+program
+  .command("generate")
   .description("Continue a prompt.")
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to apply", path)
@@ -72,10 +112,14 @@ program.command("generate")
   .option("--temperature <x>", "0 takes the likeliest token each time", parsed(NUMBER_FROM_0, parseNumber), 0.8)
   .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
   .option("--ids", "print token ids as JSON, the prompt's first, instead of text")
-  .addHelpText("after", "\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt \"The whale\" --seed 1")
+  .addHelpText(
+    "after",
+    '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1',
+  )
   .action(generateText);
 
-program.command("merge")
+program
+  .command("merge")
   .description("Write a model folder with the adapter's update added to its weights (float32).")
   .addOption(MODEL())
   .requiredOption("--adapter <folder>", "PEFT adapter folder", path)
@@ -83,22 +127,31 @@ program.command("merge")
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(merge);
 
-program.command("inspect")
+program
+  .command("inspect")
   .description("List what a .safetensors file, a model folder or an adapter folder holds.")
   .argument("<path>", "file or folder", path)
   .addHelpText("after", "\nExample:\n  wasm-lora inspect runs/moby-dick/adapter")
   .action(inspect);
 
 /** Text from a file or a caller as one line that a terminal shows and does not obey. */
-function onOneLine(text: string): string { return printable(text.trim().replace(/\s*\n\s*/g, " ")); }
+function onOneLine(text: string): string {
+  return printable(text.trim().replace(/\s*\n\s*/g, " "));
+}
 
-/** The one way out: a line that says what is wrong. What is not ours to expect says so too, and where it came from on demand. */
+/**
+ * The one way out: a line that says what is wrong. What is not ours to expect says so too, and where it came from on
+ * demand.
+ */
 function fail(error: unknown): void {
   process.exitCode = 1;
   if (error instanceof WasmLoraError) console.error(`${error.name}: ${onOneLine(error.message)}`);
   else {
     const { name = "Error", message = String(error) } = error instanceof Error ? error : {};
-    console.error(`InternalError: ${oneLine(`${name}: ${message}`, 500)} (a fault of wasm-lora: please report it, with what WASM_LORA_DEBUG=1 shows)`);
+    console.error(
+      `InternalError: ${oneLine(`${name}: ${message}`, 500)} (a fault of wasm-lora: please report it, with what ` +
+        `WASM_LORA_DEBUG=1 shows)`,
+    );
   }
   if (process.env["WASM_LORA_DEBUG"]) console.error(printable(inspectValue(error)));
 }
@@ -109,17 +162,20 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.exit();
   });
 }
-// A reader that closes the pipe (head, less) is no error, and no reason to throw a training away; a full disk behind it is one.
+// A reader that closes the pipe (head, less) is no error, and no reason to throw a training away; a full disk behind it
+// is one.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE" && process.argv[2] === "finetune") return;
-    if (error.code !== "EPIPE" && stream === process.stdout) fail(new FileError(`cannot write the output: ${error.message}.`));
+    if (error.code !== "EPIPE" && stream === process.stdout)
+      fail(new FileError(`cannot write the output: ${error.message}.`));
     process.exit(error.code === "EPIPE" ? 0 : 1);
   });
 }
 
 try {
-  if (process.argv.slice(2).every((word) => word === "--")) program.error(`error: no command; expected ${program.commands.map((c) => c.name()).join(", ")}.`);
+  if (process.argv.slice(2).every((word) => word === "--"))
+    program.error(`error: no command; expected ${program.commands.map((c) => c.name()).join(", ")}.`);
   await program.parseAsync();
 } catch (error) {
   fail(error);

@@ -12,14 +12,19 @@ import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
 
-export interface MergeCommand { model?: string | undefined; adapter: string; out: string }
+export interface MergeCommand {
+  model?: string | undefined;
+  adapter: string;
+  out: string;
+}
 
 export async function merge(options: MergeCommand): Promise<void> {
   const { adapter, out, model = modelOfAdapter("merge", adapter) } = options;
   refuseOccupied(model, adapter, out);
   await init();
   // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.
-  const target = existsSync(out) ? realpathSync(out) : resolve(out), draft = `${target}.partial`;
+  const target = existsSync(out) ? realpathSync(out) : resolve(out);
+  const draft = `${target}.partial`;
   refuseForeignDraft(draft);
   const lock = takeDraft(draft);
   announce(`Merging ${oneLine(adapter)} into ${oneLine(model)} ...`);
@@ -52,12 +57,24 @@ function clear(draft: string): void {
 function refuseOccupied(model: string, adapter: string, out: string): void {
   if (!existsSync(out)) return;
   const { isDirectory, id } = identify(out);
-  if (!isDirectory) throw new FileError(`cannot write into ${out}: a file of that name is in the way; remove it or choose another path.`);
-  for (const [what, path] of [["model", model], ["adapter", adapter]] as const) {
-    if (existsSync(path) && identify(path).id === id) throw new FileError(`merge: --out ${out} is the folder of the ${what} itself, which would be lost; name another.`);
+  if (!isDirectory)
+    throw new FileError(
+      `cannot write into ${out}: a file of that name is in the way; remove it or choose another path.`,
+    );
+  for (const [what, path] of [
+    ["model", model],
+    ["adapter", adapter],
+  ] as const) {
+    if (existsSync(path) && identify(path).id === id)
+      throw new FileError(
+        `merge: --out ${out} is the folder of the ${what} itself, which would be lost; name another.`,
+      );
   }
   const [first] = readdirSync(out);
-  if (first !== undefined) throw new FileError(`merge: --out ${out} is not empty (it holds ${oneLine(first)}); name a new folder, or empty it first.`);
+  if (first !== undefined)
+    throw new FileError(
+      `merge: --out ${out} is not empty (it holds ${oneLine(first)}); name a new folder, or empty it first.`,
+    );
 }
 
 function identify(path: string): { isDirectory: boolean; id: string } {
@@ -83,25 +100,44 @@ function takeDraft(draft: string): FolderLock {
 function refuseForeignDraft(draft: string): void {
   if (!existsSync(draft) || !identify(draft).isDirectory) return;
   // Before it had the lock, a killed one left a probe, or a draft of the lock.
-  const names = readdirSync(draft), isStrange = (name: string): boolean => !/^\.(wasm-lora\.lock|writable-)/.test(name);
-  if (names.some(isStrange) && !names.includes(LOCK_FILE)) throw new FileError(`merge: ${draft}, where the result would be made, is there already; remove it or choose another --out.`);
+  const names = readdirSync(draft);
+  const isStrange = (name: string): boolean => !/^\.(wasm-lora\.lock|writable-)/.test(name);
+  if (names.some(isStrange) && !names.includes(LOCK_FILE))
+    throw new FileError(
+      `merge: ${draft}, where the result would be made, is there already; remove it or choose another --out.`,
+    );
 }
 
 /** Returns the number of tensors. */
 function writeMerged(from: string, adapter: string, to: string): number {
   const { model } = loadModel(from);
   LoraModel.fromPretrained(model, adapter).mergeAndUnload(["default"], { safeMerge: true });
-  const tensors = [...model.namedParameters()].map(([name, p]) => ({ name, dtype: "F32" as const, shape: p.shape, data: p.data.slice() }));
+  const tensors = [...model.namedParameters()].map(([name, p]) => ({
+    name,
+    dtype: "F32" as const,
+    shape: p.shape,
+    data: p.data.slice(),
+  }));
   const files = companions(from);
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
   writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
-  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tensors.map(({ name }) => name)));
+  writeAtomic(
+    `${to}/config.json`,
+    mergedConfig(
+      `${from}/config.json`,
+      tensors.map(({ name }) => name),
+    ),
+  );
   return tensors.length;
 }
 
-/** Weights in any format, what lists them, another adapter's files, drafts: what a merged folder has its own of, or none. */
-const NOT_COPIED = /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|ggml|pkl|npz|ot|tflite|tmp)(\.|$)|^adapter_|^config\.json$|^\./i;
+/**
+ * Weights in any format, what lists them, another adapter's files, drafts: what a merged folder has its own of, or
+ * none.
+ */
+const NOT_COPIED =
+  /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|ggml|pkl|npz|ot|tflite|tmp)(\.|$)|^adapter_|^config\.json$|^\./i;
 /** The one folder that belongs to a tokenizer (transformers 5). */
 const TEMPLATES = "additional_chat_templates";
 /** A tokenizer has some tens of MB. */
@@ -109,7 +145,9 @@ const MOST_BYTES = 128 * 1048576;
 
 /** The files that make a model's folder usable: tokenizers, chat templates, generation defaults, cards and licences. */
 function companions(folder: string): string[] {
-  const templates = readdirSync(folder).includes(TEMPLATES) ? readdirSync(`${folder}/${TEMPLATES}`).map((name) => `${TEMPLATES}/${name}`) : [];
+  const templates = readdirSync(folder).includes(TEMPLATES)
+    ? readdirSync(`${folder}/${TEMPLATES}`).map((name) => `${TEMPLATES}/${name}`)
+    : [];
   return [...readdirSync(folder), ...templates].filter((name) => {
     if (NOT_COPIED.test(name)) return false;
     const stat = statSync(`${folder}/${name}`, { throwIfNoEntry: false });
@@ -117,7 +155,10 @@ function companions(folder: string): string[] {
   });
 }
 
-/** The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which base and adapter may have changed. */
+/**
+ * The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which
+ * base and adapter may have changed.
+ */
 function mergedConfig(path: string, names: readonly string[]): string {
   const config = readJson(path) as Record<string, unknown>;
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";

@@ -6,8 +6,8 @@ import { FileError } from "../runtime/errors.js";
 import { BASE_MODEL, isBaseModel } from "./paths.js";
 
 /**
- * A path as it reads from the working directory, or, since what names it (a run, an adapter) mostly lies below the folder that it
- * was named in, from one of the folders above that.
+ * A path as it reads from the working directory, or, since what names it (a run, an adapter) mostly lies below the
+ * folder that it was named in, from one of the folders above that.
  * @param file what must be there: "" for a file at the path itself, or the name of one in the folder
  */
 function findFrom(path: string, nearby: string, file: string): string | undefined {
@@ -37,7 +37,9 @@ export function textOfRun(path: string, out: string): string {
 }
 
 function gone(what: string, path: string, option: string): never {
-  throw new FileError(`finetune: the run's ${what} was ${show(path)}, and nothing is there now; say where it is with ${option}.`);
+  throw new FileError(
+    `finetune: the run's ${what} was ${show(path)}, and nothing is there now; say where it is with ${option}.`,
+  );
 }
 
 /**
@@ -51,7 +53,10 @@ export function modelOfAdapter(where: string, adapter: string | undefined): stri
   if (name === undefined || name === null || name === "") return BASE_MODEL;
   const found = typeof name === "string" ? findModel(name, adapter) : undefined;
   if (found === undefined || found.startsWith("memory:")) {
-    throw new FileError(`${where}: ${path} names ${show(name)} as the adapter's base, and no model's folder is there; say where it is with --model.`);
+    throw new FileError(
+      `${where}: ${path} names ${show(name)} as the adapter's base, and no model's folder is there; say where it ` +
+        `is with --model.`,
+    );
   }
   return found;
 }

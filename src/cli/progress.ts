@@ -12,19 +12,44 @@ export interface Progress {
 
 /** Of a pass over `total` windows, on a terminal. */
 export function passProgress(label: string, total: number): Progress {
-  return start(new SingleBar({ ...OPTIONS, format: `${label} {bar} {value}/{total} | {eta_formatted} left`, clearOnComplete: true }), total, 0, {});
+  return start(
+    new SingleBar({
+      ...OPTIONS,
+      format: `${label} {bar} {value}/{total} | {eta_formatted} left`,
+      clearOnComplete: true,
+    }),
+    total,
+    0,
+    {},
+  );
 }
 
 /** Of training; a step's values are its loss and its tokens a second. */
 export function trainingProgress(total: number, done: number): Progress {
   const format = "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB";
-  const progress = start(new SingleBar({ ...OPTIONS, format, noTTYOutput: true, notTTYSchedule: 5000 }), total, done, { loss: "-", rate: "-", memory: "-" });
-  return { ...progress, step: (values) => { progress.step({ ...values, memory: megabytes(memoryStats().peakBytes) }); } };
+  const progress = start(new SingleBar({ ...OPTIONS, format, noTTYOutput: true, notTTYSchedule: 5000 }), total, done, {
+    loss: "-",
+    rate: "-",
+    memory: "-",
+  });
+  return {
+    ...progress,
+    step: (values) => {
+      progress.step({ ...values, memory: megabytes(memoryStats().peakBytes) });
+    },
+  };
 }
 
 function start(bar: SingleBar, total: number, done: number, values: Record<string, string>): Progress {
   bar.start(total, done, values);
-  return { step: (values) => { bar.increment(1, values ?? {}); }, stop: () => { bar.stop(); } };
+  return {
+    step: (values) => {
+      bar.increment(1, values ?? {});
+    },
+    stop: () => {
+      bar.stop();
+    },
+  };
 }
 
 /** Says what takes its time, to somebody who waits: what is written into files and pipes is the result alone. */

@@ -30,20 +30,26 @@ export function loadCodec(folder: string, config: LlamaConfig | Gpt2Config): Tex
 export function promptIds(where: string, codec: TextCodec, prompt: string): number[] {
   const ids = codec.tokenizer.encode(prompt);
   if (ids.length === 0 && codec.bosTokenId !== null) ids.push(codec.bosTokenId);
-  if (ids.length === 0) throw new ArgumentError(`${where}: the prompt is empty, and this model has no token that begins a text; give --prompt.`);
+  if (ids.length === 0)
+    throw new ArgumentError(
+      `${where}: the prompt is empty, and this model has no token that begins a text; give --prompt.`,
+    );
   checkVocabulary(`${where}: --prompt`, ids, codec);
   return ids;
 }
 
 /**
- * A text file as token ids. Encoded in one piece, though that takes longer: a tokenizer may treat the start of a text in its
- * own way (SentencePiece puts a space before it).
+ * A text file as token ids. Encoded in one piece, though that takes longer: a tokenizer may treat the start of a text
+ * in its own way (SentencePiece puts a space before it).
  * @param began is called before it is encoded
  * @throws FileError, FormatError if it is not text or a token is beyond the model's vocabulary
  */
 export function encodeFile(path: string, codec: TextCodec, began: Began): Int32Array {
   const bytes = readBytes(path);
-  if (bytes.length > MOST_BYTES) throw new FormatError(`${path}: the text has ${bytes.length} bytes; at most ${MOST_BYTES} are taken. Train on a part of it.`);
+  if (bytes.length > MOST_BYTES)
+    throw new FormatError(
+      `${path}: the text has ${bytes.length} bytes; at most ${MOST_BYTES} are taken. Train on a part of it.`,
+    );
   const text = decodeText(bytes, path);
   began(text.length, encodingOf(bytes), text.length > 4 * TRIAL ? trial(text, codec) : undefined);
   const ids = codec.tokenizer.encode(text);
@@ -67,14 +73,18 @@ const TRIAL = 100_000;
 function trial(text: string, { tokenizer }: TextCodec): number {
   const start = performance.now();
   tokenizer.encode(text.slice(0, TRIAL));
-  return (performance.now() - start) / 1000 * (text.length / TRIAL);
+  return ((performance.now() - start) / 1000) * (text.length / TRIAL);
 }
 
 /** A model has a row for each id of its vocabulary; a tokenizer that it was not trained with may know more. */
 function checkVocabulary(source: string, ids: readonly number[], { tokenizer, vocabSize }: TextCodec): void {
   const place = ids.findIndex((id) => id >= vocabSize);
   if (place < 0) return;
-  const line = tokenizer.decode(ids.slice(0, place), { skipSpecialTokens: true }).split("\n").length, id = ids[place]!;
-  throw new FormatError(`${source}, line ${line}: token ${id} (${JSON.stringify(oneLine(tokenizer.idToToken(id) ?? "", 40))}) is beyond the model's vocabulary ` +
-    `of ${vocabSize}; take it out of the text, or use the tokenizer that the model was trained with.`);
+  const line = tokenizer.decode(ids.slice(0, place), { skipSpecialTokens: true }).split("\n").length;
+  const id = ids[place]!;
+  throw new FormatError(
+    `${source}, line ${line}: token ${id} (${JSON.stringify(oneLine(tokenizer.idToToken(id) ?? "", 40))}) is ` +
+      `beyond the model's vocabulary ` +
+      `of ${vocabSize}; take it out of the text, or use the tokenizer that the model was trained with.`,
+  );
 }

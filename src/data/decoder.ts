@@ -1,7 +1,7 @@
 /**
- * Tokens to text, as tokenizer.json's "decoder" says, while the tokens come. Each decoder of Hugging Face's tokenizers is a
- * stage that gives on whatever can no longer change and holds the rest back, so that the pieces of a text that is shown
- * token by token are the text decoded whole, by construction: both go through the same stages.
+ * Tokens to text, as tokenizer.json's "decoder" says, while the tokens come. Each decoder of Hugging Face's tokenizers
+ * is a stage that gives on whatever can no longer change and holds the rest back, so that the pieces of a text that is
+ * shown token by token are the text decoded whole, by construction: both go through the same stages.
  *
  * Source: huggingface/tokenizers 0.23, src/decoders/ and src/pre_tokenizers/{byte_level,metaspace}.rs (decode_chain).
  */
@@ -23,9 +23,12 @@ export type StageMaker = (out: Stage) => Stage;
 
 /** A stage that looks at whole tokens: `emit` gets each with its position. */
 function wholeTokens(out: Stage, emit: (token: string, index: number) => void, end: () => void = () => {}): Stage {
-  let token = "", index = 0;
+  let token = "";
+  let index = 0;
   return {
-    add(text) { token += text; },
+    add(text) {
+      token += text;
+    },
     next() {
       const whole = token;
       token = "";
@@ -48,7 +51,8 @@ function replacing(out: Stage, pattern: string, content: string): Stage {
   let held = "";
   return {
     add(text) {
-      const parts = (held + text).split(pattern), rest = parts.pop()!;
+      const parts = (held + text).split(pattern);
+      const rest = parts.pop()!;
       let keep = Math.min(rest.length, pattern.length - 1);
       while (keep > 0 && !pattern.startsWith(rest.slice(rest.length - keep))) keep--;
       held = rest.slice(rest.length - keep);
@@ -59,21 +63,46 @@ function replacing(out: Stage, pattern: string, content: string): Stage {
       held = "";
       out.next();
     },
-    end() { out.end(); },
+    end() {
+      out.end();
+    },
   };
 }
 
 /** transformers' clean_up_tokenization_spaces, in its order. */
-const CLEAN_UP = [[" .", "."], [" ?", "?"], [" !", "!"], [" ,", ","], [" ' ", "'"], [" n't", "n't"], [" 'm", "'m"], [" 's", "'s"], [" 've", "'ve"], [" 're", "'re"]];
+const CLEAN_UP = [
+  [" .", "."],
+  [" ?", "?"],
+  [" !", "!"],
+  [" ,", ","],
+  [" ' ", "'"],
+  [" n't", "n't"],
+  [" 'm", "'m"],
+  [" 's", "'s"],
+  [" 've", "'ve"],
+  [" 're", "'re"],
+];
 /** The cleanup of the WordPiece and CTC decoders, which has one line more. */
 const DECODER_CLEAN_UP = [...CLEAN_UP.slice(0, 7), [" do not", " don't"], ...CLEAN_UP.slice(7)];
 
 const chain = (out: Stage, makers: readonly StageMaker[]): Stage => makers.reduceRight((next, make) => make(next), out);
-const cleaning = (lines: string[][]): StageMaker => (out) => chain(out, lines.map(([from, to]) => (next) => replacing(next, from!, to!)));
+const cleaning =
+  (lines: string[][]): StageMaker =>
+  (out) =>
+    chain(
+      out,
+      lines.map(
+        ([from, to]) =>
+          (next) =>
+            replacing(next, from!, to!),
+      ),
+    );
 
 /** All tokens as one. */
 const fuse: StageMaker = (out) => ({
-  add(text) { out.add(text); },
+  add(text) {
+    out.add(text);
+  },
   next() {},
   end() {
     out.next();
@@ -85,7 +114,8 @@ const fuse: StageMaker = (out) => ({
 export const cleanUp: StageMaker = (out) => fuse(cleaning(CLEAN_UP)(out));
 
 /** Without a decoder, tokens stand apart by spaces. */
-const joinBySpaces: StageMaker = (out) => wholeTokens(out, (token, index) => send(out, index === 0 ? token : ` ${token}`));
+const joinBySpaces: StageMaker = (out) =>
+  wholeTokens(out, (token, index) => send(out, index === 0 ? token : ` ${token}`));
 
 /** GPT-2's characters for bytes: printable Latin-1 stands for itself, the other bytes for U+0100 onwards. */
 const BYTES = new Map<string, number>();
@@ -102,10 +132,14 @@ function tokenBytes(token: string): Uint8Array {
 
 const byteLevel: StageMaker = (out) => {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  return wholeTokens(out, (token) => out.add(decoder.decode(tokenBytes(token), { stream: true })), () => {
-    out.add(decoder.decode());
-    out.next();
-  });
+  return wholeTokens(
+    out,
+    (token) => out.add(decoder.decode(tokenBytes(token), { stream: true })),
+    () => {
+      out.add(decoder.decode());
+      out.next();
+    },
+  );
 };
 
 const byteFallback: StageMaker = (out) => {
@@ -119,25 +153,33 @@ const byteFallback: StageMaker = (out) => {
     }
     bytes = [];
   };
-  return wholeTokens(out, (token) => {
-    if (/^<0x[0-9A-Fa-f]{2}>$/.test(token)) bytes.push(parseInt(token.slice(3, 5), 16));
-    else {
-      flush();
-      send(out, token);
-    }
-  }, flush);
+  return wholeTokens(
+    out,
+    (token) => {
+      if (/^<0x[0-9A-Fa-f]{2}>$/.test(token)) bytes.push(parseInt(token.slice(3, 5), 16));
+      else {
+        flush();
+        send(out, token);
+      }
+    },
+    flush,
+  );
 };
 
 function metaspace(replacement: string, prependScheme: string): StageMaker {
   return (out) => {
     let first = prependScheme !== "never";
     return {
-      add(text) { out.add(text.replaceAll(replacement, first ? "" : " ")); },
+      add(text) {
+        out.add(text.replaceAll(replacement, first ? "" : " "));
+      },
       next() {
         first = false;
         out.next();
       },
-      end() { out.end(); },
+      end() {
+        out.end();
+      },
     };
   };
 }
@@ -146,7 +188,8 @@ function wordPiece(prefix: string, cleanup: boolean): StageMaker {
   return (out) => {
     const cleaned = cleanup ? cleaning(DECODER_CLEAN_UP)(out) : out;
     return wholeTokens(cleaned, (token, index) =>
-      send(cleaned, index === 0 ? token : token.startsWith(prefix) ? token.slice(prefix.length) : ` ${token}`));
+      send(cleaned, index === 0 ? token : token.startsWith(prefix) ? token.slice(prefix.length) : ` ${token}`),
+    );
   };
 }
 
@@ -160,20 +203,27 @@ function bpe(suffix: string): StageMaker {
       out.next();
       held = undefined;
     };
-    return wholeTokens(out, (token) => {
-      flush(" ");
-      const cut = token.indexOf(suffix);
-      out.add(cut < 0 ? token : token.slice(0, cut));
-      held = cut < 0 ? "" : token.slice(cut);
-    }, () => flush(""));
+    return wholeTokens(
+      out,
+      (token) => {
+        flush(" ");
+        const cut = token.indexOf(suffix);
+        out.add(cut < 0 ? token : token.slice(0, cut));
+        held = cut < 0 ? "" : token.slice(cut);
+      },
+      () => flush(""),
+    );
   };
 }
 
 function ctc(padToken: string, wordDelimiter: string, cleanup: boolean): StageMaker {
   return (out) => {
-    const replaced = (next: Stage): Stage => (cleanup ? cleaning([...DECODER_CLEAN_UP, [wordDelimiter, " "]])(next) : next);
+    const replaced = (next: Stage): Stage =>
+      cleanup ? cleaning([...DECODER_CLEAN_UP, [wordDelimiter, " "]])(next) : next;
     // Equal tokens in a row are one; what is left empty is none.
-    const shown = wholeTokens(out, (token) => { if (token !== "") send(out, token); });
+    const shown = wholeTokens(out, (token) => {
+      if (token !== "") send(out, token);
+    });
     const cleaned = replacing(replaced(shown), padToken, "");
     let last: string | undefined;
     return wholeTokens(cleaned, (token) => {
@@ -186,7 +236,8 @@ function ctc(padToken: string, wordDelimiter: string, cleanup: boolean): StageMa
 /** Up to `start` and `stop` times `content` at either end of a token. */
 function strip(content: string, start: number, stop: number): StageMaker {
   return (out) => {
-    let leading = 0, held = "";
+    let leading = 0;
+    let held = "";
     return {
       add(text) {
         while (leading < start && text.startsWith(content)) {
@@ -206,13 +257,21 @@ function strip(content: string, start: number, stop: number): StageMaker {
         held = "";
         out.next();
       },
-      end() { out.end(); },
+      end() {
+        out.end();
+      },
     };
   };
 }
 
 function regex(pattern: RegExp, content: string): StageMaker {
-  return (out) => wholeTokens(out, (token) => send(out, token.replace(pattern, () => content)));
+  return (out) =>
+    wholeTokens(out, (token) =>
+      send(
+        out,
+        token.replace(pattern, () => content),
+      ),
+    );
 }
 
 /**
@@ -223,24 +282,37 @@ export function decoderStage(json: unknown, field: string, fail: Fail): StageMak
   if (json === null || json === undefined) return joinBySpaces;
   const { object, type, string, filled, character, flag, count, parts, unsupported } = fields(json, field, fail);
   switch (type) {
-    case "ByteLevel": return byteLevel;
-    case "ByteFallback": return byteFallback;
-    case "Fuse": return fuse;
-    case "WordPiece": return wordPiece(string("prefix", "##"), flag("cleanup", true));
-    case "BPEDecoder": return bpe(filled("suffix", "</w>"));
-    case "Metaspace": return metaspace(character("replacement", "▁"), prependScheme(json, field, fail));
-    case "CTC": return ctc(filled("pad_token", "<pad>"), filled("word_delimiter_token", "|"), flag("cleanup", true));
-    case "Strip": return strip(character("content"), count("start"), count("stop"));
-    case "Replace": return replace();
+    case "ByteLevel":
+      return byteLevel;
+    case "ByteFallback":
+      return byteFallback;
+    case "Fuse":
+      return fuse;
+    case "WordPiece":
+      return wordPiece(string("prefix", "##"), flag("cleanup", true));
+    case "BPEDecoder":
+      return bpe(filled("suffix", "</w>"));
+    case "Metaspace":
+      return metaspace(character("replacement", "▁"), prependScheme(json, field, fail));
+    case "CTC":
+      return ctc(filled("pad_token", "<pad>"), filled("word_delimiter_token", "|"), flag("cleanup", true));
+    case "Strip":
+      return strip(character("content"), count("start"), count("stop"));
+    case "Replace":
+      return replace();
     case "Sequence": {
       const stages = parts("decoders").map((one, i) => decoderStage(one, `${field}.decoders[${i}]`, fail));
       return (out) => chain(out, stages);
     }
-    default: return unsupported("ByteLevel, ByteFallback, Fuse, WordPiece, BPEDecoder, Metaspace, CTC, Strip, Replace and Sequence");
+    default:
+      return unsupported(
+        "ByteLevel, ByteFallback, Fuse, WordPiece, BPEDecoder, Metaspace, CTC, Strip, Replace and Sequence",
+      );
   }
 
   function replace(): StageMaker {
-    const content = string("content"), { text, regexp } = patternOf(object["pattern"], `${field}.pattern`, fail);
+    const content = string("content");
+    const { text, regexp } = patternOf(object["pattern"], `${field}.pattern`, fail);
     return text === null ? regex(regexp, content) : (out) => replacing(out, text, content);
   }
 }

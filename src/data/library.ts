@@ -8,7 +8,10 @@ interface LibraryModel {
 interface LibraryTokenizer {
   readonly model: LibraryModel;
   readonly normalizer: { normalize(text: string): string } | null;
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | null | undefined)[]; tokens: string[] };
+  encode(
+    text: string,
+    options: { add_special_tokens: boolean },
+  ): { ids: (number | null | undefined)[]; tokens: string[] };
 }
 interface Library {
   Tokenizer: new (json: object, config: object) => LibraryTokenizer;
@@ -32,33 +35,48 @@ export interface Mends {
   byteFallback: boolean;
 }
 
-
 /** The token for a byte: "<0x0A>". */
 export function byteToken(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
 }
 
 /**
- * The library's tokenizer. Its models see all pieces of a text at once, join unknown tokens across them and take text that
- * reads like an added token for one; the original looks at each piece alone, with its own tokens.
+ * The library's tokenizer. Its models see all pieces of a text at once, join unknown tokens across them and take text
+ * that reads like an added token for one; the original looks at each piece alone, with its own tokens.
  */
-export function makeTokenizer(json: object, config: object, { ids, unknown, fuseUnknown, dropUnknown, byteFallback }: Mends): LibraryTokenizer {
-  const tokenizer = new Tokenizer(json, config), { model } = tokenizer, encode = model.encode.bind(model);
+export function makeTokenizer(
+  json: object,
+  config: object,
+  { ids, unknown, fuseUnknown, dropUnknown, byteFallback }: Mends,
+): LibraryTokenizer {
+  const tokenizer = new Tokenizer(json, config);
+  const { model } = tokenizer;
+  const encode = model.encode.bind(model);
   const isUnknown = (token: string): boolean => token === unknown || !ids.has(token);
   const told = (token: string): string[] => {
     if (ids.has(token)) return [token];
     const bytes = byteFallback ? Array.from(new TextEncoder().encode(token), byteToken) : [];
-    return bytes.length > 0 && bytes.every((one) => ids.has(one)) ? bytes : [unknown !== null && ids.has(unknown) ? unknown : token];
+    return bytes.length > 0 && bytes.every((one) => ids.has(one))
+      ? bytes
+      : [unknown !== null && ids.has(unknown) ? unknown : token];
   };
   model.fuse_unk = false;
-  model.encode = (pieces) => pieces.flatMap((piece) => {
-    const own = encode([dropUnknown && !ids.has(piece) ? Array.from(piece).filter((character) => ids.has(character)).join("") : piece]);
-    const fused: string[] = [];
-    own.forEach((token, i) => {
-      if (fuseUnknown && i > 0 && isUnknown(token) && isUnknown(own[i - 1]!)) fused.push(fused.pop()! + (token === unknown ? "" : token));
-      else fused.push(token);
+  model.encode = (pieces) =>
+    pieces.flatMap((piece) => {
+      const own = encode([
+        dropUnknown && !ids.has(piece)
+          ? Array.from(piece)
+              .filter((character) => ids.has(character))
+              .join("")
+          : piece,
+      ]);
+      const fused: string[] = [];
+      own.forEach((token, i) => {
+        if (fuseUnknown && i > 0 && isUnknown(token) && isUnknown(own[i - 1]!))
+          fused.push(fused.pop()! + (token === unknown ? "" : token));
+        else fused.push(token);
+      });
+      return fused.flatMap(told);
     });
-    return fused.flatMap(told);
-  });
   return tokenizer;
 }

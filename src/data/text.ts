@@ -2,13 +2,17 @@
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 
 /** Byte order marks. */
-const MARKS: Readonly<Record<Encoding, readonly number[]>> = { "utf-8": [0xef, 0xbb, 0xbf], "utf-16le": [0xff, 0xfe], "utf-16be": [0xfe, 0xff] };
+const MARKS: Readonly<Record<Encoding, readonly number[]>> = {
+  "utf-8": [0xef, 0xbb, 0xbf],
+  "utf-16le": [0xff, 0xfe],
+  "utf-16be": [0xfe, 0xff],
+};
 /** How much of a file without a mark is looked at to tell UTF-16 from UTF-8. */
 const SAMPLE_BYTES = 4096;
 
 /**
- * The text of a file: UTF-8 or UTF-16, with or without a byte order mark, which is left out. UTF-16 without a mark is told
- * by its NULs: each space has one there, and UTF-8 has none. A file that is neither is
+ * The text of a file: UTF-8 or UTF-16, with or without a byte order mark, which is left out. UTF-16 without a mark is
+ * told by its NULs: each space has one there, and UTF-8 has none. A file that is neither is
  * refused: nobody learns from bytes that were read as the wrong letters.
  *
  * @param name of the file, for errors
@@ -18,24 +22,37 @@ const SAMPLE_BYTES = 4096;
  * console.log(data.decodeText(Uint8Array.of(0x43, 0, 0x61, 0, 0x66, 0, 0xe9, 0), "menu.txt")); // Café
  */
 export function decodeText(bytes: Uint8Array, name = "text"): string {
-  if (!(bytes instanceof Uint8Array)) throw new ArgumentError(`decodeText: bytes must be a Uint8Array; got ${bytes === null ? "null" : typeof bytes}.`);
-  const encoding = encodingOf(bytes), mark = MARKS[encoding].every((byte, i) => bytes[i] === byte) ? MARKS[encoding].length : 0;
+  if (!(bytes instanceof Uint8Array))
+    throw new ArgumentError(`decodeText: bytes must be a Uint8Array; got ${bytes === null ? "null" : typeof bytes}.`);
+  const encoding = encodingOf(bytes);
+  const mark = MARKS[encoding].every((byte, i) => bytes[i] === byte) ? MARKS[encoding].length : 0;
   // The copy is for browsers, whose TextDecoder refuses shared memory.
   const text = new Uint8Array(bytes.subarray(mark));
   const fault = encoding === "utf-8" ? faultOfUtf8(text) : faultOfUtf16(text, encoding === "utf-16le");
   if (fault >= 0) {
-    const at = fault + mark, byte = bytes[at]!;
-    const what = byte === 0 && encoding === "utf-8" ? "a NUL, as in no text" : `0x${byte.toString(16).padStart(2, "0")}, which is not ${encoding.toUpperCase()}`;
-    throw new FormatError(`${name}: byte ${at} is ${what}; expected a text in UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`);
+    const at = fault + mark;
+    const byte = bytes[at]!;
+    const what =
+      byte === 0 && encoding === "utf-8"
+        ? "a NUL, as in no text"
+        : `0x${byte.toString(16).padStart(2, "0")}, which is not ${encoding.toUpperCase()}`;
+    throw new FormatError(
+      `${name}: byte ${at} is ${what}; expected a text in UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`,
+    );
   }
-  return encoding === "utf-8" ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(text) : decodeUtf16(text, encoding === "utf-16le");
+  return encoding === "utf-8"
+    ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(text)
+    : decodeUtf16(text, encoding === "utf-16le");
 }
 
 /** Here, since not every runtime's TextDecoder knows both orders. */
 function decodeUtf16(bytes: Uint8Array, littleEndian: boolean): string {
-  const view = new DataView(bytes.buffer), parts: string[] = [];
+  const view = new DataView(bytes.buffer);
+  const parts: string[] = [];
   for (let start = 0; start < bytes.length; start += 16384) {
-    const units = Array.from({ length: Math.min(bytes.length - start, 16384) / 2 }, (_, i) => view.getUint16(start + 2 * i, littleEndian));
+    const units = Array.from({ length: Math.min(bytes.length - start, 16384) / 2 }, (_, i) =>
+      view.getUint16(start + 2 * i, littleEndian),
+    );
     parts.push(String.fromCharCode(...units));
   }
   return parts.join("");
@@ -49,14 +66,16 @@ export function encodingOf(bytes: Uint8Array): Encoding {
   const [a, b] = bytes;
   if (a === 0xff && b === 0xfe) return "utf-16le";
   if (a === 0xfe && b === 0xff) return "utf-16be";
-  const sample = bytes.subarray(0, SAMPLE_BYTES), pairs = sample.length >> 1;
-  let even = 0, odd = 0;
+  const sample = bytes.subarray(0, SAMPLE_BYTES);
+  const pairs = sample.length >> 1;
+  let even = 0;
+  let odd = 0;
   for (let i = 0; i < 2 * pairs; i += 2) {
     if (sample[i] === 0) even++;
     if (sample[i + 1] === 0) odd++;
   }
-  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare. Beside another
-  // character one alone proves nothing.
+  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare. Beside
+  // another character one alone proves nothing.
   if (bytes.length % 2 === 0 && Math.max(even, odd) >= Math.max(Math.min(2, pairs), pairs / 50) && even !== odd) {
     if (20 * even <= odd) return "utf-16le";
     if (20 * odd <= even) return "utf-16be";
@@ -66,7 +85,8 @@ export function encodingOf(bytes: Uint8Array): Encoding {
 
 /** Where the bytes cease to be text in UTF-8, or -1. */
 function faultOfUtf8(bytes: Uint8Array): number {
-  const nul = bytes.indexOf(0), valid = validUtf8(bytes) ? bytes.length : firstInvalid(bytes);
+  const nul = bytes.indexOf(0);
+  const valid = validUtf8(bytes) ? bytes.length : firstInvalid(bytes);
   return nul >= 0 && nul < valid ? nul : valid < bytes.length ? valid : -1;
 }
 
@@ -81,7 +101,8 @@ function validUtf8(bytes: Uint8Array): boolean {
 
 /** By halves: the longest beginning that is valid, but for a character that is cut at its end. */
 function firstInvalid(bytes: Uint8Array): number {
-  let low = 0, high = bytes.length;
+  let low = 0;
+  let high = bytes.length;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
     if (beginsWell(bytes.subarray(0, middle))) low = middle;
@@ -103,7 +124,8 @@ function beginsWell(bytes: Uint8Array): boolean {
 
 /** Where a NUL, a lone surrogate or half a unit stands in UTF-16, or -1. */
 function faultOfUtf16(bytes: Uint8Array, littleEndian: boolean): number {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), units = bytes.length >> 1;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const units = bytes.length >> 1;
   for (let i = 0; i < units; i++) {
     const unit = view.getUint16(2 * i, littleEndian);
     if (unit >= 0xd800 && unit <= 0xdfff) {

@@ -6,7 +6,15 @@ import { checkOptions } from "../runtime/options.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import type { Fail } from "./json_fields.js";
 import { makeTokenizer } from "./library.js";
-import { addedToken, checkTogether, modelPart, normalizer, postProcessor, preTokenizer, type AddedToken } from "./tokenizer_json.js";
+import {
+  addedToken,
+  checkTogether,
+  modelPart,
+  normalizer,
+  postProcessor,
+  preTokenizer,
+  type AddedToken,
+} from "./tokenizer_json.js";
 
 /** What other tokenizers keep their vocabularies in. */
 const OTHER_FILES = ["tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"];
@@ -27,7 +35,8 @@ export interface DecodeOptions {
  * The tokenizer of a model's folder: its tokenizer.json, and tokenizer_config.json if there is one.
  *
  * Source: transformers 5, AutoTokenizer.from_pretrained.
- * @throws FileError if there is no tokenizer.json; FormatError naming file and field of what is damaged or not supported
+ * @throws FileError if there is no tokenizer.json; FormatError naming file and field of what is damaged or not
+ * supported
  *
  * @example
  * const tokenizer = data.loadTokenizer("models/base");
@@ -35,12 +44,19 @@ export interface DecodeOptions {
  * console.log(ids.length, tokenizer.decode(ids)); // 11 <|endoftext|>Call me Ishmael.
  */
 export function loadTokenizer(directory: string): Tokenizer {
-  if (typeof directory !== "string") throw new ArgumentError(`loadTokenizer: directory must be the path of a folder; got ${show(directory)}.`);
-  if (/^https?:/i.test(directory)) throw new ArgumentError(`loadTokenizer: ${directory} is a web address; await models.fetchModel(url) gives the model and its tokenizer.`);
-  const path = `${directory}/tokenizer.json`, other = exists(path) ? undefined : OTHER_FILES.find((file) => exists(`${directory}/${file}`));
+  if (typeof directory !== "string")
+    throw new ArgumentError(`loadTokenizer: directory must be the path of a folder; got ${show(directory)}.`);
+  if (/^https?:/i.test(directory))
+    throw new ArgumentError(
+      `loadTokenizer: ${directory} is a web address; await models.fetchModel(url) gives the model and its tokenizer.`,
+    );
+  const path = `${directory}/tokenizer.json`;
+  const other = exists(path) ? undefined : OTHER_FILES.find((file) => exists(`${directory}/${file}`));
   if (other) {
-    throw new FileError(`cannot read ${path}: it does not exist, but ${other} does. transformers makes the one of the other: ` +
-      `AutoTokenizer.from_pretrained(${show(directory)}).save_pretrained(${show(directory)}).`);
+    throw new FileError(
+      `cannot read ${path}: it does not exist, but ${other} does. transformers makes the one of the other: ` +
+        `AutoTokenizer.from_pretrained(${show(directory)}).save_pretrained(${show(directory)}).`,
+    );
   }
   const configPath = `${directory}/tokenizer_config.json`;
   return new Tokenizer(readJson(path), exists(configPath) ? readJson(configPath) : {}, path);
@@ -56,8 +72,8 @@ export function loadTokenizer(directory: string): Tokenizer {
  *
  * @example
  * const vocab = { "<s>": 0, low: 1, er: 2 };
- * const tokenizer = new data.Tokenizer({ model: { type: "WordLevel", vocab, unk_token: "<s>" }, pre_tokenizer: { type: "WhitespaceSplit" } });
- * console.log(tokenizer.encode("low er").join(" ")); // 1 2
+ * const tokenizer = new data.Tokenizer({ model: { type: "WordLevel", vocab, unk_token: "<s>" }, pre_tokenizer: { type:
+ * "WhitespaceSplit" } }); console.log(tokenizer.encode("low er").join(" ")); // 1 2
  */
 export class Tokenizer {
   readonly #encoder: ReturnType<typeof makeTokenizer>;
@@ -78,15 +94,23 @@ export class Tokenizer {
    * @throws FormatError naming the field that is damaged or not supported
    */
   constructor(json: unknown, config: unknown = {}, name = "tokenizer.json") {
-    const fail: Fail = (field, message, cause) => { throw new FormatError(`${name}: ${field} ${message}.`, cause === undefined ? undefined : { cause }); };
-    const file = asObject(json) ?? fail("the file", "holds no JSON object"), settings = asObject(config) ?? fail("tokenizer_config.json", "holds no JSON object");
-    const model = modelPart(file["model"], "model", fail), added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, this.#tokens, fail);
+    const fail: Fail = (field, message, cause) => {
+      throw new FormatError(`${name}: ${field} ${message}.`, cause === undefined ? undefined : { cause });
+    };
+    const file = asObject(json) ?? fail("the file", "holds no JSON object");
+    const settings = asObject(config) ?? fail("tokenizer_config.json", "holds no JSON object");
+    const model = modelPart(file["model"], "model", fail);
+    const added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, this.#tokens, fail);
     this.#fail = fail;
     this.#unknown = { token: model.mends.unknown, field: model.unknownField };
     this.#decoder = decoderStage(file["decoder"], "decoder", fail);
     const parts = {
-      normalizer: normalizer(file["normalizer"], "normalizer", fail), pre_tokenizer: preTokenizer(file["pre_tokenizer"], "pre_tokenizer", fail), model: model.json,
-      post_processor: postProcessor(file["post_processor"], "post_processor", (id) => this.#tokens.get(id), fail), decoder: null, added_tokens: added,
+      normalizer: normalizer(file["normalizer"], "normalizer", fail),
+      pre_tokenizer: preTokenizer(file["pre_tokenizer"], "pre_tokenizer", fail),
+      model: model.json,
+      post_processor: postProcessor(file["post_processor"], "post_processor", (id) => this.#tokens.get(id), fail),
+      decoder: null,
+      added_tokens: added,
     };
     checkTogether(added, parts.pre_tokenizer, parts.normalizer !== null, fail);
     this.#strips = added.some(({ lstrip, rstrip }) => lstrip || rstrip);
@@ -114,25 +138,37 @@ export class Tokenizer {
    */
   encode(text: string, options?: EncodeOptions): number[] {
     checkOptions("Tokenizer.encode", options, ["addSpecialTokens"]);
-    if (typeof text !== "string") throw new ArgumentError(`Tokenizer.encode: text must be a string; got ${text === null ? "null" : typeof text}.`);
+    if (typeof text !== "string")
+      throw new ArgumentError(`Tokenizer.encode: text must be a string; got ${text === null ? "null" : typeof text}.`);
     // Here alone JavaScript's white space is another than Unicode's.
-    if (this.#strips && /[\ufeff\u0085]/.test(text)) this.#fail("added_tokens", "take white space along, and the text holds U+FEFF or U+0085; take those out of the text");
+    if (this.#strips && /[\ufeff\u0085]/.test(text))
+      this.#fail(
+        "added_tokens",
+        "take white space along, and the text holds U+FEFF or U+0085; take those out of the text",
+      );
     let result;
     try {
       // Lone surrogates have no UTF-8.
-      result = this.#encoder.encode(text.replace(/\p{Surrogate}/gu, "\ufffd"), { add_special_tokens: options?.addSpecialTokens ?? true });
+      result = this.#encoder.encode(text.replace(/\p{Surrogate}/gu, "\ufffd"), {
+        add_special_tokens: options?.addSpecialTokens ?? true,
+      });
     } catch (cause) {
       return this.#fail("the tokenizer", `cannot encode the text: ${(cause as Error).message}`, cause);
     }
     const missing = result.ids.findIndex((id) => !Number.isSafeInteger(id));
     if (missing < 0) return result.ids as number[];
-    const { token, field } = this.#unknown, part = result.tokens[missing] ?? "";
-    return this.#fail(field, `is ${show(token)}${token === null ? "" : ", which the vocabulary lacks"}, and the text has what no token stands for${part === token ? "" : `, ${show(part)}`}`);
+    const { token, field } = this.#unknown;
+    const part = result.tokens[missing] ?? "";
+    return this.#fail(
+      field,
+      `is ${show(token)}${token === null ? "" : ", which the vocabulary lacks"}, and the text has what no token ` +
+        `stands for${part === token ? "" : `, ${show(part)}`}`,
+    );
   }
 
   /**
-   * The text of ids. Ids that the tokenizer has no token for are left out, as transformers leaves them out: a model may have
-   * more rows than there are tokens.
+   * The text of ids. Ids that the tokenizer has no token for are left out, as transformers leaves them out: a model may
+   * have more rows than there are tokens.
    * @throws ArgumentError if ids are not integers of at least 0
    *
    * @example
@@ -144,8 +180,9 @@ export class Tokenizer {
   }
 
   /**
-   * The text of ids in pieces, each as soon as no later id can change it: for a text that is shown while it is generated.
-   * Joined, the pieces are `decode` of all ids, whatever the decoder does to spaces, joiners and characters of several tokens.
+   * The text of ids in pieces, each as soon as no later id can change it: for a text that is shown while it is
+   * generated. Joined, the pieces are `decode` of all ids, whatever the decoder does to spaces, joiners and characters
+   * of several tokens.
    * @throws ArgumentError if ids are not integers of at least 0
    *
    * @example
@@ -155,13 +192,22 @@ export class Tokenizer {
    */
   decodeStream(ids: Iterable<number>, options?: DecodeOptions): IterableIterator<string> {
     checkOptions("Tokenizer.decodeStream", options, ["skipSpecialTokens"]);
-    if (typeof ids !== "object" || ids === null || !(Symbol.iterator in ids)) throw new ArgumentError(`Tokenizer.decode: ids must be a list of token ids; got ${ids === null ? "null" : typeof ids}.`);
+    if (typeof ids !== "object" || ids === null || !(Symbol.iterator in ids))
+      throw new ArgumentError(
+        `Tokenizer.decode: ids must be a list of token ids; got ${ids === null ? "null" : typeof ids}.`,
+      );
     return this.#decode(ids, options?.skipSpecialTokens ?? false);
   }
 
   *#decode(ids: Iterable<number>, skipSpecialTokens: boolean): IterableIterator<string> {
     let text = "";
-    const sink: Stage = { add(more) { text += more; }, next() {}, end() {} };
+    const sink: Stage = {
+      add(more) {
+        text += more;
+      },
+      next() {},
+      end() {},
+    };
     const stage = this.#decoder(this.#cleanUp ? cleanUp(sink) : sink);
     const settled = (): string => {
       const piece = text;
@@ -169,7 +215,8 @@ export class Tokenizer {
       return piece;
     };
     for (const id of ids) {
-      if (!Number.isSafeInteger(id) || id < 0) throw new ArgumentError(`Tokenizer.decode: ids must be integers of at least 0; got ${show(id)}.`);
+      if (!Number.isSafeInteger(id) || id < 0)
+        throw new ArgumentError(`Tokenizer.decode: ids must be integers of at least 0; got ${show(id)}.`);
       const token = this.#tokens.get(id);
       if (token === undefined || (skipSpecialTokens && this.#special.has(token))) continue;
       stage.add(token);
@@ -197,7 +244,13 @@ const NAMED = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", 
  * tokenizer.json's added tokens, and those of tokenizer_config.json that it lacks.
  * @param tokens gets every token by its id
  */
-function addedTokens(json: unknown, settings: Record<string, unknown>, ids: ReadonlyMap<string, number>, tokens: Map<number, string>, fail: Fail): AddedToken[] {
+function addedTokens(
+  json: unknown,
+  settings: Record<string, unknown>,
+  ids: ReadonlyMap<string, number>,
+  tokens: Map<number, string>,
+  fail: Fail,
+): AddedToken[] {
   if (!Array.isArray(json)) return fail("added_tokens", `is ${show(json)}; expected a list`);
   const added = new Map<string, AddedToken>();
   let next = 0;
@@ -206,25 +259,39 @@ function addedTokens(json: unknown, settings: Record<string, unknown>, ids: Read
     next = Math.max(next, id + 1);
   }
   const add = (token: AddedToken, field: string): void => {
-    const { content, id } = token, own = ids.get(content), other = tokens.get(id);
-    if (own !== undefined && own !== id) return fail(field, `is ${show(content)} with id ${id}, but the vocabulary has it as ${own}`);
-    if (other !== undefined && other !== content) return fail(field, `is ${show(content)} with id ${id}, which the vocabulary has for ${show(other)}`);
+    const { content, id } = token;
+    const own = ids.get(content);
+    const other = tokens.get(id);
+    if (own !== undefined && own !== id)
+      return fail(field, `is ${show(content)} with id ${id}, but the vocabulary has it as ${own}`);
+    if (other !== undefined && other !== content)
+      return fail(field, `is ${show(content)} with id ${id}, which the vocabulary has for ${show(other)}`);
     tokens.set(id, content);
     next = Math.max(next, id + 1);
     added.set(content, token);
   };
   json.forEach((one, i) => add(addedToken(one, `added_tokens[${i}]`, fail), `added_tokens[${i}]`));
   for (const [id, one] of Object.entries(asObject(settings["added_tokens_decoder"]) ?? {})) {
-    const field = `added_tokens_decoder[${show(id)}]`, token = addedToken(one, field, fail, Number(id));
+    const field = `added_tokens_decoder[${show(id)}]`;
+    const token = addedToken(one, field, fail, Number(id));
     if (!added.has(token.content)) add(token, field);
   }
   const extra = settings["extra_special_tokens"] ?? settings["additional_special_tokens"] ?? [];
-  for (const value of [...NAMED.map((key) => settings[key]), ...(Array.isArray(extra) ? extra : Object.values(asObject(extra) ?? {}))]) {
+  for (const value of [
+    ...NAMED.map((key) => settings[key]),
+    ...(Array.isArray(extra) ? extra : Object.values(asObject(extra) ?? {})),
+  ]) {
     const content = typeof value === "string" ? value : asObject(value)?.["content"];
     if (typeof content !== "string" || content === "") continue;
-    const before = added.get(content), id = before?.id ?? ids.get(content) ?? next++;
+    const before = added.get(content);
+    const id = before?.id ?? ids.get(content) ?? next++;
     tokens.set(id, content);
-    added.set(content, before ? { ...before, special: true } : { id, content, special: true, normalized: false, lstrip: false, rstrip: false });
+    added.set(
+      content,
+      before
+        ? { ...before, special: true }
+        : { id, content, special: true, normalized: false, lstrip: false, rstrip: false },
+    );
   }
   return [...added.values()];
 }

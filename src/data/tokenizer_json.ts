@@ -1,9 +1,10 @@
 /**
- * tokenizer.json, checked field by field, and told to @huggingface/tokenizers in words that it takes as the original does:
- * what the library lacks or does otherwise (Metaspace's split, behaviours of Split, characters beyond ASCII, "$" in what is
- * put in) is said by other parts of it, and what cannot be said so is refused by name.
+ * tokenizer.json, checked field by field, and told to @huggingface/tokenizers in words that it takes as the original
+ * does: what the library lacks or does otherwise (Metaspace's split, behaviours of Split, characters beyond ASCII, "$"
+ * in what is put in) is said by other parts of it, and what cannot be said so is refused by name.
  *
- * Source: huggingface/tokenizers 0.23, src/{normalizers,pre_tokenizers,models,processors}/ and tokenizer/normalizer.rs (split).
+ * Source: huggingface/tokenizers 0.23, src/{normalizers,pre_tokenizers,models,processors}/ and tokenizer/normalizer.rs
+ * (split).
  */
 import { asObject, show } from "../io/json.js";
 import { fields, type Fail } from "./json_fields.js";
@@ -12,27 +13,49 @@ import { byteToken, SplitPreTokenizer, type Mends } from "./library.js";
 type Part = Record<string, unknown> | null;
 
 const BYTE = /^<0x[0-9A-F]{2}>$/;
-const sequence = (key: "normalizers" | "pretokenizers", parts: readonly Part[]): Part => ({ type: "Sequence", [key]: parts });
+const sequence = (key: "normalizers" | "pretokenizers", parts: readonly Part[]): Part => ({
+  type: "Sequence",
+  [key]: parts,
+});
 /** Replaces in a normaliser or pre-tokeniser; "$" means itself. */
-const replace = (pattern: object, content: string): Part => ({ type: "Replace", pattern, content: content.replaceAll("$", "$$$$") });
+const replace = (pattern: object, content: string): Part => ({
+  type: "Replace",
+  pattern,
+  content: content.replaceAll("$", "$$$$"),
+});
 const replaceRegex = (source: string, content: string): Part => replace({ Regex: source }, content);
 /**
- * Rewrites a whole text, of which the pattern matches all; "$1" and "$2" are its groups. What anchors it would look behind
- * (\A as the library compiles it), and WebKit up to 2.50 takes the place behind a character of two code units for a beginning.
+ * Rewrites a whole text, of which the pattern matches all; "$1" and "$2" are its groups. What anchors it would look
+ * behind (\A as the library compiles it), and WebKit up to 2.50 takes the place behind a character of two code units
+ * for a beginning.
  */
 const rewrite = (source: string, content: string): Part => ({ type: "Replace", pattern: { Regex: source }, content });
 /** By characters, as the original: the end of a word would make another sigma. */
 const LOWERCASE: readonly Part[] = [replace({ String: "Σ" }, "σ"), { type: "Lowercase" }];
 
 /** A pattern's source, and itself compiled. */
-export function patternOf(json: unknown, field: string, fail: Fail): { source: string; regexp: RegExp; text: string | null } {
+export function patternOf(
+  json: unknown,
+  field: string,
+  fail: Fail,
+): { source: string; regexp: RegExp; text: string | null } {
   const { String: text, Regex: regex } = asObject(json) ?? {};
   if (typeof text === "string" && text === "") return fail(`${field}.String`, "is empty");
   const source = typeof text === "string" ? text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : regex;
   if (typeof source !== "string") return fail(field, 'is neither {"String": text} nor {"Regex": text}');
-  if (typeof text !== "string" && repeatsRepetition(source)) return fail(`${field}.Regex`, `is ${show(source)}: it repeats what can match in several ways, which may take time without end, and is not supported`);
+  if (typeof text !== "string" && repeatsRepetition(source))
+    return fail(
+      `${field}.Regex`,
+      `is ${show(source)}: it repeats what can match in several ways, which may take time without end, and is not ` +
+        `supported`,
+    );
   try {
-    const { pattern } = new SplitPreTokenizer({ type: "Split", pattern: { Regex: source }, behavior: "Isolated", invert: false });
+    const { pattern } = new SplitPreTokenizer({
+      type: "Split",
+      pattern: { Regex: source },
+      behavior: "Isolated",
+      invert: false,
+    });
     if (pattern) return { source, regexp: pattern, text: typeof text === "string" ? text : null };
   } catch (cause) {
     return fail(`${field}.Regex`, `is a regular expression that is not supported: ${(cause as Error).message}`, cause);
@@ -41,14 +64,16 @@ export function patternOf(json: unknown, field: string, fail: Fail): { source: s
 }
 
 /**
- * Whether a group that can match in several ways is repeated, as in (a+)+ or (a|a)*: JavaScript's engines try all of them, which
- * takes a time that doubles with each character. Tokenizers that people use have none.
+ * Whether a group that can match in several ways is repeated, as in (a+)+ or (a|a)*: JavaScript's engines try all of
+ * them, which takes a time that doubles with each character. Tokenizers that people use have none.
  */
 function repeatsRepetition(source: string): boolean {
   const open: { variable: boolean }[] = [{ variable: false }];
   let closed: { variable: boolean } | undefined;
   for (let i = 0; i < source.length; i++) {
-    const rest = source.slice(i, i + 24), before = closed, inner = open.at(-1)!;
+    const rest = source.slice(i, i + 24);
+    const before = closed;
+    const inner = open.at(-1)!;
     closed = undefined;
     const repeat = /^(?:[*+]|\{\d*(,?)(\d*)\})[?+]?/.exec(rest);
     if (rest[0] === "\\") i++;
@@ -82,20 +107,49 @@ export function normalizer(json: unknown, field: string, fail: Fail): Part {
   if (json === null || json === undefined) return null;
   const { object, type, string, flag, parts, unsupported } = fields(json, field, fail);
   switch (type) {
-    case "NFC": case "NFD": case "NFKC": case "NFKD": case "StripAccents": return { type };
-    case "Lowercase": return sequence("normalizers", LOWERCASE);
+    case "NFC":
+    case "NFD":
+    case "NFKC":
+    case "NFKD":
+    case "StripAccents":
+      return { type };
+    case "Lowercase":
+      return sequence("normalizers", LOWERCASE);
     case "Strip":
-      return sequence("normalizers", [...(flag("strip_left", true) ? [rewrite("\\s*([\\s\\S]*)", "$1")] : []), ...(flag("strip_right", true) ? [rewrite("((?:[\\s\\S]*\\S)?)\\s*", "$1")] : [])]);
+      return sequence("normalizers", [
+        ...(flag("strip_left", true) ? [rewrite("\\s*([\\s\\S]*)", "$1")] : []),
+        ...(flag("strip_right", true) ? [rewrite("((?:[\\s\\S]*\\S)?)\\s*", "$1")] : []),
+      ]);
     // Not before an empty text.
-    case "Prepend": return rewrite("([\\s\\S]+)", `${string("prepend").replaceAll("$", "$$$$")}$1`);
-    case "Replace": return replace(patternJson(object["pattern"], field, fail), string("content"));
+    case "Prepend":
+      return rewrite("([\\s\\S]+)", `${string("prepend").replaceAll("$", "$$$$")}$1`);
+    case "Replace":
+      return replace(patternJson(object["pattern"], field, fail), string("content"));
     case "BertNormalizer": {
-      const lower = flag("lowercase", true), strips = object["strip_accents"] == null ? lower : flag("strip_accents");
-      const bert = { type, clean_text: flag("clean_text", true), handle_chinese_chars: flag("handle_chinese_chars", true), strip_accents: false, lowercase: false };
-      return sequence("normalizers", [bert, ...(strips ? [{ type: "NFD" }, replaceRegex("\\p{Mn}", "")] : []), ...(lower ? LOWERCASE : [])]);
+      const lower = flag("lowercase", true);
+      const strips = object["strip_accents"] == null ? lower : flag("strip_accents");
+      const bert = {
+        type,
+        clean_text: flag("clean_text", true),
+        handle_chinese_chars: flag("handle_chinese_chars", true),
+        strip_accents: false,
+        lowercase: false,
+      };
+      return sequence("normalizers", [
+        bert,
+        ...(strips ? [{ type: "NFD" }, replaceRegex("\\p{Mn}", "")] : []),
+        ...(lower ? LOWERCASE : []),
+      ]);
     }
-    case "Sequence": return sequence("normalizers", parts("normalizers").map((one, i) => normalizer(one, `${field}.normalizers[${i}]`, fail)));
-    default: return unsupported("NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, BertNormalizer and Sequence");
+    case "Sequence":
+      return sequence(
+        "normalizers",
+        parts("normalizers").map((one, i) => normalizer(one, `${field}.normalizers[${i}]`, fail)),
+      );
+    default:
+      return unsupported(
+        "NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace, BertNormalizer and Sequence",
+      );
   }
 }
 
@@ -110,17 +164,32 @@ const PUNCTUATION = "[\\p{P}\\u0021-\\u002F\\u003A-\\u0040\\u005B-\\u0060\\u007B
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d";
 const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 /** All matches, and nothing else. */
-const only = (source: string): Part => ({ type: "Split", pattern: { Regex: source }, behavior: "Removed", invert: true });
+const only = (source: string): Part => ({
+  type: "Split",
+  pattern: { Regex: source },
+  behavior: "Removed",
+  invert: true,
+});
 
 /** The library knows Isolated and Removed; a merging behaviour is a pattern of the pieces that it makes. */
 function split(source: string, behavior: string, invert: boolean): Part {
-  const match = `(?:${source})`, gap = `(?:(?!${source})[\\s\\S])`;
-  switch (invert ? { MergedWithNext: "MergedWithPrevious", MergedWithPrevious: "MergedWithNext" }[behavior] ?? behavior : behavior) {
-    case "MergedWithNext": return only(`${match}${gap}*|${gap}+`);
-    case "MergedWithPrevious": return only(`${gap}+${match}?|${match}`);
-    case "Contiguous": return only(`${match}+|${gap}+`);
-    case "Isolated": return { type: "Split", pattern: { Regex: source }, behavior: "Isolated", invert: false };
-    default: return { type: "Split", pattern: { Regex: source }, behavior: "Removed", invert };
+  const match = `(?:${source})`;
+  const gap = `(?:(?!${source})[\\s\\S])`;
+  switch (
+    invert
+      ? ({ MergedWithNext: "MergedWithPrevious", MergedWithPrevious: "MergedWithNext" }[behavior] ?? behavior)
+      : behavior
+  ) {
+    case "MergedWithNext":
+      return only(`${match}${gap}*|${gap}+`);
+    case "MergedWithPrevious":
+      return only(`${gap}+${match}?|${match}`);
+    case "Contiguous":
+      return only(`${match}+|${gap}+`);
+    case "Isolated":
+      return { type: "Split", pattern: { Regex: source }, behavior: "Isolated", invert: false };
+    default:
+      return { type: "Split", pattern: { Regex: source }, behavior: "Removed", invert };
   }
 }
 
@@ -138,32 +207,63 @@ export function preTokenizer(json: unknown, field: string, fail: Fail, inside = 
   const chain = (...all: Part[]): Part => sequence("pretokenizers", all);
   switch (type) {
     case "ByteLevel":
-      return chain(...(flag("add_prefix_space", true) ? [rewrite(" ([\\s\\S]*)|([\\s\\S]+)", " $1$2")] : []), ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
-        { type, add_prefix_space: false, use_regex: false });
+      return chain(
+        ...(flag("add_prefix_space", true) ? [rewrite(" ([\\s\\S]*)|([\\s\\S]+)", " $1$2")] : []),
+        ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
+        { type, add_prefix_space: false, use_regex: false },
+      );
     case "Metaspace": {
-      const replacement = character("replacement", "▁"), scheme = prependScheme(json, field, fail), { source } = patternOf({ String: replacement }, `${field}.replacement`, fail);
-      if (scheme === "first" && inside) return fail(`${field}.prepend_scheme`, 'is "first" behind another pre-tokenizer, which is not supported');
-      return chain({ type, replacement, prepend_scheme: scheme }, ...(flag("split", true) ? [split(source, "MergedWithNext", false)] : []));
+      const replacement = character("replacement", "▁");
+      const scheme = prependScheme(json, field, fail);
+      const { source } = patternOf({ String: replacement }, `${field}.replacement`, fail);
+      if (scheme === "first" && inside)
+        return fail(`${field}.prepend_scheme`, 'is "first" behind another pre-tokenizer, which is not supported');
+      return chain(
+        { type, replacement, prepend_scheme: scheme },
+        ...(flag("split", true) ? [split(source, "MergedWithNext", false)] : []),
+      );
     }
-    case "Whitespace": return only(`[${WORD}]+|[^${WORD}\\s]+`);
-    case "WhitespaceSplit": return only("\\S+");
-    case "BertPreTokenizer": return chain(only("\\S+"), split(PUNCTUATION, "Isolated", false));
-    case "Punctuation": return split(PUNCTUATION, oneOf("behavior", BEHAVIORS, "Isolated"), false);
-    case "Digits": return split("\\p{N}", flag("individual_digits", false) ? "Isolated" : "Contiguous", false);
-    case "CharDelimiterSplit": return split(patternOf({ String: character("delimiter") }, `${field}.delimiter`, fail).source, "Removed", false);
+    case "Whitespace":
+      return only(`[${WORD}]+|[^${WORD}\\s]+`);
+    case "WhitespaceSplit":
+      return only("\\S+");
+    case "BertPreTokenizer":
+      return chain(only("\\S+"), split(PUNCTUATION, "Isolated", false));
+    case "Punctuation":
+      return split(PUNCTUATION, oneOf("behavior", BEHAVIORS, "Isolated"), false);
+    case "Digits":
+      return split("\\p{N}", flag("individual_digits", false) ? "Isolated" : "Contiguous", false);
+    case "CharDelimiterSplit":
+      return split(patternOf({ String: character("delimiter") }, `${field}.delimiter`, fail).source, "Removed", false);
     case "Split": {
-      const { source, regexp } = patternOf(object["pattern"], `${field}.pattern`, fail), behavior = oneOf("behavior", BEHAVIORS), invert = flag("invert", false);
-      if (behavior !== "Isolated" && "".replace(regexp, "x") !== "") return fail(`${field}.pattern`, "matches what is empty, which is supported with behavior Isolated only");
+      const { source, regexp } = patternOf(object["pattern"], `${field}.pattern`, fail);
+      const behavior = oneOf("behavior", BEHAVIORS);
+      const invert = flag("invert", false);
+      if (behavior !== "Isolated" && "".replace(regexp, "x") !== "")
+        return fail(`${field}.pattern`, "matches what is empty, which is supported with behavior Isolated only");
       // A group that captures would come out as a piece of its own.
-      if (behavior === "Removed" && !invert && new RegExp(`${regexp.source}|`, "u").exec("")!.length > 1) return fail(`${field}.pattern`, "has a group that captures, which is not supported with behavior Removed; write (?:...)");
+      if (behavior === "Removed" && !invert && new RegExp(`${regexp.source}|`, "u").exec("")!.length > 1)
+        return fail(
+          `${field}.pattern`,
+          "has a group that captures, which is not supported with behavior Removed; write (?:...)",
+        );
       return split(source, behavior, invert);
     }
     case "FixedLength": {
       const length = count("length", 5);
       return length === 0 ? fail(`${field}.length`, "is 0; expected at least 1") : only(`[\\s\\S]{1,${length}}`);
     }
-    case "Sequence": return chain(...parts("pretokenizers").map((one, i) => preTokenizer(one, `${field}.pretokenizers[${i}]`, fail, inside || i > 0)));
-    default: return unsupported("ByteLevel, Metaspace, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, Digits, CharDelimiterSplit, Split, FixedLength and Sequence");
+    case "Sequence":
+      return chain(
+        ...parts("pretokenizers").map((one, i) =>
+          preTokenizer(one, `${field}.pretokenizers[${i}]`, fail, inside || i > 0),
+        ),
+      );
+    default:
+      return unsupported(
+        "ByteLevel, Metaspace, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, Digits, " +
+          "CharDelimiterSplit, Split, FixedLength and Sequence",
+      );
   }
 }
 
@@ -179,51 +279,142 @@ export interface ModelPart {
 export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
   const { object, type: given, string, count, flag, list } = fields(json, field, fail);
   // Old files do not name the type.
-  const type = given ?? (Array.isArray(object["vocab"]) ? "Unigram" : object["merges"] !== undefined ? "BPE" : object["continuing_subword_prefix"] !== undefined ? "WordPiece" : "WordLevel");
-  const ids = type === "Unigram" ? unigramIds(object["vocab"], `${field}.vocab`, fail) : vocabulary(object["vocab"], `${field}.vocab`, fail), { vocab } = object;
+  const type =
+    given ??
+    (Array.isArray(object["vocab"])
+      ? "Unigram"
+      : object["merges"] !== undefined
+        ? "BPE"
+        : object["continuing_subword_prefix"] !== undefined
+          ? "WordPiece"
+          : "WordLevel");
+  const ids =
+    type === "Unigram"
+      ? unigramIds(object["vocab"], `${field}.vocab`, fail)
+      : vocabulary(object["vocab"], `${field}.vocab`, fail);
+  const { vocab } = object;
   switch (type) {
-    case "BPE": return bpe();
+    case "BPE":
+      return bpe();
     case "WordPiece": {
       const unknown = string("unk_token", "[UNK]");
-      const part = { type, vocab, unk_token: unknown, continuing_subword_prefix: string("continuing_subword_prefix", "##"), max_input_chars_per_word: count("max_input_chars_per_word", 100) };
-      return { json: part, isBpe: false, unknownField: `${field}.unk_token`, mends: { ids, unknown, fuseUnknown: false, dropUnknown: false, byteFallback: false } };
+      const part = {
+        type,
+        vocab,
+        unk_token: unknown,
+        continuing_subword_prefix: string("continuing_subword_prefix", "##"),
+        max_input_chars_per_word: count("max_input_chars_per_word", 100),
+      };
+      return {
+        json: part,
+        isBpe: false,
+        unknownField: `${field}.unk_token`,
+        mends: { ids, unknown, fuseUnknown: false, dropUnknown: false, byteFallback: false },
+      };
     }
-    case "WordLevel": return { json: { type, vocab }, isBpe: false, unknownField: `${field}.unk_token`, mends: { ids, unknown: string("unk_token", "<unk>"), fuseUnknown: false, dropUnknown: false, byteFallback: false } };
+    case "WordLevel":
+      return {
+        json: { type, vocab },
+        isBpe: false,
+        unknownField: `${field}.unk_token`,
+        mends: {
+          ids,
+          unknown: string("unk_token", "<unk>"),
+          fuseUnknown: false,
+          dropUnknown: false,
+          byteFallback: false,
+        },
+      };
     case "Unigram": {
       const unknown = object["unk_id"] ?? null;
-      if (unknown !== null && !(Number.isSafeInteger(unknown) && (unknown as number) >= 0 && (unknown as number) < ids.size)) return fail(`${field}.unk_id`, `is ${show(unknown)}; expected null or the number of a token`);
-      const mends = { ids, unknown: unknown === null ? null : (vocab as [string, number][])[unknown as number]![0], fuseUnknown: true, dropUnknown: false, byteFallback: flag("byte_fallback", false) };
+      if (
+        unknown !== null &&
+        !(Number.isSafeInteger(unknown) && (unknown as number) >= 0 && (unknown as number) < ids.size)
+      )
+        return fail(`${field}.unk_id`, `is ${show(unknown)}; expected null or the number of a token`);
+      const mends = {
+        ids,
+        unknown: unknown === null ? null : (vocab as [string, number][])[unknown as number]![0],
+        fuseUnknown: true,
+        dropUnknown: false,
+        byteFallback: flag("byte_fallback", false),
+      };
       return { json: { type, vocab, unk_id: unknown }, isBpe: false, unknownField: `${field}.unk_id`, mends };
     }
-    default: return fail(`${field}.type`, `is ${show(type)}; supported are BPE, WordPiece, WordLevel and Unigram`);
+    default:
+      return fail(`${field}.type`, `is ${show(type)}; supported are BPE, WordPiece, WordLevel and Unigram`);
   }
 
   function bpe(): ModelPart {
     const text = (key: string): string => (object[key] == null ? "" : string(key));
-    if (text("continuing_subword_prefix") !== "") return fail(`${field}.continuing_subword_prefix`, `is ${show(object["continuing_subword_prefix"])}; only null and "" are supported`);
-    if (object["dropout"] != null && object["dropout"] !== 0) return fail(`${field}.dropout`, `is ${show(object["dropout"])}; only null is supported, since texts would have other tokens each time`);
-    const suffix = text("end_of_word_suffix"), unknown = object["unk_token"] == null ? null : string("unk_token"), byteFallback = flag("byte_fallback", false);
-    if (suffix !== "" && unknown === null) return fail(`${field}.unk_token`, "is null beside an end_of_word_suffix, which is not supported");
+    if (text("continuing_subword_prefix") !== "")
+      return fail(
+        `${field}.continuing_subword_prefix`,
+        `is ${show(object["continuing_subword_prefix"])}; only null and "" are supported`,
+      );
+    if (object["dropout"] != null && object["dropout"] !== 0)
+      return fail(
+        `${field}.dropout`,
+        `is ${show(object["dropout"])}; only null is supported, since texts would have other tokens each time`,
+      );
+    const suffix = text("end_of_word_suffix");
+    const unknown = object["unk_token"] == null ? null : string("unk_token");
+    const byteFallback = flag("byte_fallback", false);
+    if (suffix !== "" && unknown === null)
+      return fail(`${field}.unk_token`, "is null beside an end_of_word_suffix, which is not supported");
     const merges = list("merges").map((merge, rank) => {
       const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
-      if (!Array.isArray(pair) || pair.length !== 2) return fail(`${field}.merges[${rank}]`, `is ${show(merge)}; expected two tokens`);
-      if (!(ids.has(pair[0]) && ids.has(pair[1]) && ids.has(`${pair[0]}${pair[1]}`))) return fail(`${field}.merges[${rank}]`, `is ${show(merge)}, of which or for whose result the vocabulary has no token`);
+      if (!Array.isArray(pair) || pair.length !== 2)
+        return fail(`${field}.merges[${rank}]`, `is ${show(merge)}; expected two tokens`);
+      if (!(ids.has(pair[0]) && ids.has(pair[1]) && ids.has(`${pair[0]}${pair[1]}`)))
+        return fail(
+          `${field}.merges[${rank}]`,
+          `is ${show(merge)}, of which or for whose result the vocabulary has no token`,
+        );
       const special = pair.find((token) => token === unknown || (byteFallback && BYTE.test(token as string)));
-      if (special !== undefined) return fail(`${field}.merges[${rank}]`, `merges ${show(special)}, which stands for unknown text; that is not supported`);
+      if (special !== undefined)
+        return fail(
+          `${field}.merges[${rank}]`,
+          `merges ${show(special)}, which stands for unknown text; that is not supported`,
+        );
       return pair;
     });
-    const lost = byteFallback ? Array.from({ length: 256 }, (_, byte) => byteToken(byte)).find((token) => !ids.has(token)) : undefined;
+    const lost = byteFallback
+      ? Array.from({ length: 256 }, (_, byte) => byteToken(byte)).find((token) => !ids.has(token))
+      : undefined;
     if (lost !== undefined) return fail(`${field}.byte_fallback`, `is true, but the vocabulary lacks ${lost}`);
-    const part = { type, vocab, merges, unk_token: unknown, end_of_word_suffix: suffix || null, byte_fallback: byteFallback, ignore_merges: flag("ignore_merges", false), fuse_unk: false };
-    return { json: part, isBpe: true, unknownField: `${field}.unk_token`, mends: { ids, unknown, fuseUnknown: flag("fuse_unk", false), dropUnknown: unknown === null && !byteFallback, byteFallback: false } };
+    const part = {
+      type,
+      vocab,
+      merges,
+      unk_token: unknown,
+      end_of_word_suffix: suffix || null,
+      byte_fallback: byteFallback,
+      ignore_merges: flag("ignore_merges", false),
+      fuse_unk: false,
+    };
+    return {
+      json: part,
+      isBpe: true,
+      unknownField: `${field}.unk_token`,
+      mends: {
+        ids,
+        unknown,
+        fuseUnknown: flag("fuse_unk", false),
+        dropUnknown: unknown === null && !byteFallback,
+        byteFallback: false,
+      },
+    };
   }
 }
 
 function vocabulary(json: unknown, field: string, fail: Fail): Map<string, number> {
-  const object = asObject(json) ?? fail(field, "is no object of tokens and ids"), ids = new Map<string, number>();
+  const object = asObject(json) ?? fail(field, "is no object of tokens and ids");
+  const ids = new Map<string, number>();
   for (const token in object) {
     const id = object[token];
-    if (!isId(id)) return fail(field, `has ${show(id)} for token ${show(token)}; expected an integer of 0 to ${MOST_ID}`);
+    if (!isId(id))
+      return fail(field, `has ${show(id)} for token ${show(token)}; expected an integer of 0 to ${MOST_ID}`);
     ids.set(token, id);
   }
   return ids;
@@ -231,40 +422,66 @@ function vocabulary(json: unknown, field: string, fail: Fail): Map<string, numbe
 
 function unigramIds(json: unknown, field: string, fail: Fail): Map<string, number> {
   if (!Array.isArray(json)) return fail(field, "is no list of tokens and scores");
-  return new Map(json.map((pair: unknown, id) => (Array.isArray(pair) && typeof pair[0] === "string" && Number.isFinite(pair[1])
-    ? [pair[0], id] : fail(`${field}[${id}]`, `is ${show(pair)}; expected a token and its score`))));
+  return new Map(
+    json.map((pair: unknown, id) =>
+      Array.isArray(pair) && typeof pair[0] === "string" && Number.isFinite(pair[1])
+        ? [pair[0], id]
+        : fail(`${field}[${id}]`, `is ${show(pair)}; expected a token and its score`),
+    ),
+  );
 }
 
 /** @param tokenOf the token of an id: the library adds special tokens by their text */
-export function postProcessor(json: unknown, field: string, tokenOf: (id: number) => string | undefined, fail: Fail): Part {
+export function postProcessor(
+  json: unknown,
+  field: string,
+  tokenOf: (id: number) => string | undefined,
+  fail: Fail,
+): Part {
   if (json === null || json === undefined) return null;
   const { object, type, list, parts, unsupported } = fields(json, field, fail);
-  const token = (id: unknown, place: string): string => (isId(id) ? tokenOf(id) : undefined) ?? fail(place, `has the id ${show(id)}; expected that of a token`);
+  const token = (id: unknown, place: string): string =>
+    (isId(id) ? tokenOf(id) : undefined) ?? fail(place, `has the id ${show(id)}; expected that of a token`);
   switch (type) {
-    case "ByteLevel": return { type };
-    case "BertProcessing": case "RobertaProcessing": {
+    case "ByteLevel":
+      return { type };
+    case "BertProcessing":
+    case "RobertaProcessing": {
       const pair = (key: string): [string, unknown] => {
         const value = object[key];
-        return Array.isArray(value) ? [token(value[1], `${field}.${key}`), value[1]] : fail(`${field}.${key}`, "is no pair of a token and its id");
+        return Array.isArray(value)
+          ? [token(value[1], `${field}.${key}`), value[1]]
+          : fail(`${field}.${key}`, "is no pair of a token and its id");
       };
       return { type, cls: pair("cls"), sep: pair("sep") };
     }
     case "TemplateProcessing": {
-      const known = asObject(object["special_tokens"]) ?? {}, single: object[] = [];
+      const known = asObject(object["special_tokens"]) ?? {};
+      const single: object[] = [];
       for (const [i, item] of list("single").entries()) {
-        const place = `${field}.single[${i}]`, { Sequence: text, SpecialToken: special } = asObject(item) ?? {};
+        const place = `${field}.single[${i}]`;
+        const { Sequence: text, SpecialToken: special } = asObject(item) ?? {};
         if (asObject(text)?.["id"] === "A") single.push({ Sequence: { id: "A", type_id: 0 } });
         else {
-          const name = fields(special, `${place}.SpecialToken`, fail).string("id"), ids = Object.hasOwn(known, name) ? asObject(known[name])?.["ids"] : undefined;
+          const name = fields(special, `${place}.SpecialToken`, fail).string("id");
+          const ids = Object.hasOwn(known, name) ? asObject(known[name])?.["ids"] : undefined;
           if (!Array.isArray(ids)) return fail(`${field}.special_tokens`, `has no ids for the token of ${place}`);
           for (const id of ids) single.push({ SpecialToken: { id: token(id, `${field}.special_tokens`), type_id: 0 } });
         }
       }
-      if (single.filter((item) => "Sequence" in item).length !== 1) return fail(`${field}.single`, "has not one place for the text (Sequence A)");
+      if (single.filter((item) => "Sequence" in item).length !== 1)
+        return fail(`${field}.single`, "has not one place for the text (Sequence A)");
       return { type, single, pair: [] };
     }
-    case "Sequence": return { type, processors: parts("processors").map((one, i) => postProcessor(one, `${field}.processors[${i}]`, tokenOf, fail)).filter((one) => one !== null) };
-    default: return unsupported("TemplateProcessing, ByteLevel, BertProcessing, RobertaProcessing and Sequence");
+    case "Sequence":
+      return {
+        type,
+        processors: parts("processors")
+          .map((one, i) => postProcessor(one, `${field}.processors[${i}]`, tokenOf, fail))
+          .filter((one) => one !== null),
+      };
+    default:
+      return unsupported("TemplateProcessing, ByteLevel, BertProcessing, RobertaProcessing and Sequence");
   }
 }
 
@@ -284,18 +501,44 @@ export interface AddedToken {
 
 /** @param id where the entry itself has none */
 export function addedToken(json: unknown, field: string, fail: Fail, id?: number): AddedToken {
-  const { string, flag, count } = fields(json, field, fail), special = flag("special", false), content = string("content"), own = count("id", id);
+  const { string, flag, count } = fields(json, field, fail);
+  const special = flag("special", false);
+  const content = string("content");
+  const own = count("id", id);
   if (flag("single_word", false)) return fail(`${field}.single_word`, "is true, which is not supported");
   if (!isId(own)) return fail(`${field}.id`, `is ${show(own)}; expected at most ${MOST_ID}`);
-  return { id: own, content, special, normalized: flag("normalized", !special), lstrip: flag("lstrip", false), rstrip: flag("rstrip", false) };
+  return {
+    id: own,
+    content,
+    special,
+    normalized: flag("normalized", !special),
+    lstrip: flag("lstrip", false),
+    rstrip: flag("rstrip", false),
+  };
 }
 
 /** What the library cannot keep apart. */
-export function checkTogether(added: readonly AddedToken[], preTokenizer: unknown, hasNormalizer: boolean, fail: Fail): void {
-  const stripping = added.find(({ lstrip, rstrip }) => lstrip || rstrip), spaced = added.find(({ content }) => content !== content.trim());
-  if (stripping && spaced) fail("added_tokens", `has ${show(stripping.content)}, which takes white space along, beside ${show(spaced.content)}, which has some; that is not supported`);
+export function checkTogether(
+  added: readonly AddedToken[],
+  preTokenizer: unknown,
+  hasNormalizer: boolean,
+  fail: Fail,
+): void {
+  const stripping = added.find(({ lstrip, rstrip }) => lstrip || rstrip);
+  const spaced = added.find(({ content }) => content !== content.trim());
+  if (stripping && spaced)
+    fail(
+      "added_tokens",
+      `has ${show(stripping.content)}, which takes white space along, beside ${show(spaced.content)}, which has ` +
+        `some; that is not supported`,
+    );
   const found = hasNormalizer ? added.find(({ normalized }) => normalized) : undefined;
-  if (found && beginsOnlyTheText(preTokenizer)) fail("added_tokens", `has ${show(found.content)}, looked for in normalised text, beside a Metaspace that is put in front of the first word only; that is not supported`);
+  if (found && beginsOnlyTheText(preTokenizer))
+    fail(
+      "added_tokens",
+      `has ${show(found.content)}, looked for in normalised text, beside a Metaspace that is put in front of the ` +
+        `first word only; that is not supported`,
+    );
 }
 
 function beginsOnlyTheText(part: unknown): boolean {

@@ -9,15 +9,22 @@
  *                        -> A' = K copies of A on a diagonal, viewed as (r K^2, in, K, K), B' (out, r K^2, 1, 1) with
  *                        B's rows p, p + K, ... as columns p r K ... (p + 1) r K; r' = r K^2, alpha' = alpha K^2
  *
- * In all of them alpha' / r' = alpha / r. A grouped Conv2d has no such form: PEFT's A mixes the groups, loralib's does not.
- * Source: microsoft/LoRA, loralib/layers.py (merge_AB, zero_pad, ConvLoRA.forward); huggingface/peft 0.20,
+ * In all of them alpha' / r' = alpha / r. A grouped Conv2d has no such form: PEFT's A mixes the groups, loralib's does
+ * not. Source: microsoft/LoRA, loralib/layers.py (merge_AB, zero_pad, ConvLoRA.forward); huggingface/peft 0.20,
  * src/peft/tuners/lora/layer.py (get_delta_weight).
  */
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
 import { show } from "./json.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./loralib.js";
-import { peftBaseKey, peftEmbeddingKey, peftKey, type LoraConfig, type NamedPeftTensor, type PeftTensor } from "./peft.js";
+import {
+  peftBaseKey,
+  peftEmbeddingKey,
+  peftKey,
+  type LoraConfig,
+  type NamedPeftTensor,
+  type PeftTensor,
+} from "./peft.js";
 
 /** Factors with the rank and alpha that go with them. */
 export interface PeftFactors {
@@ -65,30 +72,33 @@ export interface ConvertedAdapter {
 
 /** What a loralib layer was made with; its checkpoint does not tell. */
 export type LoralibLayer =
-  | LinearLayer & {
-    /** loralib's class. */
-    kind: "Linear";
-    /** Whether the weight is stored [in, out]. Default false. */
-    fanInFanOut?: boolean | undefined;
-  }
-  | LinearLayer & {
-    /** loralib's class. */
-    kind: "Embedding";
-  }
-  | MergedLinearLayer & {
-    /** loralib's class. */
-    kind: "MergedLinear";
-    /** Whether the weight is stored [in, out]. Default false. */
-    fanInFanOut?: boolean | undefined;
-  }
-  | Conv2dLayer & {
-    /** loralib's class. */
-    kind: "Conv2d";
-  };
+  | (LinearLayer & {
+      /** loralib's class. */
+      kind: "Linear";
+      /** Whether the weight is stored [in, out]. Default false. */
+      fanInFanOut?: boolean | undefined;
+    })
+  | (LinearLayer & {
+      /** loralib's class. */
+      kind: "Embedding";
+    })
+  | (MergedLinearLayer & {
+      /** loralib's class. */
+      kind: "MergedLinear";
+      /** Whether the weight is stored [in, out]. Default false. */
+      fanInFanOut?: boolean | undefined;
+    })
+  | (Conv2dLayer & {
+      /** loralib's class. */
+      kind: "Conv2d";
+    });
 
 /** What describes a layer of each kind. */
 const FIELDS = {
-  Linear: ["r", "loraAlpha"], Embedding: ["r", "loraAlpha"], MergedLinear: ["r", "loraAlpha", "enableLora", "outFeatures"], Conv2d: ["r", "loraAlpha", "kernelSize", "groups"],
+  Linear: ["r", "loraAlpha"],
+  Embedding: ["r", "loraAlpha"],
+  MergedLinear: ["r", "loraAlpha", "enableLora", "outFeatures"],
+  Conv2d: ["r", "loraAlpha", "kernelSize", "groups"],
 } as const;
 
 /**
@@ -169,20 +179,28 @@ export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2d
  * io.writePeftAdapter("adapter", { ...config, baseModelNameOrPath: "gpt2" }, tensors);
  */
 export function loralibToPeft(state: LoralibState, layers: Readonly<Record<string, LoralibLayer>>): ConvertedAdapter {
-  const fail = (message: string): never => { throw new ArgumentError(`loralibToPeft: ${message}.`); };
+  const fail = (message: string): never => {
+    throw new ArgumentError(`loralibToPeft: ${message}.`);
+  };
   checkLoralib(state, fail);
-  if (typeof (layers as unknown) !== "object" || layers === null) fail(`layers is ${show(layers)}; expected an object of { kind, r, loraAlpha, ... } by module`);
+  if (typeof (layers as unknown) !== "object" || layers === null)
+    fail(`layers is ${show(layers)}; expected an object of { kind, r, loraAlpha, ... } by module`);
   const described = new Map(Object.entries(layers));
   for (const [module, layer] of described) {
     const kind = (layer as LoralibLayer | null)?.kind;
-    if (kind !== undefined && Object.hasOwn(FIELDS, kind)) checkOptions(`loralibToPeft: ${show(module)}`, layer, ["kind", "fanInFanOut", ...FIELDS[kind]]);
+    if (kind !== undefined && Object.hasOwn(FIELDS, kind))
+      checkOptions(`loralibToPeft: ${show(module)}`, layer, ["kind", "fanInFanOut", ...FIELDS[kind]]);
     else fail(`${show(module)}: kind is ${show(kind)}; expected "Linear", "Embedding", "MergedLinear" or "Conv2d"`);
   }
-  const tensors: NamedPeftTensor[] = [], config = commonConfig(described, fail);
-  const rankPattern: Record<string, number> = {}, alphaPattern: Record<string, number> = {};
+  const tensors: NamedPeftTensor[] = [];
+  const config = commonConfig(described, fail);
+  const rankPattern: Record<string, number> = {};
+  const alphaPattern: Record<string, number> = {};
   for (const [module, layer] of described) {
-    const loraA = state.get(`${module}.lora_A`), loraB = state.get(`${module}.lora_B`);
-    if (!loraA || !loraB) return fail(`layers describes ${show(module)}, but the state has no ${show(`${module}.lora_A`)}`);
+    const loraA = state.get(`${module}.lora_A`);
+    const loraB = state.get(`${module}.lora_B`);
+    if (!loraA || !loraB)
+      return fail(`layers describes ${show(module)}, but the state has no ${show(`${module}.lora_A`)}`);
     const factors = toPeft(`loralibToPeft: ${show(module)}`, layer, loraA, loraB);
     config.r ??= factors.r;
     config.loraAlpha ??= factors.loraAlpha;
@@ -190,11 +208,20 @@ export function loralibToPeft(state: LoralibState, layers: Readonly<Record<strin
     if (factors.r !== config.r) rankPattern[pattern] = factors.r;
     if (factors.loraAlpha !== config.loraAlpha) alphaPattern[pattern] = factors.loraAlpha;
     const isEmbedding = layer.kind === "Embedding";
-    tensors.push({ name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_A") : peftKey(module, "lora_A"), ...factors.loraA });
-    tensors.push({ name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_B") : peftKey(module, "lora_B"), ...factors.loraB });
+    tensors.push({
+      name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_A") : peftKey(module, "lora_A"),
+      ...factors.loraA,
+    });
+    tensors.push({
+      name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_B") : peftKey(module, "lora_B"),
+      ...factors.loraB,
+    });
   }
   const biases = biasesToPeft(state, described, fail);
-  return { config: { ...config, rankPattern, alphaPattern, bias: biases.bias }, tensors: [...tensors, ...biases.tensors] };
+  return {
+    config: { ...config, rankPattern, alphaPattern, bias: biases.bias },
+    tensors: [...tensors, ...biases.tensors],
+  };
 }
 
 type Layers = ReadonlyMap<string, LoralibLayer>;
@@ -203,34 +230,50 @@ type Fail = (message: string) => never;
 function commonConfig(layers: Layers, fail: Fail): Options<LoraConfig> {
   if (layers.size === 0) fail("layers is empty; expected the modules that have factors");
   if (layers.has("")) fail('layers describes the model itself, ""; a PEFT adapter needs the path of a module in it');
-  const layouts = new Set([...layers.values()].flatMap((layer) =>
-    layer.kind === "Linear" || layer.kind === "MergedLinear" ? [layer.fanInFanOut ?? false] : []));
+  const layouts = new Set(
+    [...layers.values()].flatMap((layer) =>
+      layer.kind === "Linear" || layer.kind === "MergedLinear" ? [layer.fanInFanOut ?? false] : [],
+    ),
+  );
   if (layouts.size > 1) fail("layers differ in fanInFanOut; a PEFT adapter has one for all");
   return { targetModules: [...layers.keys()], fanInFanOut: layouts.has(true) };
 }
 
 function toPeft(where: string, layer: LoralibLayer, loraA: PeftTensor, loraB: PeftTensor): PeftFactors {
   switch (layer.kind) {
-    case "Linear": case "Embedding": return linear(where, loraA, loraB, layer);
-    case "MergedLinear": return mergedLinear(where, loraA, loraB, layer);
-    case "Conv2d": return conv2d(where, loraA, loraB, layer);
+    case "Linear":
+    case "Embedding":
+      return linear(where, loraA, loraB, layer);
+    case "MergedLinear":
+      return mergedLinear(where, loraA, loraB, layer);
+    case "Conv2d":
+      return conv2d(where, loraA, loraB, layer);
   }
 }
 
-function biasesToPeft(state: LoralibState, layers: Layers, fail: Fail): { bias: LoraConfig["bias"]; tensors: NamedPeftTensor[] } {
+function biasesToPeft(
+  state: LoralibState,
+  layers: Layers,
+  fail: Fail,
+): { bias: LoraConfig["bias"]; tensors: NamedPeftTensor[] } {
   const tensors: NamedPeftTensor[] = [];
   let bias: LoraConfig["bias"] = "none";
   for (const [key, { shape, data }] of state) {
     const factor = loralibFactor(key);
     if (factor) {
-      if (!layers.has(factor.module)) fail(`the state has ${show(key)}, but layers does not describe ${show(factor.module)}`);
+      if (!layers.has(factor.module))
+        fail(`the state has ${show(key)}, but layers does not describe ${show(factor.module)}`);
       continue;
     }
     const module = key.endsWith(".bias") ? key.slice(0, -".bias".length) : "";
     if (module.endsWith(".conv") && layers.get(module.slice(0, -".conv".length))?.kind === "Conv2d") continue;
     if (!layers.has(module)) bias = "all";
     else if (bias === "none") bias = "lora_only";
-    tensors.push({ name: peftBaseKey(layers.has(module) ? `${module}.base_layer.bias` : key), shape, data: data.slice() });
+    tensors.push({
+      name: peftBaseKey(layers.has(module) ? `${module}.base_layer.bias` : key),
+      shape,
+      data: data.slice(),
+    });
   }
   return { bias, tensors };
 }
@@ -242,17 +285,27 @@ function linear(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAl
   return { loraA: copy(loraA), loraB: copy(loraB), r, loraAlpha };
 }
 
-function mergedLinear(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAlpha, enableLora, outFeatures }: MergedLinearLayer): PeftFactors {
+function mergedLinear(
+  where: string,
+  loraA: PeftTensor,
+  loraB: PeftTensor,
+  { r, loraAlpha, enableLora, outFeatures }: MergedLinearLayer,
+): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkCount(where, "outFeatures", outFeatures);
   if (!Array.isArray(enableLora) || !enableLora.every((on) => typeof on === "boolean") || !enableLora.includes(true)) {
-    throw new ArgumentError(`${where}: enableLora is ${show(enableLora)}; expected a list of true and false with at least one true.`);
+    throw new ArgumentError(
+      `${where}: enableLora is ${show(enableLora)}; expected a list of true and false with at least one true.`,
+    );
   }
   const rows = outFeatures / enableLora.length;
   if (!Number.isInteger(rows)) {
-    throw new ArgumentError(`${where}: outFeatures is ${outFeatures}; expected a multiple of ${enableLora.length}, the length of enableLora.`);
+    throw new ArgumentError(
+      `${where}: outFeatures is ${outFeatures}; expected a multiple of ${enableLora.length}, the length of enableLora.`,
+    );
   }
-  const enabled = enableLora.flatMap((on, block) => on ? [block] : []), columns = r * enabled.length;
+  const enabled = enableLora.flatMap((on, block) => (on ? [block] : []));
+  const columns = r * enabled.length;
   checkShape(where, "loraA", loraA, [columns, null]);
   checkShape(where, "loraB", loraB, [rows * enabled.length, r]);
   const b = new Float32Array(outFeatures * columns);
@@ -262,17 +315,32 @@ function mergedLinear(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, 
       b.set(loraB.data.subarray(from, from + r), (block * rows + i) * columns + j * r);
     }
   }
-  return { loraA: copy(loraA), loraB: { shape: [outFeatures, columns], data: b }, r: columns, loraAlpha: loraAlpha * enabled.length };
+  return {
+    loraA: copy(loraA),
+    loraB: { shape: [outFeatures, columns], data: b },
+    r: columns,
+    loraAlpha: loraAlpha * enabled.length,
+  };
 }
 
-function conv2d(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAlpha, kernelSize: k, groups = 1 }: Conv2dLayer): PeftFactors {
+function conv2d(
+  where: string,
+  loraA: PeftTensor,
+  loraB: PeftTensor,
+  { r, loraAlpha, kernelSize: k, groups = 1 }: Conv2dLayer,
+): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkCount(where, "kernelSize", k);
-  if (groups !== 1) throw new ArgumentError(`${where}: groups is ${groups}; only 1 can be converted exactly: PEFT's lora_A mixes the groups, loralib's does not.`);
+  if (groups !== 1)
+    throw new ArgumentError(
+      `${where}: groups is ${groups}; only 1 can be converted exactly: PEFT's lora_A mixes the groups, loralib's ` +
+        `does not.`,
+    );
   const rows = r * k;
   checkShape(where, "loraA", loraA, [rows, null], k);
   checkShape(where, "loraB", loraB, [null, rows], k);
-  const columns = loraA.shape[1]!, rank = rows * k;
+  const columns = loraA.shape[1]!;
+  const rank = rows * k;
   const a = new Float32Array(rank * columns * k);
   for (let p = 0; p < k; p++) {
     for (let t = 0; t < rows; t++) {
@@ -281,30 +349,48 @@ function conv2d(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAl
   }
   // An output channel's K rows of B stand one after another, which is its row of B'.
   return {
-    loraA: { shape: [rank, columns / k, k, k], data: a }, loraB: { shape: [loraB.shape[0]! / k, rank, 1, 1], data: loraB.data.slice() },
-    r: rank, loraAlpha: loraAlpha * k * k,
+    loraA: { shape: [rank, columns / k, k, k], data: a },
+    loraB: { shape: [loraB.shape[0]! / k, rank, 1, 1], data: loraB.data.slice() },
+    r: rank,
+    loraAlpha: loraAlpha * k * k,
   };
 }
 
 function checkCount(where: string, argument: string, value: number): void {
-  if (!Number.isSafeInteger(value) || value < 1) throw new ArgumentError(`${where}: ${argument} is ${show(value)}; expected a positive integer.`);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new ArgumentError(`${where}: ${argument} is ${show(value)}; expected a positive integer.`);
 }
 
 function checkScale(where: string, r: number, loraAlpha: number): void {
   checkCount(where, "r", r);
-  if (typeof loraAlpha !== "number" || !Number.isFinite(Math.fround(loraAlpha))) throw new ArgumentError(`${where}: loraAlpha is ${show(loraAlpha)}; expected a number that is finite in float32.`);
+  if (typeof loraAlpha !== "number" || !Number.isFinite(Math.fround(loraAlpha)))
+    throw new ArgumentError(`${where}: loraAlpha is ${show(loraAlpha)}; expected a number that is finite in float32.`);
 }
 
 /** Two dimensions as expected, where null is any positive multiple of `multiple`; and the data of such a shape. */
-function checkShape(where: string, argument: string, tensor: PeftTensor, expected: readonly (number | null)[], multiple = 1): void {
+function checkShape(
+  where: string,
+  argument: string,
+  tensor: PeftTensor,
+  expected: readonly (number | null)[],
+  multiple = 1,
+): void {
   const { shape, data } = (tensor ?? {}) as Partial<PeftTensor>;
-  if (!Array.isArray(shape) || !(data instanceof Float32Array)) throw new ArgumentError(`${where}: ${argument} must be { shape, data } with the values in a Float32Array.`);
-  const fits = shape.length === 2 && shape.every((size, i) => size > 0 && (expected[i] === null ? size % multiple === 0 : size === expected[i]));
+  if (!Array.isArray(shape) || !(data instanceof Float32Array))
+    throw new ArgumentError(`${where}: ${argument} must be { shape, data } with the values in a Float32Array.`);
+  const fits =
+    shape.length === 2 &&
+    shape.every((size, i) => size > 0 && (expected[i] === null ? size % multiple === 0 : size === expected[i]));
   if (!fits) {
     const any = multiple === 1 ? "any" : `a multiple of ${multiple}`;
-    throw new ShapeError(`${where}: ${argument} has shape ${show(shape)}; expected [${expected.map((size) => size ?? any).join(", ")}].`);
+    throw new ShapeError(
+      `${where}: ${argument} has shape ${show(shape)}; expected [${expected.map((size) => size ?? any).join(", ")}].`,
+    );
   }
-  if (data.length !== shape[0]! * shape[1]!) throw new ShapeError(`${where}: ${argument} has ${data.length} values; shape ${show(shape)} takes ${shape[0]! * shape[1]!}.`);
+  if (data.length !== shape[0]! * shape[1]!)
+    throw new ShapeError(
+      `${where}: ${argument} has ${data.length} values; shape ${show(shape)} takes ${shape[0]! * shape[1]!}.`,
+    );
 }
 
 function copy({ shape, data }: PeftTensor): PeftTensor {

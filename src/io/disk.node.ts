@@ -1,7 +1,20 @@
 /** Files on disk under Node, Deno and Bun: the only place that touches a file system. See files.ts. */
 import { randomBytes } from "node:crypto";
 import {
-  closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readdirSync, readSync, renameSync, rmdirSync, rmSync, statSync, writeSync,
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeSync,
 } from "node:fs";
 import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
@@ -10,7 +23,9 @@ import type { FileToWrite } from "./file_to_write.js";
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;
 
-const NOT_PERMITTED = "the runtime does not permit it; allow it (deno run --allow-read --allow-write, node --allow-fs-read --allow-fs-write)";
+const NOT_PERMITTED =
+  "the runtime does not permit it; allow it (deno run --allow-read --allow-write, node --allow-fs-read " +
+  "--allow-fs-write)";
 
 /** By an error's code; Deno's have their name alone. */
 const ADVICE: Record<string, string> = {
@@ -55,12 +70,14 @@ export function readBytes(path: string): Uint8Array {
   try {
     // Before opening: to open a named pipe would wait for its writer.
     const kind = statSync(path);
-    if (!kind.isFile() && !kind.isDirectory()) throw new FileError(`cannot read ${path}: it is not a regular file; name one.`);
+    if (!kind.isFile() && !kind.isDirectory())
+      throw new FileError(`cannot read ${path}: it is not a regular file; name one.`);
     fd = openSync(path, "r");
     const bytes = new Uint8Array(fstatSync(fd).size);
-    for (let done = 0; done < bytes.length;) {
+    for (let done = 0; done < bytes.length; ) {
       const count = readSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), null);
-      if (count === 0) throw new FileError(`cannot read ${path}: it became shorter meanwhile; wait for its writer and try again.`);
+      if (count === 0)
+        throw new FileError(`cannot read ${path}: it became shorter meanwhile; wait for its writer and try again.`);
       done += count;
     }
     return bytes;
@@ -71,7 +88,10 @@ export function readBytes(path: string): Uint8Array {
   }
 }
 
-/** Of a file that is being written: <its name>.<process>.<16 random digits>.tmp. Containers on one volume share the process number. */
+/**
+ * Of a file that is being written: <its name>.<process>.<16 random digits>.tmp. Containers on one volume share the
+ * process number.
+ */
 const TEMPORARY = /\.\d+\.[0-9a-f]{16}\.tmp$/;
 /** The folder by which `ensureWritableDirectory` tries. */
 const PROBE = /^\.writable-\w{6}$/;
@@ -79,11 +99,15 @@ const PROBE = /^\.writable-\w{6}$/;
 const STALE_MS = 3_600_000;
 
 /**
- * Writes beside each path and, when all is on the disk, renames: whatever happens meanwhile, a path holds its old contents or
- * all of the new ones, and if there is no room for all files, none is changed. On failure nothing is left behind.
+ * Writes beside each path and, when all is on the disk, renames: whatever happens meanwhile, a path holds its old
+ * contents or all of the new ones, and if there is no room for all files, none is changed. On failure nothing is left
+ * behind.
  */
 export function writeAtomic(files: readonly FileToWrite[]): void {
-  const drafts = files.map((file) => ({ ...file, temporary: `${file.path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp` }));
+  const drafts = files.map((file) => ({
+    ...file,
+    temporary: `${file.path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp`,
+  }));
   let at = "";
   try {
     for (const { path, bytes, temporary } of drafts) {
@@ -105,9 +129,13 @@ export function writeAtomic(files: readonly FileToWrite[]): void {
     throw fileError("write", at, error);
   }
   for (const { path } of drafts) {
-    const directory = dirname(path), name = basename(path);
+    const directory = dirname(path);
+    const name = basename(path);
     syncDirectory(directory);
-    sweep(directory, (other, age) => other.startsWith(`${name}.`) && TEMPORARY.test(other.slice(name.length)) && age > STALE_MS);
+    sweep(
+      directory,
+      (other, age) => other.startsWith(`${name}.`) && TEMPORARY.test(other.slice(name.length)) && age > STALE_MS,
+    );
   }
 }
 
@@ -115,7 +143,7 @@ function writeNew(path: string, bytes: Uint8Array): void {
   // "wx": never opened if it is there, for a link of this name would be followed.
   const fd = openSync(path, "wx");
   try {
-    for (let done = 0; done < bytes.length;) {
+    for (let done = 0; done < bytes.length; ) {
       done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
     }
     fsyncSync(fd);
@@ -140,7 +168,10 @@ export function removeTemporaries(directory: string): void {
   sweep(directory, (name) => TEMPORARY.test(name) || PROBE.test(name));
 }
 
-/** A new name lasts through a loss of power when its directory is on the disk too. Not every system can do that: then it stays with the file. */
+/**
+ * A new name lasts through a loss of power when its directory is on the disk too. Not every system can do that: then it
+ * stays with the file.
+ */
 function syncDirectory(directory: string): void {
   try {
     const fd = openSync(directory, "r");
@@ -161,7 +192,8 @@ function sweep(directory: string, stale: (name: string, age: number) => boolean)
       // Asked by name first: a folder may hold many files.
       if (!stale(name, Infinity)) continue;
       try {
-        if (stale(name, Date.now() - statSync(`${directory}/${name}`).mtimeMs)) rmSync(`${directory}/${name}`, { recursive: true, force: true });
+        if (stale(name, Date.now() - statSync(`${directory}/${name}`).mtimeMs))
+          rmSync(`${directory}/${name}`, { recursive: true, force: true });
       } catch {
         // Taken away by somebody else meanwhile, or not ours to remove.
       }
@@ -184,7 +216,8 @@ export function ensureWritableDirectory(path: string): void {
 
 /** Not mkdirSync's recursive: in Node 20 it never returns where a parent answers ENOENT to mkdir (/proc). */
 function makeDirectory(path: string): void {
-  const parent = dirname(path), isDirectory = (): boolean => existsSync(path) && statSync(path).isDirectory();
+  const parent = dirname(path);
+  const isDirectory = (): boolean => existsSync(path) && statSync(path).isDirectory();
   if (!existsSync(parent)) makeDirectory(parent);
   if (isDirectory()) return;
   try {

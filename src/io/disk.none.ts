@@ -3,11 +3,24 @@ import { FileError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
 
 function refuse(path: string): never {
-  throw new FileError(`cannot use ${path}: this runtime has no file system; keep the bytes in io.memoryFiles and use a path that starts with "memory:".`);
+  throw new FileError(
+    `cannot use ${path}: this runtime has no file system; keep the bytes in io.memoryFiles and use a path that ` +
+      `starts with "memory:".`,
+  );
 }
 
-export function exists(path: string): boolean { return refuse(path); }
-export function readBytes(path: string): Uint8Array { return refuse(path); }
-export function writeAtomic(files: readonly FileToWrite[]): void { refuse(files[0]!.path); }
-export function removeTemporaries(directory: string): void { refuse(directory); }
-export function ensureWritableDirectory(path: string): void { refuse(path); }
+export function exists(path: string): boolean {
+  return refuse(path);
+}
+export function readBytes(path: string): Uint8Array {
+  return refuse(path);
+}
+export function writeAtomic(files: readonly FileToWrite[]): void {
+  refuse(files[0]!.path);
+}
+export function removeTemporaries(directory: string): void {
+  refuse(directory);
+}
+export function ensureWritableDirectory(path: string): void {
+  refuse(path);
+}

@@ -4,6 +4,9 @@
 export interface FileToWrite {
   path: string;
   bytes: Uint8Array;
-  /** A path for what is there now. Killed between the two renamings, the old contents are there and nothing is at `path`. */
+  /**
+   * A path for what is there now. Killed between the two renamings, the old contents are there and nothing is at
+   * `path`.
+   */
   previous?: string | undefined;
 }

@@ -16,11 +16,14 @@ import { signatureOf } from "./signature.js";
  * @example
  * const { model } = models.loadLlama("models/base"); // in a page: "memory:base", its files set from fetch()
  * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
- * console.log([...io.memoryFiles.keys()].join(" ")); // memory:adapter/adapter_model.safetensors memory:adapter/adapter_config.json
+ * console.log([...io.memoryFiles.keys()].join(" ")); // memory:adapter/adapter_model.safetensors
+ * memory:adapter/adapter_config.json
  */
 export const memoryFiles: Map<string, Uint8Array> = new Map();
 
-function isInMemory(path: string): boolean { return path.startsWith("memory:"); }
+function isInMemory(path: string): boolean {
+  return path.startsWith("memory:");
+}
 
 /** Whether a file is at `path`. */
 export function exists(path: string): boolean {
@@ -59,7 +62,9 @@ export function parseJson(bytes: Uint8Array, path: string): unknown {
     const signature = signatureOf(bytes);
     if (signature) throw new FormatError(`${path}: not JSON: the file is ${signature}.`, { cause });
     // Engines tell the position in their own ways or not at all, so it is found once more.
-    const cursor = new JsonCursor(text, (message) => { throw new FormatError(`${path}: not JSON: ${message}.`, { cause }); });
+    const cursor = new JsonCursor(text, (message) => {
+      throw new FormatError(`${path}: not JSON: ${message}.`, { cause });
+    });
     cursor.skipValue();
     cursor.end(" \t\n\r");
     throw new FormatError(`${path}: not JSON: ${(cause as Error).message}.`, { cause });
@@ -67,18 +72,21 @@ export function parseJson(bytes: Uint8Array, path: string): unknown {
 }
 
 /**
- * Whatever happens meanwhile (a kill, a full disk, another writer, of this process too), `path` holds its old contents or all of
- * the new ones.
+ * Whatever happens meanwhile (a kill, a full disk, another writer, of this process too), `path` holds its old contents
+ * or all of the new ones.
  * @param previous a path for the old contents
  * @throws FileError; then nothing was changed
  */
 export function writeAtomic(path: string, contents: Uint8Array | string, previous?: string): void {
-  writeTogether([{ path, bytes: typeof contents === "string" ? new TextEncoder().encode(contents) : contents, previous }]);
+  writeTogether([
+    { path, bytes: typeof contents === "string" ? new TextEncoder().encode(contents) : contents, previous },
+  ]);
 }
 
 /**
- * Writes files that belong together, all in memory or all on disk. Each by itself is replaced as by `writeAtomic`, but only when all
- * are on the disk: a kill finds the old ones or the new ones, save between two renamings, and a full disk the old ones.
+ * Writes files that belong together, all in memory or all on disk. Each by itself is replaced as by `writeAtomic`, but
+ * only when all are on the disk: a kill finds the old ones or the new ones, save between two renamings, and a full disk
+ * the old ones.
  * @throws FileError
  */
 export function writeTogether(files: readonly FileToWrite[]): void {
@@ -90,7 +98,9 @@ export function writeTogether(files: readonly FileToWrite[]): void {
   }
 }
 
-/** Removes what killed writers left in a directory. It must be the caller's own: another writer's file would go, too. */
+/**
+ * Removes what killed writers left in a directory. It must be the caller's own: another writer's file would go, too.
+ */
 export function removeTemporaries(directory: string): void {
   if (!isInMemory(directory)) disk.removeTemporaries(directory);
 }

@@ -71,7 +71,9 @@ export interface Gpt2Config {
 
 /** Reads keys of config.json strictly: each fault is a FormatError that names the key. */
 function configReader(json: unknown, name: string, modelType: string) {
-  const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
+  const fail = (message: string): never => {
+    throw new FormatError(`${name}: ${message}.`);
+  };
   const config = asObject(json) ?? fail("the file holds no JSON object");
 
   /** The key's value, or the default if the key is absent or null. */
@@ -90,14 +92,19 @@ function configReader(json: unknown, name: string, modelType: string) {
     if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
   };
   const tokens = (key: string, fallback: number): number | readonly number[] | null => {
-    const given = config[key] === undefined ? fallback : config[key], list = Array.isArray(given) ? given : [given];
+    const given = config[key] === undefined ? fallback : config[key];
+    const list = Array.isArray(given) ? given : [given];
     const valid = given === null || (list.length > 0 && list.every((id) => Number.isSafeInteger(id) && id >= 0));
-    return valid ? given as number | number[] | null : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
+    return valid
+      ? (given as number | number[] | null)
+      : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
   };
   const token = (key: string, fallback: number): number | null => [tokens(key, fallback)].flat()[0]!;
   // What a hub answers instead of a file is JSON too.
-  if (config.model_type === undefined && typeof config.error === "string") fail(`the file is a server's answer, ${show(config.error)}, instead of the file; download it again`);
-  if (config.model_type !== modelType) fail(`model_type is ${show(config.model_type)}; only ${show(modelType)} is supported`);
+  if (config.model_type === undefined && typeof config.error === "string")
+    fail(`the file is a server's answer, ${show(config.error)}, instead of the file; download it again`);
+  if (config.model_type !== modelType)
+    fail(`model_type is ${show(config.model_type)}; only ${show(modelType)} is supported`);
   only("quantization_config", null);
   return { config, fail, count, positive, flag, only, token, tokens };
 }
@@ -119,39 +126,59 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   only("partial_rotary_factor", 1);
   // Since transformers 5 theta stands in rope_parameters, beside the kind of scaling.
   const [rope] = ["rope_parameters", "rope_scaling"].map((name) => {
-    const parameters = config[name] == null ? {} : asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`);
+    const parameters =
+      config[name] == null
+        ? {}
+        : (asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`));
     // The type first: the others only follow from it.
-    for (const [key, value] of Object.entries(parameters).sort(([a], [b]) => Number(b.endsWith("type")) - Number(a.endsWith("type")))) {
-      const plain = key === "rope_theta" || ((key === "rope_type" || key === "type") && value === "default") ||
-        ((key === "partial_rotary_factor" || key === "factor") && value === 1) || value === null;
+    for (const [key, value] of Object.entries(parameters).sort(
+      ([a], [b]) => Number(b.endsWith("type")) - Number(a.endsWith("type")),
+    )) {
+      const plain =
+        key === "rope_theta" ||
+        ((key === "rope_type" || key === "type") && value === "default") ||
+        ((key === "partial_rotary_factor" || key === "factor") && value === 1) ||
+        value === null;
       if (!plain) fail(`${name} has ${key} ${show(value)}; only rope_type "default" is supported`);
     }
     return parameters;
   });
-  const hiddenSize = count("hidden_size", 4096), numAttentionHeads = count("num_attention_heads", 32);
+  const hiddenSize = count("hidden_size", 4096);
+  const numAttentionHeads = count("num_attention_heads", 32);
   if (config.head_dim == null && hiddenSize % numAttentionHeads !== 0) {
-    fail(`hidden_size is ${hiddenSize}; without head_dim it must be a multiple of num_attention_heads = ${numAttentionHeads}`);
+    fail(
+      `hidden_size is ${hiddenSize}; without head_dim it must be a multiple of num_attention_heads = ` +
+        `${numAttentionHeads}`,
+    );
   }
   const headDim = count("head_dim", hiddenSize / numAttentionHeads);
   if (headDim % 2 !== 0) fail(`head_dim is ${headDim}; rotary embeddings need an even number`);
   const numKeyValueHeads = count("num_key_value_heads", numAttentionHeads);
   if (numAttentionHeads % numKeyValueHeads !== 0) {
-    fail(`num_attention_heads is ${numAttentionHeads}; expected a multiple of num_key_value_heads = ${numKeyValueHeads}`);
+    fail(
+      `num_attention_heads is ${numAttentionHeads}; expected a multiple of num_key_value_heads = ${numKeyValueHeads}`,
+    );
   }
   return {
-    hiddenSize, intermediateSize: count("intermediate_size", 11008), numHiddenLayers: count("num_hidden_layers", 32),
-    numAttentionHeads, numKeyValueHeads, headDim,
-    vocabSize: count("vocab_size", 32000), maxPositionEmbeddings: count("max_position_embeddings", 2048),
+    hiddenSize,
+    intermediateSize: count("intermediate_size", 11008),
+    numHiddenLayers: count("num_hidden_layers", 32),
+    numAttentionHeads,
+    numKeyValueHeads,
+    headDim,
+    vocabSize: count("vocab_size", 32000),
+    maxPositionEmbeddings: count("max_position_embeddings", 2048),
     rmsNormEps: positive("rms_norm_eps", 1e-6),
     ropeTheta: rope!.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
     tieWordEmbeddings: flag("tie_word_embeddings", false),
-    bosTokenId: token("bos_token_id", 1), eosTokenId: tokens("eos_token_id", 2),
+    bosTokenId: token("bos_token_id", 1),
+    eosTokenId: tokens("eos_token_id", 2),
   };
 }
 
 /**
- * What the file leaves out has the values of transformers' GPT2Config. Its dropout probabilities are not read: Gpt2 drops
- * elements in its LoRA branches only.
+ * What the file leaves out has the values of transformers' GPT2Config. Its dropout probabilities are not read: Gpt2
+ * drops elements in its LoRA branches only.
  *
  * Source: huggingface/transformers 5, models/gpt2/configuration_gpt2.py.
  * @param json of config.json
@@ -164,13 +191,21 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   only("scale_attn_weights", true);
   only("scale_attn_by_inverse_layer_idx", false);
   only("add_cross_attention", false);
-  const hiddenSize = count("n_embd", 768), numAttentionHeads = count("n_head", 12);
-  if (hiddenSize % numAttentionHeads !== 0) fail(`n_embd is ${hiddenSize}; expected a multiple of n_head = ${numAttentionHeads}`);
+  const hiddenSize = count("n_embd", 768);
+  const numAttentionHeads = count("n_head", 12);
+  if (hiddenSize % numAttentionHeads !== 0)
+    fail(`n_embd is ${hiddenSize}; expected a multiple of n_head = ${numAttentionHeads}`);
   return {
-    hiddenSize, intermediateSize: count("n_inner", 4 * hiddenSize), numHiddenLayers: count("n_layer", 12), numAttentionHeads,
-    vocabSize: count("vocab_size", 50257), maxPositionEmbeddings: count("n_positions", 1024),
-    layerNormEpsilon: positive("layer_norm_epsilon", 1e-5), tieWordEmbeddings: flag("tie_word_embeddings", true),
-    bosTokenId: token("bos_token_id", 50256), eosTokenId: tokens("eos_token_id", 50256),
+    hiddenSize,
+    intermediateSize: count("n_inner", 4 * hiddenSize),
+    numHiddenLayers: count("n_layer", 12),
+    numAttentionHeads,
+    vocabSize: count("vocab_size", 50257),
+    maxPositionEmbeddings: count("n_positions", 1024),
+    layerNormEpsilon: positive("layer_norm_epsilon", 1e-5),
+    tieWordEmbeddings: flag("tie_word_embeddings", true),
+    bosTokenId: token("bos_token_id", 50256),
+    eosTokenId: tokens("eos_token_id", 50256),
   };
 }
 
@@ -178,7 +213,10 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
 export interface CheckpointViews {
   /** By name, as the files have them. */
   tensors: Map<string, TensorView>;
-  /** Tensors that the index lists and no shard has, and those that a shard has and the index does not list, with the path of the shard. */
+  /**
+   * Tensors that the index lists and no shard has, and those that a shard has and the index does not list, with the
+   * path of the shard.
+   */
   astray: Map<string, string>;
   /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
   metadata: Map<string, string>;
@@ -186,12 +224,16 @@ export interface CheckpointViews {
 
 /**
  * The tensors of model.safetensors if that is there, else of the shards of its index, each read once.
- * @throws FileError if a file is missing, FormatError if one is damaged or a tensor is in another shard than the index says
+ * @throws FileError if a file is missing, FormatError if one is damaged or a tensor is in another shard than the index
+ * says
  * @internal
  */
 export function readCheckpoint(directory: string): CheckpointViews {
-  const tensors = new Map<string, TensorView>(), astray = new Map<string, string>(), metadata = new Map<string, string>();
-  const whole = `${directory}/${MODEL_FILE}`, indexPath = `${directory}/${INDEX_FILE}`;
+  const tensors = new Map<string, TensorView>();
+  const astray = new Map<string, string>();
+  const metadata = new Map<string, string>();
+  const whole = `${directory}/${MODEL_FILE}`;
+  const indexPath = `${directory}/${INDEX_FILE}`;
   const read = (path: string): Iterable<TensorView> => {
     const file = parseSafetensors(readBytes(path), { name: path });
     for (const [key, value] of Object.entries(file.metadata)) metadata.set(key, value);
@@ -202,15 +244,18 @@ export function readCheckpoint(directory: string): CheckpointViews {
     return { tensors, astray, metadata };
   }
   if (!exists(indexPath)) {
-    throw new FileError(`cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
-      "check the path, and save pickled weights (.bin) as safetensors.");
+    throw new FileError(
+      `cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
+        "check the path, and save pickled weights (.bin) as safetensors.",
+    );
   }
   const shardOf = readWeightMap(indexPath);
   for (const shard of new Set(shardOf.values())) {
     const path = `${directory}/${shard}`;
     for (const view of read(path)) {
       const expected = shardOf.get(view.name);
-      if (expected !== undefined && expected !== shard) throw new FormatError(`${path}: tensor ${show(view.name)} is here, but ${indexPath} has it in ${expected}.`);
+      if (expected !== undefined && expected !== shard)
+        throw new FormatError(`${path}: tensor ${show(view.name)} is here, but ${indexPath} has it in ${expected}.`);
       if (expected === undefined) astray.set(view.name, path);
       tensors.set(view.name, view);
     }
@@ -225,7 +270,11 @@ export function readCheckpoint(directory: string): CheckpointViews {
 export function refuseAstray(directory: string, { tensors, astray }: CheckpointViews): void {
   for (const [name, path] of astray) {
     const index = `${directory}/${INDEX_FILE}`;
-    throw new FormatError(`${path}: tensor ${show(name)} ${tensors.has(name) ? `is here, but ${index} does not list it` : `is missing; ${index} lists it`}.`);
+    throw new FormatError(
+      `${path}: tensor ${show(name)} ${
+        tensors.has(name) ? `is here, but ${index} does not ` + `list it` : `is missing; ${index} lists it`
+      }.`,
+    );
   }
 }
 
@@ -240,8 +289,12 @@ export function refuseAstray(directory: string, { tensors, astray }: CheckpointV
  * const weights = io.loadCheckpoint("models/base", (name) => name.includes("layers.0."));
  * console.log(weights.get("model.layers.0.input_layernorm.weight").shape.length); // 1
  */
-export function loadCheckpoint(directory: string, wanted: (name: string) => boolean = () => true): Map<string, PeftTensor> {
-  const checkpoint = readCheckpoint(directory), { tensors } = checkpoint;
+export function loadCheckpoint(
+  directory: string,
+  wanted: (name: string) => boolean = () => true,
+): Map<string, PeftTensor> {
+  const checkpoint = readCheckpoint(directory);
+  const { tensors } = checkpoint;
   refuseAstray(directory, checkpoint);
   const weights = new Map<string, PeftTensor>();
   for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
@@ -256,13 +309,21 @@ export function readWeightMap(path: string): Map<string, string> {
 /** The shard of each tensor, from the bytes of an index. @throws FormatError @internal */
 export function parseWeightMap(bytes: Uint8Array, path: string): Map<string, string> {
   const weightMap = asObject(asObject(parseJson(bytes, path))?.weight_map);
-  if (!weightMap) throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
-  const shardOf = new Map<string, string>(), plain = new Set<unknown>();
+  if (!weightMap)
+    throw new FormatError(`${path}: expected an object with weight_map, an object of tensor names and shards.`);
+  const shardOf = new Map<string, string>();
+  const plain = new Set<unknown>();
   for (const name in weightMap) {
     const shard = weightMap[name];
     // A plain name: no separators, drives or dots that could lead out of the folder.
-    if (!plain.has(shard) && (typeof shard !== "string" || shard.length > 255 || !/^\w[\w.-]*\.safetensors$/.test(shard))) {
-      throw new FormatError(`${path}: tensor ${show(name)} is in shard ${show(shard)}; expected the name of a .safetensors file in this folder.`);
+    if (
+      !plain.has(shard) &&
+      (typeof shard !== "string" || shard.length > 255 || !/^\w[\w.-]*\.safetensors$/.test(shard))
+    ) {
+      throw new FormatError(
+        `${path}: tensor ${show(name)} is in shard ${show(shard)}; expected the name of a .safetensors file in ` +
+          `this folder.`,
+      );
     }
     plain.add(shard);
     shardOf.set(name, shard as string);

@@ -17,10 +17,15 @@ export class JsonCursor {
   #position = 0;
 
   /** @param fail throws the caller's error; the message says what was expected, what came and where */
-  constructor(readonly text: string, readonly fail: (message: string) => never) {}
+  constructor(
+    readonly text: string,
+    readonly fail: (message: string) => never,
+  ) {}
 
   /** How much of the text is behind it. */
-  get position(): number { return this.#position; }
+  get position(): number {
+    return this.#position;
+  }
 
   /** The next character that is not white space, "" at the end. */
   peek(): string {
@@ -74,10 +79,21 @@ export class JsonCursor {
   integer(): number {
     this.peek();
     const start = this.#position;
-    let value = 0, end = start;
-    for (let code = this.text.charCodeAt(end); code >= 0x30 && code <= 0x39 && end - start < MAX_INTEGER_DIGITS; code = this.text.charCodeAt(++end)) value = 10 * value + (code - 0x30);
+    let value = 0;
+    let end = start;
+    for (
+      let code = this.text.charCodeAt(end);
+      code >= 0x30 && code <= 0x39 && end - start < MAX_INTEGER_DIGITS;
+      code = this.text.charCodeAt(++end)
+    )
+      value = 10 * value + (code - 0x30);
     const leadingZero = end - start > 1 && this.text.charCodeAt(start) === 0x30;
-    if (end === start || leadingZero || NUMBER_CHARACTERS.includes(this.text[end] ?? " ") || !Number.isSafeInteger(value)) {
+    if (
+      end === start ||
+      leadingZero ||
+      NUMBER_CHARACTERS.includes(this.text[end] ?? " ") ||
+      !Number.isSafeInteger(value)
+    ) {
       this.#expected("an integer from 0 to 2^53 - 1, in digits only", this.#numberToken());
     }
     this.#position = end;
@@ -99,7 +115,8 @@ export class JsonCursor {
       this.expect("}");
     } else if (this.accept("[")) {
       if (this.accept("]")) return;
-      do this.skipValue(depth + 1); while (this.accept(","));
+      do this.skipValue(depth + 1);
+      while (this.accept(","));
       this.expect("]");
     } else {
       const literal = ["true", "false", "null"].find((word) => this.text.startsWith(word, this.#position));
@@ -135,7 +152,8 @@ export class JsonCursor {
 
   #expected(what: string, token = this.text.slice(this.#position, this.#position + 1)): never {
     const got = token === "" && this.#position >= this.text.length ? "the end of the text" : show(token);
-    let line = 1, lineStart = 0;
+    let line = 1;
+    let lineStart = 0;
     for (let i = this.text.indexOf("\n"); i >= 0 && i < this.#position; i = this.text.indexOf("\n", i + 1)) {
       line++;
       lineStart = i + 1;
@@ -160,7 +178,9 @@ export function checkText(where: string, name: string, value: unknown): asserts 
 
 /** A parsed value that is an object, no list; else undefined. */
 export function asObject(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? value as Record<string, unknown> : undefined;
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : undefined;
 }
 
 /** How much of a value an error message shows. */

@@ -21,7 +21,8 @@ export type LoralibState = Map<string, PeftTensor>;
 /**
  * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole.
  *
- * @throws ArgumentError, before anything is written, for what loadLoralib would refuse and for what is not finite; FileError
+ * @throws ArgumentError, before anything is written, for what loadLoralib would refuse and for what is not finite;
+ * FileError
  *
  * @example
  * const model = new lora.Linear(8, 8, { r: 2 });
@@ -29,7 +30,9 @@ export type LoralibState = Map<string, PeftTensor>;
  */
 export function saveLoralib(path: string, state: LoralibState): void {
   checkText("saveLoralib", "path", path);
-  checkLoralib(state, (message) => { throw new ArgumentError(`saveLoralib: ${message}.`); });
+  checkLoralib(state, (message) => {
+    throw new ArgumentError(`saveLoralib: ${message}.`);
+  });
   writeAtomic(path, serializeSafetensors(finiteTensors("saveLoralib", state), { format: "pt" }));
 }
 
@@ -47,7 +50,9 @@ export function saveLoralib(path: string, state: LoralibState): void {
 export function loadLoralib(path: string): LoralibState {
   checkText("loadLoralib", "path", path);
   const file = parseSafetensors(readBytes(path), { name: path });
-  checkLoralib(file.tensors, (message) => { throw new FormatError(`${path}: ${message}.`); });
+  checkLoralib(file.tensors, (message) => {
+    throw new FormatError(`${path}: ${message}.`);
+  });
   return new Map([...file.tensors].map(([key, view]) => [key, { shape: view.shape, data: toFloat32(view) }]));
 }
 
@@ -58,22 +63,34 @@ export function loralibFactor(key: string): { module: string; factor: "A" | "B" 
 }
 
 /** Every key is loralib's, every factor has its partner, and their shapes are those of one layer. */
-export function checkLoralib(state: ReadonlyMap<string, { shape: readonly number[] }>, fail: (message: string) => never): void {
-  if (!((state as unknown) instanceof Map)) fail(`state is ${show(state)}; expected a Map from keys to { shape, data }`);
+export function checkLoralib(
+  state: ReadonlyMap<string, { shape: readonly number[] }>,
+  fail: (message: string) => never,
+): void {
+  if (!((state as unknown) instanceof Map))
+    fail(`state is ${show(state)}; expected a Map from keys to { shape, data }`);
   for (const [key, entry] of state) {
     const { shape } = ((entry as unknown) ?? {}) as { shape?: readonly number[] };
     if (!Array.isArray(shape)) return fail(`tensor ${show(key)} has no shape`);
-    const which = `tensor ${show(key)}`, factor = loralibFactor(key);
+    const which = `tensor ${show(key)}`;
+    const factor = loralibFactor(key);
     if (!factor) {
-      if (key.startsWith("base_model.model.") || /\.lora_/.test(key)) fail(`${which} has a name of PEFT's; readPeftAdapter reads PEFT's folders`);
-      if (!key.includes("bias")) fail(`${which} is neither lora_A nor lora_B of a module, nor a bias; a loralib checkpoint holds nothing else`);
+      if (key.startsWith("base_model.model.") || /\.lora_/.test(key))
+        fail(`${which} has a name of PEFT's; readPeftAdapter reads PEFT's folders`);
+      if (!key.includes("bias"))
+        fail(`${which} is neither lora_A nor lora_B of a module, nor a bias; a loralib checkpoint holds nothing else`);
       continue;
     }
-    const partner = key.slice(0, -1) + (factor.factor === "A" ? "B" : "A"), partnerShape = state.get(partner)?.shape ?? fail(`${which} has no partner ${show(partner)}`);
-    if (shape.length !== 2 || shape.includes(0)) fail(`${which} has shape ${show(shape)}; expected two dimensions, none of them 0`);
+    const partner = key.slice(0, -1) + (factor.factor === "A" ? "B" : "A");
+    const partnerShape = state.get(partner)?.shape ?? fail(`${which} has no partner ${show(partner)}`);
+    if (shape.length !== 2 || shape.includes(0))
+      fail(`${which} has shape ${show(shape)}; expected two dimensions, none of them 0`);
     // MergedLinear's A has the rows of each of its blocks, B the columns of one.
     if (factor.factor === "A" && shape[0]! % partnerShape[1]! !== 0) {
-      fail(`${which} has shape ${show(shape)}; its first dimension must be a multiple of ${partnerShape[1]}, the second of ${show(partner)}`);
+      fail(
+        `${which} has shape ${show(shape)}; its first dimension must be a multiple of ${partnerShape[1]}, the ` +
+          `second of ${show(partner)}`,
+      );
     }
   }
 }

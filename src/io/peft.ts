@@ -89,7 +89,8 @@ export function peftMagnitudeKey(modulePath: string): string {
 }
 
 /**
- * The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is `<module>.base_layer.bias`).
+ * The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is
+ * `<module>.base_layer.bias`).
  *
  * @example
  * console.log(io.peftBaseKey("q_proj.base_layer.bias")); // base_model.model.q_proj.base_layer.bias
@@ -100,14 +101,14 @@ export function peftBaseKey(parameterPath: string): string {
 }
 
 /**
- * Writes the folder, the config last: a folder with a config is complete. Over another adapter, both files take the old ones'
- * places one right after the other, when both are written: a full disk leaves the old ones; the tensors' metadata has a SHA-256 of them and one of the config, so that what a writer
- * leaves that is stopped between the two is refused.
+ * Writes the folder, the config last: a folder with a config is complete. Over another adapter, both files take the old
+ * ones' places one right after the other, when both are written: a full disk leaves the old ones; the tensors' metadata
+ * has a SHA-256 of them and one of the config, so that what a writer leaves that is stopped between the two is refused.
  *
  * Source: PEFT, PeftModel.save_pretrained.
  * @param config an omitted field has PEFT's default
- * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse, values that are not finite among
- * them; FileError
+ * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse, values that are not finite
+ * among them; FileError
  *
  * @example
  * io.writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
@@ -116,33 +117,45 @@ export function peftBaseKey(parameterPath: string): string {
  * ]);
  */
 export function writePeftAdapter(
-  directory: string, config: Options<LoraConfig>, tensors: Iterable<NamedPeftTensor>,
+  directory: string,
+  config: Options<LoraConfig>,
+  tensors: Iterable<NamedPeftTensor>,
 ): void {
-  const fail = (message: string): never => { throw new ArgumentError(`writePeftAdapter: ${message}.`); };
+  const fail = (message: string): never => {
+    throw new ArgumentError(`writePeftAdapter: ${message}.`);
+  };
   checkText("writePeftAdapter", "directory", directory);
   const full = completeConfig("writePeftAdapter", config);
-  if (typeof (tensors as unknown) !== "object" || !tensors || !(Symbol.iterator in tensors)) return fail(`tensors must be a list of { name, shape, data }; got ${show(tensors)}`);
+  if (typeof (tensors as unknown) !== "object" || !tensors || !(Symbol.iterator in tensors))
+    return fail(`tensors must be a list of { name, shape, data }; got ${show(tensors)}`);
   const list = [...tensors];
   for (const [i, tensor] of list.entries()) {
     const { name, shape, data } = ((tensor as unknown) ?? {}) as Partial<NamedPeftTensor>;
-    if (typeof name !== "string" || !Array.isArray(shape) || !(data instanceof Float32Array)) fail(`tensors[${i}] must be { name, shape, data } with the values in a Float32Array`);
+    if (typeof name !== "string" || !Array.isArray(shape) || !(data instanceof Float32Array))
+      fail(`tensors[${i}] must be { name, shape, data } with the values in a Float32Array`);
   }
   checkTensors(new Map(list.map(({ name, shape }) => [name, shape])), full, fail);
   const finite = list.flatMap((tensor) => finiteTensors("writePeftAdapter", new Map([[tensor.name, tensor]])));
   const metadata = { format: "pt", config: configDigest(full) };
-  const digest = digestOfTensors(finite.map((tensor) => ({ ...tensor, bytes: tensor.data })), metadata);
+  const digest = digestOfTensors(
+    finite.map((tensor) => ({ ...tensor, bytes: tensor.data })),
+    metadata,
+  );
   const model = serializeSafetensors(finite, { ...metadata, digest });
   ensureWritableDirectory(directory);
   const json = new TextEncoder().encode(serializePeftConfig(full));
-  writeTogether([{ path: `${directory}/${MODEL_FILE}`, bytes: model }, { path: `${directory}/${CONFIG_FILE}`, bytes: json }]);
+  writeTogether([
+    { path: `${directory}/${MODEL_FILE}`, bytes: model },
+    { path: `${directory}/${CONFIG_FILE}`, bytes: json },
+  ]);
 }
 
 /**
  * Reads the folder; F16, BF16 and F64 become float32. Digests, which `writePeftAdapter` writes, are checked.
  *
  * Source: PEFT, LoraConfig.from_pretrained and load_peft_weights.
- * @throws FileError if a file is missing, FormatError if one is damaged, holds what is not finite or asks for what is not
- * ours, or if the two are not of one save
+ * @throws FileError if a file is missing, FormatError if one is damaged, holds what is not finite or asks for what is
+ * not ours, or if the two are not of one save
  *
  * @example
  * io.writePeftAdapter("adapter", { r: 2, targetModules: ["fc"] }, [
@@ -154,41 +167,67 @@ export function writePeftAdapter(
  */
 export function readPeftAdapter(directory: string): PeftAdapter {
   checkText("readPeftAdapter", "directory", directory);
-  const configPath = `${directory}/${CONFIG_FILE}`, modelPath = `${directory}/${MODEL_FILE}`;
+  const configPath = `${directory}/${CONFIG_FILE}`;
+  const modelPath = `${directory}/${MODEL_FILE}`;
   const config = parsePeftConfig(readJson(configPath), configPath);
   if (!exists(modelPath) && exists(`${directory}/adapter_model.bin`)) {
-    throw new FileError(`cannot read ${directory}/adapter_model.bin: pickled weights can run code when loaded; save the adapter as ${MODEL_FILE}.`);
+    throw new FileError(
+      `cannot read ${directory}/adapter_model.bin: pickled weights can run code when loaded; save the adapter as ` +
+        `${MODEL_FILE}.`,
+    );
   }
   const file = parseSafetensors(readBytes(modelPath), { name: modelPath });
-  checkTensors(new Map([...file.tensors].map(([name, { shape }]) => [name, shape])), config,
-    (message) => { throw new FormatError(`${modelPath}: ${message}.`); });
+  checkTensors(new Map([...file.tensors].map(([name, { shape }]) => [name, shape])), config, (message) => {
+    throw new FormatError(`${modelPath}: ${message}.`);
+  });
   checkDigests(file, config, configPath, modelPath);
   const tensors = new Map<string, PeftTensor>();
   for (const [name, view] of file.tensors) {
-    const data = toFloat32(view), odd = data.findIndex((value) => !Number.isFinite(value));
-    if (odd >= 0) throw new FormatError(`${modelPath}: tensor ${show(name)} holds ${data[odd]} at position ${odd}: the adapter diverged or was damaged; use one that was saved before.`);
+    const data = toFloat32(view);
+    const odd = data.findIndex((value) => !Number.isFinite(value));
+    if (odd >= 0)
+      throw new FormatError(
+        `${modelPath}: tensor ${show(name)} holds ${data[odd]} at position ${odd}: the adapter diverged or was ` +
+          `damaged; use one that was saved before.`,
+      );
     tensors.set(name, { shape: view.shape, data });
   }
   return { config, tensors };
 }
 
 /**
- * The two files are of one save, and their contents those that were written. A writer that is killed between the two, over
- * another adapter, leaves new tensors beside an old config. Other writers' folders have no digests.
+ * The two files are of one save, and their contents those that were written. A writer that is killed between the two,
+ * over another adapter, leaves new tensors beside an old config. Other writers' folders have no digests.
  */
-function checkDigests({ metadata, tensors }: SafetensorsFile, config: LoraConfig, configPath: string, modelPath: string): void {
+function checkDigests(
+  { metadata, tensors }: SafetensorsFile,
+  config: LoraConfig,
+  configPath: string,
+  modelPath: string,
+): void {
   const { config: ofConfig, digest } = metadata;
   if (ofConfig === undefined && digest === undefined) return;
   if (digest !== digestOfTensors(tensors.values(), metadata)) {
-    throw new FormatError(`${modelPath}: its contents are not what was written (their SHA-256 is another): the file is damaged; restore it from a copy.`);
+    throw new FormatError(
+      `${modelPath}: its contents are not what was written (their SHA-256 is another): the file is damaged; ` +
+        `restore it from a copy.`,
+    );
   }
   if (ofConfig !== configDigest(config)) {
-    throw new FormatError(`${configPath}: it is not the config that ${modelPath} was saved with: one of the two was replaced or edited alone; restore the other, or save the adapter again.`);
+    throw new FormatError(
+      `${configPath}: it is not the config that ${modelPath} was saved with: one of the two was replaced or edited ` +
+        `alone; restore the other, or save the adapter again.`,
+    );
   }
 }
 
 /** A SHA-256 of what a config says about the result and its training; where the base lies may be written anew. */
-function configDigest({ baseModelNameOrPath: _base, taskType: _task, initLoraWeights: _init, ...said }: LoraConfig): string {
+function configDigest({
+  baseModelNameOrPath: _base,
+  taskType: _task,
+  initLoraWeights: _init,
+  ...said
+}: LoraConfig): string {
   return new Sha256().update(JSON.stringify(Object.entries(said).sort(([a], [b]) => (a < b ? -1 : 1)))).hex();
 }
 
@@ -210,45 +249,80 @@ const NOT_OURS: readonly (readonly [name: RegExp, advice: string])[] = [
 
 /** Every tensor is a factor with its partner, of the module's rank, or something that the config announces. */
 function checkTensors(shapes: Shapes, config: LoraConfig, fail: Fail): void {
-  const matching = new Matching(config, fail), saved = new Endings(config.modulesToSave ?? []), budget = newBudget(fail);
+  const matching = new Matching(config, fail);
+  const saved = new Endings(config.modulesToSave ?? []);
+  const budget = newBudget(fail);
   for (const [name, shape] of shapes) {
     if (!name.startsWith(PREFIX)) fail(`tensor ${show(name)} does not start with ${show(PREFIX)}`);
     const path = name.slice(PREFIX.length);
-    const factor = FACTOR.exec(path), magnitude = MAGNITUDE.exec(path);
+    const factor = FACTOR.exec(path);
+    const magnitude = MAGNITUDE.exec(path);
     if (factor) checkFactor(factor, shape, shapes, config, matching, fail);
     else if (magnitude) checkMagnitude(magnitude[1]!, shape, shapes, config, fail);
-    else if (!isSaved(path, saved, budget) && !isTied(path, config) && !isBaseWeight(path, shapes)) checkBias(path, shapes, config, fail);
+    else if (!isSaved(path, saved, budget) && !isTied(path, config) && !isBaseWeight(path, shapes))
+      checkBias(path, shapes, config, fail);
   }
 }
 
-function checkFactor([path, module, ofWeight, ofEmbedding]: RegExpExecArray, shape: readonly number[], shapes: Shapes, config: LoraConfig, matching: Matching, fail: Fail): void {
-  const which = `tensor ${show(PREFIX + path)}`, isEmbedding = ofEmbedding !== undefined, isA = (ofWeight ?? ofEmbedding) === "A";
-  const partner = isEmbedding ? peftEmbeddingKey(module!, `lora_embedding_${isA ? "B" : "A"}`) : peftKey(module!, `lora_${isA ? "B" : "A"}`);
+function checkFactor(
+  [path, module, ofWeight, ofEmbedding]: RegExpExecArray,
+  shape: readonly number[],
+  shapes: Shapes,
+  config: LoraConfig,
+  matching: Matching,
+  fail: Fail,
+): void {
+  const which = `tensor ${show(PREFIX + path)}`;
+  const isEmbedding = ofEmbedding !== undefined;
+  const isA = (ofWeight ?? ofEmbedding) === "A";
+  const partner = isEmbedding
+    ? peftEmbeddingKey(module!, `lora_embedding_${isA ? "B" : "A"}`)
+    : peftKey(module!, `lora_${isA ? "B" : "A"}`);
   const partnerShape = shapes.get(partner) ?? fail(`${which} has no partner ${show(partner)}`);
   if (shape.length < 2 || (isEmbedding && shape.length !== 2)) {
     fail(`${which} has shape ${show(shape)}; expected ${isEmbedding ? 2 : "at least 2"} dimensions`);
   }
-  if (shape.length !== partnerShape.length) fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
-  if (config.useDora && !shapes.has(peftMagnitudeKey(module!))) fail(`${which} has no ${show(peftMagnitudeKey(module!))} beside it, but use_dora is true`);
+  if (shape.length !== partnerShape.length)
+    fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
+  if (config.useDora && !shapes.has(peftMagnitudeKey(module!)))
+    fail(`${which} has no ${show(peftMagnitudeKey(module!))} beside it, but use_dora is true`);
   const r = matching.rank(module!);
   if (isA || shape.length === 2) {
-    if (shape[isA ? 0 : 1] !== r) fail(`${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ${r}${r === config.r ? "" : ", by rank_pattern"}`);
+    if (shape[isA ? 0 : 1] !== r)
+      fail(
+        `${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ` +
+          `${r}${r === config.r ? "" : ", by rank_pattern"}`,
+      );
   } else if (r % shape[1]! !== 0 || shape.some((size, i) => i > 1 && size !== 1)) {
-    fail(`${which} has shape ${show(shape)}; expected [out, ${r} / groups${", 1".repeat(shape.length - 2)}], r being ${r}`);
+    fail(
+      `${which} has shape ${show(shape)}; expected [out, ${r} / groups${", 1".repeat(shape.length - 2)}], r being ${r}`,
+    );
   }
 }
 
-function checkMagnitude(module: string, shape: readonly number[], shapes: Shapes, config: LoraConfig, fail: Fail): void {
+function checkMagnitude(
+  module: string,
+  shape: readonly number[],
+  shapes: Shapes,
+  config: LoraConfig,
+  fail: Fail,
+): void {
   const which = `tensor ${show(peftMagnitudeKey(module))}`;
   if (!config.useDora) fail(`${which} is a magnitude of DoRA, but use_dora is false`);
-  const b = shapes.get(peftKey(module, "lora_B")) ?? shapes.get(peftEmbeddingKey(module, "lora_embedding_B")) ?? fail(`${which} has no factors beside it`);
-  const expected = b.length > 2 ? b.map((_, i) => i === 1 ? b[0]! : 1) : [b[0]!];
+  const b =
+    shapes.get(peftKey(module, "lora_B")) ??
+    shapes.get(peftEmbeddingKey(module, "lora_embedding_B")) ??
+    fail(`${which} has no factors beside it`);
+  const expected = b.length > 2 ? b.map((_, i) => (i === 1 ? b[0]! : 1)) : [b[0]!];
   if (shape.join() !== expected.join()) fail(`${which} has shape ${show(shape)}; expected ${show(expected)}`);
 }
 
 function isBaseWeight(path: string, shapes: Shapes): boolean {
   const module = BASE_WEIGHT.exec(path)?.[1];
-  return module !== undefined && (shapes.has(peftKey(module, "lora_A")) || shapes.has(peftEmbeddingKey(module, "lora_embedding_A")));
+  return (
+    module !== undefined &&
+    (shapes.has(peftKey(module, "lora_A")) || shapes.has(peftEmbeddingKey(module, "lora_embedding_A")))
+  );
 }
 
 /** With ensure_weight_tying the other one of head and table is there, too; which that is, the model tells. */
@@ -256,7 +330,9 @@ function isTied(path: string, { ensureWeightTying, modulesToSave }: LoraConfig):
   return ensureWeightTying && modulesToSave !== null && path.endsWith(".weight");
 }
 
-/** Whether a parameter is in a module that modules_to_save names by the end of its path (with PEFT even within a word). */
+/**
+ * Whether a parameter is in a module that modules_to_save names by the end of its path (with PEFT even within a word).
+ */
 function isSaved(path: string, saved: Endings, budget: Budget): boolean {
   for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) {
     if (!saved.of(path, dot, budget).next().done) return true;
@@ -268,7 +344,11 @@ function isSaved(path: string, saved: Endings, budget: Budget): boolean {
 function checkBias(path: string, shapes: Shapes, { bias }: LoraConfig, fail: Fail): void {
   const which = `tensor ${show(PREFIX + path)}`;
   for (const [name, advice] of NOT_OURS) if (name.test(path)) fail(`${which}: ${advice}`);
-  const module = BIAS.exec(path)?.[1], isOfLora = module !== undefined && shapes.has(peftKey(module, "lora_A"));
+  const module = BIAS.exec(path)?.[1];
+  const isOfLora = module !== undefined && shapes.has(peftKey(module, "lora_A"));
   if (bias === "all" ? path.includes("bias") : bias === "lora_only" && isOfLora) return;
-  fail(`${which} is neither a factor nor a magnitude vector of LoRA, nor in modules_to_save, nor a bias that is saved with bias ${show(bias)}`);
+  fail(
+    `${which} is neither a factor nor a magnitude vector of LoRA, nor in modules_to_save, nor a bias that is saved ` +
+      `with bias ${show(bias)}`,
+  );
 }

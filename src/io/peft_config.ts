@@ -24,7 +24,9 @@ export interface LoraConfig {
   layersToTransform: readonly number[] | number | null;
   /** Pattern (or several) for the name before a layer's index; null: any (default). Only with layersToTransform. */
   layersPattern: readonly string[] | string | null;
-  /** Other ranks for some modules, by patterns for the path or its end; the first that matches counts. Default: none. */
+  /**
+   * Other ranks for some modules, by patterns for the path or its end; the first that matches counts. Default: none.
+   */
   rankPattern: Readonly<Record<string, number>>;
   /** Other alphas, in the same way. Default: none. */
   alphaPattern: Readonly<Record<string, number>>;
@@ -37,42 +39,84 @@ export interface LoraConfig {
   /** Each adapted module has a magnitude vector beside its factors. Default false. */
   useDora: boolean;
   /**
-   * How factors start: true (default) with A uniform and B zero; false with both uniform; "gaussian"; "orthogonal"; or from
-   * the weight's decomposition. A folder takes only those that leave the base as it was: true, false, "gaussian", "orthogonal".
+   * How factors start: true (default) with A uniform and B zero; false with both uniform; "gaussian"; "orthogonal"; or
+   * from the weight's decomposition. A folder takes only those that leave the base as it was: true, false, "gaussian",
+   * "orthogonal".
    */
   initLoraWeights: boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
   /** Ends of paths of modules that are trained and saved whole. Default null. */
   modulesToSave: readonly string[] | null;
   /**
-   * Of a model whose output head is its embedding table: modulesToSave that has one of the two means both, trained as one
-   * weight. Default false: each is trained for itself, and the other keeps the base's values.
+   * Of a model whose output head is its embedding table: modulesToSave that has one of the two means both, trained as
+   * one weight. Default false: each is trained for itself, and the other keeps the base's values.
    */
   ensureWeightTying: boolean;
   /** For readers of the folder; not looked at here. Default null. */
   baseModelNameOrPath: string | null;
-  /** One of PEFT's ("CAUSAL_LM", "SEQ_CLS", ...): for readers of the folder; nothing here depends on it. Default null. */
+  /**
+   * One of PEFT's ("CAUSAL_LM", "SEQ_CLS", ...): for readers of the folder; nothing here depends on it. Default null.
+   */
   taskType: string | null;
 }
 
 /** PEFT's LoraConfig(), adapting nothing. */
 const DEFAULTS: LoraConfig = {
-  r: 8, loraAlpha: 8, loraDropout: 0, targetModules: [], excludeModules: null, layersToTransform: null, layersPattern: null,
-  rankPattern: {}, alphaPattern: {}, fanInFanOut: false, bias: "none", useRslora: false, useDora: false, initLoraWeights: true,
-  modulesToSave: null, ensureWeightTying: false, baseModelNameOrPath: null, taskType: null,
+  r: 8,
+  loraAlpha: 8,
+  loraDropout: 0,
+  targetModules: [],
+  excludeModules: null,
+  layersToTransform: null,
+  layersPattern: null,
+  rankPattern: {},
+  alphaPattern: {},
+  fanInFanOut: false,
+  bias: "none",
+  useRslora: false,
+  useDora: false,
+  initLoraWeights: true,
+  modulesToSave: null,
+  ensureWeightTying: false,
+  baseModelNameOrPath: null,
+  taskType: null,
 };
 
 const KEYS = Object.keys(DEFAULTS) as (keyof LoraConfig)[];
 
 /** PEFT's TaskType: it loads no config with another. */
-const TASK_TYPES: readonly string[] = ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"];
+const TASK_TYPES: readonly string[] = [
+  "CAUSAL_LM",
+  "SEQ_CLS",
+  "SEQ_2_SEQ_LM",
+  "TOKEN_CLS",
+  "QUESTION_ANS",
+  "FEATURE_EXTRACTION",
+];
 
 /** What PEFT 0.20.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
 const OTHER_FIELDS = {
-  alora_invocation_tokens: null, arrow_config: null, auto_mapping: null, corda_config: null,
-  eva_config: null, inference_mode: true, layer_replication: null, loftq_config: {}, lora_bias: false, lora_ga_config: null,
-  megatron_config: null, megatron_core: "megatron.core", monteclora_config: null, peft_type: "LORA", peft_version: "0.20.0",
-  qalora_group_size: 16, revision: null, target_parameters: null, trainable_token_indices: null, use_bdlora: null,
-  use_qalora: false, velora_config: null,
+  alora_invocation_tokens: null,
+  arrow_config: null,
+  auto_mapping: null,
+  corda_config: null,
+  eva_config: null,
+  inference_mode: true,
+  layer_replication: null,
+  loftq_config: {},
+  lora_bias: false,
+  lora_ga_config: null,
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  monteclora_config: null,
+  peft_type: "LORA",
+  peft_version: "0.20.0",
+  qalora_group_size: 16,
+  revision: null,
+  target_parameters: null,
+  trainable_token_indices: null,
+  use_bdlora: null,
+  use_qalora: false,
+  velora_config: null,
 };
 
 /** Inits that leave the base weights as they were, so that the factors alone are the adapter. */
@@ -86,7 +130,14 @@ const FOREIGN_INITS: readonly unknown[] = ["eva", "mica"];
  * initialised, and sizes that count only beside a switch which is refused itself.
  */
 const INFORMATIVE_KEYS = new Set([
-  "auto_mapping", "eva_config", "inference_mode", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+  "auto_mapping",
+  "eva_config",
+  "inference_mode",
+  "megatron_core",
+  "peft_version",
+  "qalora_group_size",
+  "revision",
+  "runtime_config",
 ]);
 
 /**
@@ -102,7 +153,8 @@ const INFORMATIVE_KEYS = new Set([
  * console.log(JSON.parse(text).lora_alpha); // 32
  */
 export function serializePeftConfig(config: Options<LoraConfig>): string {
-  const where = "serializePeftConfig", fail = refuse(where);
+  const where = "serializePeftConfig";
+  const fail = refuse(where);
   const full = checkPortable(completeConfig(where, config), fail, (key) => key);
   const fields: Record<string, unknown> = { ...OTHER_FIELDS };
   for (const key of KEYS) fields[snakeCase(key)] = full[key];
@@ -110,9 +162,14 @@ export function serializePeftConfig(config: Options<LoraConfig>): string {
     lora_alpha: Number.isSafeInteger(full.loraAlpha) ? String(full.loraAlpha) : pythonFloat(full.loraAlpha),
     lora_dropout: pythonFloat(full.loraDropout),
   };
-  const lines = Object.keys(fields).sort().map((key) => `  "${key}": ${texts[key] ?? JSON.stringify(fields[key], null, 2).replaceAll("\n", "\n  ")}`);
+  const lines = Object.keys(fields)
+    .sort()
+    .map((key) => `  "${key}": ${texts[key] ?? JSON.stringify(fields[key], null, 2).replaceAll("\n", "\n  ")}`);
   // PEFT opens the file in the locale's encoding, so nothing but ASCII is safe.
-  return `{\n${lines.join(",\n")}\n}`.replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return `{\n${lines.join(",\n")}\n}`.replace(
+    /[\u007f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /**
@@ -127,7 +184,11 @@ export function completeConfig(where: string, config: Options<LoraConfig>): Lora
 
 /** The same, each field by itself. */
 export function completeFields(where: string, config: Options<LoraConfig>): LoraConfig {
-  if (config === undefined) throw new ArgumentError(`${where}: a config is needed, as in { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }; got undefined.`);
+  if (config === undefined)
+    throw new ArgumentError(
+      `${where}: a config is needed, as in { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }; got ` +
+        `undefined.`,
+    );
   checkOptions(where, config, KEYS);
   return checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
 }
@@ -136,12 +197,22 @@ export function completeFields(where: string, config: Options<LoraConfig>): Lora
 export function checkTaskType(where: string, { taskType }: LoraConfig): void {
   if (taskType === null || TASK_TYPES.includes(taskType)) return;
   const likely = nearest(taskType, TASK_TYPES);
-  refuse(where)(`taskType is ${show(taskType)}, which PEFT does not know; expected ${TASK_TYPES.join(", ")} or null${likely ? `; did you mean ${likely}?` : ""}`);
+  refuse(where)(
+    `taskType is ${show(taskType)}, which PEFT does not know; expected ${TASK_TYPES.join(", ")} or ` +
+      `null${likely ? `; did you mean ${likely}?` : ""}`,
+  );
 }
 
-function refuse(where: string): (message: string) => never { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
+function refuse(where: string): (message: string) => never {
+  return (message) => {
+    throw new ArgumentError(`${where}: ${message}.`);
+  };
+}
 
-/** Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and below 1e-4. */
+/**
+ * Python's repr: the shortest digits as in JavaScript, but always a point or an exponent, and exponents from 1e16 and
+ * below 1e-4.
+ */
 function pythonFloat(value: number): string {
   const [digits, exponent] = value.toExponential().split("e") as [string, string];
   const power = Number(exponent);
@@ -160,7 +231,9 @@ function snakeCase(key: string): string {
  * @throws FormatError naming the key that is wrong or asks for what is not ours
  */
 export function parsePeftConfig(json: unknown, name: string): LoraConfig {
-  const fail = (message: string): never => { throw new FormatError(`${name}: ${message}.`); };
+  const fail = (message: string): never => {
+    throw new FormatError(`${name}: ${message}.`);
+  };
   if (typeof json !== "object" || json === null || Array.isArray(json)) return fail("the file holds no JSON object");
   const { peft_type, ...others } = json as Record<string, unknown>;
   if (peft_type !== "LORA") fail(`peft_type is ${show(peft_type)}; only "LORA" is supported`);
@@ -184,22 +257,29 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
 /** Refuses a folder whose factors are not the whole adapter: with these inits the base has changed too. */
 function checkPortable(config: LoraConfig, fail: (message: string) => never, spell: Spell): LoraConfig {
   if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
-    fail(`${spell("initLoraWeights")} is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
-      "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)");
+    fail(
+      `${spell("initLoraWeights")} is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
+        "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)",
+    );
   }
   return config;
 }
 
 /** The value of a feature not in use: null, false, or an empty list, object or string. */
 function isOff(value: unknown): boolean {
-  return value === null || value === false || value === "" ||
-    (typeof value === "object" && Object.keys(value).length === 0);
+  return (
+    value === null || value === false || value === "" || (typeof value === "object" && Object.keys(value).length === 0)
+  );
 }
 
 /** How a field is called where the config came from. */
 type Spell = (key: keyof LoraConfig) => string;
 
-function checkFields(config: Record<keyof LoraConfig, unknown>, fail: (message: string) => never, spell: Spell): LoraConfig {
+function checkFields(
+  config: Record<keyof LoraConfig, unknown>,
+  fail: (message: string) => never,
+  spell: Spell,
+): LoraConfig {
   const check = (key: keyof LoraConfig, valid: (value: never) => boolean, expected: string): void => {
     if (!valid(config[key] as never)) fail(`${spell(key)} is ${show(config[key])}; expected ${expected}`);
   };
@@ -215,20 +295,43 @@ function checkFields(config: Record<keyof LoraConfig, unknown>, fail: (message: 
 
   check("r", isRank, "a positive integer");
   check("loraAlpha", isScale, "a number that is finite in float32");
-  check("loraDropout", (value: number) => Number.isFinite(value) && value >= 0 && value < 1, "a number from 0 to below 1");
-  check("targetModules", (value: unknown) => typeof value === "string" || isNames(value),
-    `a list of module names, a pattern or "all-linear" (an adapter of ${spell("modulesToSave")} alone is not supported)`);
-  check("excludeModules", (value: unknown) => isText(value) || isNames(value), "a list of module names, a pattern or null");
-  check("layersToTransform", (value: unknown) => value === null || isIndex(value) || (Array.isArray(value) && value.every(isIndex)),
-    "the index of a layer, a list of them or null");
+  check(
+    "loraDropout",
+    (value: number) => Number.isFinite(value) && value >= 0 && value < 1,
+    "a number from 0 to below 1",
+  );
+  check(
+    "targetModules",
+    (value: unknown) => typeof value === "string" || isNames(value),
+    `a list of module names, a pattern or "all-linear" (an adapter of ${spell("modulesToSave")} alone is not ` +
+      `supported)`,
+  );
+  check(
+    "excludeModules",
+    (value: unknown) => isText(value) || isNames(value),
+    "a list of module names, a pattern or null",
+  );
+  check(
+    "layersToTransform",
+    (value: unknown) => value === null || isIndex(value) || (Array.isArray(value) && value.every(isIndex)),
+    "the index of a layer, a list of them or null",
+  );
   check("layersPattern", (value: unknown) => isText(value) || isNames(value), "a pattern, a list of them or null");
   check("rankPattern", (value: unknown) => isRecord(value, isRank), "an object of patterns and positive integers");
-  check("alphaPattern", (value: unknown) => isRecord(value, isScale), "an object of patterns and numbers that are finite in float32");
+  check(
+    "alphaPattern",
+    (value: unknown) => isRecord(value, isScale),
+    "an object of patterns and numbers that are finite in float32",
+  );
   check("fanInFanOut", isBoolean, "true or false");
   check("bias", (value: string) => ["none", "all", "lora_only"].includes(value), '"none", "all" or "lora_only"');
   check("useRslora", isBoolean, "true or false");
   check("useDora", isBoolean, "true or false");
-  check("modulesToSave", (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")), "a list of module names or null");
+  check(
+    "modulesToSave",
+    (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")),
+    "a list of module names or null",
+  );
   check("ensureWeightTying", isBoolean, "true or false");
   check("baseModelNameOrPath", isText, "a string or null");
   check("taskType", isText, "a string or null");
@@ -242,19 +345,26 @@ function checkPatterns(config: LoraConfig, fail: (message: string) => never, spe
   const patterns: Partial<Record<keyof LoraConfig, readonly string[]>> = {
     targetModules: typeof targetModules === "string" ? [targetModules] : [],
     excludeModules: typeof excludeModules === "string" ? [excludeModules] : [],
-    layersPattern: typeof layersPattern === "string" ? [layersPattern] : layersPattern ?? [],
-    rankPattern: Object.keys(rankPattern), alphaPattern: Object.keys(alphaPattern),
+    layersPattern: typeof layersPattern === "string" ? [layersPattern] : (layersPattern ?? []),
+    rankPattern: Object.keys(rankPattern),
+    alphaPattern: Object.keys(alphaPattern),
     // PEFT takes these for patterns too, where it keeps LoRA off them.
     modulesToSave: modulesToSave ?? [],
   };
   for (const [key, list] of Object.entries(patterns)) {
-    for (const pattern of list) checkPattern(pattern, (message) => fail(`${spell(key as keyof LoraConfig)} has ${show(pattern)}: ${message}`));
+    for (const pattern of list)
+      checkPattern(pattern, (message) => fail(`${spell(key as keyof LoraConfig)} has ${show(pattern)}: ${message}`));
   }
 }
 
 /** PEFT's own conditions; it does not take index 0 alone for given. */
-function checkLayers({ targetModules, layersToTransform, layersPattern }: LoraConfig, fail: (message: string) => never, spell: Spell): void {
-  const layers = spell("layersToTransform"), pattern = spell("layersPattern");
+function checkLayers(
+  { targetModules, layersToTransform, layersPattern }: LoraConfig,
+  fail: (message: string) => never,
+  spell: Spell,
+): void {
+  const layers = spell("layersToTransform");
+  const pattern = spell("layersPattern");
   const given = (value: unknown): string => `${show(value)} beside ${spell("targetModules")} ${show(targetModules)}`;
   if (typeof targetModules === "string") {
     if (layersToTransform !== null) fail(`${layers} is ${given(layersToTransform)}; it needs a list of names there`);
@@ -262,6 +372,9 @@ function checkLayers({ targetModules, layersToTransform, layersPattern }: LoraCo
   }
   const hasLayers = typeof layersToTransform === "number" ? layersToTransform > 0 : layersToTransform?.length;
   if (layersPattern?.length && !hasLayers) {
-    fail(`${pattern} is ${show(layersPattern)}, but ${layers} is ${show(layersToTransform)}; expected indices of layers (0 alone as [0])`);
+    fail(
+      `${pattern} is ${show(layersPattern)}, but ${layers} is ${show(layersToTransform)}; expected indices of ` +
+        `layers (0 alone as [0])`,
+    );
   }
 }

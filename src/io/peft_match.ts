@@ -4,8 +4,8 @@
  * _maybe_include_all_linear_layers), src/peft/utils/other.py (get_pattern_key). PEFT 0.21 differs in one point: with
  * layersPattern, it also takes a layer's name at the very start of a path.
  *
- * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up, not
- * tried one after another, and patterns have a budget of steps (see python_regexp.ts).
+ * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up,
+ * not tried one after another, and patterns have a budget of steps (see python_regexp.ts).
  */
 import { ArgumentError } from "../runtime/errors.js";
 import { show } from "./json.js";
@@ -16,7 +16,10 @@ import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } f
 const ALL_LINEAR = "all-linear";
 
 /** The fields of a LoraConfig that choose modules. */
-export type Selection = Pick<LoraConfig, "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave">;
+export type Selection = Pick<
+  LoraConfig,
+  "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave"
+>;
 /** The fields that scale an adapter's products. */
 export type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
 
@@ -37,12 +40,16 @@ const MAX_LAYER_PATTERNS = 1000;
  * @throws ArgumentError for a pattern that is not taken over (see `matcher`)
  *
  * @example
- * const config = { targetModules: ["q_proj"], excludeModules: null, layersToTransform: [1], layersPattern: null, modulesToSave: null };
- * const path = (layer: number): string => `model.layers.${layer}.self_attn.q_proj`;
+ * const config = { targetModules: ["q_proj"], excludeModules: null, layersToTransform: [1], layersPattern: null,
+ * modulesToSave: null }; const path = (layer: number): string => `model.layers.${layer}.self_attn.q_proj`;
  * console.log(io.targets(config, path(0), true, false), io.targets(config, path(1), true, false)); // false true
  */
 export function targets(config: Selection, path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
-  return new Matching(completeFields("targets", config), refuse("targets")).targets(checkedPath("targets", path), isLinear, isOutputLayer);
+  return new Matching(completeFields("targets", config), refuse("targets")).targets(
+    checkedPath("targets", path),
+    isLinear,
+    isOutputLayer,
+  );
 }
 
 /**
@@ -56,8 +63,10 @@ export function targets(config: Selection, path: string, isLinear: boolean, isOu
  * console.log(io.patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8)); // 16
  */
 export function patternValue(pattern: Readonly<Record<string, number>>, path: string, fallback: number): number {
-  const where = "patternValue", fail = refuse(where);
-  if (typeof pattern !== "object" || pattern === null) fail(`pattern is ${show(pattern)}; expected an object of patterns and numbers`);
+  const where = "patternValue";
+  const fail = refuse(where);
+  if (typeof pattern !== "object" || pattern === null)
+    fail(`pattern is ${show(pattern)}; expected an object of patterns and numbers`);
   return new Keys(pattern, fail).value(checkedPath(where, path), newBudget(fail)) ?? fallback;
 }
 
@@ -79,7 +88,11 @@ function checkedPath(where: string, path: unknown): string {
   return typeof path === "string" ? path : refuse(where)(`path is ${show(path)}; expected the dotted path of a module`);
 }
 
-function refuse(where: string): Fail { return (message) => { throw new ArgumentError(`${where}: ${message}.`); }; }
+function refuse(where: string): Fail {
+  return (message) => {
+    throw new ArgumentError(`${where}: ${message}.`);
+  };
+}
 
 /** A config made ready for many paths: its patterns are read once and have one budget of steps together. */
 export class Matching {
@@ -95,18 +108,33 @@ export class Matching {
 
   /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
   constructor(config: Selection & Scales, fail: Fail) {
-    const { targetModules, excludeModules, layersToTransform, layersPattern, modulesToSave, rankPattern, alphaPattern } = config;
-    const read = (names: readonly string[] | string): Names | Pattern => typeof names === "string" ? new Pattern(names, "whole") : new Names(names);
+    const {
+      targetModules,
+      excludeModules,
+      layersToTransform,
+      layersPattern,
+      modulesToSave,
+      rankPattern,
+      alphaPattern,
+    } = config;
+    const read = (names: readonly string[] | string): Names | Pattern =>
+      typeof names === "string" ? new Pattern(names, "whole") : new Names(names);
     this.#config = config;
     this.#budget = newBudget(fail);
-    this.#targets = typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
+    this.#targets =
+      typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
     this.#excluded = excludeModules ? read(excludeModules) : null;
     this.#saved = new SavedModules(modulesToSave ?? []);
     const layers = typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform;
     this.#layers = layers?.length ? new Set(layers) : null;
     // An empty pattern is as good as none.
-    const patterns = layersPattern?.length ? (typeof layersPattern === "string" ? [layersPattern] : layersPattern) : ["[^.]*"];
-    if (patterns.length > MAX_LAYER_PATTERNS) fail(`it has ${patterns.length} patterns for the names of layers; at most ${MAX_LAYER_PATTERNS} are taken`);
+    const patterns = layersPattern?.length
+      ? typeof layersPattern === "string"
+        ? [layersPattern]
+        : layersPattern
+      : ["[^.]*"];
+    if (patterns.length > MAX_LAYER_PATTERNS)
+      fail(`it has ${patterns.length} patterns for the names of layers; at most ${MAX_LAYER_PATTERNS} are taken`);
     this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer"));
     this.#ranks = new Keys(rankPattern, fail);
     this.#alphas = new Keys(alphaPattern, fail);
@@ -114,7 +142,9 @@ export class Matching {
 
   /** As the function `targets`. */
   targets(path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
-    const budget = this.#budget, targets = this.#targets, excluded = this.#excluded;
+    const budget = this.#budget;
+    const targets = this.#targets;
+    const excluded = this.#excluded;
     if (excluded instanceof Pattern ? excluded.match(codesOf(path), budget) === 0 : excluded?.ends(path)) return false;
     if (this.#saved.hold(path, budget)) return false;
     if (targets === null) return isLinear && !isOutputLayer;
@@ -127,31 +157,75 @@ export class Matching {
    * @param paths of modules that can be adapted
    * @param adapted those of them that are
    */
-  idle(paths: readonly string[], adapted: readonly string[]): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
-    const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config, last = (all: readonly string[]): string[] =>
+  idle(
+    paths: readonly string[],
+    adapted: readonly string[],
+  ): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
+    const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config;
+    const last = (all: readonly string[]): string[] =>
       [...new Set(all.map((path) => path.slice(path.lastIndexOf(".") + 1)))].filter((name) => !/^\d+$/.test(name));
     const ends = new Set(paths.flatMap((path) => starts(path).map((at) => path.slice(at))));
     if (excludeModules) {
-      const entry = typeof excludeModules !== "string" ? excludeModules.find((name) => !ends.has(name))
-        : paths.some((path) => (this.#excluded as Pattern).match(codesOf(path), this.#budget) === 0) ? undefined : excludeModules;
-      if (entry !== undefined) return { field: "excludeModules", entry, why: "matches no module that can be adapted (what is in a module is matched by a pattern, as \".*\\.mlp\\..*\")", near: last(paths) };
+      const entry =
+        typeof excludeModules !== "string"
+          ? excludeModules.find((name) => !ends.has(name))
+          : paths.some((path) => (this.#excluded as Pattern).match(codesOf(path), this.#budget) === 0)
+            ? undefined
+            : excludeModules;
+      if (entry !== undefined)
+        return {
+          field: "excludeModules",
+          entry,
+          why:
+            "matches no module that can be adapted (what is in a module is matched by a pattern, as " +
+            '".*\\.mlp\\..*")',
+          near: last(paths),
+        };
     }
-    const named = this.#targets instanceof Names ? paths.filter((path) => (this.#targets as Names).ends(path) && !targetModules.includes(path)) : [];
+    const named =
+      this.#targets instanceof Names
+        ? paths.filter((path) => (this.#targets as Names).ends(path) && !targetModules.includes(path))
+        : [];
     if (this.#layers) {
       for (const pattern of this.#layerPatterns) {
         if (named.some((path) => pattern.match(codesOf(path), this.#budget) >= 0)) continue;
-        return { field: "layersPattern", entry: pattern.text, why: "stands before no layer's index", near: [...new Set(named.flatMap((path) => path.match(/[^.]+(?=\.\d+\.)/g) ?? []))] };
+        return {
+          field: "layersPattern",
+          entry: pattern.text,
+          why: "stands before no layer's index",
+          near: [...new Set(named.flatMap((path) => path.match(/[^.]+(?=\.\d+\.)/g) ?? []))],
+        };
       }
       const there = new Set(named.map((path) => this.#layer(path)));
       for (const entry of this.#layers) {
-        if (!there.has(entry)) return { field: "layersToTransform", entry, why: `is no layer; there are ${[...there].filter((i) => i >= 0).slice(0, 100).join(", ") || "none"}`, near: [] };
+        if (!there.has(entry))
+          return {
+            field: "layersToTransform",
+            entry,
+            why: `is no layer; there are ${
+              [...there]
+                .filter((i) => i >= 0)
+                .slice(0, 100)
+                .join(", ") || "none"
+            }`,
+            near: [],
+          };
       }
     }
-    for (const [field, keys, pattern] of [["rankPattern", this.#ranks, rankPattern], ["alphaPattern", this.#alphas, alphaPattern]] as const) {
+    for (const [field, keys, pattern] of [
+      ["rankPattern", this.#ranks, rankPattern],
+      ["alphaPattern", this.#alphas, alphaPattern],
+    ] as const) {
       const entry = keys.unused(adapted, this.#budget);
       if (entry === undefined) continue;
-      const alone = new Keys({ [entry]: pattern[entry]! }, this.#budget.fail), isLate = alone.unused(adapted, this.#budget) === undefined;
-      return { field, entry, why: isLate ? "never counts: keys before it match first" : "matches no adapted module", near: isLate ? [] : last(adapted) };
+      const alone = new Keys({ [entry]: pattern[entry]! }, this.#budget.fail);
+      const isLate = alone.unused(adapted, this.#budget) === undefined;
+      return {
+        field,
+        entry,
+        why: isLate ? "never counts: keys before it match first" : "matches no adapted module",
+        near: isLate ? [] : last(adapted),
+      };
     }
     return undefined;
   }
@@ -160,7 +234,8 @@ export class Matching {
   #layer(path: string): number {
     const codes = codesOf(path);
     for (const pattern of this.#layerPatterns) {
-      let at = pattern.match(codes, this.#budget), layer = 0;
+      let at = pattern.match(codes, this.#budget);
+      let layer = 0;
       if (at < 0) continue;
       for (; codes[at]! >= 48 && codes[at]! <= 57; at++) layer = layer * 10 + codes[at]! - 48;
       return layer;
@@ -169,12 +244,16 @@ export class Matching {
   }
 
   /** The module's rank. */
-  rank(path: string): number { return this.#ranks.value(path, this.#budget) ?? this.#config.r; }
+  rank(path: string): number {
+    return this.#ranks.value(path, this.#budget) ?? this.#config.r;
+  }
 
   /** As the function `scalingOf`. */
   scaling(path: string): number {
     const r = this.rank(path);
-    return (this.#alphas.value(path, this.#budget) ?? this.#config.loraAlpha) / (this.#config.useRslora ? Math.sqrt(r) : r);
+    return (
+      (this.#alphas.value(path, this.#budget) ?? this.#config.loraAlpha) / (this.#config.useRslora ? Math.sqrt(r) : r)
+    );
   }
 }
 
@@ -188,9 +267,13 @@ class Names {
     this.#lengths = new Set(names.map(({ length }) => length));
   }
 
-  has(path: string): boolean { return this.#names.has(path); }
+  has(path: string): boolean {
+    return this.#names.has(path);
+  }
 
-  ends(path: string): boolean { return starts(path).some((at) => this.#lengths.has(path.length - at) && this.#names.has(path.slice(at))); }
+  ends(path: string): boolean {
+    return starts(path).some((at) => this.#lengths.has(path.length - at) && this.#names.has(path.slice(at)));
+  }
 }
 
 /** Where the path and what follows each of its dots begins. */
@@ -200,7 +283,10 @@ function starts(path: string): number[] {
   return all;
 }
 
-/** The keys of rank_pattern or alpha_pattern with their values. Most are names, also with dots that any sign may replace. */
+/**
+ * The keys of rank_pattern or alpha_pattern with their values. Most are names, also with dots that any sign may
+ * replace.
+ */
 class Keys {
   readonly #keys: readonly string[];
   readonly #values: readonly number[];
@@ -224,7 +310,8 @@ class Keys {
       }
       const { text, open, anchored } = name;
       this.#lengths.add(text.length);
-      if (open && !this.#open.get(text.length)?.push({ text, anchored, place })) this.#open.set(text.length, [{ text, anchored, place }]);
+      if (open && !this.#open.get(text.length)?.push({ text, anchored, place }))
+        this.#open.set(text.length, [{ text, anchored, place }]);
       if (open) continue;
       if (anchored) this.#paths.set(text, Math.min(place, this.#paths.get(text) ?? place));
       else this.#names.set(text, Math.min(place, this.#names.get(text) ?? place));
@@ -238,7 +325,9 @@ class Keys {
   }
 
   /** The value of the first key that matches. */
-  value(path: string, budget: Budget): number | undefined { return this.#values[this.#first(path, budget)]; }
+  value(path: string, budget: Budget): number | undefined {
+    return this.#values[this.#first(path, budget)];
+  }
 
   #first(path: string, budget: Budget): number {
     let first = this.#paths.get(path) ?? Infinity;

@@ -7,10 +7,11 @@
  * Whatever else Python knows (named groups, back-references, inline flags, atomic groups, possessive quantifiers,
  * \A, \Z, \x, \u, "{" for itself) is refused by name.
  *
- * All states that a text can have led to are kept at once, in the order in which backtracking would try them. What looks
- * around is matched at every position beforehand: backwards if it looks ahead.
- * Source: Python's library reference, re, "Regular Expression Syntax", before 3.14 (\B matches nowhere in an empty text);
- * Thompson 1968; Pike's order of threads as in Cox 2009, "Regular Expression Matching: the Virtual Machine Approach".
+ * All states that a text can have led to are kept at once, in the order in which backtracking would try them. What
+ * looks around is matched at every position beforehand: backwards if it looks ahead.
+ * Source: Python's library reference, re, "Regular Expression Syntax", before 3.14 (\B matches nowhere in an empty
+ * text); Thompson 1968; Pike's order of threads as in Cox 2009, "Regular Expression Matching: the Virtual Machine
+ * Approach".
  */
 import { ArgumentError } from "../runtime/errors.js";
 import { show } from "./json.js";
@@ -18,8 +19,14 @@ import { show } from "./json.js";
 /** Throws the caller's error; the message says what is wrong. */
 export type Fail = (message: string) => never;
 
-/** Steps that are left, so that many patterns on many names end, too; and instructions, so that they do not fill memory. */
-export interface Budget { left: number; room: number; fail: Fail }
+/**
+ * Steps that are left, so that many patterns on many names end, too; and instructions, so that they do not fill memory.
+ */
+export interface Budget {
+  left: number;
+  room: number;
+  fail: Fail;
+}
 
 /** Half a second's (measured). 100 patterns on 1,000 names take a fifth of it. */
 const STEPS = 20_000_000;
@@ -28,11 +35,16 @@ const COST_OF_A_RUN = 20;
 /** Some 10 MB. */
 const INSTRUCTIONS = 200_000;
 
-export function newBudget(fail: Fail): Budget { return { left: STEPS, room: INSTRUCTIONS, fail }; }
+export function newBudget(fail: Fail): Budget {
+  return { left: STEPS, room: INSTRUCTIONS, fail };
+}
 
 export function spend(budget: Budget, steps: number): void {
   budget.left -= steps;
-  if (budget.left < 0) budget.fail(`its patterns take more than ${STEPS} steps on these names; write names instead of patterns, or fewer of both`);
+  if (budget.left < 0)
+    budget.fail(
+      `its patterns take more than ${STEPS} steps on these names; write names instead of patterns, or fewer of both`,
+    );
 }
 
 /** Sorted pairs, lowest and highest code point. */
@@ -47,14 +59,24 @@ type Node =
   | { kind: "mark" };
 
 const LAST = 0x10ffff;
-const DIGIT: Ranges = [48, 57], WORD: Ranges = [48, 57, 65, 90, 95, 95, 97, 122], SPACE: Ranges = [9, 13, 32, 32];
+const DIGIT: Ranges = [48, 57];
+const WORD: Ranges = [48, 57, 65, 90, 95, 95, 97, 122];
+const SPACE: Ranges = [9, 13, 32, 32];
 const ANY: Node = { kind: "set", ranges: [0, 9, 11, LAST] };
-const CLASSES: Readonly<Record<string, Ranges>> = { d: DIGIT, w: WORD, s: SPACE, D: inverted(DIGIT), W: inverted(WORD), S: inverted(SPACE) };
+const CLASSES: Readonly<Record<string, Ranges>> = {
+  d: DIGIT,
+  w: WORD,
+  s: SPACE,
+  D: inverted(DIGIT),
+  W: inverted(WORD),
+  S: inverted(SPACE),
+};
 const CONTROLS: Readonly<Record<string, number>> = { n: 10, r: 13, t: 9, f: 12, v: 11 };
 
 const MAX_DEPTH = 200;
 /** Signs of a pattern, and instructions beyond four for each. */
-const MAX_LENGTH = 10_000, MAX_SIZE = 10_000;
+const MAX_LENGTH = 10_000;
+const MAX_SIZE = 10_000;
 
 function inverted(ranges: Ranges): number[] {
   const outside: number[] = [];
@@ -81,7 +103,10 @@ class Parser {
   #at = 0;
   #depth = 0;
 
-  constructor(pattern: string, readonly fail: Fail) {
+  constructor(
+    pattern: string,
+    readonly fail: Fail,
+  ) {
     if (pattern.length > MAX_LENGTH) fail(`it is ${pattern.length} signs long; at most ${MAX_LENGTH} are taken`);
     this.#signs = [...pattern];
   }
@@ -89,7 +114,8 @@ class Parser {
   pattern(): Node {
     const node = this.#choice();
     if (this.#at < this.#signs.length) this.fail('")" closes no group');
-    if (size(node) > MAX_SIZE + 4 * this.#signs.length) this.fail(`its counted repetitions make ${size(node)} steps when written out; at most ${MAX_SIZE} are taken`);
+    if (size(node) > MAX_SIZE + 4 * this.#signs.length)
+      this.fail(`its counted repetitions make ${size(node)} steps when written out; at most ${MAX_SIZE} are taken`);
     return node;
   }
 
@@ -109,7 +135,11 @@ class Parser {
 
   #sequence(): Node {
     const nodes: Node[] = [];
-    for (let sign = this.#signs[this.#at]; sign !== undefined && sign !== "|" && sign !== ")"; sign = this.#signs[this.#at]) {
+    for (
+      let sign = this.#signs[this.#at];
+      sign !== undefined && sign !== "|" && sign !== ")";
+      sign = this.#signs[this.#at]
+    ) {
       this.#at++;
       nodes.push(this.#repeated(this.#atom(sign)));
     }
@@ -118,20 +148,42 @@ class Parser {
 
   #atom(sign: string): Node {
     switch (sign) {
-      case ".": return ANY;
-      case "^": case "$": return { kind: "at", place: sign };
-      case "[": return this.#set();
-      case "(": return this.#group();
-      case "\\": return this.#escape();
-      case "*": case "+": case "?": return this.fail(`${show(sign)} repeats nothing`);
-      case "{": case "}": case "]": return this.fail(`${show(sign)} stands alone; for the sign itself write ${show(`\\${sign}`)}`);
-      default: return single(sign.codePointAt(0)!);
+      case ".":
+        return ANY;
+      case "^":
+      case "$":
+        return { kind: "at", place: sign };
+      case "[":
+        return this.#set();
+      case "(":
+        return this.#group();
+      case "\\":
+        return this.#escape();
+      case "*":
+      case "+":
+      case "?":
+        return this.fail(`${show(sign)} repeats nothing`);
+      case "{":
+      case "}":
+      case "]":
+        return this.fail(`${show(sign)} stands alone; for the sign itself write ${show(`\\${sign}`)}`);
+      default:
+        return single(sign.codePointAt(0)!);
     }
   }
 
   #group(): Node {
-    const look = this.#accept("?=") ? "ahead" : this.#accept("?!") ? "not ahead" : this.#accept("?<=") ? "behind" : this.#accept("?<!") ? "not behind" : null;
-    if (!look && this.#signs[this.#at] === "?" && !this.#accept("?:")) this.#unsupported(`(${this.#signs.slice(this.#at, this.#at + 2).join("")}`);
+    const look = this.#accept("?=")
+      ? "ahead"
+      : this.#accept("?!")
+        ? "not ahead"
+        : this.#accept("?<=")
+          ? "behind"
+          : this.#accept("?<!")
+            ? "not behind"
+            : null;
+    if (!look && this.#signs[this.#at] === "?" && !this.#accept("?:"))
+      this.#unsupported(`(${this.#signs.slice(this.#at, this.#at + 2).join("")}`);
     const node = this.#choice();
     if (!this.#accept(")")) this.fail('")" is missing');
     if (!look) return node;
@@ -155,8 +207,10 @@ class Parser {
     if (this.#accept("+")) return { min: 1, max: Infinity };
     if (this.#accept("?")) return { min: 0, max: 1 };
     if (!this.#accept("{")) return null;
-    const min = this.#number(), max = !this.#accept(",") ? min : this.#number() ?? Infinity;
-    if (min === null || max === null || !this.#accept("}")) return this.fail('"{" must be followed by a count, as in {2}, {2,} or {2,3}');
+    const min = this.#number();
+    const max = !this.#accept(",") ? min : (this.#number() ?? Infinity);
+    if (min === null || max === null || !this.#accept("}"))
+      return this.fail('"{" must be followed by a count, as in {2}, {2,} or {2,3}');
     if (max < min) this.fail(`{${min},${max}} has its counts in the wrong order`);
     return { min, max };
   }
@@ -181,14 +235,20 @@ class Parser {
 
   /** A bracket in first place stands for itself. */
   #set(): Node {
-    const negated = this.#accept("^"), pairs: [number, number][] = [];
+    const negated = this.#accept("^");
+    const pairs: [number, number][] = [];
     for (let first = true; first || this.#signs[this.#at] !== "]"; first = false) {
       const low = this.#member();
-      const isRange = this.#signs[this.#at] === "-" && this.#signs[this.#at + 1] !== "]" && this.#signs[this.#at + 1] !== undefined;
+      const isRange =
+        this.#signs[this.#at] === "-" && this.#signs[this.#at + 1] !== "]" && this.#signs[this.#at + 1] !== undefined;
       if (isRange) this.#at++;
       const high = isRange ? this.#member() : low;
       if (typeof low === "number" && typeof high === "number") {
-        if (high < low) this.fail(`a range of a class runs backwards, from ${show(String.fromCodePoint(low))} to ${show(String.fromCodePoint(high))}`);
+        if (high < low)
+          this.fail(
+            `a range of a class runs backwards, from ${show(String.fromCodePoint(low))} to ` +
+              `${show(String.fromCodePoint(high))}`,
+          );
         pairs.push([low, high]);
       } else if (isRange || typeof low === "number") {
         this.fail("a range of a class begins or ends with a class");
@@ -209,34 +269,54 @@ class Parser {
     return Object.hasOwn(CLASSES, escaped) ? CLASSES[escaped]! : this.#escaped(escaped);
   }
 
-  #unsupported(what: string): never { return this.fail(`${show(what)} is not supported in patterns`); }
+  #unsupported(what: string): never {
+    return this.fail(`${show(what)} is not supported in patterns`);
+  }
 }
 
-function single(code: number): Node { return { kind: "set", ranges: [code, code] }; }
+function single(code: number): Node {
+  return { kind: "set", ranges: [code, code] };
+}
 
 /** Instructions that a node becomes, with its repetitions written out. */
 function size(node: Node): number {
   switch (node.kind) {
-    case "sequence": return node.nodes.reduce((sum, n) => sum + size(n), 1);
-    case "choice": return node.nodes.reduce((sum, n) => sum + size(n) + 2, 0);
-    case "repeat": return 1 + (size(node.node) + 1) * Math.max(1, node.max === Infinity ? node.min + 1 : node.max);
-    case "look": return 1 + size(node.node);
-    default: return 1;
+    case "sequence":
+      return node.nodes.reduce((sum, n) => sum + size(n), 1);
+    case "choice":
+      return node.nodes.reduce((sum, n) => sum + size(n) + 2, 0);
+    case "repeat":
+      return 1 + (size(node.node) + 1) * Math.max(1, node.max === Infinity ? node.min + 1 : node.max);
+    case "look":
+      return 1 + size(node.node);
+    default:
+      return 1;
   }
 }
 
 /** Signs that a node takes; NaN where that differs from match to match. */
 function width(node: Node): number {
   switch (node.kind) {
-    case "set": return 1;
-    case "sequence": return node.nodes.reduce((sum, n) => sum + width(n), 0);
-    case "choice": return node.nodes.map(width).reduce((a, b) => (a === b ? a : NaN));
-    case "repeat": return node.min === node.max || width(node.node) === 0 ? node.min * width(node.node) : NaN;
-    default: return 0;
+    case "set":
+      return 1;
+    case "sequence":
+      return node.nodes.reduce((sum, n) => sum + width(n), 0);
+    case "choice":
+      return node.nodes.map(width).reduce((a, b) => (a === b ? a : NaN));
+    case "repeat":
+      return node.min === node.max || width(node.node) === 0 ? node.min * width(node.node) : NaN;
+    default:
+      return 0;
   }
 }
 
-const SET = 0, SPLIT = 1, JUMP = 2, AT = 3, LOOK = 4, MARK = 5, MATCH = 6;
+const SET = 0;
+const SPLIT = 1;
+const JUMP = 2;
+const AT = 3;
+const LOOK = 4;
+const MARK = 5;
+const MATCH = 6;
 const PLACES: readonly Place[] = ["^", "$", "b", "B", "end"];
 
 /** A node as instructions. Backwards, it reads from the end of a text to its beginning. */
@@ -248,7 +328,10 @@ class Program {
   readonly #ranges: Ranges[] = [];
   readonly #looks: { program: Program; negated: boolean }[] = [];
   readonly #backwards: boolean;
-  /** Of what runs now: the text, where its looks match, and the number of the position at which each instruction was reached. */
+  /**
+   * Of what runs now: the text, where its looks match, and the number of the position at which each instruction was
+   * reached.
+   */
   #text: readonly number[] = [];
   #hits: readonly Uint8Array[] = [];
   readonly #reached: Int32Array;
@@ -271,17 +354,28 @@ class Program {
 
   /** A fork into what follows it and past it; the latter is set when it is known. */
   #fork(lazy: boolean): (past: number) => void {
-    const at = this.#add(SPLIT, 0), [near, far] = lazy ? [this.#others, this.#operands] : [this.#operands, this.#others];
+    const at = this.#add(SPLIT, 0);
+    const [near, far] = lazy ? [this.#others, this.#operands] : [this.#operands, this.#others];
     near[at] = at + 1;
-    return (past) => { far[at] = past; };
+    return (past) => {
+      far[at] = past;
+    };
   }
 
   #emit(node: Node): void {
     switch (node.kind) {
-      case "set": this.#add(SET, this.#ranges.push(node.ranges) - 1); break;
-      case "at": this.#add(AT, PLACES.indexOf(node.place)); break;
-      case "mark": this.#add(MARK, 0); break;
-      case "look": this.#add(LOOK, this.#looks.push({ program: new Program(node.node, !node.behind), negated: node.negated }) - 1); break;
+      case "set":
+        this.#add(SET, this.#ranges.push(node.ranges) - 1);
+        break;
+      case "at":
+        this.#add(AT, PLACES.indexOf(node.place));
+        break;
+      case "mark":
+        this.#add(MARK, 0);
+        break;
+      case "look":
+        this.#add(LOOK, this.#looks.push({ program: new Program(node.node, !node.behind), negated: node.negated }) - 1);
+        break;
       case "sequence":
         for (const n of this.#backwards ? [...node.nodes].reverse() : node.nodes) this.#emit(n);
         break;
@@ -299,7 +393,8 @@ class Program {
       }
       case "repeat": {
         for (let i = 0; i < node.min; i++) this.#emit(node.node);
-        const start = this.#kinds.length, forks = [];
+        const start = this.#kinds.length;
+        const forks = [];
         for (let i = node.min; i < (node.max === Infinity ? node.min + 1 : node.max); i++) {
           forks.push(this.#fork(node.lazy));
           this.#emit(node.node);
@@ -316,14 +411,19 @@ class Program {
    */
   match(text: readonly number[], budget: Budget): number {
     this.#begin(text, budget);
-    const kinds = this.#kinds, operands = this.#operands, allRanges = this.#ranges;
-    let threads: number[] = [], next: number[] = [], found = -1;
+    const kinds = this.#kinds;
+    const operands = this.#operands;
+    const allRanges = this.#ranges;
+    let threads: number[] = [];
+    let next: number[] = [];
+    let found = -1;
     this.#enter(0, 0, 0, threads);
     for (let at = 0; threads.length > 0; at++) {
       next.length = 0;
       this.#position++;
       for (let i = 0; i < threads.length; i += 2) {
-        const pc = threads[i]!, mark = threads[i + 1]!;
+        const pc = threads[i]!;
+        const mark = threads[i + 1]!;
         if (kinds[pc] === MATCH) {
           if (mark === 0) return 0;
           // What follows in the list would have been tried later.
@@ -338,11 +438,15 @@ class Program {
     return found;
   }
 
-  /** At which positions a match begins (or ends, of a program that does not run backwards), wherever its other end is. */
+  /**
+   * At which positions a match begins (or ends, of a program that does not run backwards), wherever its other end is.
+   */
   #everywhere(text: readonly number[], budget: Budget): Uint8Array {
     this.#begin(text, budget);
-    const hits = new Uint8Array(text.length + 1), step = this.#backwards ? -1 : 1;
-    let threads: number[] = [], next: number[] = [];
+    const hits = new Uint8Array(text.length + 1);
+    const step = this.#backwards ? -1 : 1;
+    let threads: number[] = [];
+    let next: number[] = [];
     for (let i = 0, at = this.#backwards ? text.length : 0; i <= text.length; i++, at += step) {
       this.#enter(0, 0, at, threads);
       next.length = 0;
@@ -351,7 +455,8 @@ class Program {
       for (let t = 0; t < threads.length; t += 2) {
         const pc = threads[t]!;
         if (this.#kinds[pc] === MATCH) hits[at] = 1;
-        else if (code !== undefined && includes(this.#ranges[this.#operands[pc]!]!, code)) this.#enter(pc + 1, 0, at + step, next);
+        else if (code !== undefined && includes(this.#ranges[this.#operands[pc]!]!, code))
+          this.#enter(pc + 1, 0, at + step, next);
       }
       this.#pay(budget);
       [threads, next] = [next, threads];
@@ -374,10 +479,15 @@ class Program {
     this.#steps = 0;
   }
 
-  /** Adds the instructions that take a sign, or end, and are reached from `start` at this position, in their order, each with its mark. */
+  /**
+   * Adds the instructions that take a sign, or end, and are reached from `start` at this position, in their order, each
+   * with its mark.
+   */
   #enter(start: number, startMark: number, at: number, threads: number[]): void {
     const waiting = this.#waiting;
-    let pc = start, mark = startMark, isLive = true;
+    let pc = start;
+    let mark = startMark;
+    let isLive = true;
     while (isLive || waiting.length > 0) {
       if (!isLive) {
         mark = waiting.pop()!;
@@ -393,11 +503,20 @@ class Program {
           waiting.push(this.#others[pc]!, mark);
           [pc, isLive] = [operand, true];
           break;
-        case JUMP: [pc, isLive] = [operand, true]; break;
-        case AT: [pc, isLive] = [pc + 1, isAt(PLACES[operand]!, this.#text, at)]; break;
-        case LOOK: [pc, isLive] = [pc + 1, this.#hits[operand]![at] === 1]; break;
-        case MARK: [pc, mark, isLive] = [pc + 1, at, true]; break;
-        default: threads.push(pc, mark);
+        case JUMP:
+          [pc, isLive] = [operand, true];
+          break;
+        case AT:
+          [pc, isLive] = [pc + 1, isAt(PLACES[operand]!, this.#text, at)];
+          break;
+        case LOOK:
+          [pc, isLive] = [pc + 1, this.#hits[operand]![at] === 1];
+          break;
+        case MARK:
+          [pc, mark, isLive] = [pc + 1, at, true];
+          break;
+        default:
+          threads.push(pc, mark);
       }
     }
   }
@@ -405,7 +524,8 @@ class Program {
 
 function includes(ranges: Ranges, code: number): boolean {
   if (ranges.length === 2) return code >= ranges[0]! && code <= ranges[1]!;
-  let low = 0, high = ranges.length / 2;
+  let low = 0;
+  let high = ranges.length / 2;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (ranges[2 * middle + 1]! < code) low = middle + 1;
@@ -417,12 +537,17 @@ function includes(ranges: Ranges, code: number): boolean {
 function isAt(place: Place, text: readonly number[], at: number): boolean {
   const isWord = (code: number | undefined): boolean => code !== undefined && includes(WORD, code);
   switch (place) {
-    case "^": return at === 0;
-    case "end": return at === text.length;
+    case "^":
+      return at === 0;
+    case "end":
+      return at === text.length;
     // Before a line feed at the end, too.
-    case "$": return at === text.length || (at === text.length - 1 && text[at] === 10);
-    case "b": return isWord(text[at - 1]) !== isWord(text[at]);
-    case "B": return text.length > 0 && isWord(text[at - 1]) === isWord(text[at]);
+    case "$":
+      return at === text.length || (at === text.length - 1 && text[at] === 10);
+    case "b":
+      return isWord(text[at - 1]) !== isWord(text[at]);
+    case "B":
+      return text.length > 0 && isWord(text[at - 1]) === isWord(text[at]);
   }
 }
 
@@ -436,13 +561,21 @@ const AROUND = {
   module: (node: Node): Node[] => [BEFORE, node, { kind: "choice", nodes: [{ kind: "at", place: "$" }, DOT] }],
   /** .*?\.(pattern)\.(\d+)\. with a mark before the number */
   layer: (node: Node): Node[] => [
-    { kind: "repeat", node: ANY, min: 0, max: Infinity, lazy: true }, DOT, node, DOT, { kind: "mark" },
-    { kind: "repeat", node: { kind: "set", ranges: DIGIT }, min: 1, max: Infinity, lazy: false }, DOT,
+    { kind: "repeat", node: ANY, min: 0, max: Infinity, lazy: true },
+    DOT,
+    node,
+    DOT,
+    { kind: "mark" },
+    { kind: "repeat", node: { kind: "set", ranges: DIGIT }, min: 1, max: Infinity, lazy: false },
+    DOT,
   ],
 };
 const DOT = single(46);
 const BEFORE: Node = {
-  kind: "repeat", min: 0, max: 1, lazy: false,
+  kind: "repeat",
+  min: 0,
+  max: 1,
+  lazy: false,
   node: { kind: "sequence", nodes: [{ kind: "repeat", node: ANY, min: 0, max: Infinity, lazy: false }, DOT] },
 };
 
@@ -451,7 +584,10 @@ export class Pattern {
   #program: Program | null = null;
 
   /** @param around how it is to be matched */
-  constructor(readonly text: string, readonly around: keyof typeof AROUND) {}
+  constructor(
+    readonly text: string,
+    readonly around: keyof typeof AROUND,
+  ) {}
 
   /** As `Program.match`. */
   match(text: readonly number[], budget: Budget): number {
@@ -462,23 +598,29 @@ export class Pattern {
   #compile(budget: Budget): Program {
     const node: Node = { kind: "sequence", nodes: AROUND[this.around](new Parser(this.text, budget.fail).pattern()) };
     budget.room -= size(node);
-    if (budget.room < 0) budget.fail(`its patterns are more than ${INSTRUCTIONS} steps long together when written out; write names instead of patterns, or fewer`);
+    if (budget.room < 0)
+      budget.fail(
+        `its patterns are more than ${INSTRUCTIONS} steps long together when written out; write names instead of ` +
+          `patterns, or fewer`,
+      );
     return new Program(node, false);
   }
 
   /**
-   * The text that alone it matches, where that is so but for signs that any sign may replace, marked by "."; with ^ in front
-   * or $ behind. Most patterns in configs are names.
+   * The text that alone it matches, where that is so but for signs that any sign may replace, marked by "."; with ^ in
+   * front or $ behind. Most patterns in configs are names.
    */
   name(fail: Fail): { text: string; open: boolean; anchored: boolean } | null {
     const node = new Parser(this.text, fail).pattern();
     if (node.kind !== "sequence") return null;
     const isPlace = (sign: Node | undefined, place: Place): boolean => sign?.kind === "at" && sign.place === place;
-    const { nodes } = node, anchored = isPlace(nodes[0], "^");
+    const { nodes } = node;
+    const anchored = isPlace(nodes[0], "^");
     const signs = nodes.slice(anchored ? 1 : 0, isPlace(nodes.at(-1), "$") ? -1 : undefined);
     const codes: number[] = [];
     for (const sign of signs) {
-      if (sign.kind !== "set" || (sign !== ANY && (sign.ranges.length !== 2 || sign.ranges[0] !== sign.ranges[1]))) return null;
+      if (sign.kind !== "set" || (sign !== ANY && (sign.ranges.length !== 2 || sign.ranges[0] !== sign.ranges[1])))
+        return null;
       codes.push(sign === ANY ? -1 : sign.ranges[0]!);
     }
     const open = codes.includes(-1);
@@ -489,16 +631,27 @@ export class Pattern {
 }
 
 /** @param fail throws the caller's error; the message says what is wrong with the pattern */
-export function checkPattern(pattern: string, fail: Fail): void { if (!isPlain(pattern)) new Parser(pattern, fail).pattern(); }
+export function checkPattern(pattern: string, fail: Fail): void {
+  if (!isPlain(pattern)) new Parser(pattern, fail).pattern();
+}
 
-/** Whether it is a name, of which only the dots mean more than themselves: the quick way to know most patterns in configs. */
-export function isPlain(pattern: string): boolean { return /^[\w.]*$/.test(pattern); }
+/**
+ * Whether it is a name, of which only the dots mean more than themselves: the quick way to know most patterns in
+ * configs.
+ */
+export function isPlain(pattern: string): boolean {
+  return /^[\w.]*$/.test(pattern);
+}
 
 /** Code points. */
-export function codesOf(text: string): number[] { return Array.from(text, (sign) => sign.codePointAt(0)!); }
+export function codesOf(text: string): number[] {
+  return Array.from(text, (sign) => sign.codePointAt(0)!);
+}
 
 /** A pattern that matches exactly this text (Python's re.escape). */
-export function escapePattern(text: string): string { return text.replace(/[^0-9A-Za-z_]/gu, "\\$&"); }
+export function escapePattern(text: string): string {
+  return text.replace(/[^0-9A-Za-z_]/gu, "\\$&");
+}
 
 /**
  * Whether a Python regular expression matches all of a text (re.fullmatch), in linear time.
@@ -509,9 +662,14 @@ export function escapePattern(text: string): string { return text.replace(/[^0-9
  * console.log(io.matcher(".*\\.(q|v)_proj")("model.layers.0.self_attn.q_proj")); // true
  */
 export function matcher(pattern: string): (text: string) => boolean {
-  const fail = (message: string): never => { throw new ArgumentError(`pattern ${show(pattern)}: ${message}.`); };
+  const fail = (message: string): never => {
+    throw new ArgumentError(`pattern ${show(pattern)}: ${message}.`);
+  };
   if (typeof pattern !== "string") fail("expected a string");
   checkPattern(pattern, fail);
   const whole = new Pattern(pattern, "whole");
-  return (text) => typeof text === "string" ? whole.match(codesOf(text), newBudget(fail)) === 0 : fail(`text is ${show(text)}; expected a string`);
+  return (text) =>
+    typeof text === "string"
+      ? whole.match(codesOf(text), newBudget(fail)) === 0
+      : fail(`text is ${show(text)}; expected a string`);
 }

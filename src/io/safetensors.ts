@@ -17,14 +17,53 @@ import { beginsAsText, signatureOf } from "./signature.js";
 
 /** The format's element types, as its header spells them. */
 export type SafetensorsDtype =
-  | "BOOL" | "F4" | "F6_E2M3" | "F6_E3M2" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ"
-  | "I16" | "U16" | "F16" | "BF16" | "I32" | "U32" | "F32" | "C64" | "F64" | "I64" | "U64";
+  | "BOOL"
+  | "F4"
+  | "F6_E2M3"
+  | "F6_E3M2"
+  | "U8"
+  | "I8"
+  | "F8_E5M2"
+  | "F8_E4M3"
+  | "F8_E8M0"
+  | "F8_E4M3FNUZ"
+  | "F8_E5M2FNUZ"
+  | "I16"
+  | "U16"
+  | "F16"
+  | "BF16"
+  | "I32"
+  | "U32"
+  | "F32"
+  | "C64"
+  | "F64"
+  | "I64"
+  | "U64";
 
 /** Bits per element, in the reference's order of alignment, by which its writer sorts tensors. */
 const DTYPE_BITS: Readonly<Record<SafetensorsDtype, number>> = {
-  BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8,
-  F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32,
-  C64: 64, F64: 64, I64: 64, U64: 64,
+  BOOL: 8,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  U8: 8,
+  I8: 8,
+  F8_E5M2: 8,
+  F8_E4M3: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  C64: 64,
+  F64: 64,
+  I64: 64,
+  U64: 64,
 };
 
 const DTYPES = Object.keys(DTYPE_BITS) as SafetensorsDtype[];
@@ -74,18 +113,27 @@ interface TensorInfo {
  * const { tensors } = io.parseSafetensors(bytes, { name: "w.safetensors" });
  * console.log(io.toFloat32(tensors.get("w"))); // Float32Array(2) [ 1, 2 ]
  */
-export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | undefined; maxHeaderBytes?: number | undefined }): SafetensorsFile {
+export function parseSafetensors(
+  bytes: Uint8Array,
+  options?: { name?: string | undefined; maxHeaderBytes?: number | undefined },
+): SafetensorsFile {
   checkOptions("parseSafetensors", options, ["name", "maxHeaderBytes"]);
   const { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES } = options ?? {};
-  if (!(bytes instanceof Uint8Array)) throw new ArgumentError(`parseSafetensors: bytes must be a Uint8Array; got ${typeName(bytes)}.`);
-  const fail = (message: string): never => { throw new FormatError(`${file}: ${message}.`); };
+  if (!(bytes instanceof Uint8Array))
+    throw new ArgumentError(`parseSafetensors: bytes must be a Uint8Array; got ${typeName(bytes)}.`);
+  const fail = (message: string): never => {
+    throw new FormatError(`${file}: ${message}.`);
+  };
   // Only where the beginning is wrong: any two bytes may be those of a header's length.
   const failAtStart = (message: string): never => {
-    const signature = signatureOf(bytes) ?? (beginsAsText(bytes) ? "text, such as a server's error; download it again" : undefined);
+    const signature =
+      signatureOf(bytes) ?? (beginsAsText(bytes) ? "text, such as a server's error; download it again" : undefined);
     return fail(signature ? `expected a safetensors file; it is ${signature}` : message);
   };
   if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {
-    throw new ArgumentError(`parseSafetensors: maxHeaderBytes is ${show(maxHeaderBytes)}; expected an integer of at least 0.`);
+    throw new ArgumentError(
+      `parseSafetensors: maxHeaderBytes is ${show(maxHeaderBytes)}; expected an integer of at least 0.`,
+    );
   }
   if (bytes.length < 8) failAtStart(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
   const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
@@ -93,7 +141,10 @@ export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | 
   // Compared as u64: narrowed first, 2^64 - 1 would not be what it is.
   if (n > BigInt(limit)) failAtStart(`the header's length is ${n} bytes; at most ${limit} are allowed`);
   const dataStart = 8 + Number(n);
-  if (dataStart > bytes.length) failAtStart(`the header's length is ${n} bytes, but only ${bytes.length - 8} follow: the file is cut off, so fetch it again`);
+  if (dataStart > bytes.length)
+    failAtStart(
+      `the header's length is ${n} bytes, but only ${bytes.length - 8} follow: the file is cut off, so fetch it again`,
+    );
 
   const { metadata, infos } = parseHeader(decodeUtf8(bytes.subarray(8, dataStart), failAtStart), fail, failAtStart);
   // Array.sort is stable: zero-size tensors at one offset keep the header's order.
@@ -103,19 +154,32 @@ export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | 
   let position = 0;
   for (const [name, { dtype, shape, begin, end }] of ordered) {
     const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
-    if (begin !== position) failTensor(`begins at byte ${begin} of the data; expected ${position}, where the one before it ends`);
+    if (begin !== position)
+      failTensor(`begins at byte ${begin} of the data; expected ${position}, where the one before it ends`);
     const expected = byteLength(dtype, shape, failTensor);
     if (end - begin !== expected) {
-      failTensor(`has data_offsets [${begin}, ${end}], ${end - begin} bytes; ${dtype} of shape ${show(shape)} takes ${expected}`);
+      failTensor(
+        `has data_offsets [${begin}, ${end}], ${end - begin} bytes; ${dtype} of shape ${show(shape)} takes ${expected}`,
+      );
     }
-    if (end > dataBytes) failTensor(`ends at byte ${end} of the data, but there are only ${dataBytes}: the file is cut off, so fetch it again`);
-    tensors.set(name, { name, dtype, shape, bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart + begin, expected) });
+    if (end > dataBytes)
+      failTensor(
+        `ends at byte ${end} of the data, but there are only ${dataBytes}: the file is cut off, so fetch it again`,
+      );
+    tensors.set(name, {
+      name,
+      dtype,
+      shape,
+      bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart + begin, expected),
+    });
     position = end;
   }
   if (position !== dataBytes) fail(`the tensors end at byte ${position} of the data, the file at ${dataBytes}`);
   let given: Record<string, string> | undefined;
   return {
-    get metadata() { return given ??= Object.assign(Object.create(null) as Record<string, string>, JSON.parse(metadata ?? "{}")); },
+    get metadata() {
+      return (given ??= Object.assign(Object.create(null) as Record<string, string>, JSON.parse(metadata ?? "{}")));
+    },
     tensors,
   };
 }
@@ -131,7 +195,8 @@ function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string
 }
 
 function parseHeader(text: string, fail: (message: string) => never, failAtStart: (message: string) => never) {
-  if (text[0] !== "{") failAtStart(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
+  if (text[0] !== "{")
+    failAtStart(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
   const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
   const infos = new Map<string, TensorInfo>();
   let metadata: string | undefined;
@@ -150,9 +215,13 @@ function parseHeader(text: string, fail: (message: string) => never, failAtStart
   return { metadata, infos };
 }
 
-/** @returns the JSON of an object of strings by keys that occur once: it is made into one when it is asked for, since a stranger's may have a million */
+/**
+ * @returns the JSON of an object of strings by keys that occur once: it is made into one when it is asked for, since a
+ * stranger's may have a million
+ */
 function checkMetadata(cursor: JsonCursor, fail: (message: string) => never): string {
-  const seen = new Set<string>(), start = cursor.position;
+  const seen = new Set<string>();
+  const start = cursor.position;
   let keys = 0;
   cursor.expect("{");
   if (!cursor.accept("}")) {
@@ -169,12 +238,17 @@ function checkMetadata(cursor: JsonCursor, fail: (message: string) => never): st
 
 function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => never): TensorInfo {
   const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
-  let dtype: string | undefined, shape: number[] | undefined, offsets: number[] | undefined;
+  let dtype: string | undefined;
+  let shape: number[] | undefined;
+  let offsets: number[] | undefined;
   cursor.expect("{");
   if (!cursor.accept("}")) {
     do {
       const field = cursor.string();
-      const twice = (field === "dtype" && dtype !== undefined) || (field === "shape" && shape !== undefined) || (field === "data_offsets" && offsets !== undefined);
+      const twice =
+        (field === "dtype" && dtype !== undefined) ||
+        (field === "shape" && shape !== undefined) ||
+        (field === "data_offsets" && offsets !== undefined);
       if (twice) fail(`key ${show(field)} of tensor ${show(name)} occurs twice`);
       cursor.expect(":");
       if (field === "dtype") dtype = cursor.string();
@@ -187,7 +261,9 @@ function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => 
 
   if (dtype === undefined) return failTensor("has no dtype");
   // One string for each dtype, not one for each tensor.
-  const known = isDtype(dtype) ? DTYPES[DTYPES.indexOf(dtype)]! : failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
+  const known = isDtype(dtype)
+    ? DTYPES[DTYPES.indexOf(dtype)]!
+    : failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
   if (shape === undefined) return failTensor("has no shape");
   if (offsets === undefined) return failTensor("has no data_offsets");
   const [begin, end] = offsets;
@@ -202,7 +278,8 @@ function integers(cursor: JsonCursor): number[] {
   const values: number[] = [];
   cursor.expect("[");
   if (cursor.accept("]")) return values;
-  do values.push(cursor.integer()); while (cursor.accept(","));
+  do values.push(cursor.integer());
+  while (cursor.accept(","));
   cursor.expect("]");
   // A copy has no room to grow.
   return values.slice();
@@ -214,12 +291,15 @@ function isDtype(name: string): name is SafetensorsDtype {
 
 /** Lone surrogates (from \uD800 escapes) have no UTF-8, so they could not be written again. */
 function isWellFormed(text: string): boolean {
-  for (let i = 0; i < text.length; i++) if ((text.charCodeAt(i) & 0xf800) === 0xd800) return !/\p{Surrogate}/u.test(text);
+  for (let i = 0; i < text.length; i++)
+    if ((text.charCodeAt(i) & 0xf800) === 0xd800) return !/\p{Surrogate}/u.test(text);
   return true;
 }
 
 function wellFormed(text: string, fail: (message: string) => never): string {
-  return isWellFormed(text) ? text : fail(`the header's string ${show(text)} holds a lone surrogate; expected well-formed Unicode`);
+  return isWellFormed(text)
+    ? text
+    : fail(`the header's string ${show(text)} holds a lone surrogate; expected well-formed Unicode`);
 }
 
 function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (message: string) => never): number {
@@ -254,7 +334,9 @@ export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
       const value = data.getFloat64(8 * i, true);
       result[i] = value;
       if (!Number.isFinite(result[i]) && Number.isFinite(value)) {
-        throw new FormatError(`tensor ${show(name)}: element ${i} is ${value}, beyond float32; expected at most 3.4e38 in magnitude.`);
+        throw new FormatError(
+          `tensor ${show(name)}: element ${i} is ${value}, beyond float32; expected at most 3.4e38 in magnitude.`,
+        );
       }
     }
     return result;
@@ -271,7 +353,10 @@ export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
   throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected F32, F16, BF16 or F64.`);
 }
 
-/** The float32 bits of a float16: sign 1, exponent 5 (bias 15), fraction 10 to sign 1, exponent 8 (bias 127), fraction 23. */
+/**
+ * The float32 bits of a float16: sign 1, exponent 5 (bias 15), fraction 10 to sign 1, exponent 8 (bias 127), fraction
+ * 23.
+ */
 function float16Bits(half: number): number {
   const sign = (half & 0x8000) << 16;
   let exponent = (half >> 10) & 0x1f;
@@ -292,7 +377,8 @@ function float16Bits(half: number): number {
  * @throws FormatError for an I64 value beyond 32 bits, and for every dtype but I32, I64 and U8
  *
  * @example
- * console.log(io.toInt32({ name: "ids", dtype: "U8", shape: [2], bytes: Uint8Array.of(1, 2) })); // Int32Array(2) [ 1, 2 ]
+ * console.log(io.toInt32({ name: "ids", dtype: "U8", shape: [2], bytes: Uint8Array.of(1, 2) })); // Int32Array(2) [ 1,
+ * 2 ]
  */
 export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
   if (dtype === "U8") return Int32Array.from(bytes);
@@ -307,7 +393,9 @@ export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
     for (let i = 0; i < result.length; i++) {
       const low = data.getInt32(8 * i, true);
       if (data.getInt32(8 * i + 4, true) !== low >> 31) {
-        throw new FormatError(`tensor ${show(name)}: element ${i} is ${data.getBigInt64(8 * i, true)}; expected a value of 32 bits.`);
+        throw new FormatError(
+          `tensor ${show(name)}: element ${i} is ${data.getBigInt64(8 * i, true)}; expected a value of 32 bits.`,
+        );
       }
       result[i] = low;
     }
@@ -324,7 +412,9 @@ export interface TensorToWrite {
   dtype: SafetensorsDtype;
   /** Sizes of the dimensions; [] for a scalar. */
   shape: readonly number[];
-  /** Float32Array for F32 and BF16 (rounded to nearest even), Int32Array for I32, Uint8Array for any dtype's raw bytes. */
+  /**
+   * Float32Array for F32 and BF16 (rounded to nearest even), Int32Array for I32, Uint8Array for any dtype's raw bytes.
+   */
   data: Float32Array | Int32Array | Uint8Array;
 }
 
@@ -336,13 +426,21 @@ export interface TensorToWrite {
  * @throws ArgumentError, DTypeError, ShapeError for what a strict reader would refuse
  *
  * @example
- * const bytes = io.serializeSafetensors([{ name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) }], { format: "pt" });
- * console.log(io.parseSafetensors(bytes).metadata.format); // pt
+ * const bytes = io.serializeSafetensors([{ name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) }], {
+ * format: "pt" }); console.log(io.parseSafetensors(bytes).metadata.format); // pt
  */
-export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?: Readonly<Record<string, string>>): Uint8Array {
+export function serializeSafetensors(
+  tensors: Iterable<TensorToWrite>,
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array {
   const encoder = new TextEncoder();
-  if (typeof tensors !== "object" || tensors === null || !(Symbol.iterator in tensors)) throw new ArgumentError(`serializeSafetensors: tensors must be a list; got ${typeName(tensors)}.`);
-  const ordered = [...tensors].map((tensor) => ({ ...checkTensor(tensor), key: encoder.encode(checkName(tensor.name)), bytes: rawBytes(tensor) }));
+  if (typeof tensors !== "object" || tensors === null || !(Symbol.iterator in tensors))
+    throw new ArgumentError(`serializeSafetensors: tensors must be a list; got ${typeName(tensors)}.`);
+  const ordered = [...tensors].map((tensor) => ({
+    ...checkTensor(tensor),
+    key: encoder.encode(checkName(tensor.name)),
+    bytes: rawBytes(tensor),
+  }));
   ordered.sort((a, b) => DTYPES.indexOf(b.dtype) - DTYPES.indexOf(a.dtype) || compareBytes(a.key, b.key));
 
   const fields: string[] = [];
@@ -350,16 +448,21 @@ export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?
   const names = new Set<string>();
   let position = 0;
   for (const { name, dtype, shape, bytes } of ordered) {
-    if (names.has(name)) throw new ArgumentError(`serializeSafetensors: tensor ${show(name)} is given twice; expected unique names.`);
+    if (names.has(name))
+      throw new ArgumentError(`serializeSafetensors: tensor ${show(name)} is given twice; expected unique names.`);
     names.add(name);
     const end = position + bytes.length;
-    fields.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(",")}],"data_offsets":[${position},${end}]}`);
+    fields.push(
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(",")}],"data_offsets":[${position},${end}]}`,
+    );
     position = end;
   }
   const text = encoder.encode(`{${fields.join(",")}}`);
   const headerBytes = Math.ceil(text.length / HEADER_ALIGNMENT) * HEADER_ALIGNMENT;
   if (headerBytes > MAX_HEADER_BYTES) {
-    throw new ArgumentError(`serializeSafetensors: the header takes ${headerBytes} bytes; at most ${MAX_HEADER_BYTES} are allowed.`);
+    throw new ArgumentError(
+      `serializeSafetensors: the header takes ${headerBytes} bytes; at most ${MAX_HEADER_BYTES} are allowed.`,
+    );
   }
 
   const file = new Uint8Array(8 + headerBytes + position);
@@ -376,28 +479,36 @@ export function serializeSafetensors(tensors: Iterable<TensorToWrite>, metadata?
 
 function checkTensor(tensor: TensorToWrite): TensorToWrite {
   if (typeof tensor !== "object" || tensor === null || !Array.isArray(tensor.shape)) {
-    throw new ArgumentError(`serializeSafetensors: a tensor is ${typeName(tensor)}${tensor ? " without a list as its shape" : ""}; expected { name, dtype, shape, data }.`);
+    throw new ArgumentError(
+      `serializeSafetensors: a tensor is ${typeName(tensor)}${tensor ? " without a list as its shape" : ""}; ` +
+        `expected { name, dtype, shape, data }.`,
+    );
   }
   return tensor;
 }
 
 /** Of a value that is not what it should be. */
 function typeName(value: unknown): string {
-  return value === null ? "null" : typeof value === "object" ? value.constructor?.name ?? "an object" : typeof value;
+  return value === null ? "null" : typeof value === "object" ? (value.constructor?.name ?? "an object") : typeof value;
 }
 
 function checkName(name: string): string {
   if (typeof name !== "string" || !isWellFormed(name) || name === METADATA) {
-    throw new ArgumentError(`serializeSafetensors: tensor name is ${show(name)}; expected well-formed Unicode other than ${METADATA}.`);
+    throw new ArgumentError(
+      `serializeSafetensors: tensor name is ${show(name)}; expected well-formed Unicode other than ${METADATA}.`,
+    );
   }
   return name;
 }
 
 function metadataText(metadata: Readonly<Record<string, string>>): string {
-  if (typeof metadata !== "object" || Array.isArray(metadata)) throw new ArgumentError(`serializeSafetensors: metadata must be an object of strings; got ${typeName(metadata)}.`);
+  if (typeof metadata !== "object" || Array.isArray(metadata))
+    throw new ArgumentError(`serializeSafetensors: metadata must be an object of strings; got ${typeName(metadata)}.`);
   const entries = Object.entries(metadata).map(([key, value]) => {
     if (typeof value !== "string" || !isWellFormed(key) || !isWellFormed(value)) {
-      throw new ArgumentError(`serializeSafetensors: metadata ${show(key)} is ${show(value)}; expected a string of well-formed Unicode.`);
+      throw new ArgumentError(
+        `serializeSafetensors: metadata ${show(key)} is ${show(value)}; expected a string of well-formed Unicode.`,
+      );
     }
     return `${JSON.stringify(key)}:${JSON.stringify(value)}`;
   });
@@ -407,11 +518,15 @@ function metadataText(metadata: Readonly<Record<string, string>>): string {
 function rawBytes({ name, dtype, shape, data }: TensorToWrite): Uint8Array {
   const where = `serializeSafetensors: tensor ${show(name)}`;
   if (!isDtype(dtype)) throw new DTypeError(`${where} has dtype ${show(dtype)}; expected one of ${DTYPES.join(", ")}.`);
-  const fail = (message: string): never => { throw new ShapeError(`${where} ${message}.`); };
-  for (const size of shape) if (!Number.isSafeInteger(size) || size < 0) fail(`has shape ${show(shape)}; expected integers of at least 0`);
+  const fail = (message: string): never => {
+    throw new ShapeError(`${where} ${message}.`);
+  };
+  for (const size of shape)
+    if (!Number.isSafeInteger(size) || size < 0) fail(`has shape ${show(shape)}; expected integers of at least 0`);
   const expected = byteLength(dtype, shape, fail);
   const bytes = encodeData(where, dtype, data);
-  if (bytes.length !== expected) fail(`has ${bytes.length} bytes of data; ${dtype} of shape ${show(shape)} takes ${expected}`);
+  if (bytes.length !== expected)
+    fail(`has ${bytes.length} bytes of data; ${dtype} of shape ${show(shape)} takes ${expected}`);
   return bytes;
 }
 
@@ -421,8 +536,10 @@ function encodeData(where: string, dtype: SafetensorsDtype, data: TensorToWrite[
   if ((data instanceof Float32Array && dtype === "F32") || (data instanceof Int32Array && dtype === "I32")) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
-  throw new DTypeError(`${where} of dtype ${dtype} has data of type ${typeName(data)}; ` +
-    `expected Float32Array for F32 and BF16, Int32Array for I32, or Uint8Array.`);
+  throw new DTypeError(
+    `${where} of dtype ${dtype} has data of type ${typeName(data)}; ` +
+      `expected Float32Array for F32 and BF16, Int32Array for I32, or Uint8Array.`,
+  );
 }
 
 /** The upper half of each float32, rounded to nearest, ties to even; a NaN stays one by setting its quiet bit. */

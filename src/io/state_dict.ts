@@ -7,12 +7,13 @@ import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 /**
- * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole. A parameter that
- * has two names is written under both, as safetensors in Python asks for. In Python: `safetensors.torch.load_file(path)`.
+ * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole. A parameter
+ * that has two names is written under both, as safetensors in Python asks for. In Python:
+ * `safetensors.torch.load_file(path)`.
  *
  * @param state what `stateDict()` of a module or an optimiser gives
- * @throws ArgumentError, before anything is written, for a value that is not finite, naming its place, or what is no state
- * dict; FileError
+ * @throws ArgumentError, before anything is written, for a value that is not finite, naming its place, or what is no
+ * state dict; FileError
  *
  * @example
  * const model = new nn.Linear(8, 4);
@@ -21,13 +22,16 @@ import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors
  */
 export function saveStateDict(path: string, state: ReadonlyMap<string, PeftTensor>): void {
   const tensors = finiteTensors("saveStateDict", state);
-  const digest = digestOfTensors(tensors.map((tensor) => ({ ...tensor, bytes: tensor.data })), { format: "pt" });
+  const digest = digestOfTensors(
+    tensors.map((tensor) => ({ ...tensor, bytes: tensor.data })),
+    { format: "pt" },
+  );
   writeAtomic(path, serializeSafetensors(tensors, { format: "pt", digest }));
 }
 
 /**
- * Reads a state dict, ours or Python's; F16, BF16 and F64 become float32. A digest of the contents, which `saveStateDict`
- * writes, is checked.
+ * Reads a state dict, ours or Python's; F16, BF16 and F64 become float32. A digest of the contents, which
+ * `saveStateDict` writes, is checked.
  *
  * @returns tensors by name, for `loadStateDict` of a module
  * @throws FileError; FormatError for a damaged file or a tensor of another dtype
@@ -40,7 +44,9 @@ export function saveStateDict(path: string, state: ReadonlyMap<string, PeftTenso
 export function loadStateDict(path: string): Map<string, PeftTensor> {
   const { metadata, tensors } = parseSafetensors(readBytes(path), { name: path });
   if (metadata["digest"] !== undefined && metadata["digest"] !== digestOfTensors(tensors.values(), metadata)) {
-    throw new FormatError(`${path}: its contents are not what was written (their SHA-256 is another); restore the file from a copy.`);
+    throw new FormatError(
+      `${path}: its contents are not what was written (their SHA-256 is another); restore the file from a copy.`,
+    );
   }
   return new Map([...tensors].map(([key, view]) => [key, { shape: view.shape, data: toFloat32(view) }]));
 }
@@ -49,13 +55,22 @@ export function loadStateDict(path: string): Map<string, PeftTensor> {
  * A state dict for `serializeSafetensors`.
  * @throws ArgumentError for a value that is not finite, naming its place, or what is no state dict
  */
-export function finiteTensors(where: string, state: ReadonlyMap<string, PeftTensor>): { name: string; dtype: "F32"; shape: readonly number[]; data: Float32Array }[] {
-  if (!(state instanceof Map)) throw new ArgumentError(`${where}: state is ${typeof state}; expected a Map, as model.stateDict() gives it.`);
+export function finiteTensors(
+  where: string,
+  state: ReadonlyMap<string, PeftTensor>,
+): { name: string; dtype: "F32"; shape: readonly number[]; data: Float32Array }[] {
+  if (!(state instanceof Map))
+    throw new ArgumentError(`${where}: state is ${typeof state}; expected a Map, as model.stateDict() gives it.`);
   return [...state].map(([name, entry]) => {
     const { shape, data } = entry ?? {};
-    if (!Array.isArray(shape) || !(data instanceof Float32Array)) throw new ArgumentError(`${where}: ${show(name)} has no shape and data (a Float32Array).`);
+    if (!Array.isArray(shape) || !(data instanceof Float32Array))
+      throw new ArgumentError(`${where}: ${show(name)} has no shape and data (a Float32Array).`);
     const bad = data.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw new ArgumentError(`${where}: ${show(name)} holds ${data[bad]} at position ${bad}; nothing that is not finite is written. Save a state from before it diverged.`);
+    if (bad >= 0)
+      throw new ArgumentError(
+        `${where}: ${show(name)} holds ${data[bad]} at position ${bad}; nothing that is not finite is written. ` +
+          `Save a state from before it diverged.`,
+      );
     return { name, dtype: "F32", shape, data };
   });
 }

@@ -3,7 +3,10 @@ import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 
-/** Values of a matrix, row by row; no view on linear memory (`tensor.data.slice()`, not `tensor.data`): growth would detach it. */
+/**
+ * Values of a matrix, row by row; no view on linear memory (`tensor.data.slice()`, not `tensor.data`): growth would
+ * detach it.
+ */
 export type Values = Float32Array | Float64Array;
 
 const LARGEST = 1e100;
@@ -19,10 +22,15 @@ export function checkMatrix(where: string, a: Values, m: number, n: number): voi
   let largest = 0;
   for (let i = 0; i < a.length; i++) {
     const v = Math.abs(a[i]!);
-    if (!(v <= LARGEST)) throw new ArgumentError(`${where}: a holds ${a[i]} at [${Math.floor(i / n)}, ${i % n}]; expected a finite number of at most ${LARGEST}.`);
+    if (!(v <= LARGEST))
+      throw new ArgumentError(
+        `${where}: a holds ${a[i]} at [${Math.floor(i / n)}, ${i % n}]; expected a finite number of at most ` +
+          `${LARGEST}.`,
+      );
     largest = Math.max(largest, v);
   }
-  if (largest > 0 && largest < 1 / LARGEST) throw new ArgumentError(`${where}: a's largest magnitude is ${largest}; scale it to at least ${1 / LARGEST}.`);
+  if (largest > 0 && largest < 1 / LARGEST)
+    throw new ArgumentError(`${where}: a's largest magnitude is ${largest}; scale it to at least ${1 / LARGEST}.`);
 }
 
 /** to = the transpose of `from`, [rows, columns]; `to` may be a view on linear memory. */
@@ -39,8 +47,12 @@ export function transpose(from: Values, rows: number, columns: number): Float64A
 
 /** A B for A [m, k], B [k, n]; sums with p ascending. @throws ShapeError, ArgumentError */
 export function matmul(a: Values, b: Values, m: number, k: number, n: number): Float64Array {
-  for (const [name, v, rows, columns] of [["a", a, m, k], ["b", b, k, n]] as const) {
-    if (v.length !== rows * columns) throw new ShapeError(`matmul: ${name} has ${v.length} values; expected ${rows} * ${columns}.`);
+  for (const [name, v, rows, columns] of [
+    ["a", a, m, k],
+    ["b", b, k, n],
+  ] as const) {
+    if (v.length !== rows * columns)
+      throw new ShapeError(`matmul: ${name} has ${v.length} values; expected ${rows} * ${columns}.`);
   }
   const { kernels, memory } = engine();
   return memory.withBlocks([a.length * 8, b.length * 8, m * n * 8], (pa, pb, pc) => {

@@ -14,14 +14,16 @@ import { checkMatrix, transpose, transposeInto, type Values } from "./matrix.js"
  */
 export function qr(a: Values, m: number, n: number): { q: Float64Array; r: Float64Array } {
   checkMatrix("qr", a, m, n);
-  const { kernels, memory } = engine(), rank = Math.min(m, n);
+  const { kernels, memory } = engine();
+  const rank = Math.min(m, n);
   return memory.withBlocks([m * n * 8, m * rank * 8, rank * 8], (factors, identity, tau) => {
     transposeInto(memory.f64(factors!, m * n), a, m, n);
     kernels.qrFactor(factors!, tau!, m, n);
     const columns = memory.f64(identity!, m * rank).fill(0);
     for (let i = 0; i < rank; i++) columns[i * m + i] = 1;
     kernels.qrApply(identity!, rank, factors!, tau!, m, rank);
-    const r = new Float64Array(rank * n), upper = memory.f64(factors!, m * n);
+    const r = new Float64Array(rank * n);
+    const upper = memory.f64(factors!, m * n);
     for (let i = 0; i < rank; i++) for (let j = i; j < n; j++) r[i * n + j] = upper[j * m + i]!;
     return { q: transpose(columns, rank, m), r };
   });

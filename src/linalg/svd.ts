@@ -7,7 +7,11 @@ import { checkMatrix, matmul, transpose, transposeInto, type Values } from "./ma
 import { qr } from "./qr.js";
 
 /** A = u diag(s) vt, s descending, the columns of u and the rows of vt orthonormal. */
-export interface Svd { u: Float64Array; s: Float64Array; vt: Float64Array }
+export interface Svd {
+  u: Float64Array;
+  s: Float64Array;
+  vt: Float64Array;
+}
 
 /**
  * Thin SVD in float64, for any shape and rank; q = min(m, n). Signs of singular vectors are free, so those
@@ -24,15 +28,20 @@ export function svd(a: Values, m: number, n: number): Svd {
   checkMatrix("svd", a, m, n);
   const { kernels, memory } = engine();
   // The kernel takes a tall matrix by columns: those of Aᵀ are the rows of a wide A.
-  const wide = m < n, [rows, q] = wide ? [n, m] : [m, n];
-  return memory.withBlocks([m * n * 8, m * n * 8, q * 8, q * q * 8, (q * q + 2 * q) * 8], (pa, long, ps, square, work) => {
-    if (wide) memory.f64(pa!, m * n).set(a);
-    else transposeInto(memory.f64(pa!, m * n), a, m, n);
-    const sweeps = kernels.svdTall(pa!, long!, ps!, square!, work!, rows, q);
-    if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
-    const left = memory.f64(wide ? square! : long!, m * q), right = memory.f64(wide ? long! : square!, q * n);
-    return { u: transpose(left, q, m), s: memory.f64(ps!, q).slice(), vt: right.slice() };
-  });
+  const wide = m < n;
+  const [rows, q] = wide ? [n, m] : [m, n];
+  return memory.withBlocks(
+    [m * n * 8, m * n * 8, q * 8, q * q * 8, (q * q + 2 * q) * 8],
+    (pa, long, ps, square, work) => {
+      if (wide) memory.f64(pa!, m * n).set(a);
+      else transposeInto(memory.f64(pa!, m * n), a, m, n);
+      const sweeps = kernels.svdTall(pa!, long!, ps!, square!, work!, rows, q);
+      if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
+      const left = memory.f64(wide ? square! : long!, m * q);
+      const right = memory.f64(wide ? long! : square!, q * n);
+      return { u: transpose(left, q, m), s: memory.f64(ps!, q).slice(), vt: right.slice() };
+    },
+  );
 }
 
 /**
@@ -52,7 +61,8 @@ export function svd(a: Values, m: number, n: number): Svd {
  */
 export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2): Svd {
   checkMatrix("svdLowrank", a, m, n);
-  const wide = m < n, [long, short] = wide ? [n, m] : [m, n];
+  const wide = m < n;
+  const [long, short] = wide ? [n, m] : [m, n];
   checkInteger("svdLowrank", "q", q, 1, short);
   checkInteger("svdLowrank", "niter", niter, 0);
   const { kernels, memory } = engine();
@@ -73,6 +83,8 @@ export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2
     }
     const inner = svd(times(basis, true), short, q);
     const left = matmul(basis, transpose(inner.vt, q, q), long, q, q);
-    return wide ? { u: inner.u, s: inner.s, vt: transpose(left, long, q) } : { u: left, s: inner.s, vt: transpose(inner.u, short, q) };
+    return wide
+      ? { u: inner.u, s: inner.s, vt: transpose(left, long, q) }
+      : { u: left, s: inner.s, vt: transpose(inner.u, short, q) };
   });
 }

@@ -51,13 +51,39 @@ export abstract class ConvLoRA extends ConvNd {
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
-  constructor(where: string, dims: number, inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
-    const checked = checkLoraOptions(where, options, ["loraDropout", "stride", "padding", "dilation", "groups", "bias", "paddingMode"]);
+  constructor(
+    where: string,
+    dims: number,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: Sizes,
+    options: LoraConvOptions = {},
+  ) {
+    const checked = checkLoraOptions(where, options, [
+      "loraDropout",
+      "stride",
+      "padding",
+      "dilation",
+      "groups",
+      "bias",
+      "paddingMode",
+    ]);
     super(where, dims, inChannels, outChannels, kernelSize, checked.base);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
+    ({
+      r: this.r,
+      loraAlpha: this.loraAlpha,
+      scaling: this.scaling,
+      loraDropout: this.loraDropout,
+      mergeWeights: this.mergeWeights,
+    } = checked);
     if (this.r > 0) {
-      const last = this.kernelSize[dims - 1]!, others = sizeOf(this.kernelSize.slice(0, -1));
-      [this.loraA, this.loraB] = makeFactors(this, [this.r * last, inChannels * last], [outChannels / this.groups * others, this.r * last]);
+      const last = this.kernelSize[dims - 1]!;
+      const others = sizeOf(this.kernelSize.slice(0, -1));
+      [this.loraA, this.loraB] = makeFactors(
+        this,
+        [this.r * last, inChannels * last],
+        [(outChannels / this.groups) * others, this.r * last],
+      );
       this.weight.requiresGrad = false;
     }
     // ConvNd's constructor has drawn the base once; loralib's own reset draws it again, for r = 0 too.
@@ -73,7 +99,9 @@ export abstract class ConvLoRA extends ConvNd {
   }
 
   /** Whether the weight holds the product now. */
-  get merged(): boolean { return this.#merge.merged; }
+  get merged(): boolean {
+    return this.#merge.merged;
+  }
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
@@ -88,18 +116,26 @@ export abstract class ConvLoRA extends ConvNd {
   /** Shapes and errors are those of the plain convolution. */
   override forward(x: Tensor): Tensor {
     if (!this.loraA || !this.loraB || this.merged) return super.forward(x);
-    const where = `${this.where}.forward`, { loraA, loraB, weight, bias } = this;
+    const where = `${this.where}.forward`;
+    const { loraA, loraB, weight, bias } = this;
     return allOrNothing(() => {
       const delta = reshape(scale(linear(loraB, loraA, null, [], true), this.scaling), weight.shape);
       if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this.window, [], where);
-      return add(conv(x, weight, bias, this.window, [], where), conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, [], where));
+      return add(
+        conv(x, weight, bias, this.window, [], where),
+        conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, [], where),
+      );
     });
   }
 
   /** @internal */
-  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  override unmergedData(p: Parameter): Float32Array {
+    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+  }
   /** @internal */
-  override isMerged(): boolean { return this.merged; }
+  override isMerged(): boolean {
+    return this.merged;
+  }
 }
 
 /**
@@ -133,8 +169,8 @@ export class Conv2d extends ConvLoRA {
 }
 
 /**
- * loralib.Conv3d, working for every kernel size: loraA [r * kw, inChannels * kw], loraB [outChannels / groups * kd * kh, r * kw].
- * x [n, inChannels, depth, height, width] -> [n, outChannels, ...].
+ * loralib.Conv3d, working for every kernel size: loraA [r * kw, inChannels * kw], loraB [outChannels / groups * kd *
+ * kh, r * kw]. x [n, inChannels, depth, height, width] -> [n, outChannels, ...].
  * @throws ArgumentError as lora.Conv1d
  *
  * @example

@@ -44,7 +44,12 @@ export class Embedding extends PlainEmbedding {
   readonly #merge = new Merge();
 
   constructor(numEmbeddings: number, embeddingDim: number, options: LoraEmbeddingOptions = {}) {
-    const checked = checkLoraOptions("lora.Embedding", options, ["paddingIdx", "maxNorm", "normType", "scaleGradByFreq"]);
+    const checked = checkLoraOptions("lora.Embedding", options, [
+      "paddingIdx",
+      "maxNorm",
+      "normType",
+      "scaleGradByFreq",
+    ]);
     super(numEmbeddings, embeddingDim, checked.base);
     ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
     if (this.r > 0) {
@@ -67,7 +72,9 @@ export class Embedding extends PlainEmbedding {
   }
 
   /** Whether the weight holds the product now. */
-  get merged(): boolean { return this.#merge.merged; }
+  get merged(): boolean {
+    return this.#merge.merged;
+  }
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
@@ -80,12 +87,17 @@ export class Embedding extends PlainEmbedding {
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */
   override forward(ids: Tensor): Tensor {
-    const branches = this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
+    const branches =
+      this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
     return embedding(ids, this.weight, this.lookUp, branches, "lora.Embedding.forward");
   }
 
   /** @internal */
-  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  override unmergedData(p: Parameter): Float32Array {
+    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+  }
   /** @internal */
-  override isMerged(): boolean { return this.merged; }
+  override isMerged(): boolean {
+    return this.merged;
+  }
 }

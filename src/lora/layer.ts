@@ -17,7 +17,11 @@ export interface LoraOptions {
   mergeWeights?: boolean | undefined;
 }
 
-export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: number | undefined }>(where: string, options: Options, others: readonly string[]) {
+export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: number | undefined }>(
+  where: string,
+  options: Options,
+  others: readonly string[],
+) {
   checkOptions(where, options, ["r", "loraAlpha", "mergeWeights", ...others]);
   const { r = 0, loraAlpha = 1, loraDropout = 0, mergeWeights = true, ...base } = options;
   checkInteger(where, "r", r, 0);
@@ -28,7 +32,11 @@ export function checkLoraOptions<Options extends LoraOptions & { loraDropout?: n
 }
 
 /** loraA and loraB of a layer that has its base by now: where they do not fit, that is freed, too. */
-export function makeFactors(layer: Module, shapeA: readonly number[], shapeB: readonly number[]): [loraA: Parameter, loraB: Parameter] {
+export function makeFactors(
+  layer: Module,
+  shapeA: readonly number[],
+  shapeB: readonly number[],
+): [loraA: Parameter, loraB: Parameter] {
   try {
     return allOrNothing(() => [new Parameter(shapeA), new Parameter(shapeB)]);
   } catch (error) {
@@ -37,7 +45,10 @@ export function makeFactors(layer: Module, shapeA: readonly number[], shapeB: re
   }
 }
 
-/** loralib's init: A kaimingUniform_(sqrt 5), B zeros. Null before the factors are there: a base's constructor resets, too. */
+/**
+ * loralib's init: A kaimingUniform_(sqrt 5), B zeros. Null before the factors are there: a base's constructor resets,
+ * too.
+ */
 export function resetFactors(loraA: Parameter | null, loraB: Parameter | null): void {
   if (!loraA || !loraB) return;
   init.kaimingUniform_(loraA);
@@ -51,7 +62,9 @@ export function resetFactors(loraA: Parameter | null, loraB: Parameter | null): 
 export class Merge {
   #original: Float32Array | null = null;
 
-  get merged(): boolean { return this.#original !== null; }
+  get merged(): boolean {
+    return this.#original !== null;
+  }
 
   /** Merges on eval() and restores on train(); a second call in the same mode changes nothing. */
   follow(training: boolean, weight: Parameter, add: () => void): void {
@@ -82,10 +95,14 @@ export class Merge {
   }
 
   /** Makes what the weight holds now its original. */
-  settle(): void { this.#original = null; }
+  settle(): void {
+    this.#original = null;
+  }
 
   /** The weight without the product. */
-  originalOf(weight: Parameter): Float32Array { return this.#original ?? weight.data; }
+  originalOf(weight: Parameter): Float32Array {
+    return this.#original ?? weight.data;
+  }
 }
 
 /**
@@ -95,7 +112,10 @@ export class Merge {
  */
 export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut: boolean): void {
   const { kernels, memory, scratch } = engine();
-  const r = loraA.shape[0]!, d = loraA.size / r, k = loraB.shape[0]!;
+  const r = loraA.shape[0]!;
+  const d = loraA.size / r;
+  const k = loraB.shape[0]!;
   memory.withBlocks([32 * (fanInFanOut ? k : d) * 4], (rows) =>
-    kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch));
+    kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch),
+  );
 }

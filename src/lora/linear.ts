@@ -51,7 +51,13 @@ export class Linear extends PlainLinear {
     checkInteger("lora.Linear", "outFeatures", outFeatures, 1);
     const checked = checkLoraOptions("lora.Linear", options, ["loraDropout", "bias", "fanInFanOut"]);
     super(inFeatures, outFeatures, checked.base);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
+    ({
+      r: this.r,
+      loraAlpha: this.loraAlpha,
+      scaling: this.scaling,
+      loraDropout: this.loraDropout,
+      mergeWeights: this.mergeWeights,
+    } = checked);
     if (this.r > 0) {
       [this.loraA, this.loraB] = makeFactors(this, [this.r, inFeatures], [outFeatures, this.r]);
       this.weight.requiresGrad = false;
@@ -69,7 +75,9 @@ export class Linear extends PlainLinear {
   }
 
   /** Whether the weight holds the product now. */
-  get merged(): boolean { return this.#merge.merged; }
+  get merged(): boolean {
+    return this.#merge.merged;
+  }
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
@@ -83,16 +91,27 @@ export class Linear extends PlainLinear {
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   override forward(x: Tensor): Tensor {
     return attempt(() => {
-      const branches = this.loraA && this.loraB && !this.merged ? [{
-        loraA: this.loraA, loraB: this.loraB, scaling: this.scaling,
-        mask: this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null,
-      }] : [];
+      const branches =
+        this.loraA && this.loraB && !this.merged
+          ? [
+              {
+                loraA: this.loraA,
+                loraB: this.loraB,
+                scaling: this.scaling,
+                mask: this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null,
+              },
+            ]
+          : [];
       return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
     });
   }
 
   /** @internal */
-  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  override unmergedData(p: Parameter): Float32Array {
+    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+  }
   /** @internal */
-  override isMerged(): boolean { return this.merged; }
+  override isMerged(): boolean {
+    return this.merged;
+  }
 }

@@ -65,14 +65,26 @@ export class MergedLinear extends PlainLinear {
       throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${shownAll(enableLora)}.`);
     }
     if (outFeatures % enableLora.length !== 0) {
-      throw new ArgumentError(`${where}: outFeatures must be a multiple of enableLora's length, ${enableLora.length}; got ${outFeatures}.`);
+      throw new ArgumentError(
+        `${where}: outFeatures must be a multiple of enableLora's length, ${enableLora.length}; got ${outFeatures}.`,
+      );
     }
     super(inFeatures, outFeatures, base);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, loraDropout: this.loraDropout, mergeWeights: this.mergeWeights } = checked);
+    ({
+      r: this.r,
+      loraAlpha: this.loraAlpha,
+      scaling: this.scaling,
+      loraDropout: this.loraDropout,
+      mergeWeights: this.mergeWeights,
+    } = checked);
     this.enableLora = Object.freeze([...enableLora]);
     const enabled = enableLora.filter(Boolean).length;
     if (this.r > 0 && enabled > 0) {
-      [this.loraA, this.loraB] = makeFactors(this, [enabled * this.r, inFeatures], [enabled * (outFeatures / enableLora.length), this.r]);
+      [this.loraA, this.loraB] = makeFactors(
+        this,
+        [enabled * this.r, inFeatures],
+        [enabled * (outFeatures / enableLora.length), this.r],
+      );
       this.weight.requiresGrad = false;
     }
     // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
@@ -88,12 +100,15 @@ export class MergedLinear extends PlainLinear {
   }
 
   /** Whether the weight holds the products now. */
-  get merged(): boolean { return this.#merge.merged; }
+  get merged(): boolean {
+    return this.#merge.merged;
+  }
 
   /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
   override train(mode = true): this {
     const { loraA, loraB } = this;
-    if (this.mergeWeights && loraA && loraB) this.#merge.follow(mode, this.weight, () => this.#addProducts(loraA, loraB));
+    if (this.mergeWeights && loraA && loraB)
+      this.#merge.follow(mode, this.weight, () => this.#addProducts(loraA, loraB));
     return super.train(mode);
   }
 
@@ -103,23 +118,47 @@ export class MergedLinear extends PlainLinear {
     const width = fanInFanOut ? k / enableLora.length : d;
     memory.withBlocks([enableLora.length * 4, 32 * width * 4], (enabled, rows) => {
       memory.i32(enabled!, enableLora.length).set(enableLora.map(Number));
-      kernels.mergedLinearMerge(d, k, this.r, enableLora.length, this.scaling, enabled!, this.weight.address, fanInFanOut,
-        loraA.address, loraB.address, rows!, scratch);
+      kernels.mergedLinearMerge(
+        d,
+        k,
+        this.r,
+        enableLora.length,
+        this.scaling,
+        enabled!,
+        this.weight.address,
+        fanInFanOut,
+        loraA.address,
+        loraB.address,
+        rows!,
+        scratch,
+      );
     });
   }
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   override forward(x: Tensor): Tensor {
-    const where = "lora.MergedLinear.forward", { loraA, loraB } = this;
+    const where = "lora.MergedLinear.forward";
+    const { loraA, loraB } = this;
     if (!loraA || !loraB || this.merged) return linear(x, this.weight, this.bias, [], this.fanInFanOut, where);
     return attempt(() => {
       const mask = this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null;
-      return mergedLinear(x, this.weight, this.bias, { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora }, this.fanInFanOut, where);
+      return mergedLinear(
+        x,
+        this.weight,
+        this.bias,
+        { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora },
+        this.fanInFanOut,
+        where,
+      );
     });
   }
 
   /** @internal */
-  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  override unmergedData(p: Parameter): Float32Array {
+    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+  }
   /** @internal */
-  override isMerged(): boolean { return this.merged; }
+  override isMerged(): boolean {
+    return this.merged;
+  }
 }

@@ -19,14 +19,16 @@ function checkBias(where: string, bias: BiasMode): void {
 function loraBiases(model: Module): Set<string> {
   const keys = new Set<string>();
   for (const [path, m] of model.namedModules()) {
-    if (m instanceof Linear || m instanceof MergedLinear || m instanceof ConvLoRA) keys.add(path ? `${path}.bias` : "bias");
+    if (m instanceof Linear || m instanceof MergedLinear || m instanceof ConvLoRA)
+      keys.add(path ? `${path}.bias` : "bias");
   }
   return keys;
 }
 
 /**
- * Lets every parameter whose key has "lora_" train, also one that was frozen before, and freezes the others, but for biases:
- * every key that contains "bias" ("all"), or the bias of each LoRA layer ("lora_only"). (loralib leaves the first as they are.)
+ * Lets every parameter whose key has "lora_" train, also one that was frozen before, and freezes the others, but for
+ * biases: every key that contains "bias" ("all"), or the bias of each LoRA layer ("lora_only"). (loralib leaves the
+ * first as they are.)
  *
  * Source: loralib.mark_only_lora_as_trainable.
  * @param bias default "none"
@@ -35,13 +37,15 @@ function loraBiases(model: Module): Set<string> {
  * @example
  * const layer = new lora.Linear(8, 8, { r: 2 });
  * lora.markOnlyLoraAsTrainable(layer);
- * console.log([...layer.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key)); // [ 'lora_A', 'lora_B' ]
+ * console.log([...layer.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key)); // [ 'lora_A',
+ * 'lora_B' ]
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkBias("markOnlyLoraAsTrainable", bias);
   const own = loraBiases(model);
   for (const [key, p] of model.namedParameters()) {
-    p.requiresGrad = key.includes("lora_") || (bias === "all" && key.includes("bias")) || (bias === "lora_only" && own.has(key));
+    p.requiresGrad =
+      key.includes("lora_") || (bias === "all" && key.includes("bias")) || (bias === "lora_only" && own.has(key));
   }
 }
 
@@ -60,7 +64,15 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 export function loraStateDict(model: Module, bias: BiasMode = "none"): StateDict {
   checkBias("loraStateDict", bias);
   const state = model.stateDict();
-  const besideLora = new Set([...state.keys()].filter((k) => k.includes("lora_")).map((k) => `${k.split("lora_")[0]}bias`));
-  return new Map([...state].filter(([key]) =>
-    key.includes("lora_") || (bias === "all" && key.includes("bias")) || (bias === "lora_only" && besideLora.has(key))));
+  const besideLora = new Set(
+    [...state.keys()].filter((k) => k.includes("lora_")).map((k) => `${k.split("lora_")[0]}bias`),
+  );
+  return new Map(
+    [...state].filter(
+      ([key]) =>
+        key.includes("lora_") ||
+        (bias === "all" && key.includes("bias")) ||
+        (bias === "lora_only" && besideLora.has(key)),
+    ),
+  );
 }

@@ -8,16 +8,24 @@ export const BASE_FILES = ["config.json", "tokenizer.json", "tokenizer_config.js
  * Each address is written out, so that bundlers see it and keep the file.
  * @throws EngineError in a bundle without import.meta.url
  */
-export function baseUrl(file: typeof BASE_FILES[number]): URL {
+export function baseUrl(file: (typeof BASE_FILES)[number]): URL {
   try {
     switch (file) {
-      case "config.json": return new URL("../../../models/base/config.json", import.meta.url);
-      case "tokenizer.json": return new URL("../../../models/base/tokenizer.json", import.meta.url);
-      case "tokenizer_config.json": return new URL("../../../models/base/tokenizer_config.json", import.meta.url);
-      case "model.safetensors": return new URL("../../../models/base/model.safetensors", import.meta.url);
+      case "config.json":
+        return new URL("../../../models/base/config.json", import.meta.url);
+      case "tokenizer.json":
+        return new URL("../../../models/base/tokenizer.json", import.meta.url);
+      case "tokenizer_config.json":
+        return new URL("../../../models/base/tokenizer_config.json", import.meta.url);
+      case "model.safetensors":
+        return new URL("../../../models/base/model.safetensors", import.meta.url);
     }
   } catch (cause) {
-    throw new EngineError("loadBase: import.meta.url is empty in this bundle (CommonJS, or no module), so the package's models/base cannot be found from it. " +
-      "Pass that folder to loadLlama, or put its files into io.memoryFiles.", { cause });
+    throw new EngineError(
+      "loadBase: import.meta.url is empty in this bundle (CommonJS, or no module), so the package's models/base " +
+        "cannot be found from it. " +
+        "Pass that folder to loadLlama, or put its files into io.memoryFiles.",
+      { cause },
+    );
   }
 }

@@ -41,12 +41,17 @@ export class KeyValueCache {
     /** Its sizes. */
     readonly config: CacheShape,
   ) {
-    for (const size of ["numHiddenLayers", "maxPositionEmbeddings", "numKeyValueHeads", "headDim"] as const) checkInteger("KeyValueCache", size, config?.[size], 1);
-    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: new Float32Array(0), v: new Float32Array(0) }));
+    for (const size of ["numHiddenLayers", "maxPositionEmbeddings", "numKeyValueHeads", "headDim"] as const)
+      checkInteger("KeyValueCache", size, config?.[size], 1);
+    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({
+      k: new Float32Array(0),
+      v: new Float32Array(0),
+    }));
   }
 
   /**
-   * Appends rows to a layer's cache and returns all rows so far. The model advances `length` once, after its last layer.
+   * Appends rows to a layer's cache and returns all rows so far. The model advances `length` once, after its last
+   * layer.
    * @param k [1, steps, kvHeads, headDim]
    * @param v k's shape
    * @returns keys and values, each [1, length + steps, kvHeads, headDim]
@@ -54,19 +59,29 @@ export class KeyValueCache {
    */
   extend(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
     if (k.requiresGrad || v.requiresGrad) {
-      throw new StateError("KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().");
+      throw new StateError(
+        "KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().",
+      );
     }
-    const { numKeyValueHeads, headDim, maxPositionEmbeddings } = this.config, row = numKeyValueHeads * headDim;
+    const { numKeyValueHeads, headDim, maxPositionEmbeddings } = this.config;
+    const row = numKeyValueHeads * headDim;
     const heads = [1, k.shape[1], numKeyValueHeads, headDim].join();
     if (k.shape.join() !== heads || v.shape.join() !== heads || !this.layers[layer]) {
-      throw new ShapeError(`KeyValueCache: layer ${layer} gives keys of shape [${k.shape}] and values of shape [${v.shape}]; ` +
-        `this cache has ${this.layers.length} layers of [1, steps, ${numKeyValueHeads}, ${headDim}]: make one with the model's own newCache().`);
+      throw new ShapeError(
+        `KeyValueCache: layer ${layer} gives keys of shape [${k.shape}] and values of shape [${v.shape}]; ` +
+          `this cache has ${this.layers.length} layers of [1, steps, ${numKeyValueHeads}, ${headDim}]: make one ` +
+          `with the model's own newCache().`,
+      );
     }
-    const start = this.length * row, shape = [1, this.length + k.shape[1]!, numKeyValueHeads, headDim];
+    const start = this.length * row;
+    const shape = [1, this.length + k.shape[1]!, numKeyValueHeads, headDim];
     const join = (name: "k" | "v", fresh: Tensor): Tensor => {
-      const all = new Tensor(shape), pair = this.layers[layer]!;
+      const all = new Tensor(shape);
+      const pair = this.layers[layer]!;
       if (pair[name].length < all.size) {
-        const larger = new Float32Array(Math.max(all.size, Math.min(2 * pair[name].length, maxPositionEmbeddings * row)));
+        const larger = new Float32Array(
+          Math.max(all.size, Math.min(2 * pair[name].length, maxPositionEmbeddings * row)),
+        );
         larger.set(pair[name].subarray(0, start));
         pair[name] = larger;
       }

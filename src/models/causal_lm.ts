@@ -26,13 +26,21 @@ export interface CausalLM extends Module {
 }
 
 /**
- * A head on the table's weight. While adapters are on a tied model, its head is such a layer, so that they can act on table
- * and head each for itself. @internal
+ * A head on the table's weight. While adapters are on a tied model, its head is such a layer, so that they can act on
+ * table and head each for itself. @internal
  */
 export function tiedHead(model: Module, table: { readonly weight: Parameter }): Linear {
-  const { weight } = table, [outFeatures, inFeatures] = weight.shape;
+  const { weight } = table;
+  const [outFeatures, inFeatures] = weight.shape;
   // The constructor would draw a weight.
-  const head = Object.assign(Object.create(Linear.prototype) as Linear, { training: model.training, inFeatures, outFeatures, fanInFanOut: false, weight, bias: null });
+  const head = Object.assign(Object.create(Linear.prototype) as Linear, {
+    training: model.training,
+    inFeatures,
+    outFeatures,
+    fanInFanOut: false,
+    weight,
+    bias: null,
+  });
   adopt(head, model);
   return head;
 }
@@ -47,10 +55,14 @@ export function logitsOf(x: Tensor, head: Layer | null, table: { readonly weight
   return head ? head.forward(x) : linear(x, table.weight);
 }
 
-/** Their mean cross-entropy. A plain head's logits are never there all at once: they can be larger than all else. @internal */
+/**
+ * Their mean cross-entropy. A plain head's logits are never there all at once: they can be larger than all else.
+ * @internal
+ */
 export function lossOf(x: Tensor, head: Layer | null, table: { readonly weight: Parameter }, targets: Tensor): Tensor {
   if (head === null) return linearCrossEntropy(x, table.weight, null, targets);
   // Exactly this class: what extends or wraps it adds to its product.
-  if (head.constructor === Linear) return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
+  if (head.constructor === Linear)
+    return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
   return crossEntropy(head.forward(x), targets);
 }

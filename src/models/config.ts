@@ -4,12 +4,21 @@ import { checkOptions } from "../runtime/options.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 
 /** @throws ArgumentError for a key that is missing, unknown or out of range */
-export function checkConfig(where: string, config: unknown, counts: readonly string[], numbers: readonly string[]): void {
-  if (config === undefined) throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
+export function checkConfig(
+  where: string,
+  config: unknown,
+  counts: readonly string[],
+  numbers: readonly string[],
+): void {
+  if (config === undefined)
+    throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
   checkOptions(where, config, [...counts, ...numbers, "tieWordEmbeddings", "bosTokenId", "eosTokenId"]);
   const values = config as Record<string, number>;
   // Layers are made one by one.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);
-  if (typeof values["tieWordEmbeddings"] !== "boolean") throw new ArgumentError(`${where}: tieWordEmbeddings must be true or false; got ${String(values["tieWordEmbeddings"])}.`);
+  if (typeof values["tieWordEmbeddings"] !== "boolean")
+    throw new ArgumentError(
+      `${where}: tieWordEmbeddings must be true or false; got ${String(values["tieWordEmbeddings"])}.`,
+    );
 }

@@ -34,31 +34,46 @@ export interface FetchModelOptions {
 }
 
 /**
- * A model from a folder on a server, as `loadModel` from a disk: config.json, the weights (model.safetensors, or the shards
- * of its index) and, where they are there, tokenizer.json, tokenizer_config.json and generation_config.json. In a page the
- * server must allow the page's origin (CORS). The files are in `io.memoryFiles` then, under the result's `path`.
+ * A model from a folder on a server, as `loadModel` from a disk: config.json, the weights (model.safetensors, or the
+ * shards of its index) and, where they are there, tokenizer.json, tokenizer_config.json and generation_config.json. In
+ * a page the server must allow the page's origin (CORS). The files are in `io.memoryFiles` then, under the result's
+ * `path`.
  *
  * @param url of the folder: on the Hugging Face hub "https://huggingface.co/<owner>/<name>/resolve/main"
- * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is no web address
+ * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is no web
+ * address
  *
  * @example
  * const example = async () => {
- *   const { model, tokenizer } = await models.fetchModel("https://huggingface.co/HuggingFaceTB/SmolLM-135M/resolve/main");
+ *   const url = "https://huggingface.co/HuggingFaceTB/SmolLM-135M/resolve/main";
+ *   const { model, tokenizer } = await models.fetchModel(url);
  *   return tokenizer.decode(models.generate(model, tokenizer.encode("Gravity is"), { maxNewTokens: 20 }));
  * };
  */
-export async function fetchModel(url: string | URL, options?: FetchModelOptions): Promise<LoadedModel<Llama, LlamaConfig> | LoadedModel<Gpt2, Gpt2Config>> {
+export async function fetchModel(
+  url: string | URL,
+  options?: FetchModelOptions,
+): Promise<LoadedModel<Llama, LlamaConfig> | LoadedModel<Gpt2, Gpt2Config>> {
   checkOptions("fetchModel", options, ["onProgress", "signal"]);
-  const folder = folderUrl(url), path = `memory:${folder.href.replace(/\/$/, "")}`, files = new Map<string, Uint8Array>();
+  const folder = folderUrl(url);
+  const path = `memory:${folder.href.replace(/\/$/, "")}`;
+  const files = new Map<string, Uint8Array>();
   const get = async (file: string, optional = false): Promise<Uint8Array | undefined> => {
     const bytes = await download(new URL(file, folder), file, options ?? {}, optional);
     if (bytes) files.set(file, bytes);
     return bytes;
   };
-  await Promise.all([get("config.json"), ...["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map((file) => get(file, true))]);
-  if (!await get(MODEL_FILE, true)) {
+  await Promise.all([
+    get("config.json"),
+    ...["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map((file) => get(file, true)),
+  ]);
+  if (!(await get(MODEL_FILE, true))) {
     const index = await get(INDEX_FILE, true);
-    if (!index) throw new FileError(`fetchModel: ${folder.href} has neither ${MODEL_FILE} nor ${INDEX_FILE}; save pickled weights (.bin) as safetensors.`);
+    if (!index)
+      throw new FileError(
+        `fetchModel: ${folder.href} has neither ${MODEL_FILE} nor ${INDEX_FILE}; save pickled weights (.bin) as ` +
+          `safetensors.`,
+      );
     for (const shard of new Set(parseWeightMap(index, `${folder.href}${INDEX_FILE}`).values())) await get(shard);
   }
   for (const [file, bytes] of files) memoryFiles.set(`${path}/${file}`, bytes);
@@ -66,23 +81,29 @@ export async function fetchModel(url: string | URL, options?: FetchModelOptions)
 }
 
 /**
- * The embedded base model: a Llama of 0.9 M parameters that knows the State of the Union addresses, with its tokenizer. In
- * Node, Deno and Bun it is read from the package, in pages and workers fetched from beside its code; the next time it is in
- * memory.
+ * The embedded base model: a Llama of 0.9 M parameters that knows the State of the Union addresses, with its tokenizer.
+ * In Node, Deno and Bun it is read from the package, in pages and workers fetched from beside its code; the next time
+ * it is in memory.
  *
  * @throws FileError, EngineError if the package's files cannot be found from the code, as in some bundles
  *
  * @example
  * const { model, tokenizer, eosTokenIds } = await models.loadBase();
- * const ids = models.generate(model, tokenizer.encode("My fellow citizens"), { maxNewTokens: 12, temperature: 0, stopToken: eosTokenIds });
- * console.log(tokenizer.decode(ids)); //  of the United States and the United States of the United States
+ * const ids = models.generate(model, tokenizer.encode("My fellow citizens"), { maxNewTokens: 12, temperature: 0,
+ * stopToken: eosTokenIds }); console.log(tokenizer.decode(ids)); //  of the United States and the United States of the
+ * United States
  */
 export async function loadBase(): Promise<LoadedModel<Llama, LlamaConfig>> {
-  await Promise.all(BASE_FILES.map(async (file) => {
-    if (memoryFiles.has(`${BASE}/${file}`)) return;
-    const url = baseUrl(file);
-    memoryFiles.set(`${BASE}/${file}`, url.protocol === "file:" ? readBytes(diskPath(url)) : (await download(url, file, {}, false))!);
-  }));
+  await Promise.all(
+    BASE_FILES.map(async (file) => {
+      if (memoryFiles.has(`${BASE}/${file}`)) return;
+      const url = baseUrl(file);
+      memoryFiles.set(
+        `${BASE}/${file}`,
+        url.protocol === "file:" ? readBytes(diskPath(url)) : (await download(url, file, {}, false))!,
+      );
+    }),
+  );
   return loadLlama(BASE);
 }
 
@@ -102,7 +123,10 @@ function folderUrl(url: string | URL): URL {
     // Told below.
   }
   if (folder === undefined || !/^https?:$/.test(folder.protocol)) {
-    throw new ArgumentError(`fetchModel: url is ${show(url instanceof URL ? url.href : url)}; expected the web address of a folder (https://...). A folder on disk is read by loadModel.`);
+    throw new ArgumentError(
+      `fetchModel: url is ${show(url instanceof URL ? url.href : url)}; expected the web address of a folder ` +
+        `(https://...). A folder on disk is read by loadModel.`,
+    );
   }
   folder.search = folder.hash = "";
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
@@ -110,7 +134,12 @@ function folderUrl(url: string | URL): URL {
 }
 
 /** @returns undefined for what is optional and not there; a server of pages may answer with a page then */
-async function download(url: URL, file: string, { onProgress, signal }: FetchModelOptions, optional: boolean): Promise<Uint8Array | undefined> {
+async function download(
+  url: URL,
+  file: string,
+  { onProgress, signal }: FetchModelOptions,
+  optional: boolean,
+): Promise<Uint8Array | undefined> {
   const fail = (what: string, cause?: unknown): never => {
     throw new FileError(`cannot fetch ${url.href}: ${what}.`, cause === undefined ? undefined : { cause });
   };
@@ -119,26 +148,44 @@ async function download(url: URL, file: string, { onProgress, signal }: FetchMod
   if (inline) return Uint8Array.from(atob(inline[1]!), (c) => c.charCodeAt(0));
   try {
     const response = await fetch(url, { signal: signal ?? null });
-    if (response.status === 404 || response.status === 410) return optional ? undefined : fail(`the server answered ${response.status}, not found; ${NOT_FOUND}`);
-    if (!response.ok) return fail(`the server answered ${response.status}${response.status === 401 || response.status === 403 ? ": it asks for a login or a permission; download the folder and read it by loadModel" : ""}`);
+    if (response.status === 404 || response.status === 410)
+      return optional ? undefined : fail(`the server answered ${response.status}, not found; ${NOT_FOUND}`);
+    if (!response.ok)
+      return fail(
+        `the server answered ` +
+          `${response.status}${
+            response.status === 401 || response.status === 403
+              ? ": it asks for a login or a " + "permission; download the folder and read it by loadModel"
+              : ""
+          }`,
+      );
     const bytes = await readBody(response, (loaded, total) => onProgress?.({ file, loaded, total }));
     return optional && isPage(bytes) ? undefined : bytes;
   } catch (cause) {
     if (cause instanceof FileError || signal?.aborted) throw cause;
-    return fail(`${(cause as Error).message}; check the address and the connection, and in a page that the server allows the page's origin (CORS)`, cause);
+    return fail(
+      `${(cause as Error).message}; check the address and the connection, and in a page that the server allows the ` +
+        `page's origin (CORS)`,
+      cause,
+    );
   }
 }
 
-const NOT_FOUND = "url must be the folder's, on the Hugging Face hub https://huggingface.co/<owner>/<name>/resolve/main";
+const NOT_FOUND =
+  "url must be the folder's, on the Hugging Face hub https://huggingface.co/<owner>/<name>/resolve/main";
 
 function isPage(bytes: Uint8Array): boolean {
   return /^\s*<(?:!doctype|html)/i.test(String.fromCharCode(...bytes.subarray(0, 64)));
 }
 
-async function readBody(response: Response, progress: (loaded: number, total: number | null) => void): Promise<Uint8Array> {
+async function readBody(
+  response: Response,
+  progress: (loaded: number, total: number | null) => void,
+): Promise<Uint8Array> {
   // The length is that of what travels: compressed, it says nothing of the file.
   const length = response.headers.get("content-encoding") ? null : response.headers.get("content-length");
-  const total = length !== null && /^\d{1,15}$/.test(length) ? Number(length) : null, parts: Uint8Array[] = [];
+  const total = length !== null && /^\d{1,15}$/.test(length) ? Number(length) : null;
+  const parts: Uint8Array[] = [];
   let loaded = 0;
   const reader = response.body!.getReader();
   for (let part = await reader.read(); !part.done; part = await reader.read()) {

@@ -33,9 +33,9 @@ const MAX_FLOAT32 = 3.4028234663852886e38;
  * Yields new token ids after `prompt`, each as soon as it is drawn. Ends at a stopToken, after
  * maxNewTokens, or at the model's maxPositionEmbeddings. Same seed, same tokens, in every engine.
  *
- * Arguments are checked, and the adapters at work noted, when it is called: all tokens come from these adapters, whatever
- * is chosen before they are taken. So it may be called within `withAdapterNames` and `disableAdapter`, and generations may
- * take turns. One that is let go holds no linear memory.
+ * Arguments are checked, and the adapters at work noted, when it is called: all tokens come from these adapters,
+ * whatever is chosen before they are taken. So it may be called within `withAdapterNames` and `disableAdapter`, and
+ * generations may take turns. One that is let go holds no linear memory.
  *
  * @param model a language model, or a LoraModel of one
  * @param prompt token ids in a list or typed array, at least one and at most maxPositionEmbeddings; a text's are
@@ -49,19 +49,34 @@ const MAX_FLOAT32 = 3.4028234663852886e38;
  * const tokens = [...models.generate(model, [5, 6, 7], { maxNewTokens: 4, temperature: 0 })];
  * console.log(tokens.length); // 4
  */
-export function generate(model: CausalLM | LoraModel<CausalLM>, prompt: ArrayLike<number>, options: GenerateOptions): IterableIterator<number> {
-  const base = languageModel(model), { vocabSize, maxPositionEmbeddings: limit } = base.config;
-  if (options === undefined) throw new ArgumentError(`${WHERE}: options must say maxNewTokens: ${WHERE}(model, prompt, { maxNewTokens: 20 }).`);
+export function generate(
+  model: CausalLM | LoraModel<CausalLM>,
+  prompt: ArrayLike<number>,
+  options: GenerateOptions,
+): IterableIterator<number> {
+  const base = languageModel(model);
+  const { vocabSize, maxPositionEmbeddings: limit } = base.config;
+  if (options === undefined)
+    throw new ArgumentError(`${WHERE}: options must say maxNewTokens: ${WHERE}(model, prompt, { maxNewTokens: 20 }).`);
   checkOptions(WHERE, options, OPTIONS);
   const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;
   checkInteger(WHERE, "maxNewTokens", maxNewTokens, 0);
   checkNumber(WHERE, "temperature", temperature, 0);
   checkInteger(WHERE, "seed", seed, 0);
-  const stops = new Set(stopToken === undefined || stopToken === null ? [] : Array.isArray(stopToken) ? stopToken as number[] : [stopToken as number]);
+  const stops = new Set(
+    stopToken === undefined || stopToken === null
+      ? []
+      : Array.isArray(stopToken)
+        ? (stopToken as number[])
+        : [stopToken as number],
+  );
   for (const id of stops) checkInteger(WHERE, "stopToken", id, 0);
   const ids = checkedIds(prompt, vocabSize);
-  if (ids.length === 0 || ids.length > limit) throw new ArgumentError(`${WHERE}: prompt has ${ids.length} tokens; expected 1 .. ${limit}.`);
-  const random = new Generator(seed), within = extentOf(WHERE, base), count = Math.min(maxNewTokens, limit - ids.length);
+  if (ids.length === 0 || ids.length > limit)
+    throw new ArgumentError(`${WHERE}: prompt has ${ids.length} tokens; expected 1 .. ${limit}.`);
+  const random = new Generator(seed);
+  const within = extentOf(WHERE, base);
+  const count = Math.min(maxNewTokens, limit - ids.length);
   function* tokens(): IterableIterator<number> {
     const cache = base.newCache();
     let next = ids;
@@ -77,38 +92,58 @@ export function generate(model: CausalLM | LoraModel<CausalLM>, prompt: ArrayLik
 
 /** @throws ArgumentError */
 function languageModel(model: unknown): CausalLM {
-  const base = model instanceof LoraModel ? model.model as unknown : model;
+  const base = model instanceof LoraModel ? (model.model as unknown) : model;
   const { forward, newCache, config } = (base ?? {}) as Partial<CausalLM>;
-  if (typeof forward === "function" && typeof newCache === "function" && typeof config === "object") return base as CausalLM;
+  if (typeof forward === "function" && typeof newCache === "function" && typeof config === "object")
+    return base as CausalLM;
   const isLoaded = typeof base === "object" && base !== null && "model" in base && "config" in base;
-  throw new ArgumentError(`${WHERE}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ${shown(base)}.` +
-    (isLoaded ? " What was loaded holds it: pass its .model." : ""));
+  throw new ArgumentError(
+    `${WHERE}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ${shown(base)}.` +
+      (isLoaded ? " What was loaded holds it: pass its .model." : ""),
+  );
 }
 
 /** A copy of the ids. @throws ArgumentError */
 function checkedIds(prompt: unknown, vocabSize: number): Int32Array {
-  const wanted = (got: string, advice = ""): never => { throw new ArgumentError(`${WHERE}: prompt must be a list of token ids; got ${got}.${advice}`); };
-  if (typeof prompt === "string") return wanted(`the text ${shown(prompt)}`, ' Encode it: data.loadTokenizer("path of the model").encode(text).');
+  const wanted = (got: string, advice = ""): never => {
+    throw new ArgumentError(`${WHERE}: prompt must be a list of token ids; got ${got}.${advice}`);
+  };
+  if (typeof prompt === "string")
+    return wanted(`the text ${shown(prompt)}`, ' Encode it: data.loadTokenizer("path of the model").encode(text).');
   if (prompt instanceof Tensor) return wanted("a Tensor", " Pass its values: Array.from(ids.indices).");
-  if (!Array.isArray(prompt) && !(ArrayBuffer.isView(prompt) && !(prompt instanceof DataView))) return wanted(shown(prompt));
-  const list = prompt as ArrayLike<unknown>, ids = new Int32Array(list.length);
+  if (!Array.isArray(prompt) && !(ArrayBuffer.isView(prompt) && !(prompt instanceof DataView)))
+    return wanted(shown(prompt));
+  const list = prompt as ArrayLike<unknown>;
+  const ids = new Int32Array(list.length);
   for (let i = 0; i < ids.length; i++) {
     const id = list[i];
     if (Array.isArray(id) || ArrayBuffer.isView(id)) return wanted("a list of lists", " Pass one prompt a call.");
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
-      throw new ArgumentError(`${WHERE}: prompt holds ${shown(id)} at position ${i}; expected an id in 0 .. ${vocabSize - 1}, the model's vocabulary.`);
+      throw new ArgumentError(
+        `${WHERE}: prompt holds ${shown(id)} at position ${i}; expected an id in 0 .. ${vocabSize - 1}, the ` +
+          `model's vocabulary.`,
+      );
     }
     ids[i] = id as number;
   }
   return ids;
 }
 
-function draw(model: CausalLM, cache: KeyValueCache, ids: Int32Array, step: number, temperature: number, random: Generator): number {
-  const logits = model.forward(tensor(ids, [1, ids.length]), cache), last = tensor(logits.data.slice(-model.config.vocabSize));
+function draw(
+  model: CausalLM,
+  cache: KeyValueCache,
+  ids: Int32Array,
+  step: number,
+  temperature: number,
+  random: Generator,
+): number {
+  const logits = model.forward(tensor(ids, [1, ids.length]), cache);
+  const last = tensor(logits.data.slice(-model.config.vocabSize));
   const largest = checkedLargest(last.data, step);
   // A temperature so small that the logits leave float32 leaves the likeliest token alone.
   if (temperature === 0 || Math.max(1, largest) / temperature > MAX_FLOAT32) return argMax(last.data);
-  const probabilities = softmax(scale(last, 1 / temperature)).data, u = uniform(random);
+  const probabilities = softmax(scale(last, 1 / temperature)).data;
+  const u = uniform(random);
   let sum = 0;
   for (let i = 0; i < probabilities.length; i++) {
     sum += probabilities[i]!;
@@ -123,8 +158,10 @@ function checkedLargest(logits: Float32Array, step: number): number {
   for (let id = 0; id < logits.length; id++) {
     const value = logits[id]!;
     if (!Number.isFinite(value)) {
-      throw new StateError(`${WHERE}: the logits of new token ${step + 1} are not finite (${value} for id ${id}), so none can be drawn: ` +
-        "weights of the model, or of an adapter at work, are not finite or too large.");
+      throw new StateError(
+        `${WHERE}: the logits of new token ${step + 1} are not finite (${value} for id ${id}), so none can be drawn: ` +
+          "weights of the model, or of an adapter at work, are not finite or too large.",
+      );
     }
     largest = Math.max(largest, Math.abs(value));
   }

@@ -52,17 +52,25 @@ export class Gpt2Attention extends Module {
     super();
     const size = c.hiddenSize;
     this.#heads = c.numAttentionHeads;
-    this.cAttn = options ? new lora.MergedLinear(size, 3 * size, { ...options, enableLora: options.enableLora ?? [true, false, true], fanInFanOut: true }) : conv1d(size, 3 * size);
+    this.cAttn = options
+      ? new lora.MergedLinear(size, 3 * size, {
+          ...options,
+          enableLora: options.enableLora ?? [true, false, true],
+          fanInFanOut: true,
+        })
+      : conv1d(size, 3 * size);
     this.cProj = conv1d(size, size);
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
   forward(x: Tensor, cache?: KeyValueCache): Tensor {
-    const [batch, steps, size] = x.shape as [number, number, number], heads = this.#heads;
+    const [batch, steps, size] = x.shape as [number, number, number];
+    const heads = this.#heads;
     return graphScope(() => {
       const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
       const q = narrow(qkv, 2, 0, heads);
-      let k = narrow(qkv, 2, heads, heads), v = narrow(qkv, 2, 2 * heads, heads);
+      let k = narrow(qkv, 2, heads, heads);
+      let v = narrow(qkv, 2, 2 * heads, heads);
       if (cache) [k, v] = cache.extend(this.layer, k, v);
       return this.cProj.forward(reshape(causalAttention(q, k, v), [batch, steps, size]));
     });
@@ -83,7 +91,9 @@ export class Gpt2MLP extends Module {
   }
 
   /** x [..., hiddenSize] -> x's shape. */
-  forward(x: Tensor): Tensor { return graphScope(() => this.cProj.forward(geluTanh(this.cFc.forward(x)))); }
+  forward(x: Tensor): Tensor {
+    return graphScope(() => this.cProj.forward(geluTanh(this.cFc.forward(x))));
+  }
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
@@ -149,8 +159,8 @@ export class Gpt2Model extends Module {
  *
  * @example
  * const config = {
- *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2, maxPositionEmbeddings: 17,
- *   layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+ *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
+ *   maxPositionEmbeddings: 17, layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
  * };
  * const model = new models.Gpt2(config, { r: 4, loraAlpha: 8 });
  * lora.markOnlyLoraAsTrainable(model);
@@ -159,9 +169,15 @@ export class Gpt2Model extends Module {
 export class Gpt2 extends Module {
   /** All but the head. */
   readonly transformer: Gpt2Model;
-  /** null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's weight. */
+  /**
+   * null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's
+   * weight.
+   */
   lmHead: Layer | null;
-  /** Whether backward computes each block's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
+  /**
+   * Whether backward computes each block's activations again, so that only its input is kept (Hugging Face:
+   * gradient_checkpointing_enable()).
+   */
   gradientCheckpointing = false;
 
   constructor(
@@ -170,14 +186,21 @@ export class Gpt2 extends Module {
     options?: Gpt2Lora,
   ) {
     super();
-    checkConfig("Gpt2", config, ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"], ["layerNormEpsilon"]);
+    checkConfig(
+      "Gpt2",
+      config,
+      ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"],
+      ["layerNormEpsilon"],
+    );
     checkOptions("Gpt2", options, ["r", "loraAlpha", "loraDropout", "enableLora"]);
     [this.transformer, this.lmHead] = allOrNothing(() => [
-      new Gpt2Model(config, options), config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
+      new Gpt2Model(config, options),
+      config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
     ]);
     for (const [name, p] of this.namedParameters()) {
       if (name.endsWith(".bias")) init.zeros_(p);
-      else if (p.rank === 2 && !name.includes("lora_")) init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);
+      else if (p.rank === 2 && !name.includes("lora_"))
+        init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);
     }
   }
 
@@ -196,19 +219,29 @@ export class Gpt2 extends Module {
   /** All but the head: [batch, steps, hiddenSize]. */
   #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
     checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
-    const { wte, wpe, h, lnF } = this.transformer, first = cache?.length ?? 0, [, steps] = ids.shape as [number, number];
+    const { wte, wpe, h, lnF } = this.transformer;
+    const first = cache?.length ?? 0;
+    const [, steps] = ids.shape as [number, number];
     if (first + steps > this.config.maxPositionEmbeddings) {
-      throw new ShapeError(`Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ${this.config.maxPositionEmbeddings}.`);
+      throw new ShapeError(
+        `Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ` +
+          `${this.config.maxPositionEmbeddings}.`,
+      );
     }
     const positions = new Tensor(ids.shape, "int32");
-    positions.indices.forEach((_, i, all) => { all[i] = first + i % steps; });
+    positions.indices.forEach((_, i, all) => {
+      all[i] = first + (i % steps);
+    });
     let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
-    for (const block of h) x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
+    for (const block of h)
+      x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
     return lnF.forward(x);
   }
 
   /** Lets adapters see a tied head. @internal */
-  showHead(): void { this.lmHead ??= tiedHead(this, this.transformer.wte); }
+  showHead(): void {
+    this.lmHead ??= tiedHead(this, this.transformer.wte);
+  }
 
   /** Afterwards: null if it is tied still. @internal */
   hideHead(): void {
@@ -217,14 +250,26 @@ export class Gpt2 extends Module {
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  override getOutputEmbeddings(): Module { return this.lmHead ?? this.transformer.wte; }
+  override getOutputEmbeddings(): Module {
+    return this.lmHead ?? this.transformer.wte;
+  }
 
-  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
-  loss(ids: Tensor, targets: Tensor): Tensor { return lossOf(this.#hidden(ids), this.lmHead, this.transformer.wte, targets); }
+  /**
+   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors
+   * as `forward`.
+   */
+  loss(ids: Tensor, targets: Tensor): Tensor {
+    return lossOf(this.#hidden(ids), this.lmHead, this.transformer.wte, targets);
+  }
 
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache {
     const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
-    return new KeyValueCache({ numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads: numAttentionHeads, headDim: hiddenSize / numAttentionHeads });
+    return new KeyValueCache({
+      numHiddenLayers,
+      maxPositionEmbeddings,
+      numKeyValueHeads: numAttentionHeads,
+      headDim: hiddenSize / numAttentionHeads,
+    });
   }
 }

@@ -148,9 +148,15 @@ export class LlamaModel extends Module {
 export class Llama extends Module {
   /** All but the head. */
   readonly model: LlamaModel;
-  /** null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's weight. */
+  /**
+   * null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's
+   * weight.
+   */
   lmHead: Layer | null;
-  /** Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face: gradient_checkpointing_enable()). */
+  /**
+   * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
+   * gradient_checkpointing_enable()).
+   */
   gradientCheckpointing = false;
   /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
   readonly #tables: RopeTable[] = [];
@@ -160,11 +166,26 @@ export class Llama extends Module {
     public config: Readonly<LlamaConfig>,
   ) {
     super();
-    checkConfig("Llama", config,
-      ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "numKeyValueHeads", "headDim", "maxPositionEmbeddings"], ["rmsNormEps", "ropeTheta"]);
+    checkConfig(
+      "Llama",
+      config,
+      [
+        "vocabSize",
+        "hiddenSize",
+        "intermediateSize",
+        "numHiddenLayers",
+        "numAttentionHeads",
+        "numKeyValueHeads",
+        "headDim",
+        "maxPositionEmbeddings",
+      ],
+      ["rmsNormEps", "ropeTheta"],
+    );
     [this.model, this.lmHead] = allOrNothing(() => {
-      const model = new LlamaModel(config), lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
-      for (const p of [...model.parameters(), ...lmHead?.parameters() ?? []]) if (p.rank === 2) init.normal_(p, 0, 0.02);
+      const model = new LlamaModel(config);
+      const lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
+      for (const p of [...model.parameters(), ...(lmHead?.parameters() ?? [])])
+        if (p.rank === 2) init.normal_(p, 0, 0.02);
       this.#tableOf(Math.min(config.maxPositionEmbeddings, FIRST_POSITIONS));
       return [model, lmHead];
     });
@@ -172,10 +193,15 @@ export class Llama extends Module {
 
   /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
   #tableOf(positions: number): RopeTable {
-    const { maxPositionEmbeddings, headDim, ropeTheta } = this.config, last = this.#tables.at(-1), there = last?.cos.shape[0] ?? 0;
+    const { maxPositionEmbeddings, headDim, ropeTheta } = this.config;
+    const last = this.#tables.at(-1);
+    const there = last?.cos.shape[0] ?? 0;
     if (last && positions <= there) return last;
     if (positions > maxPositionEmbeddings) {
-      throw new ShapeError(`Llama.forward: positions up to ${positions} are needed; the model has maxPositionEmbeddings = ${maxPositionEmbeddings}.`);
+      throw new ShapeError(
+        `Llama.forward: positions up to ${positions} are needed; the model has maxPositionEmbeddings = ` +
+          `${maxPositionEmbeddings}.`,
+      );
     }
     const table = ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), headDim, ropeTheta);
     this.#tables.push(table);
@@ -200,13 +226,18 @@ export class Llama extends Module {
     const table = this.#tableOf((cache?.length ?? 0) + ids.shape[1]!);
     let x = this.model.embedTokens.forward(ids);
     for (const layer of this.model.layers) {
-      x = this.gradientCheckpointing && !cache ? checkpoint((h) => layer.forward(h, table), x) : layer.forward(x, table, cache);
+      x =
+        this.gradientCheckpointing && !cache
+          ? checkpoint((h) => layer.forward(h, table), x)
+          : layer.forward(x, table, cache);
     }
     return this.model.norm.forward(x);
   }
 
   /** Lets adapters see a tied head. @internal */
-  showHead(): void { this.lmHead ??= tiedHead(this, this.model.embedTokens); }
+  showHead(): void {
+    this.lmHead ??= tiedHead(this, this.model.embedTokens);
+  }
 
   /** Afterwards: null if it is tied still. @internal */
   hideHead(): void {
@@ -215,13 +246,22 @@ export class Llama extends Module {
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  override getOutputEmbeddings(): Module { return this.lmHead ?? this.model.embedTokens; }
+  override getOutputEmbeddings(): Module {
+    return this.lmHead ?? this.model.embedTokens;
+  }
 
-  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors as `forward`. */
-  loss(ids: Tensor, targets: Tensor): Tensor { return lossOf(this.#hidden(ids), this.lmHead, this.model.embedTokens, targets); }
+  /**
+   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors
+   * as `forward`.
+   */
+  loss(ids: Tensor, targets: Tensor): Tensor {
+    return lossOf(this.#hidden(ids), this.lmHead, this.model.embedTokens, targets);
+  }
 
   /** An empty cache for `forward`. */
-  newCache(): KeyValueCache { return new KeyValueCache(this.config); }
+  newCache(): KeyValueCache {
+    return new KeyValueCache(this.config);
+  }
 
   /** Disposes all parameters and the table of angles. */
   override dispose(): void {

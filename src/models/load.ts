@@ -1,6 +1,14 @@
 /** Models from folders in Hugging Face's layout. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
-import { parseGpt2Config, parseLlamaConfig, readCheckpoint, refuseAstray, type CheckpointViews, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
+import {
+  parseGpt2Config,
+  parseLlamaConfig,
+  readCheckpoint,
+  refuseAstray,
+  type CheckpointViews,
+  type Gpt2Config,
+  type LlamaConfig,
+} from "../io/huggingface.js";
 import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
 import { toFloat32, type TensorView } from "../io/safetensors.js";
@@ -20,7 +28,10 @@ export interface LoadedModel<M extends Module, Config> {
   path: string;
   /** The folder's tokenizer, read when it is first asked for. Errors as `data.loadTokenizer`. */
   readonly tokenizer: Tokenizer;
-  /** The tokens that end a text, from generation_config.json or config.json, read when first asked for. Errors as `data.specialTokens`. */
+  /**
+   * The tokens that end a text, from generation_config.json or config.json, read when first asked for. Errors as
+   * `data.specialTokens`.
+   */
   readonly eosTokenIds: readonly number[];
 }
 
@@ -38,9 +49,13 @@ export interface LoadedModel<M extends Module, Config> {
  * console.log(logits.shape[2] === config.vocabSize); // true
  */
 export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  const json = readConfig("loadLlama", directory), read = parseLlamaConfig(json, `${directory}/config.json`);
+  const json = readConfig("loadLlama", directory);
+  const read = parseLlamaConfig(json, `${directory}/config.json`);
   const weights = new Weights(directory, "model.", (key) => /(^|\.)rotary_emb\.inv_freq$/.test(key));
-  const config = { ...read, tieWordEmbeddings: weights.tie("model.embed_tokens.weight", "lm_head.weight", read.tieWordEmbeddings) };
+  const config = {
+    ...read,
+    tieWordEmbeddings: weights.tie("model.embed_tokens.weight", "lm_head.weight", read.tieWordEmbeddings),
+  };
   weights.check("model.layers.", ["num_hidden_layers", config.numHiddenLayers], llamaShapes(config));
   return loaded(directory, config, () => weights.fill(new Llama(config)));
 }
@@ -51,17 +66,21 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
  *
  * Source: transformers, GPT2LMHeadModel.from_pretrained.
  * @param options LoRA to add to every c_attn; its factors start as loralib's
- * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json says;
- * ArgumentError for the options
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json
+ * says; ArgumentError for the options
  *
  * @example
  * const { model } = models.loadGpt2("gpt2", { r: 8, loraAlpha: 16 });
  * lora.markOnlyLoraAsTrainable(model);
  */
 export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt2, Gpt2Config> {
-  const json = readConfig("loadGpt2", directory), read = parseGpt2Config(json, `${directory}/config.json`);
+  const json = readConfig("loadGpt2", directory);
+  const read = parseGpt2Config(json, `${directory}/config.json`);
   const weights = new Weights(directory, "transformer.", (key) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(key));
-  const config = { ...read, tieWordEmbeddings: weights.tie("transformer.wte.weight", "lm_head.weight", read.tieWordEmbeddings) };
+  const config = {
+    ...read,
+    tieWordEmbeddings: weights.tie("transformer.wte.weight", "lm_head.weight", read.tieWordEmbeddings),
+  };
   weights.check("transformer.h.", ["n_layer", config.numHiddenLayers], gpt2Shapes(config));
   return loaded(directory, config, () => weights.fill(new Gpt2(config, options)));
 }
@@ -84,32 +103,60 @@ export function loadModel(directory: string): LoadedModel<Llama, LlamaConfig> | 
 
 /** config.json of a folder; what is no folder here is told apart. */
 function readConfig(where: string, directory: string): unknown {
-  if (typeof directory !== "string") throw new ArgumentError(`${where}: directory must be the path of a folder; got ${show(directory)}.`);
+  if (typeof directory !== "string")
+    throw new ArgumentError(`${where}: directory must be the path of a folder; got ${show(directory)}.`);
   const path = `${directory}/config.json`;
   if (/^https?:/i.test(directory)) {
-    throw new ArgumentError(`${where}: ${directory} is a web address, and ${where} reads a folder on disk or in io.memoryFiles: use await models.fetchModel(url).`);
+    throw new ArgumentError(
+      `${where}: ${directory} is a web address, and ${where} reads a folder on disk or in io.memoryFiles: use ` +
+        `await models.fetchModel(url).`,
+    );
   }
-  if ((directory.startsWith("memory:") || !exists(path)) && exists(`${directory}/adapter_config.json`) && !exists(path)) {
-    throw new FileError(`cannot read ${path}: the folder holds a PEFT adapter, not a model. Load its base model and then the adapter: peft.LoraModel.fromPretrained(model, ${show(directory)}).`);
+  if (
+    (directory.startsWith("memory:") || !exists(path)) &&
+    exists(`${directory}/adapter_config.json`) &&
+    !exists(path)
+  ) {
+    throw new FileError(
+      `cannot read ${path}: the folder holds a PEFT adapter, not a model. Load its base model and then the ` +
+        `adapter: peft.LoraModel.fromPretrained(model, ${show(directory)}).`,
+    );
   }
   if (!directory.startsWith("memory:") && !exists(path)) {
     if (/\.(safetensors|bin|pt|gguf|json)$/.test(directory) && exists(directory)) {
-      throw new FileError(`cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`);
+      throw new FileError(
+        `cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`,
+      );
     }
     if (/^[\w-][\w.-]*\/[\w.-]+$/.test(directory) && !exists(directory)) {
-      throw new FileError(`cannot read ${path}: it does not exist. ${where} reads a local folder; if ${directory} is a model on the Hugging Face hub, download it ` +
-        `(hf download ${directory} --local-dir ${directory.split("/")[1]}) and name that folder, or use await models.fetchModel("https://huggingface.co/${directory}/resolve/main").`);
+      throw new FileError(
+        `cannot read ${path}: it does not exist. ${where} reads a local folder; if ${directory} is a model on the ` +
+          `Hugging Face hub, download it ` +
+          `(hf download ${directory} --local-dir ${directory.split("/")[1]}) and name that folder, or use await ` +
+          `models.fetchModel("https://huggingface.co/${directory}/resolve/main").`,
+      );
     }
   }
   return readJson(path);
 }
 
-function loaded<M extends Module, C extends LlamaConfig | Gpt2Config>(path: string, config: C, make: () => M): LoadedModel<M, C> {
-  let tokenizer: Tokenizer | undefined, eosTokenIds: readonly number[] | undefined;
+function loaded<M extends Module, C extends LlamaConfig | Gpt2Config>(
+  path: string,
+  config: C,
+  make: () => M,
+): LoadedModel<M, C> {
+  let tokenizer: Tokenizer | undefined;
+  let eosTokenIds: readonly number[] | undefined;
   return {
-    model: allOrNothing(make), config, path,
-    get tokenizer() { return tokenizer ??= loadTokenizer(path); },
-    get eosTokenIds() { return eosTokenIds ??= specialTokens(path, config).eosTokenIds; },
+    model: allOrNothing(make),
+    config,
+    path,
+    get tokenizer() {
+      return (tokenizer ??= loadTokenizer(path));
+    },
+    get eosTokenIds() {
+      return (eosTokenIds ??= specialTokens(path, config).eosTokenIds);
+    },
   };
 }
 
@@ -118,8 +165,11 @@ type Dimension = readonly [key: string, size: number];
 
 /** Everything is compared with config.json before anything is built: a few bytes of it may name any counts. */
 function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
-  const hidden: Dimension = ["hidden_size", c.hiddenSize], vocab: Dimension = ["vocab_size", c.vocabSize], mlp: Dimension = ["intermediate_size", c.intermediateSize];
-  const heads: Dimension = ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim], kv: Dimension = ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim];
+  const hidden: Dimension = ["hidden_size", c.hiddenSize];
+  const vocab: Dimension = ["vocab_size", c.vocabSize];
+  const mlp: Dimension = ["intermediate_size", c.intermediateSize];
+  const heads: Dimension = ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim];
+  const kv: Dimension = ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim];
   yield ["model.embed_tokens.weight", [vocab, hidden]];
   yield ["model.norm.weight", [hidden]];
   if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
@@ -135,8 +185,10 @@ function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dime
 }
 
 function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimension[]]> {
-  const hidden: Dimension = ["n_embd", c.hiddenSize], mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
-  const vocab: Dimension = ["vocab_size", c.vocabSize], qkv: Dimension = ["3 n_embd", 3 * c.hiddenSize];
+  const hidden: Dimension = ["n_embd", c.hiddenSize];
+  const mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
+  const vocab: Dimension = ["vocab_size", c.vocabSize];
+  const qkv: Dimension = ["3 n_embd", 3 * c.hiddenSize];
   yield ["transformer.wte.weight", [vocab, hidden]];
   yield ["transformer.wpe.weight", [["n_positions", c.maxPositionEmbeddings], hidden]];
   if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
@@ -147,7 +199,12 @@ function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimens
   for (let i = 0; i < c.numHiddenLayers; i++) {
     const at = `transformer.h.${i}.`;
     for (const name of ["ln_1", "ln_2"]) yield* norm(at + name);
-    for (const [name, from, to] of [["attn.c_attn", hidden, qkv], ["attn.c_proj", hidden, hidden], ["mlp.c_fc", hidden, mlp], ["mlp.c_proj", mlp, hidden]] as const) {
+    for (const [name, from, to] of [
+      ["attn.c_attn", hidden, qkv],
+      ["attn.c_proj", hidden, hidden],
+      ["mlp.c_fc", hidden, mlp],
+      ["mlp.c_proj", mlp, hidden],
+    ] as const) {
       yield [`${at}${name}.weight`, [from, to]];
       yield [`${at}${name}.bias`, [to]];
     }
@@ -179,18 +236,21 @@ class Weights {
         continue;
       }
       const key = name.startsWith(prefix) || name.startsWith("lm_head.") ? name : prefix + name;
-      if (this.#tensors.has(key)) throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
+      if (this.#tensors.has(key))
+        throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
       this.#tensors.set(key, view);
     }
     for (const name of [...this.#checkpoint.astray.keys()]) if (ignored(name)) this.#checkpoint.astray.delete(name);
   }
 
   /**
-   * Whether table and head are one, as transformers 5 has it: where both are stored, if they are equal; where one is, if
-   * config.json says so or the file's metadata names it by both names.
+   * Whether table and head are one, as transformers 5 has it: where both are stored, if they are equal; where one is,
+   * if config.json says so or the file's metadata names it by both names.
    */
   tie(table: string, head: string, tied: boolean): boolean {
-    const a = this.#tensors.get(table), b = this.#tensors.get(head), { metadata } = this.#checkpoint;
+    const a = this.#tensors.get(table);
+    const b = this.#tensors.get(head);
+    const { metadata } = this.#checkpoint;
     // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
     const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
     if (!tied && !alias) return false;
@@ -215,8 +275,13 @@ class Weights {
       const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
       if (index) found = Math.max(found, Number(index[0]) + 1);
     }
-    if (found !== count) throw new FormatError(`${path}: ${key} is ${count}, but the weights have ${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`);
-    const missing: string[] = [], expected = new Set<string>();
+    if (found !== count)
+      throw new FormatError(
+        `${path}: ${key} is ${count}, but the weights have ` +
+          `${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`,
+      );
+    const missing: string[] = [];
+    const expected = new Set<string>();
     for (const [name, dimensions] of shapes) {
       const view = this.#tensors.get(name);
       if (view) this.#checkShape(name, view, dimensions);
@@ -225,18 +290,41 @@ class Weights {
       // The first layer's names are those of all.
       if (missing.length >= NAMED && expected.size > LOOKED_AT) break;
     }
-    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name) && !expected.has(name.replace(/\.\d+\./, ".0."))), some = (names: string[]): string => names.slice(0, NAMED).map((name) => name.slice(0, 100)).join(", ") || "nothing";
+    const unexpected = [...this.#tensors.keys()].filter(
+      (name) => !expected.has(name) && !expected.has(name.replace(/\.\d+\./, ".0.")),
+    );
+    const some = (names: string[]): string =>
+      names
+        .slice(0, NAMED)
+        .map((name) => name.slice(0, 100))
+        .join(", ") || "nothing";
     if (missing.length + unexpected.length > 0) {
-      const advice = missing.includes("lm_head.weight") ? " Where the embedding table is the head, config.json says tie_word_embeddings: true." : "";
-      throw new FormatError(`${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ${some(unexpected)}.${advice}`);
+      const advice = missing.includes("lm_head.weight")
+        ? " Where the embedding table is the head, config.json says tie_word_embeddings: true."
+        : "";
+      throw new FormatError(
+        `${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ` +
+          `${some(unexpected)}.${advice}`,
+      );
     }
   }
 
   #checkShape(name: string, { shape, dtype }: TensorView, dimensions: readonly Dimension[]): void {
-    if (!DTYPES.includes(dtype)) throw new FormatError(`${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised are not supported: take the model as it was.`);
-    if (shape.length !== dimensions.length) throw new FormatError(`${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`);
+    if (!DTYPES.includes(dtype))
+      throw new FormatError(
+        `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised ` +
+          `are not supported: take the model as it was.`,
+      );
+    if (shape.length !== dimensions.length)
+      throw new FormatError(
+        `${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`,
+      );
     const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
-    if (at >= 0) throw new FormatError(`${this.#where}/config.json: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ${show(shape)}.`);
+    if (at >= 0)
+      throw new FormatError(
+        `${this.#where}/config.json: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ` +
+          `${show(shape)}.`,
+      );
   }
 
   /** Copies the tensors into everything but LoRA factors. */

@@ -40,19 +40,23 @@ export interface TrainingPlanOptions {
   /** Default: as the model has it. */
   gradientCheckpointing?: boolean | undefined;
   /** Held-out windows that the run looks at between steps, so many at a time. Default: none. */
-  evaluation?: {
-    /** Sequences at a time. */
-    batch: number;
-    /** Tokens a sequence. */
-    seq: number;
-  } | undefined;
+  evaluation?:
+    | {
+        /** Sequences at a time. */
+        batch: number;
+        /** Tokens a sequence. */
+        seq: number;
+      }
+    | undefined;
   /** Text that the run generates between steps. Default: none. */
-  generation?: {
-    /** Tokens of the prompt. */
-    prompt: number;
-    /** Tokens to add at most. */
-    maxNewTokens: number;
-  } | undefined;
+  generation?:
+    | {
+        /** Tokens of the prompt. */
+        prompt: number;
+        /** Tokens to add at most. */
+        maxNewTokens: number;
+      }
+    | undefined;
 }
 
 /** Bytes of linear memory. The parts are not there all at once: gradients come as activations go. */
@@ -75,8 +79,8 @@ export interface TrainingPlan {
 
 /**
  * The memory of training a language model, before it is loaded: making it and two steps are rehearsed on shapes alone,
- * with kernels that compute nothing. It takes milliseconds and no memory, however much the answer is. `init()` must have run;
- * its engine and the random streams stay as they are.
+ * with kernels that compute nothing. It takes milliseconds and no memory, however much the answer is. `init()` must
+ * have run; its engine and the random streams stay as they are.
  *
  * @param model its configuration, or what makes it (a GPT-2 with loralib's layers)
  * @throws ArgumentError for an unknown option; ArgumentError, ShapeError where making the model or a step would;
@@ -84,65 +88,120 @@ export interface TrainingPlan {
  *
  * @example
  * const { model } = models.loadLlama("models/base");
- * const plan = models.planTraining(model.config, { batch: 8, seq: 128, adapter: { r: 8, targetModules: "all-linear" } });
- * console.log(plan.peak > plan.weights + plan.activations); // true
+ * const plan = models.planTraining(model.config, { batch: 8, seq: 128, adapter: { r: 8, targetModules: "all-linear" }
+ * }); console.log(plan.peak > plan.weights + plan.activations); // true
  */
-export function planTraining(model: LlamaConfig | Gpt2Config | (() => CausalLM), options: TrainingPlanOptions): TrainingPlan {
+export function planTraining(
+  model: LlamaConfig | Gpt2Config | (() => CausalLM),
+  options: TrainingPlanOptions,
+): TrainingPlan {
   const where = "planTraining";
-  checkOptions(where, options, ["batch", "seq", "adapter", "optimizer", "gradientCheckpointing", "evaluation", "generation"]);
-  const { batch, seq, adapter, optimizer = (m) => new AdamW(m.parameters().filter((p) => p.requiresGrad)), evaluation, generation } = options ?? {} as TrainingPlanOptions;
+  checkOptions(where, options, [
+    "batch",
+    "seq",
+    "adapter",
+    "optimizer",
+    "gradientCheckpointing",
+    "evaluation",
+    "generation",
+  ]);
+  const {
+    batch,
+    seq,
+    adapter,
+    optimizer = (m) => new AdamW(m.parameters().filter((p) => p.requiresGrad)),
+    evaluation,
+    generation,
+  } = options ?? ({} as TrainingPlanOptions);
   checkInteger(where, "batch", batch, 1);
   checkInteger(where, "seq", seq, 1);
   checkCallback(`${where}: optimizer`, optimizer);
   checkOptions(`${where}: evaluation`, evaluation, ["batch", "seq"]);
   checkOptions(`${where}: generation`, generation, ["prompt", "maxNewTokens"]);
-  if (evaluation) for (const [name, n] of [["batch", evaluation.batch], ["seq", evaluation.seq]] as const) checkInteger(where, `evaluation.${name}`, n, 1);
-  if (generation) for (const [name, n, low] of [["prompt", generation.prompt, 1], ["maxNewTokens", generation.maxNewTokens, 0]] as const) checkInteger(where, `generation.${name}`, n, low);
+  if (evaluation)
+    for (const [name, n] of [
+      ["batch", evaluation.batch],
+      ["seq", evaluation.seq],
+    ] as const)
+      checkInteger(where, `evaluation.${name}`, n, 1);
+  if (generation)
+    for (const [name, n, low] of [
+      ["prompt", generation.prompt, 1],
+      ["maxNewTokens", generation.maxNewTokens, 0],
+    ] as const)
+      checkInteger(where, `generation.${name}`, n, low);
   if (typeof model !== "function" && (typeof model !== "object" || model === null)) {
-    throw new ArgumentError(`${where}: model must be a configuration, as model.config is, or a function that makes a model; got ${shown(model)}.`);
+    throw new ArgumentError(
+      `${where}: model must be a configuration, as model.config is, or a function that makes a model; got ` +
+        `${shown(model)}.`,
+    );
   }
   const make = typeof model === "function" ? model : () => ("rmsNormEps" in model ? new Llama(model) : new Gpt2(model));
   const streams = new RandomState(0);
   streams.taken = true;
-  return rehearse((stats) => withStreams(streams, () => enableGrad(() => {
-    const live = (): number => stats().liveBytes;
-    const scratch = live();
-    const base = make();
-    if (typeof (base as Partial<CausalLM> | null | undefined)?.loss !== "function") throw new ArgumentError(`${where}: model() gives ${shown(base)}; expected a language model, which has a loss.`);
-    base.gradientCheckpointing = options.gradientCheckpointing ?? base.gradientCheckpointing;
-    const weights = live() - scratch;
-    // Inits that look at the weights find none here; they give factors of the same shapes.
-    const trained = adapter ? getLoraModel(base, { ...adapter, initLoraWeights: true }) : base;
-    const adapters = live() - scratch - weights;
-    const updates = optimizer(trained);
-    refuseLazy(`${where}: optimizer`, updates, "It is needed at once.");
-    const ids = (rows: number, columns: number): Tensor => new Tensor([rows, columns], "int32");
-    let activations = 0, gradients = 0;
-    // The optimiser's state is made at the end of the first step.
-    for (let step = 0; step < 2; step++) scope(() => {
-      const before = live(), loss = base.loss(ids(batch, seq), ids(batch, seq));
-      activations = live() - before;
-      loss.backward();
-      updates.step();
-      gradients = live();
-      updates.zeroGrad();
-      gradients -= live();
-    });
-    const between = (run: () => void): void => noGrad(() => scope(run));
-    trained.eval();
-    if (evaluation) between(() => { base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq)); });
-    if (generation) {
-      const { vocabSize, maxPositionEmbeddings } = base.config, cache = new PlannedCache(base.newCache().config);
-      const draw = (tokens: number, before: number): void => between(() => {
-        cache.length = before;
-        base.forward(ids(1, tokens), cache);
-        softmax(scale(new Tensor([vocabSize]), 1));
-        new Tensor([1]);
-      });
-      const { prompt } = generation, last = Math.min(prompt + generation.maxNewTokens, maxPositionEmbeddings) - 1;
-      draw(prompt, 0);
-      if (last > prompt) draw(1, last - 1);
-    }
-    return { weights, adapters, gradients, optimiser: live() - scratch - weights - adapters, activations, scratch, peak: stats().peakBytes };
-  })));
+  return rehearse((stats) =>
+    withStreams(streams, () =>
+      enableGrad(() => {
+        const live = (): number => stats().liveBytes;
+        const scratch = live();
+        const base = make();
+        if (typeof (base as Partial<CausalLM> | null | undefined)?.loss !== "function")
+          throw new ArgumentError(
+            `${where}: model() gives ${shown(base)}; expected a language model, which has a loss.`,
+          );
+        base.gradientCheckpointing = options.gradientCheckpointing ?? base.gradientCheckpointing;
+        const weights = live() - scratch;
+        // Inits that look at the weights find none here; they give factors of the same shapes.
+        const trained = adapter ? getLoraModel(base, { ...adapter, initLoraWeights: true }) : base;
+        const adapters = live() - scratch - weights;
+        const updates = optimizer(trained);
+        refuseLazy(`${where}: optimizer`, updates, "It is needed at once.");
+        const ids = (rows: number, columns: number): Tensor => new Tensor([rows, columns], "int32");
+        let activations = 0;
+        let gradients = 0;
+        // The optimiser's state is made at the end of the first step.
+        for (let step = 0; step < 2; step++)
+          scope(() => {
+            const before = live();
+            const loss = base.loss(ids(batch, seq), ids(batch, seq));
+            activations = live() - before;
+            loss.backward();
+            updates.step();
+            gradients = live();
+            updates.zeroGrad();
+            gradients -= live();
+          });
+        const between = (run: () => void): void => noGrad(() => scope(run));
+        trained.eval();
+        if (evaluation)
+          between(() => {
+            base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq));
+          });
+        if (generation) {
+          const { vocabSize, maxPositionEmbeddings } = base.config;
+          const cache = new PlannedCache(base.newCache().config);
+          const draw = (tokens: number, before: number): void =>
+            between(() => {
+              cache.length = before;
+              base.forward(ids(1, tokens), cache);
+              softmax(scale(new Tensor([vocabSize]), 1));
+              new Tensor([1]);
+            });
+          const { prompt } = generation;
+          const last = Math.min(prompt + generation.maxNewTokens, maxPositionEmbeddings) - 1;
+          draw(prompt, 0);
+          if (last > prompt) draw(1, last - 1);
+        }
+        return {
+          weights,
+          adapters,
+          gradients,
+          optimiser: live() - scratch - weights - adapters,
+          activations,
+          scratch,
+          peak: stats().peakBytes,
+        };
+      }),
+    ),
+  );
 }

@@ -29,17 +29,22 @@ export interface RandomWindowsOptions {
 /**
  * The batch of a step: `batch` windows of `seq` tokens, one after the other in ids and targets, both for
  * shape [batch, seq]. Row r starts at the first word of Philox4x32(key = seed; counter = step, r, 0, 0) modulo the
- * number of starts, so any step's batch can be drawn without those before it, and a resumed run goes on as it would have.
+ * number of starts, so any step's batch can be drawn without those before it, and a resumed run goes on as it would
+ * have.
  *
  * Source: the generator is Salmon et al. 2011.
  * @param tokens a text's ids; a plain list is copied at each call, so give an Int32Array where there are many
  * @throws ArgumentError if tokens has not more than seq tokens, or on a number out of range
  *
  * @example
- * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64, seed: 0 });
- * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
+ * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64,
+ * seed: 0 }); console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
  */
-export function randomWindows(tokens: Int32Array | readonly number[], step: number, options: RandomWindowsOptions): TextWindows {
+export function randomWindows(
+  tokens: Int32Array | readonly number[],
+  step: number,
+  options: RandomWindowsOptions,
+): TextWindows {
   const where = "randomWindows";
   if (options === undefined) throw new ArgumentError(`${where}: options are needed: { batch, seq, seed }.`);
   checkOptions(where, options, ["batch", "seq", "seed"]);
@@ -47,10 +52,16 @@ export function randomWindows(tokens: Int32Array | readonly number[], step: numb
   checkInteger(where, "step", step, 0, 4294967295);
   checkInteger(where, "batch", batch, 1);
   checkInteger(where, "seed", seed, 0);
-  const all = checkTokens(where, tokens, seq), { kernels, memory } = engine();
+  const all = checkTokens(where, tokens, seq);
+  const { kernels, memory } = engine();
   // Tensors of ids and targets would not fit either.
-  if (8 * batch * seq > memory.limit) throw new ArgumentError(`${where}: batch = ${batch} of seq = ${seq} tokens take ${8 * batch * seq} bytes; there are ${memory.limit} at most. Lower batch.`);
-  const ids = new Int32Array(batch * seq), targets = new Int32Array(batch * seq);
+  if (8 * batch * seq > memory.limit)
+    throw new ArgumentError(
+      `${where}: batch = ${batch} of seq = ${seq} tokens take ${8 * batch * seq} bytes; there are ${memory.limit} ` +
+        `at most. Lower batch.`,
+    );
+  const ids = new Int32Array(batch * seq);
+  const targets = new Int32Array(batch * seq);
   const out = memory.alloc(16);
   for (let row = 0; row < batch; row++) {
     kernels.philox4x32(out, step, row, 0, 0, seed % 4294967296, Math.floor(seed / 4294967296));
@@ -72,9 +83,11 @@ export function randomWindows(tokens: Int32Array | readonly number[], step: numb
  */
 export function evenWindows(tokens: Int32Array | readonly number[], seq: number, most: number): TextWindows[] {
   checkInteger("evenWindows", "most", most, 1);
-  const ids = checkTokens("evenWindows", tokens, seq), all = Math.floor((ids.length - 1) / seq), used = Math.min(all, most);
+  const ids = checkTokens("evenWindows", tokens, seq);
+  const all = Math.floor((ids.length - 1) / seq);
+  const used = Math.min(all, most);
   return Array.from({ length: used }, (_, i) => {
-    const start = Math.floor(i * all / used) * seq;
+    const start = Math.floor((i * all) / used) * seq;
     return { ids: ids.slice(start, start + seq), targets: ids.slice(start + 1, start + seq + 1) };
   });
 }
@@ -83,12 +96,19 @@ export function evenWindows(tokens: Int32Array | readonly number[], seq: number,
 function checkTokens(where: string, tokens: Int32Array | readonly number[], seq: number): Int32Array {
   checkInteger(where, "seq", seq, 1);
   if (!(tokens instanceof Int32Array || Array.isArray(tokens))) {
-    const got = typeof tokens === "string" ? "a text; encode it first: data.loadTokenizer(folder).encode(text)" : tokens === null ? "null" : (tokens as object | undefined)?.constructor?.name ?? typeof tokens;
+    const got =
+      typeof tokens === "string"
+        ? "a text; encode it first: data.loadTokenizer(folder).encode(text)"
+        : tokens === null
+          ? "null"
+          : ((tokens as object | undefined)?.constructor?.name ?? typeof tokens);
     throw new ArgumentError(`${where}: tokens must be an Int32Array or a list of token ids; got ${got}.`);
   }
-  if (tokens.length <= seq) throw new ArgumentError(`${where}: tokens has ${tokens.length} tokens; expected more than seq = ${seq}.`);
+  if (tokens.length <= seq)
+    throw new ArgumentError(`${where}: tokens has ${tokens.length} tokens; expected more than seq = ${seq}.`);
   if (tokens instanceof Int32Array) return tokens;
   const bad = tokens.findIndex((id) => !Number.isInteger(id) || id < 0 || id > 2147483647);
-  if (bad >= 0) throw new ArgumentError(`${where}: tokens holds ${show(tokens[bad])} at position ${bad}; expected a token id.`);
+  if (bad >= 0)
+    throw new ArgumentError(`${where}: tokens holds ${show(tokens[bad])} at position ${bad}; expected a token id.`);
   return Int32Array.from(tokens);
 }

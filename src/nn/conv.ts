@@ -68,7 +68,9 @@ export abstract class ConvNd extends Module {
     this.groups = options.groups ?? 1;
     checkInteger(where, "groups", this.groups, 1);
     if (inChannels % this.groups || outChannels % this.groups) {
-      throw new ArgumentError(`${where}: groups = ${this.groups} must divide inChannels = ${inChannels} and outChannels = ${outChannels}.`);
+      throw new ArgumentError(
+        `${where}: groups = ${this.groups} must divide inChannels = ${inChannels} and outChannels = ${outChannels}.`,
+      );
     }
     const { bias = true } = options;
     checkBoolean(where, "bias", bias);
@@ -99,7 +101,9 @@ export abstract class ConvNd extends Module {
    * floor((spatial + 2 padding - dilation (kernelSize - 1) - 1) / stride) + 1.
    * @throws ShapeError, DTypeError, DisposedError
    */
-  forward(x: Tensor): Tensor { return conv(x, this.weight, this.bias, this.window, [], `${this.where}.forward`); }
+  forward(x: Tensor): Tensor {
+    return conv(x, this.weight, this.bias, this.window, [], `${this.where}.forward`);
+  }
 
   /** The op's options. @internal */
   protected get window(): ConvOptions {
@@ -128,7 +132,8 @@ export class Conv1d extends ConvNd {
  * @throws ArgumentError as Conv1d
  *
  * @example
- * const y = new nn.Conv2d(3, 16, [3, 5], { stride: 2, padding: [1, 2] }).forward(zeros([1, 3, 32, 32])); // [1, 16, 16, 16]
+ * const y = new nn.Conv2d(3, 16, [3, 5], { stride: 2, padding: [1, 2] }).forward(zeros([1, 3, 32, 32])); // [1, 16, 16,
+ * 16]
  */
 export class Conv2d extends ConvNd {
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {

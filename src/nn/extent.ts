@@ -1,12 +1,15 @@
 /**
- * What acts in a model at a moment: which adapters, on which rows. Values that are computed later (the tokens of `generate`)
- * are computed on the terms of the moment at which they were asked for.
+ * What acts in a model at a moment: which adapters, on which rows. Values that are computed later (the tokens of
+ * `generate`) are computed on the terms of the moment at which they were asked for.
  */
 import type { Module } from "./module.js";
 
 /** A module that computes with what can be switched. */
 export interface Switched extends Module {
-  /** Notes what acts now; what it returns lets that act again and returns what ends it. @throws StateError if it is gone */
+  /**
+   * Notes what acts now; what it returns lets that act again and returns what ends it.
+   * @throws StateError if it is gone
+   */
   hold(where: string): () => () => void;
   /** Lets nothing act; returns what takes that back. */
   disable(): () => void;
@@ -15,7 +18,9 @@ export interface Switched extends Module {
 let changes = 0;
 
 /** Says that what acts in some model has changed. */
-export function changed(): void { changes++; }
+export function changed(): void {
+  changes++;
+}
 
 /**
  * What acts in a model now: runs functions so, whatever acts by then.

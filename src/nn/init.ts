@@ -51,7 +51,8 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
  */
 export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Tensor {
   checkTensor("kaimingUniform_", "t", t);
-  if (t.rank < 2) throw new ShapeError(`kaimingUniform_: t has shape [${t.shape}]; at least 2 dimensions are needed for a fan-in.`);
+  if (t.rank < 2)
+    throw new ShapeError(`kaimingUniform_: t has shape [${t.shape}]; at least 2 dimensions are needed for a fan-in.`);
   checkNumber("kaimingUniform_", "a", a, -Infinity);
   if (fanIn !== undefined) checkInteger("kaimingUniform_", "fanIn", fanIn, 1);
   const bound = kaimingUniformBound(fanIn ?? t.size / t.shape[0]!, a);

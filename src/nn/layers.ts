@@ -78,12 +78,15 @@ export class Linear extends Module {
   }
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return linear(x, this.weight, this.bias, [], this.fanInFanOut, "Linear.forward"); }
+  forward(x: Tensor): Tensor {
+    return linear(x, this.weight, this.bias, [], this.fanInFanOut, "Linear.forward");
+  }
 }
 
 /** The values, drawn as [rows, columns], laid out as their transpose. */
 function transpose_(t: Parameter, rows: number, columns: number): void {
-  const from = t.data.slice(), to = t.data;
+  const from = t.data.slice();
+  const to = t.data;
   if (engine().isRehearsal) return;
   for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j]!;
 }
@@ -121,8 +124,12 @@ export class Embedding extends Module {
     super();
     checkInteger("Embedding", "numEmbeddings", numEmbeddings, 1);
     checkInteger("Embedding", "embeddingDim", embeddingDim, 1);
-    ({ paddingIdx: this.paddingIdx, maxNorm: this.maxNorm, normType: this.normType, scaleGradByFreq: this.scaleGradByFreq } =
-      checkEmbeddingOptions("Embedding", options, numEmbeddings));
+    ({
+      paddingIdx: this.paddingIdx,
+      maxNorm: this.maxNorm,
+      normType: this.normType,
+      scaleGradByFreq: this.scaleGradByFreq,
+    } = checkEmbeddingOptions("Embedding", options, numEmbeddings));
     this.weight = new Parameter([numEmbeddings, embeddingDim]);
     this.resetParameters();
   }
@@ -130,11 +137,14 @@ export class Embedding extends Module {
   /** Draws the table anew, as torch does; the row paddingIdx is zeros. */
   resetParameters(): void {
     drawFor(this, () => init.normal_(this.weight));
-    if (this.paddingIdx !== null) this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
+    if (this.paddingIdx !== null)
+      this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
   }
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range; DTypeError, DisposedError */
-  forward(ids: Tensor): Tensor { return embedding(ids, this.weight, this.lookUp, [], "Embedding.forward"); }
+  forward(ids: Tensor): Tensor {
+    return embedding(ids, this.weight, this.lookUp, [], "Embedding.forward");
+  }
 
   /** The op's options. @internal */
   protected get lookUp(): EmbeddingOptions {
@@ -169,7 +179,9 @@ export class RMSNorm extends Module {
     this.weight.data.fill(1);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return rmsNorm(x, this.weight, this.eps); }
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight, this.eps);
+  }
 }
 
 /**
@@ -206,5 +218,7 @@ export class LayerNorm extends Module {
     this.bias.data.fill(0);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return layerNorm(x, this.weight, this.bias, this.eps); }
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, this.weight, this.bias, this.eps);
+  }
 }

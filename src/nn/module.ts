@@ -21,7 +21,9 @@ export class Parameter extends Tensor {
     this.requiresGrad = requiresGrad;
   }
 
-  override toString(): string { return printed(this, "Parameter"); }
+  override toString(): string {
+    return printed(this, "Parameter");
+  }
 }
 
 /** A value of a state dict: what a safetensors file holds of a tensor. */
@@ -38,8 +40,8 @@ export type StateDict = Map<string, StateEntry>;
  * Base class of layers and models. Properties that are parameters or modules form the tree, also those in arrays, maps
  * and plain objects of any depth. A property's name gives its key in PyTorch's spelling (`selfAttn.qProj.weight` is
  * `self_attn.q_proj.weight`, `loraA` is `lora_A`); an index or a name within it follows as it is (`heads.anna.weight`,
- * `blocks.0.1.weight`). A parameter with several keys is one parameter: `stateDict` has all of its keys, everything else
- * counts it once.
+ * `blocks.0.1.weight`). A parameter with several keys is one parameter: `stateDict` has all of its keys, everything
+ * else counts it once.
  *
  * What is in a `#private` field cannot be seen; a set, or an object of another class, that holds a module or parameter
  * which is nowhere else is refused.
@@ -53,19 +55,24 @@ export type StateDict = Map<string, StateEntry>;
  *   forward(x: Tensor): Tensor { return this.layers[0].forward(ops.relu(this.upProj.forward(x))); }
  * }
  * const model = new Model();
- * console.log([...model.stateDict().keys()].join(" ")); // up_proj.weight up_proj.bias layers.0.weight layers.0.lora_A layers.0.lora_B
- * const y = model.forward(ones([1, 4])); // [1, 8]
+ * console.log([...model.stateDict().keys()].join(" ")); // up_proj.weight up_proj.bias layers.0.weight layers.0.lora_A
+ * layers.0.lora_B const y = model.forward(ones([1, 4])); // [1, 8]
  */
 export abstract class Module {
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */
   training = true;
 
-  constructor() { adopt(this); }
+  constructor() {
+    adopt(this);
+  }
 
   /** Sets the mode of this module and of those below it; all or none. @throws ArgumentError for what is no boolean */
   train(mode = true): this {
     checkBoolean("train", "mode", mode);
-    const before = underway.size === 0 ? [...this.namedModules()].map(([, module]) => [module, module.training, module.isMerged()] as const) : [];
+    const before =
+      underway.size === 0
+        ? [...this.namedModules()].map(([, module]) => [module, module.training, module.isMerged()] as const)
+        : [];
     try {
       this.training = mode;
       once(this, () => {
@@ -83,7 +90,9 @@ export abstract class Module {
   }
 
   /** Sets evaluation mode: `train(false)`. */
-  eval(): this { return this.train(false); }
+  eval(): this {
+    return this.train(false);
+  }
 
   /** Direct child modules with their names. */
   *children(): IterableIterator<[string, Module]> {
@@ -107,7 +116,9 @@ export abstract class Module {
   }
 
   /** Every module of the tree with its dotted path; this one's is `prefix`. A module below itself is passed over. */
-  *namedModules(prefix = ""): IterableIterator<[string, Module]> { yield* descend(this, prefix, []); }
+  *namedModules(prefix = ""): IterableIterator<[string, Module]> {
+    yield* descend(this, prefix, []);
+  }
 
   /** Every parameter of the tree, once, with its state-dict key: the first, if it has several. */
   *namedParameters(): IterableIterator<[string, Parameter]> {
@@ -119,31 +130,41 @@ export abstract class Module {
   }
 
   /** The module that makes a language model's logits, for PEFT's "all-linear"; null: this is none. */
-  getOutputEmbeddings(): Module | null { return null; }
+  getOutputEmbeddings(): Module | null {
+    return null;
+  }
 
   /** Every parameter of the tree, once. */
-  parameters(): Parameter[] { return [...this.namedParameters()].map(([, p]) => p); }
+  parameters(): Parameter[] {
+    return [...this.namedParameters()].map(([, p]) => p);
+  }
 
   /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */
   stateDict(): StateDict {
-    return new Map(keysOf(this).map(([key, p, module]) => [key, { shape: p.shape, data: module.unmergedData(p).slice() }]));
+    return new Map(
+      keysOf(this).map(([key, p, module]) => [key, { shape: p.shape, data: module.unmergedData(p).slice() }]),
+    );
   }
 
   /**
    * Copies values into the parameters of the same keys. Nothing is changed if anything is wrong.
    * @param state a map, as `stateDict` gives it, or a plain object with these entries
    * @param strict every key must be on both sides (default); false ignores keys on one side only.
-   * @throws ArgumentError if `state` holds something else; FormatError for missing or unexpected keys; ShapeError for other
-   * shapes; StateError while a layer is merged
+   * @throws ArgumentError if `state` holds something else; FormatError for missing or unexpected keys; ShapeError for
+   * other shapes; StateError while a layer is merged
    */
   loadStateDict(state: ReadonlyMap<string, StateEntry> | Readonly<Record<string, StateEntry>>, strict = true): void {
     const entries = stateEntries("loadStateDict", state);
     for (const [path, module] of this.namedModules()) {
       if (module.isMerged()) {
-        throw new StateError(`loadStateDict: ${path || "this layer"} is merged; call train() (or unmergeAdapter() of its LoraModel) first, or its weight would be lost.`);
+        throw new StateError(
+          `loadStateDict: ${path || "this layer"} is merged; call train() (or unmergeAdapter() of its LoraModel) ` +
+            `first, or its weight would be lost.`,
+        );
       }
     }
-    const own = keysOf(this), keys = new Set(own.map(([key]) => key));
+    const own = keysOf(this);
+    const keys = new Set(own.map(([key]) => key));
     const missing = [...keys].filter((key) => !entries.has(key));
     const unexpected = [...entries.keys()].filter((key) => !keys.has(key));
     if (strict && missing.length + unexpected.length > 0) {
@@ -155,7 +176,10 @@ export abstract class Module {
         throw new ShapeError(`loadStateDict: ${key} has shape [${entry.shape}]; expected [${parameter.shape}].`);
       }
       if (entry && entry.data.length !== parameter.size) {
-        throw new ShapeError(`loadStateDict: ${key} has ${entry.data.length} values; its shape [${parameter.shape}] takes ${parameter.size}.`);
+        throw new ShapeError(
+          `loadStateDict: ${key} has ${entry.data.length} values; its shape [${parameter.shape}] takes ` +
+            `${parameter.size}.`,
+        );
       }
       void parameter.address;
     }
@@ -174,25 +198,42 @@ export abstract class Module {
   }
 
   /** The tree with names and shapes, which console.log shows too, as torch prints it. */
-  toString(): string { return tree(this, []); }
+  toString(): string {
+    return tree(this, []);
+  }
 
   /** The next dropout mask of the run that this module belongs to. @internal */
-  newMask(p: number): DropoutMask { return newMask(p, this); }
+  newMask(p: number): DropoutMask {
+    return newMask(p, this);
+  }
 
   /** What a checkpoint holds for a parameter of this module. @internal */
-  unmergedData(parameter: Parameter): Float32Array { return parameter.data; }
+  unmergedData(parameter: Parameter): Float32Array {
+    return parameter.data;
+  }
   /** @internal */
-  isMerged(): boolean { return false; }
+  isMerged(): boolean {
+    return false;
+  }
 }
 
-function join(prefix: string, name: string): string { return prefix ? `${prefix}.${name}` : name; }
+function join(prefix: string, name: string): string {
+  return prefix ? `${prefix}.${name}` : name;
+}
 function list(keys: string[]): string {
-  return keys.length === 0 ? "none" : keys.slice(0, 8).join(", ") + (keys.length > 8 ? ` and ${keys.length - 8} more` : "");
+  return keys.length === 0
+    ? "none"
+    : keys.slice(0, 8).join(", ") + (keys.length > 8 ? ` and ${keys.length - 8} more` : "");
 }
 
-/** Every key of a module's state dict, with the parameter and whose it is. @throws StateError if one is where it has no name */
+/**
+ * Every key of a module's state dict, with the parameter and whose it is.
+ * @throws StateError if one is where it has no name
+ */
 function keysOf(root: Module): [key: string, parameter: Parameter, owner: Module][] {
-  const keys: [string, Parameter, Module][] = [], modules = [...root.namedModules()], known = new Set<unknown>();
+  const keys: [string, Parameter, Module][] = [];
+  const modules = [...root.namedModules()];
+  const known = new Set<unknown>();
   for (const [path, module] of modules) {
     known.add(module);
     for (const [name, parameter] of module.ownParameters()) {
@@ -222,9 +263,13 @@ function once(module: Module, fn: () => void): void {
 
 function tree(module: Module, above: readonly Module[]): string {
   const own = [...module.ownParameters()].map(([name, p]) => `${name} [${p.shape.join(", ")}]`);
-  const below = [...module.children()].map(([name, child]) =>
-    `${name}: ${child === module || above.includes(child) ? "..." : tree(child, [...above, module]).replaceAll("\n", "\n  ")}`);
-  return below.length === 0 ? `${module.constructor.name}(${own.join(", ")})` : `${module.constructor.name}(\n  ${[...own, ...below].join("\n  ")}\n)`;
+  const below = [...module.children()].map(([name, child]) => {
+    const isCycle = child === module || above.includes(child);
+    return `${name}: ${isCycle ? "..." : tree(child, [...above, module]).replaceAll("\n", "\n  ")}`;
+  });
+  return below.length === 0
+    ? `${module.constructor.name}(${own.join(", ")})`
+    : `${module.constructor.name}(\n  ${[...own, ...below].join("\n  ")}\n)`;
 }
 
 /** A module or parameter that a module's properties lead to. */
@@ -236,12 +281,25 @@ interface Member {
 
 function* members(module: Module): IterableIterator<Member> {
   for (const [property, value] of Object.entries(module)) {
-    if (typeof value === "object") yield* within(torchName(property), value, (by) => { (module as unknown as Record<string, unknown>)[property] = by; }, new Set());
+    if (typeof value === "object")
+      yield* within(
+        torchName(property),
+        value,
+        (by) => {
+          (module as unknown as Record<string, unknown>)[property] = by;
+        },
+        new Set(),
+      );
   }
 }
 
 /** @param seen arrays, maps and objects on the way: each is entered once, so cycles end */
-function* within(name: string, value: unknown, replace: (by: Module) => void, seen: Set<unknown>): IterableIterator<Member> {
+function* within(
+  name: string,
+  value: unknown,
+  replace: (by: Module) => void,
+  seen: Set<unknown>,
+): IterableIterator<Member> {
   if (typeof value !== "object" || value === null) return;
   if (value instanceof Module || value instanceof Parameter) {
     yield { name, value, replace };
@@ -250,14 +308,41 @@ function* within(name: string, value: unknown, replace: (by: Module) => void, se
   if (seen.has(value)) return;
   seen.add(value);
   if (value instanceof Map) {
-    for (const [key, item] of value as Map<unknown, unknown>) if (typeof item === "object") yield* within(`${name}.${shownKey(key)}`, item, (by) => { value.set(key, by); }, seen);
+    for (const [key, item] of value as Map<unknown, unknown>)
+      if (typeof item === "object")
+        yield* within(
+          `${name}.${shownKey(key)}`,
+          item,
+          (by) => {
+            value.set(key, by);
+          },
+          seen,
+        );
   } else if (Array.isArray(value)) {
     const list = value as unknown[];
     // A config may hold a long list of numbers.
-    for (let i = 0; i < list.length; i++) if (typeof list[i] === "object") yield* within(`${name}.${i}`, list[i], (by) => { list[i] = by; }, seen);
+    for (let i = 0; i < list.length; i++)
+      if (typeof list[i] === "object")
+        yield* within(
+          `${name}.${i}`,
+          list[i],
+          (by) => {
+            list[i] = by;
+          },
+          seen,
+        );
   } else if (isPlain(value)) {
     const record = value as Record<string, unknown>;
-    for (const key of Object.keys(record)) if (typeof record[key] === "object") yield* within(`${name}.${key}`, record[key], (by) => { record[key] = by; }, seen);
+    for (const key of Object.keys(record))
+      if (typeof record[key] === "object")
+        yield* within(
+          `${name}.${key}`,
+          record[key],
+          (by) => {
+            record[key] = by;
+          },
+          seen,
+        );
   }
 }
 
@@ -266,7 +351,9 @@ function isPlain(value: object): boolean {
   return prototype === Object.prototype || prototype === null;
 }
 
-function shownKey(key: unknown): string { return typeof key === "object" ? shown(key) : String(key); }
+function shownKey(key: unknown): string {
+  return typeof key === "object" ? shown(key) : String(key);
+}
 
 /** @param above the modules that lead here */
 function* descend(module: Module, path: string, above: readonly Module[]): IterableIterator<[string, Module]> {
@@ -285,15 +372,22 @@ function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>
     if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) return;
     if (value instanceof Module || value instanceof Parameter) {
       if (opaque === null || known.has(value)) return;
-      throw new StateError(`${module.constructor.name}: ${join(path, name)} is a ${opaque.constructor.name} that holds a ${value.constructor.name}, which has no name there; ` +
-        "put it into an array, a Map or a plain object, or the object into a #private field.");
+      throw new StateError(
+        `${module.constructor.name}: ${join(path, name)} is a ${opaque.constructor.name} that holds a ` +
+          `${value.constructor.name}, which has no name there; ` +
+          "put it into an array, a Map or a plain object, or the object into a #private field.",
+      );
     }
     seen.add(value);
     if (value instanceof Tensor) return;
-    if (value instanceof Set || value instanceof Map) for (const item of value.values()) check(name, item, opaque ?? (value instanceof Set ? value : null), seen);
-    else if (Array.isArray(value) || isPlain(value)) for (const item of Array.isArray(value) ? value as unknown[] : Object.values(value)) check(name, item, opaque, seen);
+    if (value instanceof Set || value instanceof Map)
+      for (const item of value.values()) check(name, item, opaque ?? (value instanceof Set ? value : null), seen);
+    else if (Array.isArray(value) || isPlain(value))
+      for (const item of Array.isArray(value) ? (value as unknown[]) : Object.values(value))
+        check(name, item, opaque, seen);
     // What refers to the module is not a part of it.
-    else if (opaque === null && !Object.values(value).includes(module)) for (const item of Object.values(value)) check(name, item, value, seen);
+    else if (opaque === null && !Object.values(value).includes(module))
+      for (const item of Object.values(value)) check(name, item, value, seen);
   };
   for (const [property, value] of Object.entries(module)) check(torchName(property), value, null, new Set());
 }
@@ -302,12 +396,23 @@ function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>
 export function stateEntries(where: string, state: unknown): ReadonlyMap<string, StateEntry> {
   const isRecord = typeof state === "object" && state !== null && !(state instanceof Map) && isPlain(state);
   if (!(state instanceof Map) && !isRecord) {
-    throw new ArgumentError(`${where}: expected a Map from keys to { shape, data }, as stateDict() gives it, or a plain object of them; got ${shown(state)}.`);
+    throw new ArgumentError(
+      `${where}: expected a Map from keys to { shape, data }, as stateDict() gives it, or a plain object of them; ` +
+        `got ${shown(state)}.`,
+    );
   }
-  const entries = state instanceof Map ? state as Map<string, StateEntry> : new Map(Object.entries(state as Record<string, StateEntry>));
+  const entries =
+    state instanceof Map
+      ? (state as Map<string, StateEntry>)
+      : new Map(Object.entries(state as Record<string, StateEntry>));
   for (const [key, entry] of entries) {
-    if (!Array.isArray(entry?.shape) || !(Array.isArray(entry.data) || (ArrayBuffer.isView(entry.data) && "length" in entry.data))) {
-      throw new ArgumentError(`${where}: ${key} must be { shape, data } with the values in a Float32Array; got ${shown(entry)}.`);
+    if (
+      !Array.isArray(entry?.shape) ||
+      !(Array.isArray(entry.data) || (ArrayBuffer.isView(entry.data) && "length" in entry.data))
+    ) {
+      throw new ArgumentError(
+        `${where}: ${key} must be { shape, data } with the values in a Float32Array; got ${shown(entry)}.`,
+      );
     }
   }
   return entries;
@@ -315,5 +420,7 @@ export function stateEntries(where: string, state: unknown): ReadonlyMap<string,
 
 /** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital. */
 function torchName(property: string): string {
-  return property.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`).replace(/^(lora(?:_embedding)?)_([ab])$/, (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`);
+  return property
+    .replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)
+    .replace(/^(lora(?:_embedding)?)_([ab])$/, (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`);
 }

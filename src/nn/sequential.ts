@@ -31,7 +31,9 @@ export class Sequential extends Module {
     for (const [i, layer] of layers.entries()) {
       if (!(layer instanceof Module) || typeof layer.forward !== "function") {
         const advice = Array.isArray(layer) ? " Write new nn.Sequential(...layers)." : "";
-        throw new ArgumentError(`Sequential: layer ${i} must be a module with a forward; got ${shown(layer)}.${advice}`);
+        throw new ArgumentError(
+          `Sequential: layer ${i} must be a module with a forward; got ${shown(layer)}.${advice}`,
+        );
       }
     }
     this.length = layers.length;
@@ -53,7 +55,9 @@ export class Sequential extends Module {
  */
 export class ReLU extends Module {
   /** Of x's shape. @throws DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return relu(x); }
+  forward(x: Tensor): Tensor {
+    return relu(x);
+  }
 }
 
 /**
@@ -64,7 +68,9 @@ export class ReLU extends Module {
  */
 export class Tanh extends Module {
   /** Of x's shape. @throws DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return tanh(x); }
+  forward(x: Tensor): Tensor {
+    return tanh(x);
+  }
 }
 
 /**
@@ -75,7 +81,9 @@ export class Tanh extends Module {
  */
 export class Sigmoid extends Module {
   /** Of x's shape. @throws DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return sigmoid(x); }
+  forward(x: Tensor): Tensor {
+    return sigmoid(x);
+  }
 }
 
 /** Options of nn.GELU. */
@@ -104,7 +112,9 @@ export class GELU extends Module {
     }
   }
   /** Of x's shape. @throws DTypeError, DisposedError */
-  forward(x: Tensor): Tensor { return (this.approximate === "tanh" ? geluTanh : gelu)(x); }
+  forward(x: Tensor): Tensor {
+    return (this.approximate === "tanh" ? geluTanh : gelu)(x);
+  }
 }
 
 /**

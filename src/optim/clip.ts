@@ -7,7 +7,8 @@ import type { Tensor } from "../tensor/tensor.js";
 import { checkParameter, gradientOf, listOf } from "./params.js";
 
 /**
- * Scales all gradients (float64 squares, parameters added in the given order) so that their joint 2-norm is at most maxNorm; returns the norm before.
+ * Scales all gradients (float64 squares, parameters added in the given order) so that their joint 2-norm is at most
+ * maxNorm; returns the norm before.
  *
  * Source: torch.nn.utils.clip_grad_norm_ (with error_if_nonfinite).
  * @param params those without a gradient are passed over; one that is named twice counts once
@@ -22,7 +23,9 @@ import { checkParameter, gradientOf, listOf } from "./params.js";
 export function clipGradNorm_(params: Iterable<Parameter>, maxNorm: number): number {
   const where = "clipGradNorm_";
   checkNumber(where, "maxNorm", maxNorm, Number.MIN_VALUE);
-  const { kernels } = engine(), list = listOf(where, params), grads = new Set<Tensor>();
+  const { kernels } = engine();
+  const list = listOf(where, params);
+  const grads = new Set<Tensor>();
   let squares = 0;
   for (const [i, p] of list.entries()) {
     checkParameter(where, p, i);
@@ -31,11 +34,15 @@ export function clipGradNorm_(params: Iterable<Parameter>, maxNorm: number): num
     grads.add(g);
     squares += kernels.sumSquares(g.address, g.size);
     if (!Number.isFinite(squares)) {
-      throw new ArgumentError(`${where}: the gradients' norm is ${squares}; expected a finite number. It is so for parameter ${i} of shape [${p.shape}]. Nothing was changed. ` +
-        "Lower the learning rate or look at the data; call zeroGrad() before you go on with another batch.");
+      throw new ArgumentError(
+        `${where}: the gradients' norm is ${squares}; expected a finite number. It is so for parameter ${i} of ` +
+          `shape [${p.shape}]. Nothing was changed. ` +
+          "Lower the learning rate or look at the data; call zeroGrad() before you go on with another batch.",
+      );
     }
   }
-  const norm = Math.sqrt(squares), coefficient = maxNorm / (norm + 1e-6);
+  const norm = Math.sqrt(squares);
+  const coefficient = maxNorm / (norm + 1e-6);
   if (coefficient < 1) for (const g of grads) kernels.sscal(g.size, coefficient, g.address);
   return norm;
 }

@@ -26,8 +26,8 @@ const EPSILON = 1 / 8388608;
  * p -= lr √(1 - β2ᵗ) / (1 - β1ᵗ) * m / (√v + eps), then p -= lr * weightDecay * p. Defaults: lr 1e-3, betas 0.9, 0.999,
  * eps 1e-6, no decay.
  *
- * The r x r pseudo-inverse is in float64, from A as it is at each step; PEFT's is in float32 and its product in bfloat16
- * where the host has that. PEFT pairs factors by their order; here A is found by B's key.
+ * The r x r pseudo-inverse is in float64, from A as it is at each step; PEFT's is in float32 and its product in
+ * bfloat16 where the host has that. PEFT pairs factors by their order; here A is found by B's key.
  *
  * Source: PEFT, LoraFAOptimizer and create_lorafa_optimizer.
  * @throws ArgumentError on an option out of range, or if nothing is left to train; ShapeError if A's rows are not as
@@ -57,8 +57,14 @@ export class LoraFA extends AdamBase {
     if (typeof (model as Partial<Module> | null | undefined)?.namedParameters !== "function") {
       throw new ArgumentError(`LoraFA: model must be a module, whose names tell A and B apart; got ${shown(model)}.`);
     }
-    const pairs = pairsOf(model), all = [...model.namedParameters()];
-    super("LoraFA", all.filter(([key, p]) => p.requiresGrad && !key.includes("lora_A")).map(([, p]) => p), { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-6, weightDecay: 0 }, adam);
+    const pairs = pairsOf(model);
+    const all = [...model.namedParameters()];
+    super(
+      "LoraFA",
+      all.filter(([key, p]) => p.requiresGrad && !key.includes("lora_A")).map(([, p]) => p),
+      { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-6, weightDecay: 0 },
+      adam,
+    );
     this.scaling = scaling;
     this.#model = model;
     this.#frozen = pairs;
@@ -73,15 +79,21 @@ export class LoraFA extends AdamBase {
     freezeA(this.#model);
   }
 
-  protected decays(): [number, number] { return [1, 0]; }
+  protected decays(): [number, number] {
+    return [1, 0];
+  }
 
   protected override withWork(updates: readonly Update<AdamOptions>[], fn: () => void): void {
-    let largest = 0, rank = 0;
+    let largest = 0;
+    let rank = 0;
     this.#inverses = new Map();
     for (const { p } of updates) {
       const a = this.#frozen.get(p);
       if (!a) continue;
-      this.#inverses.set(p, inverseGram(a).map((v) => v / (this.scaling * this.scaling)));
+      this.#inverses.set(
+        p,
+        inverseGram(a).map((v) => v / (this.scaling * this.scaling)),
+      );
       [largest, rank] = [Math.max(largest, p.size), Math.max(rank, a.shape[0]!)];
     }
     engine().memory.withBlocks([rank * rank * 4, largest * 4], (projection, projected) => {
@@ -91,9 +103,12 @@ export class LoraFA extends AdamBase {
   }
 
   protected override gradient({ p, g }: Update<AdamOptions>): number {
-    const { kernels, memory, scratch } = engine(), inverse = this.#inverses.get(p), [projection, projected] = this.#blocks;
+    const { kernels, memory, scratch } = engine();
+    const inverse = this.#inverses.get(p);
+    const [projection, projected] = this.#blocks;
     if (!inverse) return g.address;
-    const r = this.#frozen.get(p)!.shape[0]!, k = p.size / r;
+    const r = this.#frozen.get(p)!.shape[0]!;
+    const k = p.size / r;
     memory.f32(projection, r * r).set(inverse);
     kernels.sgemmNN(k, r, r, 1, g.address, r, projection, r, 0, projected, r, scratch);
     return projected;
@@ -104,7 +119,13 @@ export class LoraFA extends AdamBase {
     return before * (1 + update.o.lr * update.o.weightDecay);
   }
 
-  protected override kernel(update: Update<AdamOptions>, n: number, p: number, g: number, slots: readonly number[]): void {
+  protected override kernel(
+    update: Update<AdamOptions>,
+    n: number,
+    p: number,
+    g: number,
+    slots: readonly number[],
+  ): void {
     super.kernel(update, n, p, g, slots);
     const { lr, weightDecay } = update.o;
     if (weightDecay > 0) engine().kernels.saxpy(n, -lr * weightDecay, p, p);
@@ -117,12 +138,15 @@ function freezeA(model: Module): void {
 
 /** "x.lora_B.name" -> "x.lora_A.name" */
 function pairsOf(model: Module): Map<Parameter, Parameter> {
-  const all = new Map(model.namedParameters()), pairs = new Map<Parameter, Parameter>();
+  const all = new Map(model.namedParameters());
+  const pairs = new Map<Parameter, Parameter>();
   for (const [key, b] of all) {
     const a = key.includes("lora_B") ? all.get(key.replace("lora_B", "lora_A")) : undefined;
     if (!a) continue;
     if (b.size !== b.shape[0]! * a.shape[0]!) {
-      throw new ShapeError(`LoraFA: ${key} has shape [${b.shape}]; expected [*, ${a.shape[0]}] beside lora_A of shape [${a.shape}].`);
+      throw new ShapeError(
+        `LoraFA: ${key} has shape [${b.shape}]; expected [*, ${a.shape[0]}] beside lora_A of shape [${a.shape}].`,
+      );
     }
     pairs.set(b, a);
   }
@@ -131,7 +155,9 @@ function pairsOf(model: Module): Map<Parameter, Parameter> {
 
 /** (A Aᵀ + DELTA I)⁺ for A [r, ...]; singular values up to r * EPSILON of the largest count as 0. */
 function inverseGram(a: Parameter): Float64Array {
-  const r = a.shape[0]!, d = a.size / r, values = a.data.slice();
+  const r = a.shape[0]!;
+  const d = a.size / r;
+  const values = a.data.slice();
   if (engine().isRehearsal) return new Float64Array(r * r);
   const gram = matmul(values, transpose(values, r, d), r, d, r);
   for (let i = 0; i < r; i++) gram[i * r + i]! += DELTA;

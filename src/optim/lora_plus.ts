@@ -48,26 +48,37 @@ export interface LoraPlusGroup {
  * lora.markOnlyLoraAsTrainable(model);
  * const groups = optim.loraPlusGroups(model, { lr: 2e-4, loraplusLrRatio: 16 });
  * const optimizer = new optim.AdamW(groups);
- * console.log(groups.map(({ params, lr }) => [params.length, lr])); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ], [ 0, 0.0032 ] ]
+ * console.log(groups.map(({ params, lr }) => [params.length, lr])); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ],
+ * [ 0, 0.0032 ] ]
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): LoraPlusGroup[] {
   checkOptions("loraPlusGroups", options, ["lr", "loraplusLrRatio", "loraplusLrEmbedding", "weightDecay"]);
-  if (typeof (model as Partial<Module> | null | undefined)?.namedModules !== "function") throw new ArgumentError(`loraPlusGroups: model must be a module, whose names tell A and B apart; got ${shown(model)}.`);
-  const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options ?? {} as LoraPlusOptions;
-  for (const [name, value] of Object.entries({ lr, loraplusLrRatio, loraplusLrEmbedding, weightDecay })) checkNumber("loraPlusGroups", name, value, 0);
+  if (typeof (model as Partial<Module> | null | undefined)?.namedModules !== "function")
+    throw new ArgumentError(
+      `loraPlusGroups: model must be a module, whose names tell A and B apart; got ${shown(model)}.`,
+    );
+  const { lr, loraplusLrRatio, loraplusLrEmbedding = 1e-6, weightDecay = 0 } = options ?? ({} as LoraPlusOptions);
+  for (const [name, value] of Object.entries({ lr, loraplusLrRatio, loraplusLrEmbedding, weightDecay }))
+    checkNumber("loraPlusGroups", name, value, 0);
   const fast = lr * loraplusLrRatio;
-  const groups = [[lr, weightDecay], [loraplusLrEmbedding, weightDecay], [fast, weightDecay], [fast, 0]]
-    .map(([lr, weightDecay]): LoraPlusGroup => ({ params: [], lr: lr!, weightDecay: weightDecay! }));
+  const groups = [
+    [lr, weightDecay],
+    [loraplusLrEmbedding, weightDecay],
+    [fast, weightDecay],
+    [fast, 0],
+  ].map(([lr, weightDecay]): LoraPlusGroup => ({ params: [], lr: lr!, weightDecay: weightDecay! }));
   const modules = new Map(model.namedModules());
   for (const [key, p] of model.namedParameters()) {
     if (!p.requiresGrad) continue;
     const owner = ownerOf(key, modules);
     const ofNorm = owner instanceof LayerNorm || owner instanceof RMSNorm;
-    if (key.includes("lora_embedding_") || (owner instanceof Embedding && key.includes("lora_"))) groups[1]!.params.push(p);
+    if (key.includes("lora_embedding_") || (owner instanceof Embedding && key.includes("lora_")))
+      groups[1]!.params.push(p);
     else if (!key.includes("lora_B") && p.rank !== 1) groups[0]!.params.push(p);
     else groups[ofNorm || key.includes("bias") ? 3 : 2]!.params.push(p);
   }
-  if (groups.every((g) => g.params.length === 0)) throw new ArgumentError("loraPlusGroups: no parameter of the model is trainable.");
+  if (groups.every((g) => g.params.length === 0))
+    throw new ArgumentError("loraPlusGroups: no parameter of the model is trainable.");
   return groups;
 }
 

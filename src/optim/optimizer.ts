@@ -35,7 +35,13 @@ interface State {
 }
 
 /** One parameter's part in a step. `state` is what will be after it. */
-export interface Update<O> { p: Tensor; g: Tensor; o: O; state: State; isFirst: boolean }
+export interface Update<O> {
+  p: Tensor;
+  g: Tensor;
+  o: O;
+  state: State;
+  isFirst: boolean;
+}
 
 /** Largest steps of a state: their powers of beta are multiplied one by one. */
 const MAX_STEPS = 0x80000000;
@@ -45,8 +51,8 @@ const SAFE = 1.7e38;
 const CHUNK = 4096;
 
 /**
- * What all optimisers share: groups with their own options, step counts, and named state tensors that a checkpoint can hold
- * (torch.optim.Optimizer). A step happens or, if it throws, nothing has changed.
+ * What all optimisers share: groups with their own options, step counts, and named state tensors that a checkpoint can
+ * hold (torch.optim.Optimizer). A step happens or, if it throws, nothing has changed.
  */
 export abstract class Optimizer<O extends OptimizerOptions> {
   /** Options may be changed between steps; schedules change `lr`. */
@@ -59,7 +65,12 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   #state = new Map<Tensor, State>();
   readonly #defaults: O;
 
-  constructor(protected readonly name: string, params: Params<O>, defaults: O, options: Options<O> = {}) {
+  constructor(
+    protected readonly name: string,
+    params: Params<O>,
+    defaults: O,
+    options: Options<O> = {},
+  ) {
     checkOptions(name, options, Object.keys(defaults));
     this.#defaults = withDefaults(defaults, options);
     const list = listOf(name, params);
@@ -69,8 +80,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Adds parameters to train, with options of their own; those left out are the optimiser's. Their counts begin with their
-   * first gradients.
+   * Adds parameters to train, with options of their own; those left out are the optimiser's. Their counts begin with
+   * their first gradients.
    *
    * Source: torch.optim.Optimizer.add_param_group.
    * @throws ArgumentError on an option that is unknown or out of range, what is no parameter, or one that is in a group
@@ -80,17 +91,23 @@ export abstract class Optimizer<O extends OptimizerOptions> {
    * optimizer.addParamGroup({ params: [model.bias], lr: 0.01, weightDecay: 0 });
    * console.log(optimizer.paramGroups.map((g) => g.lr)); // [ 0.1, 0.01 ]
    */
-  addParamGroup(group: ParamGroup<O>): void { this.#add(`${this.name}.addParamGroup`, group); }
+  addParamGroup(group: ParamGroup<O>): void {
+    this.#add(`${this.name}.addParamGroup`, group);
+  }
 
   #add(where: string, group: unknown): void {
     if (typeof group !== "object" || group === null || !("params" in group)) {
-      throw new ArgumentError(`${where}: a group must be { params: [...], ... }; got ${shown(group)}. Groups and parameters do not mix.`);
+      throw new ArgumentError(
+        `${where}: a group must be { params: [...], ... }; got ${shown(group)}. Groups and parameters do not mix.`,
+      );
     }
     checkOptions(where, group, ["params", ...Object.keys(this.#defaults)]);
-    const list = listOf(where, group.params), taken = new Set<unknown>(this.#all());
+    const list = listOf(where, group.params);
+    const taken = new Set<unknown>(this.#all());
     for (const [i, p] of list.entries()) {
       checkParameter(where, p, i);
-      if (taken.has(p)) throw new ArgumentError(`${where}: params[${i}] of shape [${p.shape}] is in two groups, or twice in one.`);
+      if (taken.has(p))
+        throw new ArgumentError(`${where}: params[${i}] of shape [${p.shape}] is in two groups, or twice in one.`);
       taken.add(p);
     }
     const full = { ...withDefaults(this.#defaults, group as Options<O>), params: list as Parameter[] };
@@ -105,29 +122,39 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Updates every parameter that has a gradient. If it throws, nothing has changed: memory for all of it is there before the
-   * first update, and gradients and results are looked at before.
-   * @throws ArgumentError if a group's options are out of range, or a gradient, or what the step would make of a parameter,
-   * is not finite; ShapeError for a gradient of another shape; DisposedError, OutOfMemoryError
+   * Updates every parameter that has a gradient. If it throws, nothing has changed: memory for all of it is there
+   * before the first update, and gradients and results are looked at before.
+   * @throws ArgumentError if a group's options are out of range, or a gradient, or what the step would make of a
+   * parameter, is not finite; ShapeError for a gradient of another shape; DisposedError, OutOfMemoryError
    */
   step(): void {
     for (const g of this.paramGroups) this.check(g);
-    const where = `${this.name}.step`, updates: Update<O>[] = [], names = new Map<Update<O>, string>();
+    const where = `${this.name}.step`;
+    const updates: Update<O>[] = [];
+    const names = new Map<Update<O>, string>();
     allOrNothing(() => {
       let index = 0;
-      for (const o of this.paramGroups) for (const p of o.params) {
-        const g = gradientOf(where, p, index), name = `parameter ${index++} of shape [${p.shape}]`;
-        if (!g) continue;
-        void p.address;
-        const update = this.#prepare(p, g, o);
-        updates.push(update);
-        names.set(update, name);
-      }
+      for (const o of this.paramGroups)
+        for (const p of o.params) {
+          const g = gradientOf(where, p, index);
+          const name = `parameter ${index++} of shape [${p.shape}]`;
+          if (!g) continue;
+          void p.address;
+          const update = this.#prepare(p, g, o);
+          updates.push(update);
+          names.set(update, name);
+        }
       this.withWork(updates, () => {
         for (const update of updates) this.#tryOut(where, names.get(update)!, update);
         for (const update of updates) {
           const { p, state } = update;
-          this.kernel(update, p.size, p.address, this.gradient(update), Object.values(state.slots).map((t) => t.address));
+          this.kernel(
+            update,
+            p.size,
+            p.address,
+            this.gradient(update),
+            Object.values(state.slots).map((t) => t.address),
+          );
           this.#state.set(p, state);
         }
         this.steps++;
@@ -139,7 +166,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   /** A parameter's next state, with the tensors that it lacks: zeros. */
   #prepare(p: Tensor, g: Tensor, o: O): Update<O> {
     const { steps = 0, powers: [power1, power2] = [1, 1], slots: old = {} } = this.#state.get(p) ?? {};
-    const [beta1, beta2] = this.betasOf(o), slots = { ...old };
+    const [beta1, beta2] = this.betasOf(o);
+    const slots = { ...old };
     for (const key of this.slotsOf(o)) slots[key] ??= zeroSlot(p);
     const isFirst = Object.keys(slots).length > Object.keys(old).length;
     return { p, g, o, isFirst, state: { steps: steps + 1, powers: [power1 * beta1, power2 * beta2], slots } };
@@ -147,26 +175,42 @@ export abstract class Optimizer<O extends OptimizerOptions> {
 
   /** @throws ArgumentError if the gradient is not finite, or the update would make something that is not */
   #tryOut(where: string, name: string, update: Update<O>): void {
-    const { kernels, memory } = engine(), { p, g, o, state: { slots } } = update;
+    const { kernels, memory } = engine();
+    const {
+      p,
+      g,
+      o,
+      state: { slots },
+    } = update;
     const norm = (address: number): number => Math.sqrt(kernels.sumSquares(address, p.size));
     const skip = "Nothing was changed; call zeroGrad() before you go on with another batch.";
     if (!Number.isFinite(norm(g.address))) {
-      throw new ArgumentError(`${where}: the gradient of ${name} holds values that are not finite. Lower the learning rate or look at the data. ${skip}`);
+      throw new ArgumentError(
+        `${where}: the gradient of ${name} holds values that are not finite. Lower the learning rate or look at ` +
+          `the data. ${skip}`,
+      );
     }
-    const at = this.gradient(update), held = Object.values(slots).map((t) => t.address);
+    const at = this.gradient(update);
+    const held = Object.values(slots).map((t) => t.address);
     if (this.largest(update, norm(p.address), norm(at), norm(held[0] ?? p.address)) < SAFE) return;
     // It may overflow: the same update on copies shows whether it does.
-    memory.withBlocks([p.address, ...held].map(() => CHUNK * 4), (...copies) => {
-      for (let from = 0; from < p.size; from += CHUNK) {
-        const n = Math.min(CHUNK, p.size - from);
-        for (const [i, source] of [p.address, ...held].entries()) memory.f32(copies[i]!, n).set(memory.f32(source + from * 4, n));
-        this.kernel(update, n, copies[0]!, at + from * 4, copies.slice(1));
-        if (copies.some((copy) => kernels.countNonFinite(copy, n) > 0)) {
-          throw new ArgumentError(`${where}: ${name} or its state would hold values that are not finite after this step (lr = ${o.lr}). ` +
-            `Lower the learning rate or clip the gradients (clipGradNorm_). ${skip}`);
+    memory.withBlocks(
+      [p.address, ...held].map(() => CHUNK * 4),
+      (...copies) => {
+        for (let from = 0; from < p.size; from += CHUNK) {
+          const n = Math.min(CHUNK, p.size - from);
+          for (const [i, source] of [p.address, ...held].entries())
+            memory.f32(copies[i]!, n).set(memory.f32(source + from * 4, n));
+          this.kernel(update, n, copies[0]!, at + from * 4, copies.slice(1));
+          if (copies.some((copy) => kernels.countNonFinite(copy, n) > 0)) {
+            throw new ArgumentError(
+              `${where}: ${name} or its state would hold values that are not finite after this step (lr = ${o.lr}). ` +
+                `Lower the learning rate or clip the gradients (clipGradNorm_). ${skip}`,
+            );
+          }
         }
-      }
-    });
+      },
+    );
   }
 
   /** Drops all gradients. */
@@ -182,18 +226,28 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   /** Names of all there may be. @internal */
   protected abstract readonly slots: readonly string[];
   /** @internal */
-  protected betasOf(_options: O): readonly [number, number] { return [1, 1]; }
+  protected betasOf(_options: O): readonly [number, number] {
+    return [1, 1];
+  }
   /** Runs fn with what updates need besides the state; may fail. @internal */
-  protected withWork(_updates: readonly Update<O>[], fn: () => void): void { fn(); }
+  protected withWork(_updates: readonly Update<O>[], fn: () => void): void {
+    fn();
+  }
   /** Address of the gradient that the update takes. @internal */
-  protected gradient({ g }: Update<O>): number { return g.address; }
-  /** A bound of all that the update makes, from 2-norms of the parameter, the gradient and the first state tensor. @internal */
+  protected gradient({ g }: Update<O>): number {
+    return g.address;
+  }
+  /**
+   * A bound of all that the update makes, from 2-norms of the parameter, the gradient and the first state tensor.
+   * @internal
+   */
   protected abstract largest(update: Update<O>, p: number, g: number, slot: number): number;
   /** Updates n values at these addresses. @internal */
   protected abstract kernel(update: Update<O>, n: number, p: number, g: number, slots: readonly number[]): void;
 
   /**
-   * Copies of the state by "<index of parameter>.<slot>"; the Adams' has "<index>.step", the parameter's own count. With
+   * Copies of the state by "<index of parameter>.<slot>"; the Adams' has "<index>.step", the parameter's own count.
+   * With
    * `steps` it is all that a resumed run needs.
    */
   stateDict(): StateDict {
@@ -201,7 +255,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
     for (const [i, p] of this.#all().entries()) {
       const state = this.#state.get(p);
       if (state && this.countsSteps) out.set(`${i}.step`, { shape: [], data: Float32Array.of(state.steps) });
-      for (const [key, t] of Object.entries(state?.slots ?? {})) out.set(`${i}.${key}`, { shape: t.shape, data: t.data.slice() });
+      for (const [key, t] of Object.entries(state?.slots ?? {}))
+        out.set(`${i}.${key}`, { shape: t.shape, data: t.data.slice() });
     }
     return out;
   }
@@ -210,23 +265,37 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   protected readonly countsSteps: boolean = false;
 
   /**
-   * Restores what `stateDict()` gave after that many steps. Nothing is changed if anything is wrong. Parameters without an
-   * own count ("<index>.step": older states had none) have taken all steps.
-   * @throws ArgumentError unless steps is an integer of at least 0; FormatError if a key, shape or value does not fit these
-   * parameters; OutOfMemoryError
+   * Restores what `stateDict()` gave after that many steps. Nothing is changed if anything is wrong. Parameters without
+   * an own count ("<index>.step": older states had none) have taken all steps.
+   * @throws ArgumentError unless steps is an integer of at least 0; FormatError if a key, shape or value does not fit
+   * these parameters; OutOfMemoryError
    */
   loadStateDict(state: StateDict | Readonly<Record<string, StateEntry>>, steps: number): void {
     const where = `${this.name}.loadStateDict`;
     checkInteger(where, "steps", steps, 0, MAX_STEPS);
-    const all = this.#all(), found = new Map<Tensor, { steps: number; slots: Record<string, ArrayLike<number>> }>();
+    const all = this.#all();
+    const found = new Map<Tensor, { steps: number; slots: Record<string, ArrayLike<number>> }>();
     for (const [name, { shape, data }] of stateEntries(where, state)) {
-      const [, index, key] = /^(\d+)\.(\w+)$/.exec(name) ?? [], p = all[Number(index)];
+      const [, index, key] = /^(\d+)\.(\w+)$/.exec(name) ?? [];
+      const p = all[Number(index)];
       const isCount = key === "step" && this.countsSteps;
-      if (!p || !key || !(isCount ? data.length === 1 : this.slots.includes(key) && p.shape.join() === shape.join() && data.length === p.size)) {
+      if (
+        !p ||
+        !key ||
+        !(isCount
+          ? data.length === 1
+          : this.slots.includes(key) && p.shape.join() === shape.join() && data.length === p.size)
+      ) {
         throw new FormatError(`${where}: state ${name} of shape [${shape}] fits none of ${all.length} parameters.`);
       }
-      if (isCount ? !(Number.isInteger(data[0]) && data[0]! >= 0 && data[0]! <= MAX_STEPS) : data.some((v) => !Number.isFinite(v))) {
-        throw new FormatError(`${where}: state ${name} holds ${isCount ? `${data[0]}, which is no count` : "values that are not finite"}.`);
+      if (
+        isCount
+          ? !(Number.isInteger(data[0]) && data[0]! >= 0 && data[0]! <= MAX_STEPS)
+          : data.some((v) => !Number.isFinite(v))
+      ) {
+        throw new FormatError(
+          `${where}: state ${name} holds ${isCount ? `${data[0]}, which is no count` : "values that are not finite"}.`,
+        );
       }
       const entry = found.get(p) ?? { steps, slots: {} };
       found.set(p, isCount ? { ...entry, steps: data[0]! } : { ...entry, slots: { ...entry.slots, [key]: data } });
@@ -235,23 +304,31 @@ export abstract class Optimizer<O extends OptimizerOptions> {
       const missing = this.slots.find((key) => !(key in slots));
       if (missing) throw new FormatError(`${where}: state ${all.indexOf(p as Parameter)}.${missing} is missing.`);
     }
-    const next = allOrNothing(() => new Map([...found].map(([p, entry]): [Tensor, State] => {
-      const held = this.#state.get(p)?.slots ?? {};
-      const slots = Object.fromEntries(this.slots.map((key) => [key, held[key] ?? zeroSlot(p)]));
-      return [p, { steps: entry.steps, powers: [1, 1], slots }];
-    })));
+    const next = allOrNothing(
+      () =>
+        new Map(
+          [...found].map(([p, entry]): [Tensor, State] => {
+            const held = this.#state.get(p)?.slots ?? {};
+            const slots = Object.fromEntries(this.slots.map((key) => [key, held[key] ?? zeroSlot(p)]));
+            return [p, { steps: entry.steps, powers: [1, 1], slots }];
+          }),
+        ),
+    );
     for (const o of this.paramGroups) {
       // As multiplied step by step; equal counts share the product.
       const powers = new Map<number, readonly [number, number]>();
       for (const p of o.params) {
         const entry = next.get(p);
         if (!entry) continue;
-        if (!powers.has(entry.steps)) powers.set(entry.steps, this.betasOf(o).map((beta) => power(beta, entry.steps)) as [number, number]);
+        if (!powers.has(entry.steps))
+          powers.set(entry.steps, this.betasOf(o).map((beta) => power(beta, entry.steps)) as [number, number]);
         entry.powers = powers.get(entry.steps)!;
       }
     }
-    for (const [p, { slots }] of found) for (const [key, values] of Object.entries(slots)) next.get(p)!.slots[key]!.set(values);
-    for (const [p, { slots }] of this.#state) for (const [key, t] of Object.entries(slots)) if (next.get(p)?.slots[key] !== t) t.dispose();
+    for (const [p, { slots }] of found)
+      for (const [key, values] of Object.entries(slots)) next.get(p)!.slots[key]!.set(values);
+    for (const [p, { slots }] of this.#state)
+      for (const [key, t] of Object.entries(slots)) if (next.get(p)?.slots[key] !== t) t.dispose();
     this.#state = next;
     this.steps = steps;
   }
@@ -262,7 +339,9 @@ export abstract class Optimizer<O extends OptimizerOptions> {
     this.#state.clear();
   }
 
-  #all(): Parameter[] { return this.paramGroups.flatMap((g) => [...g.params]); }
+  #all(): Parameter[] {
+    return this.paramGroups.flatMap((g) => [...g.params]);
+  }
 }
 
 function zeroSlot(p: Tensor): Tensor {
@@ -288,8 +367,8 @@ export interface SGDOptions extends OptimizerOptions {
 /**
  * Stochastic gradient descent (torch.optim.SGD, dampening 0). Defaults: lr 1e-3, no momentum, no decay.
  *
- * @throws ArgumentError on an unknown option, a NaN, negative or infinite one, nesterov without momentum, no parameters,
- * what is no parameter, or one that is in two groups
+ * @throws ArgumentError on an unknown option, a NaN, negative or infinite one, nesterov without momentum, no
+ * parameters, what is no parameter, or one that is in two groups
  *
  * @example
  * const p = new nn.Parameter([1]).set([3]);
@@ -307,16 +386,36 @@ export class SGD extends Optimizer<SGDOptions> {
   protected override check(g: SGDOptions): void {
     super.check(g);
     checkNumber(this.name, "momentum", g.momentum, 0);
-    if (typeof g.nesterov !== "boolean") throw new ArgumentError(`SGD: nesterov must be true or false; got ${shown(g.nesterov)}.`);
+    if (typeof g.nesterov !== "boolean")
+      throw new ArgumentError(`SGD: nesterov must be true or false; got ${shown(g.nesterov)}.`);
     if (g.nesterov && g.momentum === 0) throw new ArgumentError("SGD: nesterov needs a momentum above 0.");
   }
-  protected slotsOf({ momentum }: SGDOptions): readonly string[] { return momentum !== 0 ? this.slots : []; }
+  protected slotsOf({ momentum }: SGDOptions): readonly string[] {
+    return momentum !== 0 ? this.slots : [];
+  }
   protected largest({ o }: Update<SGDOptions>, p: number, g: number, buffer: number): number {
-    const d = g + o.weightDecay * p, b = o.momentum * (o.momentum + 1) * (buffer + d);
+    const d = g + o.weightDecay * p;
+    const b = o.momentum * (o.momentum + 1) * (buffer + d);
     return p + b + d + o.lr * (d + b);
   }
-  protected kernel({ o, isFirst }: Update<SGDOptions>, n: number, p: number, g: number, [buffer = 0]: readonly number[]): void {
-    engine().kernels.sgdStep(p, g, o.momentum !== 0 ? buffer : 0, n, o.lr, o.momentum, o.weightDecay, o.nesterov, isFirst);
+  protected kernel(
+    { o, isFirst }: Update<SGDOptions>,
+    n: number,
+    p: number,
+    g: number,
+    [buffer = 0]: readonly number[],
+  ): void {
+    engine().kernels.sgdStep(
+      p,
+      g,
+      o.momentum !== 0 ? buffer : 0,
+      n,
+      o.lr,
+      o.momentum,
+      o.weightDecay,
+      o.nesterov,
+      isFirst,
+    );
   }
 }
 
@@ -336,32 +435,75 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
   protected override check(g: AdamOptions): void {
     super.check(g);
     checkNumber(this.name, "eps", g.eps, 0);
-    if (!Array.isArray(g.betas) || g.betas.length !== 2) throw new ArgumentError(`${this.name}: betas must be two numbers; got ${shown(g.betas)}.`);
+    if (!Array.isArray(g.betas) || g.betas.length !== 2)
+      throw new ArgumentError(`${this.name}: betas must be two numbers; got ${shown(g.betas)}.`);
     for (const b of g.betas as readonly number[]) {
       checkNumber(this.name, "betas", b, 0, 1);
       if (b === 1) throw new ArgumentError(`${this.name}: betas must be below 1; got 1.`);
     }
   }
-  protected slotsOf(): readonly string[] { return this.slots; }
-  protected override betasOf({ betas }: AdamOptions): readonly [number, number] { return betas; }
+  protected slotsOf(): readonly string[] {
+    return this.slots;
+  }
+  protected override betasOf({ betas }: AdamOptions): readonly [number, number] {
+    return betas;
+  }
 
   /** What the weight is multiplied with, and how much of it is added to the gradient. */
   protected abstract decays(options: AdamOptions): [decay: number, l2: number];
   /**
-   * torch corrects sqrt(v) before it adds eps; the older form (Kingma & Ba 2015, end of section 2; Hugging Face's former
-   * AdamW) does not.
+   * torch corrects sqrt(v) before it adds eps; the older form (Kingma & Ba 2015, end of section 2; Hugging Face's
+   * former AdamW) does not.
    */
   protected readonly correctsEps: boolean = true;
 
-  protected largest({ o, state: { powers: [power1] } }: Update<AdamOptions>, p: number, g: number, mean: number): number {
-    const [decay, l2] = this.decays(o), d = g + l2 * (p + Math.abs(decay) * p);
-    return Math.max(d * d, Math.abs(decay) * p + p + o.lr / (1 - power1) * ((mean + d) / o.eps));
+  protected largest(
+    {
+      o,
+      state: {
+        powers: [power1],
+      },
+    }: Update<AdamOptions>,
+    p: number,
+    g: number,
+    mean: number,
+  ): number {
+    const [decay, l2] = this.decays(o);
+    const d = g + l2 * (p + Math.abs(decay) * p);
+    return Math.max(d * d, Math.abs(decay) * p + p + (o.lr / (1 - power1)) * ((mean + d) / o.eps));
   }
-  protected kernel({ o, state: { powers: [power1, power2] } }: Update<AdamOptions>, n: number, p: number, g: number, [m, v]: readonly number[]): void {
-    const [beta1, beta2] = o.betas, [decay, l2] = this.decays(o);
-    const stepSize = o.lr / (1 - power1), root = Math.sqrt(1 - power2);
-    engine().kernels.adamStep(p, g, m!, v!, n,
-      decay, l2, beta1, 1 - beta1, beta2, 1 - beta2, this.correctsEps ? stepSize : stepSize * root, this.correctsEps ? root : 1, o.eps);
+  protected kernel(
+    {
+      o,
+      state: {
+        powers: [power1, power2],
+      },
+    }: Update<AdamOptions>,
+    n: number,
+    p: number,
+    g: number,
+    [m, v]: readonly number[],
+  ): void {
+    const [beta1, beta2] = o.betas;
+    const [decay, l2] = this.decays(o);
+    const stepSize = o.lr / (1 - power1);
+    const root = Math.sqrt(1 - power2);
+    engine().kernels.adamStep(
+      p,
+      g,
+      m!,
+      v!,
+      n,
+      decay,
+      l2,
+      beta1,
+      1 - beta1,
+      beta2,
+      1 - beta2,
+      this.correctsEps ? stepSize : stepSize * root,
+      this.correctsEps ? root : 1,
+      o.eps,
+    );
   }
 }
 
@@ -370,8 +512,8 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
  * parameter's corrections count from its first gradient on, as torch's.
  *
  * Source: Kingma & Ba 2015.
- * @throws ArgumentError on an option that is unknown or out of range, no parameters, what is no parameter, or one that is in
- * two groups
+ * @throws ArgumentError on an option that is unknown or out of range, no parameters, what is no parameter, or one that
+ * is in two groups
  *
  * @example
  * const p = new nn.Parameter([1]).set([3]);
@@ -384,7 +526,9 @@ export class Adam extends AdamBase {
   constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
     super("Adam", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 }, options);
   }
-  protected decays({ weightDecay }: AdamOptions): [number, number] { return [1, weightDecay]; }
+  protected decays({ weightDecay }: AdamOptions): [number, number] {
+    return [1, weightDecay];
+  }
 }
 
 /**
@@ -402,5 +546,7 @@ export class AdamW extends AdamBase {
   constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
     super("AdamW", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }, options);
   }
-  protected decays({ lr, weightDecay }: AdamOptions): [number, number] { return [1 - lr * weightDecay, 0]; }
+  protected decays({ lr, weightDecay }: AdamOptions): [number, number] {
+    return [1 - lr * weightDecay, 0];
+  }
 }

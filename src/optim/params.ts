@@ -8,9 +8,13 @@ import { Tensor } from "../tensor/tensor.js";
  * @throws ArgumentError for what newcomers give instead: a module, one parameter, names with parameters
  */
 export function listOf(where: string, params: unknown): unknown[] {
-  if (typeof params === "object" && params !== null && Symbol.iterator in params && !(params instanceof Map)) return [...params as Iterable<unknown>];
+  if (typeof params === "object" && params !== null && Symbol.iterator in params && !(params instanceof Map))
+    return [...(params as Iterable<unknown>)];
   const isModule = typeof (params as { parameters?: unknown } | null | undefined)?.parameters === "function";
-  throw new ArgumentError(`${where}: params must be a list of parameters; got ${shown(params)}. Write ${isModule ? "model.parameters()" : "[...]"}.`);
+  throw new ArgumentError(
+    `${where}: params must be a list of parameters; got ${shown(params)}. Write ` +
+      `${isModule ? "model.parameters()" : "[...]"}.`,
+  );
 }
 
 /** A live leaf of floats. @throws ArgumentError, DisposedError */
@@ -20,7 +24,10 @@ export function checkParameter(where: string, p: unknown, index: number): assert
     throw new ArgumentError(`${where}: params[${index}] must be a parameter; got ${shown(p)}.${advice}`);
   }
   if (p.dtype !== "float32" || !p.isLeaf) {
-    throw new ArgumentError(`${where}: params[${index}] of shape [${p.shape}] must be a parameter: ${p.isLeaf ? `it is ${p.dtype}` : "it was computed by an op"}.`);
+    throw new ArgumentError(
+      `${where}: params[${index}] of shape [${p.shape}] must be a parameter: ` +
+        `${p.isLeaf ? `it is ${p.dtype}` : "it was computed by an op"}.`,
+    );
   }
   void p.address;
 }
@@ -31,7 +38,10 @@ export function gradientOf(where: string, p: Tensor, index: number): Tensor | nu
   if (!grad) return null;
   void grad.address;
   if (grad.dtype !== "float32" || grad.shape.join() !== p.shape.join()) {
-    throw new ShapeError(`${where}: parameter ${index} has shape [${p.shape}] and a ${grad.dtype} gradient of shape [${grad.shape}]; they must be equal.`);
+    throw new ShapeError(
+      `${where}: parameter ${index} has shape [${p.shape}] and a ${grad.dtype} gradient of shape [${grad.shape}]; ` +
+        `they must be equal.`,
+    );
   }
   return grad;
 }

@@ -3,8 +3,8 @@ import { engine } from "../runtime/engine.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 
 /**
- * Maps the number of steps already taken to a factor on the base learning rate (torch's LambdaLR). Those made here throw
- * ArgumentError for a step that is no integer of at least 0.
+ * Maps the number of steps already taken to a factor on the base learning rate (torch's LambdaLR). Those made here
+ * throw ArgumentError for a step that is no integer of at least 0.
  */
 export type Schedule = (step: number) => number;
 
@@ -14,7 +14,9 @@ export type Schedule = (step: number) => number;
  * @example
  * console.log(optim.constantSchedule()(99)); // 1
  */
-export function constantSchedule(): Schedule { return checked("constantSchedule", () => 1); }
+export function constantSchedule(): Schedule {
+  return checked("constantSchedule", () => 1);
+}
 
 function checked(where: string, schedule: Schedule): Schedule {
   return (step) => {
@@ -23,7 +25,9 @@ function checked(where: string, schedule: Schedule): Schedule {
   };
 }
 
-function warmUp(step: number, warmupSteps: number): number { return Math.min(1, (step + 1) / (warmupSteps + 1)); }
+function warmUp(step: number, warmupSteps: number): number {
+  return Math.min(1, (step + 1) / (warmupSteps + 1));
+}
 
 /**
  * Rises linearly over warmupSteps (default 0), then falls linearly to 0 at totalSteps.
@@ -38,8 +42,11 @@ function warmUp(step: number, warmupSteps: number): number { return Math.min(1, 
 export function linearSchedule(totalSteps: number, warmupSteps = 0): Schedule {
   checkInteger("linearSchedule", "totalSteps", totalSteps, 1);
   checkInteger("linearSchedule", "warmupSteps", warmupSteps, 0, totalSteps);
-  return checked("linearSchedule", (step) => step < warmupSteps ? warmUp(step, warmupSteps)
-    : Math.max(0, (totalSteps - step) / Math.max(1, totalSteps - warmupSteps)));
+  return checked("linearSchedule", (step) =>
+    step < warmupSteps
+      ? warmUp(step, warmupSteps)
+      : Math.max(0, (totalSteps - step) / Math.max(1, totalSteps - warmupSteps)),
+  );
 }
 
 /**

@@ -17,17 +17,23 @@ import { LoraLayer } from "./layer.js";
  * @example
  * class Model extends nn.Module { conv = new nn.Conv2d(3, 8, 5); }
  * const { model } = peft.getLoraModel(new Model(), { r: 2, targetModules: ["conv"] });
- * console.log(model.conv instanceof peft.LoraConv, model.conv.factorShapes(2)); // true [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1 ] ]
+ * console.log(model.conv instanceof peft.LoraConv, model.conv.factorShapes(2)); // true [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1
+ * ] ]
  */
 export class LoraConv extends LoraLayer<ConvNd> {
   protected override readonly weightIsTransposed = false;
 
-  protected override outputAxis(): number { return 1; }
+  protected override outputAxis(): number {
+    return 1;
+  }
 
   override factorShapes(r: number, where: string): [number[], number[]] {
     const { inChannels, outChannels, kernelSize, groups } = this.baseLayer;
     if (r % groups !== 0) throw new ArgumentError(`${where}: r = ${r} must be a multiple of groups = ${groups}.`);
-    return [[r, inChannels, ...kernelSize], [outChannels, r / groups, ...kernelSize.map(() => 1)]];
+    return [
+      [r, inChannels, ...kernelSize],
+      [outChannels, r / groups, ...kernelSize.map(() => 1)],
+    ];
   }
 
   override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
@@ -41,6 +47,10 @@ export class LoraConv extends LoraLayer<ConvNd> {
 
   override checkDense(where: string): void {
     const { groups } = this.baseLayer;
-    if (groups > 1) throw new ArgumentError(`${where}: a convolution with groups = ${groups} cannot hold the product B A, which merging, combining and DoRA need; run it unmerged, without DoRA.`);
+    if (groups > 1)
+      throw new ArgumentError(
+        `${where}: a convolution with groups = ${groups} cannot hold the product B A, which merging, combining and ` +
+          `DoRA need; run it unmerged, without DoRA.`,
+      );
   }
 }

@@ -23,7 +23,10 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
 
   override factorShapes(r: number): [number[], number[]] {
     const { numEmbeddings, embeddingDim } = this.baseLayer;
-    return [[r, numEmbeddings], [embeddingDim, r]];
+    return [
+      [r, numEmbeddings],
+      [embeddingDim, r],
+    ];
   }
 
   override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
@@ -32,6 +35,12 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
 
   protected override product(ids: Tensor, branches: readonly LoraBranch[]): Tensor {
     const { weight, paddingIdx, maxNorm, normType, scaleGradByFreq } = this.baseLayer;
-    return embedding(ids, weight, { paddingIdx, maxNorm, normType, scaleGradByFreq }, branches, "peft.LoraEmbedding.forward");
+    return embedding(
+      ids,
+      weight,
+      { paddingIdx, maxNorm, normType, scaleGradByFreq },
+      branches,
+      "peft.LoraEmbedding.forward",
+    );
   }
 }

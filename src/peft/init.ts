@@ -61,7 +61,14 @@ function refuse(where: string, kind: unknown, allowed: string): never {
  * const loraA = zeros([4, 64]), loraB = zeros([32, 4]);
  * initLoraWeights("pissa", "layer", loraA, loraB, { weight: layer.weight, fanInFanOut: false }, 2);
  */
-export function initLoraWeights(kind: LoraInit, where: string, loraA: Tensor, loraB: Tensor, base: LoraBase, scaling: number): void {
+export function initLoraWeights(
+  kind: LoraInit,
+  where: string,
+  loraA: Tensor,
+  loraB: Tensor,
+  base: LoraBase,
+  scaling: number,
+): void {
   checkTensor(where, "loraA", loraA, "float32", [null, null]);
   const [r, d] = loraA.shape as [number, number];
   checkTensor(where, "loraB", loraB, "float32", [null, r]);
@@ -75,24 +82,35 @@ export function initLoraWeights(kind: LoraInit, where: string, loraA: Tensor, lo
     return orthogonal(loraA, loraB, r, d, k);
   }
   const pissa = kind === "pissa" || (typeof kind === "string" && ITERATIONS.test(kind));
-  if (!pissa && kind !== "olora") refuse(where, kind, 'true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<number>" or "olora"');
+  if (!pissa && kind !== "olora")
+    refuse(where, kind, 'true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<number>" or "olora"');
   checkInteger(where, `r of "${kind}"`, r, 1, Math.min(d, k));
   if (pissa) checkNumber(where, `scaling of "${kind}"`, scaling, Number.MIN_VALUE);
   const bad = base.weight.data.findIndex((v) => !Number.isFinite(v));
-  if (bad >= 0) throw new ArgumentError(`${where}: weight holds ${base.weight.data[bad]} at ${bad}; "${kind}" needs finite values.`);
+  if (bad >= 0)
+    throw new ArgumentError(
+      `${where}: weight holds ${base.weight.data[bad]} at ${bad}; "${kind}" needs finite values.`,
+    );
 
   const w = base.fanInFanOut ? transpose(base.weight.data, d, k) : base.weight.data.slice();
   construct(loraA, loraB);
   if (kind === "olora") {
-    const { q, r: upper } = qr(w, k, d), width = Math.min(d, k);
+    const { q, r: upper } = qr(w, k, d);
+    const width = Math.min(d, k);
     loraA.data.set(upper.subarray(0, r * d));
-    loraB.data.forEach((_, i, b) => { b[i] = q[Math.floor(i / r) * width + i % r]!; });
+    loraB.data.forEach((_, i, b) => {
+      b[i] = q[Math.floor(i / r) * width + (i % r)]!;
+    });
   } else {
     const iterations = ITERATIONS.exec(kind)?.[1];
     const { u, s, vt } = iterations === undefined ? svd(w, k, d) : svdLowrank(w, k, d, r, Number(iterations));
     const root = s.subarray(0, r).map((v) => Math.sqrt(v / scaling));
-    loraA.data.forEach((_, i, a) => { a[i] = root[Math.floor(i / d)]! * vt[i]!; });
-    loraB.data.forEach((_, i, b) => { b[i] = u[Math.floor(i / r) * s.length + i % r]! * root[i % r]!; });
+    loraA.data.forEach((_, i, a) => {
+      a[i] = root[Math.floor(i / d)]! * vt[i]!;
+    });
+    loraB.data.forEach((_, i, b) => {
+      b[i] = u[Math.floor(i / r) * s.length + (i % r)]! * root[i % r]!;
+    });
   }
   addProduct(base.weight, loraA, loraB, -scaling, base.fanInFanOut);
 }
@@ -122,9 +140,12 @@ export function initLoraConv(kind: LoraInit, where: string, loraA: Tensor, loraB
   checkTensor(where, "loraA", loraA);
   checkTensor(where, "loraB", loraB, "float32", [null, null, ...loraA.shape.slice(2).map(() => 1)]);
   if (loraA.shape[0]! % loraB.shape[1]! !== 0) {
-    throw new ShapeError(`${where}: loraB has shape [${loraB.shape}]; its second dimension must divide r = ${loraA.shape[0]}.`);
+    throw new ShapeError(
+      `${where}: loraB has shape [${loraB.shape}]; its second dimension must divide r = ${loraA.shape[0]}.`,
+    );
   }
-  if (typeof kind !== "boolean" && kind !== "gaussian") refuse(where, kind, 'true, false or "gaussian" for a convolution');
+  if (typeof kind !== "boolean" && kind !== "gaussian")
+    refuse(where, kind, 'true, false or "gaussian" for a convolution');
   drawFactors(kind, loraA, loraB);
 }
 
@@ -143,9 +164,10 @@ function drawFactors(kind: boolean | "gaussian", loraA: Tensor, loraB: Tensor): 
 }
 
 function orthogonal(loraA: Tensor, loraB: Tensor, r: number, d: number, k: number): void {
-  const half = r / 2, { q } = qr(randn(r * r), r, r);
+  const half = r / 2;
+  const { q } = qr(randn(r * r), r, r);
   const rowsOfQ = (first: number): Float64Array =>
-    Float64Array.from({ length: half * r }, (_, i) => q[(2 * Math.floor(i / r) + first) * r + i % r]!);
+    Float64Array.from({ length: half * r }, (_, i) => q[(2 * Math.floor(i / r) + first) * r + (i % r)]!);
   const a = matmul(randn(d * half), rowsOfQ(0), d, half, r);
   const b = matmul(transpose(randn(half * k), half, k), rowsOfQ(1), k, half, r);
   loraA.set(transpose(a, d, r).map((v) => v / 10));

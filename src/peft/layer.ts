@@ -27,7 +27,10 @@ export interface Adapter {
   readonly scaling: number;
   /** Probability of dropping an element of its input while training. */
   readonly loraDropout: number;
-  /** The factors right after an init that took their product out of the base weight (pissa, olora), and that weight before. */
+  /**
+   * The factors right after an init that took their product out of the base weight (pissa, olora), and that weight
+   * before.
+   */
   readonly initial: {
     /** loraA then. */
     loraA: Float32Array;
@@ -94,7 +97,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** The base layer's weight, as in PEFT: what is tied to it finds it here. */
-  get weight(): Parameter { return this.baseLayer.weight; }
+  get weight(): Parameter {
+    return this.baseLayer.weight;
+  }
 
   /** The base layer is a part of this one: its parameters are here as `base_layer.*`, as in PEFT. */
   override *children(): IterableIterator<[string, Module]> {}
@@ -119,7 +124,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   abstract initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void;
 
   /** The dimension of the output that DoRA scales; by default the last. */
-  protected outputAxis(_x: Tensor): number | undefined { return undefined; }
+  protected outputAxis(_x: Tensor): number | undefined {
+    return undefined;
+  }
 
   /** The base layer's output with these low-rank terms in its accumulators. */
   protected abstract product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor;
@@ -131,52 +138,82 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    * StateError for an adapter with DoRA
    */
   forward(x: Tensor): Tensor {
-    const terms = this.#terms(x), first = terms.findIndex(({ adapter }) => adapter.magnitude);
+    const terms = this.#terms(x);
+    const first = terms.findIndex(({ adapter }) => adapter.magnitude);
     return attempt(() => {
-      if (first < 0) return this.product(x, terms.map((t) => this.#branch(t)), true);
+      if (first < 0)
+        return this.product(
+          x,
+          terms.map((t) => this.#branch(t)),
+          true,
+        );
       return terms.length === 1 ? this.#directed(x, terms[0]!.adapter) : this.#inTurn(x, terms, first);
     });
   }
 
   /** DoRA alone: y = g * (W x̃ + s B A x̃) + W (x - x̃) + bias, g = m / c, x̃ = dropout(x), as in PEFT. */
   #directed(x: Tensor, adapter: Adapter): Tensor {
-    const g = this.#gain(adapter), branches = [{ ...adapter, mask: null }];
+    const g = this.#gain(adapter);
+    const branches = [{ ...adapter, mask: null }];
     if (!this.#isDropping(adapter)) {
       return channelScale(this.product(x, branches, false), g, this.baseLayer.bias ?? null, this.outputAxis(x));
     }
     const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
-    return add(this.product(add(x, scale(dropped, -1)), [], true),
-      channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)));
+    return add(
+      this.product(add(x, scale(dropped, -1)), [], true),
+      channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)),
+    );
   }
 
   /**
-   * Several adapters with DoRA among them, in PEFT's order: its gain acts on the terms so far too, y = g * (y + s B A x),
-   * but with dropout on the base alone, y += (g - 1) * W x̃ + g * s B A x̃. The last step brings the bias.
+   * Several adapters with DoRA among them, in PEFT's order: its gain acts on the terms so far too, y = g * (y + s B A
+   * x), but with dropout on the base alone, y += (g - 1) * W x̃ + g * s B A x̃. The last step brings the bias.
    * @param first the first with DoRA
    */
   #inTurn(x: Tensor, terms: readonly Term[], first: number): Tensor {
     const axis = this.outputAxis(x);
-    let y = this.product(x, terms.slice(0, first).map((t) => this.#branch(t)), false);
+    let y = this.product(
+      x,
+      terms.slice(0, first).map((t) => this.#branch(t)),
+      false,
+    );
     for (const [i, term] of terms.entries()) {
       if (i < first) continue;
-      const { adapter } = term, isLast = i === terms.length - 1, bias = isLast ? this.baseLayer.bias ?? null : null;
+      const { adapter } = term;
+      const isLast = i === terms.length - 1;
+      const bias = isLast ? (this.baseLayer.bias ?? null) : null;
       const branch = adapter.magnitude ? { ...adapter, mask: null } : this.#branch(term);
       if (!adapter.magnitude) {
         y = add(y, this.#difference(this.product(x, [branch], isLast), x));
       } else if (this.#isDropping(adapter)) {
         const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
-        y = add(y, this.#difference(channelScale(this.product(dropped, [branch], false), this.#gain(adapter), bias, axis), dropped));
+        y = add(
+          y,
+          this.#difference(
+            channelScale(this.product(dropped, [branch], false), this.#gain(adapter), bias, axis),
+            dropped,
+          ),
+        );
       } else {
-        y = channelScale(add(y, this.#difference(this.product(x, [branch], false), x)), this.#gain(adapter), bias, axis);
+        y = channelScale(
+          add(y, this.#difference(this.product(x, [branch], false), x)),
+          this.#gain(adapter),
+          bias,
+          axis,
+        );
       }
     }
     return y;
   }
 
   /** y - W x */
-  #difference(y: Tensor, x: Tensor): Tensor { return add(y, scale(this.product(x, [], false), -1)); }
+  #difference(y: Tensor, x: Tensor): Tensor {
+    return add(y, scale(this.product(x, [], false), -1));
+  }
 
-  #isDropping(adapter: Adapter): boolean { return this.drops && this.training && adapter.loraDropout > 0; }
+  #isDropping(adapter: Adapter): boolean {
+    return this.drops && this.training && adapter.loraDropout > 0;
+  }
 
   #branch({ adapter, from, to }: Term): LoraBranch {
     const { loraA, loraB, scaling, loraDropout } = adapter;
@@ -187,13 +224,17 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   #terms(x: Tensor): Term[] {
     if (this.disabled || this.mergedAdapters.length > 0) return [];
     const names = this.adapterNames;
-    if (!names) return this.activeAdapters.flatMap((name) => this.adapters.get(name) ?? []).map((adapter) => ({ adapter }));
+    if (!names)
+      return this.activeAdapters.flatMap((name) => this.adapters.get(name) ?? []).map((adapter) => ({ adapter }));
     if (x.rank === 0 || x.shape[0] !== names.length) {
-      throw new ShapeError(`peft.LoraLayer.forward: x has shape [${x.shape}]; its first dimension must be the number of adapter names, ${names.length}.`);
+      throw new ShapeError(
+        `peft.LoraLayer.forward: x has shape [${x.shape}]; its first dimension must be the number of adapter ` +
+          `names, ${names.length}.`,
+      );
     }
     const terms: Term[] = [];
     for (let from = 0, to = 0; from < names.length; from = to) {
-      for (to = from + 1; names[to] === names[from];) to++;
+      for (to = from + 1; names[to] === names[from]; ) to++;
       const adapter = this.adapters.get(names[from]!);
       if (adapter) terms.push({ adapter, from, to });
     }
@@ -201,7 +242,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** m / c: what DoRA multiplies each output by. c, the norm of W + s B A, counts as a constant. */
-  #gain(adapter: Adapter): Tensor { return doraScale(adapter.magnitude!, this.norm(adapter)); }
+  #gain(adapter: Adapter): Tensor {
+    return doraScale(adapter.magnitude!, this.norm(adapter));
+  }
 
   /** Norms of W + s B A over the inputs, of the magnitude vector's size; W is without what is merged. @internal */
   norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">): Tensor {
@@ -214,11 +257,13 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** weight += s B A, then DoRA's gain on its outputs: what forward does with the adapters in turn. */
   #addTo(weight: Parameter, adapter: Adapter): void {
-    scope(() => noGrad(() => {
-      const gain = adapter.magnitude ? this.#gain(adapter) : null;
-      addProduct(weight, adapter.loraA, adapter.loraB, adapter.scaling, this.weightIsTransposed);
-      if (gain) weight.set(channelScale(weight, gain, null, this.weightIsTransposed ? 1 : 0).data);
-    }));
+    scope(() =>
+      noGrad(() => {
+        const gain = adapter.magnitude ? this.#gain(adapter) : null;
+        addProduct(weight, adapter.loraA, adapter.loraB, adapter.scaling, this.weightIsTransposed);
+        if (gain) weight.set(channelScale(weight, gain, null, this.weightIsTransposed ? 1 : 0).data);
+      }),
+    );
   }
 
   /**
@@ -228,7 +273,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    * @throws ArgumentError, OutOfMemoryError; then the weight is as it was
    */
   merge(where: string, names: readonly string[], safeMerge: boolean): () => void {
-    const { weight } = this, count = this.mergedAdapters.length, before = count > 0 ? weight.data.slice() : null;
+    const { weight } = this;
+    const count = this.mergedAdapters.length;
+    const before = count > 0 ? weight.data.slice() : null;
     const undo = (): void => {
       if (!before) return this.unmerge();
       weight.set(before);
@@ -239,11 +286,18 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
         const adapter = this.adapters.get(name);
         if (!adapter || this.mergedAdapters.includes(name)) continue;
         this.checkDense(where);
-        this.#merge.apply(weight, () => this.#addTo(weight, adapter), () => {
-          if (safeMerge && !weight.data.every(Number.isFinite)) {
-            throw new ArgumentError(`${where}: adapter "${name}" gives a merged weight with values that are not finite; all weights are as they were.`);
-          }
-        });
+        this.#merge.apply(
+          weight,
+          () => this.#addTo(weight, adapter),
+          () => {
+            if (safeMerge && !weight.data.every(Number.isFinite)) {
+              throw new ArgumentError(
+                `${where}: adapter "${name}" gives a merged weight with values that are not finite; all weights ` +
+                  `are as they were.`,
+              );
+            }
+          },
+        );
         this.mergedAdapters.push(name);
       }
     } catch (error) {
@@ -261,8 +315,9 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** Makes this the layer it was without adapters; returns what takes that back, to the bit. @internal */
   disable(): () => void {
-    const { weight, disabled } = this, aside = this.#aside;
-    const original = aside ? null : this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null);
+    const { weight, disabled } = this;
+    const aside = this.#aside;
+    const original = aside ? null : (this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null));
     const held = original && weight.data.slice();
     if (original) weight.set(original);
     this.#aside = aside || original !== null;
@@ -276,18 +331,28 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** Notes which adapters act, see `extentOf`. @internal */
   hold(where: string): () => () => void {
-    const { activeAdapters, adapterNames, disabled } = this, merged = this.mergedAdapters.join(), adapters = new Map(this.adapters);
-    const gone = (what: string): never => { throw new StateError(`${where}: ${what} since ${where}() was called; call it anew.`); };
+    const { activeAdapters, adapterNames, disabled } = this;
+    const merged = this.mergedAdapters.join();
+    const adapters = new Map(this.adapters);
+    const gone = (what: string): never => {
+      throw new StateError(`${where}: ${what} since ${where}() was called; call it anew.`);
+    };
     return () => {
       if (disabled) return this.disabled ? () => {} : this.disable();
       if (this.mergedAdapters.join() !== merged) gone("adapters were merged or unmerged");
       for (const name of adapterNames ?? activeAdapters) {
         if (this.adapters.get(name) !== adapters.get(name)) gone(`adapter "${name}" was deleted or replaced`);
       }
-      if (this.#aside) throw new StateError(`${where}: what acts has its part in the weights, which disableAdapter holds back now; take the tokens outside of it.`);
+      if (this.#aside)
+        throw new StateError(
+          `${where}: what acts has its part in the weights, which disableAdapter holds back now; take the tokens ` +
+            `outside of it.`,
+        );
       const before = [this.activeAdapters, this.adapterNames, this.disabled] as const;
       [this.activeAdapters, this.adapterNames, this.disabled] = [activeAdapters, adapterNames, false];
-      return () => { [this.activeAdapters, this.adapterNames, this.disabled] = before; };
+      return () => {
+        [this.activeAdapters, this.adapterNames, this.disabled] = before;
+      };
     };
   }
 
@@ -315,9 +380,17 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** What a checkpoint holds: never merged weights. @internal */
-  override unmergedData(p: Parameter): Float32Array { return p === this.weight ? this.#merge.originalOf(p) : p.data; }
+  override unmergedData(p: Parameter): Float32Array {
+    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+  }
   /** @internal */
-  override isMerged(): boolean { return this.#merge.merged; }
+  override isMerged(): boolean {
+    return this.#merge.merged;
+  }
 }
 
-interface Term { adapter: Adapter; from?: number; to?: number }
+interface Term {
+  adapter: Adapter;
+  from?: number;
+  to?: number;
+}

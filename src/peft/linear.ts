@@ -7,8 +7,8 @@ import { initLoraWeights, type LoraInit } from "./init.js";
 import { LoraLayer } from "./layer.js";
 
 /**
- * nn.Linear with adapters: x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB [outFeatures, r].
- * Source: PEFT, lora.Linear.
+ * nn.Linear with adapters: x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB
+ * [outFeatures, r]. Source: PEFT, lora.Linear.
  *
  * @example
  * class Model extends nn.Module { fc = new nn.Linear(8, 4); }
@@ -18,10 +18,15 @@ import { LoraLayer } from "./layer.js";
 export class LoraLinear extends LoraLayer<Linear> {
   override factorShapes(r: number): [number[], number[]] {
     const { inFeatures, outFeatures } = this.baseLayer;
-    return [[r, inFeatures], [outFeatures, r]];
+    return [
+      [r, inFeatures],
+      [outFeatures, r],
+    ];
   }
 
-  protected override get weightIsTransposed(): boolean { return this.baseLayer.fanInFanOut; }
+  protected override get weightIsTransposed(): boolean {
+    return this.baseLayer.fanInFanOut;
+  }
 
   override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void {
     initLoraWeights(kind, where, loraA, loraB, this.baseLayer, scaling);

@@ -22,14 +22,19 @@ export class ModulesToSave extends Module {
   constructor(where: string, module: Module) {
     super();
     if (!isPlainLayer(module)) {
-      throw new ArgumentError(`${where} is a ${module.constructor.name}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, convolutions) can be copied.`);
+      throw new ArgumentError(
+        `${where} is a ${module.constructor.name}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, ` +
+          `convolutions) can be copied.`,
+      );
     }
     this.originalModule = module;
     this.training = module.training;
   }
 
   /** The copy of the active adapter that has one, else the original. */
-  get active(): PlainLayer { return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule; }
+  get active(): PlainLayer {
+    return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;
+  }
 
   #copyOf(adapterNames: readonly string[]): PlainLayer | undefined {
     return this.modulesToSave.get(adapterNames.find((name) => this.modulesToSave.has(name)) ?? "");
@@ -39,7 +44,9 @@ export class ModulesToSave extends Module {
   disable(): () => void {
     const before = this.disabled;
     this.disabled = true;
-    return () => { this.disabled = before; };
+    return () => {
+      this.disabled = before;
+    };
   }
 
   /** Notes which copy acts, see `extentOf`. */
@@ -48,17 +55,26 @@ export class ModulesToSave extends Module {
     return () => {
       const before = [this.activeAdapters, this.disabled] as const;
       [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
-      const undo = (): void => { [this.activeAdapters, this.disabled] = before; };
+      const undo = (): void => {
+        [this.activeAdapters, this.disabled] = before;
+      };
       if (this.active === active) return undo;
       undo();
-      throw new StateError(`${where}: the trained copy of a module (modulesToSave) was deleted or replaced since ${where}() was called; call it anew.`);
+      throw new StateError(
+        `${where}: the trained copy of a module (modulesToSave) was deleted or replaced since ${where}() was ` +
+          `called; call it anew.`,
+      );
     };
   }
 
   /** The active layer's: what is tied to it finds it here. */
-  get weight(): Parameter { return this.active.weight; }
+  get weight(): Parameter {
+    return this.active.weight;
+  }
 
-  forward(x: Tensor): Tensor { return this.active.forward(x); }
+  forward(x: Tensor): Tensor {
+    return this.active.forward(x);
+  }
 
   /**
    * The same layer with parameters of its own.
@@ -86,7 +102,10 @@ export class ModulesToSave extends Module {
     this.modulesToSave.delete(adapterName);
   }
 
-  /** The copy of the first of these adapters that has one, else the original; and the others, whose parameters may be tied to what is kept. */
+  /**
+   * The copy of the first of these adapters that has one, else the original; and the others, whose parameters may be
+   * tied to what is kept.
+   */
   unload(adapterNames: readonly string[]): { kept: PlainLayer; dropped: PlainLayer[] } {
     const kept = this.#copyOf(adapterNames) ?? this.originalModule;
     return { kept, dropped: [this.originalModule, ...this.modulesToSave.values()].filter((layer) => layer !== kept) };
@@ -95,5 +114,8 @@ export class ModulesToSave extends Module {
 
 /** A layer of nn itself: loralib's layers, some of which extend them, have state that a copy would share. */
 function isPlainLayer(module: Module): module is PlainLayer {
-  return [Linear, Embedding, LayerNorm, RMSNorm].some((kind) => module.constructor === kind) || (module instanceof ConvNd && !("loraA" in module));
+  return (
+    [Linear, Embedding, LayerNorm, RMSNorm].some((kind) => module.constructor === kind) ||
+    (module instanceof ConvNd && !("loraA" in module))
+  );
 }

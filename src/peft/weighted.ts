@@ -7,7 +7,7 @@ import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
-import { Tensor, zeros } from "../tensor/tensor.js";
+import { type Tensor, zeros } from "../tensor/tensor.js";
 
 /** How `LoraModel.addWeightedAdapter` makes one adapter of several. */
 export type CombinationType = "cat" | "linear" | "svd";
@@ -24,7 +24,10 @@ export interface WeightedFactors {
   weight: number;
 }
 
-interface Factors { loraA: Tensor; loraB: Tensor }
+interface Factors {
+  loraA: Tensor;
+  loraB: Tensor;
+}
 
 /**
  * New factors, to be used with scaling 1, that stand for the sum of w s B A over the adapters.
@@ -48,35 +51,51 @@ interface Factors { loraA: Tensor; loraB: Tensor }
  * ]);
  * console.log(loraA.shape, loraB.shape); // [ 3, 8 ] [ 4, 3 ]
  */
-export function combineAdapters(type: CombinationType, adapters: readonly WeightedFactors[], svdRank?: number): Factors {
+export function combineAdapters(
+  type: CombinationType,
+  adapters: readonly WeightedFactors[],
+  svdRank?: number,
+): Factors {
   const where = "combineAdapters";
   if (adapters.length === 0) throw new ArgumentError(`${where}: there are no adapters.`);
   const [{ loraA: a0, loraB: b0 }] = adapters as [WeightedFactors];
   checkTensor(where, "adapters[0].loraA", a0);
   checkTensor(where, "adapters[0].loraB", b0);
-  if (a0.rank < 2) throw new ShapeError(`${where}: adapters[0].loraA has shape [${a0.shape}]; expected at least 2 dimensions.`);
+  if (a0.rank < 2)
+    throw new ShapeError(`${where}: adapters[0].loraA has shape [${a0.shape}]; expected at least 2 dimensions.`);
   for (const [i, { loraA, loraB, scaling, weight }] of adapters.entries()) {
     checkTensor(where, `adapters[${i}].loraA`, loraA, "float32", [null, ...a0.shape.slice(1)]);
-    checkTensor(where, `adapters[${i}].loraB`, loraB, "float32", [b0.shape[0]!, loraA.shape[0]!, ...a0.shape.slice(2).map(() => 1)]);
+    checkTensor(where, `adapters[${i}].loraB`, loraB, "float32", [
+      b0.shape[0]!,
+      loraA.shape[0]!,
+      ...a0.shape.slice(2).map(() => 1),
+    ]);
     checkInteger(where, `adapters[${i}]'s rank`, loraA.shape[0]!, 1);
     checkNumber(where, `adapters[${i}].scaling`, scaling, -Infinity);
     checkNumber(where, `adapters[${i}].weight`, weight, -Infinity);
   }
   if (svdRank !== undefined) {
-    if (type !== "svd") throw new ArgumentError(`${where}: svdRank = ${show(svdRank)} is for "svd" only; got ${show(type)}.`);
+    if (type !== "svd")
+      throw new ArgumentError(`${where}: svdRank = ${show(svdRank)} is for "svd" only; got ${show(type)}.`);
     checkInteger(where, "svdRank", svdRank, 1);
   }
   const ranks = adapters.map(({ loraA }) => loraA.shape[0]!);
-  const factors = (r: number): Factors =>
-    ({ loraA: zeros([r, ...a0.shape.slice(1)]), loraB: zeros([b0.shape[0]!, r, ...b0.shape.slice(2)]) });
+  const factors = (r: number): Factors => ({
+    loraA: zeros([r, ...a0.shape.slice(1)]),
+    loraB: zeros([b0.shape[0]!, r, ...b0.shape.slice(2)]),
+  });
   return allOrNothing(() => {
     switch (type) {
-      case "cat": return concatenate(adapters, factors(ranks.reduce((sum, r) => sum + r, 0)));
-      case "svd": return decompose(adapters, factors(svdRank ?? Math.max(...ranks)));
+      case "cat":
+        return concatenate(adapters, factors(ranks.reduce((sum, r) => sum + r, 0)));
+      case "svd":
+        return decompose(adapters, factors(svdRank ?? Math.max(...ranks)));
       case "linear":
-        if (ranks.some((r) => r !== ranks[0])) throw new ShapeError(`${where}: "linear" needs equal ranks; got ${ranks.join(", ")}.`);
+        if (ranks.some((r) => r !== ranks[0]))
+          throw new ShapeError(`${where}: "linear" needs equal ranks; got ${ranks.join(", ")}.`);
         return addUp(adapters, factors(ranks[0]!));
-      default: throw new ArgumentError(`${where}: type must be "cat", "linear" or "svd"; got ${show(type)}.`);
+      default:
+        throw new ArgumentError(`${where}: type must be "cat", "linear" or "svd"; got ${show(type)}.`);
     }
   });
 }
@@ -97,8 +116,15 @@ function concatenate(adapters: readonly WeightedFactors[], to: Factors): Factors
 }
 
 /** to[i, first + j] = from[i, j] */
-function placeColumns(to: Float32Array | Float64Array, width: number, from: Float32Array, columns: number, first: number): void {
-  for (let i = 0; i * columns < from.length; i++) to.set(from.subarray(i * columns, (i + 1) * columns), i * width + first);
+function placeColumns(
+  to: Float32Array | Float64Array,
+  width: number,
+  from: Float32Array,
+  columns: number,
+  first: number,
+): void {
+  for (let i = 0; i * columns < from.length; i++)
+    to.set(from.subarray(i * columns, (i + 1) * columns), i * width + first);
 }
 
 function addUp(adapters: readonly WeightedFactors[], to: Factors): Factors {
@@ -111,21 +137,33 @@ function addUp(adapters: readonly WeightedFactors[], to: Factors): Factors {
   return to;
 }
 
-/** [B ...] = Q_B R_B, [w s A; ...]ᵀ = Q_A R_A; then the sum is Q_B (R_B R_Aᵀ) Q_Aᵀ, and the core's SVD gives the rest. */
+/**
+ * [B ...] = Q_B R_B, [w s A; ...]ᵀ = Q_A R_A; then the sum is Q_B (R_B R_Aᵀ) Q_Aᵀ, and the core's SVD gives the rest.
+ */
 function decompose(adapters: readonly WeightedFactors[], to: Factors): Factors {
   const all = adapters.reduce((sum, { loraA }) => sum + loraA.shape[0]!, 0);
-  const k = to.loraB.shape[0]!, r = to.loraA.shape[0]!, d = to.loraA.size / r;
-  const a = new Float64Array(all * d), b = new Float64Array(k * all);
+  const k = to.loraB.shape[0]!;
+  const r = to.loraA.shape[0]!;
+  const d = to.loraA.size / r;
+  const a = new Float64Array(all * d);
+  const b = new Float64Array(k * all);
   let rows = 0;
   for (const { loraA, loraB, weight, scaling } of adapters) {
-    a.set(Float64Array.from(loraA.data, (v) => v * weight * scaling), rows * d);
+    a.set(
+      Float64Array.from(loraA.data, (v) => v * weight * scaling),
+      rows * d,
+    );
     placeColumns(b, all, loraB.data, loraB.shape[1]!, rows);
     rows += loraA.shape[0]!;
   }
-  const left = qr(b, k, all), right = qr(transpose(a, all, d), d, all);
-  const p = Math.min(k, all), q = Math.min(d, all), rank = Math.min(p, q);
+  const left = qr(b, k, all);
+  const right = qr(transpose(a, all, d), d, all);
+  const p = Math.min(k, all);
+  const q = Math.min(d, all);
+  const rank = Math.min(p, q);
   const { u, s, vt } = svd(matmul(left.r, transpose(right.r, q, all), p, all, q), p, q);
-  const newB = matmul(left.q, u, k, p, rank), newA = matmul(vt, transpose(right.q, d, q), rank, q, d);
+  const newB = matmul(left.q, u, k, p, rank);
+  const newA = matmul(vt, transpose(right.q, d, q), rank, q, d);
   const kept = Math.min(r, rank);
   to.loraA.data.set(newA.subarray(0, kept * d));
   const out = to.loraB.data;

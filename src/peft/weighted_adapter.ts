@@ -12,19 +12,34 @@ const WHERE = "addWeightedAdapter";
 const MAX_FLOAT32 = 3.4028234663852886e38;
 
 export function addWeighted(
-  model: LoraModel, adapterNames: readonly string[], weights: readonly number[], newName: string, type: CombinationType, svdRank?: number,
+  model: LoraModel,
+  adapterNames: readonly string[],
+  weights: readonly number[],
+  newName: string,
+  type: CombinationType,
+  svdRank?: number,
 ): void {
   if (adapterNames.length === 0 || weights.length !== adapterNames.length) {
-    throw new ArgumentError(`${WHERE}: ${adapterNames.length} adapters and ${weights.length} weights; expected at least one and as many of both.`);
+    throw new ArgumentError(
+      `${WHERE}: ${adapterNames.length} adapters and ${weights.length} weights; expected at least one and as many ` +
+        `of both.`,
+    );
   }
   weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -MAX_FLOAT32, MAX_FLOAT32));
   const configs = adapterNames.map((name) => model.config(name));
   const special = configs.findIndex((c) => c.useDora || c.bias !== "none" || c.modulesToSave?.length);
-  if (special >= 0) throw new ArgumentError(`${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases or modulesToSave, which cannot be combined.`);
+  if (special >= 0)
+    throw new ArgumentError(
+      `${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases or modulesToSave, which cannot be combined.`,
+    );
 
   scope(() => {
-    const combined = new Map(model.layers().filter(({ layer }) => adapterNames.some((name) => layer.adapters.has(name))).map(({ path, layer }) =>
-      [path, combineAdapters(type, weighted(path, layer, adapterNames, weights), svdRank)]));
+    const combined = new Map(
+      model
+        .layers()
+        .filter(({ layer }) => adapterNames.some((name) => layer.adapters.has(name)))
+        .map(({ path, layer }) => [path, combineAdapters(type, weighted(path, layer, adapterNames, weights), svdRank)]),
+    );
     const ranks = new Map([...combined].map(([path, { loraA }]) => [path, loraA.shape[0]!]));
     model.inject(WHERE, newName, configOf(configs[0]!, ranks, model.shortNames([...combined.keys()])), {
       factors({ path }, loraA, loraB) {
@@ -36,11 +51,18 @@ export function addWeighted(
   });
 }
 
-function weighted(path: string, layer: LoraLayer, names: readonly string[], weights: readonly number[]): WeightedFactors[] {
+function weighted(
+  path: string,
+  layer: LoraLayer,
+  names: readonly string[],
+  weights: readonly number[],
+): WeightedFactors[] {
   layer.checkDense(`${WHERE}: ${path}`);
   return names.flatMap((name, i) => {
     const adapter = layer.adapters.get(name);
-    return adapter ? [{ loraA: adapter.loraA, loraB: adapter.loraB, scaling: adapter.scaling, weight: weights[i]! }] : [];
+    return adapter
+      ? [{ loraA: adapter.loraA, loraB: adapter.loraB, scaling: adapter.scaling, weight: weights[i]! }]
+      : [];
   });
 }
 
@@ -50,9 +72,20 @@ function weighted(path: string, layer: LoraLayer, names: readonly string[], weig
  */
 function configOf(first: LoraConfig, ranks: ReadonlyMap<string, number>, targetModules: string[] | string): LoraConfig {
   const r = Math.max(...ranks.values());
-  const pattern = Object.fromEntries([...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [`^${escapePattern(path)}`, rank]));
+  const pattern = Object.fromEntries(
+    [...ranks].filter(([, rank]) => rank !== r).map(([path, rank]) => [`^${escapePattern(path)}`, rank]),
+  );
   return {
-    ...first, r, loraAlpha: r, rankPattern: pattern, alphaPattern: pattern, useRslora: false, initLoraWeights: true, targetModules,
-    excludeModules: null, layersToTransform: null, layersPattern: null,
+    ...first,
+    r,
+    loraAlpha: r,
+    rankPattern: pattern,
+    alphaPattern: pattern,
+    useRslora: false,
+    initLoraWeights: true,
+    targetModules,
+    excludeModules: null,
+    layersToTransform: null,
+    layersPattern: null,
   };
 }

@@ -46,7 +46,9 @@ export class Generator {
   }
 
   /** The seed this stream was last started from. */
-  get seed(): number { return this.#seed; }
+  get seed(): number {
+    return this.#seed;
+  }
 
   /**
    * Starts the stream of `seed`: an integer from 0 to 2^53 - 1.
@@ -82,7 +84,8 @@ export class Generator {
   /** A copy of the whole state (seed, position, kept normal), for checkpoints. @throws DisposedError */
   state(): Uint8Array {
     this.#assertUsable();
-    const block = this.#block ?? this.#draw(() => {}), saved = new Uint8Array(SEED_BYTES + block.length);
+    const block = this.#block ?? this.#draw(() => {});
+    const saved = new Uint8Array(SEED_BYTES + block.length);
     new DataView(saved.buffer).setBigUint64(0, BigInt(this.#seed), true);
     saved.set(block, SEED_BYTES);
     return saved;
@@ -93,14 +96,19 @@ export class Generator {
     this.#assertUsable();
     const expected = SEED_BYTES + engine().kernels.mtStateBytes();
     if (!(saved instanceof Uint8Array) || saved.length !== expected) {
-      throw new ArgumentError(`setState: a saved state is a Uint8Array of ${expected} bytes; got ${saved instanceof Uint8Array ? saved.length : shown(saved)}.`);
+      throw new ArgumentError(
+        `setState: a saved state is a Uint8Array of ${expected} bytes; got ` +
+          `${saved instanceof Uint8Array ? saved.length : shown(saved)}.`,
+      );
     }
     const view = new DataView(saved.buffer, saved.byteOffset, saved.length);
     const position = view.getUint32(SEED_BYTES + POSITION, true);
     const hasNormal = view.getUint32(SEED_BYTES + HAS_NORMAL, true);
     if (position > WORDS || hasNormal > 1) {
-      throw new ArgumentError("setState: not a saved state: its position must be at most " +
-        `${WORDS} and its flag 0 or 1; got ${position} and ${hasNormal}.`);
+      throw new ArgumentError(
+        "setState: not a saved state: its position must be at most " +
+          `${WORDS} and its flag 0 or 1; got ${position} and ${hasNormal}.`,
+      );
     }
     this.#seed = checkedSeed("setState", Number(view.getBigUint64(0, true)));
     this.#block = saved.slice(SEED_BYTES);
@@ -108,8 +116,11 @@ export class Generator {
 
   /** Returns what puts the state back as it is now. @internal */
   snapshot(): () => void {
-    const block = this.#block, seed = this.#seed;
-    return () => { [this.#block, this.#seed] = [block, seed]; };
+    const block = this.#block;
+    const seed = this.#seed;
+    return () => {
+      [this.#block, this.#seed] = [block, seed];
+    };
   }
 
   /** Ends the generator: it cannot be used afterwards. */
@@ -121,7 +132,9 @@ export class Generator {
   #uniform(address: number, n: number, low: number, high: number): void {
     this.#assertUsable();
     if (!(low <= high) || !Number.isFinite(Math.fround(Math.fround(high) - Math.fround(low)))) {
-      throw new ArgumentError(`uniform_: low <= high and a finite float32 range are needed; got low = ${low}, high = ${high}.`);
+      throw new ArgumentError(
+        `uniform_: low <= high and a finite float32 range are needed; got low = ${low}, high = ${high}.`,
+      );
     }
     this.#draw((state) => engine().kernels.uniformFill(address, n, low, high, state));
   }
@@ -129,7 +142,9 @@ export class Generator {
   #normal(address: number, n: number, mean: number, std: number): void {
     this.#assertUsable();
     if (!Number.isFinite(mean) || !Number.isFinite(std) || std < 0) {
-      throw new ArgumentError(`normal_: a finite mean and a finite std >= 0 are needed; got mean = ${mean}, std = ${std}.`);
+      throw new ArgumentError(
+        `normal_: a finite mean and a finite std >= 0 are needed; got mean = ${mean}, std = ${std}.`,
+      );
     }
     this.#draw((state) => engine().kernels.normalFill(address, n, mean, std, state));
   }
@@ -138,13 +153,17 @@ export class Generator {
     if (this.#disposed) throw new DisposedError("Generator: it was used after dispose().");
   }
 
-  /** Runs a kernel on a copy of the state in the kernels' working space, and keeps what it makes of it: no draw allocates. */
+  /**
+   * Runs a kernel on a copy of the state in the kernels' working space, and keeps what it makes of it: no draw
+   * allocates.
+   */
   #draw(run: (state: number) => void): Uint8Array {
-    const { kernels, memory, scratch } = engine(), bytes = kernels.mtStateBytes();
+    const { kernels, memory, scratch } = engine();
+    const bytes = kernels.mtStateBytes();
     if (this.#block) memory.u8(scratch, bytes).set(this.#block);
     else kernels.mtSeed(scratch, this.#seed >>> 0);
     run(scratch);
-    return this.#block = memory.u8(scratch, bytes).slice();
+    return (this.#block = memory.u8(scratch, bytes).slice());
   }
 
   static {

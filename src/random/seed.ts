@@ -1,6 +1,6 @@
 /**
- * Whose draws are whose. `manualSeed` begins a run's random streams: torch's, and the dropout masks. A module stays with
- * the streams that it was built on, so that runs which take turns in one process draw what each draws alone.
+ * Whose draws are whose. `manualSeed` begins a run's random streams: torch's, and the dropout masks. A module stays
+ * with the streams that it was built on, so that runs which take turns in one process draw what each draws alone.
  */
 import { StateError } from "../runtime/errors.js";
 import { attempt, onFailure } from "../tensor/scope.js";
@@ -32,18 +32,26 @@ export class RandomState {
   /** The seed of one that was begun right before this one and not used: another run's, most likely. */
   rival: number | null = null;
 
-  constructor(readonly seed: number, readonly isDefault = false) {
+  constructor(
+    readonly seed: number,
+    readonly isDefault = false,
+  ) {
     this.generator = new Generator(seed);
   }
 
   /** What took its place last: itself, unless modules moved on. */
-  get latest(): RandomState { return this.successor?.latest ?? this; }
+  get latest(): RandomState {
+    return this.successor?.latest ?? this;
+  }
 
   /** @throws StateError if it is unclear whose this is */
   use(): void {
     if (!this.used && this.rival !== null && !this.recent) {
-      throw new StateError(`manualSeed: ${this.rival} and ${this.seed} were set one right after the other, and nothing was drawn or built before an await, so it is ` +
-        "unclear whose streams these are. Build the model right after manualSeed, without an await in between.");
+      throw new StateError(
+        `manualSeed: ${this.rival} and ${this.seed} were set one right after the other, and nothing was drawn or ` +
+          `built before an await, so it is ` +
+          "unclear whose streams these are. Build the model right after manualSeed, without an await in between.",
+      );
     }
     this.used = true;
   }
@@ -52,7 +60,8 @@ export class RandomState {
   beforeDraw(): this {
     this.use();
     onFailure(this, () => {
-      const { nextMask } = this, restore = this.generator.snapshot();
+      const { nextMask } = this;
+      const restore = this.generator.snapshot();
       return () => {
         this.nextMask = nextMask;
         restore();
@@ -68,15 +77,15 @@ let current = new RandomState(DEFAULT_SEED, true);
  * Begins new random streams: initialisation draws what PyTorch draws after `torch.manual_seed(seed)`; dropout masks
  * (which are ours, not torch's) repeat too.
  *
- * Modules that are built from here on belong to these streams and stay with them, also when another run calls manualSeed
- * meanwhile: `getLoraModel` and `addAdapter` draw factors, and layers draw dropout masks, from the model's own. A module
- * that is there already moves to the new streams, with all that share its own, if it draws before another one does, and
- * before the code that called manualSeed awaits something.
+ * Modules that are built from here on belong to these streams and stay with them, also when another run calls
+ * manualSeed meanwhile: `getLoraModel` and `addAdapter` draw factors, and layers draw dropout masks, from the model's
+ * own. A module that is there already moves to the new streams, with all that share its own, if it draws before another
+ * one does, and before the code that called manualSeed awaits something.
  *
  * Draws that belong to no module (nn.init, `ops.dropout`, `linalg`) come from the streams begun last, whoever began
  * them: a run that takes turns with others must not await between manualSeed and these, nor between manualSeed and
- * building its model (where two have done so at once, the first draw is refused with a StateError); dropout in a forward of
- * its own is an `nn.Dropout`.
+ * building its model (where two have done so at once, the first draw is refused with a StateError); dropout in a
+ * forward of its own is an `nn.Dropout`.
  *
  * @param seed integer in 0 .. 2^53 - 1
  * @throws ArgumentError
@@ -88,10 +97,13 @@ let current = new RandomState(DEFAULT_SEED, true);
  * console.log(new nn.Linear(4, 2).weight.data.every((v, i) => v === first[i])); // true
  */
 export function manualSeed(seed: number): void {
-  const before = current, begun = current = new RandomState(checkedSeed("manualSeed", seed));
+  const before = current;
+  const begun = (current = new RandomState(checkedSeed("manualSeed", seed)));
   // The same seed again is more likely a test's habit.
   if (before.recent && !before.used && !before.isDefault && before.seed !== seed) begun.rival = before.seed;
-  queueMicrotask(() => { begun.recent = false; });
+  queueMicrotask(() => {
+    begun.recent = false;
+  });
 }
 
 /** Of each module: what it was built on. */
@@ -129,7 +141,9 @@ export function withStreams<T>(state: RandomState, fn: () => T): T {
 }
 
 /** Runs fn, which draws for a module; if it runs out of memory, its draws are taken back. */
-export function drawFor<T>(module: object, fn: () => T): T { return attempt(() => withStreams(streamsOf(module), fn)); }
+export function drawFor<T>(module: object, fn: () => T): T {
+  return attempt(() => withStreams(streamsOf(module), fn));
+}
 
 /** Fills n floats at an address from the streams in force. */
 export function drawUniform(address: number, n: number, low: number, high: number): void {
@@ -140,7 +154,8 @@ export function drawNormal(address: number, n: number, mean: number, std: number
 }
 
 /** The masks that a running `recordMasks` has seen, and those that a running `repeatMasks` hands out. */
-let recorded: DropoutMask[] | null = null, repeated: Iterator<DropoutMask, undefined> | null = null;
+let recorded: DropoutMask[] | null = null;
+let repeated: Iterator<DropoutMask, undefined> | null = null;
 
 /** The next mask of a module's streams, or of those in force. */
 export function newMask(p: number, module?: object): DropoutMask {
@@ -180,5 +195,9 @@ export function repeatMasks<T>(masks: readonly DropoutMask[], fn: () => T): T {
 }
 
 /** Number of masks that a module's run has drawn since its seed: with it a resumed run draws the masks that follow. */
-export function maskNumber(module: object): number { return streamsOf(module).nextMask; }
-export function setMaskNumber(module: object, number: number): void { streamsOf(module).nextMask = number; }
+export function maskNumber(module: object): number {
+  return streamsOf(module).nextMask;
+}
+export function setMaskNumber(module: object, number: number): void {
+  streamsOf(module).nextMask = number;
+}

@@ -5,15 +5,19 @@ import { EngineError } from "./errors.js";
 export const OTHERWISE = "or pass init({ module }), for instance that of wasm-lora/inline.";
 
 /**
- * A file of this package by its URL. In a bundle for CommonJS, or for a script that is no module, `import.meta.url` is empty.
+ * A file of this package by its URL. In a bundle for CommonJS, or for a script that is no module, `import.meta.url` is
+ * empty.
  * @throws EngineError there
  */
 export function inPackage(url: () => URL): URL {
   try {
     return url();
   } catch (cause) {
-    throw new EngineError("init: the kernels are missing: import.meta.url is empty in this bundle (CommonJS, or no module), so " +
-      "their file cannot be found from it. Pass init({ module }), for instance that of wasm-lora/inline.", { cause });
+    throw new EngineError(
+      "init: the kernels are missing: import.meta.url is empty in this bundle (CommonJS, or no module), so " +
+        "their file cannot be found from it. Pass init({ module }), for instance that of wasm-lora/inline.",
+      { cause },
+    );
   }
 }
 
@@ -24,15 +28,20 @@ export function inPackage(url: () => URL): URL {
 export async function compile(bytes: Uint8Array<ArrayBuffer>, from: string): Promise<WebAssembly.Module> {
   if (bytes[0] !== 0 || bytes[1] !== 0x61 || bytes[2] !== 0x73 || bytes[3] !== 0x6d) {
     const page = bytes.length > 0 && /^\s*</.test(String.fromCharCode(...bytes.subarray(0, 64)));
-    throw new EngineError(`init: ${from} is ${page ? "an HTML page" : bytes.length === 0 ? "empty" : "something else"} instead of the kernels: ` +
-      `have wasm-lora.wasm of the package answered there, ${OTHERWISE}`);
+    throw new EngineError(
+      `init: ${from} is ${page ? "an HTML page" : bytes.length === 0 ? "empty" : "something else"} instead of the ` +
+        `kernels: ` +
+        `have wasm-lora.wasm of the package answered there, ${OTHERWISE}`,
+    );
   }
   try {
     return await WebAssembly.compile(bytes);
   } catch (cause) {
     const { message } = cause as Error;
-    const advice = /unsafe-eval|wasm-eval|CSP|Content.Security.Policy/i.test(message) ? "the page's Content-Security-Policy forbids it: add 'wasm-unsafe-eval' to its script-src"
-      : /embedder/i.test(message) ? 'this host compiles no bytes (workerd): import the module from "wasm-lora/wasm-lora.wasm"'
+    const advice = /unsafe-eval|wasm-eval|CSP|Content.Security.Policy/i.test(message)
+      ? "the page's Content-Security-Policy forbids it: add 'wasm-unsafe-eval' to its script-src"
+      : /embedder/i.test(message)
+        ? 'this host compiles no bytes (workerd): import the module from "wasm-lora/wasm-lora.wasm"'
         : "the engine needs WebAssembly SIMD (Node 20, Chromium 91, Firefox 89, Safari 16.4 and later)";
     throw new EngineError(`init: ${from} cannot be compiled: ${advice}. The engine says: ${message}`, { cause });
   }

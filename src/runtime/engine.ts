@@ -13,13 +13,14 @@ import { chooseTile } from "./tile.js";
 export interface InitOptions {
   /**
    * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
-   * bundler or server gives it, or of "wasm-lora/inline". One of "wasm-lora/wasm-lora.relaxed.wasm" is the relaxed build.
+   * bundler or server gives it, or of "wasm-lora/inline". One of "wasm-lora/wasm-lora.relaxed.wasm" is the relaxed
+   * build.
    */
   module?: WebAssembly.Module | undefined;
   /**
-   * The relaxed build: a product's multiply-adds round once where the machine fuses them (relaxed SIMD), which is faster,
-   * but its bits are not those of other engines. Where it does not run, the default build does, and a warning on the
-   * console says why; `Engine.relaxed` tells. By default false.
+   * The relaxed build: a product's multiply-adds round once where the machine fuses them (relaxed SIMD), which is
+   * faster, but its bits are not those of other engines. Where it does not run, the default build does, and a warning
+   * on the console says why; `Engine.relaxed` tells. By default false.
    */
   relaxed?: boolean | undefined;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
@@ -63,10 +64,14 @@ export class Engine {
   }
 
   /** False after `close()` and after a trap. */
-  get alive(): boolean { return this.#dead === undefined; }
+  get alive(): boolean {
+    return this.#dead === undefined;
+  }
 
   /** Ends this engine: every tensor of it is dead, and its memory goes when nothing refers to it. */
-  close(): void { this.#dead ??= "the engine was closed"; }
+  close(): void {
+    this.#dead ??= "the engine was closed";
+  }
 
   /** @internal */
   assertAlive(): void {
@@ -97,11 +102,16 @@ export class Engine {
 function checkInit(options: InitOptions): number {
   checkOptions("init", options, ["module", "relaxed", "maximumBytes"]);
   const { module, relaxed = false, maximumBytes = 65536 * PAGE } = options;
-  if (typeof relaxed !== "boolean") throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
-  if (relaxed && module !== undefined) throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
+  if (typeof relaxed !== "boolean")
+    throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
+  if (relaxed && module !== undefined)
+    throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
   // By its tag: the module may come from another realm.
   if (module !== undefined && Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
-    throw new ArgumentError(`init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ${typeof module}.`);
+    throw new ArgumentError(
+      `init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ` +
+        `${typeof module}.`,
+    );
   }
   if (!Number.isFinite(maximumBytes) || maximumBytes < 10 * PAGE) {
     throw new ArgumentError(`init: maximumBytes must be at least ${10 * PAGE}; got ${String(maximumBytes)}.`);
@@ -116,11 +126,19 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
   try {
     memory = new WebAssembly.Memory({ initial: 2, maximum });
   } catch (cause) {
-    throw new EngineError("init: WebAssembly memory could not be reserved; the host limits address space " +
-      "(ulimit -v, a small container). Lower maximumBytes or raise that limit.", { cause });
+    throw new EngineError(
+      "init: WebAssembly memory could not be reserved; the host limits address space " +
+        "(ulimit -v, a small container). Lower maximumBytes or raise that limit.",
+      { cause },
+    );
   }
-  const isOurs = WebAssembly.Module.exports(module).some(({ name }) => name === "heapBase") && WebAssembly.Module.imports(module).every(({ name }) => name === "memory");
-  if (!isOurs) throw new ArgumentError("init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.");
+  const isOurs =
+    WebAssembly.Module.exports(module).some(({ name }) => name === "heapBase") &&
+    WebAssembly.Module.imports(module).every(({ name }) => name === "memory");
+  if (!isOurs)
+    throw new ArgumentError(
+      "init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.",
+    );
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   const kernels = exports as unknown as Kernels;
   const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
@@ -135,13 +153,21 @@ let askedRelaxed = false;
 /** The living engine, if it is what `options` ask for. @throws StateError */
 function living(options: InitOptions, maximum: number): Engine | undefined {
   if (!current?.alive) return undefined;
-  const { module, relaxed, maximumBytes } = options, { relaxed: isRelaxed, memory: { limit } } = current;
+  const { module, relaxed, maximumBytes } = options;
+  const {
+    relaxed: isRelaxed,
+    memory: { limit },
+  } = current;
   const refuse = (what: string): never => {
-    throw new StateError(`init: there is an engine already, ${what}. Leave the option out to use it, or close it first (engine.close()).`);
+    throw new StateError(
+      `init: there is an engine already, ${what}. Leave the option out to use it, or close it first (engine.close()).`,
+    );
   };
-  if (maximumBytes !== undefined && maximum * PAGE !== limit) refuse(`with maximumBytes = ${limit}; got ${maximumBytes}`);
+  if (maximumBytes !== undefined && maximum * PAGE !== limit)
+    refuse(`with maximumBytes = ${limit}; got ${maximumBytes}`);
   const wanted = module ? WebAssembly.Module.exports(module).some(({ name }) => name === "relaxed") : relaxed;
-  if (wanted !== undefined && wanted !== isRelaxed && wanted !== askedRelaxed) refuse(`which is ${isRelaxed ? "" : "not "}the relaxed build; the other was asked for`);
+  if (wanted !== undefined && wanted !== isRelaxed && wanted !== askedRelaxed)
+    refuse(`which is ${isRelaxed ? "" : "not "}the relaxed build; the other was asked for`);
   return current;
 }
 
@@ -150,8 +176,9 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
  * @param options those that a later call gives must be what the living engine has
- * @throws ArgumentError for an unknown option, a limit below 640 KiB, or both `module` and `relaxed`; StateError for options
- * that the living engine does not have; EngineError if the kernels' file is missing or memory cannot be reserved
+ * @throws ArgumentError for an unknown option, a limit below 640 KiB, or both `module` and `relaxed`; StateError for
+ * options that the living engine does not have; EngineError if the kernels' file is missing or memory cannot be
+ * reserved
  *
  * @example
  * import { init, tensor } from "wasm-lora";
@@ -159,22 +186,30 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
  * console.log(tensor([1, 2, 3]).data); // Float32Array(3) [ 1, 2, 3 ]
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
-  const maximum = checkInit(options), { relaxed = false } = options, there = living(options, maximum);
+  const maximum = checkInit(options);
+  const { relaxed = false } = options;
+  const there = living(options, maximum);
   if (there) return there;
   let refusal: Error | undefined;
-  const load = (): Promise<WebAssembly.Module> => !relaxed ? loadModule(false) : loadModule(true).catch((error: Error) => {
-    refusal = error;
-    return loadModule(false);
-  });
-  const module = options.module ?? await load();
+  const load = (): Promise<WebAssembly.Module> =>
+    !relaxed
+      ? loadModule(false)
+      : loadModule(true).catch((error: Error) => {
+          refusal = error;
+          return loadModule(false);
+        });
+  const module = options.module ?? (await load());
   // Another call may have made it meanwhile.
   const meanwhile = living(options, maximum);
   if (meanwhile) return meanwhile;
   current = instantiate(module, options);
   askedRelaxed = relaxed || current.relaxed;
   if (refusal) {
-    console.warn("wasm-lora: the relaxed build does not run here, so the default one does: multiply-adds round twice, to the same " +
-      `bits everywhere. Reason: ${refusal.message}`);
+    console.warn(
+      "wasm-lora: the relaxed build does not run here, so the default one does: multiply-adds round twice, to " +
+        "the same " +
+        `bits everywhere. Reason: ${refusal.message}`,
+    );
   }
   return current;
 }
@@ -206,4 +241,6 @@ export function withEngine<T>(other: Engine, fn: () => T): T {
  * const t = zeros([256]);
  * console.log(memoryStats().liveBytes - before); // 1088
  */
-export function memoryStats(): MemoryStats { return engine().memory.stats(); }
+export function memoryStats(): MemoryStats {
+  return engine().memory.stats();
+}

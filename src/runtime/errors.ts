@@ -20,7 +20,10 @@ export class WasmLoraError extends Error {
   readonly code: string;
   constructor(code: string, message: string, options?: ErrorOptions) {
     // Names from files stand in messages, and messages on terminals: no control characters, and no megabytes.
-    super(printable(message.length > LONGEST ? `${message.slice(0, LONGEST - 500)} ... ${message.slice(-500)}` : message), options);
+    super(
+      printable(message.length > LONGEST ? `${message.slice(0, LONGEST - 500)} ... ${message.slice(-500)}` : message),
+      options,
+    );
     this.code = code;
     this.name = NAMES[code] ?? "WasmLoraError";
   }
@@ -28,32 +31,42 @@ export class WasmLoraError extends Error {
 
 /** A tensor's shape or rank is not what the operation needs. */
 export class ShapeError extends WasmLoraError {
-  constructor(message: string) { super("ERR_SHAPE", message); }
+  constructor(message: string) {
+    super("ERR_SHAPE", message);
+  }
 }
 
 /** A tensor's dtype, or a value's type, is not what the operation needs. */
 export class DTypeError extends WasmLoraError {
-  constructor(message: string) { super("ERR_DTYPE", message); }
+  constructor(message: string) {
+    super("ERR_DTYPE", message);
+  }
 }
 
 /** An argument is out of its range: NaN learning rate, token id beyond the vocabulary, negative rank. */
 export class ArgumentError extends WasmLoraError {
-  constructor(message: string) { super("ERR_ARGUMENT", message); }
+  constructor(message: string) {
+    super("ERR_ARGUMENT", message);
+  }
 }
 
 /** A tensor, module or engine was used after it was disposed, or belongs to another engine. */
 export class DisposedError extends WasmLoraError {
-  constructor(message: string) { super("ERR_DISPOSED", message); }
+  constructor(message: string) {
+    super("ERR_DISPOSED", message);
+  }
 }
 
 /** An operation is not allowed in the present state (for example: backward() twice over one graph). */
 export class StateError extends WasmLoraError {
-  constructor(message: string) { super("ERR_STATE", message); }
+  constructor(message: string) {
+    super("ERR_STATE", message);
+  }
 }
 
 /**
- * Linear memory could not grow. What ran out of it has changed nothing, but for `backward()`, whose graph is used up: drop the
- * gradients (`zeroGrad()`) and do the step again.
+ * Linear memory could not grow. What ran out of it has changed nothing, but for `backward()`, whose graph is used up:
+ * drop the gradients (`zeroGrad()`) and do the step again.
  */
 export class OutOfMemoryError extends WasmLoraError {
   constructor(
@@ -64,29 +77,44 @@ export class OutOfMemoryError extends WasmLoraError {
     /** Limit of linear memory in bytes: `maximumBytes` of `init`. */
     readonly limit: number,
   ) {
-    super("ERR_OUT_OF_MEMORY",
+    super(
+      "ERR_OUT_OF_MEMORY",
       `${requested} bytes were requested with ${live} live; the limit is ${limit} bytes. ` +
-      `Free tensors (scope, dispose), use a smaller batch, or raise maximumBytes in init().`);
+        `Free tensors (scope, dispose), use a smaller batch, or raise maximumBytes in init().`,
+    );
   }
 }
 
 /** The engine cannot be used: not initialised, or a kernel trapped and left memory in doubt. */
 export class EngineError extends WasmLoraError {
-  constructor(message: string, options?: ErrorOptions) { super("ERR_ENGINE", message, options); }
+  constructor(message: string, options?: ErrorOptions) {
+    super("ERR_ENGINE", message, options);
+  }
 }
 
 /** A file's bytes are not what its format demands. */
 export class FormatError extends WasmLoraError {
-  constructor(message: string, options?: ErrorOptions) { super("ERR_FORMAT", message, options); }
+  constructor(message: string, options?: ErrorOptions) {
+    super("ERR_FORMAT", message, options);
+  }
 }
 
 /** A file is missing, unreadable or unwritable. */
 export class FileError extends WasmLoraError {
-  constructor(message: string, options?: ErrorOptions) { super("ERR_FILE", message, options); }
+  constructor(message: string, options?: ErrorOptions) {
+    super("ERR_FILE", message, options);
+  }
 }
 
 /** Written out, since minifiers rename classes and messages start with the name. */
 const NAMES: Readonly<Record<string, string>> = {
-  ERR_SHAPE: "ShapeError", ERR_DTYPE: "DTypeError", ERR_ARGUMENT: "ArgumentError", ERR_DISPOSED: "DisposedError", ERR_STATE: "StateError",
-  ERR_OUT_OF_MEMORY: "OutOfMemoryError", ERR_ENGINE: "EngineError", ERR_FORMAT: "FormatError", ERR_FILE: "FileError",
+  ERR_SHAPE: "ShapeError",
+  ERR_DTYPE: "DTypeError",
+  ERR_ARGUMENT: "ArgumentError",
+  ERR_DISPOSED: "DisposedError",
+  ERR_STATE: "StateError",
+  ERR_OUT_OF_MEMORY: "OutOfMemoryError",
+  ERR_ENGINE: "EngineError",
+  ERR_FORMAT: "FormatError",
+  ERR_FILE: "FileError",
 };

@@ -1,8 +1,15 @@
-/** The kernels in the code: where a file beside it would be fetched at every start (JSR), and in the single file for pages. */
+/**
+ * The kernels in the code: where a file beside it would be fetched at every start (JSR), and in the single file for
+ * pages.
+ */
 import { inlineModule } from "../inline.js";
 import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  if (relaxed) throw new EngineError("this copy of the library holds the default build only: pass init({ module }) of wasm-lora.relaxed.wasm, which is in npm's package.");
+  if (relaxed)
+    throw new EngineError(
+      "this copy of the library holds the default build only: pass init({ module }) of wasm-lora.relaxed.wasm, " +
+        "which is in npm's package.",
+    );
   return inlineModule();
 }

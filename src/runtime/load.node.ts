@@ -8,16 +8,22 @@ const REFUSED = ["EACCES", "EPERM", "ERR_ACCESS_DENIED", "NotCapable", "Permissi
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
   // Each written out: webpack takes the files along.
-  const url = inPackage(() => relaxed ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url) : new URL("../../../build/wasm-lora.wasm", import.meta.url));
+  const url = inPackage(() =>
+    relaxed
+      ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url)
+      : new URL("../../../build/wasm-lora.wasm", import.meta.url),
+  );
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = new Uint8Array(readFileSync(url));
   } catch (cause) {
     const { code = "", name, message } = cause as NodeJS.ErrnoException;
-    const problem = REFUSED.includes(code) || REFUSED.includes(name)
-      ? `may not be read: allow it (deno run --allow-read, node --allow-fs-read, the file's mode)`
-      : code === "ENOENT" || code === "ENOTDIR" ? "are missing: in a clone, run `npm run build`; in a bundle, copy that file along"
-        : `cannot be read (${message})`;
+    const problem =
+      REFUSED.includes(code) || REFUSED.includes(name)
+        ? `may not be read: allow it (deno run --allow-read, node --allow-fs-read, the file's mode)`
+        : code === "ENOENT" || code === "ENOTDIR"
+          ? "are missing: in a clone, run `npm run build`; in a bundle, copy that file along"
+          : `cannot be read (${message})`;
     throw new EngineError(`init: the kernels at ${url.pathname} ${problem}, ${OTHERWISE}`, { cause });
   }
   return compile(bytes, url.pathname);

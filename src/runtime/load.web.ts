@@ -3,15 +3,22 @@ import { compile, inPackage, OTHERWISE } from "./compile.js";
 import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  const url = inPackage(() => relaxed ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url) : new URL("../../../build/wasm-lora.wasm", import.meta.url));
+  const url = inPackage(() =>
+    relaxed
+      ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url)
+      : new URL("../../../build/wasm-lora.wasm", import.meta.url),
+  );
   let bytes: ArrayBuffer;
   try {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     bytes = await response.arrayBuffer();
   } catch (cause) {
-    throw new EngineError(`init: the kernels could not be fetched from ${url.href}: ${(cause as Error).message}. ` +
-      `Serve that file from the package, ${OTHERWISE}`, { cause });
+    throw new EngineError(
+      `init: the kernels could not be fetched from ${url.href}: ${(cause as Error).message}. ` +
+        `Serve that file from the package, ${OTHERWISE}`,
+      { cause },
+    );
   }
   return compile(new Uint8Array(bytes), url.href);
 }

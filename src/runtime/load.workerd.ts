@@ -4,6 +4,10 @@ import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
   // Imported here, every Worker would carry it.
-  if (relaxed) throw new EngineError('workerd takes it as a module only: import it from "wasm-lora/wasm-lora.relaxed.wasm" and pass it to init({ module }).');
+  if (relaxed)
+    throw new EngineError(
+      'workerd takes it as a module only: import it from "wasm-lora/wasm-lora.relaxed.wasm" and pass it to init({ ' +
+        "module }).",
+    );
   return module;
 }

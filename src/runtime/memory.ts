@@ -1,7 +1,7 @@
 /**
- * The allocator over linear memory: 64-byte aligned blocks, free lists by size (in 32 steps for each power of two, as in
- * TLSF, Masmano et al. 2004), neighbours merged on free, growth by pages. Its books are kept in JavaScript, so a stray kernel write cannot
- * corrupt them, and an allocation that fails changes nothing.
+ * The allocator over linear memory: 64-byte aligned blocks, free lists by size (in 32 steps for each power of two, as
+ * in TLSF, Masmano et al. 2004), neighbours merged on free, growth by pages. Its books are kept in JavaScript, so a
+ * stray kernel write cannot corrupt them, and an allocation that fails changes nothing.
  *
  * Each block is followed by 64 spare bytes and the last page is never handed out, so a vector load
  * that starts inside a tensor cannot trap. Addresses are unsigned 32-bit numbers.
@@ -27,16 +27,20 @@ export interface MemoryStats {
 }
 
 /** Steps of size for each power of two, and how many holes of a request's own step are looked at. */
-const STEPS = 32, LOOKED_AT = 32;
+const STEPS = 32;
+const LOOKED_AT = 32;
 /** Number of the list of a size: 27 powers of 64 bytes, STEPS each. Below 128 * STEPS bytes a list is of one size. */
 const sizeClass = (size: number): number => {
-  const units = size / ALIGN, power = 31 - Math.clz32(units);
-  return power * STEPS + (power < 5 ? units << (5 - power) : units >>> (power - 5)) % STEPS;
+  const units = size / ALIGN;
+  const power = 31 - Math.clz32(units);
+  return power * STEPS + ((power < 5 ? units << (5 - power) : units >>> (power - 5)) % STEPS);
 };
 const alignUp = (size: number, to: number): number => Math.ceil(size / to) * to;
 
 /** What a block for that many bytes takes. @internal */
-export function blockBytes(bytes: number): number { return alignUp(bytes, ALIGN) + SPARE; }
+export function blockBytes(bytes: number): number {
+  return alignUp(bytes, ALIGN) + SPARE;
+}
 
 // A server's project may have no `lib` that names these; where there is one, these add nothing.
 declare global {
@@ -115,32 +119,56 @@ export class LinearMemory {
 
   stats(): MemoryStats {
     return {
-      liveBytes: this.#liveBytes, peakBytes: this.#peakBytes,
-      reservedBytes: this.wasm.buffer.byteLength, blocks: this.#live.size,
+      liveBytes: this.#liveBytes,
+      peakBytes: this.#peakBytes,
+      reservedBytes: this.wasm.buffer.byteLength,
+      blocks: this.#live.size,
     };
   }
 
-  resetPeak(): void { this.#peakBytes = this.#liveBytes; }
+  resetPeak(): void {
+    this.#peakBytes = this.#liveBytes;
+  }
 
   /** Views are made anew on each call: one that was held across a growth is detached. */
-  f32(address: number, length: number): Float32Array { return new Float32Array(this.wasm.buffer, address, length); }
-  f64(address: number, length: number): Float64Array { return new Float64Array(this.wasm.buffer, address, length); }
-  i32(address: number, length: number): Int32Array { return new Int32Array(this.wasm.buffer, address, length); }
-  u8(address: number, length: number): Uint8Array { return new Uint8Array(this.wasm.buffer, address, length); }
+  f32(address: number, length: number): Float32Array {
+    return new Float32Array(this.wasm.buffer, address, length);
+  }
+  f64(address: number, length: number): Float64Array {
+    return new Float64Array(this.wasm.buffer, address, length);
+  }
+  i32(address: number, length: number): Int32Array {
+    return new Int32Array(this.wasm.buffer, address, length);
+  }
+  u8(address: number, length: number): Uint8Array {
+    return new Uint8Array(this.wasm.buffer, address, length);
+  }
 
   /** The best of some sufficient blocks of the request's own step, else any of the next step that has one. */
   #takeFree(size: number): number | undefined {
     const own = sizeClass(size);
-    let best: number | undefined, bestSize = Infinity, left = LOOKED_AT;
+    let best: number | undefined;
+    let bestSize = Infinity;
+    let left = LOOKED_AT;
     for (const start of this.#classes[own]!) {
       const have = this.#freeSize.get(start)!;
-      if (have >= size && have < bestSize) { best = start; bestSize = have; }
+      if (have >= size && have < bestSize) {
+        best = start;
+        bestSize = have;
+      }
       if (have === size || --left === 0) break;
     }
-    for (let power = Math.floor(own / STEPS), step = own % STEPS + 1; best === undefined && power < 27; power++, step = 0) {
+    for (
+      let power = Math.floor(own / STEPS), step = (own % STEPS) + 1;
+      best === undefined && power < 27;
+      power++, step = 0
+    ) {
       const above = step === STEPS ? 0 : this.#held[power]! >>> step;
       if (above === 0) continue;
-      for (const start of this.#classes[power * STEPS + step + 31 - Math.clz32(above & -above)]!) { best = start; break; }
+      for (const start of this.#classes[power * STEPS + step + 31 - Math.clz32(above & -above)]!) {
+        best = start;
+        break;
+      }
     }
     if (best === undefined) return undefined;
     const have = this.#removeFree(best);
@@ -178,15 +206,17 @@ export class LinearMemory {
     this.#freeEnd.set(start + size, start);
     const c = sizeClass(size);
     this.#classes[c]!.add(start);
-    this.#held[Math.floor(c / STEPS)]! |= 1 << c % STEPS;
+    this.#held[Math.floor(c / STEPS)]! |= 1 << (c % STEPS);
   }
 
   #removeFree(start: number): number {
-    const size = this.#freeSize.get(start)!, c = sizeClass(size), list = this.#classes[c]!;
+    const size = this.#freeSize.get(start)!;
+    const c = sizeClass(size);
+    const list = this.#classes[c]!;
     this.#freeSize.delete(start);
     this.#freeEnd.delete(start + size);
     list.delete(start);
-    if (list.size === 0) this.#held[Math.floor(c / STEPS)]! &= ~(1 << c % STEPS);
+    if (list.size === 0) this.#held[Math.floor(c / STEPS)]! &= ~(1 << (c % STEPS));
     return size;
   }
 }

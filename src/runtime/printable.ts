@@ -4,7 +4,9 @@
  * Source: ECMA-48 (C0 and C1 controls); Unicode Standard Annex 9 (bidirectional formatting characters).
  */
 
-/** Controls but tab and newline, line and paragraph separators, bidirectional formatting characters, lone surrogates. */
+/**
+ * Controls but tab and newline, line and paragraph separators, bidirectional formatting characters, lone surrogates.
+ */
 const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
 
 /** The text with every such character as \u and its four hexadecimal digits. */

@@ -1,4 +1,6 @@
-/** An engine that computes nothing and counts what it is asked for: code that runs on it tells its memory beforehand. */
+/**
+ * An engine that computes nothing and counts what it is asked for: code that runs on it tells its memory beforehand.
+ */
 import { Engine, engine, withEngine } from "./engine.js";
 import { ArgumentError, OutOfMemoryError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
@@ -12,13 +14,19 @@ const MOST = 100_000;
 /** A view of nothing that takes what is written, and says that it has `length` values. */
 function ghost<View extends Float32Array | Int32Array>(view: View, length: number): View {
   const from = (at: number): number => (at < 0 ? Math.max(0, at + length) : Math.min(at, length));
-  const cut = (start = 0, end = length): Float32Array => ghost(new Float32Array(0), Math.max(0, from(end) - from(start)));
-  return Object.defineProperties(view, { length: { value: length }, set: { value: () => {} }, slice: { value: cut }, subarray: { value: cut } });
+  const cut = (start = 0, end = length): Float32Array =>
+    ghost(new Float32Array(0), Math.max(0, from(end) - from(start)));
+  return Object.defineProperties(view, {
+    length: { value: length },
+    set: { value: () => {} },
+    slice: { value: cut },
+    subarray: { value: cut },
+  });
 }
 
 /**
- * Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values anything;
- * those of large tensors are not there, and take no time.
+ * Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values
+ * anything; those of large tensors are not there, and take no time.
  */
 class Ledger extends LinearMemory {
   readonly #sizes = new Map<number, number>();
@@ -28,13 +36,18 @@ class Ledger extends LinearMemory {
   /** What every view of floats is on. */
   readonly #floats = new Float32Array(SMALL);
 
-  constructor() { super(new WebAssembly.Memory({ initial: 0 }), 0); }
+  constructor() {
+    super(new WebAssembly.Memory({ initial: 0 }), 0);
+  }
 
   override alloc(bytes: number): number {
     // Never 0, which means "not wanted".
-    const size = blockBytes(bytes), address = ++this.#handedOut;
-    if (!Number.isSafeInteger(this.#liveBytes + size)) throw new OutOfMemoryError(bytes, this.#liveBytes, Number.MAX_SAFE_INTEGER);
-    if (this.#sizes.size === MOST) throw new ArgumentError(`planTraining: the model has more than ${MOST} tensors at a time; it cannot be planned.`);
+    const size = blockBytes(bytes);
+    const address = ++this.#handedOut;
+    if (!Number.isSafeInteger(this.#liveBytes + size))
+      throw new OutOfMemoryError(bytes, this.#liveBytes, Number.MAX_SAFE_INTEGER);
+    if (this.#sizes.size === MOST)
+      throw new ArgumentError(`planTraining: the model has more than ${MOST} tensors at a time; it cannot be planned.`);
     this.#sizes.set(address, size);
     this.#liveBytes += size;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
@@ -47,24 +60,39 @@ class Ledger extends LinearMemory {
   }
 
   override stats(): MemoryStats {
-    return { liveBytes: this.#liveBytes, peakBytes: this.#peakBytes, reservedBytes: this.#liveBytes, blocks: this.#sizes.size };
+    return {
+      liveBytes: this.#liveBytes,
+      peakBytes: this.#peakBytes,
+      reservedBytes: this.#liveBytes,
+      blocks: this.#sizes.size,
+    };
   }
 
-  override resetPeak(): void { this.#peakBytes = this.#liveBytes; }
+  override resetPeak(): void {
+    this.#peakBytes = this.#liveBytes;
+  }
 
   override f32(_address: number, length: number): Float32Array {
     if (length === 1) return Float32Array.of(1);
     return length <= SMALL ? this.#floats.subarray(0, length) : ghost(new Float32Array(0), length);
   }
-  override f64(_address: number, length: number): Float64Array { return new Float64Array(length); }
-  override i32(_address: number, length: number): Int32Array { return length <= SMALL ? new Int32Array(length) : ghost(new Int32Array(0), 0); }
-  override u8(_address: number, length: number): Uint8Array { return new Uint8Array(length); }
+  override f64(_address: number, length: number): Float64Array {
+    return new Float64Array(length);
+  }
+  override i32(_address: number, length: number): Int32Array {
+    return length <= SMALL ? new Int32Array(length) : ghost(new Int32Array(0), 0);
+  }
+  override u8(_address: number, length: number): Uint8Array {
+    return new Uint8Array(length);
+  }
 }
 
 /** Sizes that kernels report are real; all else gives 0. */
 function idle(kernels: Kernels): Kernels {
   const isSize = (name: string): boolean => name === "heapBase" || name.endsWith("Bytes");
-  return Object.fromEntries(Object.entries(kernels).map(([name, kernel]) => [name, isSize(name) ? kernel : () => 0])) as unknown as Kernels;
+  return Object.fromEntries(
+    Object.entries(kernels).map(([name, kernel]) => [name, isSize(name) ? kernel : () => 0]),
+  ) as unknown as Kernels;
 }
 
 /** Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far. */

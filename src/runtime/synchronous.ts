@@ -1,6 +1,6 @@
 /**
- * Functions that are given to run within something (a scope, noGrad, another adapter) must be done when they return. What
- * is asynchronous or lazy would go on after it, on other terms.
+ * Functions that are given to run within something (a scope, noGrad, another adapter) must be done when they return.
+ * What is asynchronous or lazy would go on after it, on other terms.
  */
 import { ArgumentError, StateError } from "./errors.js";
 
@@ -10,10 +10,15 @@ import { ArgumentError, StateError } from "./errors.js";
  */
 export function checkCallback(where: string, fn: unknown): void {
   if (typeof fn !== "function") {
-    throw new ArgumentError(`${where}: fn must be a function, as in ${where}(() => ...); got ${fn === null ? "null" : typeof fn}.`);
+    throw new ArgumentError(
+      `${where}: fn must be a function, as in ${where}(() => ...); got ${fn === null ? "null" : typeof fn}.`,
+    );
   }
   const kind = Object.prototype.toString.call(fn);
-  if (/Async|Generator/.test(kind)) throw new StateError(`${where}: fn must be synchronous and done when it returns; it is an ${kind.slice(8, -1)}. Nothing was run.`);
+  if (/Async|Generator/.test(kind))
+    throw new StateError(
+      `${where}: fn must be synchronous and done when it returns; it is an ${kind.slice(8, -1)}. Nothing was run.`,
+    );
 }
 
 /**
@@ -25,7 +30,8 @@ export function checkCallback(where: string, fn: unknown): void {
  */
 export function refuseLazy(where: string, result: unknown, why: string): void {
   const lazy = found(result, new Set());
-  if (lazy) throw new StateError(`${where}: fn must be synchronous and done when it returns; it returned ${lazy}. ${why}`);
+  if (lazy)
+    throw new StateError(`${where}: fn must be synchronous and done when it returns; it returned ${lazy}. ${why}`);
 }
 
 /** Iterators that go on, later, on the terms of the moment at which they were made. */
@@ -38,20 +44,29 @@ export function bind<T extends object>(iterator: T): T {
 }
 
 function found(value: unknown, seen: Set<object>): string | undefined {
-  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value) || bound.has(value)) return undefined;
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value) || bound.has(value))
+    return undefined;
   const { then, next } = value as { then?: unknown; next?: unknown };
   if (typeof then === "function") {
     try {
-      then.call(value, () => {}, () => {});
-    } catch { /* It is refused anyway. */ }
+      then.call(
+        value,
+        () => {},
+        () => {},
+      );
+    } catch {
+      /* It is refused anyway. */
+    }
     return "a promise";
   }
-  if (Symbol.asyncIterator in value || (typeof next === "function" && Symbol.iterator in value)) return "an iterator, which runs later";
+  if (Symbol.asyncIterator in value || (typeof next === "function" && Symbol.iterator in value))
+    return "an iterator, which runs later";
   const prototype: unknown = Object.getPrototypeOf(value);
   if (!Array.isArray(value) && prototype !== null && prototype !== Object.prototype) return undefined;
   seen.add(value);
   let lazy: string | undefined;
   // All of them: none may be left whose rejection nobody sees.
-  for (const item of Array.isArray(value) ? value as unknown[] : Object.values(value)) lazy = found(item, seen) ?? lazy;
+  for (const item of Array.isArray(value) ? (value as unknown[]) : Object.values(value))
+    lazy = found(item, seen) ?? lazy;
   return lazy;
 }

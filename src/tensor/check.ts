@@ -11,7 +11,13 @@ function howToMake(dtype: DType): string {
 }
 
 /** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
-export function checkTensor(where: string, name: string, t: unknown, dtype: DType = "float32", shape?: readonly (number | null)[]): asserts t is Tensor {
+export function checkTensor(
+  where: string,
+  name: string,
+  t: unknown,
+  dtype: DType = "float32",
+  shape?: readonly (number | null)[],
+): asserts t is Tensor {
   if (!(t instanceof Tensor)) {
     const got = `${typeof t === "object" || t === undefined ? "" : `${typeof t} `}${shown(t)}`;
     const advice = Array.isArray(t) || ArrayBuffer.isView(t) ? howToMake(dtype) : "";
@@ -22,7 +28,9 @@ export function checkTensor(where: string, name: string, t: unknown, dtype: DTyp
     throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${howToMake(dtype)}`);
   }
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
-    throw new ShapeError(`${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`);
+    throw new ShapeError(
+      `${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`,
+    );
   }
 }
 
@@ -33,10 +41,17 @@ export function checkLastDimension(where: string, name: string, t: Tensor, size:
 }
 
 export function checkSameShape(where: string, a: Tensor, b: Tensor): void {
-  if (a.shape.join() !== b.shape.join()) throw new ShapeError(`${where}: shapes [${a.shape}] and [${b.shape}] must be equal.`);
+  if (a.shape.join() !== b.shape.join())
+    throw new ShapeError(`${where}: shapes [${a.shape}] and [${b.shape}] must be equal.`);
 }
 
-export function checkInteger(where: string, name: string, value: number, low: number, high = Number.MAX_SAFE_INTEGER): void {
+export function checkInteger(
+  where: string,
+  name: string,
+  value: number,
+  low: number,
+  high = Number.MAX_SAFE_INTEGER,
+): void {
   if (!Number.isSafeInteger(value) || value < low || value > high) {
     const range = high === Number.MAX_SAFE_INTEGER ? `at least ${low}` : `in ${low} .. ${high}`;
     throw new ArgumentError(`${where}: ${name} must be an integer ${range}; got ${shown(value)}.`);
@@ -75,7 +90,10 @@ export function checkBias(where: string, bias: Tensor | null | undefined, size: 
 export function checkCount(where: string, given: ArrayLike<unknown>, most: number, advice = ""): void {
   if (given.length <= most) return;
   const last = shown(given[given.length - 1]);
-  throw new ArgumentError(`${where}: expected ${most} argument${most === 1 ? "" : "s"}; got ${given.length}, of which the last is ${last}.${advice}`);
+  throw new ArgumentError(
+    `${where}: expected ${most} argument${most === 1 ? "" : "s"}; got ${given.length}, of which the last is ` +
+      `${last}.${advice}`,
+  );
 }
 
 /** Every index in 0 .. size - 1, or equal to `ignore`. */

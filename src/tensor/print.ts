@@ -1,8 +1,12 @@
-/** A tensor as text, for console.log and templates: values, shape and dtype; of large ones the ends, as torch prints them. */
+/**
+ * A tensor as text, for console.log and templates: values, shape and dtype; of large ones the ends, as torch prints
+ * them.
+ */
 import type { Tensor } from "./tensor.js";
 
 /** torch.set_printoptions: above so many elements only the ends of each dimension are shown. */
-const THRESHOLD = 1000, EDGE = 3;
+const THRESHOLD = 1000;
+const EDGE = 3;
 
 export function printed(t: Tensor, kind: string): string {
   const about = `[${t.shape.join(", ")}], ${t.dtype}${t.requiresGrad ? ", requiresGrad" : ""}`;
@@ -16,10 +20,19 @@ export function printed(t: Tensor, kind: string): string {
 }
 
 /** @param at position of the first value @param indent of further lines */
-function nested(values: ArrayLike<number>, shape: readonly number[], at: number, isLarge: boolean, indent: number): string {
+function nested(
+  values: ArrayLike<number>,
+  shape: readonly number[],
+  at: number,
+  isLarge: boolean,
+  indent: number,
+): string {
   // Five digits say what a value is; integers are exact.
-  if (shape.length === 0) return Number.isInteger(values[at]) ? String(values[at]) : String(Number(values[at]!.toPrecision(5)));
-  const [n, ...rest] = shape as [number, ...number[]], step = rest.reduce((a, b) => a * b, 1), parts: string[] = [];
+  if (shape.length === 0)
+    return Number.isInteger(values[at]) ? String(values[at]) : String(Number(values[at]!.toPrecision(5)));
+  const [n, ...rest] = shape as [number, ...number[]];
+  const step = rest.reduce((a, b) => a * b, 1);
+  const parts: string[] = [];
   for (let i = 0; i < n; i++) {
     if (isLarge && n > 2 * EDGE && i === EDGE) {
       parts.push("...");
@@ -32,7 +45,9 @@ function nested(values: ArrayLike<number>, shape: readonly number[], at: number,
 
 /** Lets console.log of Node, Bun and Deno show `toString()`. */
 export function printByToString(prototype: object): void {
-  const value = function (this: object): string { return String(this); };
+  const value = function (this: object): string {
+    return String(this);
+  };
   for (const name of ["nodejs.util.inspect.custom", "Deno.customInspect"]) {
     Object.defineProperty(prototype, Symbol.for(name), { value, configurable: true, writable: true });
   }

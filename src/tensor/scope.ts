@@ -23,8 +23,8 @@ const stack: Set<Tensor>[] = [];
 const undoing: (Map<object, () => void> | null)[] = [];
 
 /**
- * Runs fn; if it runs out of memory, what `onFailure` noted in it is as it was before, so that doing it again gives what
- * it would have given. @internal
+ * Runs fn; if it runs out of memory, what `onFailure` noted in it is as it was before, so that doing it again gives
+ * what it would have given. @internal
  */
 export function attempt<T>(fn: () => T): T {
   undoing.push(null);
@@ -35,7 +35,8 @@ export function attempt<T>(fn: () => T): T {
     failed = error instanceof OutOfMemoryError;
     throw error;
   } finally {
-    const own = undoing.pop(), outer = undoing.length - 1;
+    const own = undoing.pop();
+    const outer = undoing.length - 1;
     for (const [owner, undo] of own ?? []) {
       if (failed) undo();
       else if (outer >= 0 && !undoing[outer]?.has(owner)) (undoing[outer] ??= new Map()).set(owner, undo);
@@ -43,23 +44,29 @@ export function attempt<T>(fn: () => T): T {
   }
 }
 
-/** Before `owner` changes: notes how to take that back. @param snapshot is called at the first change within an `attempt` */
+/**
+ * Before `owner` changes: notes how to take that back.
+ * @param snapshot is called at the first change within an `attempt`
+ */
 export function onFailure(owner: object, snapshot: () => () => void): void {
   const last = undoing.length - 1;
   if (last >= 0 && !undoing[last]?.has(owner)) (undoing[last] ??= new Map()).set(owner, snapshot());
 }
 
 /** An optimiser's step is done: what led to it is not taken back any more. */
-export function settle(): void { undoing.fill(null); }
+export function settle(): void {
+  undoing.fill(null);
+}
 
 /**
  * Runs fn and disposes every tensor created in it, but for those it returns (alone, in an array or
  * as the values of a plain object), which pass to the enclosing scope. Also when fn throws. Parameters,
  * gradients and what `keep()` was called on stay. If fn runs out of memory, the random streams are as before it (or as
- * after the last optimiser's step in it), so that a training step that is done again has the bits of one that never failed.
+ * after the last optimiser's step in it), so that a training step that is done again has the bits of one that never
+ * failed.
  *
- * @throws ArgumentError if fn is no function; StateError if it is asynchronous or returns a promise, a generator or another
- * iterator, alone or in what it returns; whatever fn throws
+ * @throws ArgumentError if fn is no function; StateError if it is asynchronous or returns a promise, a generator or
+ * another iterator, alone or in what it returns; whatever fn throws
  *
  * @example
  * import { init, scope, tensor, ops } from "wasm-lora";
@@ -80,7 +87,8 @@ export function scope<T>(fn: () => T): T {
  */
 export function graphScope(fn: () => Tensor): Tensor {
   return inScope(fn, (own, results) => {
-    const links = new Set(results), read = new Set<Tensor>();
+    const links = new Set(results);
+    const read = new Set<Tensor>();
     for (const { node } of links) {
       for (const t of node?.inputs ?? []) if (own.has(t) || t.kept) links.add(t);
       for (const t of node?.reads ?? []) read.add(t);
@@ -145,5 +153,7 @@ function returned(value: unknown): Tensor[] {
 
 // By shape, not instanceof: tensor.ts imports this file.
 function isTensor(value: unknown): value is Tensor {
-  return typeof value === "object" && value !== null && "dispose" in value && "requiresGrad" in value && "address" in value;
+  return (
+    typeof value === "object" && value !== null && "dispose" in value && "requiresGrad" in value && "address" in value
+  );
 }

@@ -13,7 +13,15 @@ import { enterScope, leaveScope } from "./scope.js";
 /** Values of a tensor as a typed array: float32 or int32. */
 export type TypedData = Float32Array | Int32Array;
 /** What a tensor can be made of; other than Float32Array and Int32Array are rounded to float32. */
-export type NumericData = TypedData | Float64Array | Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Uint32Array;
+export type NumericData =
+  | TypedData
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int16Array
+  | Uint16Array
+  | Uint32Array;
 
 /** Its name is what the error of structuredClone and postMessage says. */
 function aTensorStaysInItsEngine_sendItsDataAndShape(): void {}
@@ -63,14 +71,20 @@ export class Tensor {
   }
 
   /** Number of dimensions. */
-  get rank(): number { return this.shape.length; }
+  get rank(): number {
+    return this.shape.length;
+  }
   /** Whether its memory was freed, by `dispose()`, a scope or `backward()`. */
-  get disposed(): boolean { return this.#disposed !== "no"; }
+  get disposed(): boolean {
+    return this.#disposed !== "no";
+  }
 
   /** Address in linear memory. @throws DisposedError, also for a tensor of another engine. */
   get address(): number {
     if (this.#disposed === "backward") {
-      throw new DisposedError(`this tensor of shape [${this.shape}] was freed by backward(); call keep() on it first to use it afterwards.`);
+      throw new DisposedError(
+        `this tensor of shape [${this.shape}] was freed by backward(); call keep() on it first to use it afterwards.`,
+      );
     }
     if (this.#disposed !== "no") throw new DisposedError(`this tensor of shape [${this.shape}] was disposed.`);
     if (this.#engine !== engine()) {
@@ -88,7 +102,10 @@ export class Tensor {
     return this.#engine.memory.f32(this.address, this.size);
   }
 
-  /** A fresh view on the values of an int32 tensor, as `data`. @throws DTypeError for a float32 tensor; DisposedError */
+  /**
+   * A fresh view on the values of an int32 tensor, as `data`.
+   * @throws DTypeError for a float32 tensor; DisposedError
+   */
   get indices(): Int32Array {
     if (this.dtype !== "int32") throw new DTypeError(`Tensor.indices: this tensor is ${this.dtype}; use data.`);
     return this.#engine.memory.i32(this.address, this.size);
@@ -96,14 +113,15 @@ export class Tensor {
 
   /** The value of a tensor with one element. @throws ShapeError if it has another number of them; DisposedError */
   item(): number {
-    if (this.size !== 1) throw new ShapeError(`Tensor.item: shape [${this.shape}] has ${this.size} elements; expected 1.`);
+    if (this.size !== 1)
+      throw new ShapeError(`Tensor.item: shape [${this.shape}] has ${this.size} elements; expected 1.`);
     return (this.dtype === "float32" ? this.data : this.indices)[0]!;
   }
 
   /**
    * Overwrites the values.
-   * @throws DTypeError for what holds no numbers; ShapeError if `values` has another number of elements; ArgumentError for a
-   * value that is no 32-bit integer in an int32 tensor; DisposedError
+   * @throws DTypeError for what holds no numbers; ShapeError if `values` has another number of elements; ArgumentError
+   * for a value that is no 32-bit integer in an int32 tensor; DisposedError
    */
   set(values: ArrayLike<number>): this {
     checkNumbers("Tensor.set", values);
@@ -123,23 +141,28 @@ export class Tensor {
   }
 
   /**
-   * Values, shape and dtype, which console.log shows too: all of up to 1,000 values, of more the ends of each dimension.
+   * Values, shape and dtype, which console.log shows too: all of up to 1,000 values, of more the ends of each
+   * dimension.
    *
    * @example
    * console.log(String(tensor([1.5, 2]))); // Tensor([1.5, 2], [2], float32)
    */
-  toString(): string { return printed(this, "Tensor"); }
+  toString(): string {
+    return printed(this, "Tensor");
+  }
 
   /** Dtype, shape and values, for JSON.stringify. @throws DisposedError */
   toJSON(): Pick<Tensor, "dtype" | "shape"> & {
     /** In order, the last dimension fastest. */
     data: number[];
   } {
-    return { dtype: this.dtype, shape: this.shape, data: [...this.dtype === "float32" ? this.data : this.indices] };
+    return { dtype: this.dtype, shape: this.shape, data: [...(this.dtype === "float32" ? this.data : this.indices)] };
   }
 
   /** Frees its memory, and its gradient's. Idempotent. */
-  dispose(): void { this.free("dispose"); }
+  dispose(): void {
+    this.free("dispose");
+  }
 
   /** Frees its values; what it was computed from stays known, for backward. @internal */
   release(): void {
@@ -160,7 +183,8 @@ export class Tensor {
   }
 }
 
-// Projects whose `lib` is older than esnext.disposable check these declarations, too. Where the library has it, it is the same.
+// Projects whose `lib` is older than esnext.disposable check these declarations, too. Where the library has it, it is
+// the same.
 declare global {
   interface SymbolConstructor {
     readonly dispose: unique symbol;
@@ -171,7 +195,11 @@ printByToString(Tensor.prototype);
 // `using t = tensor(...)` works where the runtime, or the compiler, knows Symbol.dispose.
 const disposeSymbol: symbol = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
 Object.defineProperty(Tensor.prototype, disposeSymbol, {
-  value(this: Tensor) { this.dispose(); }, configurable: true, writable: true,
+  value(this: Tensor) {
+    this.dispose();
+  },
+  configurable: true,
+  writable: true,
 });
 export interface Tensor {
   /**
@@ -182,7 +210,8 @@ export interface Tensor {
    * @throws ShapeError unless it has one element; StateError if it has no graph (nothing requires a
    * gradient, it was computed under noGrad, or backward already consumed it) or shares one that another
    * backward consumed; DisposedError if something it depends on is gone. Nothing is changed then. OutOfMemoryError: the
-   * graph is freed and gradients of leaves may hold a part; `zeroGrad()` and the step done again give what it would have given.
+   * graph is freed and gradients of leaves may hold a part; `zeroGrad()` and the step done again give what it would
+   * have given.
    *
    * @example
    * const w = tensor([2]);
@@ -213,11 +242,12 @@ export type NestedNumbers = number | readonly NestedNumbers[];
  * console.log(matrix.dtype, ids.dtype); // float32 int32
  */
 export function tensor(values: NestedNumbers | NumericData, shape?: readonly number[], dtype?: DType): Tensor {
-  const flat: number[] = [], isTyped = ArrayBuffer.isView(values) && "length" in values;
+  const flat: number[] = [];
+  const isTyped = ArrayBuffer.isView(values) && "length" in values;
   if (isTyped) checkNumbers("tensor", values);
   const data: ArrayLike<number> = isTyped ? values : flat;
   const inferred = isTyped ? [values.length] : flatten(values, flat, 0);
-  const type = dtype === undefined ? values instanceof Int32Array ? "int32" : "float32" : checkDType("tensor", dtype);
+  const type = dtype === undefined ? (values instanceof Int32Array ? "int32" : "float32") : checkDType("tensor", dtype);
   const out = checkShape("tensor", shape ?? inferred);
   const size = sizeOf(out);
   if (size !== data.length) throw new ShapeError(`tensor: ${data.length} values for shape [${out}]; expected ${size}.`);
@@ -232,22 +262,28 @@ export function tensor(values: NestedNumbers | NumericData, shape?: readonly num
  * @example
  * const t = zeros([2, 3]); // [2, 3]
  */
-export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor { return filled("zeros", shape, 0, dtype); }
+export function zeros(shape: readonly number[], dtype: DType = "float32"): Tensor {
+  return filled("zeros", shape, 0, dtype);
+}
 /**
  * A tensor of ones (torch.ones). Errors as `zeros`.
  *
  * @example
  * console.log(ones([2]).data); // Float32Array(2) [ 1, 1 ]
  */
-export function ones(shape: readonly number[], dtype: DType = "float32"): Tensor { return filled("ones", shape, 1, dtype); }
+export function ones(shape: readonly number[], dtype: DType = "float32"): Tensor {
+  return filled("ones", shape, 1, dtype);
+}
 /**
- * A tensor with `value` everywhere (torch.full). Errors as `zeros`; ArgumentError for a value that is no number, or no 32-bit
- * integer in an int32 tensor.
+ * A tensor with `value` everywhere (torch.full). Errors as `zeros`; ArgumentError for a value that is no number, or no
+ * 32-bit integer in an int32 tensor.
  *
  * @example
  * console.log(full([2], 7, "int32").indices); // Int32Array(2) [ 7, 7 ]
  */
-export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor { return filled("full", shape, value, dtype); }
+export function full(shape: readonly number[], value: number, dtype: DType = "float32"): Tensor {
+  return filled("full", shape, value, dtype);
+}
 
 function filled(where: string, shape: readonly number[], value: number, dtype: DType): Tensor {
   const sizes = checkShape(where, shape);
@@ -276,19 +312,24 @@ export function clone(t: Tensor): Tensor {
 }
 
 /** Number of elements. @internal */
-export function sizeOf(shape: readonly number[]): number { return shape.reduce((n, d) => n * d, 1); }
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((n, d) => n * d, 1);
+}
 
 /** @internal */
 export function checkShape(where: string, shape: readonly number[]): readonly number[] {
-  if (!Array.isArray(shape)) throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${shown(shape)}.`);
+  if (!Array.isArray(shape))
+    throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${shown(shape)}.`);
   for (const d of shape as readonly number[]) {
-    if (!Number.isSafeInteger(d) || d < 0) throw new ShapeError(`${where}: shape [${shape.map(shown)}] must hold non-negative integers.`);
+    if (!Number.isSafeInteger(d) || d < 0)
+      throw new ShapeError(`${where}: shape [${shape.map(shown)}] must hold non-negative integers.`);
   }
   return shape;
 }
 
 function checkDType(where: string, dtype: DType): DType {
-  if (dtype !== "float32" && dtype !== "int32") throw new DTypeError(`${where}: dtype must be "float32" or "int32"; got ${shown(dtype)}.`);
+  if (dtype !== "float32" && dtype !== "int32")
+    throw new DTypeError(`${where}: dtype must be "float32" or "int32"; got ${shown(dtype)}.`);
   return dtype;
 }
 
@@ -311,7 +352,8 @@ const MAX_DEPTH = 64;
 
 function checkIntegers(where: string, values: ArrayLike<number>): void {
   for (let i = 0; i < values.length; i++) {
-    if ((values[i]! | 0) !== values[i]) throw new ArgumentError(`${where}: value ${values[i]} at ${i} is not a 32-bit integer.`);
+    if ((values[i]! | 0) !== values[i])
+      throw new ArgumentError(`${where}: value ${values[i]} at ${i} is not a 32-bit integer.`);
   }
 }
 
@@ -322,13 +364,18 @@ function flatten(values: unknown, flat: number[], depth: number): number[] {
   }
   if (!Array.isArray(values)) {
     const kind = typeof values;
-    throw new DTypeError(`tensor: expected numbers, nested arrays or a typed array; got ${kind === "object" || kind === "undefined" ? "" : `${kind} `}${shown(values)}.`);
+    throw new DTypeError(
+      `tensor: expected numbers, nested arrays or a typed array; got ` +
+        `${kind === "object" || kind === "undefined" ? "" : `${kind} `}${shown(values)}.`,
+    );
   }
-  if (depth === MAX_DEPTH) throw new ShapeError(`tensor: arrays are nested more than ${MAX_DEPTH} deep; one may hold itself.`);
+  if (depth === MAX_DEPTH)
+    throw new ShapeError(`tensor: arrays are nested more than ${MAX_DEPTH} deep; one may hold itself.`);
   let inner: number[] | undefined;
   for (const v of values as readonly unknown[]) {
     const shape = flatten(v, flat, depth + 1);
-    if (inner && inner.join() !== shape.join()) throw new ShapeError(`tensor: ragged array: rows of shape [${inner}] and [${shape}].`);
+    if (inner && inner.join() !== shape.join())
+      throw new ShapeError(`tensor: ragged array: rows of shape [${inner}] and [${shape}].`);
     inner = shape;
   }
   return [values.length, ...(inner ?? [])];

@@ -11,7 +11,15 @@ import { BASE_MODEL, filesBelow, refuse, temporaryFolder, TINY, wasmLora, writeT
 
 const folder = temporaryFolder();
 const at = (...path: string[]): string => join(folder, ...path);
-const finetune = (...options: string[]): string[] => ["finetune", "--data", "text.txt", "--out", "out", ...TINY, ...options];
+const finetune = (...options: string[]): string[] => [
+  "finetune",
+  "--data",
+  "text.txt",
+  "--out",
+  "out",
+  ...TINY,
+  ...options,
+];
 
 writeText(at("text.txt"));
 
@@ -20,7 +28,11 @@ async function refuseModel(model: string, name: string, ...mentions: (string | R
   await refuse(folder, finetune("--model", model), name, ...mentions);
   assert.deepEqual(filesBelow(at("out")), []);
 }
-async function refuseFinetune(options: readonly string[], name: string, ...mentions: (string | RegExp)[]): Promise<void> {
+async function refuseFinetune(
+  options: readonly string[],
+  name: string,
+  ...mentions: (string | RegExp)[]
+): Promise<void> {
   await refuse(folder, finetune(...options), name, ...mentions);
   assert.deepEqual(filesBelow(at("out")), []);
 }
@@ -28,7 +40,8 @@ async function refuseFinetune(options: readonly string[], name: string, ...menti
 /** A copy of the base model's folder, for damage. */
 function copyModel(name: string): string {
   mkdirSync(at(name));
-  for (const file of ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]) cpSync(join(BASE_MODEL, file), at(name, file));
+  for (const file of ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+    cpSync(join(BASE_MODEL, file), at(name, file));
   return name;
 }
 function edit(path: string, change: (json: any) => unknown): void {
@@ -39,10 +52,12 @@ function edit(path: string, change: (json: any) => unknown): void {
 type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
 /** Rewrites the JSON header of a safetensors file by hand, whatever the format demands. */
 function editHeader(path: string, change: (header: Header) => void): void {
-  const file = readFileSync(path), length = Number(file.readBigUInt64LE(0));
+  const file = readFileSync(path);
+  const length = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Header;
   change(header);
-  const text = Buffer.from(JSON.stringify(header)), size = Buffer.alloc(8);
+  const text = Buffer.from(JSON.stringify(header));
+  const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(text.length));
   writeFileSync(path, Buffer.concat([size, text, file.subarray(8 + length)]));
 }
@@ -60,8 +75,13 @@ describe("the command line", () => {
   });
 
   const bad: [option: string, values: string[]][] = [
-    ["--lr", ["NaN", "-1", "abc", "Infinity", "", "1e-400", "0x1"]], ["--r", ["0", "1.5"]], ["--steps", ["0", "1e21"]], ["--seq", ["1"]],
-    ["--dropout", ["-0.1", "1", "1.5"]], ["--seed", ["1e400"]], ["--target-modules", [","]],
+    ["--lr", ["NaN", "-1", "abc", "Infinity", "", "1e-400", "0x1"]],
+    ["--r", ["0", "1.5"]],
+    ["--steps", ["0", "1e21"]],
+    ["--seq", ["1"]],
+    ["--dropout", ["-0.1", "1", "1.5"]],
+    ["--seed", ["1e400"]],
+    ["--target-modules", [","]],
   ];
   for (const [option, values] of bad) {
     test(`${option} ${values.join(", ")}`, async () => {
@@ -75,7 +95,16 @@ describe("the command line", () => {
   });
 
   test("a learning rate so large that the loss is no longer a number", async () => {
-    const { code, stderr } = await wasmLora(folder, ["finetune", "--data", "text.txt", "--out", "diverged", ...TINY, "--lr", "1e30"]);
+    const { code, stderr } = await wasmLora(folder, [
+      "finetune",
+      "--data",
+      "text.txt",
+      "--out",
+      "diverged",
+      ...TINY,
+      "--lr",
+      "1e30",
+    ]);
     assert.equal(code, 1, "a diverged run must fail");
     // Below the progress bar.
     assert.match(stderr, /\nArgumentError: .*finite.*learning rate.*\n$/);
@@ -92,7 +121,13 @@ describe("data", () => {
 
   test("not UTF-8", async () => {
     writeFileSync(at("latin1.txt"), Buffer.from("Les Mis\u00e9rables. ".repeat(500), "latin1"));
-    await refuse(folder, ["finetune", "--data", "latin1.txt", "--out", "out", ...TINY], "FormatError", "latin1.txt", "UTF-8");
+    await refuse(
+      folder,
+      ["finetune", "--data", "latin1.txt", "--out", "out", ...TINY],
+      "FormatError",
+      "latin1.txt",
+      "UTF-8",
+    );
     assert.deepEqual(filesBelow(at("out")), []);
   });
 
@@ -119,8 +154,11 @@ describe("a model folder", () => {
   });
 
   test("of another model type, or with a config that is none", async () => {
-    const model = copyModel("other"), config = at(model, "config.json");
-    edit(config, (json) => { json.model_type = "bert"; });
+    const model = copyModel("other");
+    const config = at(model, "config.json");
+    edit(config, (json) => {
+      json.model_type = "bert";
+    });
     await refuseModel(model, "FormatError", "other/config.json", "model_type", '"bert"');
     for (const text of ["", "{", "[]", "null", "\ufeff{}"]) {
       writeFileSync(config, text);
@@ -130,15 +168,32 @@ describe("a model folder", () => {
 
   test("whose config does not fit the weights", async () => {
     const model = copyModel("layers");
-    edit(at(model, "config.json"), (json) => { json.num_hidden_layers = 9; });
+    edit(at(model, "config.json"), (json) => {
+      json.num_hidden_layers = 9;
+    });
     await refuseModel(model, "FormatError", "layers", "model.layers.4.");
   });
 
   test("with a tokenizer.json that is none", async () => {
-    const model = copyModel("tokenizer"), path = at(model, "tokenizer.json");
-    for (const text of ["", "garbage", "null", "[]", "3", "{}", '{"model":{}}', '{"model":{"type":"Nonsense","vocab":{}}}']) {
+    const model = copyModel("tokenizer");
+    const path = at(model, "tokenizer.json");
+    for (const text of [
+      "",
+      "garbage",
+      "null",
+      "[]",
+      "3",
+      "{}",
+      '{"model":{}}',
+      '{"model":{"type":"Nonsense","vocab":{}}}',
+    ]) {
       writeFileSync(path, text);
-      await refuse(folder, ["generate", "--model", model, "--prompt", "The sea"], "FormatError", "tokenizer/tokenizer.json");
+      await refuse(
+        folder,
+        ["generate", "--model", model, "--prompt", "The sea"],
+        "FormatError",
+        "tokenizer/tokenizer.json",
+      );
     }
     await refuse(folder, finetune("--model", model), "FormatError", "tokenizer/tokenizer.json");
     rmSync(path);
@@ -149,8 +204,10 @@ describe("a model folder", () => {
 
 describe("model.safetensors", () => {
   test("cut short anywhere", async () => {
-    const model = copyModel("cut"), path = at(model, "model.safetensors");
-    const whole = readFileSync(path), dataStart = 8 + Number(whole.readBigUInt64LE(0));
+    const model = copyModel("cut");
+    const path = at(model, "model.safetensors");
+    const whole = readFileSync(path);
+    const dataStart = 8 + Number(whole.readBigUInt64LE(0));
     for (const length of [0, 7, 8, 100, dataStart - 1, dataStart, Math.floor(whole.length / 2), whole.length - 1]) {
       writeFileSync(path, whole.subarray(0, length));
       await refuse(folder, ["generate", "--model", model], "FormatError", "cut/model.safetensors");
@@ -160,7 +217,9 @@ describe("model.safetensors", () => {
   });
 
   test("that announces a header of more than 100 MB", async () => {
-    const model = copyModel("huge"), path = at(model, "model.safetensors"), file = readFileSync(path);
+    const model = copyModel("huge");
+    const path = at(model, "model.safetensors");
+    const file = readFileSync(path);
     for (const length of [100_000_001n, 2n ** 53n, 2n ** 64n - 1n]) {
       file.writeBigUInt64LE(length);
       writeFileSync(path, file);
@@ -170,12 +229,53 @@ describe("model.safetensors", () => {
   });
 
   const damages: [what: string, change: (header: Header) => void, ...mentions: string[]][] = [
-    ["overlapping tensors", (h) => { h[GATE]!.data_offsets[0] -= 2; h[GATE]!.data_offsets[1] -= 2; }, GATE],
-    ["an unknown dtype", (h) => { h[GATE]!.dtype = "BF15"; }, GATE, "BF15"],
-    ["a dtype that holds no weights", (h) => { h[GATE]!.dtype = "I16"; }, GATE, "I16"],
-    ["a missing tensor", (h) => { h["nonsense"] = h[GATE]!; delete h[GATE]; }, GATE, "nonsense"],
-    ["a shape of another size", (h) => { h[GATE]!.shape[0]! += 1; }, GATE],
-    ["a shape turned round", (h) => { h[GATE]!.shape.reverse(); }, GATE],
+    [
+      "overlapping tensors",
+      (h) => {
+        h[GATE]!.data_offsets[0] -= 2;
+        h[GATE]!.data_offsets[1] -= 2;
+      },
+      GATE,
+    ],
+    [
+      "an unknown dtype",
+      (h) => {
+        h[GATE]!.dtype = "BF15";
+      },
+      GATE,
+      "BF15",
+    ],
+    [
+      "a dtype that holds no weights",
+      (h) => {
+        h[GATE]!.dtype = "I16";
+      },
+      GATE,
+      "I16",
+    ],
+    [
+      "a missing tensor",
+      (h) => {
+        h["nonsense"] = h[GATE]!;
+        delete h[GATE];
+      },
+      GATE,
+      "nonsense",
+    ],
+    [
+      "a shape of another size",
+      (h) => {
+        h[GATE]!.shape[0]! += 1;
+      },
+      GATE,
+    ],
+    [
+      "a shape turned round",
+      (h) => {
+        h[GATE]!.shape.reverse();
+      },
+      GATE,
+    ],
   ];
   for (const [what, change, ...mentions] of damages) {
     test(`with ${what}`, async () => {
@@ -197,14 +297,19 @@ describe("an output folder", () => {
   });
 });
 
-/** An untrained adapter of rank 2 for the base model, without the digests of ours, by which any damage would be told before its kind is. */
+/**
+ * An untrained adapter of rank 2 for the base model, without the digests of ours, by which any damage would be told
+ * before its kind is.
+ */
 async function adapter(): Promise<string> {
   if (filesBelow(at("adapter")).length === 0) {
     await init();
     const { model } = models.loadLlama(BASE_MODEL);
     peft.getLoraModel(model, { r: 2, loraAlpha: 4, targetModules: ["q_proj", "v_proj"] }).savePretrained(at("adapter"));
     model.dispose();
-    editHeader(at("adapter/adapter_model.safetensors"), (header) => { (header as Record<string, unknown>)["__metadata__"] = { format: "pt" }; });
+    editHeader(at("adapter/adapter_model.safetensors"), (header) => {
+      (header as Record<string, unknown>)["__metadata__"] = { format: "pt" };
+    });
   }
   return "adapter";
 }
@@ -231,41 +336,60 @@ describe("an adapter", () => {
     const factor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
     editHeader(at(path, "adapter_model.safetensors"), (h) => {
       // 64 columns instead of 128; the other half is a tensor of its own.
-      const [begin, end] = h[factor]!.data_offsets, middle = (begin + end) / 2;
+      const [begin, end] = h[factor]!.data_offsets;
+      const middle = (begin + end) / 2;
       h[factor]!.shape[1]! /= 2;
       h[factor]!.data_offsets = [begin, middle];
-      const other = { A: factor.replace("layers.0", "layers.9"), B: factor.replace("layers.0", "layers.9").replace("lora_A", "lora_B") };
+      const other = {
+        A: factor.replace("layers.0", "layers.9"),
+        B: factor.replace("layers.0", "layers.9").replace("lora_A", "lora_B"),
+      };
       const partner = h[factor.replace("lora_A", "lora_B")]!;
       h[other.A] = { dtype: "F32", shape: [2, h[factor]!.shape[1]!], data_offsets: [middle, end] };
       h[other.B] = { dtype: "F32", shape: [0, 2], data_offsets: [partner.data_offsets[1], partner.data_offsets[1]] };
     });
     await refuseAdapter(path, "FormatError", "wide", factor, "[2,64]", "[2,128]");
     const narrow = copyModel("narrow");
-    edit(at(narrow, "config.json"), (json) => { json.num_attention_heads = 2; json.num_key_value_heads = 2; });
+    edit(at(narrow, "config.json"), (json) => {
+      json.num_attention_heads = 2;
+      json.num_key_value_heads = 2;
+    });
     await refuse(folder, ["generate", "--model", narrow, "--adapter", await adapter()], "FormatError", "q_proj");
   });
 
   test("with features that are not supported, or settings out of range", async () => {
-    const path = await damaged("dora"), config = at(path, "adapter_config.json");
+    const path = await damaged("dora");
+    const config = at(path, "adapter_config.json");
     const sound = readFileSync(config, "utf8");
     for (const [key, value, name, mention] of [
-      ["use_dora", true, "FormatError", "lora_magnitude_vector"], ["lora_bias", true, "FormatError", "lora_bias"],
-      ["target_parameters", ["experts.gate"], "FormatError", "target_parameters"], ["init_lora_weights", "pissa", "FormatError", "init_lora_weights"],
-      ["peft_type", "LOHA", "FormatError", "peft_type"], ["rank_pattern", { q_proj: 4 }, "FormatError", "q_proj.lora_A"],
-      ["r", 3, "FormatError", "r = 3"], ["r", 0, "FormatError", "r is 0"], ["modules_to_save", ["norm"], "FormatError", "norm.weight"],
-      ["target_modules", "all-linear", "FormatError", "k_proj.lora_A"], ["target_modules", ["nonsense"], "ArgumentError", "nonsense"],
+      ["use_dora", true, "FormatError", "lora_magnitude_vector"],
+      ["lora_bias", true, "FormatError", "lora_bias"],
+      ["target_parameters", ["experts.gate"], "FormatError", "target_parameters"],
+      ["init_lora_weights", "pissa", "FormatError", "init_lora_weights"],
+      ["peft_type", "LOHA", "FormatError", "peft_type"],
+      ["rank_pattern", { q_proj: 4 }, "FormatError", "q_proj.lora_A"],
+      ["r", 3, "FormatError", "r = 3"],
+      ["r", 0, "FormatError", "r is 0"],
+      ["modules_to_save", ["norm"], "FormatError", "norm.weight"],
+      ["target_modules", "all-linear", "FormatError", "k_proj.lora_A"],
+      ["target_modules", ["nonsense"], "ArgumentError", "nonsense"],
     ] as const) {
       writeFileSync(config, sound);
-      edit(config, (json) => { json[key] = value; });
+      edit(config, (json) => {
+        json[key] = value;
+      });
       await refuse(folder, ["generate", "--adapter", path], name, ...(name === "FormatError" ? ["dora"] : []), mention);
     }
     writeFileSync(config, sound);
-    edit(config, (json) => { json.lora_bias = true; });
+    edit(config, (json) => {
+      json.lora_bias = true;
+    });
     await refuseAdapter(path, "FormatError", "dora/adapter_config.json", "lora_bias");
   });
 
   test("with a value that is not finite", async () => {
-    const path = await damaged("nan"), file = at(path, "adapter_model.safetensors");
+    const path = await damaged("nan");
+    const file = at(path, "adapter_model.safetensors");
     const contents = readFileSync(file);
     contents.fill(0xff, 8 + Number(contents.readBigUInt64LE(0)));
     writeFileSync(file, contents);

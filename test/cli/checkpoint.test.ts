@@ -3,18 +3,40 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { findCheckpoint, hasCheckpoint, readCheckpoint, saveCheckpoint, type Checkpoint } from "../../src/cli/checkpoint.js";
+import {
+  findCheckpoint,
+  hasCheckpoint,
+  readCheckpoint,
+  saveCheckpoint,
+  type Checkpoint,
+} from "../../src/cli/checkpoint.js";
 import { FINETUNE_DEFAULTS } from "../../src/cli/settings.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { ArgumentError, FormatError } from "../../src/runtime/errors.js";
 import { temporaryFolder } from "../support/cli.js";
 
-const folder = temporaryFolder(), path = join(folder, "checkpoint.safetensors"), previous = join(folder, "checkpoint.previous.safetensors");
+const folder = temporaryFolder();
+const path = join(folder, "checkpoint.safetensors");
+const previous = join(folder, "checkpoint.previous.safetensors");
 const values = (n: number, by: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i * by));
 const run: Checkpoint = {
-  settings: { ...FINETUNE_DEFAULTS, model: "m", data: "d" }, inputs: "abc", step: 3, dropoutStream: 12, heldOutBefore: 4.5, sampleBefore: "The whale \u00e9",
-  losses: [5.5, 4.25, 4], factors: new Map([["q.lora_A", { shape: [2, 8], data: values(16, 1) }], ["q.lora_B", { shape: [8, 2], data: values(16, 2) }]]),
-  optimizer: new Map(["0.expAvg", "0.expAvgSq", "1.expAvg", "1.expAvgSq"].map((name, i) => [name, { shape: [16], data: values(16, i + 3) }])),
+  settings: { ...FINETUNE_DEFAULTS, model: "m", data: "d" },
+  inputs: "abc",
+  step: 3,
+  dropoutStream: 12,
+  heldOutBefore: 4.5,
+  sampleBefore: "The whale \u00e9",
+  losses: [5.5, 4.25, 4],
+  factors: new Map([
+    ["q.lora_A", { shape: [2, 8], data: values(16, 1) }],
+    ["q.lora_B", { shape: [8, 2], data: values(16, 2) }],
+  ]),
+  optimizer: new Map(
+    ["0.expAvg", "0.expAvgSq", "1.expAvg", "1.expAvgSq"].map((name, i) => [
+      name,
+      { shape: [16], data: values(16, i + 3) },
+    ]),
+  ),
 };
 const at = (step: number): Checkpoint => ({ ...run, step, losses: run.losses.slice(0, step) });
 /** 31-bit linear congruential numbers, 0 .. 1. */
@@ -35,11 +57,18 @@ test("what is read is what was written, and the one before stays beside it", () 
 const TIMES = process.env["WASM_LORA_PROOFS"] ? 200 : 30;
 
 test("flipped bits in the header, in each kind of tensor, cuts: all noticed, and the one before is given", () => {
-  const whole = readFileSync(path), { tensors } = parseSafetensors(whole);
-  const dataStart = 8 + Number(whole.readBigUInt64LE(0)), next = random(1);
+  const whole = readFileSync(path);
+  const { tensors } = parseSafetensors(whole);
+  const dataStart = 8 + Number(whole.readBigUInt64LE(0));
+  const next = random(1);
   const regions = new Map([["header", [[0, dataStart]]]]);
   for (const kind of ["losses", "factors", "optimizer"]) {
-    regions.set(kind, [...tensors.values()].filter((t) => t.name.startsWith(kind)).map((t) => [t.bytes.byteOffset - whole.byteOffset, t.bytes.byteOffset - whole.byteOffset + t.bytes.length]));
+    regions.set(
+      kind,
+      [...tensors.values()]
+        .filter((t) => t.name.startsWith(kind))
+        .map((t) => [t.bytes.byteOffset - whole.byteOffset, t.bytes.byteOffset - whole.byteOffset + t.bytes.length]),
+    );
   }
   const notice = (bytes: Uint8Array, what: string): void => {
     writeFileSync(path, bytes);
@@ -49,12 +78,15 @@ test("flipped bits in the header, in each kind of tensor, cuts: all noticed, and
   };
   for (const [kind, ranges] of regions) {
     for (let i = 0; i < TIMES; i++) {
-      const [from, to] = ranges[Math.floor(next() * ranges.length)] as [number, number], bytes = Buffer.from(whole), byte = from + Math.floor(next() * (to - from));
+      const [from, to] = ranges[Math.floor(next() * ranges.length)] as [number, number];
+      const bytes = Buffer.from(whole);
+      const byte = from + Math.floor(next() * (to - from));
       bytes[byte]! ^= 1 << Math.floor(next() * 8);
       try {
         notice(bytes, `${kind}, byte ${byte}`);
       } catch (error) {
-        // In the name of the digest's own entry: a file without one is a file of before, and nothing else in it is other.
+        // In the name of the digest's own entry: a file without one is a file of before, and nothing else in it is
+        // other.
         if (kind !== "header") throw error;
         assert.deepEqual(readCheckpoint(path), run);
       }
@@ -66,10 +98,15 @@ test("flipped bits in the header, in each kind of tensor, cuts: all noticed, and
 });
 
 test("both damaged: one error that names both; the newest missing: the one before it", () => {
-  const whole = readFileSync(path), before = readFileSync(previous);
+  const whole = readFileSync(path);
+  const before = readFileSync(previous);
   writeFileSync(path, "x");
   writeFileSync(previous, "y");
-  assert.throws(() => findCheckpoint(folder), (error: unknown) => error instanceof FormatError && error.message.includes(path) && error.message.includes(previous));
+  assert.throws(
+    () => findCheckpoint(folder),
+    (error: unknown) =>
+      error instanceof FormatError && error.message.includes(path) && error.message.includes(previous),
+  );
   writeFileSync(previous, before);
   rmSync(path);
   assert.deepEqual(findCheckpoint(folder).checkpoint, at(2));
@@ -87,15 +124,28 @@ test("nothing that is not finite is written, or gone on from", () => {
   const was = readFileSync(path);
   const bad = (change: Partial<Checkpoint>): Checkpoint => ({ ...run, ...change });
   const state = new Map([["0.expAvg", { shape: [1], data: Float32Array.of(Infinity) }]]);
-  for (const c of [bad({ losses: [1, NaN, 2] }), bad({ losses: [1, 2, Infinity] }), bad({ factors: new Map([["f", { shape: [2], data: Float32Array.of(1, NaN) }]]) }), bad({ optimizer: state })]) {
-    assert.throws(() => saveCheckpoint(folder, c, true), (error: unknown) => error instanceof ArgumentError && /diverged.*--lr/.test(error.message));
+  for (const c of [
+    bad({ losses: [1, NaN, 2] }),
+    bad({ losses: [1, 2, Infinity] }),
+    bad({ factors: new Map([["f", { shape: [2], data: Float32Array.of(1, NaN) }]]) }),
+    bad({ optimizer: state }),
+  ]) {
+    assert.throws(
+      () => saveCheckpoint(folder, c, true),
+      (error: unknown) => error instanceof ArgumentError && /diverged.*--lr/.test(error.message),
+    );
   }
   assert.deepEqual(readFileSync(path), was);
   assert.equal(readdirSync(folder).length, 2);
   // As a version without the look would have written it, and without its digest.
   const { metadata, tensors } = parseSafetensors(was);
   delete metadata["digest"];
-  const list = [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: Uint8Array.from(t.bytes) }));
+  const list = [...tensors.values()].map((t) => ({
+    name: t.name,
+    dtype: t.dtype,
+    shape: t.shape,
+    data: Uint8Array.from(t.bytes),
+  }));
   writeFileSync(path, serializeSafetensors(list, metadata));
   assert.deepEqual(readCheckpoint(path), run);
   new Float32Array(list.find((t) => t.name === "factors.q.lora_B")!.data.buffer)[5] = Infinity;
@@ -106,8 +156,11 @@ test("nothing that is not finite is written, or gone on from", () => {
 test("settings and counters of a stranger are judged as options are", () => {
   saveCheckpoint(folder, run, false);
   const { metadata, tensors } = parseSafetensors(readFileSync(path));
-  const list = [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.bytes })), sound = JSON.parse(metadata["run"]!);
-  const write = (text: string): void => { writeFileSync(path, serializeSafetensors(list, { format: metadata["format"]!, run: text })); };
+  const list = [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.bytes }));
+  const sound = JSON.parse(metadata["run"]!);
+  const write = (text: string): void => {
+    writeFileSync(path, serializeSafetensors(list, { format: metadata["format"]!, run: text }));
+  };
   const changed = (change: (run: any) => void): string => {
     const copy = structuredClone(sound);
     change(copy);
@@ -116,15 +169,104 @@ test("settings and counters of a stranger are judged as options are", () => {
   write(changed(() => {}));
   assert.deepEqual(readCheckpoint(path), run);
   const cases: [change: (run: any) => void, message: RegExp][] = [
-    [(r) => { r.settings.batch = 1e18; }, /setting batch/], [(r) => { r.settings.batch = "8"; }, /setting batch/], [(r) => { r.settings.seed = -1; }, /setting seed/],
-    [(r) => { r.settings.model = { length: 1 }; }, /setting model/], [(r) => { r.settings.dropout = 2; }, /setting dropout/], [(r) => { r.settings.evil = 1; }, /no setting "evil"/],
-    [(r) => { r.settings = []; }, /expected an object/], [(r) => { r.settings.steps = 2; }, /of step 3, but the run has 2/], [(r) => { r.dropoutStream = -1; }, /dropoutStream/],
-    [(r) => { r.dropoutStream = 0.5; }, /dropoutStream/], [(r) => { r.step = 2; }, /3 losses; expected one for each of 2/], [(r) => { r.step = "3"; }, /lacks/],
-    [(r) => { r.heldOutBefore = null; }, /heldOutBefore/], [(r) => { r.sampleBefore = 1; }, /sampleBefore/], [(r) => { r.inputs = 5; }, /inputs/],
+    [
+      (r) => {
+        r.settings.batch = 1e18;
+      },
+      /setting batch/,
+    ],
+    [
+      (r) => {
+        r.settings.batch = "8";
+      },
+      /setting batch/,
+    ],
+    [
+      (r) => {
+        r.settings.seed = -1;
+      },
+      /setting seed/,
+    ],
+    [
+      (r) => {
+        r.settings.model = { length: 1 };
+      },
+      /setting model/,
+    ],
+    [
+      (r) => {
+        r.settings.dropout = 2;
+      },
+      /setting dropout/,
+    ],
+    [
+      (r) => {
+        r.settings.evil = 1;
+      },
+      /no setting "evil"/,
+    ],
+    [
+      (r) => {
+        r.settings = [];
+      },
+      /expected an object/,
+    ],
+    [
+      (r) => {
+        r.settings.steps = 2;
+      },
+      /of step 3, but the run has 2/,
+    ],
+    [
+      (r) => {
+        r.dropoutStream = -1;
+      },
+      /dropoutStream/,
+    ],
+    [
+      (r) => {
+        r.dropoutStream = 0.5;
+      },
+      /dropoutStream/,
+    ],
+    [
+      (r) => {
+        r.step = 2;
+      },
+      /3 losses; expected one for each of 2/,
+    ],
+    [
+      (r) => {
+        r.step = "3";
+      },
+      /lacks/,
+    ],
+    [
+      (r) => {
+        r.heldOutBefore = null;
+      },
+      /heldOutBefore/,
+    ],
+    [
+      (r) => {
+        r.sampleBefore = 1;
+      },
+      /sampleBefore/,
+    ],
+    [
+      (r) => {
+        r.inputs = 5;
+      },
+      /inputs/,
+    ],
   ];
   for (const [change, message] of cases) {
     write(changed(change));
-    assert.throws(() => readCheckpoint(path), (error: unknown) => error instanceof FormatError && message.test(error.message), `${message}`);
+    assert.throws(
+      () => readCheckpoint(path),
+      (error: unknown) => error instanceof FormatError && message.test(error.message),
+      `${message}`,
+    );
   }
   for (const text of ["", "{", "null", "[]", "3", '"x"', "[".repeat(10_000)]) {
     write(text);

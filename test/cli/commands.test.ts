@@ -14,14 +14,24 @@ import { BASE_MODEL, filesBelow, refuse, succeed, temporaryFolder } from "../sup
 
 await init();
 const folder = temporaryFolder();
-const options = { r: 4, loraAlpha: 8, targetModules: "all-linear", baseModelNameOrPath: BASE_MODEL, taskType: "CAUSAL_LM" };
-const { vocab_size: vocabSize, max_position_embeddings: positions } = JSON.parse(readFileSync(join(BASE_MODEL, "config.json"), "utf8"));
+const options = {
+  r: 4,
+  loraAlpha: 8,
+  targetModules: "all-linear",
+  baseModelNameOrPath: BASE_MODEL,
+  taskType: "CAUSAL_LM",
+};
+const { vocab_size: vocabSize, max_position_embeddings: positions } = JSON.parse(
+  readFileSync(join(BASE_MODEL, "config.json"), "utf8"),
+);
 const ids = Int32Array.from({ length: 24 }, (_, i) => (i * 389 + 17) % vocabSize);
 
 function logits(model: models.Llama): Float32Array {
   return noGrad(() => scope(() => model.forward(tensor(ids, [1, ids.length])).data.slice()));
 }
-function bits(values: Float32Array): Int32Array { return new Int32Array(values.slice().buffer); }
+function bits(values: Float32Array): Int32Array {
+  return new Int32Array(values.slice().buffer);
+}
 /** max |a - b| / max |b| */
 function difference(a: Float32Array, b: Float32Array): number {
   const largest = (values: Float32Array): number => values.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
@@ -36,7 +46,10 @@ const lora = peft.getLoraModel(adapted, options);
 const untrainedLogits = logits(adapted);
 let state = 1;
 for (const [key, p] of adapted.namedParameters()) {
-  if (key.endsWith("lora_B.default.weight")) p.set(Float32Array.from({ length: p.size }, () => ((state = (state * 48271) % 0x7fffffff) / 0x7fffffff - 0.5) * 0.1));
+  if (key.endsWith("lora_B.default.weight"))
+    p.set(
+      Float32Array.from({ length: p.size }, () => ((state = (state * 48271) % 0x7fffffff) / 0x7fffffff - 0.5) * 0.1),
+    );
 }
 const adaptedLogits = logits(adapted);
 lora.savePretrained(join(folder, "adapter"));
@@ -51,12 +64,15 @@ describe("an adapted model", () => {
     const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.data)] as const);
     lora.mergeAdapter();
     const merged = logits(adapted);
-    const changed = [...adapted.namedParameters()].filter(([, p], i) => bits(p.data).some((b, j) => b !== weights[i]![1][j])).length;
+    const changed = [...adapted.namedParameters()].filter(([, p], i) =>
+      bits(p.data).some((b, j) => b !== weights[i]![1][j]),
+    ).length;
     lora.unmergeAdapter();
     t.diagnostic(`merged against unmerged logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
     assert.ok(difference(merged, adaptedLogits) < 1e-5);
     assert.equal(changed, 7 * adapted.config.numHiddenLayers, "every adapted weight must be merged");
-    for (const [i, [key, p]] of [...adapted.namedParameters()].entries()) assert.deepEqual(bits(p.data), weights[i]![1], key);
+    for (const [i, [key, p]] of [...adapted.namedParameters()].entries())
+      assert.deepEqual(bits(p.data), weights[i]![1], key);
     assert.deepEqual(bits(logits(adapted)), bits(adaptedLogits));
   });
 
@@ -81,9 +97,13 @@ test("merge writes a model folder: the logits of the merged model bitwise", asyn
   const { stdout } = await succeed(folder, ["merge", "--adapter", "adapter", "--out", "merged"]);
   assert.match(stdout, /^Merged adapter into .*: merged \(\d+ tensors, float32\)\.\n$/);
   // The base's own folder, in a clone, also holds what made it: every file but the weights comes along.
-  const files = readdirSync(BASE_MODEL, { withFileTypes: true }).filter((entry) => entry.isFile()).map(({ name }) => name);
+  const files = readdirSync(BASE_MODEL, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => name);
   assert.deepEqual(filesBelow(join(folder, "merged")), files.sort());
-  for (const file of files) if (!["config.json", "model.safetensors"].includes(file)) assert.deepEqual(readFileSync(join(folder, "merged", file)), readFileSync(join(BASE_MODEL, file)), file);
+  for (const file of files)
+    if (!["config.json", "model.safetensors"].includes(file))
+      assert.deepEqual(readFileSync(join(folder, "merged", file)), readFileSync(join(BASE_MODEL, file)), file);
 
   const { model } = models.loadLlama(join(folder, "merged"));
   const merged = logits(model);
@@ -102,11 +122,15 @@ test("merge writes a model folder: the logits of the merged model bitwise", asyn
     assert.deepEqual(shape, original.get(name)!.shape);
   }
   const config = JSON.parse(readFileSync(join(BASE_MODEL, "config.json"), "utf8"));
-  assert.deepEqual(JSON.parse(readFileSync(join(folder, "merged/config.json"), "utf8")), { ...config, torch_dtype: "float32" });
+  assert.deepEqual(JSON.parse(readFileSync(join(folder, "merged/config.json"), "utf8")), {
+    ...config,
+    torch_dtype: "float32",
+  });
 });
 
 describe("generate", () => {
-  const generate = async (...args: string[]): Promise<string> => (await succeed(folder, ["generate", "--max-tokens", "24", ...args])).stdout;
+  const generate = async (...args: string[]): Promise<string> =>
+    (await succeed(folder, ["generate", "--max-tokens", "24", ...args])).stdout;
 
   test("the seed decides the text", async () => {
     const text = await generate("--prompt", "The sea", "--seed", "3");
@@ -117,7 +141,10 @@ describe("generate", () => {
 
   test("temperature 0 takes the likeliest token, whatever the seed", async () => {
     const drawn = JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids")) as number[];
-    assert.deepEqual(JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids", "--seed", "9")), drawn);
+    assert.deepEqual(
+      JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids", "--seed", "9")),
+      drawn,
+    );
     const prompt = loadTokenizer(BASE_MODEL).encode("The sea");
     assert.deepEqual(drawn.slice(0, prompt.length), prompt);
     // The full forward pass over the whole text must agree at each drawn position.
@@ -143,11 +170,20 @@ describe("generate", () => {
   });
 
   test("an adapter counts", async () => {
-    assert.notEqual(await generate("--temperature", "0", "--ids", "--adapter", "adapter"), await generate("--temperature", "0", "--ids"));
+    assert.notEqual(
+      await generate("--temperature", "0", "--ids", "--adapter", "adapter"),
+      await generate("--temperature", "0", "--ids"),
+    );
   });
 
   test("a prompt longer than the model's positions is refused", async () => {
-    await refuse(folder, ["generate", "--prompt", "7 ".repeat(positions + 1)], "ArgumentError", "prompt", `1 .. ${positions}`);
+    await refuse(
+      folder,
+      ["generate", "--prompt", "7 ".repeat(positions + 1)],
+      "ArgumentError",
+      "prompt",
+      `1 .. ${positions}`,
+    );
   });
 });
 
@@ -160,7 +196,10 @@ describe("inspect", () => {
     const { tensors } = parseSafetensors(readFileSync(join(BASE_MODEL, "model.safetensors")));
     for (const { name, dtype, shape, bytes } of tensors.values()) {
       const line = stdout.split("\n").find((l) => l.trim().startsWith(`${name} `));
-      assert.equal(line?.trim().replace(/\s{2,}/g, "|"), `${name}|${dtype}|[${shape.join(", ")}]|${bytes.length.toLocaleString("en-US")} bytes`);
+      assert.equal(
+        line?.trim().replace(/\s{2,}/g, "|"),
+        `${name}|${dtype}|[${shape.join(", ")}]|${bytes.length.toLocaleString("en-US")} bytes`,
+      );
     }
     assert.match(stdout, new RegExp(`^  ${tensors.size} tensors, [\\d,]+ values$`, "m"));
   });
@@ -168,8 +207,11 @@ describe("inspect", () => {
   test("an adapter folder", async () => {
     const stdout = await inspect("adapter");
     assert.match(stdout, /"peft_type": "LORA"/);
-    assert.match(stdout, /base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight {2,}F32 {2,}\[4, \d+\]/);
-    assert.match(stdout, /^  format: pt$/m);
+    assert.match(
+      stdout,
+      /base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight {2,}F32 {2,}\[4, \d+\]/,
+    );
+    assert.match(stdout, /^ {2}format: pt$/m);
   });
 
   test("one file", async () => {

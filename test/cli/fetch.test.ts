@@ -8,63 +8,103 @@ import { ArgumentError, FileError, FormatError, init, io, models } from "../../s
 
 await init();
 const base = (file: string): Buffer => readFileSync(new URL(`../../../models/base/${file}`, import.meta.url));
-const served = new Map<string, Buffer | number>(), asked: string[] = [];
+const served = new Map<string, Buffer | number>();
+const asked: string[] = [];
 /** What is there for a path that is not. */
 let otherwise: Buffer | number = 404;
 const server = createServer((request, response) => {
   asked.push(request.url!);
   const answer = served.get(request.url!) ?? otherwise;
   if (typeof answer === "number") response.writeHead(answer).end();
-  else if (request.url!.includes("cut")) response.writeHead(200, { "content-length": answer.length }).write(answer.subarray(0, 100), () => response.destroy());
+  else if (request.url!.includes("cut"))
+    response
+      .writeHead(200, { "content-length": answer.length })
+      .write(answer.subarray(0, 100), () => response.destroy());
   else response.writeHead(200, { "content-length": answer.length }).end(answer);
 });
 await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-after(() => new Promise((resolve) => {
-  server.close(resolve);
-  io.memoryFiles.clear();
-}));
+after(
+  () =>
+    new Promise((resolve) => {
+      server.close(resolve);
+      io.memoryFiles.clear();
+    }),
+);
 const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 
 function serve(folder: string, files: Record<string, Buffer>): string {
   for (const [name, bytes] of Object.entries(files)) served.set(`/${folder}/${name}`, bytes);
   return `${origin}/${folder}`;
 }
-const FILES = Object.fromEntries(["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => [file, base(file)]));
+const FILES = Object.fromEntries(
+  ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => [file, base(file)]),
+);
 const greedy = ({ model, tokenizer, eosTokenIds }: Awaited<ReturnType<typeof models.fetchModel>>): string =>
-  tokenizer.decode(models.generate(model, tokenizer.encode("My fellow"), { maxNewTokens: 6, temperature: 0, stopToken: eosTokenIds }));
-const rejects = (promise: Promise<unknown>, kind: new (...args: never[]) => Error, ...words: string[]) => assert.rejects(promise, (error: unknown) => {
-  assert.ok(error instanceof kind, String(error));
-  for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-  return true;
-});
+  tokenizer.decode(
+    models.generate(model, tokenizer.encode("My fellow"), { maxNewTokens: 6, temperature: 0, stopToken: eosTokenIds }),
+  );
+const rejects = (promise: Promise<unknown>, kind: new (...args: never[]) => Error, ...words: string[]) =>
+  assert.rejects(promise, (error: unknown) => {
+    assert.ok(error instanceof kind, String(error));
+    for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
+    return true;
+  });
 
 test("loadBase gives the model of the package, and it again from memory", async () => {
   const loaded = await models.loadBase();
   assert.equal(loaded.path, "memory:wasm-lora/models/base");
   assert.deepEqual(loaded.eosTokenIds, [0]);
-  assert.deepEqual(loaded.tokenizer.encode("The sea"), [0, ...loaded.tokenizer.encode("The sea", { addSpecialTokens: false })]);
+  assert.deepEqual(loaded.tokenizer.encode("The sea"), [
+    0,
+    ...loaded.tokenizer.encode("The sea", { addSpecialTokens: false }),
+  ]);
   assert.equal(greedy(await models.loadBase()), greedy(loaded));
 });
 
 test("a folder on a server, with its progress", async () => {
-  const url = serve("whole", FILES), seen: models.FetchProgress[] = [];
-  const loaded = await models.fetchModel(`${url}/?download=true`, { onProgress: (progress) => { seen.push(progress); } });
+  const url = serve("whole", FILES);
+  const seen: models.FetchProgress[] = [];
+  const loaded = await models.fetchModel(`${url}/?download=true`, {
+    onProgress: (progress) => {
+      seen.push(progress);
+    },
+  });
   assert.equal(loaded.path, `memory:${url}`);
   assert.equal(greedy(loaded), greedy(await models.loadBase()));
-  const size = base("model.safetensors").length, weights = seen.filter(({ file }) => file === "model.safetensors");
+  const size = base("model.safetensors").length;
+  const weights = seen.filter(({ file }) => file === "model.safetensors");
   assert.deepEqual(weights.at(-1), { file: "model.safetensors", loaded: size, total: size });
   assert.ok(weights.every(({ loaded }, i) => i === 0 || loaded > weights[i - 1]!.loaded));
 });
 
 test("shards by the index, nothing that the index does not name", async () => {
-  const tensors = [...io.parseSafetensors(base("model.safetensors")).tensors.values()].map(({ name, dtype, shape, bytes }) => ({ name, dtype, shape, data: bytes }));
-  const half = tensors.length >> 1, [one, two] = [tensors.slice(0, half), tensors.slice(half)];
-  const map = Object.fromEntries([...one.map(({ name }) => [name, "one.safetensors"]), ...two.map(({ name }) => [name, "two.safetensors"])]) as Record<string, string>;
+  const tensors = [...io.parseSafetensors(base("model.safetensors")).tensors.values()].map(
+    ({ name, dtype, shape, bytes }) => ({ name, dtype, shape, data: bytes }),
+  );
+  const half = tensors.length >> 1;
+  const [one, two] = [tensors.slice(0, half), tensors.slice(half)];
+  const map = Object.fromEntries([
+    ...one.map(({ name }) => [name, "one.safetensors"]),
+    ...two.map(({ name }) => [name, "two.safetensors"]),
+  ]) as Record<string, string>;
   const { "model.safetensors": _, ...rest } = FILES;
-  const url = serve("shards", { ...rest, "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: map })), "one.safetensors": Buffer.from(io.serializeSafetensors(one)), "two.safetensors": Buffer.from(io.serializeSafetensors(two)) });
+  const url = serve("shards", {
+    ...rest,
+    "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: map })),
+    "one.safetensors": Buffer.from(io.serializeSafetensors(one)),
+    "two.safetensors": Buffer.from(io.serializeSafetensors(two)),
+  });
   assert.equal(greedy(await models.fetchModel(url)), greedy(await models.loadBase()));
-  for (const shard of ["../whole/model.safetensors", "http://example.org/x.safetensors", "//example.org/x.safetensors"]) {
-    serve("shards", { "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: { ...map, "model.norm.weight": shard } })) });
+  for (const shard of [
+    "../whole/model.safetensors",
+    "http://example.org/x.safetensors",
+    "//example.org/x.safetensors",
+  ]) {
+    serve("shards", {
+      "model.safetensors.index.json": Buffer.from(
+        JSON.stringify({ weight_map: { ...map, "model.norm.weight": shard } }),
+      ),
+    });
     asked.length = 0;
     await rejects(models.fetchModel(url), FormatError, "model.norm.weight");
     assert.ok(!asked.some((path) => path.includes("whole")));
@@ -87,13 +127,24 @@ test("what fails says what, and leaves nothing in memory", async () => {
   await rejects(models.fetchModel(serve("cut", FILES)), FileError, "/cut/");
   await rejects(models.fetchModel("http://127.0.0.1:1/x"), FileError, "127.0.0.1:1");
   const { "model.safetensors": _, ...rest } = FILES;
-  await rejects(models.fetchModel(serve("weightless", rest)), FileError, "neither model.safetensors nor model.safetensors.index.json");
+  await rejects(
+    models.fetchModel(serve("weightless", rest)),
+    FileError,
+    "neither model.safetensors nor model.safetensors.index.json",
+  );
   assert.deepEqual([...io.memoryFiles.keys()], before);
-  for (const url of ["models/base", "file:///tmp/x", "memory:x", 5, null]) await rejects(models.fetchModel(url as string), ArgumentError, "loadModel");
+  for (const url of ["models/base", "file:///tmp/x", "memory:x", 5, null])
+    await rejects(models.fetchModel(url as string), ArgumentError, "loadModel");
   await rejects(models.fetchModel(origin, { progress: 1 } as never), ArgumentError, "progress");
 });
 
 test("a signal ends it", async () => {
   const controller = new AbortController();
-  await assert.rejects(models.fetchModel(serve("stop", FILES), { signal: controller.signal, onProgress: () => controller.abort(new Error("enough")) }), /enough|abort/i);
+  await assert.rejects(
+    models.fetchModel(serve("stop", FILES), {
+      signal: controller.signal,
+      onProgress: () => controller.abort(new Error("enough")),
+    }),
+    /enough|abort/i,
+  );
 });

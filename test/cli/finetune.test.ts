@@ -7,34 +7,65 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileS
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { parseSafetensors, serializeSafetensors, toFloat32, type TensorToWrite } from "../../src/io/safetensors.js";
-import { appears, filesBelow, refuse, succeed, temporaryFolder, TINY, wasmLora, writeText, BASE_MODEL, type Outcome } from "../support/cli.js";
+import {
+  appears,
+  filesBelow,
+  refuse,
+  succeed,
+  temporaryFolder,
+  TINY,
+  wasmLora,
+  writeText,
+  BASE_MODEL,
+  type Outcome,
+} from "../support/cli.js";
 
 const folder = temporaryFolder();
 const at = (...path: string[]): string => join(folder, ...path);
 const bytes = (...path: string[]): Buffer => readFileSync(at(...path));
 const adapterOf = (out: string): Buffer => bytes(out, "adapter", "adapter_model.safetensors");
-const finetune = (out: string, ...options: string[]): string[] => ["finetune", "--data", "text.txt", "--out", out, ...TINY, ...options];
+const finetune = (out: string, ...options: string[]): string[] => [
+  "finetune",
+  "--data",
+  "text.txt",
+  "--out",
+  out,
+  ...TINY,
+  ...options,
+];
 
 writeText(at("text.txt"));
 
 describe("a run", () => {
   let first: Outcome;
-  before(async () => { first = await succeed(folder, finetune("first")); });
+  before(async () => {
+    first = await succeed(folder, finetune("first"));
+  });
 
   test("writes an adapter, a loss curve, a result and a checkpoint, and nothing else", () => {
-    assert.deepEqual(filesBelow(at("first")),
-      ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "checkpoint.safetensors", "loss.svg", "result.json"]);
+    assert.deepEqual(filesBelow(at("first")), [
+      "adapter/adapter_config.json",
+      "adapter/adapter_model.safetensors",
+      "checkpoint.safetensors",
+      "loss.svg",
+      "result.json",
+    ]);
   });
 
   test("the adapter's keys and shapes are PEFT's", () => {
     const { metadata, tensors } = parseSafetensors(adapterOf("first"));
     assert.deepEqual([metadata["format"], Object.keys(metadata).sort()], ["pt", ["config", "digest", "format"]]);
     const c = JSON.parse(readFileSync(join(BASE_MODEL, "config.json"), "utf8"));
-    const query = c.num_attention_heads * c.head_dim, keyValue = c.num_key_value_heads * c.head_dim;
+    const query = c.num_attention_heads * c.head_dim;
+    const keyValue = c.num_key_value_heads * c.head_dim;
     const sizes: Record<string, [number, number]> = {
-      "self_attn.q_proj": [c.hidden_size, query], "self_attn.k_proj": [c.hidden_size, keyValue], "self_attn.v_proj": [c.hidden_size, keyValue],
-      "self_attn.o_proj": [query, c.hidden_size], "mlp.gate_proj": [c.hidden_size, c.intermediate_size],
-      "mlp.up_proj": [c.hidden_size, c.intermediate_size], "mlp.down_proj": [c.intermediate_size, c.hidden_size],
+      "self_attn.q_proj": [c.hidden_size, query],
+      "self_attn.k_proj": [c.hidden_size, keyValue],
+      "self_attn.v_proj": [c.hidden_size, keyValue],
+      "self_attn.o_proj": [query, c.hidden_size],
+      "mlp.gate_proj": [c.hidden_size, c.intermediate_size],
+      "mlp.up_proj": [c.hidden_size, c.intermediate_size],
+      "mlp.down_proj": [c.intermediate_size, c.hidden_size],
     };
     const expected = new Map<string, string>();
     for (let layer = 0; layer < c.num_hidden_layers; layer++) {
@@ -44,8 +75,10 @@ describe("a run", () => {
         expected.set(`${stem}.lora_B.weight`, `F32 ${outFeatures},2`);
       }
     }
-    assert.deepEqual(new Map([...tensors].map(([key, t]) => [key, `${t.dtype} ${t.shape.join()}`]).sort() as [string, string][]),
-      new Map([...expected].sort()));
+    assert.deepEqual(
+      new Map([...tensors].map(([key, t]) => [key, `${t.dtype} ${t.shape.join()}`]).sort() as [string, string][]),
+      new Map([...expected].sort()),
+    );
     for (const t of tensors.values()) {
       const values = toFloat32(t);
       assert.ok(values.every(Number.isFinite) && values.some((v) => v !== 0), `${t.name} must be trained`);
@@ -55,13 +88,46 @@ describe("a run", () => {
   test("the adapter's config is what PEFT's LoraConfig.save_pretrained writes", () => {
     const config = JSON.parse(bytes("first", "adapter", "adapter_config.json").toString());
     assert.deepEqual(config, {
-      alora_invocation_tokens: null, alpha_pattern: {}, arrow_config: null, auto_mapping: null, base_model_name_or_path: BASE_MODEL, bias: "none",
-      corda_config: null, ensure_weight_tying: false, eva_config: null, exclude_modules: null, fan_in_fan_out: false, inference_mode: true,
-      init_lora_weights: true, layer_replication: null, layers_pattern: null, layers_to_transform: null, loftq_config: {}, lora_alpha: 16,
-      lora_bias: false, lora_dropout: 0, lora_ga_config: null, megatron_config: null, megatron_core: "megatron.core", modules_to_save: null,
-      monteclora_config: null, peft_type: "LORA", peft_version: "0.20.0", qalora_group_size: 16, r: 2, rank_pattern: {}, revision: null,
-      target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], target_parameters: null,
-      task_type: "CAUSAL_LM", trainable_token_indices: null, use_bdlora: null, use_dora: false, use_qalora: false, use_rslora: false, velora_config: null,
+      alora_invocation_tokens: null,
+      alpha_pattern: {},
+      arrow_config: null,
+      auto_mapping: null,
+      base_model_name_or_path: BASE_MODEL,
+      bias: "none",
+      corda_config: null,
+      ensure_weight_tying: false,
+      eva_config: null,
+      exclude_modules: null,
+      fan_in_fan_out: false,
+      inference_mode: true,
+      init_lora_weights: true,
+      layer_replication: null,
+      layers_pattern: null,
+      layers_to_transform: null,
+      loftq_config: {},
+      lora_alpha: 16,
+      lora_bias: false,
+      lora_dropout: 0,
+      lora_ga_config: null,
+      megatron_config: null,
+      megatron_core: "megatron.core",
+      modules_to_save: null,
+      monteclora_config: null,
+      peft_type: "LORA",
+      peft_version: "0.20.0",
+      qalora_group_size: 16,
+      r: 2,
+      rank_pattern: {},
+      revision: null,
+      target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+      target_parameters: null,
+      task_type: "CAUSAL_LM",
+      trainable_token_indices: null,
+      use_bdlora: null,
+      use_dora: false,
+      use_qalora: false,
+      use_rslora: false,
+      velora_config: null,
     });
     assert.deepEqual(Object.keys(config), Object.keys(config).sort());
   });
@@ -69,12 +135,24 @@ describe("a run", () => {
   test("result.json holds the settings, each step's loss and both held-out losses", () => {
     const result = JSON.parse(bytes("first", "result.json").toString());
     assert.deepEqual(result.settings, {
-      r: 2, alpha: 16, dropout: 0, model: BASE_MODEL, data: "text.txt", steps: 6, batch: 2, seq: 32, lr: 5e-3, seed: 0,
-      prompt: "The whale", checkpointEvery: 50, targetModules: "all-linear",
+      r: 2,
+      alpha: 16,
+      dropout: 0,
+      model: BASE_MODEL,
+      data: "text.txt",
+      steps: 6,
+      batch: 2,
+      seq: 32,
+      lr: 5e-3,
+      seed: 0,
+      prompt: "The whale",
+      checkpointEvery: 50,
+      targetModules: "all-linear",
     });
     assert.equal(result.losses.length, 6);
     // ln(1024) = 6.9 is a uniform guess over the vocabulary.
-    for (const loss of [...result.losses, result.heldOutBefore, result.heldOutAfter]) assert.ok(loss > 0 && loss < 10, `loss ${loss}`);
+    for (const loss of [...result.losses, result.heldOutBefore, result.heldOutAfter])
+      assert.ok(loss > 0 && loss < 10, `loss ${loss}`);
     assert.notEqual(result.heldOutAfter, result.heldOutBefore);
   });
 
@@ -86,7 +164,13 @@ describe("a run", () => {
     assert.equal(trained, size.toLocaleString("en-US"));
     assert.ok(Number(share) > 0 && Number(share) < 100);
     assert.ok(stdout.includes(`Held-out perplexity before: ${Math.exp(heldOutBefore).toFixed(2)}\n`), stdout);
-    assert.ok(stdout.includes(`Held-out perplexity after: ${Math.exp(heldOutAfter).toFixed(2)} (before: ${Math.exp(heldOutBefore).toFixed(2)}; `), stdout);
+    assert.ok(
+      stdout.includes(
+        `Held-out perplexity after: ${Math.exp(heldOutAfter).toFixed(2)} (before: ` +
+          `${Math.exp(heldOutBefore).toFixed(2)}; `,
+      ),
+      stdout,
+    );
     assert.match(stdout, /^Sample before: "The whale.+"$/m);
     assert.match(stdout, /^Sample after: "The whale.+"$/m);
     assert.match(stdout, /^Try it: .* generate .*--adapter first\/adapter/m);
@@ -117,7 +201,8 @@ describe("a run", () => {
 
   test("the memory planned is the memory taken; checkpoints take less and give the same bytes", async () => {
     const checkpoints = await succeed(folder, finetune("checkpoints", "--gradient-checkpointing"));
-    for (const file of filesBelow(at("first"))) assert.deepEqual(bytes("checkpoints", file), bytes("first", file), file);
+    for (const file of filesBelow(at("first")))
+      assert.deepEqual(bytes("checkpoints", file), bytes("first", file), file);
     const peaks = [first, checkpoints].map(({ stdout, stderr }) => {
       const [, planned] = /^Memory: (\d+\.\d) MB at the peak, as planned \(weights/m.exec(stdout) ?? [];
       assert.equal(/ 6\/6 .* peak (\d+\.\d) MB/.exec(stderr)?.[1], planned);
@@ -150,11 +235,14 @@ for (const dropout of ["0", "0.1"]) {
     // Steps enough that a signal sent at the first checkpoint comes long before the end.
     const options = ["--steps", "20", "--checkpoint-every", "2", "--dropout", dropout];
     const name = (run: string): string => `${run}-${dropout}`;
-    before(async () => { await succeed(folder, finetune(name("whole"), ...options)); });
+    before(async () => {
+      await succeed(folder, finetune(name("whole"), ...options));
+    });
 
     for (const signal of ["SIGINT", "SIGKILL"] as const) {
       test(`${signal}, then --resume: the bits of an uninterrupted run`, async () => {
-        const out = name(signal), checkpoint = at(out, "checkpoint.safetensors");
+        const out = name(signal);
+        const checkpoint = at(out, "checkpoint.safetensors");
         const stopped = await wasmLora(folder, finetune(out, ...options), async (child) => {
           await appears(child, checkpoint);
           child.kill(signal);
@@ -167,7 +255,13 @@ for (const dropout of ["0", "0.1"]) {
           assert.equal(done % 2, 0);
         } else {
           assert.equal(stopped.code, 130, stopped.stderr);
-          assert.match(stopped.stderr, new RegExp(`^Stopped after step ${done}; go on with: .* finetune --data text.txt --out ${out} --resume$`, "m"));
+          assert.match(
+            stopped.stderr,
+            new RegExp(
+              `^Stopped after step ${done}; go on with: .* finetune --data text.txt --out ${out} --resume$`,
+              "m",
+            ),
+          );
           assert.deepEqual(filesBelow(at(out)), ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
         }
 
@@ -181,7 +275,15 @@ for (const dropout of ["0", "0.1"]) {
 }
 
 describe("--resume refuses", () => {
-  const resume = (out: string, ...options: string[]): string[] => ["finetune", "--data", "text.txt", "--out", out, "--resume", ...options];
+  const resume = (out: string, ...options: string[]): string[] => [
+    "finetune",
+    "--data",
+    "text.txt",
+    "--out",
+    out,
+    "--resume",
+    ...options,
+  ];
   let checkpoint: Buffer;
   before(async () => {
     await succeed(folder, finetune("source", "--steps", "2"));
@@ -200,15 +302,23 @@ describe("--resume refuses", () => {
     assert.deepEqual(bytes(out, "checkpoint.safetensors"), Buffer.from(contents));
   };
   /** The checkpoint with something changed. */
-  const changed = (change: (tensors: TensorToWrite[], metadata: Record<string, string>) => TensorToWrite[] | void): Uint8Array => {
+  const changed = (
+    change: (tensors: TensorToWrite[], metadata: Record<string, string>) => TensorToWrite[] | void,
+  ): Uint8Array => {
     const { metadata, tensors } = parseSafetensors(checkpoint);
     const list = [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.bytes }));
     return serializeSafetensors(change(list, metadata) ?? list, metadata);
   };
 
   test("an option that differs from the checkpoint's", async () => {
-    for (const [option, value, key] of [["--lr", "0.001", "lr"], ["--seed", "5", "seed"], ["--steps", "9", "steps"], ["--r", "4", "r"],
-      ["--target-modules", "q_proj", "targetModules"], ["--dropout", "0.5", "dropout"]] as const) {
+    for (const [option, value, key] of [
+      ["--lr", "0.001", "lr"],
+      ["--seed", "5", "seed"],
+      ["--steps", "9", "steps"],
+      ["--r", "4", "r"],
+      ["--target-modules", "q_proj", "targetModules"],
+      ["--dropout", "0.5", "dropout"],
+    ] as const) {
       await refuse(folder, resume("source", option, value), "ArgumentError", `${key} = `, value);
     }
     assert.deepEqual(bytes("source", "checkpoint.safetensors"), checkpoint);
@@ -243,30 +353,60 @@ describe("--resume refuses", () => {
   });
 
   test("settings that are not JSON, or absent", async () => {
-    await refuseFile("run-garbage", changed((_, metadata) => { metadata["run"] = "{"; }));
-    await refuseFile("run-absent", changed((_, metadata) => { delete metadata["run"]; }));
-    await refuseFile("run-null", changed((_, metadata) => { metadata["run"] = "null"; }));
+    await refuseFile(
+      "run-garbage",
+      changed((_, metadata) => {
+        metadata["run"] = "{";
+      }),
+    );
+    await refuseFile(
+      "run-absent",
+      changed((_, metadata) => {
+        delete metadata["run"];
+      }),
+    );
+    await refuseFile(
+      "run-null",
+      changed((_, metadata) => {
+        metadata["run"] = "null";
+      }),
+    );
   });
 
   test("factors or moments that are missing", async () => {
     for (const kind of ["factors", "optimizer"]) {
-      await refuseFile(`without-${kind}`, changed((tensors) => {
-        tensors.splice(tensors.findIndex((t) => t.name.startsWith(`${kind}.`)), 1);
-      }));
+      await refuseFile(
+        `without-${kind}`,
+        changed((tensors) => {
+          tensors.splice(
+            tensors.findIndex((t) => t.name.startsWith(`${kind}.`)),
+            1,
+          );
+        }),
+      );
     }
   });
 
   test("a number of losses that is not the number of steps", async () => {
-    await refuseFile("losses", changed((tensors) => tensors.map((t) =>
-      t.name === "losses" ? { ...t, shape: [1], data: (t.data as Uint8Array).subarray(0, 4) } : t)));
+    await refuseFile(
+      "losses",
+      changed((tensors) =>
+        tensors.map((t) =>
+          t.name === "losses" ? { ...t, shape: [1], data: (t.data as Uint8Array).subarray(0, 4) } : t,
+        ),
+      ),
+    );
   });
 });
 
 /** Tags match, nothing is left open, entities are XML's own. Returns the texts. */
 function checkXml(xml: string): string[] {
-  const open: string[] = [], texts: string[] = [];
+  const open: string[] = [];
+  const texts: string[] = [];
   let roots = 0;
-  for (const [token, close, tag, attributes, empty] of xml.matchAll(/<(\/?)([\w:-]+)((?:\s+[\w:-]+="[^"<]*")*)\s*(\/?)>|[^<]+|</g)) {
+  for (const [token, close, tag, attributes, empty] of xml.matchAll(
+    /<(\/?)([\w:-]+)((?:\s+[\w:-]+="[^"<]*")*)\s*(\/?)>|[^<]+|</g,
+  )) {
     if (tag === undefined) {
       assert.ok(token !== "<", "a stray < or a malformed tag");
       if (open.length === 0) assert.equal(token.trim(), "", "text outside of the root");

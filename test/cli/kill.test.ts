@@ -1,6 +1,6 @@
 /**
- * kill -9 at any moment and a full disk: what is there is whole, nothing is lost but time, and the run goes on to the bits of an
- * uninterrupted one. A few of each here; `npm run proofs` does thirty and prints what came of them.
+ * kill -9 at any moment and a full disk: what is there is whole, nothing is lost but time, and the run goes on to the
+ * bits of an uninterrupted one. A few of each here; `npm run proofs` does thirty and prints what came of them.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
@@ -14,23 +14,54 @@ import { FormatError, io } from "../../src/index.js";
 import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 
-const FULL = process.env["WASM_LORA_PROOFS"] !== undefined, TIMES = FULL ? 30 : 3;
-const folder = temporaryFolder(), main = new URL("../../src/cli/main.js", import.meta.url).pathname, library = new URL("../../src/index.js", import.meta.url).href;
+const FULL = process.env["WASM_LORA_PROOFS"] !== undefined;
+const TIMES = FULL ? 30 : 3;
+const folder = temporaryFolder();
+const main = new URL("../../src/cli/main.js", import.meta.url).pathname;
+const library = new URL("../../src/index.js", import.meta.url).href;
 const at = (...path: string[]): string => join(folder, ...path);
-const finetune = (out: string): string[] => ["finetune", "--model", "m", "--data", "t.txt", "--out", out, "--prompt", "call", "--seq", "16", "--batch", "2", "--r", "4",
-  "--steps", "60", "--checkpoint-every", "1", "--dropout", "0.1"];
+const finetune = (out: string): string[] => [
+  "finetune",
+  "--model",
+  "m",
+  "--data",
+  "t.txt",
+  "--out",
+  out,
+  "--prompt",
+  "call",
+  "--seq",
+  "16",
+  "--batch",
+  "2",
+  "--r",
+  "4",
+  "--steps",
+  "60",
+  "--checkpoint-every",
+  "1",
+  "--dropout",
+  "0.1",
+];
 const resume = (out: string): string[] => ["finetune", "--out", out, "--resume"];
-const contents = (path: string): Map<string, string> => new Map(filesBelow(path).map((file) => [file, readFileSync(join(path, file)).toString("base64")]));
+const contents = (path: string): Map<string, string> =>
+  new Map(filesBelow(path).map((file) => [file, readFileSync(join(path, file)).toString("base64")]));
 /** 31-bit linear congruential numbers, 0 .. 1: each run of the tests tries the same share of the whole time. */
 let state = 7;
 const random = (): number => (state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff) / 0x80000000;
-const tally = (counts: Map<string, number>, what: string): void => { counts.set(what, (counts.get(what) ?? 0) + 1); };
+const tally = (counts: Map<string, number>, what: string): void => {
+  counts.set(what, (counts.get(what) ?? 0) + 1);
+};
 const told = (counts: Map<string, number>): string => [...counts].map(([what, n]) => `${n} ${what}`).join(", ");
 
 /** Starts the command and kills it after so many milliseconds. Whether it was still running. */
 async function killed(args: readonly string[], after: number): Promise<boolean> {
   const child = spawn(process.execPath, [main, ...args], { cwd: folder, stdio: "ignore" });
-  const ended = new Promise<boolean>((resolve) => child.once("close", (_, signal) => { resolve(signal === "SIGKILL"); }));
+  const ended = new Promise<boolean>((resolve) =>
+    child.once("close", (_, signal) => {
+      resolve(signal === "SIGKILL");
+    }),
+  );
   await Promise.race([sleep(after), ended]);
   child.kill("SIGKILL");
   return ended;
@@ -49,26 +80,47 @@ before(async () => {
 
 describe("killed", () => {
   test("finetune goes on to the bits of an uninterrupted run", async (t) => {
-    const time = await milliseconds(finetune("whole")), whole = contents(at("whole")), counts = new Map<string, number>();
+    const time = await milliseconds(finetune("whole"));
+    const whole = contents(at("whole"));
+    const counts = new Map<string, number>();
     for (let i = 0; i < TIMES; i++) {
       const out = `killed-${i}`;
       let kills = 0;
       // Twice, the second time in the resumed run.
-      for (; kills < 2 && await killed(kills === 0 ? finetune(out) : hasCheckpoint(at(out)) ? resume(out) : finetune(out), random() * time); kills++);
+      for (
+        ;
+        kills < 2 &&
+        (await killed(
+          kills === 0 ? finetune(out) : hasCheckpoint(at(out)) ? resume(out) : finetune(out),
+          random() * time,
+        ));
+        kills++
+      );
       const found = hasCheckpoint(at(out)) ? "with a checkpoint" : "before the first checkpoint";
       await succeed(folder, existsSync(at(out, "result.json")) || hasCheckpoint(at(out)) ? resume(out) : finetune(out));
       assert.deepEqual(contents(at(out)), whole, out);
-      tally(counts, `killed ${kills === 0 ? "too late" : kills === 1 ? "once" : "twice"} ${found}: the same files, byte by byte`);
+      tally(
+        counts,
+        `killed ${kills === 0 ? "too late" : kills === 1 ? "once" : "twice"} ${found}: the same files, byte by byte`,
+      );
     }
     t.diagnostic(told(counts));
   });
 
   test("merge leaves no folder or the whole one, and its base as it was", async (t) => {
     const args = (out: string): string[] => ["merge", "--model", "m", "--adapter", "a", "--out", out];
-    const time = await milliseconds(args("merged")), whole = contents(at("merged")), base = contents(at("m")), counts = new Map<string, number>();
+    const time = await milliseconds(args("merged"));
+    const whole = contents(at("merged"));
+    const base = contents(at("m"));
+    const counts = new Map<string, number>();
     for (let i = 0; i < TIMES; i++) {
-      const out = `merged-${i}`, isKilled = await killed(args(out), time * (0.3 + 0.7 * random()));
-      tally(counts, `${isKilled ? "killed" : "done"}: ${existsSync(at(out)) ? "the whole folder" : existsSync(at(`${out}.partial`)) ? "a draft" : "nothing"}`);
+      const out = `merged-${i}`;
+      const isKilled = await killed(args(out), time * (0.3 + 0.7 * random()));
+      tally(
+        counts,
+        `${isKilled ? "killed" : "done"}: ` +
+          `${existsSync(at(out)) ? "the whole folder" : existsSync(at(`${out}.partial`)) ? "a draft" : "nothing"}`,
+      );
       if (existsSync(at(out))) {
         const there = contents(at(out));
         // The lock is the last to go.
@@ -82,11 +134,13 @@ describe("killed", () => {
   });
 
   test("saving an adapter over another leaves one of the two, or a pair that is refused", async (t) => {
-    const script = `
+    const script =
+      `
       const { init, models, peft } = await import(${JSON.stringify(library)});
       await init();
       const make = (alpha) => {
-        const adapted = peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ["q_proj"] });
+        const adapted = peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ` +
+      `["q_proj"] });
         for (const p of adapted.parameters()) if (p.requiresGrad) p.data.fill(alpha);
         return adapted;
       };
@@ -94,7 +148,10 @@ describe("killed", () => {
       for (let i = 0; ; i++) { both[i % 2].savePretrained("saved"); if (i === 1) console.log("saving"); }`;
     const counts = new Map<string, number>();
     for (let i = 0; i < TIMES; i++) {
-      const child = spawn(process.execPath, ["--input-type=module", "-e", script], { cwd: folder, stdio: ["ignore", "pipe", "inherit"] });
+      const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+        cwd: folder,
+        stdio: ["ignore", "pipe", "inherit"],
+      });
       await new Promise((resolve) => child.stdout.once("data", resolve));
       await sleep(random() * 60);
       child.kill("SIGKILL");
@@ -102,7 +159,11 @@ describe("killed", () => {
       try {
         const { config, tensors } = io.readPeftAdapter(at("saved"));
         // The weights say which config they were saved with.
-        for (const { data } of tensors.values()) assert.ok(data.every((v) => v === config.loraAlpha), "a mixture of the two");
+        for (const { data } of tensors.values())
+          assert.ok(
+            data.every((v) => v === config.loraAlpha),
+            "a mixture of the two",
+          );
         tally(counts, `lora_alpha ${config.loraAlpha}`);
       } catch (error) {
         assert.ok(error instanceof FormatError, String(error));
@@ -117,22 +178,35 @@ describe("killed", () => {
 });
 
 test("threads that save to one folder, and a reader", async (t) => {
-  const threads = FULL ? 4 : 2, saves = FULL ? 150 : 20;
-  const script = `
+  const threads = FULL ? 4 : 2;
+  const saves = FULL ? 150 : 20;
+  const script =
+    `
     const { workerData: { library, model, folder, saves, alpha } } = require("node:worker_threads");
     import(library).then(async ({ init, models, peft }) => {
       await init();
-      const adapted = peft.getLoraModel(models.loadLlama(model).model, { r: 2, loraAlpha: alpha, targetModules: ["q_proj"] });
+      const adapted = peft.getLoraModel(models.loadLlama(model).model, { r: 2, loraAlpha: alpha, targetModules: ` +
+    `["q_proj"] });
       for (let i = 0; i < saves; i++) adapted.savePretrained(folder);
     });`;
   const data = { library, model: at("m"), folder: at("threads"), saves };
-  const ends = Array.from({ length: threads }, (_, i) => new Promise<void>((resolve, reject) => {
-    const worker = new Worker(script, { eval: true, workerData: { ...data, alpha: i + 1 } });
-    worker.on("error", reject);
-    worker.on("exit", () => { resolve(); });
-  }));
-  let running = true, reads = 0, short = 0;
-  const done = Promise.all(ends).finally(() => { running = false; });
+  const ends = Array.from(
+    { length: threads },
+    (_, i) =>
+      new Promise<void>((resolve, reject) => {
+        const worker = new Worker(script, { eval: true, workerData: { ...data, alpha: i + 1 } });
+        worker.on("error", reject);
+        worker.on("exit", () => {
+          resolve();
+        });
+      }),
+  );
+  let running = true;
+  let reads = 0;
+  let short = 0;
+  const done = Promise.all(ends).finally(() => {
+    running = false;
+  });
   while (running) {
     await new Promise((resolve) => setImmediate(resolve));
     for (const file of ["adapter_model.safetensors", "adapter_config.json"]) {
@@ -155,22 +229,29 @@ test("threads that save to one folder, and a reader", async (t) => {
 });
 
 describe("a disk without room", () => {
-  test("files that may not grow: one line, the old checkpoint whole, and the same bits when there is room again", async () => {
-    await succeed(folder, finetune("roomy"));
-    await wasmLora(folder, finetune("limited"), async (child) => {
-      while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
-      child.kill("SIGTERM");
-    });
-    const was = contents(at("limited"));
-    assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
-    const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
-    const { status, stderr } = spawnSync("bash", ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")], { cwd: folder, encoding: "utf8" });
-    assert.equal(status, 1);
-    assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
-    assert.deepEqual(contents(at("limited")), was);
-    await succeed(folder, resume("limited"));
-    assert.deepEqual(contents(at("limited")), contents(at("roomy")));
-  });
+  test(
+    "files that may not grow: one line, the old checkpoint whole, and the same bits when there is " + "room again",
+    async () => {
+      await succeed(folder, finetune("roomy"));
+      await wasmLora(folder, finetune("limited"), async (child) => {
+        while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
+        child.kill("SIGTERM");
+      });
+      const was = contents(at("limited"));
+      assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+      const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
+      const { status, stderr } = spawnSync(
+        "bash",
+        ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")],
+        { cwd: folder, encoding: "utf8" },
+      );
+      assert.equal(status, 1);
+      assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
+      assert.deepEqual(contents(at("limited")), was);
+      await succeed(folder, resume("limited"));
+      assert.deepEqual(contents(at("limited")), contents(at("roomy")));
+    },
+  );
 
   test("a file system that is full", async (t) => {
     mkdirSync(at("small"));
@@ -181,14 +262,16 @@ describe("a disk without room", () => {
       return;
     }
     try {
-      const counts = new Map<string, number>(), size = statSync(at("roomy/checkpoint.safetensors")).size;
+      const counts = new Map<string, number>();
+      const size = statSync(at("roomy/checkpoint.safetensors")).size;
       /** Leaves so many bytes free. */
       const fill = (left: number): void => {
         const { bavail, bsize } = statfsSync(at("small"));
         writeFileSync(at("small/filler"), new Uint8Array(Math.max(0, bavail * bsize - left)));
       };
       for (let i = 0; i < TIMES; i++) {
-        const out = `small/run-${i}`, merge = ["merge", "--model", "m", "--adapter", "a", "--out", "small/merged"];
+        const out = `small/run-${i}`;
+        const merge = ["merge", "--model", "m", "--adapter", "a", "--out", "small/merged"];
         // From no room at all to some for the checkpoints, and none for the results.
         fill(random() * 4 * size);
         const { code, stderr } = await wasmLora(folder, finetune(out));
@@ -196,10 +279,18 @@ describe("a disk without room", () => {
         else {
           assert.equal(code, 1, stderr);
           assert.match(stderr, /(^|\n)FileError: cannot write [^\n]+no space[^\n]*\n$/);
-          tally(counts, existsSync(at(out)) && hasCheckpoint(at(out)) ? "finetune stopped with a whole checkpoint" : "finetune stopped before the first one");
+          tally(
+            counts,
+            existsSync(at(out)) && hasCheckpoint(at(out))
+              ? "finetune stopped with a whole checkpoint"
+              : "finetune stopped before the first one",
+          );
         }
         const left = filesBelow(at(out));
-        assert.ok(left.every((file) => !file.endsWith(".tmp") && !file.startsWith(".")), left.join());
+        assert.ok(
+          left.every((file) => !file.endsWith(".tmp") && !file.startsWith(".")),
+          left.join(),
+        );
         rmSync(at("small/filler"));
         if (code !== 0) await succeed(folder, hasCheckpoint(at(out)) ? resume(out) : finetune(out));
         assert.deepEqual(contents(at(out)), contents(at("roomy")));

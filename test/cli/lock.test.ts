@@ -17,10 +17,18 @@ function fresh(name: string): { out: string; file: string } {
 const lockModule = new URL("../../src/cli/lock.js", import.meta.url).href;
 /** Another process that takes the folder and then does what `then` says. */
 function script(out: string, then: string): string[] {
-  return ["--input-type=module", "-e", `const { lockFolder } = await import(${JSON.stringify(lockModule)}); const lock = lockFolder("test", ${JSON.stringify(out)}); ${then}`];
+  return [
+    "--input-type=module",
+    "-e",
+    `const { lockFolder } = await import(${JSON.stringify(lockModule)}); const lock = lockFolder("test", ` +
+      `${JSON.stringify(out)}); ${then}`,
+  ];
 }
 function refused(out: string): void {
-  assert.throws(() => lockFolder("finetune", out), (error: unknown) => error instanceof FileError && error.message.includes(out) && error.message.includes(LOCK_FILE));
+  assert.throws(
+    () => lockFolder("finetune", out),
+    (error: unknown) => error instanceof FileError && error.message.includes(out) && error.message.includes(LOCK_FILE),
+  );
 }
 /** An hour ago. */
 function age(file: string): void {
@@ -74,9 +82,14 @@ test("a living process elsewhere is refused by name", async () => {
 
 test("an owner that cannot be seen from here lives as long as it gives signs", () => {
   const { out, file } = fresh("elsewhere");
-  const mine = lockFolder("finetune", out), owner = JSON.parse(readFileSync(file, "utf8"));
+  const mine = lockFolder("finetune", out);
+  const owner = JSON.parse(readFileSync(file, "utf8"));
   mine.release();
-  for (const other of [{ ...owner, host: "another" }, { ...owner, space: "pid:[1]" }, { ...owner, boot: "before" }]) {
+  for (const other of [
+    { ...owner, host: "another" },
+    { ...owner, space: "pid:[1]" },
+    { ...owner, boot: "before" },
+  ]) {
     writeFileSync(file, JSON.stringify({ ...other, token: "t" }));
     refused(out);
     age(file);
@@ -100,7 +113,8 @@ test("a file that names no owner counts by its age", () => {
 
 test("a run whose folder was taken over writes no more", (t) => {
   const { out, file } = fresh("taken");
-  const lock = lockFolder("finetune", out), contents = readFileSync(file, "utf8");
+  const lock = lockFolder("finetune", out);
+  const contents = readFileSync(file, "utf8");
   writeFileSync(file, contents.replace(/"token":"\w+"/, '"token":"of another"'));
   t.mock.timers.enable({ apis: ["Date"], now: Date.now() + 60_000 });
   assert.throws(() => lock.keep(), /finetune: another run has taken/);
@@ -112,9 +126,26 @@ test("of many that begin at once, over a dead one's lock, one gets the folder", 
   const { out } = fresh("race");
   spawnSync(process.execPath, script(out, 'process.kill(process.pid, "SIGKILL");'));
   // Who has it keeps it until all have tried.
-  const children = Array.from({ length: 4 }, () => spawn(process.execPath, script(out, 'console.log("taken"); process.stdin.resume().once("end", () => lock.release());'), { stdio: ["pipe", "pipe", "ignore"] }));
+  const children = Array.from({ length: 4 }, () =>
+    spawn(
+      process.execPath,
+      script(out, 'console.log("taken"); process.stdin.resume().once("end", () => lock.release());'),
+      { stdio: ["pipe", "pipe", "ignore"] },
+    ),
+  );
   const codes = children.map((child) => new Promise<number | null>((resolve) => child.once("close", resolve)));
-  const outcomes = await Promise.all(children.map((child, i) => Promise.race([codes[i]!.then(() => "refused"), new Promise((resolve) => child.stdout.once("data", () => { resolve("taken"); }))])));
+  const outcomes = await Promise.all(
+    children.map((child, i) =>
+      Promise.race([
+        codes[i]!.then(() => "refused"),
+        new Promise((resolve) =>
+          child.stdout.once("data", () => {
+            resolve("taken");
+          }),
+        ),
+      ]),
+    ),
+  );
   for (const child of children) child.stdin.end();
   await Promise.all(codes);
   assert.deepEqual(outcomes.sort(), ["refused", "refused", "refused", "taken"]);

@@ -12,8 +12,20 @@ await init();
 
 test("times: no unit reaches the next one's size", () => {
   const expected: [number, string][] = [
-    [0, "0s"], [0.2, "1s"], [9.5, "10s"], [12.4, "10s"], [57.4, "55s"], [57.6, "1m00s"], [60, "1m00s"], [119, "2m00s"], [239, "4m00s"], [3597, "59m55s"],
-    [3598, "1h00m"], [7164, "1h59m"], [7170, "2h00m"], [360_000, "100h00m"],
+    [0, "0s"],
+    [0.2, "1s"],
+    [9.5, "10s"],
+    [12.4, "10s"],
+    [57.4, "55s"],
+    [57.6, "1m00s"],
+    [60, "1m00s"],
+    [119, "2m00s"],
+    [239, "4m00s"],
+    [3597, "59m55s"],
+    [3598, "1h00m"],
+    [7164, "1h59m"],
+    [7170, "2h00m"],
+    [360_000, "100h00m"],
   ];
   for (const [seconds, text] of expected) assert.equal(formatTime(seconds), text, `${seconds}`);
   for (let t = 0; t < 8000; t += 0.7) assert.doesNotMatch(formatTime(t), /60[sm]/);
@@ -22,8 +34,16 @@ test("times: no unit reaches the next one's size", () => {
 });
 
 test("perplexities: exp(loss), also where no double holds it", () => {
-  // 10^x by hand: 709.782712893384 / ln 10 = 308.2547..., and 1000 / ln 10 = 434.294481903... (10^0.294481903 = 1.9700...).
-  for (const [loss, text] of [[0, "1.00"], [4.4289, "83.84"], [3.5616, "35.22"], [1000, "2.0e+434"], [709.782712893384, "1.8e+308"], [1e30, "above 1.0e+1000000"]] as const) {
+  // 10^x by hand: 709.782712893384 / ln 10 = 308.2547..., and 1000 / ln 10 = 434.294481903... (10^0.294481903 =
+  // 1.9700...).
+  for (const [loss, text] of [
+    [0, "1.00"],
+    [4.4289, "83.84"],
+    [3.5616, "35.22"],
+    [1000, "2.0e+434"],
+    [709.782712893384, "1.8e+308"],
+    [1e30, "above 1.0e+1000000"],
+  ] as const) {
     assert.equal(perplexity(loss), text);
   }
   for (let loss = 20; loss < 3000; loss += 0.37) assert.match(perplexity(loss), /^[1-9]\.\de\+\d+$/);
@@ -45,24 +65,71 @@ test("texts from files: one line, nothing that a terminal obeys, no more than as
 });
 
 test("a word for the shell is that word again, and nothing in it runs", () => {
-  const words = ["plain-1.2/x_y", "", "two words", "$(touch pwned) costs $5", "it's `id`", "a \"b\" \\ !c", "-n", "*?[a]{b,c}~", "é \u{1f40b}", ";&|<>#", "line one\nline two\ttab", "\u001b]0;title\u0007 isn't \\x"];
+  const words = [
+    "plain-1.2/x_y",
+    "",
+    "two words",
+    "$(touch pwned) costs $5",
+    "it's `id`",
+    'a "b" \\ !c',
+    "-n",
+    "*?[a]{b,c}~",
+    "é \u{1f40b}",
+    ";&|<>#",
+    "line one\nline two\ttab",
+    "\u001b]0;title\u0007 isn't \\x",
+  ];
   for (const word of words) {
     // The word arrives through bash as an argument; control characters beyond ASCII's are beyond this.
-    assert.equal(execFileSync("bash", ["-c", `printf '%s|' ${shellWord(word)}`], { encoding: "utf8", env: { ...process.env, LC_ALL: "C.UTF-8" } }), `${word}|`);
+    assert.equal(
+      execFileSync("bash", ["-c", `printf '%s|' ${shellWord(word)}`], {
+        encoding: "utf8",
+        env: { ...process.env, LC_ALL: "C.UTF-8" },
+      }),
+      `${word}|`,
+    );
     assert.doesNotMatch(shellWord(word), /[\u0000-\u001f]/);
   }
 });
 
 test("the program is called as it was started", () => {
   assert.equal(programName("/usr/local/bin/wasm-lora", "/usr/bin:/usr/local/bin", "/home/me", false), "wasm-lora");
-  assert.equal(programName("/p/node_modules/.bin/wasm-lora", "/p/node_modules/.bin:/usr/bin", "/p", false), "npx wasm-lora");
+  assert.equal(
+    programName("/p/node_modules/.bin/wasm-lora", "/p/node_modules/.bin:/usr/bin", "/p", false),
+    "npx wasm-lora",
+  );
   assert.equal(programName("/cache/_npx/1/node_modules/.bin/wasm-lora", "/usr/bin", "/p", true), "npx wasm-lora");
   assert.equal(programName("/elsewhere/it's/main.js", "/usr/bin", "/p", false), "node '/elsewhere/it'\\''s/main.js'");
 });
 
 test("numbers: decimals only, and none that turns into 0 or Infinity on the way", () => {
-  for (const [text, n] of [["1", 1], ["1e-3", 1e-3], [" 5. ", 5], [".5", 0.5], ["0", 0], ["0.0e5", 0], ["-2", -2], ["1e21", 1e21]] as const) assert.equal(parseNumber(text), n);
-  for (const text of ["", " ", "0x10", "0b1", "1_000", "1e-400", "0.0000001e-320", "Infinity", "NaN", "1,5", "1e", "--1", "١"]) assert.ok(Number.isNaN(parseNumber(text)), text);
+  for (const [text, n] of [
+    ["1", 1],
+    ["1e-3", 1e-3],
+    [" 5. ", 5],
+    [".5", 0.5],
+    ["0", 0],
+    ["0.0e5", 0],
+    ["-2", -2],
+    ["1e21", 1e21],
+  ] as const)
+    assert.equal(parseNumber(text), n);
+  for (const text of [
+    "",
+    " ",
+    "0x10",
+    "0b1",
+    "1_000",
+    "1e-400",
+    "0.0000001e-320",
+    "Infinity",
+    "NaN",
+    "1,5",
+    "1e",
+    "--1",
+    "١",
+  ])
+    assert.ok(Number.isNaN(parseNumber(text)), text);
   assert.equal(SETTINGS.lr.holds(parseNumber("1e400")), false);
   assert.equal(SETTINGS.steps.holds(parseNumber("1e21")), false);
 });
@@ -77,11 +144,33 @@ test("target modules: PEFT's word, a pattern, names", () => {
 
 test("settings: every one must be there and in its range, and there is no other", () => {
   const good = { ...FINETUNE_DEFAULTS, model: "m", data: "d" };
-  const judge = (settings: unknown): void => { checkSettings(settings, (message) => { throw new Error(message); }); };
+  const judge = (settings: unknown): void => {
+    checkSettings(settings, (message) => {
+      throw new Error(message);
+    });
+  };
   judge(good);
   judge({ ...good, targetModules: ["q_proj"] });
-  for (const [key, value] of [["r", 0], ["r", "8"], ["alpha", -1], ["dropout", 1], ["dropout", null], ["steps", 1.5], ["steps", 1e300], ["batch", [8]], ["seq", 1], ["lr", NaN],
-    ["seed", -1], ["prompt", 5], ["checkpointEvery", 0], ["model", ""], ["data", "a\0b"], ["targetModules", []], ["targetModules", [1]], ["targetModules", {}]] as const) {
+  for (const [key, value] of [
+    ["r", 0],
+    ["r", "8"],
+    ["alpha", -1],
+    ["dropout", 1],
+    ["dropout", null],
+    ["steps", 1.5],
+    ["steps", 1e300],
+    ["batch", [8]],
+    ["seq", 1],
+    ["lr", NaN],
+    ["seed", -1],
+    ["prompt", 5],
+    ["checkpointEvery", 0],
+    ["model", ""],
+    ["data", "a\0b"],
+    ["targetModules", []],
+    ["targetModules", [1]],
+    ["targetModules", {}],
+  ] as const) {
     assert.throws(() => judge({ ...good, [key]: value }), new RegExp(`setting ${key} is `), `${key} = ${value}`);
   }
   assert.throws(() => judge({ ...good, extra: 1 }), /no setting "extra"/);
@@ -105,19 +194,32 @@ describe("the loss curve", () => {
 
   test("of anything: no error, no time, no NaN in it", () => {
     const values: number[][] = [
-      [], [NaN, NaN], [Infinity], [3, Infinity, 2, 1], [NaN, 2, NaN, 1], [1e38, 1], [-1e308, 1e308], [5, 5 + 1e-15], [0, 1e-300],
+      [],
+      [NaN, NaN],
+      [Infinity],
+      [3, Infinity, 2, 1],
+      [NaN, 2, NaN, 1],
+      [1e38, 1],
+      [-1e308, 1e308],
+      [5, 5 + 1e-15],
+      [0, 1e-300],
       Array.from({ length: 200_000 }, (_, i) => 3 + Math.sin(i)),
     ];
     for (const losses of values) {
       const before = process.cpuUsage();
       assert.ok(lossCurveText(losses).length > 0);
-      for (const held of [2, NaN, Infinity]) assert.doesNotMatch(lossCurveSvg(losses, { ...labels, heldOutAfter: held }), /NaN|Infinity|undefined|[\u0000-\u0008]/);
+      for (const held of [2, NaN, Infinity])
+        assert.doesNotMatch(
+          lossCurveSvg(losses, { ...labels, heldOutAfter: held }),
+          /NaN|Infinity|undefined|[\u0000-\u0008]/,
+        );
       assert.ok(process.cpuUsage(before).user < 5e6, "microseconds of this process");
     }
   });
 
   test("of a long run keeps its first and last step, and its scale", () => {
-    const losses = Array.from({ length: 10_000 }, (_, i) => 10 - i / 1000), text = lossCurveText(losses);
+    const losses = Array.from({ length: 10_000 }, (_, i) => 10 - i / 1000);
+    const text = lossCurveText(losses);
     const shown = [...text.matchAll(/^ *(-?\d+\.\d{3}) /gm)].map((m) => Number(m[1]));
     // The running mean over 400 steps: the first is the loss itself, the last the mean of the last 400.
     assert.equal(shown[0], 10);

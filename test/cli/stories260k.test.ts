@@ -24,7 +24,16 @@ test("generates PyTorch's 181 greedy ids", async (t) => {
   if (!modelIsThere(t)) return;
   const expected = JSON.parse(readFileSync(join(model, "greedy_ids.json"), "utf8")) as number[];
   assert.equal(expected.length, 181);
-  const { stdout } = await succeed(folder, ["generate", "--model", model, "--temperature", "0", "--max-tokens", "180", "--ids"]);
+  const { stdout } = await succeed(folder, [
+    "generate",
+    "--model",
+    model,
+    "--temperature",
+    "0",
+    "--max-tokens",
+    "180",
+    "--ids",
+  ]);
   assert.deepEqual(JSON.parse(stdout), expected);
 });
 

@@ -6,11 +6,17 @@ export interface Job {
   from: number;
   to: number;
   skip: readonly number[];
-  /** Words: the clock that ticks at each phase of each input, the input, its bytes, resident bytes (in KiB) before it ran. */
+  /**
+   * Words: the clock that ticks at each phase of each input, the input, its bytes, resident bytes (in KiB) before it
+   * ran.
+   */
   shared: SharedArrayBuffer;
 }
 
-export const CLOCK = 0, INPUT = 1, SIZE = 2, RESIDENT = 3;
+export const CLOCK = 0,
+  INPUT = 1,
+  SIZE = 2,
+  RESIDENT = 3;
 
 export interface Progress {
   kind: "progress";
@@ -22,4 +28,9 @@ export interface Progress {
   /** Most bytes that one input took, in linear memory and on the heap. */
   bytes: number;
 }
-export interface Fault { kind: "fault"; index: number; title: string; stack: string }
+export interface Fault {
+  kind: "fault";
+  index: number;
+  title: string;
+  stack: string;
+}

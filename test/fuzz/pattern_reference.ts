@@ -1,6 +1,6 @@
 /**
- * What a pattern means, by its parts: the set of places where it may end, given where it starts. Greedy and lazy are the
- * same then, and nothing backtracks; written for clearness, good for short texts only.
+ * What a pattern means, by its parts: the set of places where it may end, given where it starts. Greedy and lazy are
+ * the same then, and nothing backtracks; written for clearness, good for short texts only.
  * Source: Python's library reference, re; \w, \d, \s and \b of ASCII, as ours are documented to be.
  */
 import type { Random } from "./random.js";
@@ -13,18 +13,33 @@ export type Pattern =
   | { kind: "repeat"; low: number; high: number; lazy: boolean; of: Pattern }
   | { kind: "group"; capture: boolean; of: Pattern };
 
-const ESCAPES: Record<string, RegExp> = { d: /[0-9]/, D: /[^0-9]/, w: /[A-Za-z0-9_]/, W: /[^A-Za-z0-9_]/, s: /[ \t\n\r\f\v]/, S: /[^ \t\n\r\f\v]/ };
+const ESCAPES: Record<string, RegExp> = {
+  d: /[0-9]/,
+  D: /[^0-9]/,
+  w: /[A-Za-z0-9_]/,
+  W: /[^A-Za-z0-9_]/,
+  s: /[ \t\n\r\f\v]/,
+  S: /[^ \t\n\r\f\v]/,
+};
 
-export function fullMatch(pattern: Pattern, text: string): boolean { return ends(pattern, text, 0).has(text.length); }
+export function fullMatch(pattern: Pattern, text: string): boolean {
+  return ends(pattern, text, 0).has(text.length);
+}
 
 function ends(pattern: Pattern, text: string, at: number): Set<number> {
   switch (pattern.kind) {
-    case "literal": return text[at] === pattern.char ? new Set([at + 1]) : new Set();
-    case "class": return at < text.length && isIn(pattern, text[at]!) ? new Set([at + 1]) : new Set();
-    case "edge": return isEdge(pattern.which, text, at) ? new Set([at]) : new Set();
-    case "group": return ends(pattern.of, text, at);
-    case "choice": return new Set(pattern.of.flatMap((p) => [...ends(p, text, at)]));
-    case "sequence": return pattern.of.reduce((from, p) => step(p, text, from), new Set([at]));
+    case "literal":
+      return text[at] === pattern.char ? new Set([at + 1]) : new Set();
+    case "class":
+      return at < text.length && isIn(pattern, text[at]!) ? new Set([at + 1]) : new Set();
+    case "edge":
+      return isEdge(pattern.which, text, at) ? new Set([at]) : new Set();
+    case "group":
+      return ends(pattern.of, text, at);
+    case "choice":
+      return new Set(pattern.of.flatMap((p) => [...ends(p, text, at)]));
+    case "sequence":
+      return pattern.of.reduce((from, p) => step(p, text, from), new Set([at]));
     default: {
       let from = new Set([at]);
       for (let i = 0; i < pattern.low; i++) from = step(pattern.of, text, from);
@@ -57,20 +72,33 @@ function isEdge(which: string, text: string, at: number): boolean {
 /** The pattern in Python's syntax. */
 export function print(pattern: Pattern, random: Random): string {
   switch (pattern.kind) {
-    case "literal": return /[A-Za-z0-9_]/.test(pattern.char) ? pattern.char : `\\${pattern.char}`;
+    case "literal":
+      return /[A-Za-z0-9_]/.test(pattern.char) ? pattern.char : `\\${pattern.char}`;
     case "class": {
       if (pattern.dot) return ".";
       const chars = pattern.chars.map((char) => (char === "-" ? "\\-" : char)).join("");
       return `[${pattern.negated ? "^" : ""}${chars}${pattern.escape === null ? "" : `\\${pattern.escape}`}]`;
     }
-    case "edge": return pattern.which;
-    case "group": return `${pattern.capture ? "(" : "(?:"}${print(pattern.of, random)})`;
-    case "choice": return `(?:${pattern.of.map((p) => print(p, random)).join("|")})`;
-    case "sequence": return pattern.of.map((p) => print(p, random)).join("");
+    case "edge":
+      return pattern.which;
+    case "group":
+      return `${pattern.capture ? "(" : "(?:"}${print(pattern.of, random)})`;
+    case "choice":
+      return `(?:${pattern.of.map((p) => print(p, random)).join("|")})`;
+    case "sequence":
+      return pattern.of.map((p) => print(p, random)).join("");
     default: {
       const { low, high } = pattern;
-      const counts = low === 0 && high === Infinity ? "*" : low === 1 && high === Infinity ? "+" : low === 0 && high === 1 ? "?"
-        : low === high ? `{${low}}` : `{${low},${high === Infinity ? "" : high}}`;
+      const counts =
+        low === 0 && high === Infinity
+          ? "*"
+          : low === 1 && high === Infinity
+            ? "+"
+            : low === 0 && high === 1
+              ? "?"
+              : low === high
+                ? `{${low}}`
+                : `{${low},${high === Infinity ? "" : high}}`;
       return `(?:${print(pattern.of, random)})${counts}${pattern.lazy ? "?" : ""}`;
     }
   }

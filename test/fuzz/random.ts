@@ -22,18 +22,28 @@ export class Random {
   }
 
   /** From 0 to below n. */
-  below(n: number): number { return this.#next() % n; }
+  below(n: number): number {
+    return this.#next() % n;
+  }
 
   /** From low to high, both included. */
-  integer(low: number, high: number): number { return low + this.below(high - low + 1); }
+  integer(low: number, high: number): number {
+    return low + this.below(high - low + 1);
+  }
 
   /** True once in n. */
-  once(n: number): boolean { return this.below(n) === 0; }
+  once(n: number): boolean {
+    return this.below(n) === 0;
+  }
 
   /** From 0 to below 1. */
-  uniform(): number { return this.#next() / 0x100000000; }
+  uniform(): number {
+    return this.#next() / 0x100000000;
+  }
 
-  pick<T>(list: readonly T[]): T { return list[this.below(list.length)]!; }
+  pick<T>(list: readonly T[]): T {
+    return list[this.below(list.length)]!;
+  }
 
   /** 0 with the chance 1/2, 1 with 1/4, ... at most `most`. */
   few(most: number): number {
@@ -42,5 +52,7 @@ export class Random {
     return n;
   }
 
-  bytes(length: number): Uint8Array { return Uint8Array.from({ length }, () => this.#next()); }
+  bytes(length: number): Uint8Array {
+    return Uint8Array.from({ length }, () => this.#next());
+  }
 }

@@ -6,25 +6,54 @@
  */
 import { Finding } from "./target.js";
 
-type Json = { kind: "object"; members: [string, Json][] } | { kind: "list"; items: Json[] } | { kind: "string"; text: string }
-  | { kind: "integer"; value: bigint } | { kind: "other"; text: string };
+type Json =
+  | { kind: "object"; members: [string, Json][] }
+  | { kind: "list"; items: Json[] }
+  | { kind: "string"; text: string }
+  | { kind: "integer"; value: bigint }
+  | { kind: "other"; text: string };
 
-export interface ReferenceTensor { dtype: string; shape: bigint[]; bytes: Uint8Array }
+export interface ReferenceTensor {
+  dtype: string;
+  shape: bigint[];
+  bytes: Uint8Array;
+}
 
 export type ReferenceReading =
   /** `stricter`: what in it our reader refuses on purpose. */
-  | { taken: true; stricter: string[]; tensors: Map<string, ReferenceTensor> }
-  | { taken: false; why: string };
+  { taken: true; stricter: string[]; tensors: Map<string, ReferenceTensor> } | { taken: false; why: string };
 
 const BITS: Record<string, bigint> = {
-  F4: 4n, F6_E2M3: 6n, F6_E3M2: 6n, BOOL: 8n, U8: 8n, I8: 8n, F8_E5M2: 8n, F8_E4M3: 8n, F8_E8M0: 8n, F8_E4M3FNUZ: 8n, F8_E5M2FNUZ: 8n,
-  I16: 16n, U16: 16n, F16: 16n, BF16: 16n, I32: 32n, U32: 32n, F32: 32n, C64: 64n, F64: 64n, I64: 64n, U64: 64n,
+  F4: 4n,
+  F6_E2M3: 6n,
+  F6_E3M2: 6n,
+  BOOL: 8n,
+  U8: 8n,
+  I8: 8n,
+  F8_E5M2: 8n,
+  F8_E4M3: 8n,
+  F8_E8M0: 8n,
+  F8_E4M3FNUZ: 8n,
+  F8_E5M2FNUZ: 8n,
+  I16: 16n,
+  U16: 16n,
+  F16: 16n,
+  BF16: 16n,
+  I32: 32n,
+  U32: 32n,
+  F32: 32n,
+  C64: 64n,
+  F64: 64n,
+  I64: 64n,
+  U64: 64n,
 };
 const USIZE = 1n << 64n;
 const SAFE = 1n << 53n;
 
 class Refused extends Error {}
-function refuse(why: string): never { throw new Refused(why); }
+function refuse(why: string): never {
+  throw new Refused(why);
+}
 
 export function referenceReads(file: Uint8Array): ReferenceReading {
   try {
@@ -40,7 +69,8 @@ function read(file: Buffer): ReferenceReading {
   const n = file.readBigUInt64LE(0);
   if (n > 100_000_000n) refuse("header beyond 100 MB");
   if (8n + n > BigInt(file.length)) refuse("header beyond the file");
-  const data = file.subarray(8 + Number(n)), stricter = new Set<string>();
+  const data = file.subarray(8 + Number(n));
+  const stricter = new Set<string>();
   const root = new Reader(utf8(file.subarray(8, 8 + Number(n))), stricter).whole();
   if (root.kind !== "object") refuse("header is no object");
 
@@ -101,7 +131,9 @@ function info(value: Json, stricter: Set<string>): { dtype: string; shape: bigin
   if (value.kind === "list") {
     stricter.add("a tensor as a list");
     if (value.items.length !== 3) refuse("a tensor of not three items");
-    value.items.forEach((item, i) => { fields.set(FIELDS[i]!, item); });
+    value.items.forEach((item, i) => {
+      fields.set(FIELDS[i]!, item);
+    });
   } else if (value.kind === "object") {
     for (const [key, field] of value.members) {
       if (!FIELDS.includes(key)) stricter.add("an unknown field");
@@ -136,7 +168,10 @@ function integers(value: Json, stricter: Set<string>): bigint[] {
 class Reader {
   #at = 0;
 
-  constructor(readonly text: string, readonly stricter: Set<string>) {}
+  constructor(
+    readonly text: string,
+    readonly stricter: Set<string>,
+  ) {}
 
   whole(): Json {
     if (this.text[0] !== "{") this.stricter.add("white space before the header");
@@ -162,14 +197,19 @@ class Reader {
     if (char === "{" || char === "[") {
       if (depth === 0) refuse("more than 127 levels");
       this.#at++;
-      return char === "{" ? { kind: "object", members: this.#series("}", () => {
-        this.#peek();
-        const key = this.#string();
-        this.#expect(":");
-        return [key, this.#value(depth - 1)] as [string, Json];
-      }) } : { kind: "list", items: this.#series("]", () => this.#value(depth - 1)) };
+      return char === "{"
+        ? {
+            kind: "object",
+            members: this.#series("}", () => {
+              this.#peek();
+              const key = this.#string();
+              this.#expect(":");
+              return [key, this.#value(depth - 1)] as [string, Json];
+            }),
+          }
+        : { kind: "list", items: this.#series("]", () => this.#value(depth - 1)) };
     }
-    if (char === "\"") return { kind: "string", text: this.#string() };
+    if (char === '"') return { kind: "string", text: this.#string() };
     const token = /[-+.\w]*/y;
     token.lastIndex = this.#at;
     const text = token.exec(this.text)![0];
@@ -177,7 +217,9 @@ class Reader {
     if (["null", "true", "false"].includes(text)) return { kind: "other", text };
     if (!/^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/.test(text)) refuse("no value");
     if (!Number.isFinite(Number(text))) refuse("number out of range");
-    return /^\d+$/.test(text) && BigInt(text) < USIZE ? { kind: "integer", value: BigInt(text) } : { kind: "other", text };
+    return /^\d+$/.test(text) && BigInt(text) < USIZE
+      ? { kind: "integer", value: BigInt(text) }
+      : { kind: "other", text };
   }
 
   #series<T>(end: string, item: () => T): T[] {
@@ -198,11 +240,11 @@ class Reader {
 
   #string(): string {
     const start = this.#at;
-    if (this.text[this.#at++] !== "\"") refuse("no string");
-    for (;; this.#at++) {
+    if (this.text[this.#at++] !== '"') refuse("no string");
+    for (; ; this.#at++) {
       const char = this.text[this.#at];
       if (char === undefined || char < " ") refuse("no end of a string, or a control character in it");
-      if (char === "\"") break;
+      if (char === '"') break;
       if (char === "\\") this.#at++;
     }
     const literal = this.text.slice(start, ++this.#at);

@@ -25,10 +25,14 @@ export interface Target<Input = any> {
 }
 
 /** Milliseconds of processor time for an input of that size: a second, and 0.4 more for each MB. */
-export function timeLimit(bytes: number): number { return 1000 + bytes / 2500; }
+export function timeLimit(bytes: number): number {
+  return 1000 + bytes / 2500;
+}
 
 /** Bytes that an input of that size may cost: a hundred times its own, and 16 MB. */
-export function memoryLimit({ allowance = 16e6 }: Target, bytes: number): number { return 100 * bytes + allowance; }
+export function memoryLimit({ allowance = 16e6 }: Target, bytes: number): number {
+  return 100 * bytes + allowance;
+}
 
 /** Something held that must not, or did not hold that must. */
 export class Finding extends Error {
@@ -42,8 +46,14 @@ export function must(condition: boolean, message: () => string): asserts conditi
 /** The name that a refusal is counted under. @throws what is no refusal */
 export function refusal(error: unknown): string {
   if (!(error instanceof WasmLoraError)) throw error;
-  must(!/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/.test(error.message), () => `an error shows control characters: ${JSON.stringify(error.message)}`);
-  must(error.message.length < 5000, () => `an error of ${error.message.length} characters: ${error.message.slice(0, 200)}`);
+  must(
+    !/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/.test(error.message),
+    () => `an error shows control characters: ${JSON.stringify(error.message)}`,
+  );
+  must(
+    error.message.length < 5000,
+    () => `an error of ${error.message.length} characters: ${error.message.slice(0, 200)}`,
+  );
   return error.name;
 }
 
@@ -51,7 +61,8 @@ export function refusal(error: unknown): string {
 export function sizeOf(input: unknown): number {
   if (typeof input === "string") return input.length;
   if (ArrayBuffer.isView(input)) return input.byteLength;
-  if (typeof input === "object" && input !== null) return Object.entries(input).reduce((n, [key, value]) => n + key.length + sizeOf(value), 0);
+  if (typeof input === "object" && input !== null)
+    return Object.entries(input).reduce((n, [key, value]) => n + key.length + sizeOf(value), 0);
   return 8;
 }
 
@@ -59,20 +70,27 @@ const corpus = new URL("../../../test/fuzz/corpus/", import.meta.url);
 
 /** Inputs that once failed, kept as they were. */
 export function kept(target: string): { name: string; input: unknown }[] {
-  return readdirSync(corpus).filter((file) => file.startsWith(`${target}-`) && file.endsWith(".json")).sort()
+  return readdirSync(corpus)
+    .filter((file) => file.startsWith(`${target}-`) && file.endsWith(".json"))
+    .sort()
     .map((name) => ({ name, input: fromText(readFileSync(new URL(name, corpus), "utf8")) }));
 }
 
 /** An input as JSON: bytes as text where they are text, else in base64. */
 export function toText(input: unknown): string {
-  return JSON.stringify(input, (_, value: unknown) => {
-    if (!(value instanceof Uint8Array)) return typeof value === "number" && !Number.isFinite(value) ? { $number: String(value) } : value;
-    try {
-      return { $text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value) };
-    } catch {
-      return { $base64: Buffer.from(value).toString("base64") };
-    }
-  }, 1);
+  return JSON.stringify(
+    input,
+    (_, value: unknown) => {
+      if (!(value instanceof Uint8Array))
+        return typeof value === "number" && !Number.isFinite(value) ? { $number: String(value) } : value;
+      try {
+        return { $text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value) };
+      } catch {
+        return { $base64: Buffer.from(value).toString("base64") };
+      }
+    },
+    1,
+  );
 }
 
 export function fromText(text: string): unknown {

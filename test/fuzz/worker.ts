@@ -12,11 +12,14 @@ import { CLOCK, INPUT, RESIDENT, SIZE, type Fault, type Job, type Progress } fro
 import { TARGETS } from "./targets/index.js";
 import { planted } from "./targets/planted.js";
 
-const job = workerData as Job, words = new Int32Array(job.shared);
+const job = workerData as Job;
+const words = new Int32Array(job.shared);
 const target: Target = [...TARGETS, planted].find(({ name }) => name === job.target)!;
 const old = kept(target.name);
 
-function report(message: Progress | Fault): void { parentPort!.postMessage(message); }
+function report(message: Progress | Fault): void {
+  parentPort!.postMessage(message);
+}
 
 /** Only the limit is shown to the heap: garbage that nobody collected is no memory that an input needed. */
 let collect = (): void => {};
@@ -54,19 +57,23 @@ async function main(): Promise<void> {
   scope(() => nn.init.uniform_(zeros([1])));
   await target.prepare?.();
   const atStart = process.memoryUsage.rss();
-  let progress = empty(job.from - 1), told = performance.now();
+  let progress = empty(job.from - 1);
+  let told = performance.now();
   for (let index = job.from; index < job.to; index++) {
     if (job.skip.includes(index)) continue;
     words[INPUT] = index;
     Atomics.add(words, CLOCK, 1);
     const input = index < 0 ? old.at(index)!.input : inputAt(target, job.seed, index);
-    const bytes = sizeOf(input), allowed = memoryLimit(target, bytes);
+    const bytes = sizeOf(input);
+    const allowed = memoryLimit(target, bytes);
     const { liveBytes } = memoryStats();
     engine().memory.resetPeak();
     collect();
     words[SIZE] = bytes;
     words[RESIDENT] = process.memoryUsage.rss() / 1024;
-    const before = held(), began = performance.now(), cpu = usedMs();
+    const before = held();
+    const began = performance.now();
+    const cpu = usedMs();
     Atomics.add(words, CLOCK, 1);
     try {
       let outcome: string | undefined | void;
@@ -76,7 +83,8 @@ async function main(): Promise<void> {
         outcome = refusal(error);
       }
       // Processor time, where it is less: the machine may have had other things to do.
-      const ms = Math.min(performance.now() - began, usedMs() - cpu), after = memoryStats();
+      const ms = Math.min(performance.now() - began, usedMs() - cpu);
+      const after = memoryStats();
       must(after.liveBytes === liveBytes, () => `${after.liveBytes - liveBytes} bytes of linear memory are left`);
       const most = Math.max(after.peakBytes - liveBytes, held() - before);
       must(most <= allowed, () => `${most} bytes were taken for an input of ${bytes}`);

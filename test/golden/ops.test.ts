@@ -3,7 +3,9 @@ import { before, test } from "node:test";
 import { init, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, type Golden, ints, readGolden } from "../support/golden.js";
 
-before(async () => { await init(); });
+before(async () => {
+  await init();
+});
 
 /** Runs `op` on the named inputs and compares its output and their gradients. */
 function check(g: Golden, inputs: string[], op: (...xs: Tensor[]) => Tensor): void {
@@ -24,8 +26,13 @@ function check(g: Golden, inputs: string[], op: (...xs: Tensor[]) => Tensor): vo
   });
 }
 
-const unary: [string, (x: Tensor) => Tensor][] =
-  [["silu", ops.silu], ["gelu_erf", ops.gelu], ["gelu_tanh", ops.geluTanh], ["relu", ops.relu], ["softmax", ops.softmax]];
+const unary: [string, (x: Tensor) => Tensor][] = [
+  ["silu", ops.silu],
+  ["gelu_erf", ops.gelu],
+  ["gelu_tanh", ops.geluTanh],
+  ["relu", ops.relu],
+  ["softmax", ops.softmax],
+];
 for (const [name, op] of unary) test(name, () => check(readGolden(`op_${name}`), ["x"], op));
 
 test("layer_norm", () => {
@@ -39,19 +46,28 @@ test("rms_norm", () => {
 });
 
 test("cross_entropy", () => {
-  const g = readGolden("op_cross_entropy"), target = ints(g, "target");
-  check(g, ["logits"], (x) => ops.reshape(ops.crossEntropy(x, tensor(target.data, target.shape), Number(g.metadata["ignore_index"])), [1]));
+  const g = readGolden("op_cross_entropy");
+  const target = ints(g, "target");
+  check(g, ["logits"], (x) =>
+    ops.reshape(ops.crossEntropy(x, tensor(target.data, target.shape), Number(g.metadata["ignore_index"])), [1]),
+  );
 });
 
 /** The fixtures are [batch, heads, steps, dim]; ours is [batch, steps, heads, dim]. */
 function swapHeads(g: Golden, keys: string[]): Golden {
   const tensors = new Map(g.tensors);
   for (const key of keys) {
-    const { shape: [b, h, t, d], data } = f32(g, key) as { shape: [number, number, number, number]; data: Float32Array };
+    const {
+      shape: [b, h, t, d],
+      data,
+    } = f32(g, key) as { shape: [number, number, number, number]; data: Float32Array };
     const out = new Float32Array(data.length);
-    for (let i = 0; i < b; i++) for (let j = 0; j < h; j++) for (let s = 0; s < t; s++) for (let e = 0; e < d; e++) {
-      out[((i * t + s) * h + j) * d + e] = data[((i * h + j) * t + s) * d + e]!;
-    }
+    for (let i = 0; i < b; i++)
+      for (let j = 0; j < h; j++)
+        for (let s = 0; s < t; s++)
+          for (let e = 0; e < d; e++) {
+            out[((i * t + s) * h + j) * d + e] = data[((i * h + j) * t + s) * d + e]!;
+          }
     tensors.set(key, { dtype: "F32", shape: [b, t, h, d], data: out });
   }
   return { ...g, tensors };

@@ -9,13 +9,23 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { init, nn, peft } from "../../src/index.js";
-import { peftEmbeddingKey, peftKey, readPeftAdapter, scalingOf, targets, writePeftAdapter, type PeftTensor } from "../../src/io/peft.js";
+import {
+  peftEmbeddingKey,
+  peftKey,
+  readPeftAdapter,
+  scalingOf,
+  targets,
+  writePeftAdapter,
+  type PeftTensor,
+} from "../../src/io/peft.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
 
 const FIXTURES = fileURLToPath(new URL("../../../test/fixtures/peft/", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "peft-golden-"));
-before(async () => { await init(); });
+before(async () => {
+  await init();
+});
 after(() => rmSync(folder, { recursive: true }));
 
 /** make.py's model. */
@@ -40,15 +50,19 @@ class Decoder extends nn.Module {
 function withoutDigests(bytes: Uint8Array): Uint8Array {
   const { metadata, tensors } = parseSafetensors(bytes);
   assert.deepEqual(Object.keys(metadata).sort(), ["config", "digest", "format"]);
-  return serializeSafetensors([...tensors.values()].map(({ bytes: data, ...tensor }) => ({ ...tensor, data })), { format: "pt" });
+  return serializeSafetensors(
+    [...tensors.values()].map(({ bytes: data, ...tensor }) => ({ ...tensor, data })),
+    { format: "pt" },
+  );
 }
 
 /** s B A with all of A's dimensions but the first as one, in float64. */
 function deltaWeight(a: PeftTensor, b: PeftTensor, s: number): number[] {
-  const r = a.shape[0]!, columns = a.data.length / r;
+  const r = a.shape[0]!;
+  const columns = a.data.length / r;
   return Array.from({ length: b.shape[0]! * columns }, (_, i) => {
     let sum = 0;
-    for (let t = 0; t < r; t++) sum += b.data[Math.floor(i / columns) * r + t]! * a.data[t * columns + i % columns]!;
+    for (let t = 0; t < r; t++) sum += b.data[Math.floor(i / columns) * r + t]! * a.data[t * columns + (i % columns)]!;
     return s * sum;
   });
 }
@@ -60,18 +74,23 @@ function transpose(data: number[], rows: number): number[] {
 
 /** What differs by the writer and not by the adapter: 0.21 has one field more, and names a class of its own. */
 function asOurs(config: string): string {
-  return config.replace('\n  "kasa_config": null,', "").replace('"peft_version": "0.21.0"', '"peft_version": "0.20.0"')
+  return config
+    .replace('\n  "kasa_config": null,', "")
+    .replace('"peft_version": "0.21.0"', '"peft_version": "0.20.0"')
     .replace(/"auto_mapping": \{[^}]*\}/, '"auto_mapping": null');
 }
 
 for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
   test(`PEFT's folder ${name}`, () => {
-    const directory = join(FIXTURES, name), golden = readGolden(`peft/${name}/delta_weights`);
+    const directory = join(FIXTURES, name);
+    const golden = readGolden(`peft/${name}/delta_weights`);
     const { config, tensors } = readPeftAdapter(directory);
     const scaling = JSON.parse(golden.metadata["scaling"]!) as Record<string, number>;
     const kinds = JSON.parse(golden.metadata["modules"]!) as Record<string, string>;
 
-    const adapted = Object.entries(kinds).filter(([path, kind]) => targets(config, path, kind === "Linear", false)).map(([path]) => path);
+    const adapted = Object.entries(kinds)
+      .filter(([path, kind]) => targets(config, path, kind === "Linear", false))
+      .map(([path]) => path);
     assert.deepEqual(adapted.sort(), Object.keys(scaling).sort());
     for (const [path, s] of Object.entries(scaling)) assert.equal(scalingOf(config, path), s, path);
 
@@ -84,20 +103,44 @@ for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((en
     }
 
     const copy = join(folder, name);
-    writePeftAdapter(copy, config, [...tensors].map(([key, tensor]) => ({ name: key, ...tensor })));
-    assert.deepEqual(withoutDigests(readFileSync(join(copy, "adapter_model.safetensors"))), new Uint8Array(readFileSync(join(directory, "adapter_model.safetensors"))));
-    assert.equal(readFileSync(join(copy, "adapter_config.json"), "utf8"), asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")));
+    writePeftAdapter(
+      copy,
+      config,
+      [...tensors].map(([key, tensor]) => ({ name: key, ...tensor })),
+    );
+    assert.deepEqual(
+      withoutDigests(readFileSync(join(copy, "adapter_model.safetensors"))),
+      new Uint8Array(readFileSync(join(directory, "adapter_model.safetensors"))),
+    );
+    assert.equal(
+      readFileSync(join(copy, "adapter_config.json"), "utf8"),
+      asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")),
+    );
 
     if (config.useDora) {
       // PEFT's norms of a grouped convolution are not those of its result.
-      assert.throws(() => peft.LoraModel.fromPretrained(new Model(), directory), { message: /groups = 2 .*without DoRA/ });
+      assert.throws(() => peft.LoraModel.fromPretrained(new Model(), directory), {
+        message: /groups = 2 .*without DoRA/,
+      });
       return;
     }
     const model = peft.LoraModel.fromPretrained(new Model(), directory);
-    assert.deepEqual(model.layers().map(({ path }) => path).sort(), Object.keys(scaling).sort());
+    assert.deepEqual(
+      model
+        .layers()
+        .map(({ path }) => path)
+        .sort(),
+      Object.keys(scaling).sort(),
+    );
     model.savePretrained(join(copy, "model"));
-    assert.deepEqual(withoutDigests(readFileSync(join(copy, "model/adapter_model.safetensors"))), new Uint8Array(readFileSync(join(directory, "adapter_model.safetensors"))));
-    assert.equal(readFileSync(join(copy, "model/adapter_config.json"), "utf8"), asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")));
+    assert.deepEqual(
+      withoutDigests(readFileSync(join(copy, "model/adapter_model.safetensors"))),
+      new Uint8Array(readFileSync(join(directory, "adapter_model.safetensors"))),
+    );
+    assert.equal(
+      readFileSync(join(copy, "model/adapter_config.json"), "utf8"),
+      asOurs(readFileSync(join(directory, "adapter_config.json"), "utf8")),
+    );
     model.dispose();
   });
 }

@@ -1,6 +1,7 @@
 /**
- * PEFT 0.21's adapters on a model whose head is its table (test/fixtures/peft_tied/make.py): what is trained of the two, and
- * whether both follow; ranks, alphas, layers and patterns beside. Loaded, saved again, merged and written as a whole.
+ * PEFT 0.21's adapters on a model whose head is its table (test/fixtures/peft_tied/make.py): what is trained of the
+ * two, and whether both follow; ranks, alphas, layers and patterns beside. Loaded, saved again, merged and written as a
+ * whole.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -13,20 +14,28 @@ import { assertClose } from "../support/golden.js";
 
 const FIXTURES = new URL("../../../test/fixtures/peft_tied/", import.meta.url);
 const folder = mkdtempSync(join(tmpdir(), "peft-tied-"));
-before(async () => { await init(); });
+before(async () => {
+  await init();
+});
 after(() => rmSync(folder, { recursive: true }));
 
-const { ids, logits } = JSON.parse(readFileSync(new URL("reference.json", FIXTURES), "utf8")) as { ids: number[][]; logits: Record<string, number[]> };
+const { ids, logits } = JSON.parse(readFileSync(new URL("reference.json", FIXTURES), "utf8")) as {
+  ids: number[][];
+  logits: Record<string, number[]>;
+};
 const at = (name: string): string => fileURLToPath(new URL(name, FIXTURES));
 const base = (): models.CausalLM => models.loadModel(at("model")).model;
 
 function logitsOf(model: models.CausalLM): Float32Array {
-  return noGrad(() => scope(() => model.forward(tensor(Int32Array.from(ids.flat()), [ids.length, ids[0]!.length])).data.slice()));
+  return noGrad(() =>
+    scope(() => model.forward(tensor(Int32Array.from(ids.flat()), [ids.length, ids[0]!.length])).data.slice()),
+  );
 }
 
 for (const [name, expected] of Object.entries(logits)) {
   test(name, () => {
-    const adapted = peft.LoraModel.fromPretrained(base(), at(name)), own = logitsOf(adapted.model);
+    const adapted = peft.LoraModel.fromPretrained(base(), at(name));
+    const own = logitsOf(adapted.model);
     assertClose(name, own, expected);
     adapted.savePretrained(`${folder}/${name}`);
     const again = peft.LoraModel.fromPretrained(base(), `${folder}/${name}`);

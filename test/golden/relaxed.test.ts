@@ -1,11 +1,13 @@
 /** The relaxed build against PyTorch, loralib and PEFT: the other goldens, to the same tolerances, on its engine. */
 import assert from "node:assert/strict";
 import { after, before } from "node:test";
-import { type Engine } from "../../src/index.js";
+import type { Engine } from "../../src/index.js";
 import { initRelaxed, runs } from "../support/relaxed.js";
 
 let engine: Engine;
-before(async () => { engine = await initRelaxed(); });
+before(async () => {
+  engine = await initRelaxed();
+});
 after(() => {
   assert(engine.alive, "no test made another engine");
   assert.equal(engine.relaxed, runs);

@@ -4,8 +4,18 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { data } from "../../src/index.js";
 
-interface Case { text: string; ids: number[]; plain: number[]; decoded: number[]; whole: string; skipped: string }
-const all = JSON.parse(readFileSync(new URL("../../../test/fixtures/tokenizers.json", import.meta.url), "utf8")) as { tokenizer: object; cases: Case[] }[];
+interface Case {
+  text: string;
+  ids: number[];
+  plain: number[];
+  decoded: number[];
+  whole: string;
+  skipped: string;
+}
+const all = JSON.parse(readFileSync(new URL("../../../test/fixtures/tokenizers.json", import.meta.url), "utf8")) as {
+  tokenizer: object;
+  cases: Case[];
+}[];
 
 all.forEach(({ tokenizer: json, cases }, i) => {
   test(`tokenizer ${i}`, () => {
@@ -13,7 +23,10 @@ all.forEach(({ tokenizer: json, cases }, i) => {
     for (const { text, ids, plain, decoded, whole, skipped } of cases) {
       assert.deepEqual(tokenizer.encode(text), ids, JSON.stringify(text));
       assert.deepEqual(tokenizer.encode(text, { addSpecialTokens: false }), plain, JSON.stringify(text));
-      for (const [skipSpecialTokens, expected] of [[false, whole], [true, skipped]] as const) {
+      for (const [skipSpecialTokens, expected] of [
+        [false, whole],
+        [true, skipped],
+      ] as const) {
         assert.equal(tokenizer.decode(decoded, { skipSpecialTokens }), expected, String(decoded));
         assert.equal([...tokenizer.decodeStream(decoded, { skipSpecialTokens })].join(""), expected, String(decoded));
       }

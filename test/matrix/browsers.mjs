@@ -11,12 +11,20 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bundles, fileOf, root } from "./bundle.mjs";
 
-export const CHROMIUM = "/usr/bin/chromium", FIREFOX = "/usr/bin/firefox-esr";
+export const CHROMIUM = "/usr/bin/chromium",
+  FIREFOX = "/usr/bin/firefox-esr";
 
 const page = fileURLToPath(new URL("web/", import.meta.url));
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
 const HEADERS = {
-  "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp", "cross-origin-resource-policy": "same-origin",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+  "cross-origin-resource-policy": "same-origin",
   "cache-control": "no-store",
 };
 
@@ -30,7 +38,9 @@ function fileFor(path) {
 /** Serves the page; `run` hands it a bundle and waits for its result. */
 async function serve() {
   /** What is to run, and the page's request that waits for it; one of them may be there first. */
-  let job = null, waiting = null, settle = null;
+  let job = null;
+  let waiting = null;
+  let settle = null;
   const handOut = () => {
     if (job === null || waiting === null) return;
     waiting.writeHead(200, HEADERS).end(job);
@@ -47,18 +57,24 @@ async function serve() {
       settle(JSON.parse(text));
     } else {
       const file = fileFor(request.url);
-      const body = file && await readFile(file).catch(() => null);
-      response.writeHead(body ? 200 : 404, { ...HEADERS, "content-type": TYPES[extname(file ?? "")] ?? "application/octet-stream" }).end(body);
+      const body = file && (await readFile(file).catch(() => null));
+      response
+        .writeHead(body ? 200 : 404, {
+          ...HEADERS,
+          "content-type": TYPES[extname(file ?? "")] ?? "application/octet-stream",
+        })
+        .end(body);
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     url: `http://127.0.0.1:${server.address().port}/`,
-    run: (bundle) => new Promise((resolve) => {
-      settle = resolve;
-      job = `/dist/matrix/web/${fileOf(bundle)}`;
-      handOut();
-    }),
+    run: (bundle) =>
+      new Promise((resolve) => {
+        settle = resolve;
+        job = `/dist/matrix/web/${fileOf(bundle)}`;
+        handOut();
+      }),
     close() {
       server.closeAllConnections();
       server.close();
@@ -89,7 +105,12 @@ const isRoot = process.getuid() === 0;
 
 export async function puppeteerPage(browser, executablePath, url) {
   const { launch } = await import("puppeteer-core");
-  const opened = await launch({ browser, executablePath, headless: true, args: browser === "chrome" && isRoot ? ["--no-sandbox"] : [] });
+  const opened = await launch({
+    browser,
+    executablePath,
+    headless: true,
+    args: browser === "chrome" && isRoot ? ["--no-sandbox"] : [],
+  });
   const died = new Promise((_, reject) => opened.once("disconnected", () => reject(new Error("the browser ended"))));
   died.catch(() => {});
   await (await opened.newPage()).goto(url);
@@ -99,9 +120,15 @@ export async function puppeteerPage(browser, executablePath, url) {
 export async function miniBrowserPage(executable, url) {
   const home = mkdtempSync(join(tmpdir(), "wasm-lora-minibrowser-"));
   // A group of its own: xvfb-run leaves the X server and the browser to whoever ends it.
-  const child = spawn("xvfb-run", ["-a", executable, url], { stdio: "ignore", detached: true, env: { ...process.env, HOME: home, NO_AT_BRIDGE: "1" } });
+  const child = spawn("xvfb-run", ["-a", executable, url], {
+    stdio: "ignore",
+    detached: true,
+    env: { ...process.env, HOME: home, NO_AT_BRIDGE: "1" },
+  });
   const ended = new Promise((resolve) => child.once("exit", resolve).once("error", resolve));
-  const died = ended.then(() => { throw new Error("the browser ended"); });
+  const died = ended.then(() => {
+    throw new Error("the browser ended");
+  });
   died.catch(() => {});
   return {
     died,
@@ -116,6 +143,9 @@ export async function miniBrowserPage(executable, url) {
 /** Where WebKitGTK's packages put it (a folder named after the architecture, one after the library); "" if nowhere. */
 export function miniBrowser() {
   const libraries = existsSync("/usr/lib") ? readdirSync("/usr/lib").map((folder) => join("/usr/lib", folder)) : [];
-  return libraries.flatMap((folder) => ["webkit2gtk-4.1", "webkitgtk-6.0"].map((library) => join(folder, library, "MiniBrowser")))
-    .find((file) => existsSync(file)) ?? "";
+  return (
+    libraries
+      .flatMap((folder) => ["webkit2gtk-4.1", "webkitgtk-6.0"].map((library) => join(folder, library, "MiniBrowser")))
+      .find((file) => existsSync(file)) ?? ""
+  );
 }

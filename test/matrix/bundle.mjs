@@ -20,11 +20,20 @@ const IN_MEMORY = { ...EVERYWHERE, "node:fs": "files", "node:os": "files", "node
 
 export const TARGETS = {
   server: { replaced: EVERYWHERE, options: { platform: "node" } },
-  web: { replaced: IN_MEMORY, fixtures: "fixtures.web", options: { platform: "browser", inject: [adapter("globals")] } },
+  web: {
+    replaced: IN_MEMORY,
+    fixtures: "fixtures.web",
+    options: { platform: "browser", inject: [adapter("globals")] },
+  },
   workerd: {
-    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd", "./probes_module.js": "probes.workerd" }, fixtures: "fixtures.workerd",
+    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd", "./probes_module.js": "probes.workerd" },
+    fixtures: "fixtures.workerd",
     options: {
-      platform: "neutral", mainFields: ["module", "main"], conditions: ["workerd"], external: ["*.wasm", "*.bin"], inject: [adapter("globals")],
+      platform: "neutral",
+      mainFields: ["module", "main"],
+      conditions: ["workerd"],
+      external: ["*.wasm", "*.bin"],
+      inject: [adapter("globals")],
       define: { "import.meta.url": '"file:///dist/matrix/workerd/module.js"' },
     },
   },
@@ -35,19 +44,27 @@ const replace = (replaced) => ({
   name: "replace",
   setup({ onResolve }) {
     onResolve({ filter: /^(node:|fast-check$|\.\.\/support\/|\.\/probes_module\.js$)/ }, ({ path, importer }) =>
-      path in replaced && !importer.includes("/matrix/adapters/") ? { path: adapter(replaced[path]) } : undefined);
+      path in replaced && !importer.includes("/matrix/adapters/") ? { path: adapter(replaced[path]) } : undefined,
+    );
   },
 });
 
 /** "golden/lora", ... of every portable test file. */
 export function suites() {
-  return ["golden", "property", "unit"].flatMap((folder) => readdirSync(join(root, "dist/test", folder))
-    .filter((file) => file.endsWith(".test.js")).sort().map((file) => `${folder}/${file.replace(".test.js", "")}`))
+  return ["golden", "property", "unit"]
+    .flatMap((folder) =>
+      readdirSync(join(root, "dist/test", folder))
+        .filter((file) => file.endsWith(".test.js"))
+        .sort()
+        .map((file) => `${folder}/${file.replace(".test.js", "")}`),
+    )
     .filter((name) => !EXCLUDED.includes(name));
 }
 
 /** The bundle's file within its target's folder; all lie as deep as dist/test/unit, so relative URLs hold. */
-export function fileOf(name) { return `${name.replace("/", "-")}.js`; }
+export function fileOf(name) {
+  return `${name.replace("/", "-")}.js`;
+}
 
 async function bundle(target, name) {
   const { replaced, fixtures, options } = TARGETS[target];
@@ -55,25 +72,37 @@ async function bundle(target, name) {
   await build({
     stdin: {
       resolveDir: root,
-      contents: (fixtures ? `import "${adapter(fixtures)}";\n` : "") +
-        (name === "digest" ? `export { digest as run } from "${test}";` : `import "${test}";\nexport { runTests as run } from "${adapter("node_test")}";`),
+      contents:
+        (fixtures ? `import "${adapter(fixtures)}";\n` : "") +
+        (name === "digest"
+          ? `export { digest as run } from "${test}";`
+          : `import "${test}";\nexport { runTests as run } from "${adapter("node_test")}";`),
     },
-    bundle: true, format: "esm", target: "es2022", outfile: join(bundles, target, fileOf(name)), plugins: [replace(replaced)], logLevel: "error",
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    outfile: join(bundles, target, fileOf(name)),
+    plugins: [replace(replaced)],
+    logLevel: "error",
     // package.json names the library's files with side effects; tests have them too.
     ignoreAnnotations: true,
     // A module prints the names of its classes.
     keepNames: true,
-    // Bun gives a tag the escapes of what is not ASCII instead of the characters (oven-sh/bun#8745); lowered, they are plain strings.
+    // Bun gives a tag the escapes of what is not ASCII instead of the characters (oven-sh/bun#8745); lowered, they are
+    // plain strings.
     supported: { "template-literal": false },
     ...options,
   });
 }
 
 function packFixtures() {
-  const files = ["test/fixtures", "models/base"].flatMap((folder) => readdirSync(join(root, folder), { recursive: true })
-    .map((file) => `${folder}/${file}`)).filter((file) => /\.(safetensors|json)$/.test(file) && statSync(join(root, file)).isFile())
-    .concat("build/wasm-lora.probes.wasm").sort();
-  const index = {}, parts = [];
+  const files = ["test/fixtures", "models/base"]
+    .flatMap((folder) => readdirSync(join(root, folder), { recursive: true }).map((file) => `${folder}/${file}`))
+    .filter((file) => /\.(safetensors|json)$/.test(file) && statSync(join(root, file)).isFile())
+    .concat("build/wasm-lora.probes.wasm")
+    .sort();
+  const index = {};
+  const parts = [];
   let at = 0;
   for (const file of files) {
     const bytes = readFileSync(join(root, file));

@@ -3,14 +3,32 @@
  * (bundle.mjs), so the URLs below start in dist/matrix/<target>/.
  */
 import { readFileSync } from "node:fs";
-import { init, io, lora, manualSeed, models, nn, noGrad, ops, optim, peft, scope, tensor, zeros } from "../../dist/src/index.js";
+import {
+  init,
+  io,
+  lora,
+  manualSeed,
+  models,
+  nn,
+  noGrad,
+  ops,
+  optim,
+  peft,
+  scope,
+  tensor,
+  zeros,
+} from "../../dist/src/index.js";
 
 const STEPS = 50;
 
 const values = (module) => [...module.namedParameters()].map(([, p]) => p.data.slice());
 const gradients = (module) => [...module.namedParameters()].flatMap(([, p]) => (p.grad ? [p.grad.data.slice()] : []));
 const normal = (shape, std = 1) => nn.init.normal_(zeros(shape), 0, std);
-const ids = (count, vocabulary, shape = [count]) => tensor(Int32Array.from({ length: count }, (_, i) => (i * 37 + 11) % vocabulary), shape);
+const ids = (count, vocabulary, shape = [count]) =>
+  tensor(
+    Int32Array.from({ length: count }, (_, i) => (i * 37 + 11) % vocabulary),
+    shape,
+  );
 
 /** Every layer, plain and with LoRA; B is drawn too, so that it takes part in what follows. */
 function layers() {
@@ -30,7 +48,8 @@ function layers() {
     [new nn.Embedding(23, 18), null],
     [new lora.Embedding(23, 18, { r: 4 }), null],
   ];
-  for (const [layer] of made) for (const [key, p] of layer.namedParameters()) if (key.endsWith("lora_B")) nn.init.normal_(p, 0, 0.1);
+  for (const [layer] of made)
+    for (const [key, p] of layer.namedParameters()) if (key.endsWith("lora_B")) nn.init.normal_(p, 0, 0.1);
   return made.map(([layer, shape]) => ({ layer, shape }));
 }
 
@@ -46,9 +65,16 @@ const loss = (y) => ops.sum(ops.mul(y, normal(y.shape)));
 
 /** The ops that no layer above holds, as functions of drawn tensors. */
 const OPS = [
-  [ops.relu, [3, 37]], [ops.gelu, [3, 37]], [ops.geluTanh, [3, 37]], [ops.silu, [3, 37]], [ops.softmax, [3, 37]],
-  [(x) => ops.scale(x, 0.3), [3, 37]], [(x) => ops.narrow(x, 1, 5, 21), [3, 37]],
-  [ops.siluMul, [3, 37], [3, 37]], [ops.mul, [3, 37], [3, 37]], [ops.add, [3, 37], [3, 37]],
+  [ops.relu, [3, 37]],
+  [ops.gelu, [3, 37]],
+  [ops.geluTanh, [3, 37]],
+  [ops.silu, [3, 37]],
+  [ops.softmax, [3, 37]],
+  [(x) => ops.scale(x, 0.3), [3, 37]],
+  [(x) => ops.narrow(x, 1, 5, 21), [3, 37]],
+  [ops.siluMul, [3, 37], [3, 37]],
+  [ops.mul, [3, 37], [3, 37]],
+  [ops.add, [3, 37], [3, 37]],
   [(x) => ops.rope(x, ops.ropeTable(9, 8, 10000)), [2, 9, 3, 8]],
   [ops.causalAttention, [2, 35, 4, 8], [2, 35, 2, 8], [2, 35, 2, 8]],
   [(x) => ops.crossEntropy(x, ids(7, 29)), [7, 29]],
@@ -58,7 +84,8 @@ const OPS = [
 function* initStage() {
   manualSeed(1);
   for (const { layer } of layers()) yield* values(layer);
-  for (const draw of [nn.init.uniform_, nn.init.normal_, nn.init.kaimingUniform_]) for (const n of [1, 15, 16, 1000]) yield draw(zeros([n, 3])).data;
+  for (const draw of [nn.init.uniform_, nn.init.normal_, nn.init.kaimingUniform_])
+    for (const n of [1, 15, 16, 1000]) yield draw(zeros([n, 3])).data;
 }
 
 function* forwardStage() {
@@ -82,7 +109,8 @@ function* backwardStage() {
     yield* gradients(layer);
   }
   for (const [op, ...shapes] of OPS) {
-    const xs = shapes.map(input), y = op(...xs);
+    const xs = shapes.map(input);
+    const y = op(...xs);
     (y.rank === 0 || y.size === 1 ? y : loss(y)).backward();
     for (const x of xs) if (x.grad) yield x.grad.data;
   }
@@ -91,7 +119,9 @@ function* backwardStage() {
 class TwoLayers extends nn.Module {
   fc1 = new lora.Linear(24, 40, { r: 4, loraAlpha: 8, loraDropout: 0.1 });
   fc2 = new lora.Linear(40, 10, { r: 4, loraAlpha: 8 });
-  forward(x) { return this.fc2.forward(ops.gelu(this.fc1.forward(x))); }
+  forward(x) {
+    return this.fc2.forward(ops.gelu(this.fc1.forward(x)));
+  }
 }
 
 const OPTIMIZERS = [
@@ -105,16 +135,24 @@ const OPTIMIZERS = [
 function* optimizerStage() {
   for (const make of OPTIMIZERS) {
     manualSeed(4);
-    const model = new TwoLayers(), x = normal([32, 24]), target = ids(32, 10);
+    const model = new TwoLayers();
+    const x = normal([32, 24]);
+    const target = ids(32, 10);
     lora.markOnlyLoraAsTrainable(model);
-    const optimizer = make(model, model.parameters().filter((p) => p.requiresGrad)), schedule = optim.cosineSchedule(STEPS, 5);
+    const optimizer = make(
+      model,
+      model.parameters().filter((p) => p.requiresGrad),
+    );
+    const schedule = optim.cosineSchedule(STEPS, 5);
     const rates = optimizer.paramGroups.map((group) => group.lr);
     for (let step = 0; step < STEPS; step++) {
       yield scope(() => {
         const error = ops.crossEntropy(model.forward(x), target);
         error.backward();
         const norm = optim.clipGradNorm_(model.parameters(), 1);
-        optimizer.paramGroups.forEach((group, i) => { group.lr = rates[i] * schedule(step); });
+        optimizer.paramGroups.forEach((group, i) => {
+          group.lr = rates[i] * schedule(step);
+        });
         optimizer.step();
         optimizer.zeroGrad();
         return Float64Array.of(error.item(), norm);
@@ -150,20 +188,32 @@ const INITS = [true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_4", 
 function* adapterStage() {
   manualSeed(5);
   for (const initLoraWeights of INITS) {
-    const model = new Zoo(), adapted = peft.getLoraModel(model, { r: 4, targetModules: ["linear"], initLoraWeights });
+    const model = new Zoo();
+    const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["linear"], initLoraWeights });
     yield* values(adapted);
     yield model.linear.forward(normal([3, 16])).data;
   }
-  const model = new Zoo(), adapted = peft.getLoraModel(model, { r: 4, targetModules: ["linear", "conv", "tokens"], useDora: true, initLoraWeights: false });
+  const model = new Zoo();
+  const adapted = peft.getLoraModel(model, {
+    r: 4,
+    targetModules: ["linear", "conv", "tokens"],
+    useDora: true,
+    initLoraWeights: false,
+  });
   yield* values(adapted);
-  const outputs = () => [model.tokens.forward(ids(6, 23)), model.linear.forward(normal([3, 16])), model.conv.forward(normal([2, 4, 5, 5]))];
+  const outputs = () => [
+    model.tokens.forward(ids(6, 23)),
+    model.linear.forward(normal([3, 16])),
+    model.conv.forward(normal([2, 4, 5, 5])),
+  ];
   for (const y of outputs()) loss(y).backward();
   yield* gradients(adapted);
   adapted.mergeAdapter();
   yield* outputs().map((y) => y.data);
   adapted.unmergeAdapter();
   for (const combinationType of ["linear", "cat", "svd"]) {
-    const zoo = new Zoo(), several = peft.getLoraModel(zoo, { r: 3, targetModules: ["linear"], initLoraWeights: false }, "a");
+    const zoo = new Zoo();
+    const several = peft.getLoraModel(zoo, { r: 3, targetModules: ["linear"], initLoraWeights: false }, "a");
     several.addAdapter("b", { r: 3, targetModules: ["linear"], initLoraWeights: false });
     several.addWeightedAdapter(["a", "b"], [0.7, 0.4], "mixed", { combinationType });
     yield* values(several);
@@ -173,12 +223,18 @@ function* adapterStage() {
 /** The base from memory, ten steps with dropout on all its linear layers, tokens drawn from it, the adapter's files. */
 function* llamaStage() {
   for (const file of ["config.json", "model.safetensors"]) {
-    io.memoryFiles.set(`memory:base/${file}`, new Uint8Array(readFileSync(new URL(`../../../models/base/${file}`, import.meta.url))));
+    io.memoryFiles.set(
+      `memory:base/${file}`,
+      new Uint8Array(readFileSync(new URL(`../../../models/base/${file}`, import.meta.url))),
+    );
   }
   manualSeed(6);
   const { model, config } = models.loadLlama("memory:base");
   const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, loraDropout: 0.05, targetModules: "all-linear" });
-  const optimizer = new optim.AdamW(adapted.parameters().filter((p) => p.requiresGrad), { lr: 5e-3 });
+  const optimizer = new optim.AdamW(
+    adapted.parameters().filter((p) => p.requiresGrad),
+    { lr: 5e-3 },
+  );
   for (let step = 0; step < 10; step++) {
     yield scope(() => {
       const error = model.loss(ids(4 * 48, config.vocabSize, [4, 48]), ids(4 * 48, config.vocabSize - 1, [4, 48]));
@@ -196,12 +252,20 @@ function* llamaStage() {
   yield io.memoryFiles.get("memory:adapter/adapter_config.json");
   // As PEFT writes them: without the digests, which say the same again.
   const { tensors } = io.parseSafetensors(io.memoryFiles.get("memory:adapter/adapter_model.safetensors"));
-  yield io.serializeSafetensors([...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.bytes })), { format: "pt" });
+  yield io.serializeSafetensors(
+    [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.bytes })),
+    { format: "pt" },
+  );
 }
 
 export const STAGES = {
-  init: initStage, forward: forwardStage, backward: backwardStage, [`${STEPS} optimiser steps`]: optimizerStage,
-  dropout: dropoutStage, adapters: adapterStage, Llama: llamaStage,
+  init: initStage,
+  forward: forwardStage,
+  backward: backwardStage,
+  [`${STEPS} optimiser steps`]: optimizerStage,
+  dropout: dropoutStage,
+  adapters: adapterStage,
+  Llama: llamaStage,
 };
 
 /** A stage's numbers as one run of bytes, each array after its length; NaN, whose bits are open, must not occur. */

@@ -16,7 +16,8 @@ export function faults(rows) {
     for (const [file, { passed, total }] of Object.entries(files)) {
       if (passed < total || total === 0) found.push(`${name}: ${file} passed ${passed} of ${total} tests`);
     }
-    for (const stage of stagesOf(present)) if (!digests[stage] && (disk || stage !== FROM_DISK)) found.push(`${name} has no digest of "${stage}"`);
+    for (const stage of stagesOf(present))
+      if (!digests[stage] && (disk || stage !== FROM_DISK)) found.push(`${name} has no digest of "${stage}"`);
   }
   for (const file of new Set(present.flatMap(({ files }) => Object.keys(files)))) {
     const totals = new Set(present.map(({ files }) => files[file]?.total));
@@ -26,24 +27,38 @@ export function faults(rows) {
   return found;
 }
 
-const suitesOf = (rows) => [...new Set(rows.flatMap(({ files }) => Object.keys(files).map((file) => file.split("/")[0])))];
+const suitesOf = (rows) => [
+  ...new Set(rows.flatMap(({ files }) => Object.keys(files).map((file) => file.split("/")[0]))),
+];
 const stagesOf = (rows) => [...new Set(rows.flatMap(({ digests }) => Object.keys(digests)))];
 const line = (cells) => `| ${cells.join(" | ")} |\n`;
 
 /** Sum of a field over the files of a suite, or over all. */
 function sum({ files }, field, suite = "") {
-  return Object.entries(files).reduce((total, [file, result]) => total + (file.startsWith(suite) ? result[field] : 0), 0);
+  return Object.entries(files).reduce(
+    (total, [file, result]) => total + (file.startsWith(suite) ? result[field] : 0),
+    0,
+  );
 }
 
 /** Two tables: runtimes by suites, stages by digests. */
 export function markdown(rows) {
   const suites = suitesOf(rows);
-  let text = line(["runtime", "version", ...suites, "seconds", "digests"]) + line(["---", "---", ...suites.map(() => "---:"), "---:", "---"]);
+  let text =
+    line(["runtime", "version", ...suites, "seconds", "digests"]) +
+    line(["---", "---", ...suites.map(() => "---:"), "---:", "---"]);
   for (const row of rows) {
-    text += line(row.version === null ? [row.name, "missing", ...suites.map(() => "0"), "", ""] : [
-      row.name, row.version, ...suites.map((suite) => `${sum(row, "passed", suite)} / ${sum(row, "total", suite)}`),
-      sum(row, "seconds").toFixed(0), agreement(rows, row),
-    ]);
+    text += line(
+      row.version === null
+        ? [row.name, "missing", ...suites.map(() => "0"), "", ""]
+        : [
+            row.name,
+            row.version,
+            ...suites.map((suite) => `${sum(row, "passed", suite)} / ${sum(row, "total", suite)}`),
+            sum(row, "seconds").toFixed(0),
+            agreement(rows, row),
+          ],
+    );
   }
   text += `\n${line(["stage", "SHA-256 of its bits", "runtimes"])}${line(["---", "---", "---:"])}`;
   for (const stage of stagesOf(rows)) {
@@ -61,6 +76,11 @@ function tally(rows, stage) {
 
 /** How many of a runtime's digests are those of most runtimes. */
 function agreement(rows, { digests }) {
-  const own = Object.entries(digests), equal = own.filter(([stage, value]) => value === tally(rows, stage)[0][0]).length;
-  return own.length === 0 ? "none" : equal === own.length ? `${equal} equal` : `${own.length - equal} of ${own.length} differ`;
+  const own = Object.entries(digests);
+  const equal = own.filter(([stage, value]) => value === tally(rows, stage)[0][0]).length;
+  return own.length === 0
+    ? "none"
+    : equal === own.length
+      ? `${equal} equal`
+      : `${own.length - equal} of ${own.length} differ`;
 }

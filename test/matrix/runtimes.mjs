@@ -1,7 +1,7 @@
 /**
  * The runtimes. Each has `version()`, null where it is not installed, and `open()`, which gives
- * `run(name, signal)`, the result of one bundle in a fresh realm, and `close()`. Those with a disk have `command` and `args`
- * besides, for whole programs.
+ * `run(name, signal)`, the result of one bundle in a fresh realm, and `close()`. Those with a disk have `command` and
+ * `args` besides, for whole programs.
  */
 import { execFile, spawn } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
@@ -25,12 +25,17 @@ async function versionOf(command, ...prefix) {
 
 function server(name, command, args = []) {
   return {
-    name, command, args,
+    name,
+    command,
+    args,
     version: () => versionOf(command),
     open: async () => ({
       async run(bundle, signal) {
-        const { stdout } = await execute(command, [...args, join(here, "child.mjs"), join(bundles, "server", fileOf(bundle))],
-          { maxBuffer: 1 << 28, signal });
+        const { stdout } = await execute(
+          command,
+          [...args, join(here, "child.mjs"), join(bundles, "server", fileOf(bundle))],
+          { maxBuffer: 1 << 28, signal },
+        );
         return JSON.parse(stdout.trimEnd().split("\n").pop());
       },
       async close() {},
@@ -46,11 +51,16 @@ const workerd = {
     const folder = join(bundles, "workerd");
     return {
       async run(bundle, signal) {
-        const file = fileOf(bundle), config = join(folder, `${file}.capnp`);
+        const file = fileOf(bundle);
+        const config = join(folder, `${file}.capnp`);
         writeFileSync(config, workerdConfig(file));
-        const child = spawn(join(installed, ".bin/workerd"), ["serve", config, "--control-fd=3"], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
+        const child = spawn(join(installed, ".bin/workerd"), ["serve", config, "--control-fd=3"], {
+          stdio: ["ignore", "ignore", "pipe", "pipe"],
+        });
         let errors = "";
-        child.stderr.on("data", (data) => { errors += data; });
+        child.stderr.on("data", (data) => {
+          errors += data;
+        });
         try {
           const port = await new Promise((resolve, reject) => {
             let text = "";
@@ -73,7 +83,8 @@ const workerd = {
   },
 };
 
-const workerdConfig = (file) => `using Workerd = import "/workerd/workerd.capnp";
+const workerdConfig = (file) =>
+  `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [(name = "main", worker = .worker)],
   sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "main")],
@@ -81,7 +92,8 @@ const config :Workerd.Config = (
 const worker :Workerd.Worker = (
   compatibilityDate = "2026-01-01",
   modules = [
-    (name = "dist/matrix/workerd/main.js", esModule = "import { run } from './${file}'; export default { fetch: async () => Response.json(await run().catch((error) => ({ error: error.stack }))) };"),
+    (name = "dist/matrix/workerd/main.js", esModule = "import { run } from './${file}'; export default { fetch: ` +
+  `async () => Response.json(await run().catch((error) => ({ error: error.stack }))) };"),
     (name = "dist/matrix/workerd/${file}", esModule = embed "${file}"),
     (name = "dist/matrix/workerd/fixtures.bin", data = embed "../fixtures.bin"),
     (name = "build/wasm-lora.wasm", wasm = embed "../../../build/wasm-lora.wasm"),
@@ -96,8 +108,20 @@ export const RUNTIMES = [
   server("Deno", join(installed, ".bin/deno"), ["run", "--allow-all"]),
   server("Bun", join(installed, ".bin/bun")),
   workerd,
-  { name: "Chromium", version: () => versionOf(CHROMIUM), open: () => openPage((url) => puppeteerPage("chrome", CHROMIUM, url)) },
-  { name: "Firefox ESR", version: () => versionOf(FIREFOX), open: () => openPage((url) => puppeteerPage("firefox", FIREFOX, url)) },
+  {
+    name: "Chromium",
+    version: () => versionOf(CHROMIUM),
+    open: () => openPage((url) => puppeteerPage("chrome", CHROMIUM, url)),
+  },
+  {
+    name: "Firefox ESR",
+    version: () => versionOf(FIREFOX),
+    open: () => openPage((url) => puppeteerPage("firefox", FIREFOX, url)),
+  },
   // It asks for a display even to say its version.
-  { name: "WebKitGTK", version: () => versionOf(miniBrowser(), "xvfb-run", "-a"), open: () => openPage((url) => miniBrowserPage(miniBrowser(), url)) },
+  {
+    name: "WebKitGTK",
+    version: () => versionOf(miniBrowser(), "xvfb-run", "-a"),
+    open: () => openPage((url) => miniBrowserPage(miniBrowser(), url)),
+  },
 ];

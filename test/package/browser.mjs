@@ -1,11 +1,18 @@
-/** Built pages in headless Chromium, under a policy that forbids everything but the page's own files and WebAssembly. */
+/**
+ * Built pages in headless Chromium, under a policy that forbids everything but the page's own files and WebAssembly.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'";
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
 const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** Serves a folder while `use` runs; use gets the address and, afterwards, the list of paths that were asked for. */
@@ -16,7 +23,10 @@ async function serve(folder, use, policy) {
     const file = join(folder, pathname === "/" ? "index.html" : pathname);
     if (pathname !== "/favicon.ico") requests.push(pathname);
     if (!existsSync(file)) return response.writeHead(404).end();
-    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": policy });
+    response.writeHead(200, {
+      "content-type": TYPES[extname(file)] ?? "application/octet-stream",
+      "content-security-policy": policy,
+    });
     response.end(readFileSync(file));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -30,10 +40,12 @@ async function serve(folder, use, policy) {
 
 /** The digest that the page at `address` shows. @throws with what the browser logged, if it shows none */
 export async function digestAt(address) {
-  if (!existsSync(EXECUTABLE)) throw new Error(`Chromium is not at ${EXECUTABLE}: install it (apt-get install chromium) or set CHROMIUM`);
+  if (!existsSync(EXECUTABLE))
+    throw new Error(`Chromium is not at ${EXECUTABLE}: install it (apt-get install chromium) or set CHROMIUM`);
   const browser = await chromium.launch({ executablePath: EXECUTABLE, args: ["--no-sandbox"] });
   try {
-    const page = await browser.newPage(), log = [];
+    const page = await browser.newPage();
+    const log = [];
     page.on("console", (message) => log.push(message.text()));
     page.on("pageerror", (error) => log.push(String(error)));
     page.on("requestfailed", (request) => log.push(`${request.url()} failed`));
@@ -45,7 +57,7 @@ export async function digestAt(address) {
       throw new Error(`the page showed nothing; the browser says: ${log.join("; ")}`);
     }
     const text = await output.textContent();
-    if (await output.getAttribute("id") !== "digest") throw new Error(`${text}; the browser says: ${log.join("; ")}`);
+    if ((await output.getAttribute("id")) !== "digest") throw new Error(`${text}; the browser says: ${log.join("; ")}`);
     return text;
   } finally {
     await browser.close();
@@ -59,5 +71,12 @@ export function digestOfPage(folder, query = "", policy = POLICY) {
 
 /** What a page of that folder fails with where the policy does not name WebAssembly. */
 export async function faultUnderPolicy(folder) {
-  return (await digestOfPage(folder, "", POLICY.replace(" 'wasm-unsafe-eval'", "")).then(() => { throw new Error("the policy forbids nothing"); }, (error) => error)).message;
+  return (
+    await digestOfPage(folder, "", POLICY.replace(" 'wasm-unsafe-eval'", "")).then(
+      () => {
+        throw new Error("the policy forbids nothing");
+      },
+      (error) => error,
+    )
+  ).message;
 }

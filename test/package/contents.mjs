@@ -21,7 +21,11 @@ const GENERATED = ["runtime/kernels", "runtime/wasm_base64"];
 /** The list above, and of each module of src/ its JavaScript, types and source map. */
 export function expectedContents(root) {
   const modules = readdirSync(`${root}/src`, { recursive: true, encoding: "utf8" })
-    .filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts")).map((file) => file.slice(0, -3));
+    .filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"))
+    .map((file) => file.slice(0, -3));
   const all = new Set([...modules, ...GENERATED]);
-  return [...FILES, ...[...all].flatMap((name) => [".js", ".d.ts", ".js.map"].map((end) => `dist/src/${name}${end}`))].sort();
+  return [
+    ...FILES,
+    ...[...all].flatMap((name) => [".js", ".d.ts", ".js.map"].map((end) => `dist/src/${name}${end}`)),
+  ].sort();
 }

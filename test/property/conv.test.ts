@@ -14,40 +14,69 @@ import { stream } from "../support/gradcheck.js";
 
 await init();
 
-const dimension = fc.record({
-  size: fc.integer({ min: 1, max: 9 }), kernel: fc.integer({ min: 1, max: 4 }), stride: fc.integer({ min: 1, max: 3 }),
-  padding: fc.integer({ min: 0, max: 4 }), dilation: fc.integer({ min: 1, max: 3 }),
-}).filter((d) => d.dilation * (d.kernel - 1) + 1 <= d.size + 2 * d.padding);
+const dimension = fc
+  .record({
+    size: fc.integer({ min: 1, max: 9 }),
+    kernel: fc.integer({ min: 1, max: 4 }),
+    stride: fc.integer({ min: 1, max: 3 }),
+    padding: fc.integer({ min: 0, max: 4 }),
+    dilation: fc.integer({ min: 1, max: 3 }),
+  })
+  .filter((d) => d.dilation * (d.kernel - 1) + 1 <= d.size + 2 * d.padding);
 
 const shape = fc.record({
-  n: fc.integer({ min: 1, max: 3 }), groups: fc.integer({ min: 1, max: 3 }), perGroup: fc.integer({ min: 1, max: 3 }), outs: fc.integer({ min: 1, max: 4 }),
-  ranks: fc.integer({ min: 0, max: 2 }), dims: fc.array(dimension, { minLength: 1, maxLength: 3 }), seed: fc.integer(),
+  n: fc.integer({ min: 1, max: 3 }),
+  groups: fc.integer({ min: 1, max: 3 }),
+  perGroup: fc.integer({ min: 1, max: 3 }),
+  outs: fc.integer({ min: 1, max: 4 }),
+  ranks: fc.integer({ min: 0, max: 2 }),
+  dims: fc.array(dimension, { minLength: 1, maxLength: 3 }),
+  seed: fc.integer(),
 });
 
 test("backward of conv in x is the adjoint of forward", () => {
-  fc.assert(fc.property(shape, ({ n, groups, perGroup, outs, ranks, dims, seed }) => scope(() => {
-    const next = stream(seed);
-    const random = (sizes: number[]): Tensor => {
-      const t = tensor(new Float32Array(sizes.reduce((a, b) => a * b, 1)), sizes);
-      return t.set(t.data.map(() => next() * 2 - 1));
-    };
-    const each = (key: keyof typeof dims[0] & string): number[] => dims.map((d) => d[key]);
-    const kernel = each("kernel"), cin = groups * perGroup, cout = groups * outs, r = groups * ranks;
-    const x = random([n, cin, ...each("size")]), weight = random([cout, perGroup, ...kernel]);
-    const loraA = random([r, cin, ...kernel]), loraB = random([cout, ranks, ...kernel.map(() => 1)]);
-    const options = { stride: each("stride"), padding: each("padding"), dilation: each("dilation"), groups };
-    const forward = (map: (t: Tensor) => Tensor): Tensor => ops.conv(map(x), map(weight), null, options,
-      ranks ? [{ loraA: map(loraA), loraB: map(loraB), scaling: 0.75, mask: null }] : []);
-    const magnitude = (t: Tensor): Tensor => tensor(t.data.map(Math.abs), t.shape);
-    x.requiresGrad = true;
-    const y = forward((t) => t);
-    const values = y.data.slice(), u = random([...y.shape]);
-    ops.sum(ops.mul(y, u)).backward();
-    const inner = (a: Float32Array, b: Float32Array): number => a.reduce((sum, v, i) => sum + v * b[i]!, 0);
-    const taps = kernel.reduce((a, b) => a * b, 1), roundings = 2 * (cin * taps + r + cout + taps + 3);
-    // Copied: making another tensor may grow the memory, which detaches every view of it.
-    const most = inner(forward(magnitude).data.slice(), magnitude(u).data);
-    const left = inner(values, u.data), right = inner(x.data, x.grad!.data);
-    assert(Math.abs(left - right) <= 2 ** -24 * roundings * most, `${left} and ${right}`);
-  })), { numRuns: 300 });
+  fc.assert(
+    fc.property(shape, ({ n, groups, perGroup, outs, ranks, dims, seed }) =>
+      scope(() => {
+        const next = stream(seed);
+        const random = (sizes: number[]): Tensor => {
+          const t = tensor(new Float32Array(sizes.reduce((a, b) => a * b, 1)), sizes);
+          return t.set(t.data.map(() => next() * 2 - 1));
+        };
+        const each = (key: keyof (typeof dims)[0] & string): number[] => dims.map((d) => d[key]);
+        const kernel = each("kernel");
+        const cin = groups * perGroup;
+        const cout = groups * outs;
+        const r = groups * ranks;
+        const x = random([n, cin, ...each("size")]);
+        const weight = random([cout, perGroup, ...kernel]);
+        const loraA = random([r, cin, ...kernel]);
+        const loraB = random([cout, ranks, ...kernel.map(() => 1)]);
+        const options = { stride: each("stride"), padding: each("padding"), dilation: each("dilation"), groups };
+        const forward = (map: (t: Tensor) => Tensor): Tensor =>
+          ops.conv(
+            map(x),
+            map(weight),
+            null,
+            options,
+            ranks ? [{ loraA: map(loraA), loraB: map(loraB), scaling: 0.75, mask: null }] : [],
+          );
+        const magnitude = (t: Tensor): Tensor => tensor(t.data.map(Math.abs), t.shape);
+        x.requiresGrad = true;
+        const y = forward((t) => t);
+        const values = y.data.slice();
+        const u = random([...y.shape]);
+        ops.sum(ops.mul(y, u)).backward();
+        const inner = (a: Float32Array, b: Float32Array): number => a.reduce((sum, v, i) => sum + v * b[i]!, 0);
+        const taps = kernel.reduce((a, b) => a * b, 1);
+        const roundings = 2 * (cin * taps + r + cout + taps + 3);
+        // Copied: making another tensor may grow the memory, which detaches every view of it.
+        const most = inner(forward(magnitude).data.slice(), magnitude(u).data);
+        const left = inner(values, u.data);
+        const right = inner(x.data, x.grad!.data);
+        assert(Math.abs(left - right) <= 2 ** -24 * roundings * most, `${left} and ${right}`);
+      }),
+    ),
+    { numRuns: 300 },
+  );
 });

@@ -1,11 +1,23 @@
 /**
- * Adapters on random trees of layers under random configs: wrapping and unwrapping is the identity, merging is reversible
- * to the bit and keeps the outputs, and folders that are written, read and written again have the same bytes.
+ * Adapters on random trees of layers under random configs: wrapping and unwrapping is the identity, merging is
+ * reversible to the bit and keeps the outputs, and folders that are written, read and written again have the same
+ * bytes.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { init, memoryStats, nn, noGrad, ops, peft, scope, tensor, type Tensor, WasmLoraError } from "../../src/index.js";
+import {
+  init,
+  memoryStats,
+  nn,
+  noGrad,
+  ops,
+  peft,
+  scope,
+  tensor,
+  type Tensor,
+  WasmLoraError,
+} from "../../src/index.js";
 import { assertBits, assertClose } from "../support/golden.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
 import { assertSameFolder, assertValues, temporary, train, trainable, values } from "../support/peft.js";
@@ -22,19 +34,26 @@ type Kind = (typeof KINDS)[number];
 
 function layerOf(kind: Kind): nn.Layer {
   switch (kind) {
-    case "linear": return new nn.Linear(WIDTH, WIDTH);
-    case "conv1d": return new nn.Linear(WIDTH, WIDTH, { fanInFanOut: true, bias: false });
-    case "convolution": return new nn.Conv1d(WIDTH, WIDTH, 1);
-    case "grouped": return new nn.Conv1d(WIDTH, WIDTH, 1, { groups: 2 });
-    case "embedding": return new nn.Embedding(5, WIDTH);
-    case "norm": return new nn.LayerNorm(WIDTH);
+    case "linear":
+      return new nn.Linear(WIDTH, WIDTH);
+    case "conv1d":
+      return new nn.Linear(WIDTH, WIDTH, { fanInFanOut: true, bias: false });
+    case "convolution":
+      return new nn.Conv1d(WIDTH, WIDTH, 1);
+    case "grouped":
+      return new nn.Conv1d(WIDTH, WIDTH, 1, { groups: 2 });
+    case "embedding":
+      return new nn.Embedding(5, WIDTH);
+    case "norm":
+      return new nn.LayerNorm(WIDTH);
   }
 }
 
 /** What a layer of this kind does to x [2, 4]. */
 function run(kind: Kind, layer: nn.Layer, x: Tensor): Tensor {
   if (kind === "embedding") return layer.forward(tensor(new Int32Array([1, 4]), [2]));
-  if (kind === "convolution" || kind === "grouped") return ops.reshape(layer.forward(ops.reshape(x, [2, WIDTH, 1])), [2, WIDTH]);
+  if (kind === "convolution" || kind === "grouped")
+    return ops.reshape(layer.forward(ops.reshape(x, [2, WIDTH, 1])), [2, WIDTH]);
   return layer.forward(x);
 }
 
@@ -60,32 +79,70 @@ const tree: fc.Arbitrary<Tree> = fc.letrec<{ tree: Tree; branch: Tree[] }>((tie)
   tree: fc.oneof({ maxDepth: 2 }, fc.constantFrom(...KINDS), tie("branch")),
 })).branch;
 
-function kindsOf(tree: Tree): Kind[] { return typeof tree === "string" ? [tree] : [...new Set(tree.flatMap(kindsOf))]; }
+function kindsOf(tree: Tree): Kind[] {
+  return typeof tree === "string" ? [tree] : [...new Set(tree.flatMap(kindsOf))];
+}
 
 type Config = Partial<peft.LoraConfig>;
-const config = (kinds: Kind[]): fc.Arbitrary<Config> => fc.record({
-  r: fc.constantFrom(2, 4), loraAlpha: fc.integer({ min: 1, max: 9 }), useRslora: fc.boolean(), useDora: fc.boolean(),
-  targetModules: fc.oneof(
-    fc.subarray(kinds, { minLength: 1 }), fc.constantFrom("all-linear", "all-linear", ".*(linear|embedding)", "parts\\.[ab]\\..*\\.(conv1d|grouped|convolution)"),
-  ),
-  modulesToSave: fc.constantFrom(null, null, kinds.filter((kind) => kind === "norm"), kinds.filter((kind) => kind === "norm" || kind === "linear")), bias: fc.constantFrom("none" as const, "none" as const, "all" as const, "lora_only" as const),
-  initLoraWeights: fc.constantFrom(true, true, false, "gaussian" as const, "orthogonal" as const, "pissa" as const, "olora" as const),
-  rankPattern: fc.constantFrom<Record<string, number>>({}, {}, { "(?:.*\\.)?layer\\..*": 2 }, { linear: 2 }), alphaPattern: fc.constantFrom<Record<string, number>>({}, {}, { ".*": 2.5 }, { conv1d: 3 }),
-});
+const config = (kinds: Kind[]): fc.Arbitrary<Config> =>
+  fc.record({
+    r: fc.constantFrom(2, 4),
+    loraAlpha: fc.integer({ min: 1, max: 9 }),
+    useRslora: fc.boolean(),
+    useDora: fc.boolean(),
+    targetModules: fc.oneof(
+      fc.subarray(kinds, { minLength: 1 }),
+      fc.constantFrom(
+        "all-linear",
+        "all-linear",
+        ".*(linear|embedding)",
+        "parts\\.[ab]\\..*\\.(conv1d|grouped|convolution)",
+      ),
+    ),
+    modulesToSave: fc.constantFrom(
+      null,
+      null,
+      kinds.filter((kind) => kind === "norm"),
+      kinds.filter((kind) => kind === "norm" || kind === "linear"),
+    ),
+    bias: fc.constantFrom("none" as const, "none" as const, "all" as const, "lora_only" as const),
+    initLoraWeights: fc.constantFrom(
+      true,
+      true,
+      false,
+      "gaussian" as const,
+      "orthogonal" as const,
+      "pissa" as const,
+      "olora" as const,
+    ),
+    rankPattern: fc.constantFrom<Record<string, number>>({}, {}, { "(?:.*\\.)?layer\\..*": 2 }, { linear: 2 }),
+    alphaPattern: fc.constantFrom<Record<string, number>>({}, {}, { ".*": 2.5 }, { conv1d: 3 }),
+  });
 
 /** Without history, each alone. */
-function compute(fn: () => Tensor): Float32Array { return noGrad(() => scope(() => fn().data.slice())); }
+function compute(fn: () => Tensor): Float32Array {
+  return noGrad(() => scope(() => fn().data.slice()));
+}
 
-function outputs(model: Node): Float32Array { return compute(() => model.forward(grid([2, WIDTH], 1, false))); }
+function outputs(model: Node): Float32Array {
+  return compute(() => model.forward(grid([2, WIDTH], 1, false)));
+}
 
 /** What each adapted layer makes of the same input. */
 function layerOutputs(adapted: peft.LoraModel<Node>): [string, Float32Array][] {
-  return adapted.layers().map(({ path, layer }) => [path, compute(() => run(path.split(".").at(-1) as Kind, layer, grid([2, WIDTH], 2, false)))]);
+  return adapted
+    .layers()
+    .map(({ path, layer }) => [
+      path,
+      compute(() => run(path.split(".").at(-1) as Kind, layer, grid([2, WIDTH], 2, false))),
+    ]);
 }
 
 /** Whether it succeeded; a refusal must leave model and memory as they were. */
 function attempt(model: nn.Module, step: () => unknown): boolean {
-  const before = values(model), trains = trainable(model), live = memoryStats().liveBytes;
+  const before = values(model);
+  const trains = trainable(model);
+  const live = memoryStats().liveBytes;
   try {
     step();
     return true;
@@ -98,49 +155,74 @@ function attempt(model: nn.Module, step: () => unknown): boolean {
 }
 
 /** Two adapters; as a rule the second can stand beside the first. */
-const scenario = tree.chain((shape) => fc.tuple(fc.constant(shape), config(kindsOf(shape)), fc.oneof(
-  config(kindsOf(shape)), config(kindsOf(shape)).map((c): Config => ({ ...c, bias: "none", initLoraWeights: true, modulesToSave: null })),
-)));
+const scenario = tree.chain((shape) =>
+  fc.tuple(
+    fc.constant(shape),
+    config(kindsOf(shape)),
+    fc.oneof(
+      config(kindsOf(shape)),
+      config(kindsOf(shape)).map((c): Config => ({ ...c, bias: "none", initLoraWeights: true, modulesToSave: null })),
+    ),
+  ),
+);
 
 const reached = { adapted: 0, read: 0, two: 0, merged: 0 };
 
 test("property: wrap, train, write, read, merge, unmerge, unwrap", () => {
-  fc.assert(fc.property(scenario, ([shape, first, second]) => {
-    const empty = memoryStats().liveBytes, model = new Node(shape), base = values(model), plain = outputs(model), live = memoryStats().liveBytes;
-    const adapted = new peft.LoraModel(model);
-    if (attempt(adapted, () => adapted.addAdapter("default", first))) {
-      reached.adapted++;
-      train(adapted, "default", 3);
-      if (attempt(adapted, () => adapted.savePretrained(at("first")))) {
-        reached.read++;
-        const copy = new Node(shape);
-        for (const [key, p] of copy.namedParameters()) p.set(base.get(key)!);
-        const again = peft.LoraModel.fromPretrained(copy, at("first"));
-        if (adapted.config("default").initLoraWeights === "pissa" || adapted.config("default").initLoraWeights === "olora") {
-          layerOutputs(again).forEach(([path, y], i) => assertClose(path, y, layerOutputs(adapted)[i]![1]));
-        } else assertBits("read", outputs(copy), outputs(model));
-        again.savePretrained(at("second"));
-        assertSameFolder("written again", at("first"), at("second"));
-        again.dispose();
+  fc.assert(
+    fc.property(scenario, ([shape, first, second]) => {
+      const empty = memoryStats().liveBytes;
+      const model = new Node(shape);
+      const base = values(model);
+      const plain = outputs(model);
+      const live = memoryStats().liveBytes;
+      const adapted = new peft.LoraModel(model);
+      if (attempt(adapted, () => adapted.addAdapter("default", first))) {
+        reached.adapted++;
+        train(adapted, "default", 3);
+        if (attempt(adapted, () => adapted.savePretrained(at("first")))) {
+          reached.read++;
+          const copy = new Node(shape);
+          for (const [key, p] of copy.namedParameters()) p.set(base.get(key)!);
+          const again = peft.LoraModel.fromPretrained(copy, at("first"));
+          if (
+            adapted.config("default").initLoraWeights === "pissa" ||
+            adapted.config("default").initLoraWeights === "olora"
+          ) {
+            layerOutputs(again).forEach(([path, y], i) => assertClose(path, y, layerOutputs(adapted)[i]![1]));
+          } else assertBits("read", outputs(copy), outputs(model));
+          again.savePretrained(at("second"));
+          assertSameFolder("written again", at("first"), at("second"));
+          again.dispose();
+        }
+        if (attempt(adapted, () => adapted.addAdapter("second", second))) {
+          train(adapted, "second", 4);
+          if (attempt(adapted, () => adapted.setAdapter(["default", "second"]))) reached.two++;
+        }
+        const before = values(adapted);
+        const apart = layerOutputs(adapted);
+        if (attempt(adapted, () => adapted.mergeAdapter(undefined, { safeMerge: true }))) {
+          reached.merged++;
+          layerOutputs(adapted).forEach(([path, y], i) => assertClose(path, y, apart[i]![1]));
+          assertBits(
+            "disabled",
+            adapted.disableAdapter(() => outputs(model)),
+            plain,
+          );
+          adapted.unmergeAdapter();
+        }
+        assertValues("unmerged", adapted, before);
       }
-      if (attempt(adapted, () => adapted.addAdapter("second", second))) {
-        train(adapted, "second", 4);
-        if (attempt(adapted, () => adapted.setAdapter(["default", "second"]))) reached.two++;
-      }
-      const before = values(adapted), apart = layerOutputs(adapted);
-      if (attempt(adapted, () => adapted.mergeAdapter(undefined, { safeMerge: true }))) {
-        reached.merged++;
-        layerOutputs(adapted).forEach(([path, y], i) => assertClose(path, y, apart[i]![1]));
-        assertBits("disabled", adapted.disableAdapter(() => outputs(model)), plain);
-        adapted.unmergeAdapter();
-      }
-      assertValues("unmerged", adapted, before);
-    }
-    adapted.unload();
-    assertValues("unwrapped", model, base);
-    assert.equal(memoryStats().liveBytes, live);
-    model.dispose();
-    assert.equal(memoryStats().liveBytes, empty);
-  }), { numRuns: 200, ...LIMITS });
-  assert(Object.values(reached).every((count) => count > 5), JSON.stringify(reached));
+      adapted.unload();
+      assertValues("unwrapped", model, base);
+      assert.equal(memoryStats().liveBytes, live);
+      model.dispose();
+      assert.equal(memoryStats().liveBytes, empty);
+    }),
+    { numRuns: 200, ...LIMITS },
+  );
+  assert(
+    Object.values(reached).every((count) => count > 5),
+    JSON.stringify(reached),
+  );
 });

@@ -1,6 +1,6 @@
 /**
- * Runs every block of docs/runtimes.md, and of docs/guides those that are for pages and workers, where they say they run; the numbers
- * of docs/runtimes.md must be equal.
+ * Runs every block of docs/runtimes.md, and of docs/guides those that are for pages and workers, where they say they
+ * run; the numbers of docs/runtimes.md must be equal.
  *
  *   npm ci && npm run build && npm --prefix test/runtimes ci && node test/runtimes/run.mjs
  *
@@ -18,7 +18,8 @@ import { promisify } from "node:util";
 import * as esbuild from "esbuild";
 import workerd from "workerd";
 
-const here = fileURLToPath(new URL(".", import.meta.url)), root = join(here, "../..");
+const here = fileURLToPath(new URL(".", import.meta.url));
+const root = join(here, "../..");
 // Below this package, so that imports find what it has installed.
 const scratch = join(here, "runs");
 const run = promisify(execFile);
@@ -35,24 +36,42 @@ function write(name, contents) {
   return path;
 }
 
-const printed = async (info, command, ...args) => (await run(command, [...args, write("train.mjs", block(info))], { cwd: scratch })).stdout.trim();
+const printed = async (info, command, ...args) =>
+  (await run(command, [...args, write("train.mjs", block(info))], { cwd: scratch })).stdout.trim();
 const installed = (name) => join(here, "node_modules/.bin", name);
 
-const config = (wasm) => `
+const config = (wasm) =>
+  `
 using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (services = [(name = "app", worker = .app)], sockets = [(name = "http", http = (), service = "app")]);
+const config :Workerd.Config = (services = [(name = "app", worker = .app)], sockets = [(name = "http", http = (), ` +
+  `service = "app")]);
 const app :Workerd.Worker = (
   compatibilityDate = "2026-04-01",
-  modules = [(name = "worker.js", esModule = embed "dist/worker.js"), ${wasm.map((file) => `(name = "${file}", wasm = embed "dist/${file}")`)}],
+  modules = [(name = "worker.js", esModule = embed "dist/worker.js"), ${wasm.map(
+    (file) => `(name = "${file}", ` + `wasm = embed "dist/${file}")`,
+  )}],
 );`;
 
 async function inWorkerd(code, ...wasm) {
-  const entryPoints = [write("worker.mjs", code)], outfile = join(scratch, "dist/worker.js");
-  await esbuild.build({ entryPoints, bundle: true, format: "esm", outfile, conditions: ["workerd"], loader: { ".wasm": "copy" }, assetNames: "[name]" });
-  const child = spawn(workerd.default, ["serve", write("workerd.capnp", config(wasm)), "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
-    { stdio: ["ignore", "inherit", "inherit", "pipe"] });
+  const entryPoints = [write("worker.mjs", code)];
+  const outfile = join(scratch, "dist/worker.js");
+  await esbuild.build({
+    entryPoints,
+    bundle: true,
+    format: "esm",
+    outfile,
+    conditions: ["workerd"],
+    loader: { ".wasm": "copy" },
+    assetNames: "[name]",
+  });
+  const child = spawn(
+    workerd.default,
+    ["serve", write("workerd.capnp", config(wasm)), "--socket-addr=http=127.0.0.1:0", "--control-fd=3"],
+    { stdio: ["ignore", "inherit", "inherit", "pipe"] },
+  );
   try {
-    for await (const line of createInterface({ input: child.stdio[3] })) return await (await fetch(`http://127.0.0.1:${JSON.parse(line).port}`)).text();
+    for await (const line of createInterface({ input: child.stdio[3] }))
+      return await (await fetch(`http://127.0.0.1:${JSON.parse(line).port}`)).text();
     throw new Error("workerd did not listen");
   } finally {
     child.kill();
@@ -62,8 +81,10 @@ async function inWorkerd(code, ...wasm) {
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
 
 /** Sent along with the page: tells the server what its <output> shows once it shows something. */
-const REPORT = `<script>
-setInterval(() => { const text = document.querySelector("output")?.textContent; if (text) fetch("/shown", { method: "POST", body: text }); }, 200);
+const REPORT =
+  `<script>
+setInterval(() => { const text = document.querySelector("output")?.textContent; if (text) fetch("/shown", { ` +
+  `method: "POST", body: text }); }, 200);
 addEventListener("error", ({ message }) => fetch("/shown", { method: "POST", body: message }));
 addEventListener("unhandledrejection", ({ reason }) => fetch("/shown", { method: "POST", body: String(reason) }));
 </script>`;
@@ -71,7 +92,9 @@ addEventListener("unhandledrejection", ({ reason }) => fetch("/shown", { method:
 /** What the page shows in its <output>, or fails with. */
 async function inPage() {
   let shown;
-  const result = new Promise((resolve) => { shown = resolve; });
+  const result = new Promise((resolve) => {
+    shown = resolve;
+  });
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
     if (pathname === "/shown") {
@@ -84,18 +107,33 @@ async function inPage() {
         const bytes = readFileSync(join(folder, path));
         response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" });
         return response.end(pathname === "/index.html" ? REPORT + bytes : bytes);
-      } catch { /* the next folder */ }
+      } catch {
+        /* the next folder */
+      }
     }
     response.writeHead(404);
     response.end();
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   const profile = mkdtempSync(join(tmpdir(), "wasm-lora-chromium-"));
-  const browser = spawn(process.env.CHROMIUM ?? "chromium",
-    ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/index.html`], { stdio: "ignore", detached: true });
+  const browser = spawn(
+    process.env.CHROMIUM ?? "chromium",
+    [
+      "--headless",
+      "--no-sandbox",
+      "--disable-gpu",
+      `--user-data-dir=${profile}`,
+      `http://127.0.0.1:${server.address().port}/index.html`,
+    ],
+    { stdio: "ignore", detached: true },
+  );
   const ended = once(browser, "exit");
   try {
-    return await Promise.race([result, once(browser, "error").then(([error]) => error.message), new Promise((resolve) => setTimeout(resolve, 60_000, "nothing was shown in a minute"))]);
+    return await Promise.race([
+      result,
+      once(browser, "error").then(([error]) => error.message),
+      new Promise((resolve) => setTimeout(resolve, 60_000, "nothing was shown in a minute")),
+    ]);
   } finally {
     // The browser and its helpers are one group.
     if (browser.pid !== undefined) {
@@ -113,7 +151,13 @@ function page(html) {
   return inPage();
 }
 
-const BUNDLED = { bundle: true, format: "esm", outdir: join(scratch, "dist"), publicPath: "/dist", loader: { ".wasm": "file" } };
+const BUNDLED = {
+  bundle: true,
+  format: "esm",
+  outdir: join(scratch, "dist"),
+  publicPath: "/dist",
+  loader: { ".wasm": "file" },
+};
 
 async function bundled(code, worker) {
   const entryPoints = [write("app.js", code), ...(worker ? [write("worker.js", worker)] : [])];
@@ -125,11 +169,23 @@ async function bundled(code, worker) {
 function withWorker() {
   const single = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
   write("worker.js", single(block("js worker-of-page", PAGE)));
-  write("app.js", `${block("js page", PAGE).replace("console.log(data)", "document.querySelector('output').value = data.text ?? ''")}`);
-  return page("<!doctype html><title>app</title><textarea>Thank you for writing. Thank you for reading.</textarea><output></output><script type=module src=/app.js></script>");
+  write(
+    "app.js",
+    `${block("js page", PAGE).replace(
+      "console.log(data)",
+      "document.querySelector('output').value = " + "data.text ?? ''",
+    )}`,
+  );
+  return page(
+    "<!doctype html><title>app</title><textarea>Thank you for writing. Thank you for " +
+      "reading.</textarea><output></output><script type=module src=/app.js></script>",
+  );
 }
 
-const PAGE = "docs/guides/page.md", MODELS = "docs/guides/models.md", EDGE = "docs/guides/edge.md", BUNDLING = "docs/guides/bundling.md";
+const PAGE = "docs/guides/page.md";
+const MODELS = "docs/guides/models.md";
+const EDGE = "docs/guides/edge.md";
+const BUNDLING = "docs/guides/bundling.md";
 const single = (html) => html.replace(/https:\/\/cdn[^"]*\/npm\/wasm-lora\//, "/node_modules/wasm-lora/");
 const runtimes = [
   ["Node", () => printed("js", process.execPath)],

@@ -28,14 +28,30 @@ export interface Outcome {
 }
 
 /** @param started is given the child, to send it a signal */
-export async function wasmLora(cwd: string, args: readonly string[], started?: (child: ChildProcess) => Promise<void>): Promise<Outcome> {
-  const child = spawn(process.execPath, [MAIN, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"], timeout: TIMEOUT_MS, killSignal: "SIGKILL" });
-  let stdout = "", stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => { stdout += text; });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => { stderr += text; });
+export async function wasmLora(
+  cwd: string,
+  args: readonly string[],
+  started?: (child: ChildProcess) => Promise<void>,
+): Promise<Outcome> {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd,
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: TIMEOUT_MS,
+    killSignal: "SIGKILL",
+  });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
   const closed = new Promise<Outcome>((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", (code, signal) => { resolve({ code, signal, stdout, stderr }); });
+    child.on("close", (code, signal) => {
+      resolve({ code, signal, stdout, stderr });
+    });
   });
   await started?.(child);
   return closed;
@@ -49,7 +65,12 @@ export async function succeed(cwd: string, args: readonly string[]): Promise<Out
 }
 
 /** Runs and expects refusal: one line on stderr that starts with `name` and holds all of `mentions`. */
-export async function refuse(cwd: string, args: readonly string[], name: string, ...mentions: (string | RegExp)[]): Promise<void> {
+export async function refuse(
+  cwd: string,
+  args: readonly string[],
+  name: string,
+  ...mentions: (string | RegExp)[]
+): Promise<void> {
   const { code, signal, stderr } = await wasmLora(cwd, args);
   const context = `wasm-lora ${args.join(" ")}\n${stderr}`;
   assert.equal(signal, null, context);
@@ -57,7 +78,10 @@ export async function refuse(cwd: string, args: readonly string[], name: string,
   assert.match(stderr, /^[^\n]+\n$/, `expected one line on stderr: ${context}`);
   assert.ok(stderr.startsWith(`${name}: `), `expected ${name}: ${context}`);
   for (const mention of mentions) {
-    assert.ok(typeof mention === "string" ? stderr.includes(mention) : mention.test(stderr), `expected ${mention}: ${context}`);
+    assert.ok(
+      typeof mention === "string" ? stderr.includes(mention) : mention.test(stderr),
+      `expected ${mention}: ${context}`,
+    );
   }
 }
 
@@ -69,13 +93,19 @@ export async function appears(child: ChildProcess, path: string): Promise<void> 
 /** A folder that goes away with the test file. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "wasm-lora-"));
-  after(() => { rmSync(folder, { recursive: true, force: true }); });
+  after(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
   return folder;
 }
 
 /** Writes the first 12,000 characters of Moby-Dick, ASCII. */
 export function writeText(path: string): void {
-  const text = mobyDick().slice(1, 12).map(({ text }) => text).join("\n\n").replace(/[^\n -~]/g, "");
+  const text = mobyDick()
+    .slice(1, 12)
+    .map(({ text }) => text)
+    .join("\n\n")
+    .replace(/[^\n -~]/g, "");
   writeFileSync(path, text.slice(0, 12_000));
 }
 
@@ -83,5 +113,7 @@ export function writeText(path: string): void {
 export function filesBelow(folder: string): string[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1)).sort();
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
+    .sort();
 }

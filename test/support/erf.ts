@@ -4,10 +4,11 @@
  */
 export function erf(x: number): number {
   if (Math.abs(x) > 6) return Math.sign(x);
-  let term = x, sum = x;
+  let term = x;
+  let sum = x;
   for (let k = 1; Math.abs(term) > Math.abs(sum) * 1e-18; k++) {
-    term *= 2 * x * x / (2 * k + 1);
+    term *= (2 * x * x) / (2 * k + 1);
     sum += term;
   }
-  return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }

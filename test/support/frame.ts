@@ -7,7 +7,11 @@ import assert from "node:assert/strict";
 import type { Engine } from "../../src/runtime/engine.js";
 import { assertSameBits, Operand, randomArray } from "./kernels.js";
 
-interface Expectation { operand: Operand; name: string; expected: Float32Array | undefined }
+interface Expectation {
+  operand: Operand;
+  name: string;
+  expected: Float32Array | undefined;
+}
 
 /** Elements between a 64-byte boundary and operand `index` of a frame. */
 export type Offset = (index: number) => number;
@@ -16,14 +20,18 @@ let placed = 0;
 /** Combinations that change from frame to frame. */
 const byTurns = (): Offset => {
   const at = Math.imul(++placed, 0x9e3779b1) >>> 0;
-  return (index) => (at >>> (index * 2 % 32)) & 3;
+  return (index) => (at >>> ((index * 2) % 32)) & 3;
 };
 
 export class Frame {
   readonly #operands: Expectation[] = [];
   readonly #inputs: { operand: Operand; name: string }[] = [];
 
-  constructor(readonly engine: Engine, readonly label: string, readonly offset: Offset = byTurns()) {}
+  constructor(
+    readonly engine: Engine,
+    readonly label: string,
+    readonly offset: Offset = byTurns(),
+  ) {}
 
   /** The address of values that the kernel may only read. */
   input(name: string, values: Float32Array): number {
@@ -70,7 +78,9 @@ export class Frame {
   }
 
   #place(length: number): Operand {
-    return new Operand(this.engine.memory, 1, length, { offset: this.offset(this.#inputs.length + this.#operands.length) });
+    return new Operand(this.engine.memory, 1, length, {
+      offset: this.offset(this.#inputs.length + this.#operands.length),
+    });
   }
 }
 
@@ -83,8 +93,17 @@ export function draw(length: number): Float32Array {
   return pool.subarray(drawn, drawn + length);
 }
 
-/** c += a b in sgemm's canonical order. a: [m, p], b: [p, n], c: [m, n]; returns c. Storing into a Float32Array rounds. */
-export function addProduct(c: Float32Array, a: Float32Array, b: Float32Array, m: number, n: number, p: number): Float32Array {
+/**
+ * c += a b in sgemm's canonical order. a: [m, p], b: [p, n], c: [m, n]; returns c. Storing into a Float32Array rounds.
+ */
+export function addProduct(
+  c: Float32Array,
+  a: Float32Array,
+  b: Float32Array,
+  m: number,
+  n: number,
+  p: number,
+): Float32Array {
   for (let i = 0; i < m; i++) {
     for (let q = 0; q < p; q++) {
       const x = a[i * p + q]!;
@@ -96,7 +115,8 @@ export function addProduct(c: Float32Array, a: Float32Array, b: Float32Array, m:
 
 /** d loss / d x by central differences, in float64: good to about 1e-9 for smooth losses of order 1. */
 export function gradient(loss: (x: Float64Array) => number, x: ArrayLike<number>): Float64Array {
-  const at = Float64Array.from(x), h = 1e-5;
+  const at = Float64Array.from(x);
+  const h = 1e-5;
   return at.map((value, i) => {
     at[i] = value + h;
     const above = loss(at);
@@ -116,13 +136,15 @@ export function weighted(dy: ArrayLike<number>, y: ArrayLike<number>): number {
 
 export const scaled = (x: Float32Array, s: number): Float32Array => x.map((v) => s * v);
 
-export const plus = (x: ArrayLike<number>, y: ArrayLike<number>): Float64Array => Float64Array.from(x, (v, i) => v + y[i]!);
+export const plus = (x: ArrayLike<number>, y: ArrayLike<number>): Float64Array =>
+  Float64Array.from(x, (v, i) => v + y[i]!);
 
 export type Reals = Float32Array | Float64Array;
 
 /** The formula in float64, shared by softmax and attention. */
 export const softmax = (x: Reals): Float64Array => {
-  const most = Math.max(...x), e = Float64Array.from(x, (v) => Math.exp(v - most));
+  const most = Math.max(...x);
+  const e = Float64Array.from(x, (v) => Math.exp(v - most));
   const sum = e.reduce((a, b) => a + b, 0);
   return e.map((v) => v / sum);
 };
@@ -131,23 +153,47 @@ export const same = (label: string, actual: Float32Array, expected: Float32Array
   assertSameBits(actual, expected, expected.length, () => label);
 
 /** One call; an output holds its values, or as many floats of poison, before it. Returns the outputs. */
-export function run(engine: Engine, label: string, inputs: readonly Float32Array[], outputs: readonly (Float32Array | number)[],
-  call: (inputs: number[], outputs: number[]) => void): Float32Array[] {
+export function run(
+  engine: Engine,
+  label: string,
+  inputs: readonly Float32Array[],
+  outputs: readonly (Float32Array | number)[],
+  call: (inputs: number[], outputs: number[]) => void,
+): Float32Array[] {
   const f = new Frame(engine, label);
   const into = inputs.map((values, i) => f.input(`input ${i}`, values));
-  const out = outputs.map((o, i) => (typeof o === "number" ? f.room(`output ${i}`, o) : f.room(`output ${i}`, o.length, o)));
-  call(into, out.map((o) => o.address));
+  const out = outputs.map((o, i) =>
+    typeof o === "number" ? f.room(`output ${i}`, o) : f.room(`output ${i}`, o.length, o),
+  );
+  call(
+    into,
+    out.map((o) => o.address),
+  );
   const results = out.map((o) => o.read());
   f.end();
   return results;
 }
 
 /** Runs a backward kernel whose unwanted outputs have the address 0. */
-export function runWanted(engine: Engine, label: string, inputs: readonly Float32Array[], before: readonly (Float32Array | undefined)[],
-  call: (inputs: number[], outputs: number[]) => void): (Float32Array | undefined)[] {
-  const results = run(engine, label, inputs, before.filter((b) => b !== undefined), (into, out) => {
-    const addresses = [...out];
-    call(into, before.map((b) => (b === undefined ? 0 : addresses.shift()!)));
-  });
+export function runWanted(
+  engine: Engine,
+  label: string,
+  inputs: readonly Float32Array[],
+  before: readonly (Float32Array | undefined)[],
+  call: (inputs: number[], outputs: number[]) => void,
+): (Float32Array | undefined)[] {
+  const results = run(
+    engine,
+    label,
+    inputs,
+    before.filter((b) => b !== undefined),
+    (into, out) => {
+      const addresses = [...out];
+      call(
+        into,
+        before.map((b) => (b === undefined ? 0 : addresses.shift()!)),
+      );
+    },
+  );
   return before.map((b) => (b === undefined ? undefined : results.shift()));
 }

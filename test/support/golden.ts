@@ -4,13 +4,23 @@ import { readdirSync, readFileSync } from "node:fs";
 
 const fixtures = new URL("../../../test/fixtures/", import.meta.url);
 
-export interface GoldenTensor { dtype: string; shape: number[]; data: Float32Array | BigInt64Array }
-export interface Golden { name: string; metadata: Record<string, string>; tensors: Map<string, GoldenTensor> }
+export interface GoldenTensor {
+  dtype: string;
+  shape: number[];
+  data: Float32Array | BigInt64Array;
+}
+export interface Golden {
+  name: string;
+  metadata: Record<string, string>;
+  tensors: Map<string, GoldenTensor>;
+}
 
 /** For `readGolden`, of those in `folder` ("" or ending in a slash) that start with the prefix. */
 export function goldenNames(prefix: string, folder = ""): string[] {
-  return readdirSync(new URL(folder, fixtures)).filter((f) => f.startsWith(prefix) && f.endsWith(".safetensors"))
-    .map((f) => folder + f.replace(".safetensors", "")).sort();
+  return readdirSync(new URL(folder, fixtures))
+    .filter((f) => f.startsWith(prefix) && f.endsWith(".safetensors"))
+    .map((f) => folder + f.replace(".safetensors", ""))
+    .sort();
 }
 
 export function readGolden(name: string): Golden {
@@ -18,7 +28,14 @@ export function readGolden(name: string): Golden {
   const headerBytes = Number(file.readBigUInt64LE(0));
   const { __metadata__: metadata = {}, ...entries } = JSON.parse(file.toString("utf8", 8, 8 + headerBytes));
   const tensors = new Map<string, GoldenTensor>();
-  for (const [key, { dtype, shape, data_offsets: [from, to] }] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(entries)) {
+  for (const [
+    key,
+    {
+      dtype,
+      shape,
+      data_offsets: [from, to],
+    },
+  ] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(entries)) {
     const bytes = new Uint8Array(file.subarray(8 + headerBytes + from, 8 + headerBytes + to)).buffer;
     tensors.set(key, { dtype, shape, data: dtype === "I64" ? new BigInt64Array(bytes) : new Float32Array(bytes) });
   }
@@ -38,19 +55,28 @@ export function ints(g: Golden, key: string): { shape: number[]; data: Int32Arra
 }
 
 /** |a - b| <= relative * max|b| + absolute, elementwise; the fixtures' tolerance for sums of float32. */
-export function assertClose(label: string, actual: ArrayLike<number>, expected: ArrayLike<number>, relative = 1e-5, absolute = 1e-6): void {
+export function assertClose(
+  label: string,
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  relative = 1e-5,
+  absolute = 1e-6,
+): void {
   assert.equal(actual.length, expected.length, `${label}: length`);
   let largest = 0;
   for (let i = 0; i < expected.length; i++) largest = Math.max(largest, Math.abs(expected[i]!));
   const bound = relative * largest + absolute;
   for (let i = 0; i < expected.length; i++) {
     const difference = Math.abs(actual[i]! - expected[i]!);
-    if (!(difference <= bound)) assert.fail(`${label}[${i}]: got ${actual[i]}, expected ${expected[i]}: off by ${difference}, bound ${bound}`);
+    if (!(difference <= bound))
+      assert.fail(`${label}[${i}]: got ${actual[i]}, expected ${expected[i]}: off by ${difference}, bound ${bound}`);
   }
 }
 
 export function assertBits(label: string, actual: Float32Array, expected: Float32Array): void {
   assert.equal(actual.length, expected.length, `${label}: length`);
-  const a = new Uint32Array(actual.slice().buffer), b = new Uint32Array(expected.slice().buffer);
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) assert.fail(`${label}[${i}]: got ${actual[i]}, expected ${expected[i]} to the bit`);
+  const a = new Uint32Array(actual.slice().buffer);
+  const b = new Uint32Array(expected.slice().buffer);
+  for (let i = 0; i < a.length; i++)
+    if (a[i] !== b[i]) assert.fail(`${label}[${i}]: got ${actual[i]}, expected ${expected[i]} to the bit`);
 }

@@ -46,7 +46,10 @@ export function gridTensor(shape: readonly number[], seed: number, requiresGrad 
 /** Adds up to 0.1 to every value: as after training, nothing is zero any more. */
 export function perturb(...tensors: (Tensor | null)[]): void {
   const next = stream(11);
-  for (const t of tensors) t?.data.forEach((v, i, all) => { all[i] = v + next() / 5 - 0.1; });
+  for (const t of tensors)
+    t?.data.forEach((v, i, all) => {
+      all[i] = v + next() / 5 - 0.1;
+    });
 }
 
 export interface GradcheckOptions {
@@ -65,7 +68,12 @@ export interface GradcheckResult {
  * @param op must give the same y for the same inputs: one that draws a mask seeds itself first
  * @throws AssertionError that names the worst element if any is beyond its tolerance
  */
-export function gradcheck(label: string, inputs: Record<string, Tensor>, op: () => Tensor, options: GradcheckOptions = {}): GradcheckResult {
+export function gradcheck(
+  label: string,
+  inputs: Record<string, Tensor>,
+  op: () => Tensor,
+  options: GradcheckOptions = {},
+): GradcheckResult {
   return scope(() => {
     const forward = (): Float32Array => noGrad(() => scope(() => op().data.slice()));
     const y = op();
@@ -83,7 +91,8 @@ export function gradcheck(label: string, inputs: Record<string, Tensor>, op: () 
       const analytic = t.grad.data.slice();
       t.grad.dispose();
       t.grad = null;
-      const numeric = new Float64Array(t.size), noise = new Float64Array(t.size);
+      const numeric = new Float64Array(t.size);
+      const noise = new Float64Array(t.size);
       for (let i = 0; i < t.size; i++) {
         if (options.zero?.(name, i)) continue;
         const x = t.data[i]!;
@@ -95,16 +104,22 @@ export function gradcheck(label: string, inputs: Record<string, Tensor>, op: () 
         t.data[i] = x;
         for (let j = 0; j < weights.length; j++) {
           if (y0[j] === y1[j] && y1[j] === y2[j] && y2[j] === y3[j]) continue;
-          numeric[i]! += weights[j]! * (y0[j]! - 8 * y1[j]! + 8 * y2[j]! - y3[j]!) / (12 * H);
-          noise[i]! += NOISE * 2 ** -24 * Math.abs(weights[j]! * y1[j]!) / H;
+          numeric[i]! += (weights[j]! * (y0[j]! - 8 * y1[j]! + 8 * y2[j]! - y3[j]!)) / (12 * H);
+          noise[i]! += (NOISE * 2 ** -24 * Math.abs(weights[j]! * y1[j]!)) / H;
         }
       }
       const largest = numeric.reduce((m, g) => Math.max(m, Math.abs(g)), 0);
       for (let i = 0; i < t.size; i++) {
-        const error = Math.abs(analytic[i]! - numeric[i]!), tolerance = noise[i]! + RELATIVE * largest + 1e-7;
+        const error = Math.abs(analytic[i]! - numeric[i]!);
+        const tolerance = noise[i]! + RELATIVE * largest + 1e-7;
         const ratio = Number.isNaN(error) ? Infinity : error / tolerance;
         if (ratio > worst.ratio) {
-          worst = { error, tolerance, ratio, at: `${name}[${i}]: backward gives ${analytic[i]}, differences give ${numeric[i]}` };
+          worst = {
+            error,
+            tolerance,
+            ratio,
+            at: `${name}[${i}]: backward gives ${analytic[i]}, differences give ${numeric[i]}`,
+          };
         }
       }
     }

@@ -24,7 +24,10 @@ export interface Placement {
   ld?: number;
   /** Elements between a 64-byte boundary and the first element; default 0. */
   offset?: number;
-  /** Last element in the last bytes of linear memory. Valid until memory grows: make it last; in a new engine, if beyond 64 KiB. */
+  /**
+   * Last element in the last bytes of linear memory. Valid until memory grows: make it last; in a new engine, if beyond
+   * 64 KiB.
+   */
   atEnd?: boolean;
 }
 
@@ -40,7 +43,12 @@ export class Operand {
   readonly #first: number;
   #filled: Float32Array = new Float32Array(0);
 
-  constructor(memory: LinearMemory, readonly rows: number, readonly cols: number, placement: Placement = {}) {
+  constructor(
+    memory: LinearMemory,
+    readonly rows: number,
+    readonly cols: number,
+    placement: Placement = {},
+  ) {
     const { ld = cols, offset = 0, atEnd = false } = placement;
     const span = rows === 0 || cols === 0 ? 0 : (rows - 1) * ld + cols;
     this.#memory = memory;
@@ -92,8 +100,10 @@ export class Operand {
       const end = r < rows ? this.#first + r * this.ld : this.#size;
       for (; w < end; w++) {
         if (words[w] !== POISON) {
-          assert.fail(`${label()}: wrote outside a [${this.rows}, ${this.cols}] operand with ld ${this.ld}, ` +
-            `at element ${w - this.#first} from its start`);
+          assert.fail(
+            `${label()}: wrote outside a [${this.rows}, ${this.cols}] operand with ld ${this.ld}, ` +
+              `at element ${w - this.#first} from its start`,
+          );
         }
       }
       w += this.cols;
@@ -110,7 +120,9 @@ export class Operand {
     if (this.#block !== undefined) this.#memory.free(this.#block);
   }
 
-  #words(): Uint32Array { return new Uint32Array(this.#memory.wasm.buffer, this.#start, this.#size); }
+  #words(): Uint32Array {
+    return new Uint32Array(this.#memory.wasm.buffer, this.#start, this.#size);
+  }
 }
 
 /** mulberry32: a seeded stream of f32 values in [-1, 1), multiples of 2^-23. */
@@ -140,14 +152,18 @@ const bitsOf = (x: Float32Array): Uint32Array => new Uint32Array(x.buffer, x.byt
 /** Equal bits, except that any NaN equals any NaN: WebAssembly leaves a NaN's payload open. */
 export function assertSameBits(actual: Float32Array, expected: Float32Array, cols: number, label: () => string): void {
   assert.equal(actual.length, expected.length, label());
-  const a = bitsOf(actual), e = bitsOf(expected);
+  const a = bitsOf(actual);
+  const e = bitsOf(expected);
   const differs = (i: number): boolean => a[i] !== e[i] && !(Number.isNaN(actual[i]) && Number.isNaN(expected[i]));
   for (let i = 0; i < a.length; i++) {
     if (!differs(i)) continue;
     let count = 0;
     for (let j = i; j < a.length; j++) if (differs(j)) count++;
-    const show = (x: Float32Array, bits: Uint32Array): string => `${x[i]} (0x${bits[i]!.toString(16).padStart(8, "0")})`;
-    assert.fail(`${label()}: element [${Math.floor(i / cols)}, ${i % cols}] is ${show(actual, a)}, expected ` +
-      `${show(expected, e)}; ${count} of ${a.length} elements differ`);
+    const show = (x: Float32Array, bits: Uint32Array): string =>
+      `${x[i]} (0x${bits[i]!.toString(16).padStart(8, "0")})`;
+    assert.fail(
+      `${label()}: element [${Math.floor(i / cols)}, ${i % cols}] is ${show(actual, a)}, expected ` +
+        `${show(expected, e)}; ${count} of ${a.length} elements differ`,
+    );
   }
 }

@@ -7,7 +7,8 @@ export type Real = ArrayLike<number>;
 /** A B for A [m, k], B [k, n]. */
 export function product(a: Real, b: Real, m: number, k: number, n: number): Float64Array {
   const c = new Float64Array(m * n);
-  for (let i = 0; i < m; i++) for (let p = 0; p < k; p++) for (let j = 0; j < n; j++) c[i * n + j]! += a[i * k + p]! * b[p * n + j]!;
+  for (let i = 0; i < m; i++)
+    for (let p = 0; p < k; p++) for (let j = 0; j < n; j++) c[i * n + j]! += a[i * k + p]! * b[p * n + j]!;
   return c;
 }
 
@@ -31,7 +32,10 @@ export function largest(a: Real): number {
 export function assertNear(label: string, a: Real, b: Real, bound: number): void {
   assert.equal(a.length, b.length, `${label}: length`);
   for (let i = 0; i < a.length; i++) {
-    assert(Math.abs(a[i]! - b[i]!) <= bound, `${label}[${i}]: got ${a[i]}, expected ${b[i]}: off by ${Math.abs(a[i]! - b[i]!)}, bound ${bound}`);
+    assert(
+      Math.abs(a[i]! - b[i]!) <= bound,
+      `${label}[${i}]: got ${a[i]}, expected ${b[i]}: off by ${Math.abs(a[i]! - b[i]!)}, bound ${bound}`,
+    );
   }
 }
 
@@ -61,6 +65,7 @@ export function orthonormal(seed: number, rows: number, columns: number): Float6
 
 /** U diag(s) Vᵀ for U [m, s.length], V [n, s.length]. */
 export function compose(u: Real, s: Real, v: Real, m: number, n: number): Float64Array {
-  const q = s.length, scaled = Float64Array.from(u, (value, i) => value * s[i % q]!);
+  const q = s.length;
+  const scaled = Float64Array.from(u, (value, i) => value * s[i % q]!);
   return product(scaled, transpose(v, n, q), m, q, n);
 }

@@ -4,7 +4,8 @@ import { OutOfMemoryError, type Tensor, zeros } from "../../src/index.js";
 
 /** Fills memory but for `room` bytes in one piece; returns how to free it again. */
 export function fillBut(room: number): () => void {
-  const hole = zeros([room / 4]), hogs: Tensor[] = [];
+  const hole = zeros([room / 4]);
+  const hogs: Tensor[] = [];
   for (const size of [65536, 4096, 256, 16]) {
     try {
       for (;;) hogs.push(zeros([size]));
@@ -13,5 +14,7 @@ export function fillBut(room: number): () => void {
     }
   }
   hole.dispose();
-  return () => { for (const t of hogs) t.dispose(); };
+  return () => {
+    for (const t of hogs) t.dispose();
+  };
 }

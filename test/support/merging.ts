@@ -2,8 +2,15 @@
 import type { nn, Tensor } from "../../src/index.js";
 import { assertBits, assertClose, f32, type Golden } from "./golden.js";
 
-/** eval() gives the fixture's merged weight and result, and the original weight stays what is saved; train() restores its bits. */
-export function checkMerging(g: Golden, layer: nn.Module & { weight: Tensor; forward(x: Tensor): Tensor }, x: Tensor): void {
+/**
+ * eval() gives the fixture's merged weight and result, and the original weight stays what is saved; train() restores
+ * its bits.
+ */
+export function checkMerging(
+  g: Golden,
+  layer: nn.Module & { weight: Tensor; forward(x: Tensor): Tensor },
+  x: Tensor,
+): void {
   const original = layer.weight.data.slice();
   layer.eval();
   assertClose("weight_merged", layer.weight.data, f32(g, "weight_merged").data);

@@ -12,7 +12,9 @@ class Body extends nn.Module {
   readonly fc: nn.Layer = new nn.Linear(6, 8);
   /** Stored [in, out]. */
   readonly proj: nn.Layer = new nn.Linear(8, 6, { fanInFanOut: true });
-  forward(x: Tensor): Tensor { return this.proj.forward(ops.relu(this.fc.forward(x))); }
+  forward(x: Tensor): Tensor {
+    return this.proj.forward(ops.relu(this.fc.forward(x)));
+  }
 }
 
 /** ids [n, 4] -> [n, 5]; its modules: embed, body.fc, body.proj, norm, conv, head. */
@@ -29,11 +31,14 @@ export class Tiny extends nn.Module {
   }
 
   forward(ids: Tensor): Tensor {
-    const n = ids.shape[0]!, image = ops.reshape(this.norm.forward(this.body.forward(this.embed.forward(ids))), [n, 4, 2, 3]);
+    const n = ids.shape[0]!;
+    const image = ops.reshape(this.norm.forward(this.body.forward(this.embed.forward(ids))), [n, 4, 2, 3]);
     return this.head.forward(ops.reshape(this.conv.forward(image), [n, 24]));
   }
 
-  override getOutputEmbeddings(): nn.Module { return this.head; }
+  override getOutputEmbeddings(): nn.Module {
+    return this.head;
+  }
 }
 
 /** Always with the same weights. */
@@ -47,7 +52,10 @@ export const ALL = ["embed", "fc", "proj", "conv", "head"];
 /** ids [n, 4], other ones for each seed. */
 export function batch(n: number, seed = 1): Tensor {
   const next = stream(seed);
-  return tensor(Int32Array.from({ length: 4 * n }, () => Math.floor(next() * 10)), [n, 4]);
+  return tensor(
+    Int32Array.from({ length: 4 * n }, () => Math.floor(next() * 10)),
+    [n, 4],
+  );
 }
 
 /** What the model gives for a batch of 3, without history. */
@@ -67,7 +75,10 @@ export function parametersOf(adapted: peft.LoraModel, name: string): nn.Paramete
 /** As after training: adds up to 0.4 to every value of the adapter. */
 export function train(adapted: peft.LoraModel, name: string, seed: number): void {
   const next = stream(seed);
-  for (const p of parametersOf(adapted, name)) p.data.forEach((v, i, all) => { all[i] = v + 0.8 * next() - 0.4; });
+  for (const p of parametersOf(adapted, name))
+    p.data.forEach((v, i, all) => {
+      all[i] = v + 0.8 * next() - 0.4;
+    });
 }
 
 export function values(module: nn.Module): Map<string, Float32Array> {
@@ -95,5 +106,6 @@ export function temporary(): (name: string) => string {
 
 export function assertSameFolder(label: string, a: string, b: string): void {
   assert.deepEqual(readdirSync(a).sort(), readdirSync(b).sort(), label);
-  for (const file of readdirSync(a)) assert.deepEqual(readFileSync(join(a, file)), readFileSync(join(b, file)), `${label}: ${file}`);
+  for (const file of readdirSync(a))
+    assert.deepEqual(readFileSync(join(a, file)), readFileSync(join(b, file)), `${label}: ${file}`);
 }

@@ -2,5 +2,7 @@
 import { readFileSync } from "node:fs";
 
 export function probesModule(): Promise<WebAssembly.Module> {
-  return WebAssembly.compile(new Uint8Array(readFileSync(new URL("../../../build/wasm-lora.probes.wasm", import.meta.url))));
+  return WebAssembly.compile(
+    new Uint8Array(readFileSync(new URL("../../../build/wasm-lora.probes.wasm", import.meta.url))),
+  );
 }

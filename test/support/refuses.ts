@@ -1,7 +1,7 @@
 /** Misuse is refused: a test of its own for each case. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { memoryStats, WasmLoraError } from "../../src/index.js";
+import { memoryStats, type WasmLoraError } from "../../src/index.js";
 
 export type ErrorClass = new (...args: never[]) => WasmLoraError;
 

@@ -16,7 +16,8 @@ import ts from "typescript";
 import * as wasmLora from "../../src/index.js";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
-const home = process.cwd(), folder = mkdtempSync(join(tmpdir(), "examples-"));
+const home = process.cwd();
+const folder = mkdtempSync(join(tmpdir(), "examples-"));
 after(() => {
   process.chdir(home);
   rmSync(folder, { recursive: true });
@@ -28,16 +29,32 @@ writeGpt2("gpt2");
 
 function writeGpt2(directory: string): void {
   mkdirSync(directory);
-  writeFileSync(join(directory, "config.json"), JSON.stringify({ model_type: "gpt2", n_embd: 16, n_layer: 1, n_head: 2, n_positions: 8, vocab_size: 11 }));
+  writeFileSync(
+    join(directory, "config.json"),
+    JSON.stringify({ model_type: "gpt2", n_embd: 16, n_layer: 1, n_head: 2, n_positions: 8, vocab_size: 11 }),
+  );
   const model = new wasmLora.models.Gpt2({
-    vocabSize: 11, hiddenSize: 16, intermediateSize: 64, numHiddenLayers: 1, numAttentionHeads: 2, maxPositionEmbeddings: 8,
-    layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+    vocabSize: 11,
+    hiddenSize: 16,
+    intermediateSize: 64,
+    numHiddenLayers: 1,
+    numAttentionHeads: 2,
+    maxPositionEmbeddings: 8,
+    layerNormEpsilon: 1e-5,
+    tieWordEmbeddings: true,
+    bosTokenId: null,
+    eosTokenId: null,
   });
   const tensors = [...model.stateDict()].map(([name, entry]) => ({ name, dtype: "F32" as const, ...entry }));
   writeFileSync(join(directory, "model.safetensors"), wasmLora.io.serializeSafetensors(tensors));
 }
 
-interface Example { file: string; line: number; name: string; code: string }
+interface Example {
+  file: string;
+  line: number;
+  name: string;
+  code: string;
+}
 
 function examplesOf(file: string): Example[] {
   const source = ts.createSourceFile(file, readFileSync(join(root, file), "utf8"), ts.ScriptTarget.ES2022, true);
@@ -45,7 +62,8 @@ function examplesOf(file: string): Example[] {
   const visit = (node: ts.Node): void => {
     for (const tag of ts.getJSDocTags(node)) {
       if (tag.tagName.text !== "example") continue;
-      const name = ((node as ts.NamedDeclaration).name ?? node).getText(source), { line } = source.getLineAndCharacterOfPosition(tag.pos);
+      const name = ((node as ts.NamedDeclaration).name ?? node).getText(source);
+      const { line } = source.getLineAndCharacterOfPosition(tag.pos);
       found.set(tag.pos, { file, line: line + 1, name, code: ts.getTextOfJSDocComment(tag.comment) ?? "" });
     }
     ts.forEachChild(node, visit);
@@ -58,27 +76,40 @@ const PRINTED = /^\s*(?:console\.log\(.*\)|.*\.printTrainableParameters\(\)); \/
 const SHAPED = /^(const (\w+) = .*;) \/\/ (\[[\d, ]*\])$/gm;
 
 async function run({ file, code }: Example): Promise<void> {
-  const own = await import(pathToFileURL(join(root, "dist", file.replace(/\.ts$/, ".js"))).href) as object;
+  const own = (await import(pathToFileURL(join(root, "dist", file.replace(/\.ts$/, ".js"))).href)) as object;
   const names = { ...wasmLora, ...own };
-  const body = code.replace(/^import .* from "wasm-lora(?:\/inline)?";$/gm, "").replace(SHAPED, "$1 assert.deepEqual($2.shape, $3);");
+  const body = code
+    .replace(/^import .* from "wasm-lora(?:\/inline)?";$/gm, "")
+    .replace(SHAPED, "$1 assert.deepEqual($2.shape, $3);");
   const text = `return async ({ ${Object.keys(names).join(", ")} }, assert) => {\n{\n${body}\n}\n};`;
-  const { outputText } = ts.transpileModule(text, { compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext } });
-  const { log } = console, lines: string[] = [];
-  console.log = (...args: unknown[]) => { lines.push(format(...args)); };
+  const { outputText } = ts.transpileModule(text, {
+    compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext },
+  });
+  const { log } = console;
+  const lines: string[] = [];
+  console.log = (...args: unknown[]) => {
+    lines.push(format(...args));
+  };
   try {
     await (new Function(outputText)() as (scope: object, a: typeof assert) => Promise<void>)(names, assert);
   } finally {
     console.log = log;
   }
-  assert.deepEqual(lines, [...code.matchAll(PRINTED)].map((match) => match[1]));
+  assert.deepEqual(
+    lines,
+    [...code.matchAll(PRINTED)].map((match) => match[1]),
+  );
 }
 
-const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) => /(?<!\.d)\.ts$/.test(file));
+const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) =>
+  /(?<!\.d)\.ts$/.test(file),
+);
 const examples = files.sort().flatMap((file) => examplesOf(join("src", file)));
 for (const example of examples) test(`${example.file}:${example.line} ${example.name}`, () => run(example));
 
 test("every public class and function has an example", () => {
-  const shown = new Set(examples.map(({ name }) => name)), silent: string[] = [];
+  const shown = new Set(examples.map(({ name }) => name));
+  const silent: string[] = [];
   const visit = (prefix: string, value: object): void => {
     for (const [name, item] of Object.entries(value)) {
       if (typeof item === "object") visit(`${prefix}${name}.`, item);

@@ -17,10 +17,20 @@ function largestError(kernel: (x: number) => number, reference: (x: number) => n
 
 test("exp64: relative error", async (t) => {
   const { kernels } = await init();
-  const error = largestError(kernels.exp64, Math.exp, new Float64Array(200_001).map((_, i) => -700 + 1400 * (i / 200_000)));
+  const error = largestError(
+    kernels.exp64,
+    Math.exp,
+    new Float64Array(200_001).map((_, i) => -700 + 1400 * (i / 200_000)),
+  );
   t.diagnostic(`exp64: at most ${error}`);
   assert.ok(error < LIMIT);
-  for (const [x, y] of [[0, 1], [-Infinity, 0], [Infinity, Infinity], [NaN, NaN], [1, Math.E]] as const) {
+  for (const [x, y] of [
+    [0, 1],
+    [-Infinity, 0],
+    [Infinity, Infinity],
+    [NaN, NaN],
+    [1, Math.E],
+  ] as const) {
     assert.ok(Object.is(kernels.exp64(x), y), `exp64(${x})`);
   }
 });
@@ -31,7 +41,15 @@ test("log64: relative error", async (t) => {
   const error = largestError(kernels.log64, Math.log, powers);
   t.diagnostic(`log64: at most ${error}`);
   assert.ok(error < LIMIT);
-  for (const [x, y] of [[1, 0], [0, -Infinity], [-1, NaN], [Infinity, Infinity], [NaN, NaN], [2, Math.LN2], [10, Math.LN10]] as const) {
+  for (const [x, y] of [
+    [1, 0],
+    [0, -Infinity],
+    [-1, NaN],
+    [Infinity, Infinity],
+    [NaN, NaN],
+    [2, Math.LN2],
+    [10, Math.LN10],
+  ] as const) {
     assert.ok(Object.is(kernels.log64(x), y), `log64(${x})`);
   }
 });

@@ -4,7 +4,9 @@ import { test } from "node:test";
 import * as wasmLora from "../../src/index.js";
 
 test("each error class writes its own name", () => {
-  const classes = Object.entries(wasmLora).filter(([, value]) => typeof value === "function" && value.prototype instanceof wasmLora.WasmLoraError);
+  const classes = Object.entries(wasmLora).filter(
+    ([, value]) => typeof value === "function" && value.prototype instanceof wasmLora.WasmLoraError,
+  );
   assert.equal(classes.length, 9);
   for (const [name, value] of classes) {
     const renamed = class extends (value as new (message: string) => Error) {};

@@ -1,11 +1,29 @@
 /** src/io/files.ts: atomic writes, JSON faults with their place, errors that say what to do. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { after, test } from "node:test";
-import { ensureWritableDirectory, exists, readBytes, readJson, removeTemporaries, writeAtomic, writeTogether } from "../../src/io/files.js";
+import {
+  ensureWritableDirectory,
+  exists,
+  readBytes,
+  readJson,
+  removeTemporaries,
+  writeAtomic,
+  writeTogether,
+} from "../../src/io/files.js";
 import { FileError, FormatError } from "../../src/runtime/errors.js";
 
 const folder = mkdtempSync(join(tmpdir(), "files-"));
@@ -35,7 +53,8 @@ test("readBytes: the bytes; a missing file, a directory and a path through a fil
 });
 
 test("no permission to read, write or create", () => {
-  const secret = join(folder, "secret"), closed = join(folder, "closed");
+  const secret = join(folder, "secret");
+  const closed = join(folder, "closed");
   writeFileSync(secret, "x");
   chmodSync(secret, 0);
   mkdirSync(closed);
@@ -56,7 +75,14 @@ test("no permission to read, write or create", () => {
 
 test("readJson: values as JSON.parse gives them", () => {
   const path = join(folder, "good.json");
-  for (const text of ['{"a": [1, -2.5e3, true, false, null, "\\u00e9\\n"]}', " 1 ", '"\\ud800"', "[]", "{}", '{"__proto__": 1}']) {
+  for (const text of [
+    '{"a": [1, -2.5e3, true, false, null, "\\u00e9\\n"]}',
+    " 1 ",
+    '"\\ud800"',
+    "[]",
+    "{}",
+    '{"__proto__": 1}',
+  ]) {
     writeFileSync(path, text);
     assert.deepEqual(readJson(path), JSON.parse(text));
   }
@@ -87,19 +113,28 @@ test("readJson: a fault is named with path, line and column", () => {
   ];
   for (const [text, message] of cases) {
     writeFileSync(path, text);
-    assert.throws(() => readJson(path), (error: unknown) => {
-      assert.ok(error instanceof FormatError, String(error));
-      assert.ok(error.message.startsWith(`${path}: not JSON: `), error.message);
-      assert.match(error.message, message);
-      return true;
-    });
+    assert.throws(
+      () => readJson(path),
+      (error: unknown) => {
+        assert.ok(error instanceof FormatError, String(error));
+        assert.ok(error.message.startsWith(`${path}: not JSON: `), error.message);
+        assert.match(error.message, message);
+        return true;
+      },
+    );
   }
   writeFileSync(path, '\ufeff{"a": 1}');
   assert.deepEqual(readJson(path), { a: 1 });
   writeFileSync(path, Uint8Array.of(0xff, 0xfe, 0x7b, 0, 0x7d, 0));
-  assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-16"));
+  assert.throws(
+    () => readJson(path),
+    (error: unknown) => error instanceof FormatError && error.message.includes("UTF-16"),
+  );
   writeFileSync(path, Uint8Array.of(0x22, 0xff, 0x22));
-  assert.throws(() => readJson(path), (error: unknown) => error instanceof FormatError && error.message.includes("UTF-8"));
+  assert.throws(
+    () => readJson(path),
+    (error: unknown) => error instanceof FormatError && error.message.includes("UTF-8"),
+  );
 });
 
 const HOUR = 3600;
@@ -128,41 +163,86 @@ test("writeAtomic: new contents in place of old ones; nothing beside them but wh
 });
 
 test("writeAtomic: the old contents are kept where it is told", () => {
-  const path = join(folder, "kept"), previous = join(folder, "kept.previous");
+  const path = join(folder, "kept");
+  const previous = join(folder, "kept.previous");
   writeAtomic(path, "1", previous);
   assert.equal(existsSync(previous), false);
   writeAtomic(path, "2", previous);
   writeAtomic(path, "3", previous);
-  assert.deepEqual([path, previous].map((p) => readFileSync(p, "utf8")), ["3", "2"]);
+  assert.deepEqual(
+    [path, previous].map((p) => readFileSync(p, "utf8")),
+    ["3", "2"],
+  );
 });
 
 test("writeTogether: if one cannot be written, none is changed, and nothing is left", () => {
   const directory = join(folder, "together");
   mkdirSync(directory);
-  const [a, b] = [join(directory, "a"), join(directory, "b")], bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
-  writeTogether([{ path: a, bytes: bytes("a1") }, { path: b, bytes: bytes("b1") }]);
-  throwsFileError(() => writeTogether([{ path: a, bytes: bytes("a2") }, { path: join(directory, "none", "b"), bytes: bytes("b2") }]), /cannot write .*none.b: it does not exist/);
+  const [a, b] = [join(directory, "a"), join(directory, "b")];
+  const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+  writeTogether([
+    { path: a, bytes: bytes("a1") },
+    { path: b, bytes: bytes("b1") },
+  ]);
+  throwsFileError(
+    () =>
+      writeTogether([
+        { path: a, bytes: bytes("a2") },
+        { path: join(directory, "none", "b"), bytes: bytes("b2") },
+      ]),
+    /cannot write .*none.b: it does not exist/,
+  );
   // The contents fail halfway, as a full disk does.
-  throwsFileError(() => writeTogether([{ path: a, bytes: bytes("a2") }, { path: b, bytes: { length: 4 } as Uint8Array }]), /cannot write .*b: /);
-  assert.deepEqual([readFileSync(a, "utf8"), readFileSync(b, "utf8"), ...readdirSync(directory)], ["a1", "b1", "a", "b"]);
-  writeTogether([{ path: a, bytes: bytes("a3") }, { path: b, bytes: bytes("b3"), previous: `${b}.old` }]);
-  assert.deepEqual(readdirSync(directory).map((name) => readFileSync(join(directory, name), "utf8")), ["a3", "b3", "b1"]);
+  throwsFileError(
+    () =>
+      writeTogether([
+        { path: a, bytes: bytes("a2") },
+        { path: b, bytes: { length: 4 } as Uint8Array },
+      ]),
+    /cannot write .*b: /,
+  );
+  assert.deepEqual(
+    [readFileSync(a, "utf8"), readFileSync(b, "utf8"), ...readdirSync(directory)],
+    ["a1", "b1", "a", "b"],
+  );
+  writeTogether([
+    { path: a, bytes: bytes("a3") },
+    { path: b, bytes: bytes("b3"), previous: `${b}.old` },
+  ]);
+  assert.deepEqual(
+    readdirSync(directory).map((name) => readFileSync(join(directory, name), "utf8")),
+    ["a3", "b3", "b1"],
+  );
 });
 
 test("writeAtomic: threads of one process writing one file, and a reader that always finds a whole one", async () => {
-  const path = join(folder, "shared"), size = 200_000, writers = 3, writes = 40;
-  const code = `
+  const path = join(folder, "shared");
+  const size = 200_000;
+  const writers = 3;
+  const writes = 40;
+  const code =
+    `
     const { workerData: { files, path, size, writes, mark } } = require("node:worker_threads");
-    import(files).then(({ writeAtomic }) => { for (let i = 0; i < writes; i++) writeAtomic(path, new Uint8Array(size).fill(mark)); });`;
+    import(files).then(({ writeAtomic }) => { for (let i = 0; i < writes; i++) writeAtomic(path, new ` +
+    `Uint8Array(size).fill(mark)); });`;
   writeAtomic(path, new Uint8Array(size).fill(99));
   const files = new URL("../../src/io/files.js", import.meta.url).href;
-  const ends = Array.from({ length: writers }, (_, i) => new Promise<void>((resolve, reject) => {
-    const worker = new Worker(code, { eval: true, workerData: { files, path, size, writes, mark: i } });
-    worker.on("error", reject);
-    worker.on("exit", () => { resolve(); });
-  }));
-  let running = true, reads = 0;
-  const done = Promise.all(ends).finally(() => { running = false; });
+  const ends = Array.from(
+    { length: writers },
+    (_, i) =>
+      new Promise<void>((resolve, reject) => {
+        const worker = new Worker(code, { eval: true, workerData: { files, path, size, writes, mark: i } });
+        worker.on("error", reject);
+        worker.on("exit", () => {
+          resolve();
+        });
+      }),
+  );
+  let running = true;
+  let reads = 0;
+  const done = Promise.all(ends).finally(() => {
+    running = false;
+  });
   while (running) {
     const bytes = readBytes(path);
     assert.equal(bytes.length, size);
@@ -172,7 +252,10 @@ test("writeAtomic: threads of one process writing one file, and a reader that al
   }
   await done;
   assert.ok(reads > 0);
-  assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith("shared")), ["shared"]);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith("shared")),
+    ["shared"],
+  );
 });
 
 test("writeAtomic: on failure the old file stays and the temporary goes", () => {
@@ -194,6 +277,9 @@ test("ensureWritableDirectory: creates parents, accepts what exists, refuses fil
   ensureWritableDirectory(path);
   assert.ok(existsSync(path));
   writeFileSync(join(path, "file"), "");
-  throwsFileError(() => ensureWritableDirectory(join(path, "file")), /cannot write into .*file: a file of that name is in the way/);
+  throwsFileError(
+    () => ensureWritableDirectory(join(path, "file")),
+    /cannot write into .*file: a file of that name is in the way/,
+  );
   throwsFileError(() => ensureWritableDirectory(join(path, "file", "z")), /a part of the path is a file/);
 });

@@ -1,8 +1,22 @@
-/** The ways to the kernels: the file beside the code, a module given to init(), the module inside JavaScript. Ends engines. */
+/**
+ * The ways to the kernels: the file beside the code, a module given to init(), the module inside JavaScript. Ends
+ * engines.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { ArgumentError, EngineError, init, lora, manualSeed, memoryStats, ops, optim, scope, tensor } from "../../src/index.js";
+import {
+  ArgumentError,
+  EngineError,
+  init,
+  lora,
+  manualSeed,
+  memoryStats,
+  ops,
+  optim,
+  scope,
+  tensor,
+} from "../../src/index.js";
 import { inlineModule } from "../../src/inline.js";
 import { engine } from "../../src/runtime/engine.js";
 import { base64 } from "../../src/runtime/wasm_base64.js";
@@ -12,10 +26,21 @@ const file = new Uint8Array(readFileSync(new URL("../../../build/wasm-lora.wasm"
 /** The factors and losses of three steps. */
 function train(): Float32Array {
   manualSeed(3);
-  const layer = new lora.Linear(9, 5, { r: 2 }), optimizer = new optim.AdamW(layer.parameters(), { lr: 0.01 }), results: number[] = [];
+  const layer = new lora.Linear(9, 5, { r: 2 });
+  const optimizer = new optim.AdamW(layer.parameters(), { lr: 0.01 });
+  const results: number[] = [];
   for (let step = 0; step < 3; step++) {
     scope(() => {
-      const loss = ops.sum(ops.gelu(layer.forward(tensor(Float32Array.from({ length: 27 }, (_, i) => i / 9 - 1), [3, 9]))));
+      const loss = ops.sum(
+        ops.gelu(
+          layer.forward(
+            tensor(
+              Float32Array.from({ length: 27 }, (_, i) => i / 9 - 1),
+              [3, 9],
+            ),
+          ),
+        ),
+      );
       loss.backward();
       optimizer.step();
       optimizer.zeroGrad();
@@ -41,7 +66,11 @@ test("concurrent calls give one engine, also after a close", async () => {
 });
 
 test("of concurrent calls that ask for different engines one kind is refused, and one engine is made", async () => {
-  const calls = await Promise.allSettled([init({ maximumBytes: 1 << 24 }), init({ maximumBytes: 1 << 25 }), init({ maximumBytes: 1 << 24 })]);
+  const calls = await Promise.allSettled([
+    init({ maximumBytes: 1 << 24 }),
+    init({ maximumBytes: 1 << 25 }),
+    init({ maximumBytes: 1 << 24 }),
+  ]);
   const engines = calls.flatMap((c) => (c.status === "fulfilled" ? [c.value] : []));
   assert(engines.length > 0 && engines.length < 3 && new Set(engines).size === 1);
   for (const c of calls) if (c.status === "rejected") assert((c.reason as { code: string }).code === "ERR_STATE");
@@ -57,7 +86,10 @@ test("a call that is refused leaves the others be", async () => {
 });
 
 test("the inline module is the file, byte for byte", () => {
-  assert.deepEqual(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)), file);
+  assert.deepEqual(
+    Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)),
+    file,
+  );
 });
 
 test("the same bits from the file, from a given module and from the inline one", async () => {
@@ -75,11 +107,20 @@ test("the same bits from the file, from a given module and from the inline one",
 
 test("init refuses what is not a module of these kernels", async () => {
   for (const module of [file, "wasm-lora.wasm", new URL("file:///wasm-lora.wasm"), 7, {}, null]) {
-    await assert.rejects(init({ module: module as never }), (e: unknown) =>
-      e instanceof ArgumentError && e.message.includes("init: module must be a WebAssembly.Module") && e.message.includes("WebAssembly.compile"));
+    await assert.rejects(
+      init({ module: module as never }),
+      (e: unknown) =>
+        e instanceof ArgumentError &&
+        e.message.includes("init: module must be a WebAssembly.Module") &&
+        e.message.includes("WebAssembly.compile"),
+    );
   }
   // A module without imports and exports.
   const foreign = await WebAssembly.compile(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]));
-  await assert.rejects(init({ module: foreign }), (e: unknown) => e instanceof ArgumentError && e.message.includes("heapBase") && e.message.includes("wasm-lora.wasm"));
+  await assert.rejects(
+    init({ module: foreign }),
+    (e: unknown) =>
+      e instanceof ArgumentError && e.message.includes("heapBase") && e.message.includes("wasm-lora.wasm"),
+  );
   assert.throws(() => memoryStats(), EngineError, "no engine came of it");
 });

@@ -5,12 +5,14 @@ import fc from "fast-check";
 import { show } from "../../src/io/json.js";
 
 test("show is JSON.stringify, cut after 80 characters", () => {
-  fc.assert(fc.property(fc.jsonValue(), (value) => {
-    // JSON.stringify loses -0 in the same way; a lone string is cut before it is quoted.
-    if (typeof value === "string") return;
-    const json = JSON.stringify(value);
-    assert.equal(show(value), json.length > 80 ? `${json.slice(0, 80)}...` : json);
-  }));
+  fc.assert(
+    fc.property(fc.jsonValue(), (value) => {
+      // JSON.stringify loses -0 in the same way; a lone string is cut before it is quoted.
+      if (typeof value === "string") return;
+      const json = JSON.stringify(value);
+      assert.equal(show(value), json.length > 80 ? `${json.slice(0, 80)}...` : json);
+    }),
+  );
   assert.equal(show("x".repeat(81)), `"${"x".repeat(80)}..."`);
 });
 
@@ -21,5 +23,13 @@ test("what is not shown is not visited: any depth, even a circle", () => {
   const circle: Record<string, unknown> = {};
   circle["a"] = circle;
   assert.equal(show(circle), `${'{"a":'.repeat(16)}...`);
-  assert.equal(show({ shown: "x".repeat(80), get hidden(): never { throw new Error("visited"); } }).length, 83);
+  assert.equal(
+    show({
+      shown: "x".repeat(80),
+      get hidden(): never {
+        throw new Error("visited");
+      },
+    }).length,
+    83,
+  );
 });

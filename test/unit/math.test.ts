@@ -29,30 +29,106 @@ const OVERFLOW = 2 ** 128 - 2 ** 103;
 
 const CASES: readonly Case[] = [
   {
-    kernel: "exp", reference: Math.exp, domain: [-Infinity, Infinity], grid: [-104, 89],
-    special: [[0, 1], [-0, 1], [Infinity, Infinity], [-Infinity, 0], [NaN, NaN], [89, Infinity], [3e38, Infinity],
-      [-104, 0], [-3e38, 0], [1e-45, 1], [-103.97, 2 ** -149]],
+    kernel: "exp",
+    reference: Math.exp,
+    domain: [-Infinity, Infinity],
+    grid: [-104, 89],
+    special: [
+      [0, 1],
+      [-0, 1],
+      [Infinity, Infinity],
+      [-Infinity, 0],
+      [NaN, NaN],
+      [89, Infinity],
+      [3e38, Infinity],
+      [-104, 0],
+      [-3e38, 0],
+      [1e-45, 1],
+      [-103.97, 2 ** -149],
+    ],
   },
   {
-    kernel: "log", reference: Math.log, domain: [2 ** -149, Infinity], grid: [2 ** -20, 4],
-    special: [[1, 0], [0, -Infinity], [-0, -Infinity], [Infinity, Infinity], [-Infinity, NaN], [-1, NaN],
-      [-1e-45, NaN], [-3e38, NaN], [NaN, NaN]],
+    kernel: "log",
+    reference: Math.log,
+    domain: [2 ** -149, Infinity],
+    grid: [2 ** -20, 4],
+    special: [
+      [1, 0],
+      [0, -Infinity],
+      [-0, -Infinity],
+      [Infinity, Infinity],
+      [-Infinity, NaN],
+      [-1, NaN],
+      [-1e-45, NaN],
+      [-3e38, NaN],
+      [NaN, NaN],
+    ],
   },
   {
-    kernel: "tanh", reference: Math.tanh, domain: [-Infinity, Infinity], grid: [-10, 10], odd: true, bounded: true,
-    special: [[0, 0], [-0, -0], [Infinity, 1], [-Infinity, -1], [NaN, NaN], [3e38, 1], [2 ** -149, 2 ** -149]],
+    kernel: "tanh",
+    reference: Math.tanh,
+    domain: [-Infinity, Infinity],
+    grid: [-10, 10],
+    odd: true,
+    bounded: true,
+    special: [
+      [0, 0],
+      [-0, -0],
+      [Infinity, 1],
+      [-Infinity, -1],
+      [NaN, NaN],
+      [3e38, 1],
+      [2 ** -149, 2 ** -149],
+    ],
   },
   {
-    kernel: "erf", reference: erf, domain: [-Infinity, Infinity], grid: [-4.5, 4.5], odd: true, bounded: true,
-    special: [[0, 0], [-0, -0], [Infinity, 1], [-Infinity, -1], [NaN, NaN], [3e38, 1], [2 ** -149, 2 ** -149]],
+    kernel: "erf",
+    reference: erf,
+    domain: [-Infinity, Infinity],
+    grid: [-4.5, 4.5],
+    odd: true,
+    bounded: true,
+    special: [
+      [0, 0],
+      [-0, -0],
+      [Infinity, 1],
+      [-Infinity, -1],
+      [NaN, NaN],
+      [3e38, 1],
+      [2 ** -149, 2 ** -149],
+    ],
   },
   {
-    kernel: "sin", reference: Math.sin, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], odd: true, bounded: true,
-    special: [[0, 0], [-0, -0], [Infinity, NaN], [-Infinity, NaN], [NaN, NaN], [2 ** 24 + 2, NaN], [2 ** -149, 2 ** -149]],
+    kernel: "sin",
+    reference: Math.sin,
+    domain: [-(2 ** 24), 2 ** 24],
+    grid: [-(2 ** 20), 2 ** 20],
+    odd: true,
+    bounded: true,
+    special: [
+      [0, 0],
+      [-0, -0],
+      [Infinity, NaN],
+      [-Infinity, NaN],
+      [NaN, NaN],
+      [2 ** 24 + 2, NaN],
+      [2 ** -149, 2 ** -149],
+    ],
   },
   {
-    kernel: "cos", reference: Math.cos, domain: [-(2 ** 24), 2 ** 24], grid: [-(2 ** 20), 2 ** 20], bounded: true,
-    special: [[0, 1], [-0, 1], [Infinity, NaN], [-Infinity, NaN], [NaN, NaN], [2 ** 24 + 2, NaN]],
+    kernel: "cos",
+    reference: Math.cos,
+    domain: [-(2 ** 24), 2 ** 24],
+    grid: [-(2 ** 20), 2 ** 20],
+    bounded: true,
+    special: [
+      [0, 1],
+      [-0, 1],
+      [Infinity, NaN],
+      [-Infinity, NaN],
+      [NaN, NaN],
+      [2 ** 24 + 2, NaN],
+    ],
   },
 ];
 
@@ -75,7 +151,8 @@ function evenGrid([low, high]: readonly [number, number]): Float32Array {
 }
 
 function run({ memory, kernels }: Probes, kernel: Probe, x: Float32Array): Float32Array {
-  const input = memory.alloc(x.byteLength), output = memory.alloc(x.byteLength);
+  const input = memory.alloc(x.byteLength);
+  const output = memory.alloc(x.byteLength);
   memory.f32(input, x.length).set(x);
   kernels[kernel](output, input, x.length);
   const y = memory.f32(output, x.length).slice();
@@ -89,9 +166,13 @@ for (const { kernel, reference, domain, grid, special, odd = false, bounded = fa
     const probes = await loadProbes();
     const patterns = bitPatterns(domain);
     assert.ok(patterns.length >= 200_000);
-    for (const [label, x] of [["bit patterns", patterns], ["grid", evenGrid(grid)]] as const) {
+    for (const [label, x] of [
+      ["bit patterns", patterns],
+      ["grid", evenGrid(grid)],
+    ] as const) {
       const y = run(probes, kernel, x);
-      let largest = 0, at = NaN;
+      let largest = 0;
+      let at = NaN;
       for (let i = 0; i < x.length; i++) {
         const expected = reference(x[i]!);
         if (Math.abs(expected) >= OVERFLOW) {
@@ -99,7 +180,10 @@ for (const { kernel, reference, domain, grid, special, odd = false, bounded = fa
           continue;
         }
         const error = Math.abs(y[i]! - expected) / ulp(expected);
-        if (!(error <= largest)) { largest = error; at = x[i]!; }
+        if (!(error <= largest)) {
+          largest = error;
+          at = x[i]!;
+        }
         if (bounded) assert.ok(Math.abs(y[i]!) <= 1, `${kernel}(${x[i]}) = ${y[i]}`);
       }
       t.diagnostic(`${kernel}: ${x.length} ${label}, at most ${largest.toFixed(3)} ulp, at x = ${at}`);
@@ -109,15 +193,26 @@ for (const { kernel, reference, domain, grid, special, odd = false, bounded = fa
 
   test(`${kernel}: special values`, async () => {
     const y = run(await loadProbes(), kernel, new Float32Array(special.map(([x]) => x)));
-    special.forEach(([x, expected], i) => assert.ok(Object.is(y[i], expected), `${kernel}(${x}) = ${y[i]}, expected ${expected}`));
+    special.forEach(([x, expected], i) =>
+      assert.ok(Object.is(y[i], expected), `${kernel}(${x}) = ${y[i]}, expected ${expected}`),
+    );
   });
 
   if (odd) {
     test(`${kernel}: odd, bit for bit`, async () => {
       const probes = await loadProbes();
       const x = bitPatterns([0, domain[1]]);
-      const mirrored = run(probes, kernel, x.map((v) => -v));
-      assertSameBits(mirrored, run(probes, kernel, x).map((v) => -v), x.length, () => kernel);
+      const mirrored = run(
+        probes,
+        kernel,
+        x.map((v) => -v),
+      );
+      assertSameBits(
+        mirrored,
+        run(probes, kernel, x).map((v) => -v),
+        x.length,
+        () => kernel,
+      );
     });
   }
 

@@ -1,7 +1,20 @@
 /** Lifetimes: training that allocates nothing new, scopes, keep(), dispose. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { init, lora, type MemoryStats, memoryStats, nn, noGrad, ops, optim, scope, tensor, type Tensor, zeros } from "../../src/index.js";
+import {
+  init,
+  lora,
+  type MemoryStats,
+  memoryStats,
+  nn,
+  noGrad,
+  ops,
+  optim,
+  scope,
+  tensor,
+  type Tensor,
+  zeros,
+} from "../../src/index.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
 
 await init();
@@ -14,7 +27,9 @@ const live = (): number => memoryStats().liveBytes;
 class Model extends nn.Module {
   readonly first = new lora.Linear(12, 16, { r: 4, loraDropout: 0.1 });
   readonly second = new lora.Linear(16, 5, { r: 4 });
-  forward(x: Tensor): Tensor { return this.second.forward(ops.dropout(ops.gelu(this.first.forward(x)), 0.2)); }
+  forward(x: Tensor): Tensor {
+    return this.second.forward(ops.dropout(ops.gelu(this.first.forward(x)), 0.2));
+  }
 }
 
 /**
@@ -25,18 +40,27 @@ class Model extends nn.Module {
 function train(batchSizes: number[]) {
   const model = new Model();
   lora.markOnlyLoraAsTrainable(model, "all");
-  const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-2 });
-  const data = batchSizes.map((n) => ({ x: grid([n, 12], n, false).keep(), target: grid([n, 5], n + 1, false).keep() }));
-  const losses: number[] = [], stats: MemoryStats[] = [];
+  const optimizer = new optim.AdamW(
+    model.parameters().filter((p) => p.requiresGrad),
+    { lr: 1e-2 },
+  );
+  const data = batchSizes.map((n) => ({
+    x: grid([n, 12], n, false).keep(),
+    target: grid([n, 5], n + 1, false).keep(),
+  }));
+  const losses: number[] = [];
+  const stats: MemoryStats[] = [];
   for (let step = 1; step <= STEPS; step++) {
     const { x, target } = data[step % data.length]!;
-    losses.push(scope(() => {
-      const loss = ops.mseLoss(model.forward(x), target);
-      loss.backward();
-      optimizer.step();
-      optimizer.zeroGrad();
-      return loss.item();
-    }));
+    losses.push(
+      scope(() => {
+        const loss = ops.mseLoss(model.forward(x), target);
+        loss.backward();
+        optimizer.step();
+        optimizer.zeroGrad();
+        return loss.item();
+      }),
+    );
     if ([batchSizes.length, 2 * batchSizes.length, STEPS].includes(step)) stats.push(memoryStats());
   }
   for (const { x, target } of data) {
@@ -52,19 +76,29 @@ function train(batchSizes: number[]) {
 test(`${STEPS} steps of one shape: live bytes stay those of step 1, the peak that of step 2`, (t) => {
   const before = live();
   const { first, second, last, losses } = train([8]);
-  for (const [when, s] of [["step 1", first], ["step 2", second], [`step ${STEPS}`, last]] as const) {
+  for (const [when, s] of [
+    ["step 1", first],
+    ["step 2", second],
+    [`step ${STEPS}`, last],
+  ] as const) {
     t.diagnostic(`${when}: live ${s.liveBytes}, peak ${s.peakBytes}, reserved ${s.reservedBytes}, blocks ${s.blocks}`);
   }
   assert.equal(last.liveBytes, first.liveBytes);
   assert.deepEqual(last, second);
-  assert(losses.slice(-100).every((l) => l < losses[0]! / 2), "and it learned");
+  assert(
+    losses.slice(-100).every((l) => l < losses[0]! / 2),
+    "and it learned",
+  );
   assert.equal(live(), before, "model and optimiser give everything back");
 });
 
 test(`${STEPS} steps of varied shapes: memory stays that of the first rounds`, (t) => {
   const before = live();
   const { first, second, last } = train([8, 33, 1, 64, 5]);
-  t.diagnostic(`step 5: live ${first.liveBytes}, reserved ${first.reservedBytes}; step ${STEPS}: live ${last.liveBytes}, reserved ${last.reservedBytes}`);
+  t.diagnostic(
+    `step 5: live ${first.liveBytes}, reserved ${first.reservedBytes}; step ${STEPS}: live ${last.liveBytes}, ` +
+      `reserved ${last.reservedBytes}`,
+  );
   assert.equal(last.liveBytes, first.liveBytes);
   assert.equal(last.reservedBytes, first.reservedBytes);
   assert.deepEqual(last, second);
@@ -78,14 +112,19 @@ test("scope: what is returned survives, the rest goes", () => {
   const pair = scope(() => [tensor([1]), tensor([2]), "text"] as const);
   const named = scope(() => ({ a: tensor([1]), n: 5 }));
   assert.deepEqual([pair[0].item(), pair[1].item(), named.a.item()], [1, 2, 1]);
-  assert.equal(scope(() => tensor([7]).item()), 7);
+  assert.equal(
+    scope(() => tensor([7]).item()),
+    7,
+  );
   for (const t of [one, pair[0], pair[1], named.a]) t.dispose();
   assert.equal(live(), before);
 });
 
 test("scope: nested scopes hand tensors on to the scope around them", () => {
   const before = live();
-  let inner: Tensor | undefined, lost: Tensor | undefined, outer: Tensor | undefined;
+  let inner: Tensor | undefined;
+  let lost: Tensor | undefined;
+  let outer: Tensor | undefined;
   const result = scope(() => {
     outer = tensor([1]);
     inner = scope(() => {
@@ -102,13 +141,17 @@ test("scope: nested scopes hand tensors on to the scope around them", () => {
 
 test("scope: a throw frees too, also through nested scopes", () => {
   const before = live();
-  assert.throws(() => scope(() => {
-    tensor([1]);
-    scope(() => {
-      tensor([2]);
-      throw new Error("on purpose");
-    });
-  }), /on purpose/);
+  assert.throws(
+    () =>
+      scope(() => {
+        tensor([1]);
+        scope(() => {
+          tensor([2]);
+          throw new Error("on purpose");
+        });
+      }),
+    /on purpose/,
+  );
   assert.equal(live(), before);
   const after = tensor([3]);
   assert(!after.disposed, "no scope is left open");
@@ -118,11 +161,18 @@ test("scope: a throw frees too, also through nested scopes", () => {
 test("scope: a graph that was never walked goes with what it saved", () => {
   const layer = new lora.Linear(4, 4, { r: 2 });
   const before = live();
-  scope(() => { ops.crossEntropy(ops.softmax(ops.rmsNorm(layer.forward(zeros([3, 4])), layer.bias!, 1e-5)), tensor(new Int32Array([0, 1, 2]))); });
+  scope(() => {
+    ops.crossEntropy(
+      ops.softmax(ops.rmsNorm(layer.forward(zeros([3, 4])), layer.bias!, 1e-5)),
+      tensor(new Int32Array([0, 1, 2])),
+    );
+  });
   assert.equal(live(), before);
   const x = zeros([3, 4]);
   layer.forward(x).dispose();
-  scope(() => { noGrad(() => layer.forward(x)); });
+  scope(() => {
+    noGrad(() => layer.forward(x));
+  });
   x.dispose();
   assert.equal(live(), before);
   layer.dispose();
@@ -130,15 +180,18 @@ test("scope: a graph that was never walked goes with what it saved", () => {
 
 test("keep() takes a tensor out of every scope and of backward's hands", () => {
   const before = live();
-  let x: Tensor | undefined, h: Tensor | undefined;
-  scope(() => scope(() => {
-    x = tensor([3]).keep();
-    x.requiresGrad = true;
-    h = ops.mul(x, x).keep();
-    const dropped = ops.scale(h, 2);
-    ops.sum(dropped).backward();
-    assert(dropped.disposed, "activations go with backward");
-  }));
+  let x: Tensor | undefined;
+  let h: Tensor | undefined;
+  scope(() =>
+    scope(() => {
+      x = tensor([3]).keep();
+      x.requiresGrad = true;
+      h = ops.mul(x, x).keep();
+      const dropped = ops.scale(h, 2);
+      ops.sum(dropped).backward();
+      assert(dropped.disposed, "activations go with backward");
+    }),
+  );
   assert.equal(h!.item(), 9);
   assert.equal(x!.grad!.item(), 12);
   h!.dispose();

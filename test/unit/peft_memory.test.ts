@@ -1,4 +1,6 @@
-/** Adapters where memory runs out half-way: whatever the step, an OutOfMemoryError, nothing lost and nothing changed. */
+/**
+ * Adapters where memory runs out half-way: whatever the step, an OutOfMemoryError, nothing lost and nothing changed.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { init, memoryStats, nn, OutOfMemoryError, peft } from "../../src/index.js";
@@ -14,9 +16,12 @@ const at = temporary();
  * @returns how often it failed
  */
 function untilItFits(adapted: peft.LoraModel<Tiny>, step: () => void, undo: () => void): number {
-  const before = values(adapted), keys = trainable(adapted), state = [adapted.adapters, adapted.activeAdapters, adapted.mergedAdapters];
+  const before = values(adapted);
+  const keys = trainable(adapted);
+  const state = [adapted.adapters, adapted.activeAdapters, adapted.mergedAdapters];
   for (let room = 64, failures = 0; ; room += 192, failures++) {
-    const live = memoryStats().liveBytes, empty = fillBut(room);
+    const live = memoryStats().liveBytes;
+    const empty = fillBut(room);
     const full = memoryStats().liveBytes;
     let failed = false;
     try {
@@ -33,7 +38,10 @@ function untilItFits(adapted: peft.LoraModel<Tiny>, step: () => void, undo: () =
     }
     assert.equal(memoryStats().liveBytes, live);
     assertValues(`${room} bytes left`, adapted, before);
-    assert.deepEqual([trainable(adapted), [adapted.adapters, adapted.activeAdapters, adapted.mergedAdapters]], [keys, state]);
+    assert.deepEqual(
+      [trainable(adapted), [adapted.adapters, adapted.activeAdapters, adapted.mergedAdapters]],
+      [keys, state],
+    );
   }
 }
 
@@ -41,8 +49,17 @@ const FULL = { r: 2, targetModules: ["embed", "fc", "proj", "conv"], useDora: tr
 
 test("getLoraModel", () => {
   for (const config of [FULL, { r: 2, targetModules: ["fc", "proj", "head"], initLoraWeights: "pissa" as const }]) {
-    const model = tiny(), before = values(model), live = memoryStats().liveBytes, adapted = new peft.LoraModel(model);
-    assert(untilItFits(adapted, () => adapted.addAdapter("default", config), () => adapted.deleteAdapter("default")) > 4);
+    const model = tiny();
+    const before = values(model);
+    const live = memoryStats().liveBytes;
+    const adapted = new peft.LoraModel(model);
+    assert(
+      untilItFits(
+        adapted,
+        () => adapted.addAdapter("default", config),
+        () => adapted.deleteAdapter("default"),
+      ) > 4,
+    );
     assertValues("deleted", model, before);
     assert.equal(memoryStats().liveBytes, live);
     model.dispose();
@@ -61,8 +78,17 @@ test("addAdapter, loadAdapter, hotswapAdapter, addWeightedAdapter beside others"
   const drop = (): void => adapted.deleteAdapter("c");
   assert(untilItFits(adapted, () => adapted.addAdapter("c", FULL), drop) > 4);
   assert(untilItFits(adapted, () => adapted.loadAdapter(at("full"), "c", { isTrainable: true }), drop) > 4);
-  for (const combinationType of ["cat", "svd"] as const) assert(untilItFits(adapted, () => adapted.addWeightedAdapter(["a", "b"], [1, 2], "c", { combinationType }), drop) > 4);
-  assert(untilItFits(adapted, () => adapted.hotswapAdapter(at("full"), "b"), () => adapted.hotswapAdapter(at("b"), "b")) > 4);
+  for (const combinationType of ["cat", "svd"] as const)
+    assert(
+      untilItFits(adapted, () => adapted.addWeightedAdapter(["a", "b"], [1, 2], "c", { combinationType }), drop) > 4,
+    );
+  assert(
+    untilItFits(
+      adapted,
+      () => adapted.hotswapAdapter(at("full"), "b"),
+      () => adapted.hotswapAdapter(at("b"), "b"),
+    ) > 4,
+  );
   adapted.dispose();
 });
 
@@ -70,8 +96,20 @@ test("mergeAdapter, also where one is merged already", () => {
   const adapted = peft.getLoraModel(tiny(), { r: 2, targetModules: ALL, useDora: true }, "a");
   adapted.addAdapter("b", { r: 3, targetModules: ALL });
   for (const [i, name] of ["a", "b"].entries()) train(adapted, name, i);
-  assert(untilItFits(adapted, () => adapted.mergeAdapter(["a"]), () => adapted.unmergeAdapter()) > 1);
+  assert(
+    untilItFits(
+      adapted,
+      () => adapted.mergeAdapter(["a"]),
+      () => adapted.unmergeAdapter(),
+    ) > 1,
+  );
   adapted.mergeAdapter(["b"]);
-  assert(untilItFits(adapted, () => adapted.mergeAdapter(["a"]), () => adapted.unmergeAdapter()) > 1);
+  assert(
+    untilItFits(
+      adapted,
+      () => adapted.mergeAdapter(["a"]),
+      () => adapted.unmergeAdapter(),
+    ) > 1,
+  );
   adapted.dispose();
 });

@@ -1,4 +1,7 @@
-/** Merging: the outputs stay, the original bits come back, and what cannot be merged is refused with everything as before. */
+/**
+ * Merging: the outputs stay, the original bits come back, and what cannot be merged is refused with everything as
+ * before.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ArgumentError, init, memoryStats, models, nn, peft, StateError } from "../../src/index.js";
@@ -20,25 +23,38 @@ function adapt(): peft.LoraModel<Tiny> {
 }
 
 for (const names of [["a"], ["dora"], ["a", "b"], ["dora", "a"], ["b", "dora", "a"], ["a", "b", "dora"]]) {
-  test(`${names.join(", ")} merged give the outputs of ${names.join(", ")} active; unmerging gives the bits back`, () => {
-    const adapted = adapt(), { model } = adapted;
-    adapted.setAdapter(names);
-    const before = values(adapted), active = outputs(model), state = adapted.stateDict();
-    adapted.mergeAdapter();
-    assert.deepEqual(adapted.mergedAdapters, names);
-    assertClose("merged", outputs(model), active);
-    assert(adapted.layers(names[0]).every(({ path, layer }) => layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i])));
-    assert.deepEqual(adapted.stateDict(), state, "a checkpoint holds the originals");
-    adapted.unmergeAdapter();
-    assert.deepEqual(adapted.mergedAdapters, []);
-    assertValues("unmerged", adapted, before);
-    assertBits("unmerged", outputs(model), active);
-    adapted.dispose();
-  });
+  test(
+    `${names.join(", ")} merged give the outputs of ${names.join(", ")} active; unmerging gives the ` + `bits back`,
+    () => {
+      const adapted = adapt();
+      const { model } = adapted;
+      adapted.setAdapter(names);
+      const before = values(adapted);
+      const active = outputs(model);
+      const state = adapted.stateDict();
+      adapted.mergeAdapter();
+      assert.deepEqual(adapted.mergedAdapters, names);
+      assertClose("merged", outputs(model), active);
+      assert(
+        adapted
+          .layers(names[0])
+          .every(({ path, layer }) =>
+            layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i]),
+          ),
+      );
+      assert.deepEqual(adapted.stateDict(), state, "a checkpoint holds the originals");
+      adapted.unmergeAdapter();
+      assert.deepEqual(adapted.mergedAdapters, []);
+      assertValues("unmerged", adapted, before);
+      assertBits("unmerged", outputs(model), active);
+      adapted.dispose();
+    },
+  );
 }
 
 test("merging bit by bit, again, or some of them only", () => {
-  const adapted = adapt(), { model } = adapted;
+  const adapted = adapt();
+  const { model } = adapted;
   adapted.mergeAdapter(["a", "dora"]);
   const both = values(adapted);
   adapted.mergeAdapter(["a"]);
@@ -59,11 +75,22 @@ test("merging bit by bit, again, or some of them only", () => {
 });
 
 test("safeMerge refuses what is not finite; all layers are as before, merged ones too", () => {
-  const adapted = adapt(), { model } = adapted, { loraA } = adapted.layers("dora").find(({ path }) => path === "conv")!.layer.adapters.get("dora")!;
+  const adapted = adapt();
+  const { model } = adapted;
+  const { loraA } = adapted
+    .layers("dora")
+    .find(({ path }) => path === "conv")!
+    .layer.adapters.get("dora")!;
   adapted.mergeAdapter(["b"], { safeMerge: true });
   loraA.data[1] = NaN;
-  const before = values(adapted), merged = outputs(model);
-  assert.throws(() => adapted.mergeAdapter(["a", "dora"], { safeMerge: true }), (e: Error) => e instanceof ArgumentError && /^mergeAdapter: conv: adapter "dora" gives a merged weight .* not finite/.test(e.message));
+  const before = values(adapted);
+  const merged = outputs(model);
+  assert.throws(
+    () => adapted.mergeAdapter(["a", "dora"], { safeMerge: true }),
+    (e: Error) =>
+      e instanceof ArgumentError &&
+      /^mergeAdapter: conv: adapter "dora" gives a merged weight .* not finite/.test(e.message),
+  );
   assertValues("refused", adapted, before);
   assert.deepEqual(adapted.mergedAdapters, ["b"]);
   assertBits("refused", outputs(model), merged);
@@ -82,17 +109,30 @@ test("safeMerge refuses what is not finite; all layers are as before, merged one
 });
 
 test("while merged, what would lose weights is refused and says what to do", () => {
-  const adapted = adapt(), before = values(adapted), state = adapted.stateDict(), plain = adapted.model.stateDict();
+  const adapted = adapt();
+  const before = values(adapted);
+  const state = adapted.stateDict();
+  const plain = adapted.model.stateDict();
   adapted.mergeAdapter(["a"]);
-  const merged = values(adapted), refused: [string, () => unknown][] = [
-    ["loadStateDict", () => adapted.loadStateDict(state)], ["addAdapter", () => adapted.addAdapter("c", { targetModules: ["fc"] })],
-    ["deleteAdapter", () => adapted.deleteAdapter("b")], ["addWeightedAdapter", () => adapted.addWeightedAdapter(["b"], [1], "c")],
+  const merged = values(adapted);
+  const refused: [string, () => unknown][] = [
+    ["loadStateDict", () => adapted.loadStateDict(state)],
+    ["addAdapter", () => adapted.addAdapter("c", { targetModules: ["fc"] })],
+    ["deleteAdapter", () => adapted.deleteAdapter("b")],
+    ["addWeightedAdapter", () => adapted.addWeightedAdapter(["b"], [1], "c")],
     ["withAdapterNames", () => adapted.withAdapterNames(["b"], () => outputs(adapted.model))],
   ];
   for (const [where, run] of refused) {
-    assert.throws(run, (e: Error) => e instanceof StateError && e.message === `${where}: a is merged; call unmergeAdapter() first.`, where);
+    assert.throws(
+      run,
+      (e: Error) => e instanceof StateError && e.message === `${where}: a is merged; call unmergeAdapter() first.`,
+      where,
+    );
   }
-  assert.throws(() => adapted.model.loadStateDict(plain), (e: Error) => e instanceof StateError && e.message.includes("is merged"));
+  assert.throws(
+    () => adapted.model.loadStateDict(plain),
+    (e: Error) => e instanceof StateError && e.message.includes("is merged"),
+  );
   assertValues("merged", adapted, merged);
   adapted.unmergeAdapter();
   adapted.loadStateDict(state);
@@ -102,12 +142,17 @@ test("while merged, what would lose weights is refused and says what to do", () 
 
 test("mergeAndUnload gives the merged bits and nothing else; unload the base's", () => {
   for (const names of [undefined, ["b"], ["a", "dora"]]) {
-    const adapted = adapt(), live = memoryStats().liveBytes, { model } = adapted, copy = names === undefined || names.includes("a");
+    const adapted = adapt();
+    const live = memoryStats().liveBytes;
+    const { model } = adapted;
+    const copy = names === undefined || names.includes("a");
     const norm = adapted.copies("a")[0]!.module.stateDict();
     adapted.mergeAdapter(names);
-    const merged = outputs(model), weights = new Map([...values(model)].filter(([key]) => key.endsWith("base_layer.weight")));
+    const merged = outputs(model);
+    const weights = new Map([...values(model)].filter(([key]) => key.endsWith("base_layer.weight")));
     assert.equal(adapted.mergeAndUnload(names), model);
-    const got = values(model), plain = tiny();
+    const got = values(model);
+    const plain = tiny();
     assert.deepEqual([...got.keys()], [...values(plain).keys()]);
     for (const [key, data] of weights) assertBits(key, got.get(key.replace(".base_layer", ""))!, data);
     if (copy) assertBits("output", outputs(model), merged);
@@ -117,7 +162,9 @@ test("mergeAndUnload gives the merged bits and nothing else; unload the base's",
     plain.dispose();
     model.dispose();
   }
-  const plain = tiny(), before = values(plain), live = memoryStats().liveBytes;
+  const plain = tiny();
+  const before = values(plain);
+  const live = memoryStats().liveBytes;
   plain.dispose();
   const adapted = adapt();
   adapted.mergeAdapter(["dora"]);
@@ -142,7 +189,8 @@ test("mergeAndUnload keeps the copies of the adapters it merges", () => {
 test("a pissa's merged weights stay when it is unloaded", () => {
   const adapted = peft.getLoraModel(tiny(), { r: 3, initLoraWeights: "pissa", targetModules: ["fc", "proj"] });
   train(adapted, "default", 1);
-  const before = outputs(adapted.model), model = adapted.mergeAndUnload();
+  const before = outputs(adapted.model);
+  const model = adapted.mergeAndUnload();
   assertClose("unloaded", outputs(model), before);
   model.dispose();
 });
@@ -151,22 +199,45 @@ test("a grouped convolution and a tied output head cannot be merged; the layers 
   const grouped = peft.getLoraModel(new Tiny(2), { r: 2, targetModules: ALL });
   train(grouped, "default", 1);
   const before = values(grouped);
-  assert.throws(() => grouped.mergeAdapter(), (e: Error) => e instanceof ArgumentError && e.message.startsWith("mergeAdapter: conv: a convolution with groups = 2") && e.message.includes("run it unmerged"));
+  assert.throws(
+    () => grouped.mergeAdapter(),
+    (e: Error) =>
+      e instanceof ArgumentError &&
+      e.message.startsWith("mergeAdapter: conv: a convolution with groups = 2") &&
+      e.message.includes("run it unmerged"),
+  );
   assertValues("grouped", grouped, before);
   assert.deepEqual(grouped.mergedAdapters, []);
   grouped.dispose();
 
   const config = {
-    vocabSize: 10, hiddenSize: 16, intermediateSize: 32, numHiddenLayers: 1, numAttentionHeads: 2, maxPositionEmbeddings: 8,
-    layerNormEpsilon: 1e-5, bosTokenId: null, eosTokenId: null,
+    vocabSize: 10,
+    hiddenSize: 16,
+    intermediateSize: 32,
+    numHiddenLayers: 1,
+    numAttentionHeads: 2,
+    maxPositionEmbeddings: 8,
+    layerNormEpsilon: 1e-5,
+    bosTokenId: null,
+    eosTokenId: null,
   };
   for (const tieWordEmbeddings of [true, false]) {
-    const adapted = peft.getLoraModel(new models.Gpt2({ ...config, tieWordEmbeddings }), { r: 2, targetModules: ["wte", "c_attn"] }, "wte"), { model } = adapted;
+    const adapted = peft.getLoraModel(
+      new models.Gpt2({ ...config, tieWordEmbeddings }),
+      { r: 2, targetModules: ["wte", "c_attn"] },
+      "wte",
+    );
+    const { model } = adapted;
     adapted.addAdapter("c_attn", { r: 2, targetModules: ["c_attn"] });
     for (const name of ["wte", "c_attn"]) train(adapted, name, 4);
-    const state = values(adapted), active = outputs(model);
+    const state = values(adapted);
+    const active = outputs(model);
     if (tieWordEmbeddings) {
-      assert.throws(() => adapted.mergeAdapter(), (e: Error) => e instanceof StateError && e.message.startsWith("mergeAdapter: transformer.wte is the output head too"));
+      assert.throws(
+        () => adapted.mergeAdapter(),
+        (e: Error) =>
+          e instanceof StateError && e.message.startsWith("mergeAdapter: transformer.wte is the output head too"),
+      );
       assertValues("tied", adapted, state);
     } else {
       adapted.mergeAdapter();
@@ -183,17 +254,33 @@ test("a grouped convolution and a tied output head cannot be merged; the layers 
 
 test("a Llama merged and unloaded has the merged bits", () => {
   const model = new models.Llama({
-    vocabSize: 10, hiddenSize: 16, intermediateSize: 24, numHiddenLayers: 2, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 8,
-    maxPositionEmbeddings: 8, rmsNormEps: 1e-6, ropeTheta: 10000, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+    vocabSize: 10,
+    hiddenSize: 16,
+    intermediateSize: 24,
+    numHiddenLayers: 2,
+    numAttentionHeads: 2,
+    numKeyValueHeads: 1,
+    headDim: 8,
+    maxPositionEmbeddings: 8,
+    rmsNormEps: 1e-6,
+    ropeTheta: 10000,
+    tieWordEmbeddings: true,
+    bosTokenId: null,
+    eosTokenId: null,
   });
-  const adapted = peft.getLoraModel(model, { r: 4, targetModules: "all-linear" }), base = outputs(model);
+  const adapted = peft.getLoraModel(model, { r: 4, targetModules: "all-linear" });
+  const base = outputs(model);
   assert.equal(adapted.layers().length, 14);
   train(adapted, "default", 1);
   const active = outputs(model);
   adapted.mergeAdapter();
   const merged = outputs(model);
   assertClose("merged", merged, active);
-  assertBits("disabled", adapted.disableAdapter(() => outputs(model)), base);
+  assertBits(
+    "disabled",
+    adapted.disableAdapter(() => outputs(model)),
+    base,
+  );
   adapted.mergeAndUnload();
   assertBits("unloaded", outputs(model), merged);
   assert(model.model.layers.every(({ mlp }) => mlp.upProj instanceof nn.Linear));

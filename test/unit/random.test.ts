@@ -23,7 +23,9 @@ const KEY = [0xdeadbeef, 7, 5] as const;
 
 let kernels: Engine["kernels"];
 let memory: Engine["memory"];
-before(async () => { ({ kernels, memory } = await init()); });
+before(async () => {
+  ({ kernels, memory } = await init());
+});
 
 /** What `fill` writes into n words: all of them, and none around them. */
 function written(n: number, fill: (address: number) => void): Uint32Array {
@@ -37,13 +39,27 @@ function written(n: number, fill: (address: number) => void): Uint32Array {
 }
 
 /** Runs a dropout kernel on inputs that end with linear memory; `out` holds `start`, or poison. */
-function dropped(kernel: "dropoutForward" | "dropoutBackward", x: Float32Array, first: number,
-  options: { p?: number; scale?: number; key?: readonly number[]; start?: Float32Array } = {}): Float32Array {
+function dropped(
+  kernel: "dropoutForward" | "dropoutBackward",
+  x: Float32Array,
+  first: number,
+  options: { p?: number; scale?: number; key?: readonly number[]; start?: Float32Array } = {},
+): Float32Array {
   const { p = P, scale = SCALE, key = KEY, start } = options;
   const out = new Operand(memory, 1, x.length);
   if (start) out.fill(start);
   const input = new Operand(memory, 1, x.length, { atEnd: true }).fill(x);
-  kernels[kernel](out.address, input.address, x.length, first, Math.floor(p * 2 ** 32), scale, key[0]!, key[1]!, key[2]!);
+  kernels[kernel](
+    out.address,
+    input.address,
+    x.length,
+    first,
+    Math.floor(p * 2 ** 32),
+    scale,
+    key[0]!,
+    key[1]!,
+    key[2]!,
+  );
   out.assertGuards(() => `${kernel} of ${x.length} from ${first}`);
   input.assertUnchanged(() => kernel);
   const y = out.read();
@@ -107,7 +123,12 @@ for (const seed of SEEDS) {
   });
 
   test(`seed ${seed}: torch's kaiming_uniform_(a = sqrt 5), bit for bit`, () => {
-    for (const [shape, fanIn] of [["1x1", 1], ["3x5", 5], ["8x64", 64], ["4x3x3x3", 27]] as const) {
+    for (const [shape, fanIn] of [
+      ["1x1", 1],
+      ["3x5", 5],
+      ["8x64", 64],
+      ["4x3x3x3", 27],
+    ] as const) {
       const expected = golden(seed, `kaiming_${shape}`);
       const bound = kaimingUniformBound(fanIn, Math.sqrt(5));
       manualSeed(seed);
@@ -142,7 +163,8 @@ test("Generator: only the low 32 bits of a seed choose the stream, and seeding d
 });
 
 test("Generator: uniform_ and normal_ fill a tensor and return it", () => {
-  const t = zeros([2, 5]), guard = zeros([64]);
+  const t = zeros([2, 5]);
+  const guard = zeros([64]);
   assert.equal(new Generator(4).uniform_(t, -1, 1), t);
   assertBits(t.data, uniform(new Generator(4), 10, -1, 1), "uniform_");
   assertBits(new Generator(4).uniform_(t).data, uniform(new Generator(4), 10), "uniform_ of [0, 1)");
@@ -157,7 +179,8 @@ test("Generator: the default seed is torch's", () => {
 
 test("manualSeed: the default stream and the dropout masks start over", () => {
   manualSeed(9);
-  const values = drawn(3), masks = [newMask(P), newMask(P)];
+  const values = drawn(3);
+  const masks = [newMask(P), newMask(P)];
   assert.notDeepEqual(masks[0], masks[1]);
   manualSeed(9);
   assertBits(drawn(3), values, "stream");
@@ -183,10 +206,15 @@ test("Generator: a saved state repeats the draws, in another generator too", () 
 test("Generator: arguments out of range are refused by name", () => {
   const g = new Generator(1);
   for (const seed of [-1, 1.5, NaN, 2 ** 53]) {
-    assert.throws(() => manualSeed(seed), (e) => e instanceof ArgumentError && e.message.includes(`got ${seed}`));
+    assert.throws(
+      () => manualSeed(seed),
+      (e) => e instanceof ArgumentError && e.message.includes(`got ${seed}`),
+    );
     assert.throws(() => new Generator(seed), ArgumentError);
   }
-  const t = ones([2]), gone = ones([2]), ids = zeros([2], "int32");
+  const t = ones([2]);
+  const gone = ones([2]);
+  const ids = zeros([2], "int32");
   gone.dispose();
   assert.throws(() => g.uniform_(t, 1, 0), ArgumentError);
   assert.throws(() => g.uniform_(t, 0, NaN), ArgumentError);
@@ -194,11 +222,13 @@ test("Generator: arguments out of range are refused by name", () => {
   assert.throws(() => g.normal_(t, 0, -1), ArgumentError);
   assert.throws(() => g.normal_(t, NaN, 1), ArgumentError);
   for (const draw of [g.uniform_.bind(g), g.normal_.bind(g)]) {
-    for (const other of [t.address, undefined, null, [t], t.data, ids]) assert.throws(() => draw(other as unknown as Tensor), DTypeError);
+    for (const other of [t.address, undefined, null, [t], t.data, ids])
+      assert.throws(() => draw(other as unknown as Tensor), DTypeError);
     assert.throws(() => draw(gone), DisposedError);
   }
   assert.deepEqual([...t.data], [1, 1]);
-  for (const seed of ["0", null, undefined, 1n, Symbol("s"), {}, () => 0]) assert.throws(() => manualSeed(seed as number), ArgumentError);
+  for (const seed of ["0", null, undefined, 1n, Symbol("s"), {}, () => 0])
+    assert.throws(() => manualSeed(seed as number), ArgumentError);
   assert.throws(() => kaimingUniformBound(0, 1), ArgumentError);
   const saved = g.state();
   assert.throws(() => g.setState(saved.subarray(1)), ArgumentError);
@@ -207,14 +237,16 @@ test("Generator: arguments out of range are refused by name", () => {
 });
 
 test("Generator: it holds no linear memory, a new engine goes on with its stream, and dispose() ends it", async () => {
-  const live = memory.stats().liveBytes, disposed = new Generator(5);
+  const live = memory.stats().liveBytes;
+  const disposed = new Generator(5);
   uniform(disposed, 1);
   assert.equal(memory.stats().liveBytes, live);
   disposed.dispose();
   assert.throws(() => disposed.uniform_(zeros([1])), DisposedError);
   assert.throws(() => disposed.state(), DisposedError);
 
-  const g = new Generator(5), expected = uniform(new Generator(5), 40);
+  const g = new Generator(5);
+  const expected = uniform(new Generator(5), 40);
   assertBits(uniform(g, 20), expected.subarray(0, 20), "before");
   engine().close();
   ({ kernels, memory } = await init());
@@ -224,10 +256,21 @@ test("Generator: it holds no linear memory, a new engine goes on with its stream
 test("philox4x32-10: Random123's known answers", () => {
   const ff = 0xffffffff;
   const cases: [number[], number[], number[]][] = [
-    [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
-    [[ff, ff, ff, ff], [ff, ff], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]],
-    [[0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0],
-      [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]],
+    [
+      [0, 0, 0, 0],
+      [0, 0],
+      [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+    ],
+    [
+      [ff, ff, ff, ff],
+      [ff, ff],
+      [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
+    ],
+    [
+      [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
+      [0xa4093822, 0x299f31d0],
+      [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1],
+    ],
   ];
   for (const [c, k, expected] of cases) {
     const words = written(4, (at) => kernels.philox4x32(at, c[0]!, c[1]!, c[2]!, c[3]!, k[0]!, k[1]!));
@@ -236,17 +279,24 @@ test("philox4x32-10: Random123's known answers", () => {
 });
 
 test("dropout: each element follows its own lane of its own block", () => {
-  const x = randomArray(1, 45), dx = randomArray(2, 45);
+  const x = randomArray(1, 45);
+  const dx = randomArray(2, 45);
   for (const first of [0, 1, 2, 3, 1000001]) {
     const keep = (i: number): boolean => {
       const block = written(4, (at) => kernels.philox4x32(at, (first + i) >>> 2, 0, KEY[2], 0, KEY[0], KEY[1]));
       return block[(first + i) & 3]! >= Math.floor(P * 2 ** 32);
     };
-    const kept = x.map((v, i) => keep(i) ? v * SCALE : 0);
+    const kept = x.map((v, i) => (keep(i) ? v * SCALE : 0));
     for (const n of [1, 2, 3, 4, 5, 7, 8, 45]) {
-      const part = x.slice(0, n), start = dx.slice(0, n), label = `first ${first}, n ${n}`;
+      const part = x.slice(0, n);
+      const start = dx.slice(0, n);
+      const label = `first ${first}, n ${n}`;
       assertBits(dropped("dropoutForward", part, first), kept.slice(0, n), `forward, ${label}`);
-      assertBits(dropped("dropoutBackward", part, first, { start }), start.map((v, i) => v + kept[i]!), `backward, ${label}`);
+      assertBits(
+        dropped("dropoutBackward", part, first, { start }),
+        start.map((v, i) => v + kept[i]!),
+        `backward, ${label}`,
+      );
     }
   }
 });
@@ -286,8 +336,16 @@ test("dropout: the kept fraction is 1 - p to 5 sigma; seeds and streams are inde
   };
   for (const p of [0.05, 0.5, 0.9]) assertShare(mask([1, 0, 0], p), 1 - p, `p = ${p}`);
   const base = mask([1, 0, 0]);
-  for (const key of [[2, 0, 0], [1, 1, 0], [1, 0, 1]]) {
+  for (const key of [
+    [2, 0, 0],
+    [1, 1, 0],
+    [1, 0, 1],
+  ]) {
     const other = mask(key);
-    assertShare(base.map((v, i) => v === other[i] ? 1 : 0), P * P + (1 - P) * (1 - P), `agreement with ${key}`);
+    assertShare(
+      base.map((v, i) => (v === other[i] ? 1 : 0)),
+      P * P + (1 - P) * (1 - P),
+      `agreement with ${key}`,
+    );
   }
 });

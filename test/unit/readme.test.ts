@@ -9,9 +9,15 @@ import { promisify } from "node:util";
 
 const root = new URL("../../../", import.meta.url);
 const guides = readdirSync(new URL("docs/guides", root)).map((name) => `docs/guides/${name}`);
-const documents = ["README.md", "docs/index.md", ...guides].map((path) => ({ path, text: readFileSync(new URL(path, root), "utf8") }));
+const documents = ["README.md", "docs/index.md", ...guides].map((path) => ({
+  path,
+  text: readFileSync(new URL(path, root), "utf8"),
+}));
 
-/** Blocks for Node: `js`, and the README's `ts`, which needs no types. Folders that they call "my-llama" and "smollm" are the base model. */
+/**
+ * Blocks for Node: `js`, and the README's `ts`, which needs no types. Folders that they call "my-llama" and "smollm"
+ * are the base model.
+ */
 const BLOCK = /^```(?:js|ts)((?: file=\S+)?)\n([^]*?)^```/gm;
 /** What a comment behind console.log says that it prints. */
 const PRINTED = /^.*(?:console\.log|printTrainableParameters)\(.*\);[^\S\n]*\/\/ (.+)$/gm;
@@ -23,12 +29,14 @@ for (const { path, text } of documents) {
       const folder = mkdtempSync(fileURLToPath(new URL("dist/readme-", root)));
       try {
         const file = join(folder, /file=(\S+)/.exec(settings!)?.[1] ?? "block.mjs");
-        for (const [, name] of code!.matchAll(/"(my-llama|smollm)"/g)) cpSync(new URL("models/base", root), join(folder, name!), { recursive: true });
+        for (const [, name] of code!.matchAll(/"(my-llama|smollm)"/g))
+          cpSync(new URL("models/base", root), join(folder, name!), { recursive: true });
         mkdirSync(join(folder, "runs"));
         writeFileSync(file, code!);
         const { stdout } = await promisify(execFile)(process.execPath, [file], { cwd: folder });
         const printed = stdout.split("\n");
-        for (const [, expected] of code!.matchAll(PRINTED)) assert(printed.includes(expected!), `printed ${JSON.stringify(stdout)}; the comment says ${expected}`);
+        for (const [, expected] of code!.matchAll(PRINTED))
+          assert(printed.includes(expected!), `printed ${JSON.stringify(stdout)}; the comment says ${expected}`);
       } finally {
         rmSync(folder, { recursive: true });
       }
@@ -37,7 +45,9 @@ for (const { path, text } of documents) {
 }
 
 test("links lead to files", () => {
-  const all = documents.flatMap(({ path, text }) => [...text.replace(/^```[^]*?^```/gm, "").matchAll(/\]\(([^)#]+)(?:#[^)]*)?\)/g)].map((m) => ({ path, link: m[1]! })));
+  const all = documents.flatMap(({ path, text }) =>
+    [...text.replace(/^```[^]*?^```/gm, "").matchAll(/\]\(([^)#]+)(?:#[^)]*)?\)/g)].map((m) => ({ path, link: m[1]! })),
+  );
   const links = all.filter(({ link }) => !link.startsWith("http"));
   assert(links.length > 30);
   for (const { path, link } of links) assert(existsSync(new URL(link, new URL(path, root))), `${path}: ${link}`);

@@ -1,18 +1,52 @@
 /** Making tensors from what people have, and looking at them. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, clone, DTypeError, full, init, lora, memoryStats, nn, ones, ops, ShapeError, tensor, Tensor, zeros, type DType, type NestedNumbers } from "../../src/index.js";
+import {
+  ArgumentError,
+  clone,
+  DTypeError,
+  full,
+  init,
+  lora,
+  memoryStats,
+  nn,
+  ones,
+  ops,
+  ShapeError,
+  tensor,
+  type Tensor,
+  zeros,
+  type DType,
+  type NestedNumbers,
+} from "../../src/index.js";
 import { refuses } from "../support/refuses.js";
 
 await init();
 
 test("every typed array of numbers is taken, rounded to float32", () => {
-  const float = [Float32Array, Float64Array, Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Uint32Array];
-  for (const kind of float) assert.deepEqual([tensor(kind.of(1, 2, 3)).dtype, [...tensor(kind.of(1, 2, 3)).data]], ["float32", [1, 2, 3]], kind.name);
+  const float = [
+    Float32Array,
+    Float64Array,
+    Int8Array,
+    Uint8Array,
+    Uint8ClampedArray,
+    Int16Array,
+    Uint16Array,
+    Uint32Array,
+  ];
+  for (const kind of float)
+    assert.deepEqual(
+      [tensor(kind.of(1, 2, 3)).dtype, [...tensor(kind.of(1, 2, 3)).data]],
+      ["float32", [1, 2, 3]],
+      kind.name,
+    );
   assert.equal(tensor(Float64Array.of(0.1)).item(), Math.fround(0.1));
   assert.deepEqual(tensor(Uint8Array.of(7, 8), [2, 1], "int32").indices, Int32Array.of(7, 8));
   assert.deepEqual(tensor([1, 2]).set({ length: 2, 0: 3, 1: 4 }).data, Float32Array.of(3, 4));
-  assert.deepEqual([ones([2], "int32").indices, zeros([1], "int32").indices, full([1], NaN).data], [Int32Array.of(1, 1), Int32Array.of(0), Float32Array.of(NaN)]);
+  assert.deepEqual(
+    [ones([2], "int32").indices, zeros([1], "int32").indices, full([1], NaN).data],
+    [Int32Array.of(1, 1), Int32Array.of(0), Float32Array.of(NaN)],
+  );
 });
 
 const any = (value: unknown): never => value as never;
@@ -25,7 +59,19 @@ const wrong: [string, new (...args: never[]) => Error, string[], () => unknown][
   ["zeros of a text", ShapeError, ["zeros", '"23"'], () => zeros(any("23"))],
   ["zeros of texts", ShapeError, ["zeros", '"2"'], () => zeros(any(["2"]))],
   ["zeros of bigints", ShapeError, ["zeros", "2"], () => zeros(any([2n]))],
-  ["ones of a tensor", ShapeError, ["ones", "a Tensor"], () => { const t = zeros([1]); try { ones(any(t)); } finally { t.dispose(); } }],
+  [
+    "ones of a tensor",
+    ShapeError,
+    ["ones", "a Tensor"],
+    () => {
+      const t = zeros([1]);
+      try {
+        ones(any(t));
+      } finally {
+        t.dispose();
+      }
+    },
+  ],
   ["full without a shape", ShapeError, ["full", "undefined"], () => full(any(undefined), 1)],
   ["full without a value", ArgumentError, ["full", "value", "undefined"], () => full([2], any(undefined))],
   ["full of a text", ArgumentError, ["full", "value", '"1"'], () => full([2], any("1"))],
@@ -41,7 +87,12 @@ const wrong: [string, new (...args: never[]) => Error, string[], () => unknown][
   ["tensor([1, 2], dtype)", ShapeError, ["tensor", "shape", '"int32"'], () => tensor([1, 2], any("int32"))],
   ["tensor of an array in itself", ShapeError, ["tensor", "64", "itself"], () => tensor(any(cyclic))],
   ["tensor of bigints", DTypeError, ["tensor", "BigInt64Array"], () => tensor(any(new BigInt64Array(2)))],
-  ["tensor of a view of bytes", DTypeError, ["tensor", "DataView"], () => tensor(any(new DataView(new ArrayBuffer(8))))],
+  [
+    "tensor of a view of bytes",
+    DTypeError,
+    ["tensor", "DataView"],
+    () => tensor(any(new DataView(new ArrayBuffer(8)))),
+  ],
   ["tensor of a buffer", DTypeError, ["tensor", "ArrayBuffer"], () => tensor(any(new ArrayBuffer(8)))],
   ["tensor of a set", DTypeError, ["tensor", "a Set"], () => tensor(any(new Set([1])))],
   ["tensor of nothing", DTypeError, ["tensor", "undefined"], () => tensor(any(undefined))],
@@ -51,15 +102,43 @@ const wrong: [string, new (...args: never[]) => Error, string[], () => unknown][
   ["clone of an array", DTypeError, ["clone", "an array of 1"], () => clone(any([1]))],
   ["clone of nothing", DTypeError, ["clone", "undefined"], () => clone(any(undefined))],
   ["Parameter of a number", ShapeError, ["Parameter", "3"], () => new nn.Parameter(any(3))],
-  ["Parameter with options", ArgumentError, ["Parameter", "requiresGrad", "an object"], () => new nn.Parameter([1], any({ requiresGrad: false }))],
-  ["train of a text", ArgumentError, ["train", "mode", '"eval"'], () => { const m = new nn.RMSNorm(1); try { m.train(any("eval")); } finally { m.dispose(); } }],
+  [
+    "Parameter with options",
+    ArgumentError,
+    ["Parameter", "requiresGrad", "an object"],
+    () => new nn.Parameter([1], any({ requiresGrad: false })),
+  ],
+  [
+    "train of a text",
+    ArgumentError,
+    ["train", "mode", '"eval"'],
+    () => {
+      const m = new nn.RMSNorm(1);
+      try {
+        m.train(any("eval"));
+      } finally {
+        m.dispose();
+      }
+    },
+  ],
   ["Parameter of halves", ShapeError, ["Parameter", "2.5"], () => new nn.Parameter([2.5])],
 ];
 for (const [name, error, words, fn] of wrong) refuses(name, any(error), words, fn);
 
 test("set: what holds no numbers changes nothing", () => {
   const t = tensor([1, 2]);
-  for (const values of [null, undefined, 3, "ab", ["a", "b"], [1, undefined], { length: 2 }, new BigInt64Array(2), new Map([[1, 2]]), () => 1]) {
+  for (const values of [
+    null,
+    undefined,
+    3,
+    "ab",
+    ["a", "b"],
+    [1, undefined],
+    { length: 2 },
+    new BigInt64Array(2),
+    new Map([[1, 2]]),
+    () => 1,
+  ]) {
     assert.throws(() => t.set(any(values)), DTypeError);
   }
   assert.deepEqual(t.data, Float32Array.of(1, 2));
@@ -67,19 +146,43 @@ test("set: what holds no numbers changes nothing", () => {
 
 test("a tensor prints its values, shape and dtype; a large one its ends; a disposed one says so", () => {
   const cases: [Tensor, string][] = [
-    [tensor(3), "Tensor(3, [], float32)"], [tensor([1.5, -0.1]), "Tensor([1.5, -0.1], [2], float32)"], [zeros([0, 2]), "Tensor([], [0, 2], float32)"],
-    [tensor([[1, 2], [3, 4.25]]), "Tensor([[1, 2],\n        [3, 4.25]], [2, 2], float32)"],
-    [tensor([[[1], [2]], [[3], [4]]]), "Tensor([[[1],\n         [2]],\n        [[3],\n         [4]]], [2, 2, 1], float32)"],
-    [tensor(Int32Array.of(-7)), "Tensor([-7], [1], int32)"], [tensor([NaN, Infinity, 1e-20, 123456.7]), "Tensor([NaN, Infinity, 1e-20, 123460], [4], float32)"],
+    [tensor(3), "Tensor(3, [], float32)"],
+    [tensor([1.5, -0.1]), "Tensor([1.5, -0.1], [2], float32)"],
+    [zeros([0, 2]), "Tensor([], [0, 2], float32)"],
+    [
+      tensor([
+        [1, 2],
+        [3, 4.25],
+      ]),
+      "Tensor([[1, 2],\n        [3, 4.25]], [2, 2], float32)",
+    ],
+    [
+      tensor([
+        [[1], [2]],
+        [[3], [4]],
+      ]),
+      "Tensor([[[1],\n         [2]],\n        [[3],\n         [4]]], [2, 2, 1], float32)",
+    ],
+    [tensor(Int32Array.of(-7)), "Tensor([-7], [1], int32)"],
+    [tensor([NaN, Infinity, 1e-20, 123456.7]), "Tensor([NaN, Infinity, 1e-20, 123460], [4], float32)"],
     [new nn.Parameter([1]).set([2]), "Parameter([2], [1], float32, requiresGrad)"],
     [zeros([1001]), "Tensor([0, 0, 0, ..., 0, 0, 0], [1001], float32)"],
-    [tensor(Float32Array.from({ length: 1200 }, (_, i) => i), [300, 4]),
-      "Tensor([[0, 1, 2, 3],\n        [4, 5, 6, 7],\n        [8, 9, 10, 11],\n        ...,\n        [1188, 1189, 1190, 1191],\n        [1192, 1193, 1194, 1195],\n        [1196, 1197, 1198, 1199]], [300, 4], float32)"],
+    [
+      tensor(
+        Float32Array.from({ length: 1200 }, (_, i) => i),
+        [300, 4],
+      ),
+      "Tensor([[0, 1, 2, 3],\n        [4, 5, 6, 7],\n        [8, 9, 10, 11],\n        ...,\n        [1188, 1189, " +
+        "1190, 1191],\n        [1192, 1193, 1194, 1195],\n        [1196, 1197, 1198, 1199]], [300, 4], float32)",
+    ],
   ];
   for (const [t, text] of cases) {
     assert.equal(String(t), text);
     for (const name of ["nodejs.util.inspect.custom", "Deno.customInspect"]) {
-      assert.equal((t as unknown as Record<symbol, (...args: unknown[]) => string>)[Symbol.for(name)]!(2, {}, null), text);
+      assert.equal(
+        (t as unknown as Record<symbol, (...args: unknown[]) => string>)[Symbol.for(name)]!(2, {}, null),
+        text,
+      );
     }
   }
   assert.equal(String(zeros([40, 40])).split("...").length, 8);
@@ -87,7 +190,9 @@ test("a tensor prints its values, shape and dtype; a large one its ends; a dispo
   gone.dispose();
   assert.equal(String(gone), "Tensor([1, 1], float32, disposed)");
   const before = memoryStats();
-  assert.deepEqual(JSON.parse(JSON.stringify({ t: tensor([[1, 2]]) })), { t: { dtype: "float32", shape: [1, 2], data: [1, 2] } });
+  assert.deepEqual(JSON.parse(JSON.stringify({ t: tensor([[1, 2]]) })), {
+    t: { dtype: "float32", shape: [1, 2], data: [1, 2] },
+  });
   const y = ops.sum(new nn.Parameter([1]).set([2]));
   assert.match(String(y), /^Tensor\(2, \[\], float32, requiresGrad\)$/);
   assert.equal(before.blocks + 3, memoryStats().blocks);
@@ -95,7 +200,10 @@ test("a tensor prints its values, shape and dtype; a large one its ends; a dispo
 
 test("a tensor cannot be cloned into another thread, where it would have no values", () => {
   for (const t of [tensor([1]), new nn.Parameter([1]), { batch: [tensor([1])] }]) {
-    assert.throws(() => structuredClone(t), (e: Error) => e.name === "DataCloneError");
+    assert.throws(
+      () => structuredClone(t),
+      (e: Error) => e.name === "DataCloneError",
+    );
   }
 });
 
@@ -106,9 +214,13 @@ test("a module prints its tree with names and shapes", () => {
     gain = new nn.Parameter([1]);
     self: nn.Module = this;
   }
-  const text = "Net(\n  gain [1]\n  fc: Linear(weight [2, 3], bias [2], lora_A [1, 3], lora_B [2, 1])\n  blocks.0.0: RMSNorm(weight [2])\n  self: ...\n)";
+  const text =
+    "Net(\n  gain [1]\n  fc: Linear(weight [2, 3], bias [2], lora_A [1, 3], lora_B [2, 1])\n  blocks.0.0: " +
+    "RMSNorm(weight [2])\n  self: ...\n)";
   assert.equal(String(new Net()), text);
-  class Outer extends nn.Module { net = new Net(); }
+  class Outer extends nn.Module {
+    net = new Net();
+  }
   assert.equal(String(new Outer()), `Outer(\n  net: ${text.replaceAll("\n", "\n  ")}\n)`);
 });
 
@@ -116,17 +228,32 @@ test("disposing of a module disposes of what its modules hold besides parameters
   class Table extends nn.Module {
     weight = new nn.Parameter([2]);
     readonly angles = zeros([3]).keep();
-    override dispose(): void { super.dispose(); this.angles.dispose(); }
+    override dispose(): void {
+      super.dispose();
+      this.angles.dispose();
+    }
   }
-  class Net extends nn.Module { tables = { a: new Table(), b: [new Table()] }; again = this.tables.a; parent: nn.Module = this; }
+  class Net extends nn.Module {
+    tables = { a: new Table(), b: [new Table()] };
+    again = this.tables.a;
+    parent: nn.Module = this;
+  }
   const live = memoryStats().liveBytes;
   new Net().dispose();
   assert.equal(memoryStats().liveBytes, live);
 });
 
 test("markOnlyLoraAsTrainable lets factors train that were frozen, and freezes all else", () => {
-  class Net extends nn.Module { a = new lora.Linear(2, 2, { r: 1 }); b = new lora.Embedding(3, 2, { r: 1 }); c = new nn.Linear(2, 2); }
-  for (const [bias, expected] of [["none", []], ["all", ["a.bias", "c.bias"]], ["lora_only", ["a.bias"]]] as const) {
+  class Net extends nn.Module {
+    a = new lora.Linear(2, 2, { r: 1 });
+    b = new lora.Embedding(3, 2, { r: 1 });
+    c = new nn.Linear(2, 2);
+  }
+  for (const [bias, expected] of [
+    ["none", []],
+    ["all", ["a.bias", "c.bias"]],
+    ["lora_only", ["a.bias"]],
+  ] as const) {
     const net = new Net();
     for (const p of net.parameters()) p.requiresGrad = false;
     lora.markOnlyLoraAsTrainable(net, bias);

@@ -1,4 +1,6 @@
-/** An option that is given as undefined is one left out, in every options object: `{ r: settings.rank }` without a rank. */
+/**
+ * An option that is given as undefined is one left out, in every options object: `{ r: settings.rank }` without a rank.
+ */
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { init, io, lora, manualSeed, models, nn, optim, peft, type Tensor } from "../../src/index.js";
@@ -10,7 +12,9 @@ const UNDEFINED = undefined;
 
 class Net extends nn.Module {
   readonly first = new nn.Linear(4, 4);
-  forward(x: Tensor): Tensor { return this.first.forward(x); }
+  forward(x: Tensor): Tensor {
+    return this.first.forward(x);
+  }
 }
 
 /** Everything that a layer is: its values and its fields. */
@@ -19,8 +23,14 @@ function facts(layer: nn.Module): unknown {
   return [fields, [...layer.stateDict()].map(([key, { shape, data }]) => [key, shape, [...data]])];
 }
 
-const LORA = { r: UNDEFINED, loraAlpha: UNDEFINED, mergeWeights: UNDEFINED }, CONV = {
-  stride: UNDEFINED, padding: UNDEFINED, dilation: UNDEFINED, groups: UNDEFINED, bias: UNDEFINED, paddingMode: UNDEFINED,
+const LORA = { r: UNDEFINED, loraAlpha: UNDEFINED, mergeWeights: UNDEFINED };
+const CONV = {
+  stride: UNDEFINED,
+  padding: UNDEFINED,
+  dilation: UNDEFINED,
+  groups: UNDEFINED,
+  bias: UNDEFINED,
+  paddingMode: UNDEFINED,
 };
 const LINEAR = { bias: UNDEFINED, fanInFanOut: UNDEFINED };
 const EMBEDDING = { paddingIdx: UNDEFINED, maxNorm: UNDEFINED, normType: UNDEFINED, scaleGradByFreq: UNDEFINED };
@@ -29,10 +39,19 @@ const LAYERS: Record<string, [plain: () => nn.Module, given: () => nn.Module]> =
   "nn.Embedding": [() => new nn.Embedding(4, 4), () => new nn.Embedding(4, 4, EMBEDDING)],
   "nn.Conv2d": [() => new nn.Conv2d(2, 2, 3), () => new nn.Conv2d(2, 2, 3, CONV)],
   "nn.GELU": [() => new nn.GELU(), () => new nn.GELU({ approximate: UNDEFINED })],
-  "lora.Linear": [() => new lora.Linear(4, 4), () => new lora.Linear(4, 4, { ...LORA, ...LINEAR, loraDropout: UNDEFINED })],
-  "lora.MergedLinear": [() => new lora.MergedLinear(4, 4), () => new lora.MergedLinear(4, 4, { ...LORA, ...LINEAR, loraDropout: UNDEFINED, enableLora: UNDEFINED })],
+  "lora.Linear": [
+    () => new lora.Linear(4, 4),
+    () => new lora.Linear(4, 4, { ...LORA, ...LINEAR, loraDropout: UNDEFINED }),
+  ],
+  "lora.MergedLinear": [
+    () => new lora.MergedLinear(4, 4),
+    () => new lora.MergedLinear(4, 4, { ...LORA, ...LINEAR, loraDropout: UNDEFINED, enableLora: UNDEFINED }),
+  ],
   "lora.Embedding": [() => new lora.Embedding(4, 4), () => new lora.Embedding(4, 4, { ...LORA, ...EMBEDDING })],
-  "lora.Conv1d": [() => new lora.Conv1d(2, 2, 3), () => new lora.Conv1d(2, 2, 3, { ...LORA, ...CONV, loraDropout: UNDEFINED })],
+  "lora.Conv1d": [
+    () => new lora.Conv1d(2, 2, 3),
+    () => new lora.Conv1d(2, 2, 3, { ...LORA, ...CONV, loraDropout: UNDEFINED }),
+  ],
 };
 
 for (const [name, [plain, given]] of Object.entries(LAYERS)) {
@@ -45,23 +64,43 @@ for (const [name, [plain, given]] of Object.entries(LAYERS)) {
   });
 }
 
-const OPTIMIZERS: Record<string, [options: object, optimizer: (options: object) => { paramGroups: readonly object[] }]> = {
-  SGD: [{ lr: UNDEFINED, momentum: UNDEFINED, weightDecay: UNDEFINED, nesterov: UNDEFINED }, (o) => new optim.SGD(new Net().parameters(), o)],
-  Adam: [{ lr: UNDEFINED, betas: UNDEFINED, eps: UNDEFINED, weightDecay: UNDEFINED }, (o) => new optim.Adam(new Net().parameters(), o)],
-  AdamW: [{ lr: UNDEFINED, betas: UNDEFINED, eps: UNDEFINED, weightDecay: UNDEFINED }, (o) => new optim.AdamW(new Net().parameters(), o)],
-  "AdamW, of a group": [{ lr: UNDEFINED, weightDecay: UNDEFINED }, (o) => new optim.AdamW([{ params: new Net().parameters(), ...o }])],
+const OPTIMIZERS: Record<
+  string,
+  [options: object, optimizer: (options: object) => { paramGroups: readonly object[] }]
+> = {
+  SGD: [
+    { lr: UNDEFINED, momentum: UNDEFINED, weightDecay: UNDEFINED, nesterov: UNDEFINED },
+    (o) => new optim.SGD(new Net().parameters(), o),
+  ],
+  Adam: [
+    { lr: UNDEFINED, betas: UNDEFINED, eps: UNDEFINED, weightDecay: UNDEFINED },
+    (o) => new optim.Adam(new Net().parameters(), o),
+  ],
+  AdamW: [
+    { lr: UNDEFINED, betas: UNDEFINED, eps: UNDEFINED, weightDecay: UNDEFINED },
+    (o) => new optim.AdamW(new Net().parameters(), o),
+  ],
+  "AdamW, of a group": [
+    { lr: UNDEFINED, weightDecay: UNDEFINED },
+    (o) => new optim.AdamW([{ params: new Net().parameters(), ...o }]),
+  ],
 };
 
 for (const [name, [options, make]] of Object.entries(OPTIMIZERS)) {
   test(`optim.${name}`, () => {
-    const [expected, actual] = [{}, options].map((given) => make(given).paramGroups.map((group) => ({ ...group, params: null })));
+    const [expected, actual] = [{}, options].map((given) =>
+      make(given).paramGroups.map((group) => ({ ...group, params: null })),
+    );
     assert.deepEqual(actual, expected);
   });
 }
 
 test("every field of a LoraConfig", () => {
   const expected = peft.getLoraModel(new Net(), { targetModules: ["first"] }).config("default");
-  const given = { ...Object.fromEntries(Object.keys(expected).map((key) => [key, UNDEFINED])), targetModules: ["first"] };
+  const given = {
+    ...Object.fromEntries(Object.keys(expected).map((key) => [key, UNDEFINED])),
+    targetModules: ["first"],
+  };
   const adapted = peft.getLoraModel(new Net(), given);
   assert.deepEqual(adapted.config("default"), expected);
   adapted.addAdapter("second", given);
@@ -72,8 +111,15 @@ test("PEFT's methods", () => {
   const adapted = peft.getLoraModel(new Net(), { targetModules: ["first"] });
   adapted.savePretrained("memory:undefined_options");
   adapted.loadAdapter("memory:undefined_options", "second", { isTrainable: UNDEFINED });
-  const loaded = peft.LoraModel.fromPretrained(new Net(), "memory:undefined_options", { adapterName: UNDEFINED, isTrainable: UNDEFINED });
-  assert.deepEqual([...loaded.parameters()].map((p) => p.requiresGrad).includes(true), false, "not trainable, by default");
+  const loaded = peft.LoraModel.fromPretrained(new Net(), "memory:undefined_options", {
+    adapterName: UNDEFINED,
+    isTrainable: UNDEFINED,
+  });
+  assert.deepEqual(
+    [...loaded.parameters()].map((p) => p.requiresGrad).includes(true),
+    false,
+    "not trainable, by default",
+  );
   adapted.mergeAdapter(UNDEFINED, { safeMerge: UNDEFINED });
 });
 
@@ -89,6 +135,9 @@ test("safetensors", () => {
 });
 
 test("GPT-2's LoRA is on queries and values if enableLora is undefined", () => {
-  const keys = (options: object): string[] => [...new models.Gpt2(GPT2, { r: 2, loraAlpha: 4, ...options }).stateDict()].map(([key, { shape }]) => `${key} ${shape}`);
+  const keys = (options: object): string[] =>
+    [...new models.Gpt2(GPT2, { r: 2, loraAlpha: 4, ...options }).stateDict()].map(
+      ([key, { shape }]) => `${key} ${shape}`,
+    );
   assert.deepEqual(keys({ enableLora: UNDEFINED }), keys({}));
 });

@@ -1,5 +1,5 @@
 /** The embedded base model, which the library fetches from beside its code. */
-import { data, models } from "wasm-lora";
+import { type data, models } from "wasm-lora";
 import weightsUrl from "../../../models/base/model.safetensors?url";
 import { Refusal } from "./refusal";
 

@@ -31,19 +31,35 @@ export class LossChart {
 
   #draw(): void {
     const x = this.#losses.map((_, i) => i + 1);
-    const data: uPlot.AlignedData = [x, [...this.#losses], trailingMean(this.#losses, Math.max(1, Math.round(this.#steps / 15)))];
+    const data: uPlot.AlignedData = [
+      x,
+      [...this.#losses],
+      trailingMean(this.#losses, Math.max(1, Math.round(this.#steps / 15))),
+    ];
     this.#plot ??= new uPlot(this.#options(), data, this.box);
     this.#plot.setData(data);
     this.box.setAttribute("aria-label", summary(this.#losses));
   }
 
   #options(): uPlot.Options {
-    const style = getComputedStyle(this.box), colour = (name: string): string => style.getPropertyValue(name).trim();
-    const axis = { stroke: colour("--muted"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
+    const style = getComputedStyle(this.box);
+    const colour = (name: string): string => style.getPropertyValue(name).trim();
+    const axis = {
+      stroke: colour("--muted"),
+      font: "12px system-ui, sans-serif",
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { stroke: colour("--line"), width: 1 },
+    };
     return {
-      width: this.box.clientWidth, height: HEIGHT, legend: { show: false }, cursor: { show: false },
+      width: this.box.clientWidth,
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { show: false },
       scales: { x: { time: false, range: () => [1, Math.max(2, this.#steps)] } },
-      axes: [{ ...axis, size: 30, space: 56, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] }, { ...axis, size: 44 }],
+      axes: [
+        { ...axis, size: 30, space: 56, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] },
+        { ...axis, size: 44 },
+      ],
       series: [
         {},
         { stroke: colour("--curve-faint"), width: 1, points: { show: false } },

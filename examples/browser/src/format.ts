@@ -1,8 +1,12 @@
 /** Numbers and foreign texts as the page shows them. */
 const FORMAT = new Intl.NumberFormat("en-US");
 
-export function number(value: number): string { return FORMAT.format(value); }
-export function megabytes(bytes: number): string { return `${Math.round(bytes / 1048576)} MB`; }
+export function number(value: number): string {
+  return FORMAT.format(value);
+}
+export function megabytes(bytes: number): string {
+  return `${Math.round(bytes / 1048576)} MB`;
+}
 
 /** exp(loss): from a million on as a power of ten, also where it is beyond a double. */
 export function perplexity(loss: number): string {
@@ -15,7 +19,8 @@ export function perplexity(loss: number): string {
 
 /** Rounded up before it is cut into hours and minutes. */
 export function duration(seconds: number): string {
-  const whole = Math.ceil(seconds), minutes = Math.floor(whole / 60);
+  const whole = Math.ceil(seconds);
+  const minutes = Math.floor(whole / 60);
   if (minutes === 0) return `${whole} s`;
   return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
@@ -23,7 +28,10 @@ export function duration(seconds: number): string {
 /** Controls but tab and newline, separators, bidirectional marks (Unicode Standard Annex 9), lone surrogates. */
 const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
 
-/** A stranger's text, with what would act instead of show as \u and four digits: a name may not turn the sentence around it. */
+/**
+ * A stranger's text, with what would act instead of show as \u and four digits: a name may not turn the sentence around
+ * it.
+ */
 export function printable(text: string): string {
   return text.replace(UNSAFE, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

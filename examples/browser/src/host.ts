@@ -29,8 +29,12 @@ export class Host {
   start(): void {
     this.#end(new WorkerLost("another took its place"));
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-    worker.addEventListener("message", () => { this.#silentS = 0; });
-    worker.addEventListener("error", (event) => { if (worker === this.#worker) this.onFault(event.message || "the worker could not be started"); });
+    worker.addEventListener("message", () => {
+      this.#silentS = 0;
+    });
+    worker.addEventListener("error", (event) => {
+      if (worker === this.#worker) this.onFault(event.message || "the worker could not be started");
+    });
     this.#worker = worker;
     this.#studio = wrap<Studio>(worker);
   }
@@ -39,8 +43,12 @@ export class Host {
    * @param patienceS seconds of silence after which the worker is given up
    */
   async call<T>(ask: (studio: Remote<Studio>, live: Live) => Promise<T>, patienceS = PATIENCE_S): Promise<T> {
-    let over = false, fail!: (error: Error) => void;
-    const live: Live = <V>(fn: (value: V) => void) => proxy((value: V) => { if (!over) fn(value); });
+    let over = false;
+    let fail!: (error: Error) => void;
+    const live: Live = <V>(fn: (value: V) => void) =>
+      proxy((value: V) => {
+        if (!over) fn(value);
+      });
     if (this.#waiting.size === 0) this.#silentS = 0;
     try {
       return await new Promise<T>((resolve, reject) => {

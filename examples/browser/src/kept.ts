@@ -1,6 +1,6 @@
 /**
- * The run in IndexedDB, and the one saved before it, each under a digest. A change is written whole or not at all, and only
- * over what this tab has seen: another tab's run is never replaced unseen.
+ * The run in IndexedDB, and the one saved before it, each under a digest. A change is written whole or not at all, and
+ * only over what this tab has seen: another tab's run is never replaced unseen.
  */
 import { createStore, promisifyRequest } from "idb-keyval";
 import { io, type nn } from "wasm-lora";
@@ -14,7 +14,8 @@ export interface KeptRun extends SavedRun {
   revision: number;
 }
 
-const LATEST = "run", BEFORE = "run-before";
+const LATEST = "run";
+const BEFORE = "run-before";
 /** Where idb-keyval keeps the draft too. */
 const store = createStore("keyval-store", "keyval");
 
@@ -31,7 +32,9 @@ export function isWhole(record: unknown): record is KeptRun {
   }
 }
 
-export function revisionOf(record: unknown): number | null { return (record as Partial<KeptRun> | undefined)?.revision ?? null; }
+export function revisionOf(record: unknown): number | null {
+  return (record as Partial<KeptRun> | undefined)?.revision ?? null;
+}
 
 export function readRuns(): Promise<{ latest: unknown; before: unknown }> {
   return store("readonly", async (runs) => {
@@ -40,7 +43,10 @@ export function readRuns(): Promise<{ latest: unknown; before: unknown }> {
   });
 }
 
-/** The latest becomes the one before. @param draft the fields that belong to the run, if they are to be written with it */
+/**
+ * The latest becomes the one before.
+ * @param draft the fields that belong to the run, if they are to be written with it
+ */
 export function writeRun(next: KeptRun, seen: number | null, draft?: Draft): Promise<void> {
   return change(seen, (runs, latest) => {
     if (latest !== undefined) runs.put(latest, BEFORE);
@@ -51,7 +57,9 @@ export function writeRun(next: KeptRun, seen: number | null, draft?: Draft): Pro
 
 /** The one before takes the latest's place. */
 export function returnToBefore(before: KeptRun, seen: number | null): Promise<void> {
-  return change(seen, (runs) => { runs.put(before, LATEST); });
+  return change(seen, (runs) => {
+    runs.put(before, LATEST);
+  });
 }
 
 export function deleteRuns(seen: number | null): Promise<void> {
@@ -66,10 +74,15 @@ async function change(seen: number | null, make: (runs: IDBObjectStore, latest: 
   let refusal: Refusal | undefined;
   try {
     await store("readwrite", (runs) => {
-      const done = promisifyRequest(runs.transaction), reading = runs.get(LATEST) as IDBRequest<unknown>;
+      const done = promisifyRequest(runs.transaction);
+      const reading = runs.get(LATEST) as IDBRequest<unknown>;
       reading.onsuccess = () => {
         if (revisionOf(reading.result) === seen) return make(runs, reading.result);
-        refusal = new Refusal("page", "Another tab of this page has saved a run since this one last looked. It was not overwritten: reload to go on with it.");
+        refusal = new Refusal(
+          "page",
+          "Another tab of this page has saved a run since this one last looked. It was not overwritten: reload to " +
+            "go on with it.",
+        );
         runs.transaction.abort();
       };
       return done;

@@ -11,15 +11,38 @@ import type { Settings } from "./run";
 import sampleUrl from "../sample.txt?url";
 import type { Progress, RunView, Trouble, Who } from "./worker";
 
-type Phase = "loading" | "idle" | "measuring" | "training" | "pausing" | "paused" | "finishing" | "done" | "held" | "broken";
+type Phase =
+  | "loading"
+  | "idle"
+  | "measuring"
+  | "training"
+  | "pausing"
+  | "paused"
+  | "finishing"
+  | "done"
+  | "held"
+  | "broken";
 
 const $ = <E extends HTMLElement>(id: string): E => document.getElementById(id) as E;
-const text = $<HTMLTextAreaElement>("text"), file = $<HTMLInputElement>("file"), useSample = $<HTMLButtonElement>("use-sample");
-const settings = $<HTMLFieldSetElement>("settings"), rank = $<HTMLSelectElement>("rank"), steps = $<HTMLInputElement>("steps"), prompt = $<HTMLInputElement>("prompt");
-const go = $<HTMLButtonElement>("go"), stop = $<HTMLButtonElement>("stop"), progress = $<HTMLProgressElement>("progress");
-const who = $<HTMLSelectElement>("who"), writePrompt = $<HTMLInputElement>("write-prompt"), seed = $<HTMLInputElement>("seed"), writeButton = $<HTMLButtonElement>("write");
-const upload = $<HTMLInputElement>("upload"), download = $<HTMLAnchorElement>("download");
-const show = (id: string, value: string): void => { $(id).textContent = value; };
+const text = $<HTMLTextAreaElement>("text");
+const file = $<HTMLInputElement>("file");
+const useSample = $<HTMLButtonElement>("use-sample");
+const settings = $<HTMLFieldSetElement>("settings");
+const rank = $<HTMLSelectElement>("rank");
+const steps = $<HTMLInputElement>("steps");
+const prompt = $<HTMLInputElement>("prompt");
+const go = $<HTMLButtonElement>("go");
+const stop = $<HTMLButtonElement>("stop");
+const progress = $<HTMLProgressElement>("progress");
+const who = $<HTMLSelectElement>("who");
+const writePrompt = $<HTMLInputElement>("write-prompt");
+const seed = $<HTMLInputElement>("seed");
+const writeButton = $<HTMLButtonElement>("write");
+const upload = $<HTMLInputElement>("upload");
+const download = $<HTMLAnchorElement>("download");
+const show = (id: string, value: string): void => {
+  $(id).textContent = value;
+};
 
 /** What stands above the samples until there is something to say about them. */
 const INTRODUCTION = $("verdict").textContent!;
@@ -83,7 +106,9 @@ function enter(next: Phase): void {
   show("phase", `${note}${resumable ? " You may leave or reload: the run is kept." : ""}`.trim());
 }
 
-function announce(sentence: string): void { show("announce", sentence); }
+function announce(sentence: string): void {
+  show("announce", sentence);
+}
 
 // Errors
 
@@ -118,7 +143,9 @@ async function attempt(otherwise: () => Phase, work: () => Promise<void>): Promi
 }
 
 /** Whether the worker, or the engine in it, is of no use any more. */
-function isLost(error: unknown): boolean { return ["WorkerLost", "EngineError", "DisposedError"].includes((error as Error).name); }
+function isLost(error: unknown): boolean {
+  return ["WorkerLost", "EngineError", "DisposedError"].includes((error as Error).name);
+}
 
 let reopening = false;
 
@@ -126,7 +153,8 @@ let reopening = false;
 async function reopen(reason: Error): Promise<void> {
   console.error(reason);
   reopening = true;
-  const had = shown, upload = who.value === "uploaded";
+  const had = shown;
+  const upload = who.value === "uploaded";
   enter("loading");
   choose("uploaded", false);
   host.start();
@@ -141,7 +169,12 @@ async function reopen(reason: Error): Promise<void> {
   const lost = had && phase !== "held" ? " The run could not be saved, and is lost." : "";
   const back = shown ? ` The run is back at step ${shown.losses.length}, the last one that was saved.` : lost;
   const cause = printable(reason.message).replace(/(\. Call init\(\).*)?\.?$/, "");
-  show("page-error", `The worker had to be started anew: ${cause}.${back}${upload ? " The uploaded adapter is gone: upload it again." : ""}`);
+  show(
+    "page-error",
+    `The worker had to be started anew: ${cause}.${back}${
+      upload ? " The uploaded adapter is gone: upload " + "it again." : ""
+    }`,
+  );
 }
 
 // The text
@@ -164,8 +197,14 @@ async function openText(files: Iterable<File>): Promise<void> {
   const [first] = files;
   if (!first) return;
   const name = fileName(first.name);
-  if (first.size > MOST_TEXT_BYTES) throw new Refusal("text", `${name} has ${megabytes(first.size)}; this page takes at most ${megabytes(MOST_TEXT_BYTES)}. Use a part of it.`);
-  const bytes = await first.arrayBuffer().catch((error: Error) => { throw new Refusal("text", `${name} could not be read (${error.message}). Choose it again.`); });
+  if (first.size > MOST_TEXT_BYTES)
+    throw new Refusal(
+      "text",
+      `${name} has ${megabytes(first.size)}; this page takes at most ${megabytes(MOST_TEXT_BYTES)}. Use a part of it.`,
+    );
+  const bytes = await first.arrayBuffer().catch((error: Error) => {
+    throw new Refusal("text", `${name} could not be read (${error.message}). Choose it again.`);
+  });
   const content = await host.call((studio) => studio.textOf(new Uint8Array(bytes), name));
   // It may have taken a while.
   if (text.readOnly) throw new Refusal("text", `${name} came too late: training has begun. Open it again afterwards.`);
@@ -175,8 +214,12 @@ async function openText(files: Iterable<File>): Promise<void> {
 
 async function loadSample(): Promise<string> {
   const response = await fetch(sampleUrl);
-  if (!response.ok) throw new Refusal("text", `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`);
-  return sample = await response.text();
+  if (!response.ok)
+    throw new Refusal(
+      "text",
+      `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`,
+    );
+  return (sample = await response.text());
 }
 
 const rememberDraft = (): void => {
@@ -186,14 +229,18 @@ const rememberDraft = (): void => {
 
 function readSettings(): Settings {
   const count = Number(steps.value);
-  if (!text.value.trim()) throw new Refusal("text", "There is no text yet. Paste one, open a file, or use the sample text.");
-  if (!Number.isInteger(count) || count < 10 || count > 5000) throw new Refusal("steps", "Enter a whole number of steps from 10 to 5,000.");
+  if (!text.value.trim())
+    throw new Refusal("text", "There is no text yet. Paste one, open a file, or use the sample text.");
+  if (!Number.isInteger(count) || count < 10 || count > 5000)
+    throw new Refusal("steps", "Enter a whole number of steps from 10 to 5,000.");
   if (!prompt.value.trim()) throw new Refusal("prompt", "Write a word or two for the samples to begin with.");
   return { rank: Number(rank.value), steps: count, prompt: prompt.value };
 }
 
 /** Weights of an adapter on every linear layer of the base model. */
-function describeRank(): void { show("rank-hint", `trains ${number(Number(rank.value) * 9728)} weights`); }
+function describeRank(): void {
+  show("rank-hint", `trains ${number(Number(rank.value) * 9728)} weights`);
+}
 
 // A run
 
@@ -206,7 +253,10 @@ function showRun(run: RunView): void {
   show("before", printable(run.before.sample));
   show("before-figure", `Perplexity on the last tenth of the text: ${perplexity(run.before.heldOutLoss)}`);
   show("after", printable(run.after?.sample ?? ""));
-  show("after-figure", run.after ? `Perplexity on the last tenth of the text: ${perplexity(run.after.heldOutLoss)}` : "");
+  show(
+    "after-figure",
+    run.after ? `Perplexity on the last tenth of the text: ${perplexity(run.after.heldOutLoss)}` : "",
+  );
   show("verdict", run.after ? verdict(run.before.heldOutLoss, run.after.heldOutLoss) : INTRODUCTION);
 }
 
@@ -221,8 +271,13 @@ function clearRun(steps: number): void {
 
 function verdict(before: number, after: number): string {
   const change = after < before ? "fell" : "rose";
-  return `On the last tenth of the text, which it never trained on, the model's perplexity (roughly, among how many next pieces of words it wavers) ${change} ` +
-    `from ${perplexity(before)} to ${perplexity(after)}.${after < before ? "" : " A longer text, fewer steps or a smaller rank would help."}`;
+  return (
+    `On the last tenth of the text, which it never trained on, the model's perplexity (roughly, among how many ` +
+    `next pieces of words it wavers) ${change} ` +
+    `from ${perplexity(before)} to ${perplexity(after)}.${
+      after < before ? "" : " A longer text, fewer steps or a " + "smaller rank would help."
+    }`
+  );
 }
 
 function showLosses(): void {
@@ -243,8 +298,9 @@ function showProgress(p: Progress): void {
   show("figure-speed", number(Math.round(p.tokensPerSecond)));
   show("figure-left", duration(p.secondsLeft));
   show("figure-memory", megabytes(p.memoryBytes));
-  const tenth = Math.floor(10 * losses.length / runSteps);
-  if (tenth > announcedTenth && tenth < 10) announce(`Step ${losses.length} of ${runSteps}, loss ${p.loss.toFixed(2)}, ${duration(p.secondsLeft)} left.`);
+  const tenth = Math.floor((10 * losses.length) / runSteps);
+  if (tenth > announcedTenth && tenth < 10)
+    announce(`Step ${losses.length} of ${runSteps}, loss ${p.loss.toFixed(2)}, ${duration(p.secondsLeft)} left.`);
   announcedTenth = tenth;
 }
 
@@ -254,7 +310,13 @@ async function begin(): Promise<void> {
   announce("Reading the text.");
   clearRun(chosen.steps);
   keepNow();
-  const run = await host.call((studio, live) => studio.begin(text.value, chosen, live((sample: string) => show("before", printable(sample)))));
+  const run = await host.call((studio, live) =>
+    studio.begin(
+      text.value,
+      chosen,
+      live((sample: string) => show("before", printable(sample))),
+    ),
+  );
   offerAdapter(null);
   showRun(run);
   await train();
@@ -266,7 +328,7 @@ async function train(): Promise<void> {
   tellUnkept(await host.call((studio) => studio.unkept));
   enter("training");
   announce("Training has started.");
-  announcedTenth = Math.floor(10 * losses.length / runSteps);
+  announcedTenth = Math.floor((10 * losses.length) / runSteps);
   let complete: boolean;
   try {
     complete = await host.call((studio, live) => studio.train(live(showProgress)));
@@ -283,7 +345,8 @@ async function train(): Promise<void> {
 
 /** The run as the worker has it. A sample that was made on the way stays. */
 async function refresh(): Promise<void> {
-  const on = $("after").textContent!, figure = $("after-figure").textContent!;
+  const on = $("after").textContent!;
+  const figure = $("after-figure").textContent!;
   showRun(await host.call((studio) => studio.view()));
   show("after", on);
   show("after-figure", figure);
@@ -328,7 +391,9 @@ function press(): void {
 
 // The adapter
 
-async function offerTrained(): Promise<void> { offerAdapter(toZip(await host.call((studio) => studio.adapter()))); }
+async function offerTrained(): Promise<void> {
+  offerAdapter(toZip(await host.call((studio) => studio.adapter())));
+}
 
 function offerAdapter(zip: Blob | null): void {
   if (download.href) URL.revokeObjectURL(download.href);
@@ -359,11 +424,15 @@ async function uploadAdapter(files: readonly File[]): Promise<void> {
 }
 
 async function takeAdapter(files: readonly File[]): Promise<void> {
-  const name = files.length === 1 ? fileName(files[0]!.name) : "the two files", adapter = await fromFiles(files);
+  const name = files.length === 1 ? fileName(files[0]!.name) : "the two files";
+  const adapter = await fromFiles(files);
   try {
     await host.call((studio) => studio.upload(adapter), UPLOAD_PATIENCE_S);
   } catch (error) {
-    if ((error as Error).name === "WorkerLost") throw Object.assign(error as Error, { message: `${name} took longer than ${UPLOAD_PATIENCE_S} s to read and was given up` });
+    if ((error as Error).name === "WorkerLost")
+      throw Object.assign(error as Error, {
+        message: `${name} took longer than ${UPLOAD_PATIENCE_S} s to read and was given up`,
+      });
     throw error;
   }
   who.querySelector('option[value="uploaded"]')!.textContent = `Uploaded (${name})`;
@@ -375,12 +444,16 @@ async function takeAdapter(files: readonly File[]): Promise<void> {
 
 async function writeText(): Promise<void> {
   const number = Number(seed.value);
-  if (!Number.isSafeInteger(number) || number < 0 || seed.value === "") throw new Refusal("write", "Enter a whole number from 0 on as the seed.");
+  if (!Number.isSafeInteger(number) || number < 0 || seed.value === "")
+    throw new Refusal("write", "Enter a whole number from 0 on as the seed.");
   if (!writePrompt.value.trim()) throw new Refusal("write", "Write a word or two for the model to begin with.");
   writeButton.setAttribute("aria-disabled", "true");
   try {
-    const model = who.value as Who, onText = (part: string): void => show("written", printable(part));
-    const written = printable(await host.call((studio, live) => studio.write(model, writePrompt.value, number, live(onText))));
+    const model = who.value as Who;
+    const onText = (part: string): void => show("written", printable(part));
+    const written = printable(
+      await host.call((studio, live) => studio.write(model, writePrompt.value, number, live(onText))),
+    );
     show("written", written);
     announce(`Written: ${written}`);
   } catch (error) {
@@ -395,9 +468,17 @@ async function writeText(): Promise<void> {
 // Wiring
 
 /** Files dropped on `zone` go where those of its file button go. */
-function acceptFiles(input: HTMLInputElement, zone: HTMLElement, take: (files: readonly File[]) => Promise<void>): void {
+function acceptFiles(
+  input: HTMLInputElement,
+  zone: HTMLElement,
+  take: (files: readonly File[]) => Promise<void>,
+): void {
   const act = (files: FileList | undefined | null): void => {
-    if (files?.length && !input.disabled) void attempt(() => phase, () => take([...files]));
+    if (files?.length && !input.disabled)
+      void attempt(
+        () => phase,
+        () => take([...files]),
+      );
   };
   input.addEventListener("change", () => {
     act(input.files);
@@ -422,17 +503,24 @@ acceptFiles(upload, $("upload-drop"), uploadAdapter);
 text.addEventListener("input", describeText);
 for (const field of [text, rank, steps, prompt]) field.addEventListener("input", rememberDraft);
 rank.addEventListener("input", describeRank);
-useSample.addEventListener("click", () => void attempt(() => phase, async () => {
-  if (text.value !== "" && text.value === sample) {
-    setText("");
-    text.focus();
-    return announce("The text field is empty.");
-  }
-  const content = await loadSample();
-  if (text.readOnly) return;
-  setText(content);
-  announce("The sample text is in the text field.");
-}));
+useSample.addEventListener(
+  "click",
+  () =>
+    void attempt(
+      () => phase,
+      async () => {
+        if (text.value !== "" && text.value === sample) {
+          setText("");
+          text.focus();
+          return announce("The text field is empty.");
+        }
+        const content = await loadSample();
+        if (text.readOnly) return;
+        setText(content);
+        announce("The sample text is in the text field.");
+      },
+    ),
+);
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   press();
@@ -468,7 +556,16 @@ async function open(): Promise<void> {
   describeRank();
   const draft = await loadDraft();
   if (draft && !touched) fill(draft);
-  const { run, trouble } = await host.call((studio) => studio.open(held, proxy((record: KeptRun | null) => { held = record; })), Infinity);
+  const { run, trouble } = await host.call(
+    (studio) =>
+      studio.open(
+        held,
+        proxy((record: KeptRun | null) => {
+          held = record;
+        }),
+      ),
+    Infinity,
+  );
   if (trouble) {
     shown = null;
     return ask(trouble);
@@ -488,12 +585,20 @@ async function offerSample(): Promise<void> {
 }
 
 async function continueWith(run: RunView, draftIsThere: boolean): Promise<void> {
-  const { text: content, settings: { rank, steps, prompt } } = run;
-  if (!run.after || (!draftIsThere && !touched)) fill({ text: content, rank: String(rank), steps: String(steps), prompt });
+  const {
+    text: content,
+    settings: { rank, steps, prompt },
+  } = run;
+  if (!run.after || (!draftIsThere && !touched))
+    fill({ text: content, rank: String(rank), steps: String(steps), prompt });
   showRun(run);
   if (run.after) await offerTrained();
   enter(run.after ? "done" : "paused");
-  announce(run.after ? "Your last run is here." : `Your run is here, paused at step ${run.losses.length} of ${run.settings.steps}. Resume it, or stop it here.`);
+  announce(
+    run.after
+      ? "Your last run is here."
+      : `Your run is here, paused at step ${run.losses.length} of ${run.settings.steps}. Resume it, or stop it here.`,
+  );
 }
 
 /** What shall become of a saved run that does not open: nothing is deleted unasked. */
@@ -508,11 +613,18 @@ function ask({ sentence, before, mayPass }: Trouble): void {
 }
 
 function decide(id: string, act: () => Promise<void>): void {
-  $(id).addEventListener("click", () => void attempt(() => "held", async () => {
-    await act();
-    $("recovery").hidden = true;
-    go.focus();
-  }));
+  $(id).addEventListener(
+    "click",
+    () =>
+      void attempt(
+        () => "held",
+        async () => {
+          await act();
+          $("recovery").hidden = true;
+          go.focus();
+        },
+      ),
+  );
 }
 
 decide("recover-before", async () => {
@@ -525,11 +637,14 @@ decide("recover-delete", async () => {
 });
 $("recover-again").addEventListener("click", () => {
   $("recovery").hidden = true;
-  void attempt(() => "broken", async () => {
-    enter("loading");
-    host.start();
-    await open();
-  });
+  void attempt(
+    () => "broken",
+    async () => {
+      enter("loading");
+      host.start();
+      await open();
+    },
+  );
 });
 
 chart.show([], 200);

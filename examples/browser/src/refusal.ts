@@ -14,16 +14,32 @@ export class Refusal extends Error {
 
 /** Any error as a sentence and the place it belongs to. */
 export function explain(error: unknown): { place: Place; sentence: string } {
-  const { name } = error as Error, message = printable((error as Error).message);
+  const { name } = error as Error;
+  const message = printable((error as Error).message);
   if (name.startsWith("Refusal:")) return { place: name.slice("Refusal:".length) as Place, sentence: message };
   if (name === "OutOfMemoryError") {
-    return { place: "rank", sentence: "This device has not enough memory for that. Choose a smaller rank, or close other tabs, and try again." };
+    return {
+      place: "rank",
+      sentence:
+        "This device has not enough memory for that. Choose a smaller rank, or close other tabs, and try again.",
+    };
   }
   if (name === "CompileError" || name === "EngineError") {
-    return { place: "page", sentence: `The kernels could not be started (${message}). Reload the page; if that does not help, use a browser of 2023 or later.` };
+    return {
+      place: "page",
+      sentence:
+        `The kernels could not be started (${message}). Reload the page; if that does not help, use a ` +
+        `browser of 2023 or later.`,
+    };
   }
   if (name === "DivergedError") {
-    return { place: "text", sentence: `The model cannot learn from this (${message}). Use another text, fewer steps or a smaller rank.` };
+    return {
+      place: "text",
+      sentence: `The model cannot learn from this (${message}). Use another text, fewer steps or a smaller rank.`,
+    };
   }
-  return { place: "page", sentence: `Something went wrong (${message}). Reload the page: your text and what was saved of the run are kept.` };
+  return {
+    place: "page",
+    sentence: `Something went wrong (${message}). Reload the page: your text and what was saved of the run are kept.`,
+  };
 }

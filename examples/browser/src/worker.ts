@@ -18,7 +18,13 @@ export interface Progress {
   /** What the model writes by now, at some of the steps. */
   sample: string | null;
 }
-export interface RunView { text: string; settings: Settings; losses: number[]; before: Report; after: Report | null }
+export interface RunView {
+  text: string;
+  settings: Settings;
+  losses: number[];
+  before: Report;
+  after: Report | null;
+}
 /** A saved run that does not open. It stays as it is until the visitor decides. */
 export interface Trouble {
   sentence: string;
@@ -27,11 +33,15 @@ export interface Trouble {
   /** Whether opening it again may succeed. */
   mayPass: boolean;
 }
-export interface Opened { run: RunView | null; trouble: Trouble | null }
+export interface Opened {
+  run: RunView | null;
+  trouble: Trouble | null;
+}
 export type Who = "base" | "trained" | "uploaded";
 type OnText = (text: string) => void;
 
-const SAVE_EVERY_MS = 3000, LOCK_PATIENCE_MS = 3000;
+const SAVE_EVERY_MS = 3000;
+const LOCK_PATIENCE_MS = 3000;
 /** Steps that the speed is averaged over. */
 const RECENT = 20;
 /** Samples in the course of a run. */
@@ -76,8 +86,10 @@ class Studio {
   #restore(saved: unknown, before: unknown): Trouble | null {
     if (!isWhole(saved)) {
       const step = isWhole(before) && before.base === BASE_ID ? before.losses.length : null;
-      const found = step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
-      const sentence = `The saved run is damaged: its contents do not have the digest that was saved with them. ${found}`;
+      const found =
+        step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
+      const sentence =
+        `The saved run is damaged: its contents do not have the digest that was saved with them. ` + `${found}`;
       return { sentence, before: step, mayPass: false };
     }
     try {
@@ -85,15 +97,20 @@ class Studio {
       this.#last = saved;
       return null;
     } catch (error) {
-      const other = saved.base !== BASE_ID, { message } = error as Error;
-      const sentence = other ? message : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened ` +
-        `(${message}). It is kept as it is: close other tabs and try again.`;
+      const other = saved.base !== BASE_ID;
+      const { message } = error as Error;
+      const sentence = other
+        ? message
+        : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened ` +
+          `(${message}). It is kept as it is: close other tabs and try again.`;
       return { sentence, before: null, mayPass: !other };
     }
   }
 
   /** Why the last save did not succeed, or null. */
-  get unkept(): string | null { return this.#unkept; }
+  get unkept(): string | null {
+    return this.#unkept;
+  }
 
   /** What becomes of a saved run that does not open. @returns the one saved before it, if that was wanted */
   recover(choice: "before" | "delete"): Promise<RunView | null> {
@@ -104,7 +121,11 @@ class Studio {
         return null;
       }
       const { before } = await readRuns();
-      if (!isWhole(before)) throw new Refusal("page", "The run that was saved before it is damaged too. Delete the saved run, and train anew.");
+      if (!isWhole(before))
+        throw new Refusal(
+          "page",
+          "The run that was saved before it is damaged too. Delete the saved run, and train anew.",
+        );
       const run = Run.restore(this.#base, before);
       await returnToBefore(before, this.#seen).catch((error) => {
         run.dispose();
@@ -121,7 +142,10 @@ class Studio {
       return data.decodeText(bytes, name);
     } catch (error) {
       const reason = printable((error as Error).message).replace(/^.*?: (byte \d+ is [^;]*).*$/s, "$1");
-      throw new Refusal("text", `${name} is not a plain text file: ${reason}. Save it as UTF-8 text (.txt) and try again, or paste its text.`);
+      throw new Refusal(
+        "text",
+        `${name} is not a plain text file: ${reason}. Save it as UTF-8 text (.txt) and try again, or paste its text.`,
+      );
     }
   }
 
@@ -129,7 +153,8 @@ class Studio {
   begin(text: string, settings: Settings, onSample: OnText): Promise<RunView> {
     return alone(async () => {
       const run = Run.begin(this.#base, text, settings, watched(onSample));
-      const former = this.#run, last = this.#last;
+      const former = this.#run;
+      const last = this.#last;
       this.#run = run;
       try {
         await this.#save(true);
@@ -143,7 +168,9 @@ class Studio {
     });
   }
 
-  /** Trains until the last step (true) or until `pause` (false). One tab at a time: both would save to the same place. */
+  /**
+   * Trains until the last step (true) or until `pause` (false). One tab at a time: both would save to the same place.
+   */
   train(onProgress: (progress: Progress) => void): Promise<boolean> {
     // Not later: a pause that comes while the lock is waited for would be forgotten.
     this.#pauseWanted = false;
@@ -151,18 +178,26 @@ class Studio {
   }
 
   async #train(onProgress: (progress: Progress) => void): Promise<boolean> {
-    const run = this.#run!, { steps } = run.settings, sampleEvery = Math.ceil(steps / SAMPLES);
+    const run = this.#run!;
+    const { steps } = run.settings;
+    const sampleEvery = Math.ceil(steps / SAMPLES);
     const times = [performance.now()];
     let saved = times[0]!;
     while (!run.isComplete && !this.#pauseWanted) {
       this.#step(run);
-      const now = performance.now(), step = run.losses.length;
+      const now = performance.now();
+      const step = run.losses.length;
       times.push(now);
       if (times.length > RECENT + 1) times.shift();
       const perStep = (now - times[0]!) / (times.length - 1);
       onProgress({
-        step, loss: run.losses.at(-1)!, tokensPerSecond: BATCH * SEQ / perStep * 1000, secondsLeft: (steps - step) * perStep / 1000,
-        memoryBytes: memoryStats().peakBytes, unkept: this.#unkept, sample: step % sampleEvery === 0 && !run.isComplete ? sampleOf(run) : null,
+        step,
+        loss: run.losses.at(-1)!,
+        tokensPerSecond: ((BATCH * SEQ) / perStep) * 1000,
+        secondsLeft: ((steps - step) * perStep) / 1000,
+        memoryBytes: memoryStats().peakBytes,
+        unkept: this.#unkept,
+        sample: step % sampleEvery === 0 && !run.isComplete ? sampleOf(run) : null,
       });
       if (now - saved > SAVE_EVERY_MS) {
         await this.#save();
@@ -181,7 +216,11 @@ class Studio {
     } catch (error) {
       const { name, message } = error as Error;
       if (name === "OutOfMemoryError") {
-        throw new Refusal("page", `This device ran out of memory in step ${step}. The run is as it was before that step: close other tabs, and resume.`);
+        throw new Refusal(
+          "page",
+          `This device ran out of memory in step ${step}. The run is as it was before that step: close other tabs, ` +
+            `and resume.`,
+        );
       }
       if (name === "EngineError" || name === "DisposedError") throw error;
       // What is left is a loss, a gradient or a weight that is not finite.
@@ -189,27 +228,41 @@ class Studio {
       run.dispose();
       this.#run = null;
       this.#run = Run.restore(this.#base, last);
-      throw new Refusal("page", `Training has diverged: ${message}. The run is back at step ${last.losses.length}, the last one that was saved. ` +
-        "Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller rank or a longer text.");
+      throw new Refusal(
+        "page",
+        `Training has diverged: ${message}. The run is back at step ${last.losses.length}, the last one that was ` +
+          `saved. ` +
+          "Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller rank or a " +
+          "longer text.",
+      );
     }
   }
 
-  pause(): void { this.#pauseWanted = true; }
+  pause(): void {
+    this.#pauseWanted = true;
+  }
 
   /** Ends the run where it is: measures what it has learned. */
   finish(onSample: OnText): Promise<RunView> {
     return alone(async () => {
       this.#run!.finish(watched(onSample));
       // What was learned is there, also if it cannot be saved.
-      await this.#save().catch((error: Error) => { this.#unkept = error.message; });
+      await this.#save().catch((error: Error) => {
+        this.#unkept = error.message;
+      });
       return this.view();
     });
   }
 
   /** Also called when the page goes out of sight, since a phone may end it there. */
-  save(): Promise<void> { return this.#save(); }
+  save(): Promise<void> {
+    return this.#save();
+  }
 
-  /** Saves follow one another, each of the run that is there by then. @throws Refusal where another tab has saved meanwhile */
+  /**
+   * Saves follow one another, each of the run that is there by then.
+   * @throws Refusal where another tab has saved meanwhile
+   */
   #save(withDraft = false): Promise<void> {
     const saving = this.#saving.then(() => this.#write(withDraft));
     this.#saving = saving.catch(() => {});
@@ -218,9 +271,17 @@ class Studio {
 
   async #write(withDraft: boolean): Promise<void> {
     if (!this.#run) return;
-    const kept = seal(this.#run.save()), { text, settings: { rank, steps, prompt } } = kept;
+    const kept = seal(this.#run.save());
+    const {
+      text,
+      settings: { rank, steps, prompt },
+    } = kept;
     try {
-      await writeRun(kept, this.#seen, withDraft ? { text, rank: String(rank), steps: String(steps), prompt } : undefined);
+      await writeRun(
+        kept,
+        this.#seen,
+        withDraft ? { text, rank: String(rank), steps: String(steps), prompt } : undefined,
+      );
       this.#seen = kept.revision;
       this.#unkept = null;
     } catch (error) {
@@ -231,7 +292,9 @@ class Studio {
     this.#onUnkept(this.#unkept === null ? null : kept);
   }
 
-  adapter(): Adapter { return this.#run!.adapter(); }
+  adapter(): Adapter {
+    return this.#run!.adapter();
+  }
 
   /** @throws Refusal if it is no adapter of this model; then the one uploaded before is still there */
   upload({ config, weights }: Adapter): void {
@@ -245,7 +308,11 @@ class Studio {
     } catch (error) {
       model.dispose();
       const reason = printable((error as Error).message).replaceAll("memory:", "");
-      throw new Refusal("upload", `This adapter cannot be used here: ${reason} Choose one that was made on this page, or for wasm-lora's embedded base.`);
+      throw new Refusal(
+        "upload",
+        `This adapter cannot be used here: ${reason} Choose one that was made on this page, or for wasm-lora's ` +
+          `embedded base.`,
+      );
     } finally {
       for (const name of Object.keys(files)) io.memoryFiles.delete(name);
     }
@@ -258,7 +325,10 @@ class Studio {
       return write(this.#base, model.eval(), prompt, seed, watched(onText));
     } catch (error) {
       if ((error as Error).name !== "StateError") throw error;
-      throw new Refusal("write", `Nothing can be written with this model: ${printable((error as Error).message)} Choose another.`);
+      throw new Refusal(
+        "write",
+        `Nothing can be written with this model: ${printable((error as Error).message)} Choose another.`,
+      );
     } finally {
       plain?.dispose();
     }
@@ -276,10 +346,10 @@ async function alone<T>(fn: () => Promise<T>): Promise<T> {
   if (!navigator.locks) return fn();
   let begun = false;
   try {
-    return await navigator.locks.request("wasm-lora-run", { signal: AbortSignal.timeout(LOCK_PATIENCE_MS) }, () => {
+    return (await navigator.locks.request("wasm-lora-run", { signal: AbortSignal.timeout(LOCK_PATIENCE_MS) }, () => {
       begun = true;
       return fn();
-    }) as T;
+    })) as T;
   } catch (error) {
     if (begun || !["TimeoutError", "AbortError"].includes((error as Error).name)) throw error;
     throw new Refusal("page", "Another tab of this page is training. Go on there, or pause it there and try again.");
@@ -305,8 +375,11 @@ function sampleOf(run: Run): string | null {
 }
 
 function notKept(error: Error): string {
-  return `This browser does not let the page keep data (${printable(error.message || error.name)}), so a reload would lose the run. ` +
-    "Keep this tab open until you have downloaded the adapter.";
+  return (
+    `This browser does not let the page keep data (${printable(error.message || error.name)}), so a reload would ` +
+    `lose the run. ` +
+    "Keep this tab open until you have downloaded the adapter."
+  );
 }
 
 /** Lets messages in. Unlike a timer, it is not slowed down when the tab is hidden. */

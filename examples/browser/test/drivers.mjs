@@ -20,7 +20,12 @@ function need(path, pkg) {
 }
 
 const viaPuppeteer = (options) => async () => {
-  const browser = await puppeteer.launch({ headless: true, executablePath: need(options.path, options.pkg), browser: options.browser, args: options.args });
+  const browser = await puppeteer.launch({
+    headless: true,
+    executablePath: need(options.path, options.pkg),
+    browser: options.browser,
+    args: options.args,
+  });
   const page = await browser.newPage();
   page.setDefaultTimeout(120000);
   const element = (selector) => page.waitForSelector(selector);
@@ -35,25 +40,43 @@ const viaPuppeteer = (options) => async () => {
     type: (text) => page.keyboard.type(text),
     setFiles: async (selector, paths) => (await element(selector)).uploadFile(...paths),
     resize: (width, height) => page.setViewport({ width, height, deviceScaleFactor: 1 }),
-    screenshot: async (path) => { await page.screenshot({ path, fullPage: true }); },
+    screenshot: async (path) => {
+      await page.screenshot({ path, fullPage: true });
+    },
     close: () => browser.close(),
   };
 };
 
 async function webkit() {
   const driverPath = need(process.env.WEBKIT_DRIVER ?? "/usr/bin/WebKitWebDriver", "webkit2gtk-driver");
-  const binary = need(process.env.MINI_BROWSER ?? "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser", "webkit2gtk-driver");
+  const binary = need(
+    process.env.MINI_BROWSER ?? "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser",
+    "webkit2gtk-driver",
+  );
   const xvfb = need("/usr/bin/xvfb-run", "xvfb");
   const port = await freePort();
   // A group of its own: it ends with the driver and the display server that xvfb-run starts.
-  const driver = spawn(xvfb, ["-a", "-s", "-screen 0 1600x4000x24", driverPath, `--port=${port}`], { detached: true, stdio: "ignore" });
-  const stop = () => { try { process.kill(-driver.pid); } catch { /* it has ended */ } };
+  const driver = spawn(xvfb, ["-a", "-s", "-screen 0 1600x4000x24", driverPath, `--port=${port}`], {
+    detached: true,
+    stdio: "ignore",
+  });
+  const stop = () => {
+    try {
+      process.kill(-driver.pid);
+    } catch {
+      /* it has ended */
+    }
+  };
   try {
     await listening(port);
     const capabilities = new Capabilities({ browserName: Browser.SAFARI });
     capabilities.set("browserName", "MiniBrowser");
     capabilities.set("webkitgtk:browserOptions", { binary, args: ["--automation"] });
-    const session = await new Builder().usingServer(`http://127.0.0.1:${port}`).withCapabilities(capabilities).disableEnvironmentOverrides().build();
+    const session = await new Builder()
+      .usingServer(`http://127.0.0.1:${port}`)
+      .withCapabilities(capabilities)
+      .disableEnvironmentOverrides()
+      .build();
     await session.manage().setTimeouts({ script: 120000 });
     const find = (selector) => session.findElement(By.css(selector));
     return {
@@ -62,7 +85,11 @@ async function webkit() {
       reload: () => session.navigate().refresh(),
       evaluate: (fn, ...args) => session.executeScript(`return (${fn}).apply(null, arguments)`, ...args),
       click: async (selector) => (await find(selector)).click(),
-      press: (key) => session.actions().sendKeys(Key[key.toUpperCase()] ?? (key === "Space" ? " " : key)).perform(),
+      press: (key) =>
+        session
+          .actions()
+          .sendKeys(Key[key.toUpperCase()] ?? (key === "Space" ? " " : key))
+          .perform(),
       type: (text) => session.actions().sendKeys(text).perform(),
       setFiles: async (selector, paths) => (await find(selector)).sendKeys(paths.join("\n")),
       resize: (width, height) => session.manage().window().setRect({ x: 0, y: 0, width, height }),
@@ -85,7 +112,13 @@ async function freePort() {
 
 async function listening(port) {
   for (let attempt = 0; attempt < 100; attempt++) {
-    if (await fetch(`http://127.0.0.1:${port}/status`).then(() => true, () => false)) return;
+    if (
+      await fetch(`http://127.0.0.1:${port}/status`).then(
+        () => true,
+        () => false,
+      )
+    )
+      return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   throw new Error(`WebKitWebDriver did not start on port ${port}.`);
@@ -93,7 +126,17 @@ async function listening(port) {
 
 export const BROWSERS = {
   // Chromium's sandbox does not start for root, as in containers.
-  chromium: viaPuppeteer({ path: process.env.CHROMIUM ?? "/usr/bin/chromium", pkg: "chromium", browser: "chrome", args: ["--no-sandbox"] }),
-  firefox: viaPuppeteer({ path: process.env.FIREFOX ?? "/usr/bin/firefox-esr", pkg: "firefox-esr", browser: "firefox", args: [] }),
+  chromium: viaPuppeteer({
+    path: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    pkg: "chromium",
+    browser: "chrome",
+    args: ["--no-sandbox"],
+  }),
+  firefox: viaPuppeteer({
+    path: process.env.FIREFOX ?? "/usr/bin/firefox-esr",
+    pkg: "firefox-esr",
+    browser: "firefox",
+    args: [],
+  }),
   webkit,
 };

@@ -15,12 +15,16 @@ import { preview } from "vite";
 import { BROWSERS } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url)), shots = fileURLToPath(new URL("shots/", import.meta.url));
-const TEXT = readFileSync(join(root, "sample.txt"), "utf8").slice(0, 12000), PROMPT = "The old man";
+const root = fileURLToPath(new URL("..", import.meta.url));
+const shots = fileURLToPath(new URL("shots/", import.meta.url));
+const TEXT = readFileSync(join(root, "sample.txt"), "utf8").slice(0, 12000);
+const PROMPT = "The old man";
 const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT };
 
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
-let server, url, expected;
+let server;
+let url;
+let expected;
 
 before(async () => {
   mkdirSync(shots, { recursive: true });
@@ -42,75 +46,109 @@ after(async () => {
 
 async function until(b, what, fn, ...args) {
   const deadline = Date.now() + 120000;
-  while (!await b.evaluate(fn, ...args)) {
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}; the page says: ${await b.evaluate(() => document.body.innerText)}`);
+  while (!(await b.evaluate(fn, ...args))) {
+    if (Date.now() > deadline)
+      throw new Error(`waited in vain for ${what}; the page says: ${await b.evaluate(() => document.body.innerText)}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 const textOf = (b, id) => b.evaluate((id) => document.getElementById(id).textContent, id);
-const untilText = (b, id, part) => until(b, `"${part}" in #${id}`, (id, part) => document.getElementById(id).textContent.includes(part), id, part);
+const untilText = (b, id, part) =>
+  until(b, `"${part}" in #${id}`, (id, part) => document.getElementById(id).textContent.includes(part), id, part);
 const stepOf = async (b) => Number((await textOf(b, "figure-step")).split(" / ")[0]);
-const untilStep = (b, step) => until(b, `step ${step}`, (step) => document.getElementById("progress").value >= step, step);
+const untilStep = (b, step) =>
+  until(b, `step ${step}`, (step) => document.getElementById("progress").value >= step, step);
 /** The field gets the text as from the clipboard: in place of what was there, with its events. */
-const paste = (b, id, value) => b.evaluate((id, value) => {
-  const field = document.getElementById(id);
-  field.focus();
-  field.select();
-  document.execCommand(value ? "insertText" : "delete", false, value);
-}, id, value);
+const paste = (b, id, value) =>
+  b.evaluate(
+    (id, value) => {
+      const field = document.getElementById(id);
+      field.focus();
+      field.select();
+      document.execCommand(value ? "insertText" : "delete", false, value);
+    },
+    id,
+    value,
+  );
 const focused = (b) => b.evaluate(() => document.activeElement.id);
 const focus = (b, id) => b.evaluate((id) => document.getElementById(id).focus(), id);
-const choose = (b, id, value) => b.evaluate((id, value) => {
-  const select = document.getElementById(id);
-  select.value = value;
-  select.dispatchEvent(new Event("input", { bubbles: true }));
-}, id, value);
+const choose = (b, id, value) =>
+  b.evaluate(
+    (id, value) => {
+      const select = document.getElementById(id);
+      select.value = value;
+      select.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+    id,
+    value,
+  );
 /** Pixels of the loss curve's colour. */
-const curvePixels = (b) => b.evaluate(() => {
-  const canvas = document.querySelector("#chart canvas");
-  if (!canvas) return 0;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const [red, green, blue] = getComputedStyle(document.getElementById("chart")).getPropertyValue("--accent").match(/[0-9a-f]{2}/g).map((hex) => parseInt(hex, 16));
-  let count = 0;
-  for (let i = 0; i < data.length; i += 4) if (data[i] === red && data[i + 1] === green && data[i + 2] === blue && data[i + 3] === 255) count++;
-  return count;
-});
+const curvePixels = (b) =>
+  b.evaluate(() => {
+    const canvas = document.querySelector("#chart canvas");
+    if (!canvas) return 0;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const [red, green, blue] = getComputedStyle(document.getElementById("chart"))
+      .getPropertyValue("--accent")
+      .match(/[0-9a-f]{2}/g)
+      .map((hex) => parseInt(hex, 16));
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4)
+      if (data[i] === red && data[i + 1] === green && data[i + 2] === blue && data[i + 3] === 255) count++;
+    return count;
+  });
 /** The chart is drawn with the next frame, which may take a browser without a screen a while. */
 async function untilCurve(b) {
-  for (let attempt = 0; await curvePixels(b) <= 20; attempt++) {
+  for (let attempt = 0; (await curvePixels(b)) <= 20; attempt++) {
     assert.ok(attempt < 100, "the chart has a curve");
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
-const savedLosses = (b) => b.evaluate(() => new Promise((resolve, reject) => {
-  const opening = indexedDB.open("keyval-store");
-  opening.onerror = reject;
-  opening.onsuccess = () => {
-    const reading = opening.result.transaction("keyval").objectStore("keyval").get("run");
-    reading.onsuccess = () => resolve(reading.result.losses);
-  };
-}));
-const downloaded = async (b) => Buffer.from(await b.evaluate(async () => {
-  const bytes = new Uint8Array(await (await fetch(document.getElementById("download").href)).arrayBuffer());
-  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-}), "base64");
+const savedLosses = (b) =>
+  b.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open("keyval-store");
+        opening.onerror = reject;
+        opening.onsuccess = () => {
+          const reading = opening.result.transaction("keyval").objectStore("keyval").get("run");
+          reading.onsuccess = () => resolve(reading.result.losses);
+        };
+      }),
+  );
+const downloaded = async (b) =>
+  Buffer.from(
+    await b.evaluate(async () => {
+      const bytes = new Uint8Array(await (await fetch(document.getElementById("download").href)).arrayBuffer());
+      return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+    }),
+    "base64",
+  );
 
 /** An adapter as another program would write it: without digests. */
 function withoutMetadata(file) {
-  const length = Number(file.readBigUInt64LE()), { __metadata__, ...tensors } = JSON.parse(file.subarray(8, 8 + length).toString());
-  const json = JSON.stringify(tensors), header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8));
+  const length = Number(file.readBigUInt64LE());
+  const { __metadata__, ...tensors } = JSON.parse(file.subarray(8, 8 + length).toString());
+  const json = JSON.stringify(tensors);
+  const header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8));
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(header.length));
   return Buffer.concat([size, header, file.subarray(8 + length)]);
 }
 
 async function shoot(b, name, state) {
-  for (const [size, width, height] of [["desktop", 1280, 1800], ["phone", 360, 3800]]) {
+  for (const [size, width, height] of [
+    ["desktop", 1280, 1800],
+    ["phone", 360, 3800],
+  ]) {
     await b.resize(width, height);
     // The chart follows its box one frame later.
     await new Promise((resolve) => setTimeout(resolve, 200));
     await b.screenshot(join(shots, `${name}-${state}-${size}.png`));
-    assert.ok(await b.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth), `${state}: the page scrolls sideways at ${size} width`);
+    assert.ok(
+      await b.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth),
+      `${state}: the page scrolls sideways at ${size} width`,
+    );
   }
   await b.resize(1280, 900);
 }
@@ -125,7 +163,10 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
     await untilText(b, "go", "Start training");
 
     await t.test("a sample text is there at the first visit, and goes at a click", async () => {
-      assert.equal(await b.evaluate(() => document.getElementById("text").value), readFileSync(join(root, "sample.txt"), "utf8"));
+      assert.equal(
+        await b.evaluate(() => document.getElementById("text").value),
+        readFileSync(join(root, "sample.txt"), "utf8"),
+      );
       assert.match(await textOf(b, "text-hint"), /: a sample\. Put your own text in its place/);
       assert.equal(await textOf(b, "use-sample"), "Clear the text");
       await b.click("#use-sample");
@@ -151,11 +192,19 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await untilText(b, "text-error", "picture.txt is not a plain text file: byte 0 is 0x89");
       // As Windows' Notepad saved it, with a mark, and as others do, without one.
       for (const mark of ["\ufeff", ""]) {
-        writeFileSync(join(work, "café\u202etxt.txt"), Buffer.from(`${mark}Ein kleines Café, und noch eines.`, "utf16le"));
+        writeFileSync(
+          join(work, "café\u202etxt.txt"),
+          Buffer.from(`${mark}Ein kleines Café, und noch eines.`, "utf16le"),
+        );
         await b.setFiles("#file", [join(work, "café\u202etxt.txt")]);
         await untilText(b, "announce", "café\\u202etxt.txt is in the text field");
-        assert.equal(await b.evaluate(() => document.getElementById("text").value), "Ein kleines Café, und noch eines.");
-        await b.evaluate(() => { document.getElementById("announce").textContent = ""; });
+        assert.equal(
+          await b.evaluate(() => document.getElementById("text").value),
+          "Ein kleines Café, und noch eines.",
+        );
+        await b.evaluate(() => {
+          document.getElementById("announce").textContent = "";
+        });
       }
     });
 
@@ -163,7 +212,10 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await b.evaluate(() => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File(["Dropped words."], "dropped.txt"));
-        for (const type of ["dragover", "drop"]) document.getElementById("drop").dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+        for (const type of ["dragover", "drop"])
+          document
+            .getElementById("drop")
+            .dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
       });
       await untilText(b, "announce", "dropped.txt is in the text field");
       assert.equal(await b.evaluate(() => document.getElementById("text").value), "Dropped words.");
@@ -200,7 +252,7 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await untilStep(b, paused + 2);
       await b.reload();
       await untilText(b, "go", "Resume");
-      assert.ok(await stepOf(b) >= paused);
+      assert.ok((await stepOf(b)) >= paused);
       await b.click("#go");
       await untilText(b, "phase", "Finished");
       say("finished");
@@ -212,7 +264,11 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       assert.equal(await textOf(b, "after"), expected.after);
       assert.notEqual(expected.before, expected.after);
       const perplexity = (loss) => Math.exp(loss).toFixed(1);
-      assert.ok((await textOf(b, "verdict")).includes(`from ${perplexity(expected.heldOutBefore)} to ${perplexity(expected.heldOutAfter)}`));
+      assert.ok(
+        (await textOf(b, "verdict")).includes(
+          `from ${perplexity(expected.heldOutBefore)} to ${perplexity(expected.heldOutAfter)}`,
+        ),
+      );
     });
 
     const zip = join(work, `${name}.zip`);
@@ -221,8 +277,10 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       writeFileSync(zip, bytes);
       const files = unzipSync(bytes);
       assert.deepEqual(Buffer.from(files["adapter/adapter_model.safetensors"]), expected.adapter);
-      assert.deepEqual(JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
-        JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")));
+      assert.deepEqual(
+        JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
+        JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")),
+      );
     });
 
     await t.test("a finished run too survives a reload", async () => {
@@ -241,14 +299,19 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
         await b.press("Enter");
         await untilText(b, "announce", "Written: ");
         const written = await textOf(b, "written");
-        await b.evaluate(() => { document.getElementById("announce").textContent = ""; });
+        await b.evaluate(() => {
+          document.getElementById("announce").textContent = "";
+        });
         return written;
       };
       await b.setFiles("#upload", [zip]);
       await untilText(b, "upload-hint", `Loaded ${name}.zip`);
       assert.equal(await writeAs("uploaded"), expected.after);
       const folder = join(work, "node/adapter");
-      await b.setFiles("#upload", ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)));
+      await b.setFiles(
+        "#upload",
+        ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)),
+      );
       await untilText(b, "upload-hint", "Loaded the two files");
       assert.equal(await writeAs("uploaded"), expected.after);
       await choose(b, "who", "base");
@@ -262,24 +325,49 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
         await untilText(b, "upload-error", sentence);
       };
       await refused("noise.zip", "this is no archive", "noise.zip cannot be read as a zip");
-      await refused("empty.zip", zipSync({ "a.txt": strToU8("a") }), "adapter_config.json and adapter_model.safetensors are missing");
+      await refused(
+        "empty.zip",
+        zipSync({ "a.txt": strToU8("a") }),
+        "adapter_config.json and adapter_model.safetensors are missing",
+      );
       await refused("adapter_config.json", "{}", "adapter_model.safetensors is missing");
       const config = readFileSync(join(work, "node/adapter/adapter_config.json"));
-      await refused("cut.zip", zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }), "This adapter cannot be used here: adapter/adapter_model.safetensors: ");
-      // Patterns that backtrack without end where they may, a name that turns the line it stands in, weights that are no numbers.
-      const own = JSON.parse(config), weights = withoutMetadata(expected.adapter);
-      const hostile = (entries) => zipSync({ "adapter_config.json": strToU8(JSON.stringify({ ...own, ...entries })), "adapter_model.safetensors": weights });
+      await refused(
+        "cut.zip",
+        zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }),
+        "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
+      );
+      // Patterns that backtrack without end where they may, a name that turns the line it stands in, weights that are
+      // no numbers.
+      const own = JSON.parse(config);
+      const weights = withoutMetadata(expected.adapter);
+      const hostile = (entries) =>
+        zipSync({
+          "adapter_config.json": strToU8(JSON.stringify({ ...own, ...entries })),
+          "adapter_model.safetensors": weights,
+        });
       const began = Date.now();
-      writeFileSync(join(work, "pattern.zip"), hostile({ alpha_pattern: { "(.+)+x": 2 }, rank_pattern: { "((a|b|.)*)*y": 4 } }));
+      writeFileSync(
+        join(work, "pattern.zip"),
+        hostile({ alpha_pattern: { "(.+)+x": 2 }, rank_pattern: { "((a|b|.)*)*y": 4 } }),
+      );
       await b.setFiles("#upload", [join(work, "pattern.zip")]);
       await untilText(b, "upload-hint", "Loaded pattern.zip"); // they match nothing
-      await refused("targets.zip", hostile({ target_modules: "(([a-z._0-9]+)*)*!" }), "This adapter cannot be used here: ");
+      await refused(
+        "targets.zip",
+        hostile({ target_modules: "(([a-z._0-9]+)*)*!" }),
+        "This adapter cannot be used here: ",
+      );
       assert.ok(Date.now() - began < 14000, "before the page would give it up");
       await refused("turned.zip", hostile({ target_modules: ["q_proj\u202e\u0007"] }), "q_proj\\u202e\\u0007");
       assert.doesNotMatch(await textOf(b, "upload-error"), /[\u202e\u0007]/);
       const nan = Buffer.from(weights);
       nan.writeFloatLE(NaN, nan.length - 4);
-      await refused("nan.zip", zipSync({ "adapter_config.json": config, "adapter_model.safetensors": nan }), "This adapter cannot be used here: adapter/adapter_model.safetensors: ");
+      await refused(
+        "nan.zip",
+        zipSync({ "adapter_config.json": config, "adapter_model.safetensors": nan }),
+        "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
+      );
       await shoot(b, name, "4-refused");
       assert.equal(await b.evaluate(() => document.querySelector('option[value="uploaded"]').disabled), false);
     });
@@ -290,7 +378,7 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
       await untilStep(b, 2);
       await b.click("#stop");
       await untilText(b, "phase", "Finished");
-      assert.ok(await stepOf(b) < SETTINGS.steps);
+      assert.ok((await stepOf(b)) < SETTINGS.steps);
       assert.equal(await focused(b), "go");
       assert.notDeepEqual(await downloaded(b), readFileSync(zip));
     });
@@ -307,7 +395,14 @@ test("Chromium: accessible in every state, light and dark, wide and narrow", { t
         await b.resize(width, 900);
         await new Promise((resolve) => setTimeout(resolve, 300));
         const { violations } = await b.evaluate(() => globalThis.axe.run());
-        assert.deepEqual(violations.map(({ id, nodes }) => ({ id, nodes: nodes.map((node) => `${node.target} ${node.failureSummary}`) })), [], `${state}, ${scheme}, ${width}`);
+        assert.deepEqual(
+          violations.map(({ id, nodes }) => ({
+            id,
+            nodes: nodes.map((node) => `${node.target} ${node.failureSummary}`),
+          })),
+          [],
+          `${state}, ${scheme}, ${width}`,
+        );
         if (scheme === "dark") await b.screenshot(join(shots, `chromium-${state}-dark-${width}.png`));
       }
     }
@@ -333,11 +428,33 @@ test("Chromium: accessible in every state, light and dark, wide and narrow", { t
     order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
     await b.press("Tab");
   }
-  assert.deepEqual(order, ["skip", "text", "file", "use-sample", "rank", "steps", "prompt", "go", "upload", "who", "write-prompt", "seed"]);
+  assert.deepEqual(order, [
+    "skip",
+    "text",
+    "file",
+    "use-sample",
+    "rank",
+    "steps",
+    "prompt",
+    "go",
+    "upload",
+    "who",
+    "write-prompt",
+    "seed",
+  ]);
 
   const spoken = await b.page.accessibility.snapshot();
   const names = JSON.stringify(spoken);
-  for (const label of ["Paste a text, or drop a file here", "Rank", "Steps", "Beginning of the samples", "Training progress", "Upload an adapter…", "Model", "Seed"]) {
+  for (const label of [
+    "Paste a text, or drop a file here",
+    "Rank",
+    "Steps",
+    "Beginning of the samples",
+    "Training progress",
+    "Upload an adapter…",
+    "Model",
+    "Seed",
+  ]) {
     assert.ok(names.includes(label), `a screen reader says "${label}"`);
   }
 
@@ -347,7 +464,9 @@ test("Chromium: accessible in every state, light and dark, wide and narrow", { t
   await check("done");
 });
 
-test("Chromium: a click on the link saves the zip, and a second tab does not train beside the first", { timeout: 300000 }, async (t) => {
+test("Chromium: a click on the link saves the zip, and a second tab does not train beside the first", {
+  timeout: 300000,
+}, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
   await b.goto(url);
@@ -367,41 +486,50 @@ test("Chromium: a click on the link saves the zip, and a second tab does not tra
   await b.page.bringToFront();
   await b.click("#stop");
   await untilText(b, "phase", "Finished");
-  const downloads = join(work, "downloads"), session = await b.page.createCDPSession();
+  const downloads = join(work, "downloads");
+  const session = await b.page.createCDPSession();
   await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: downloads });
   await b.click("#download");
   for (let i = 0; i < 100; i++) {
     try {
       if (readFileSync(join(downloads, "adapter.zip")).length > 0) break;
-    } catch { /* not there yet */ }
+    } catch {
+      /* not there yet */
+    }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   assert.deepEqual(readFileSync(join(downloads, "adapter.zip")), await downloaded(b));
 });
 
 /** What IndexedDB holds; `change` may alter it first. */
-const stored = (b, change = null) => b.evaluate((change) => new Promise((resolve, reject) => {
-  const opening = indexedDB.open("keyval-store");
-  opening.onerror = reject;
-  opening.onsuccess = () => {
-    const runs = opening.result.transaction("keyval", "readwrite").objectStore("keyval"), found = {};
-    for (const key of ["run", "run-before"]) {
-      runs.get(key).onsuccess = ({ target }) => {
-        found[key] = target.result && { step: target.result.losses.length, digest: target.result.digest };
-        if (key === "run-before" || !change) return;
-        if (change === "weight") [...target.result.factors.values()][0].data[0] += 1;
-        if (change === "loss") target.result.losses[0] += 1;
-        if (change === "base") target.result.base = "model-of-yesterday.safetensors";
-        if (change === "nonsense") target.result.factors = "none";
-        runs.put(change === "hole" ? 7 : target.result, key);
-      };
-    }
-    runs.transaction.oncomplete = () => {
-      opening.result.close();
-      resolve(found);
-    };
-  };
-}), change);
+const stored = (b, change = null) =>
+  b.evaluate(
+    (change) =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open("keyval-store");
+        opening.onerror = reject;
+        opening.onsuccess = () => {
+          const runs = opening.result.transaction("keyval", "readwrite").objectStore("keyval");
+          const found = {};
+          for (const key of ["run", "run-before"]) {
+            runs.get(key).onsuccess = ({ target }) => {
+              found[key] = target.result && { step: target.result.losses.length, digest: target.result.digest };
+              if (key === "run-before" || !change) return;
+              if (change === "weight") [...target.result.factors.values()][0].data[0] += 1;
+              if (change === "loss") target.result.losses[0] += 1;
+              if (change === "base") target.result.base = "model-of-yesterday.safetensors";
+              if (change === "nonsense") target.result.factors = "none";
+              runs.put(change === "hole" ? 7 : target.result, key);
+            };
+          }
+          runs.transaction.oncomplete = () => {
+            opening.result.close();
+            resolve(found);
+          };
+        };
+      }),
+    change,
+  );
 
 /** Trains some steps and pauses. */
 async function train(b, steps, until_) {
@@ -414,7 +542,9 @@ async function train(b, steps, until_) {
   await untilText(b, "go", "Resume");
 }
 
-test("Chromium: a damaged run is named, the one before it is offered, and nothing is deleted unasked", { timeout: 300000 }, async (t) => {
+test("Chromium: a damaged run is named, the one before it is offered, and nothing is deleted unasked", {
+  timeout: 300000,
+}, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
   const errors = [];
@@ -427,9 +557,16 @@ test("Chromium: a damaged run is named, the one before it is offered, and nothin
   assert.ok(whole["run-before"].step <= whole.run.step);
 
   for (const change of ["weight", "loss", "nonsense", "hole"]) {
-    const { run: { digest } } = await stored(b, change);
+    const {
+      run: { digest },
+    } = await stored(b, change);
     await b.reload();
-    await untilText(b, "recovery-text", "The saved run is damaged: its contents do not have the digest that was saved with them. The one that was saved before it, at step ");
+    await untilText(
+      b,
+      "recovery-text",
+      "The saved run is damaged: its contents do not have the digest that was saved with them. The one that was " +
+        "saved before it, at step ",
+    );
     assert.equal(await b.evaluate(() => document.getElementById("go").disabled), true);
     assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
     if (change !== "hole") assert.equal((await stored(b)).run.digest, digest, "it is still there");
@@ -454,17 +591,35 @@ test("Chromium: a damaged run is named, the one before it is offered, and nothin
   assert.deepEqual(errors, []);
 });
 
-test("Chromium: a worker that hangs or traps is replaced, and the run goes on to the same bits", { timeout: 300000 }, async (t) => {
+test("Chromium: a worker that hangs or traps is replaced, and the run goes on to the same bits", {
+  timeout: 300000,
+}, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
   await b.goto(url);
   await untilText(b, "go", "Start training");
   await train(b, SETTINGS.steps, 3);
-  const paused = await stepOf(b), hang = () => { void b.page.workers().at(-1).evaluate(() => { for (;;); }).catch(() => {}); };
+  const paused = await stepOf(b);
+  const hang = () => {
+    void b.page
+      .workers()
+      .at(-1)
+      .evaluate(() => {
+        for (;;);
+      })
+      .catch(() => {});
+  };
   hang();
-  writeFileSync(join(work, "hang\u202egpj.zip"), zipSync({ "adapter_config.json": strToU8("{}"), "adapter_model.safetensors": strToU8("") }));
+  writeFileSync(
+    join(work, "hang\u202egpj.zip"),
+    zipSync({ "adapter_config.json": strToU8("{}"), "adapter_model.safetensors": strToU8("") }),
+  );
   await b.setFiles("#upload", [join(work, "hang\u202egpj.zip")]);
-  await untilText(b, "page-error", "The worker had to be started anew: hang\\u202egpj.zip took longer than 15 s to read and was given up.");
+  await untilText(
+    b,
+    "page-error",
+    "The worker had to be started anew: hang\\u202egpj.zip took longer than 15 s to read and was given up.",
+  );
   await untilText(b, "page-error", `The run is back at step ${paused}, the last one that was saved.`);
   assert.equal(await textOf(b, "go"), "Resume");
   await b.click("#go");
@@ -472,36 +627,53 @@ test("Chromium: a worker that hangs or traps is replaced, and the run goes on to
   await b.click("#go");
   await untilText(b, "go", "Resume");
   // As a kernel that trapped: every call of the worker fails from now on.
-  await b.page.workers().at(-1).evaluate(() => {
-    navigator.locks.request = () => Promise.reject(Object.assign(new Error("kernel sgemmNT trapped (unreachable)"), { name: "EngineError" }));
-  });
+  await b.page
+    .workers()
+    .at(-1)
+    .evaluate(() => {
+      navigator.locks.request = () =>
+        Promise.reject(Object.assign(new Error("kernel sgemmNT trapped (unreachable)"), { name: "EngineError" }));
+    });
   const before = await stepOf(b);
   await b.click("#go");
-  await untilText(b, "page-error", `The worker had to be started anew: kernel sgemmNT trapped (unreachable). The run is back at step ${before}, the last one that was saved.`);
+  await untilText(
+    b,
+    "page-error",
+    `The worker had to be started anew: kernel sgemmNT trapped (unreachable). The run is back at step ${before}, ` +
+      `the last one that was saved.`,
+  );
   await b.click("#go");
   await untilText(b, "phase", "Finished");
   assert.deepEqual(await savedLosses(b), expected.losses);
   assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
 });
 
-test("Chromium: a pause that comes before the first step is not forgotten; what is typed while the page loads stays", { timeout: 120000 }, async (t) => {
+test("Chromium: a pause that comes before the first step is not forgotten; what is typed while the page loads stays", {
+  timeout: 120000,
+}, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
-  await b.page.evaluateOnNewDocument(() => document.addEventListener("DOMContentLoaded", () => {
-    const text = document.getElementById("text");
-    text.value = "Typed at once.";
-    text.dispatchEvent(new Event("input", { bubbles: true }));
-  }));
+  await b.page.evaluateOnNewDocument(() =>
+    document.addEventListener("DOMContentLoaded", () => {
+      const text = document.getElementById("text");
+      text.value = "Typed at once.";
+      text.dispatchEvent(new Event("input", { bubbles: true }));
+    }),
+  );
   await b.goto(url);
   await untilText(b, "go", "Start training");
   assert.equal(await b.evaluate(() => document.getElementById("text").value), "Typed at once.");
   await train(b, SETTINGS.steps, 1);
   const paused = await stepOf(b);
   // A lock that takes its time.
-  await b.page.workers().at(-1).evaluate(() => {
-    const { locks } = navigator, request = locks.request.bind(locks);
-    locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
-  });
+  await b.page
+    .workers()
+    .at(-1)
+    .evaluate(() => {
+      const { locks } = navigator;
+      const request = locks.request.bind(locks);
+      locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
+    });
   await b.click("#go");
   await untilText(b, "go", "Pause");
   await b.click("#go");
@@ -515,7 +687,12 @@ test("Chromium: a tab does not save over what another has saved since", { timeou
   await b.goto(url);
   await untilText(b, "go", "Start training");
   const page = await b.page.browser().newPage();
-  const second = { ...b, page, evaluate: (fn, ...args) => page.evaluate(fn, ...args), click: (selector) => page.click(selector) };
+  const second = {
+    ...b,
+    page,
+    evaluate: (fn, ...args) => page.evaluate(fn, ...args),
+    click: (selector) => page.click(selector),
+  };
   await page.goto(url);
   await untilText(second, "go", "Start training");
   await b.page.bringToFront();
@@ -525,7 +702,11 @@ test("Chromium: a tab does not save over what another has saved since", { timeou
   await page.bringToFront();
   await paste(second, "text", TEXT);
   await second.click("#go");
-  await untilText(second, "page-error", "Another tab of this page has saved a run since this one last looked. It was not overwritten");
+  await untilText(
+    second,
+    "page-error",
+    "Another tab of this page has saved a run since this one last looked. It was not overwritten",
+  );
   assert.equal(await textOf(second, "go"), "Start training");
   assert.deepEqual(await stored(b), saved);
   await page.reload();
@@ -539,12 +720,23 @@ test("Chromium: a tab does not save over what another has saved since", { timeou
   assert.deepEqual(await savedLosses(b), expected.losses);
 });
 
-test("Chromium: on a server that sends no policy the page has its own, and works in any folder", { timeout: 120000 }, async (t) => {
-  const types = { html: "text/html", js: "text/javascript", css: "text/css", json: "application/json", wasm: "application/wasm" };
+test("Chromium: on a server that sends no policy the page has its own, and works in any folder", {
+  timeout: 120000,
+}, async (t) => {
+  const types = {
+    html: "text/html",
+    js: "text/javascript",
+    css: "text/css",
+    json: "application/json",
+    wasm: "application/wasm",
+  };
   const plain = createServer((request, response) => {
-    const path = request.url.replace(/^\/some\/folder\//, "").replace(/\?.*/, "") || "index.html", file = join(root, "dist", path);
+    const path = request.url.replace(/^\/some\/folder\//, "").replace(/\?.*/, "") || "index.html";
+    const file = join(root, "dist", path);
     if (!request.url.startsWith("/some/folder/") || !existsSync(file)) return response.writeHead(404).end();
-    response.writeHead(200, { "content-type": types[path.split(".").at(-1)] ?? "application/octet-stream" }).end(readFileSync(file));
+    response
+      .writeHead(200, { "content-type": types[path.split(".").at(-1)] ?? "application/octet-stream" })
+      .end(readFileSync(file));
   });
   await new Promise((resolve) => plain.listen(0, "127.0.0.1", resolve));
   t.after(() => plain.close());
@@ -552,7 +744,9 @@ test("Chromium: on a server that sends no policy the page has its own, and works
   t.after(() => b.close());
   const failed = [];
   b.page.on("requestfailed", (request) => failed.push(request.url()));
-  b.page.on("response", (response) => { if (response.status() >= 400) failed.push(response.url()); });
+  b.page.on("response", (response) => {
+    if (response.status() >= 400) failed.push(response.url());
+  });
   await b.goto(`http://127.0.0.1:${plain.address().port}/some/folder/`);
   await untilText(b, "go", "Start training");
   assert.deepEqual(failed, []);
@@ -573,16 +767,28 @@ test("Chromium: on a server that sends no policy the page has its own, and works
 
 test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async (t) => {
   cpSync(join(root, "dist"), join(work, "broken/dist"), { recursive: true });
-  for (const file of readdirSync(join(work, "broken/dist/assets"))) if (file.endsWith(".safetensors")) rmSync(join(work, "broken/dist/assets", file));
-  const broken = await preview({ root: join(work, "broken"), appType: "mpa", preview: { port: 0, host: "localhost" }, logLevel: "error" });
+  for (const file of readdirSync(join(work, "broken/dist/assets")))
+    if (file.endsWith(".safetensors")) rmSync(join(work, "broken/dist/assets", file));
+  const broken = await preview({
+    root: join(work, "broken"),
+    appType: "mpa",
+    preview: { port: 0, host: "localhost" },
+    logLevel: "error",
+  });
   t.after(() => broken.close());
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
   await b.goto(broken.resolvedUrls.local[0]);
-  await untilText(b, "page-error", "The model could not be loaded (the server answered 404). Check the connection and reload the page.");
+  await untilText(
+    b,
+    "page-error",
+    "The model could not be loaded (the server answered 404). Check the connection and reload the page.",
+  );
 });
 
-test("Chromium: where nothing can be kept the page says so, and trains all the same", { timeout: 120000 }, async (t) => {
+test("Chromium: where nothing can be kept the page says so, and trains all the same", {
+  timeout: 120000,
+}, async (t) => {
   const b = await BROWSERS.chromium();
   t.after(() => b.close());
   await b.goto(url);

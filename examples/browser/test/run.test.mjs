@@ -1,4 +1,7 @@
-/** A run in Node, outside the page: steps that run out of memory, numbers that are not finite, what is saved, and what is shown. */
+/**
+ * A run in Node, outside the page: steps that run out of memory, numbers that are not finite, what is saved, and what
+ * is shown.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, mock, test } from "node:test";
@@ -6,11 +9,26 @@ import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const TEXT = readFileSync(`${root}sample.txt`, "utf8").slice(0, 4000), SETTINGS = { rank: 1, steps: 10, prompt: "The old man" };
+const TEXT = readFileSync(`${root}sample.txt`, "utf8").slice(0, 4000);
+const SETTINGS = { rank: 1, steps: 10, prompt: "The old man" };
 
-let server, Run, DivergedError, base, library, engine, format, files;
+let server;
+let Run;
+let DivergedError;
+let base;
+let library;
+let engine;
+let format;
+let files;
 before(async () => {
-  server = await createServer({ root, configFile: `${root}vite.config.js`, appType: "custom", logLevel: "error", server: { middlewareMode: true }, ssr: { external: ["wasm-lora"] } });
+  server = await createServer({
+    root,
+    configFile: `${root}vite.config.js`,
+    appType: "custom",
+    logLevel: "error",
+    server: { middlewareMode: true },
+    ssr: { external: ["wasm-lora"] },
+  });
   ({ Run, DivergedError } = await server.ssrLoadModule("/src/run.ts"));
   format = await server.ssrLoadModule("/src/format.ts");
   files = await server.ssrLoadModule("/src/adapter_files.ts");
@@ -24,7 +42,8 @@ after(() => server.close());
 
 /** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */
 function withFailure(at, fn) {
-  const { memory } = engine(), alloc = memory.alloc;
+  const { memory } = engine();
+  const alloc = memory.alloc;
   let calls = 0;
   memory.alloc = (bytes) => {
     if (calls++ === at) throw new library.OutOfMemoryError(bytes, 0, memory.limit);
@@ -45,26 +64,38 @@ const stateOf = (run) => {
   return structuredClone({ factors, moments, losses });
 };
 
-test("a step that runs out of memory, at any place, changes nothing: done again it gives the bits of a run that never failed", () => {
-  const clean = begin(), run = begin();
-  const start = stateOf(run);
-  // The first step makes the moments; the second has them.
-  for (const step of [0, 1]) {
-    const places = withFailure(-1, () => clean.step()), before = stateOf(run), live = library.memoryStats().liveBytes;
-    assert(places > 250, `${places} allocations`);
-    // Forward and backward in strides, to be done in seconds; all of clipping and of the update, whose parts are the weights.
-    for (let at = step; at < places; at += at < places - 120 ? 6 : 1) {
-      assert.throws(() => withFailure(at, () => run.step()), { name: "OutOfMemoryError" });
-      assert.deepEqual(stateOf(run), before, `step ${step + 1}, allocation ${at} of ${places}`);
-      assert.equal(library.memoryStats().liveBytes, live, `step ${step + 1}, allocation ${at} of ${places} left memory behind`);
+test(
+  "a step that runs out of memory, at any place, changes nothing: done again it gives the bits of a run that " +
+    "never failed",
+  () => {
+    const clean = begin();
+    const run = begin();
+    const start = stateOf(run);
+    // The first step makes the moments; the second has them.
+    for (const step of [0, 1]) {
+      const places = withFailure(-1, () => clean.step());
+      const before = stateOf(run);
+      const live = library.memoryStats().liveBytes;
+      assert(places > 250, `${places} allocations`);
+      // Forward and backward in strides, to be done in seconds; all of clipping and of the update, whose parts are the
+      // weights.
+      for (let at = step; at < places; at += at < places - 120 ? 6 : 1) {
+        assert.throws(() => withFailure(at, () => run.step()), { name: "OutOfMemoryError" });
+        assert.deepEqual(stateOf(run), before, `step ${step + 1}, allocation ${at} of ${places}`);
+        assert.equal(
+          library.memoryStats().liveBytes,
+          live,
+          `step ${step + 1}, allocation ${at} of ${places} left memory behind`,
+        );
+      }
+      run.step();
+      assert.deepEqual(stateOf(run), stateOf(clean));
     }
-    run.step();
-    assert.deepEqual(stateOf(run), stateOf(clean));
-  }
-  assert.notDeepEqual(stateOf(run), start);
-  run.dispose();
-  clean.dispose();
-});
+    assert.notDeepEqual(stateOf(run), start);
+    run.dispose();
+    clean.dispose();
+  },
+);
 
 test("a loss or a weight that is not finite stops the run by name, before it is counted", () => {
   const run = begin();
@@ -72,11 +103,18 @@ test("a loss or a weight that is not finite stops the run by name, before it is 
   const saved = run.save();
   const [[, factor]] = [...run.adapted.namedParameters()].filter(([, p]) => p.requiresGrad);
   factor.data.fill(3e38);
-  assert.throws(() => run.step(), (error) => error instanceof DivergedError && /^the loss of step 2 is (NaN|Infinity|-Infinity)$/.test(error.message));
+  assert.throws(
+    () => run.step(),
+    (error) => error instanceof DivergedError && /^the loss of step 2 is (NaN|Infinity|-Infinity)$/.test(error.message),
+  );
   assert.equal(run.losses.length, 1);
-  assert.throws(() => run.finish(() => {}), (error) => error instanceof DivergedError);
+  assert.throws(
+    () => run.finish(() => {}),
+    (error) => error instanceof DivergedError,
+  );
   run.dispose();
-  const back = Run.restore(base, saved), live = library.memoryStats().liveBytes;
+  const back = Run.restore(base, saved);
+  const live = library.memoryStats().liveBytes;
   assert.deepEqual(stateOf(back), { factors: saved.factors, moments: saved.moments, losses: saved.losses });
   // What cannot be restored leaves nothing behind.
   const wrong = structuredClone(saved);
@@ -87,14 +125,17 @@ test("a loss or a weight that is not finite stops the run by name, before it is 
 });
 
 test("what is saved does not change when training goes on before it is written", () => {
-  const run = begin(), saved = run.save(), copy = structuredClone(saved);
+  const run = begin();
+  const saved = run.save();
+  const copy = structuredClone(saved);
   run.step();
   assert.deepEqual(saved, copy);
   run.dispose();
 });
 
 test("samples in the course of a run change none of its bits", () => {
-  const plain = begin(), sampled = begin();
+  const plain = begin();
+  const sampled = begin();
   for (let i = 0; i < 3; i++) {
     plain.step();
     sampled.step();
@@ -107,77 +148,132 @@ test("samples in the course of a run change none of its bits", () => {
 
 test("numbers are shown right at their edges", () => {
   const { duration, perplexity, fileName, printable } = format;
-  assert.deepEqual([0, 0.2, 59, 59.2, 60, 119.5, 3599.1, 3600, 7384].map(duration), ["0 s", "1 s", "59 s", "1 min 0 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "1 h 0 min", "2 h 3 min"]);
+  assert.deepEqual([0, 0.2, 59, 59.2, 60, 119.5, 3599.1, 3600, 7384].map(duration), [
+    "0 s",
+    "1 s",
+    "59 s",
+    "1 min 0 s",
+    "1 min 0 s",
+    "2 min 0 s",
+    "1 h 0 min",
+    "1 h 0 min",
+    "2 h 3 min",
+  ]);
   // e^2, e^13.8, e^20 = 4.85165e8, e^710 = 2.23399e308, e^1000 = 1.97007e434; 9.97e6 is 1.0e7 to two digits.
-  assert.deepEqual([2, 13.8, 20, 710, 1000, Math.log(9.97e6)].map(perplexity), ["7.4", "984609.1", "4.9 · 10^8", "2.2 · 10^308", "2.0 · 10^434", "1.0 · 10^7"]);
+  assert.deepEqual([2, 13.8, 20, 710, 1000, Math.log(9.97e6)].map(perplexity), [
+    "7.4",
+    "984609.1",
+    "4.9 · 10^8",
+    "2.2 · 10^308",
+    "2.0 · 10^434",
+    "1.0 · 10^7",
+  ]);
   assert.equal(printable("a\u202egpj.exe\u0007\n\u{1f40b}\ud800"), "a\\u202egpj.exe\\u0007\n\u{1f40b}\\ud800");
   assert.equal(fileName("a\nb\u2066.zip"), "a b\\u2066.zip");
   assert.equal(fileName("x".repeat(500)).length, 60);
 });
 
 test("an archive of two adapters, or one that would be too large unpacked, is refused by its name", async () => {
-  const { fromFiles } = files, { zipSync } = await import("fflate");
-  const file = (name, contents) => new File([contents], name), none = new Uint8Array(4);
+  const { fromFiles } = files;
+  const { zipSync } = await import("fflate");
+  const file = (name, contents) => new File([contents], name);
+  const none = new Uint8Array(4);
   const zip = (entries) => zipSync(entries, { level: 9 });
-  const refused = (list, message) => assert.rejects(fromFiles(list), (error) => error.name === "Refusal:upload" && message.test(error.message));
+  const refused = (list, message) =>
+    assert.rejects(fromFiles(list), (error) => error.name === "Refusal:upload" && message.test(error.message));
   const pair = (folder) => ({ [`${folder}/adapter_config.json`]: none, [`${folder}/adapter_model.safetensors`]: none });
   assert.deepEqual(Object.keys(await fromFiles([file("good.zip", zip(pair("adapter")))])), ["config", "weights"]);
   await refused([file("two.zip", zip({ ...pair("a"), ...pair("b") }))], /^two\.zip holds more than one adapter/);
-  await refused([file("a.zip", zip(pair("a"))), file("b.zip", zip(pair("b")))], /^There is more than one adapter_config\.json/);
-  await refused([file("a.zip", zip(pair("a"))), file("adapter_config.json", none)], /^There is more than one adapter_config\.json/);
-  await refused([file("bomb.zip", zip({ "adapter_config.json": none, "adapter_model.safetensors": new Uint8Array(100 * 2 ** 20) }))], /^bomb\.zip would be too large/);
+  await refused(
+    [file("a.zip", zip(pair("a"))), file("b.zip", zip(pair("b")))],
+    /^There is more than one adapter_config\.json/,
+  );
+  await refused(
+    [file("a.zip", zip(pair("a"))), file("adapter_config.json", none)],
+    /^There is more than one adapter_config\.json/,
+  );
+  await refused(
+    [
+      file(
+        "bomb.zip",
+        zip({ "adapter_config.json": none, "adapter_model.safetensors": new Uint8Array(100 * 2 ** 20) }),
+      ),
+    ],
+    /^bomb\.zip would be too large/,
+  );
   await refused([file("evil\u202egpj.zip", none)], /^evil\\u202egpj\.zip cannot be read as a zip/);
 });
 
-test("a silent worker is given up after its patience; whatever it still says, and whoever still waits, knows", async (t) => {
-  const workers = [];
-  globalThis.Worker = class extends EventTarget {
-    constructor() {
-      super();
-      workers.push(this);
+test(
+  "a silent worker is given up after its patience; whatever it still says, and whoever still " + "waits, knows",
+  async (t) => {
+    const workers = [];
+    globalThis.Worker = class extends EventTarget {
+      constructor() {
+        super();
+        workers.push(this);
+      }
+      postMessage() {}
+      terminate() {
+        this.ended = true;
+      }
+      say() {
+        this.dispatchEvent(new MessageEvent("message", { data: "alive" }));
+      }
+    };
+    mock.timers.enable({ apis: ["setInterval"] });
+    t.after(() => {
+      mock.timers.reset();
+      delete globalThis.Worker;
+    });
+    const { Host } = await server.ssrLoadModule("/src/host.ts");
+    const host = new Host(() => {});
+    const seconds = (n) => mock.timers.tick(1000 * n);
+    const outcome = (promise) =>
+      promise.then(
+        (value) => value,
+        ({ name, message }) => `${name}: ${message}`,
+      );
+    const heard = [];
+    let answer;
+    let late;
+    seconds(500); // without a call there is nothing to wait for
+    assert.equal(workers[0].ended, undefined);
+
+    const first = outcome(
+      host.call((_, live) => {
+        late = live((value) => heard.push(value));
+        return new Promise((resolve) => {
+          answer = resolve;
+        });
+      }),
+    );
+    for (let i = 0; i < 5; i++) {
+      seconds(50);
+      late(i);
+      workers[0].say();
     }
-    postMessage() {}
-    terminate() { this.ended = true; }
-    say() { this.dispatchEvent(new MessageEvent("message", { data: "alive" })); }
-  };
-  mock.timers.enable({ apis: ["setInterval"] });
-  t.after(() => {
-    mock.timers.reset();
-    delete globalThis.Worker;
-  });
-  const { Host } = await server.ssrLoadModule("/src/host.ts"), host = new Host(() => {}), seconds = (n) => mock.timers.tick(1000 * n);
-  const outcome = (promise) => promise.then((value) => value, ({ name, message }) => `${name}: ${message}`);
-  let heard = [], answer, late;
-  seconds(500); // without a call there is nothing to wait for
-  assert.equal(workers[0].ended, undefined);
+    answer("done");
+    assert.equal(await first, "done");
+    late("too late");
+    assert.deepEqual(heard, [0, 1, 2, 3, 4]);
 
-  const first = outcome(host.call((_, live) => {
-    late = live((value) => heard.push(value));
-    return new Promise((resolve) => { answer = resolve; });
-  }));
-  for (let i = 0; i < 5; i++) {
-    seconds(50);
-    late(i);
-    workers[0].say();
-  }
-  answer("done");
-  assert.equal(await first, "done");
-  late("too late");
-  assert.deepEqual(heard, [0, 1, 2, 3, 4]);
+    const never = () => new Promise(() => {});
+    const patient = outcome(host.call(never, 60));
+    const upload = outcome(host.call(never, 15));
+    seconds(15);
+    assert.equal(workers[0].ended, undefined);
+    seconds(1);
+    assert.equal(workers[0].ended, true);
+    assert.equal(await upload, "WorkerLost: it gave no sign for 15 s");
+    assert.equal(await patient, "WorkerLost: it gave no sign for 15 s");
+    host.start();
+    assert.equal(workers.length, 2);
 
-  const never = () => new Promise(() => {}), patient = outcome(host.call(never, 60)), upload = outcome(host.call(never, 15));
-  seconds(15);
-  assert.equal(workers[0].ended, undefined);
-  seconds(1);
-  assert.equal(workers[0].ended, true);
-  assert.equal(await upload, "WorkerLost: it gave no sign for 15 s");
-  assert.equal(await patient, "WorkerLost: it gave no sign for 15 s");
-  host.start();
-  assert.equal(workers.length, 2);
-
-  const opening = outcome(host.call(never, Infinity));
-  seconds(10000); // a slow connection is none of the worker's fault
-  assert.equal(workers[1].ended, undefined);
-  host.start();
-  assert.equal(await opening, "WorkerLost: another took its place");
-});
+    const opening = outcome(host.call(never, Infinity));
+    seconds(10000); // a slow connection is none of the worker's fault
+    assert.equal(workers[1].ended, undefined);
+    host.start();
+    assert.equal(await opening, "WorkerLost: another took its place");
+  },
+);

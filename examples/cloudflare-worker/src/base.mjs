@@ -6,11 +6,16 @@ const encoder = new TextEncoder();
 
 /** @param files config, tokenizer and tokenizerConfig as JSON values; weights as bytes of a safetensors file */
 export async function loadBase({ config, weights, tokenizer, tokenizerConfig }) {
-  const engine = await init({ maximumBytes: LIMITS.linearMemoryBytes }), codec = new data.Tokenizer(tokenizer, tokenizerConfig);
-  return withFiles("memory:base", { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights }, (folder) => {
-    const { model, config } = models.loadLlama(folder);
-    return new Base(engine, model, codec, data.specialTokens(folder, config).eosTokenIds);
-  });
+  const engine = await init({ maximumBytes: LIMITS.linearMemoryBytes });
+  const codec = new data.Tokenizer(tokenizer, tokenizerConfig);
+  return withFiles(
+    "memory:base",
+    { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights },
+    (folder) => {
+      const { model, config } = models.loadLlama(folder);
+      return new Base(engine, model, codec, data.specialTokens(folder, config).eosTokenIds);
+    },
+  );
 }
 
 class Base {
@@ -30,12 +35,18 @@ class Base {
   }
 
   /** False after a trap: its tensors are dead with their engine. */
-  get alive() { return this.#engine.alive; }
+  get alive() {
+    return this.#engine.alive;
+  }
 
   /** The text's tokens, with those that the model's texts begin with. */
-  encode(text) { return this.#tokenizer.encode(text); }
+  encode(text) {
+    return this.#tokenizer.encode(text);
+  }
 
-  decode(ids) { return this.#tokenizer.decode(ids, { skipSpecialTokens: true }); }
+  decode(ids) {
+    return this.#tokenizer.decode(ids, { skipSpecialTokens: true });
+  }
 
   /**
    * Runs fn on the model with one adapter for each item of the batch.
@@ -45,26 +56,34 @@ class Base {
     const held = [];
     try {
       for (const adapter of adapters) held.push(adapter && this.hold(adapter));
-      return this.adapted.withAdapterNames(held.map((one) => one?.name ?? "__base__"), () => fn(this.adapted.model));
+      return this.adapted.withAdapterNames(
+        held.map((one) => one?.name ?? "__base__"),
+        () => fn(this.adapted.model),
+      );
     } finally {
       for (const one of held) one?.release();
     }
   }
 
   /**
-   * An adapter in the model that stays there, as it is, until `release`: others come and go, and so do later versions of it,
-   * while a text is generated token by token.
+   * An adapter in the model that stays there, as it is, until `release`: others come and go, and so do later versions
+   * of it, while a text is generated token by token.
    */
   hold({ name: user, version, files }) {
-    const key = `${user} ${version}`, entry = this.#adapters.get(key) ?? { name: `adapter-${this.#names++}`, holds: 0 };
-    if (!this.#adapters.delete(key)) withFiles(`memory:${entry.name}`, files, (folder) => this.adapted.loadAdapter(folder, entry.name));
+    const key = `${user} ${version}`;
+    const entry = this.#adapters.get(key) ?? { name: `adapter-${this.#names++}`, holds: 0 };
+    if (!this.#adapters.delete(key))
+      withFiles(`memory:${entry.name}`, files, (folder) => this.adapted.loadAdapter(folder, entry.name));
     this.#adapters.set(key, entry);
     entry.holds++;
     this.#letGo();
-    return { name: entry.name, release: () => {
-      entry.holds--;
-      this.#letGo();
-    } };
+    return {
+      name: entry.name,
+      release: () => {
+        entry.holds--;
+        this.#letGo();
+      },
+    };
   }
 
   /** Of those that nobody holds. */

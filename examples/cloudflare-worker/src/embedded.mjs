@@ -1,4 +1,6 @@
-/** The base model that is part of the Worker, loaded once in an isolate, and again after a trap has ended its engine. */
+/**
+ * The base model that is part of the Worker, loaded once in an isolate, and again after a trap has ended its engine.
+ */
 import config from "wasm-lora/models/base/config.json";
 import tokenizer from "wasm-lora/models/base/tokenizer.json";
 import tokenizerConfig from "wasm-lora/models/base/tokenizer_config.json";

@@ -6,7 +6,8 @@ const turn = () => scheduler.wait(0);
 
 /** @param request { ids, adapter, seed, temperature, maxNewTokens } @returns text */
 export async function generateOne(base, { ids, adapter, seed, temperature, maxNewTokens }) {
-  const held = adapter && base.hold(adapter), drawn = [];
+  const held = adapter && base.hold(adapter);
+  const drawn = [];
   try {
     // The adapter at work when generate is called is that of all its tokens, whatever others do between two of them.
     const options = { maxNewTokens, temperature, seed, stopToken: base.eosTokenIds };
@@ -26,8 +27,13 @@ export async function generateOne(base, { ids, adapter, seed, temperature, maxNe
  * right, where causal attention does not look.
  */
 export async function generateBatch(base, requests) {
-  const rows = requests.map((request) => ({ ...request, ids: [...request.ids], drawn: [], generator: new Generator(request.seed) }));
-  for (let live = rows; (live = live.filter((row) => row.drawn.length < row.maxNewTokens && !row.ended)).length > 0;) {
+  const rows = requests.map((request) => ({
+    ...request,
+    ids: [...request.ids],
+    drawn: [],
+    generator: new Generator(request.seed),
+  }));
+  for (let live = rows; (live = live.filter((row) => row.drawn.length < row.maxNewTokens && !row.ended)).length > 0; ) {
     scope(() => noGrad(() => step(base, live)));
     await turn();
   }
@@ -35,10 +41,14 @@ export async function generateBatch(base, requests) {
 }
 
 function step(base, rows) {
-  const width = Math.max(...rows.map(({ ids }) => ids.length)), vocabulary = base.config.vocabSize;
+  const width = Math.max(...rows.map(({ ids }) => ids.length));
+  const vocabulary = base.config.vocabSize;
   const ids = new Int32Array(rows.length * width);
   for (const [i, row] of rows.entries()) ids.set(row.ids, i * width);
-  const logits = base.withAdapters(rows.map(({ adapter }) => adapter), (model) => model.forward(tensor(ids, [rows.length, width])));
+  const logits = base.withAdapters(
+    rows.map(({ adapter }) => adapter),
+    (model) => model.forward(tensor(ids, [rows.length, width])),
+  );
   for (const [i, row] of rows.entries()) {
     const last = (i * width + row.ids.length - 1) * vocabulary;
     const token = draw(tensor(logits.data.slice(last, last + vocabulary)), row);
@@ -53,7 +63,10 @@ function step(base, rows) {
 function draw(logits, { temperature, generator }) {
   const likeliest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
   const largest = logits.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  if (!Number.isFinite(largest)) throw new StateError("generate: the logits are not finite, so no token can be drawn: an adapter's weights are too large.");
+  if (!Number.isFinite(largest))
+    throw new StateError(
+      "generate: the logits are not finite, so no token can be drawn: an adapter's weights are too large.",
+    );
   if (temperature === 0 || Math.max(1, largest) / temperature > 3.4028234663852886e38) return likeliest(logits.data);
   const u = tensor([0]);
   generator.uniform_(u, 0, 1);

@@ -7,7 +7,9 @@ export function kept(make, isGood) {
   return async function get() {
     making ??= make();
     const mine = making;
-    const forget = () => { if (making === mine) making = undefined; };
+    const forget = () => {
+      if (making === mine) making = undefined;
+    };
     const value = await mine.catch((error) => {
       forget();
       throw error;

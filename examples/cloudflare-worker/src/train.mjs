@@ -6,8 +6,12 @@ import { io, manualSeed, models, optim, scope, tensor } from "wasm-lora";
 import { withFiles } from "./base.mjs";
 
 const ADAPTER = { r: 8, loraAlpha: 16, targetModules: "all-linear", taskType: "CAUSAL_LM" };
-const ROWS = 4, WINDOW = 64, LEARNING_RATE = 3e-3;
-const NAME = "in-training", FOLDER = "memory:in-training", MOMENTS = "moments.safetensors";
+const ROWS = 4;
+const WINDOW = 64;
+const LEARNING_RATE = 3e-3;
+const NAME = "in-training";
+const FOLDER = "memory:in-training";
+const MOMENTS = "moments.safetensors";
 
 /** Nothing learned yet. */
 export const UNTRAINED = { steps: 0, losses: [], files: {}, moments: null, digest: null };
@@ -23,13 +27,16 @@ export class TrainingError extends Error {
 /**
  * @param tokens of all examples, each after a begin-of-text
  * @param state what the slice before returned, or UNTRAINED
- * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors, digest: of all of it }
- * @throws TrainingError if the state is not what was saved, or if a loss is not finite; the library's errors, which refuse to make or
- * to save weights and moments that are not
+ * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors, digest: of all of
+ * it }
+ * @throws TrainingError if the state is not what was saved, or if a loss is not finite; the library's errors, which
+ * refuse to make or to save weights and moments that are not
  */
 export function trainSlice(base, tokens, state, count) {
   if (state.digest && digestOf(state) !== state.digest) {
-    throw new TrainingError(`the training saved at step ${state.steps} is damaged: its digest is another. DELETE the user and train anew.`);
+    throw new TrainingError(
+      `the training saved at step ${state.steps} is damaged: its digest is another. DELETE the user and train anew.`,
+    );
   }
   const { adapted } = base;
   startAdapter(adapted, state);
@@ -39,9 +46,12 @@ export function trainSlice(base, tokens, state, count) {
     const optimizer = new optim.AdamW(trained, { lr: LEARNING_RATE, weightDecay: 0 });
     try {
       if (state.moments) {
-        withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) => optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps));
+        withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) =>
+          optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps),
+        );
       }
-      const losses = [...state.losses], steps = state.steps + count;
+      const losses = [...state.losses];
+      const steps = state.steps + count;
       while (losses.length < steps) losses.push(trainStep(adapted.model, optimizer, trained, tokens, losses.length));
       adapted.savePretrained(FOLDER, NAME);
       io.saveStateDict(`${FOLDER}/${MOMENTS}`, optimizer.stateDict());
@@ -65,10 +75,13 @@ function startAdapter(adapted, { steps, files }) {
 
 function trainStep(model, optimizer, trained, tokens, step) {
   return scope(() => {
-    const loss = model.loss(...batchAt(tokens, step)), value = loss.item();
+    const loss = model.loss(...batchAt(tokens, step));
+    const value = loss.item();
     if (!Number.isFinite(value)) {
-      throw new TrainingError(`training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; ` +
-        "send other examples, or DELETE the user and train fewer steps.");
+      throw new TrainingError(
+        `training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; ` +
+          "send other examples, or DELETE the user and train fewer steps.",
+      );
     }
     loss.backward();
     optim.clipGradNorm_(trained, 1);
@@ -87,7 +100,8 @@ function digestOf({ steps, losses, files, moments }) {
 
 /** A step's windows are the same in every slice. */
 function batchAt(tokens, step) {
-  const seq = Math.min(WINDOW, tokens.length - 1), { ids, targets } = models.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
+  const seq = Math.min(WINDOW, tokens.length - 1);
+  const { ids, targets } = models.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
   return [tensor(ids, [ROWS, seq]), tensor(targets, [ROWS, seq])];
 }
 

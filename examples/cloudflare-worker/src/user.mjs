@@ -16,18 +16,24 @@ export class User extends DurableObject {
     return answer(() => {
       if (file !== undefined) return byMethod(request, { GET: () => this.#file(file) });
       switch (what) {
-        case "examples": return byMethod(request, { POST: () => this.#addExamples(request) });
-        case "train": return byMethod(request, { POST: () => this.#train(request) });
-        case "status": return byMethod(request, { GET: () => this.#status() });
-        case "adapter": return byMethod(request, { GET: () => this.#listFiles() });
-        default: return byMethod(request, { DELETE: () => this.#delete() });
+        case "examples":
+          return byMethod(request, { POST: () => this.#addExamples(request) });
+        case "train":
+          return byMethod(request, { POST: () => this.#train(request) });
+        case "status":
+          return byMethod(request, { GET: () => this.#status() });
+        case "adapter":
+          return byMethod(request, { GET: () => this.#listFiles() });
+        default:
+          return byMethod(request, { DELETE: () => this.#delete() });
       }
     });
   }
 
   /** For generation: { version, steps, files }, or null if there is no such user. A version never comes again. */
   adapter() {
-    const user = this.#get("user"), { steps, files } = this.#state();
+    const user = this.#get("user");
+    const { steps, files } = this.#state();
     return user ? { version: `${user.id}.${steps}`, steps, files } : null;
   }
 
@@ -44,7 +50,9 @@ export class User extends DurableObject {
   }
 
   #slice(base) {
-    const user = this.#get("user"), state = this.#state(), count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
+    const user = this.#get("user");
+    const state = this.#state();
+    const count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
     if (count <= 0) return;
     const { files, moments, ...progress } = trainSlice(base, this.#get("tokens"), state, count);
     // Written together or not at all: nothing is awaited between.
@@ -55,8 +63,8 @@ export class User extends DurableObject {
   }
 
   /**
-   * Milliseconds until the slice is tried again. What will not pass, or has failed too often, ends the training: the adapter
-   * stays that of the last slice.
+   * Milliseconds until the slice is tried again. What will not pass, or has failed too often, ends the training: the
+   * adapter stays that of the last slice.
    */
   #afterFailure(error) {
     const user = this.#get("user");
@@ -66,11 +74,18 @@ export class User extends DurableObject {
       this.#put("user", { ...user, failures });
       return 1000 * 2 ** (failures - 1);
     }
-    this.#put("user", { ...user, failures: 0, target: this.#progress().steps, error: `${error.name}: ${error.message}` });
+    this.#put("user", {
+      ...user,
+      failures: 0,
+      target: this.#progress().steps,
+      error: `${error.name}: ${error.message}`,
+    });
     return 0;
   }
 
-  #isTraining() { return this.#progress().steps < (this.#get("user")?.target ?? 0); }
+  #isTraining() {
+    return this.#progress().steps < (this.#get("user")?.target ?? 0);
+  }
 
   async #addExamples(request) {
     const { texts } = await readObject(request, ["texts"]);
@@ -83,7 +98,12 @@ export class User extends DurableObject {
     let count = parts[0].length;
     for (const text of texts) {
       count += parts[parts.push(base.encode(text)) - 1].length;
-      if (count > LIMITS.tokens) throw new HttpError(413, "ERR_TOO_LARGE", `the examples would have more than ${LIMITS.tokens} tokens; at most ${LIMITS.tokens} are kept for a user.`);
+      if (count > LIMITS.tokens)
+        throw new HttpError(
+          413,
+          "ERR_TOO_LARGE",
+          `the examples would have more than ${LIMITS.tokens} tokens; at most ${LIMITS.tokens} are kept for a user.`,
+        );
     }
     this.#put("tokens", Int32Array.from(parts.flatMap((part) => [...part])));
     this.#put("user", { ...user, examples: user.examples + texts.length, tokens: count });
@@ -93,25 +113,34 @@ export class User extends DurableObject {
   async #train(request) {
     const { steps } = await readObject(request, ["steps"]);
     checkInteger("steps", steps, 1, LIMITS.stepsPerRequest);
-    const user = this.#user(), { steps: done } = this.#progress();
+    const user = this.#user();
+    const { steps: done } = this.#progress();
     this.#refuseWhileTraining(user);
-    if (done + steps > LIMITS.stepsPerUser) throw new ArgumentError(`steps must be at most ${LIMITS.stepsPerUser - done}, after the ${done} that are done; got ${steps}.`);
+    if (done + steps > LIMITS.stepsPerUser)
+      throw new ArgumentError(
+        `steps must be at most ${LIMITS.stepsPerUser - done}, after the ${done} that are done; got ${steps}.`,
+      );
     this.#put("user", { ...user, target: done + steps, error: null });
     await this.ctx.storage.setAlarm(Date.now());
     return Response.json(this.#status(), { status: 202 });
   }
 
   #status() {
-    const { examples, tokens, target, error } = this.#user(), { steps, losses } = this.#progress();
+    const { examples, tokens, target, error } = this.#user();
+    const { steps, losses } = this.#progress();
     return { examples, tokens, steps, target, training: steps < target, error, losses };
   }
 
-  #listFiles() { return { files: Object.entries(this.#files()).map(([name, bytes]) => ({ name, bytes: bytes.length })) }; }
+  #listFiles() {
+    return { files: Object.entries(this.#files()).map(([name, bytes]) => ({ name, bytes: bytes.length })) };
+  }
 
   #file(name) {
     const files = this.#files();
     if (!Object.hasOwn(files, name)) throw new HttpError(404, "ERR_NOT_FOUND", `the adapter has no file ${name}.`);
-    return new Response(files[name], { headers: { "content-type": name.endsWith(".json") ? "application/json" : "application/octet-stream" } });
+    return new Response(files[name], {
+      headers: { "content-type": name.endsWith(".json") ? "application/json" : "application/octet-stream" },
+    });
   }
 
   #files() {
@@ -134,12 +163,21 @@ export class User extends DurableObject {
 
   #refuseWhileTraining({ target }) {
     const { steps } = this.#progress();
-    if (steps < target) throw new HttpError(409, "ERR_STATE", `training is at step ${steps} of ${target}; wait for it, or DELETE the user.`);
+    if (steps < target)
+      throw new HttpError(
+        409,
+        "ERR_STATE",
+        `training is at step ${steps} of ${target}; wait for it, or DELETE the user.`,
+      );
   }
 
   /** What trainSlice takes and gives; kept in three parts, since a status needs only the smallest. */
   #state() {
-    return { ...this.#progress(), files: this.#get("files") ?? UNTRAINED.files, moments: this.#get("moments") ?? UNTRAINED.moments };
+    return {
+      ...this.#progress(),
+      files: this.#get("files") ?? UNTRAINED.files,
+      moments: this.#get("moments") ?? UNTRAINED.moments,
+    };
   }
 
   #progress() {
@@ -147,6 +185,10 @@ export class User extends DurableObject {
     return this.#get("progress") ?? { steps, losses, digest };
   }
 
-  #get(key) { return this.ctx.storage.kv.get(key); }
-  #put(key, value) { this.ctx.storage.kv.put(key, value); }
+  #get(key) {
+    return this.ctx.storage.kv.get(key);
+  }
+  #put(key, value) {
+    this.ctx.storage.kv.put(key, value);
+  }
 }

@@ -2,14 +2,28 @@
 import { ArgumentError, memoryStats } from "wasm-lora";
 import { embeddedBase } from "./embedded.mjs";
 import { generateBatch, generateOne } from "./generate.mjs";
-import { answer, byMethod, checkFields, checkInteger, checkList, checkNumber, checkText, HttpError, readObject } from "./http.mjs";
+import {
+  answer,
+  byMethod,
+  checkFields,
+  checkInteger,
+  checkList,
+  checkNumber,
+  checkText,
+  HttpError,
+  readObject,
+} from "./http.mjs";
 import { LIMITS } from "./limits.mjs";
 
 export { User } from "./user.mjs";
 
 const ADDRESSES = [
-  "POST /users/:id/examples {texts}", "POST /users/:id/train {steps}", "GET /users/:id/status",
-  "GET /users/:id/adapter", "GET /users/:id/adapter/:file", "DELETE /users/:id",
+  "POST /users/:id/examples {texts}",
+  "POST /users/:id/train {steps}",
+  "GET /users/:id/status",
+  "GET /users/:id/adapter",
+  "GET /users/:id/adapter/:file",
+  "DELETE /users/:id",
   "POST /users/:id/generate {prompt, maxNewTokens?, temperature?, seed?}",
   "POST /generate {prompts: [{user, prompt, seed?}], maxNewTokens?, temperature?}",
 ];
@@ -17,19 +31,32 @@ const ADDRESSES = [
 export default {
   fetch(request, env) {
     return answer(() => {
-      const url = new URL(request.url), [, room, id, what, file, ...rest] = url.pathname.split("/");
+      const url = new URL(request.url);
+      const [, room, id, what, file, ...rest] = url.pathname.split("/");
       if (url.pathname === "/") return byMethod(request, { GET: about });
-      if (url.pathname === "/generate") return byMethod(request, { POST: () => generate(request, env, generateForAll) });
+      if (url.pathname === "/generate")
+        return byMethod(request, { POST: () => generate(request, env, generateForAll) });
       const known = room === "users" && rest.length === 0 && (file === undefined || what === "adapter");
-      if (!known) throw new HttpError(404, "ERR_NOT_FOUND", `there is nothing at ${url.pathname}; there are ${ADDRESSES.join("; ")}.`);
+      if (!known)
+        throw new HttpError(
+          404,
+          "ERR_NOT_FOUND",
+          `there is nothing at ${url.pathname}; there are ${ADDRESSES.join("; ")}.`,
+        );
       const user = userOf(env, id);
       switch (what) {
-        case "generate": return byMethod(request, { POST: () => generate(request, env, generateForUser, id) });
-        case undefined: case "examples": case "train": case "status": case "adapter": {
+        case "generate":
+          return byMethod(request, { POST: () => generate(request, env, generateForUser, id) });
+        case undefined:
+        case "examples":
+        case "train":
+        case "status":
+        case "adapter": {
           url.pathname = [what ?? "", file].filter((part) => part !== undefined).join("/");
           return user.fetch(new Request(url, request));
         }
-        default: throw new HttpError(404, "ERR_NOT_FOUND", `a user has no ${what}; there are ${ADDRESSES.join("; ")}.`);
+        default:
+          throw new HttpError(404, "ERR_NOT_FOUND", `a user has no ${what}; there are ${ADDRESSES.join("; ")}.`);
       }
     });
   },
@@ -41,7 +68,8 @@ async function about() {
 }
 
 function userOf(env, id) {
-  if (typeof id !== "string" || !/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw new ArgumentError(`a user's id has 1 to 64 letters, digits, - and _; got ${JSON.stringify(id ?? null)}.`);
+  if (typeof id !== "string" || !/^[A-Za-z0-9_-]{1,64}$/.test(id))
+    throw new ArgumentError(`a user's id has 1 to 64 letters, digits, - and _; got ${JSON.stringify(id ?? null)}.`);
   return env.USERS.get(env.USERS.idFromName(id));
 }
 
@@ -49,7 +77,8 @@ let generations = 0;
 
 /** Each generation takes memory for its keys and values, so that only so many run at a time. */
 async function generate(request, env, handler, id) {
-  if (generations >= LIMITS.generations) throw new HttpError(429, "ERR_BUSY", `${generations} requests are generating; try again.`, { "retry-after": "1" });
+  if (generations >= LIMITS.generations)
+    throw new HttpError(429, "ERR_BUSY", `${generations} requests are generating; try again.`, { "retry-after": "1" });
   generations++;
   try {
     return await handler(request, env, id);
@@ -60,18 +89,22 @@ async function generate(request, env, handler, id) {
 
 async function generateForUser(request, env, id) {
   const body = await readObject(request, ["prompt", "maxNewTokens", "temperature", "seed"]);
-  const base = await embeddedBase(), prepared = await prepare(base, env, "", { ...body, user: id }, body);
+  const base = await embeddedBase();
+  const prepared = await prepare(base, env, "", { ...body, user: id }, body);
   return { user: id, steps: prepared.steps, text: await generateOne(base, prepared) };
 }
 
 async function generateForAll(request, env) {
   const body = await readObject(request, ["prompts", "maxNewTokens", "temperature"]);
   const base = await embeddedBase();
-  const prepared = await Promise.all(checkList("prompts", body.prompts, LIMITS.prompts).map((item, i) => {
-    if (typeof item !== "object" || item === null) throw new ArgumentError(`prompts[${i}] must be an object with user, prompt and, if you like, seed.`);
-    checkFields(`prompts[${i}]`, item, ["user", "prompt", "seed"]);
-    return prepare(base, env, `prompts[${i}].`, item, body);
-  }));
+  const prepared = await Promise.all(
+    checkList("prompts", body.prompts, LIMITS.prompts).map((item, i) => {
+      if (typeof item !== "object" || item === null)
+        throw new ArgumentError(`prompts[${i}] must be an object with user, prompt and, if you like, seed.`);
+      checkFields(`prompts[${i}]`, item, ["user", "prompt", "seed"]);
+      return prepare(base, env, `prompts[${i}].`, item, body);
+    }),
+  );
   const texts = await generateBatch(base, prepared);
   return { texts: prepared.map(({ user, steps }, i) => ({ user, steps, text: texts[i] })) };
 }
@@ -79,14 +112,27 @@ async function generateForAll(request, env) {
 /** A request checked, with its prompt's tokens and its user's adapter. */
 async function prepare(base, env, place, { user, prompt, seed = 0 }, { maxNewTokens = 32, temperature = 0.8 }) {
   checkText(`${place}prompt`, prompt);
-  if (prompt.length > LIMITS.promptCharacters) throw new ArgumentError(`${place}prompt has ${prompt.length} characters; at most ${LIMITS.promptCharacters} are read.`);
+  if (prompt.length > LIMITS.promptCharacters)
+    throw new ArgumentError(
+      `${place}prompt has ${prompt.length} characters; at most ${LIMITS.promptCharacters} are read.`,
+    );
   const ids = base.encode(prompt);
-  if (ids.length > LIMITS.promptTokens) throw new ArgumentError(`${place}prompt has ${ids.length} tokens; at most ${LIMITS.promptTokens} are read.`);
+  if (ids.length > LIMITS.promptTokens)
+    throw new ArgumentError(`${place}prompt has ${ids.length} tokens; at most ${LIMITS.promptTokens} are read.`);
   checkInteger(`${place}seed`, seed, 0, Number.MAX_SAFE_INTEGER);
   checkInteger("maxNewTokens", maxNewTokens, 1, LIMITS.newTokens);
   checkNumber("temperature", temperature, 0, 10);
   const found = await userOf(env, user).adapter();
-  if (!found) throw new HttpError(404, "ERR_NOT_FOUND", `there is no user ${user}; POST /users/${user}/examples makes one.`);
+  if (!found)
+    throw new HttpError(404, "ERR_NOT_FOUND", `there is no user ${user}; POST /users/${user}/examples makes one.`);
   const { version, steps, files } = found;
-  return { user, steps, ids, seed, maxNewTokens, temperature, adapter: steps > 0 ? { name: `user-${user}`, version, files } : null };
+  return {
+    user,
+    steps,
+    ids,
+    seed,
+    maxNewTokens,
+    temperature,
+    adapter: steps > 0 ? { name: `user-${user}`, version, files } : null,
+  };
 }

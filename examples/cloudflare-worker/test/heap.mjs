@@ -1,11 +1,17 @@
 /** What an isolate takes, asked of V8's inspector while it works. */
 import WebSocket from "ws";
 
-/** Asks ten times a second. `most` has the largest of each: heapBytes, and bufferBytes (without linear memory, which V8 does not count there). */
+/**
+ * Asks ten times a second. `most` has the largest of each: heapBytes, and bufferBytes (without linear memory, which V8
+ * does not count there).
+ */
 export async function watchHeap(inspector) {
   const [{ webSocketDebuggerUrl }] = await (await fetch(`${inspector}/json`)).json();
-  const socket = new WebSocket(webSocketDebuggerUrl), most = { heapBytes: 0, bufferBytes: 0 };
-  await new Promise((done, fail) => { socket.once("open", done).once("error", fail); });
+  const socket = new WebSocket(webSocketDebuggerUrl);
+  const most = { heapBytes: 0, bufferBytes: 0 };
+  await new Promise((done, fail) => {
+    socket.once("open", done).once("error", fail);
+  });
   socket.on("message", (message) => {
     const { result } = JSON.parse(message);
     if (!result) return;
@@ -19,7 +25,9 @@ export async function watchHeap(inspector) {
     async stop() {
       clearInterval(timer);
       socket.close();
-      await new Promise((done) => { socket.once("close", done); });
+      await new Promise((done) => {
+        socket.once("close", done);
+      });
     },
   };
 }

@@ -1,6 +1,6 @@
 /**
- * What fails and comes back: loading the base, an engine that traps, memory that runs out anywhere in a slice, saved bytes
- * that are not what was saved. The Durable Object of src/user.mjs runs in Node here, on a storage in memory.
+ * What fails and comes back: loading the base, an engine that traps, memory that runs out anywhere in a slice, saved
+ * bytes that are not what was saved. The Durable Object of src/user.mjs runs in Node here, on a storage in memory.
  */
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, mock, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import * as esbuild from "esbuild";
-import { DisposedError, EngineError, init, io, memoryStats, OutOfMemoryError } from "wasm-lora";
+import { DisposedError, EngineError, memoryStats, OutOfMemoryError } from "wasm-lora";
 import { engine } from "../../../dist/src/runtime/engine.js";
 import { loadBase } from "../src/base.mjs";
 import { kept } from "../src/kept.mjs";
@@ -18,9 +18,13 @@ import { trainSlice, UNTRAINED } from "../src/train.mjs";
 const folder = fileURLToPath(new URL("../runs/test/", import.meta.url));
 const baseFolder = fileURLToPath(new URL(".", import.meta.resolve("wasm-lora/models/base/config.json")));
 const read = (name) => JSON.parse(readFileSync(join(baseFolder, name), "utf8"));
-const load = () => loadBase({
-  config: read("config.json"), tokenizer: read("tokenizer.json"), tokenizerConfig: read("tokenizer_config.json"), weights: readFileSync(join(baseFolder, "model.safetensors")),
-});
+const load = () =>
+  loadBase({
+    config: read("config.json"),
+    tokenizer: read("tokenizer.json"),
+    tokenizerConfig: read("tokenizer_config.json"),
+    weights: readFileSync(join(baseFolder, "model.safetensors")),
+  });
 /** As in an isolate: one base for all tests, and another after a trap. */
 const embedded = kept(load, (base) => base.alive);
 const TEXT = "The whale rose, and the boats were lowered.";
@@ -29,13 +33,18 @@ const TEXT = "The whale rose, and the boats were lowered.";
 async function userClass() {
   mkdirSync(folder, { recursive: true });
   const stub = (filter, contents) => ({
-    name: "stub", setup(build) {
+    name: "stub",
+    setup(build) {
       build.onResolve({ filter }, ({ path }) => ({ path, namespace: "stub" }));
       build.onLoad({ filter, namespace: "stub" }, () => ({ contents }));
     },
   });
   await esbuild.build({
-    entryPoints: [fileURLToPath(new URL("../src/user.mjs", import.meta.url))], outfile: join(folder, "user.mjs"), bundle: true, format: "esm", external: ["wasm-lora"],
+    entryPoints: [fileURLToPath(new URL("../src/user.mjs", import.meta.url))],
+    outfile: join(folder, "user.mjs"),
+    bundle: true,
+    format: "esm",
+    external: ["wasm-lora"],
     plugins: [
       stub(/^cloudflare:workers$/, "export class DurableObject { constructor(ctx) { this.ctx = ctx; } }"),
       stub(/embedded\.mjs$/, "export const embeddedBase = () => globalThis.baseForTest();"),
@@ -51,12 +60,32 @@ after(() => rmSync(folder, { recursive: true }));
 
 /** A user, and what lies in their storage. */
 function makeUser() {
-  const stored = new Map(), alarms = [];
-  const kv = { get: (key) => structuredClone(stored.get(key)), put: (key, value) => { stored.set(key, structuredClone(value)); } };
-  const storage = { kv, setAlarm: async (at) => { alarms.push(at - Date.now()); }, deleteAll: async () => { stored.clear(); } };
+  const stored = new Map();
+  const alarms = [];
+  const kv = {
+    get: (key) => structuredClone(stored.get(key)),
+    put: (key, value) => {
+      stored.set(key, structuredClone(value));
+    },
+  };
+  const storage = {
+    kv,
+    setAlarm: async (at) => {
+      alarms.push(at - Date.now());
+    },
+    deleteAll: async () => {
+      stored.clear();
+    },
+  };
   const user = new User({ storage });
   const call = async (method, path, body) => {
-    const response = await user.fetch(new Request(`http://user/${path}`, { method, body: body && JSON.stringify(body), headers: body && { "content-type": "application/json" } }));
+    const response = await user.fetch(
+      new Request(`http://user/${path}`, {
+        method,
+        body: body && JSON.stringify(body),
+        headers: body && { "content-type": "application/json" },
+      }),
+    );
     return response.status === 204 ? null : response.json();
   };
   return { user, stored, alarms, call };
@@ -64,7 +93,8 @@ function makeUser() {
 
 /** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */
 function withFailure(at, fn) {
-  const { memory } = engine(), alloc = memory.alloc;
+  const { memory } = engine();
+  const alloc = memory.alloc;
   let calls = 0;
   memory.alloc = (bytes) => {
     if (calls++ === at) throw new OutOfMemoryError(bytes, memoryStats().liveBytes, memory.limit);
@@ -83,37 +113,55 @@ function trap() {
   assert.throws(() => engine().kernels.sscal(1, 1, 0xffffff00), EngineError);
 }
 
-test("what is kept is made once for all who ask, again after a failure, and again when it is no good any more", async () => {
-  let made = 0;
-  const outcomes = [new Error("no memory"), { good: true }, { good: true }];
-  const get = kept(async () => {
-    const outcome = outcomes[made++];
-    if (outcome instanceof Error) throw outcome;
-    return outcome;
-  }, ({ good }) => good);
-  const first = await Promise.allSettled([get(), get()]);
-  assert.deepEqual(first.map(({ status }) => status), ["rejected", "rejected"]);
-  assert.equal(made, 1);
-  const values = await Promise.all([get(), get(), get()]);
-  assert(values.every((value) => value === outcomes[1]));
-  assert.equal(made, 2);
-  outcomes[1].good = false;
-  const later = await Promise.all([get(), get()]);
-  assert(later.every((value) => value === outcomes[2]));
-  assert.equal(made, 3);
-});
+test(
+  "what is kept is made once for all who ask, again after a failure, and again when it is no good " + "any more",
+  async () => {
+    let made = 0;
+    const outcomes = [new Error("no memory"), { good: true }, { good: true }];
+    const get = kept(
+      async () => {
+        const outcome = outcomes[made++];
+        if (outcome instanceof Error) throw outcome;
+        return outcome;
+      },
+      ({ good }) => good,
+    );
+    const first = await Promise.allSettled([get(), get()]);
+    assert.deepEqual(
+      first.map(({ status }) => status),
+      ["rejected", "rejected"],
+    );
+    assert.equal(made, 1);
+    const values = await Promise.all([get(), get(), get()]);
+    assert(values.every((value) => value === outcomes[1]));
+    assert.equal(made, 2);
+    outcomes[1].good = false;
+    const later = await Promise.all([get(), get()]);
+    assert(later.every((value) => value === outcomes[2]));
+    assert.equal(made, 3);
+  },
+);
 
 test("an engine that trapped is followed by another, and a training goes on to the same bits", async () => {
   globalThis.baseForTest = embedded;
-  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
-  const expected = trainSlice(base, tokens, trainSlice(base, tokens, UNTRAINED, LIMITS.stepsPerSlice), LIMITS.stepsPerSlice);
+  const base = await embedded();
+  const tokens = Int32Array.from(base.encode(TEXT));
+  const expected = trainSlice(
+    base,
+    tokens,
+    trainSlice(base, tokens, UNTRAINED, LIMITS.stepsPerSlice),
+    LIMITS.stepsPerSlice,
+  );
   const { user, call, stored } = makeUser();
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 2 * LIMITS.stepsPerSlice });
   await user.alarm();
   trap();
   assert.equal(base.alive, false);
-  assert.throws(() => base.withAdapters([null], (model) => model.parameters()[0].data), (error) => error instanceof EngineError || error instanceof DisposedError);
+  assert.throws(
+    () => base.withAdapters([null], (model) => model.parameters()[0].data),
+    (error) => error instanceof EngineError || error instanceof DisposedError,
+  );
   await user.alarm();
   const status = await call("GET", "status");
   assert.equal(status.error, null);
@@ -122,68 +170,115 @@ test("an engine that trapped is followed by another, and a training goes on to t
   assert.deepEqual(stored.get("files"), structuredClone(expected.files));
 });
 
-test("memory that runs out anywhere in a slice: the slice, done again, gives the same bits, and nothing is left behind", async () => {
-  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
-  const first = trainSlice(base, tokens, UNTRAINED, 1), second = trainSlice(base, tokens, first, 1);
-  for (const [state, expected] of [[UNTRAINED, first], [first, second]]) {
-    const live = memoryStats().liveBytes, places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
-    for (let at = 0; at < places; at += Math.ceil(places / 60)) {
-      assert.throws(() => withFailure(at, () => trainSlice(base, tokens, state, 1)), OutOfMemoryError, `allocation ${at} of ${places}`);
-      assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
+test(
+  "memory that runs out anywhere in a slice: the slice, done again, gives the same bits, and nothing is " +
+    "left behind",
+  async () => {
+    const base = await embedded();
+    const tokens = Int32Array.from(base.encode(TEXT));
+    const first = trainSlice(base, tokens, UNTRAINED, 1);
+    const second = trainSlice(base, tokens, first, 1);
+    for (const [state, expected] of [
+      [UNTRAINED, first],
+      [first, second],
+    ]) {
+      const live = memoryStats().liveBytes;
+      const places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
+      for (let at = 0; at < places; at += Math.ceil(places / 60)) {
+        assert.throws(
+          () => withFailure(at, () => trainSlice(base, tokens, state, 1)),
+          OutOfMemoryError,
+          `allocation ${at} of ${places}`,
+        );
+        assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
+      }
+      assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
     }
-    assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
-  }
-});
+  },
+);
 
-test("texts of many users, interleaved token by token with training, new versions and departures, are those that each gets alone", async () => {
-  globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
-  const { generateBatch, generateOne } = await import("../src/generate.mjs");
-  const base = await embedded(), tokens = Int32Array.from(base.encode(TEXT));
-  const adapters = [];
-  for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
-    state = trainSlice(base, Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)), { ...UNTRAINED, steps: 0 }, 1 + i % 2);
-    adapters.push({ name: `user-${i}`, version: "1", files: state.files });
-  }
-  const request = (i) => ({ ids: base.encode("The whale"), adapter: adapters[i], seed: i, temperature: 0.9, maxNewTokens: 8 });
-  const alone = [];
-  for (let i = 0; i < adapters.length; i++) alone.push(await generateOne(base, request(i)));
-  assert(new Set(alone).size > adapters.length / 2);
-  const together = adapters.map((_, i) => generateOne(base, request(i)));
-  // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
-  trainSlice(base, tokens, UNTRAINED, 1);
-  const next = generateOne(base, { ...request(0), adapter: { ...adapters[0], version: "2", files: adapters[1].files } });
-  const batch = generateBatch(base, [request(2), request(3)]);
-  assert.deepEqual(await Promise.all(together), alone);
-  assert.deepEqual(await batch, [alone[2], alone[3]]);
-  assert.equal(await next, await generateOne(base, { ...request(0), adapter: adapters[1] }));
-  assert(base.adapted.adapters.length <= LIMITS.adaptersAtHand, "what nobody holds is let go");
-});
+test(
+  "texts of many users, interleaved token by token with training, new versions and departures, are those that " +
+    "each gets alone",
+  async () => {
+    globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+    const { generateBatch, generateOne } = await import("../src/generate.mjs");
+    const base = await embedded();
+    const tokens = Int32Array.from(base.encode(TEXT));
+    const adapters = [];
+    for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
+      state = trainSlice(
+        base,
+        Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)),
+        { ...UNTRAINED, steps: 0 },
+        1 + (i % 2),
+      );
+      adapters.push({ name: `user-${i}`, version: "1", files: state.files });
+    }
+    const request = (i) => ({
+      ids: base.encode("The whale"),
+      adapter: adapters[i],
+      seed: i,
+      temperature: 0.9,
+      maxNewTokens: 8,
+    });
+    const alone = [];
+    for (let i = 0; i < adapters.length; i++) alone.push(await generateOne(base, request(i)));
+    assert(new Set(alone).size > adapters.length / 2);
+    const together = adapters.map((_, i) => generateOne(base, request(i)));
+    // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
+    trainSlice(base, tokens, UNTRAINED, 1);
+    const next = generateOne(base, {
+      ...request(0),
+      adapter: { ...adapters[0], version: "2", files: adapters[1].files },
+    });
+    const batch = generateBatch(base, [request(2), request(3)]);
+    assert.deepEqual(await Promise.all(together), alone);
+    assert.deepEqual(await batch, [alone[2], alone[3]]);
+    assert.equal(await next, await generateOne(base, { ...request(0), adapter: adapters[1] }));
+    assert(base.adapted.adapters.length <= LIMITS.adaptersAtHand, "what nobody holds is let go");
+  },
+);
 
-test("an alarm that runs out of memory comes again, later each time; after the last try the training ends by name", async () => {
-  globalThis.baseForTest = embedded;
-  const { user, call, alarms, stored } = makeUser();
-  await call("POST", "examples", { texts: [TEXT] });
-  await call("POST", "train", { steps: 1 });
-  const before = structuredClone([...stored].filter(([key]) => key !== "user"));
-  const failing = async () => { throw new OutOfMemoryError(1, 2, 3); };
-  globalThis.baseForTest = failing;
-  alarms.length = 0;
-  for (let i = 1; i < LIMITS.attemptsPerSlice; i++) {
+test(
+  "an alarm that runs out of memory comes again, later each time; after the last try the training ends " + "by name",
+  async () => {
+    globalThis.baseForTest = embedded;
+    const { user, call, alarms, stored } = makeUser();
+    await call("POST", "examples", { texts: [TEXT] });
+    await call("POST", "train", { steps: 1 });
+    const before = structuredClone([...stored].filter(([key]) => key !== "user"));
+    const failing = async () => {
+      throw new OutOfMemoryError(1, 2, 3);
+    };
+    globalThis.baseForTest = failing;
+    alarms.length = 0;
+    for (let i = 1; i < LIMITS.attemptsPerSlice; i++) {
+      await user.alarm();
+      assert.equal((await call("GET", "status")).training, true);
+    }
+    assert.deepEqual(
+      alarms.map((wait) => Math.round(wait / 1000)),
+      [1, 2, 4, 8],
+    );
     await user.alarm();
-    assert.equal((await call("GET", "status")).training, true);
-  }
-  assert.deepEqual(alarms.map((wait) => Math.round(wait / 1000)), [1, 2, 4, 8]);
-  await user.alarm();
-  const { training, error } = await call("GET", "status");
-  assert.equal(training, false);
-  assert.match(error, /^OutOfMemoryError: /);
-  assert.deepEqual([...stored].filter(([key]) => key !== "user"), before);
+    const { training, error } = await call("GET", "status");
+    assert.equal(training, false);
+    assert.match(error, /^OutOfMemoryError: /);
+    assert.deepEqual(
+      [...stored].filter(([key]) => key !== "user"),
+      before,
+    );
 
-  globalThis.baseForTest = embedded;
-  await call("POST", "train", { steps: 1 });
-  await user.alarm();
-  assert.deepEqual({ ...await call("GET", "status"), losses: 1 }, { ...await call("GET", "status"), losses: 1, steps: 1, error: null, training: false });
-});
+    globalThis.baseForTest = embedded;
+    await call("POST", "train", { steps: 1 });
+    await user.alarm();
+    assert.deepEqual(
+      { ...(await call("GET", "status")), losses: 1 },
+      { ...(await call("GET", "status")), losses: 1, steps: 1, error: null, training: false },
+    );
+  },
+);
 
 test("a user who goes while their alarm waits for the base stays gone; one who comes back begins anew", async () => {
   const { user, call, stored } = makeUser();
@@ -191,7 +286,10 @@ test("a user who goes while their alarm waits for the base stays gone; one who c
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 8 });
   let arrive;
-  globalThis.baseForTest = () => new Promise((resolve) => { arrive = resolve; });
+  globalThis.baseForTest = () =>
+    new Promise((resolve) => {
+      arrive = resolve;
+    });
   const alarm = user.alarm();
   await call("DELETE", "");
   arrive(await embedded());
@@ -209,7 +307,12 @@ test("what diverges or is damaged is reported by name, and does not replace the 
 
   // Finite, but no longer so when it is multiplied.
   const { tensors, metadata } = io.parseSafetensors(good.files["adapter_model.safetensors"]);
-  const huge = [...tensors].map(([name, t]) => ({ name, dtype: "F32", shape: t.shape, data: io.toFloat32(t).fill(3e38) }));
+  const huge = [...tensors].map(([name, t]) => ({
+    name,
+    dtype: "F32",
+    shape: t.shape,
+    data: io.toFloat32(t).fill(3e38),
+  }));
   const { digest, config, ...rest } = Object.fromEntries(Object.entries(metadata ?? {}));
   stored.set("files", { ...good.files, "adapter_model.safetensors": io.serializeSafetensors(huge, rest) });
   stored.set("progress", { ...good.progress, digest: null });
@@ -223,9 +326,15 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   assert.deepEqual(stored.get("files"), poisoned);
 
   for (const spoil of [
-    (state) => { state.files["adapter_model.safetensors"][state.files["adapter_model.safetensors"].length - 1] ^= 1; },
-    (state) => { state.moments[state.moments.length - 3] ^= 64; },
-    (state) => { state.progress.losses[0] += 1; },
+    (state) => {
+      state.files["adapter_model.safetensors"][state.files["adapter_model.safetensors"].length - 1] ^= 1;
+    },
+    (state) => {
+      state.moments[state.moments.length - 3] ^= 64;
+    },
+    (state) => {
+      state.progress.losses[0] += 1;
+    },
   ]) {
     const state = structuredClone(good);
     spoil(state);

@@ -20,7 +20,9 @@ import { commonShape, isSame, spreadStrides, strided, stridesOf } from "./stride
  * console.log(ops.add(tensor([[1, 2], [3, 4]]), tensor([10, 20])).data); // Float32Array(4) [ 11, 22, 13, 24 ]
  * console.log(ops.add(tensor([1, 2]), 0.5).data); // Float32Array(2) [ 1.5, 2.5 ]
  */
-export function add(a: Tensor | number, b: Tensor | number): Tensor { return sumOf("add", a, b, 1); }
+export function add(a: Tensor | number, b: Tensor | number): Tensor {
+  return sumOf("add", a, b, 1);
+}
 
 /**
  * a - b; operands, broadcasting and errors as `add`.
@@ -30,7 +32,9 @@ export function add(a: Tensor | number, b: Tensor | number): Tensor { return sum
  * @example
  * console.log(ops.sub(1, tensor([[0.25], [0.5]])).data); // Float32Array(2) [ 0.75, 0.5 ]
  */
-export function sub(a: Tensor | number, b: Tensor | number): Tensor { return sumOf("sub", a, b, -1); }
+export function sub(a: Tensor | number, b: Tensor | number): Tensor {
+  return sumOf("sub", a, b, -1);
+}
 
 /**
  * a * b, element by element; operands, broadcasting and errors as `add`.
@@ -41,7 +45,9 @@ export function sub(a: Tensor | number, b: Tensor | number): Tensor { return sum
  * console.log(ops.mul(tensor([1, 2]), tensor([3, 4])).data); // Float32Array(2) [ 3, 8 ]
  * const y = ops.mul(ones([2, 1, 3]), ones([4, 1])); // [2, 4, 3]
  */
-export function mul(a: Tensor | number, b: Tensor | number): Tensor { return productOf("mul", a, b); }
+export function mul(a: Tensor | number, b: Tensor | number): Tensor {
+  return productOf("mul", a, b);
+}
 
 /**
  * a / b, element by element; operands, broadcasting and errors as `add`. x / 0 is an infinity or NaN, as in torch.
@@ -51,11 +57,16 @@ export function mul(a: Tensor | number, b: Tensor | number): Tensor { return pro
  * @example
  * console.log(ops.div(tensor([[2, 4], [6, 8]]), tensor([[2], [4]])).data); // Float32Array(4) [ 1, 2, 1.5, 2 ]
  */
-export function div(a: Tensor | number, b: Tensor | number): Tensor { return productOf("div", a, b); }
+export function div(a: Tensor | number, b: Tensor | number): Tensor {
+  return productOf("div", a, b);
+}
 
 type Operands = [shape: readonly number[], make: (made: Tensor[]) => [Tensor, Tensor]];
 
-/** The common shape, and what makes tensors of both, checked already: a number is one of shape [], which goes into `made`. */
+/**
+ * The common shape, and what makes tensors of both, checked already: a number is one of shape [], which goes into
+ * `made`.
+ */
 function operands(where: string, a: Tensor | number, b: Tensor | number): Operands {
   const shapes = [a, b].map((value, i) => {
     const name = "ab"[i]!;
@@ -77,34 +88,52 @@ function operands(where: string, a: Tensor | number, b: Tensor | number): Operan
 }
 
 function sumOf(where: string, a: Tensor | number, b: Tensor | number, sign: 1 | -1): Tensor {
-  const [shape, make] = operands(where, a, b), { kernels } = engine();
+  const [shape, make] = operands(where, a, b);
+  const { kernels } = engine();
   /** y += alpha * t repeated, or y = it. */
   const spread = (alpha: number | null, y: Tensor, t: Tensor): void =>
     strided(alpha, shape, y.address, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
   return allOrNothing(() => {
-    const made: Tensor[] = [], [p, q] = make(made), y = new Tensor(shape);
+    const made: Tensor[] = [];
+    const [p, q] = make(made);
+    const y = new Tensor(shape);
     if (sign === 1 && p.size === y.size && isSame(p.shape.slice(p.rank - q.rank), q.shape)) {
       const step = q.size * 4;
-      for (let at = 0; at < y.size * 4; at += step) kernels.addForward(y.address + at, p.address + at, q.address, q.size);
+      for (let at = 0; at < y.size * 4; at += step)
+        kernels.addForward(y.address + at, p.address + at, q.address, q.size);
     } else {
       spread(null, y, p);
       spread(sign, y, q);
     }
     for (const t of made) t.dispose();
-    return record(y, [p, q], (dy) => {
-      for (const [t, alpha] of [[p, 1], [q, sign]] as const) {
-        const g = gradient(t);
-        if (g) strided(alpha, shape, g, spreadStrides(t.shape, shape), dy.address, stridesOf(shape));
-      }
-    }, [], []);
+    return record(
+      y,
+      [p, q],
+      (dy) => {
+        for (const [t, alpha] of [
+          [p, 1],
+          [q, sign],
+        ] as const) {
+          const g = gradient(t);
+          if (g) strided(alpha, shape, g, spreadStrides(t.shape, shape), dy.address, stridesOf(shape));
+        }
+      },
+      [],
+      [],
+    );
   });
 }
 
 function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number): Tensor {
-  const [shape, make] = operands(where, a, b), { kernels, memory } = engine();
-  const forward = kernels[`${where}Forward`], backward = kernels[`${where}Backward`];
+  const [shape, make] = operands(where, a, b);
+  const { kernels, memory } = engine();
+  const forward = kernels[`${where}Forward`];
+  const backward = kernels[`${where}Backward`];
   return allOrNothing(() => {
-    const made: Tensor[] = [], [p, q] = make(made), y = new Tensor(shape), n = y.size;
+    const made: Tensor[] = [];
+    const [p, q] = make(made);
+    const y = new Tensor(shape);
+    const n = y.size;
     /** Where t's n values are: there, or, if they are repeated, in a block. */
     const full = (t: Tensor, block: number): number => {
       if (t.size === n) return t.address;
@@ -113,30 +142,37 @@ function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number)
     };
     /** fn with a block for the n values of t, if one is needed. */
     const withRoom = (t: Tensor | null, fn: (block: number) => void): void =>
-      (t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!)));
+      t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!));
     // y itself is room for one of them.
     if (p.size === n) forward(y.address, p.address, full(q, y.address), n);
     else withRoom(q, (block) => forward(y.address, full(p, y.address), full(q, block), n));
 
     /** t's gradient += alpha times the n values that `write` makes in a block, summed over what was repeated. */
-    const addSum = (t: Tensor, alpha: number, write: (block: number) => void): void => withRoom(null, (block) => {
-      write(block);
-      strided(alpha, shape, gradient(t), spreadStrides(t.shape, shape), block, stridesOf(shape));
-    });
+    const addSum = (t: Tensor, alpha: number, write: (block: number) => void): void =>
+      withRoom(null, (block) => {
+        write(block);
+        strided(alpha, shape, gradient(t), spreadStrides(t.shape, shape), block, stridesOf(shape));
+      });
     /** t's gradient += dy * other, or dy / other. */
     const addTerm = (t: Tensor, dy: Tensor, other: Tensor): void => {
       if (t.size === n) withRoom(other, (block) => backward(gradient(t), dy.address, full(other, block), n));
       else addSum(t, 1, (block) => forward(block, dy.address, full(other, block), n));
     };
-    return record(y, [p, q], (dy) => {
-      if (p.requiresGrad) addTerm(p, dy, q);
-      if (!q.requiresGrad) return;
-      if (where === "mul") return addTerm(q, dy, p);
-      // torch's order: (a / b) / b, then times -dy.
-      addSum(q, -1, (block) => {
-        forward(block, y.address, full(q, block), n);
-        kernels.mulForward(block, block, dy.address, n);
-      });
-    }, made, where === "mul" ? [p, q] : [q, q.requiresGrad ? y : null]);
+    return record(
+      y,
+      [p, q],
+      (dy) => {
+        if (p.requiresGrad) addTerm(p, dy, q);
+        if (!q.requiresGrad) return;
+        if (where === "mul") return addTerm(q, dy, p);
+        // torch's order: (a / b) / b, then times -dy.
+        addSum(q, -1, (block) => {
+          forward(block, y.address, full(q, block), n);
+          kernels.mulForward(block, block, dy.address, n);
+        });
+      },
+      made,
+      where === "mul" ? [p, q] : [q, q.requiresGrad ? y : null],
+    );
   });
 }

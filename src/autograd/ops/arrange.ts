@@ -21,10 +21,13 @@ function resized(shape: readonly number[], axis: number, size: number): number[]
  */
 export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
   checkTensor("narrow", "x", x);
-  const axis = axisOf("narrow", "dim", x, dim), size = x.shape[axis]!;
+  const axis = axisOf("narrow", "dim", x, dim);
+  const size = x.shape[axis]!;
   checkInteger("narrow", "start", start, 0, size);
   checkInteger("narrow", "length", length, 0, size - start);
-  const y = new Tensor(resized(x.shape, axis, length)), xs = stridesOf(x.shape), ys = stridesOf(y.shape);
+  const y = new Tensor(resized(x.shape, axis, length));
+  const xs = stridesOf(x.shape);
+  const ys = stridesOf(y.shape);
   const first = start * xs[axis]! * 4;
   strided(null, y.shape, y.address, ys, x.address + first, xs);
   return record(y, [x], (dy) => strided(1, y.shape, gradient(x) + first, xs, dy.address, ys), [], []);
@@ -41,9 +44,12 @@ export function narrow(x: Tensor, dim: number, start: number, length: number): T
  */
 export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
   checkTensor("transpose", "x", x);
-  const i = axisOf("transpose", "dim0", x, dim0, true), j = axisOf("transpose", "dim1", x, dim1, true);
+  const i = axisOf("transpose", "dim0", x, dim0, true);
+  const j = axisOf("transpose", "dim1", x, dim1, true);
   const swapped = (all: readonly number[]): number[] => all.map((_, at) => all[at === i ? j : at === j ? i : at]!);
-  const y = new Tensor(swapped(x.shape)), ys = stridesOf(y.shape), xs = swapped(stridesOf(x.shape));
+  const y = new Tensor(swapped(x.shape));
+  const ys = stridesOf(y.shape);
+  const xs = swapped(stridesOf(x.shape));
   strided(null, y.shape, y.address, ys, x.address, xs);
   return record(y, [x], (dy) => strided(1, y.shape, gradient(x), xs, dy.address, ys), [], []);
 }
@@ -65,12 +71,20 @@ export function concat(tensors: readonly Tensor[], dim = 0): Tensor {
     throw new ArgumentError(`${where}: tensors must be an array of at least one Tensor; got ${shown(tensors)}.`);
   }
   for (const [i, t] of tensors.entries()) checkTensor(where, `tensors[${i}]`, t);
-  const [first] = tensors as [Tensor], axis = axisOf(where, "dim", first, dim);
+  const [first] = tensors as [Tensor];
+  const axis = axisOf(where, "dim", first, dim);
   for (const [i, t] of tensors.entries()) {
-    checkTensor(where, `tensors[${i}]`, t, "float32", first.shape.map((size, at) => (at === axis ? null : size)));
+    checkTensor(
+      where,
+      `tensors[${i}]`,
+      t,
+      "float32",
+      first.shape.map((size, at) => (at === axis ? null : size)),
+    );
   }
   const total = tensors.reduce((sum, t) => sum + t.shape[axis]!, 0);
-  const y = new Tensor(resized(first.shape, axis, total)), ys = stridesOf(y.shape);
+  const y = new Tensor(resized(first.shape, axis, total));
+  const ys = stridesOf(y.shape);
   let offset = 0;
   const parts = tensors.map((t) => {
     const part = { t, xs: stridesOf(t.shape), offset };
@@ -78,10 +92,16 @@ export function concat(tensors: readonly Tensor[], dim = 0): Tensor {
     return part;
   });
   for (const { t, xs, offset } of parts) strided(null, t.shape, y.address + offset, ys, t.address, xs);
-  return record(y, tensors, (dy) => {
-    for (const { t, xs, offset } of parts) {
-      const dt = gradient(t);
-      if (dt) strided(1, t.shape, dt, xs, dy.address + offset, ys);
-    }
-  }, [], []);
+  return record(
+    y,
+    tensors,
+    (dy) => {
+      for (const { t, xs, offset } of parts) {
+        const dt = gradient(t);
+        if (dt) strided(1, t.shape, dt, xs, dy.address + offset, ys);
+      }
+    },
+    [],
+    [],
+  );
 }

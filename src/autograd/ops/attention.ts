@@ -32,7 +32,8 @@ export function ropeTable(positions: number, dim: number, theta: number): RopeTa
   checkInteger("ropeTable", "dim", dim, 2);
   if (dim % 2) throw new ShapeError(`ropeTable: dim must be even; got ${dim}.`);
   checkNumber("ropeTable", "theta", theta, 1);
-  const cos = new Tensor([positions, dim / 2]).keep(), sin = new Tensor([positions, dim / 2]).keep();
+  const cos = new Tensor([positions, dim / 2]).keep();
+  const sin = new Tensor([positions, dim / 2]).keep();
   engine().kernels.ropeTable(cos.address, sin.address, positions, dim / 2, theta);
   return { cos, sin };
 }
@@ -63,8 +64,13 @@ export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
   const y = new Tensor(x.shape);
   const { cos, sin } = table;
   kernels.ropeForward(y.address, x.address, cos.address, sin.address, batch, steps, heads, dim, first);
-  return record(y, [x], (dy) =>
-    kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first), [], [cos, sin]);
+  return record(
+    y,
+    [x],
+    (dy) => kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first),
+    [],
+    [cos, sin],
+  );
 }
 
 /**
@@ -90,16 +96,52 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   const [, keys, kvHeads] = k.shape as [number, number, number, number];
   checkTensor(where, "v", v, "float32", [batch, keys, kvHeads, dim]);
   if (keys < queries) throw new ShapeError(`${where}: ${queries} queries need at least as many keys; got ${keys}.`);
-  if (kvHeads === 0 || heads % kvHeads) throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
+  if (kvHeads === 0 || heads % kvHeads)
+    throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
   const { kernels, memory, scratch } = engine();
   const scale = 1 / Math.sqrt(dim);
   const block = 32 * keys * 4;
   return allOrNothing(() => {
     const y = new Tensor(q.shape);
-    memory.withBlocks([block], (probs) => kernels.attentionForward(
-      y.address, q.address, k.address, v.address, batch, queries, keys, heads, kvHeads, dim, scale, probs!, scratch));
-    return record(y, [q, k, v], (dy) => memory.withBlocks([block, block], (probs, dprobs) => kernels.attentionBackward(
-      gradient(q), gradient(k), gradient(v), dy.address, q.address, k.address, v.address,
-      batch, queries, keys, heads, kvHeads, dim, scale, probs!, dprobs!, scratch)));
+    memory.withBlocks([block], (probs) =>
+      kernels.attentionForward(
+        y.address,
+        q.address,
+        k.address,
+        v.address,
+        batch,
+        queries,
+        keys,
+        heads,
+        kvHeads,
+        dim,
+        scale,
+        probs!,
+        scratch,
+      ),
+    );
+    return record(y, [q, k, v], (dy) =>
+      memory.withBlocks([block, block], (probs, dprobs) =>
+        kernels.attentionBackward(
+          gradient(q),
+          gradient(k),
+          gradient(v),
+          dy.address,
+          q.address,
+          k.address,
+          v.address,
+          batch,
+          queries,
+          keys,
+          heads,
+          kvHeads,
+          dim,
+          scale,
+          probs!,
+          dprobs!,
+          scratch,
+        ),
+      ),
+    );
   });
 }

@@ -7,7 +7,8 @@ import { checkInteger, checkNumber, shown } from "../../tensor/check.js";
 export function checkBranches(where: string, branches: readonly unknown[]): void {
   if (!Array.isArray(branches) || branches.some((b) => typeof b !== "object" || b === null)) {
     throw new ArgumentError(
-      `${where}: branches must be an array of objects with loraA, loraB and scaling; got ${shown(branches)}.`);
+      `${where}: branches must be an array of objects with loraA, loraB and scaling; got ${shown(branches)}.`,
+    );
   }
 }
 

@@ -33,20 +33,43 @@ import { gradient, record } from "../tape.js";
  * const weight = tensor([[3, 4], [0, 2]]);
  * console.log(ops.doraNorm(weight, zeros([1, 2]), zeros([2, 1]), 2).data); // Float32Array(2) [ 5, 2 ]
  */
-export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false, where = "doraNorm"): Tensor {
+export function doraNorm(
+  weight: Tensor,
+  loraA: Tensor,
+  loraB: Tensor,
+  scaling: number,
+  fanInFanOut = false,
+  where = "doraNorm",
+): Tensor {
   checkTensor(where, "weight", weight);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   if (weight.rank < 2 || (fanInFanOut && weight.rank > 2)) {
-    throw new ShapeError(`${where}: weight has shape [${weight.shape}]; expected ${fanInFanOut ? "2" : "at least 2"} dimensions.`);
+    throw new ShapeError(
+      `${where}: weight has shape [${weight.shape}]; expected ${fanInFanOut ? "2" : "at least 2"} dimensions.`,
+    );
   }
-  const [k, ...inputs] = fanInFanOut ? [weight.shape[1]!, weight.shape[0]!] : weight.shape as [number, ...number[]];
+  const [k, ...inputs] = fanInFanOut ? [weight.shape[1]!, weight.shape[0]!] : (weight.shape as [number, ...number[]]);
   checkTensor(where, "loraA", loraA, "float32", [null, ...inputs]);
   checkTensor(where, "loraB", loraB, "float32", [k, loraA.shape[0]!, ...loraA.shape.slice(2).map(() => 1)]);
   checkFloat(where, "scaling", scaling);
-  const { kernels, memory, scratch } = engine(), d = sizeOf(inputs);
+  const { kernels, memory, scratch } = engine();
+  const d = sizeOf(inputs);
   return memory.withBlocks([32 * (fanInFanOut ? k : d) * 4, k * 8], (rows, sums) => {
     const norm = new Tensor([k]);
-    kernels.doraNorm(k, d, loraA.shape[0]!, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, norm.address, rows!, sums!, scratch);
+    kernels.doraNorm(
+      k,
+      d,
+      loraA.shape[0]!,
+      scaling,
+      weight.address,
+      fanInFanOut,
+      loraA.address,
+      loraB.address,
+      norm.address,
+      rows!,
+      sums!,
+      scratch,
+    );
     return norm;
   });
 }
@@ -66,15 +89,23 @@ export function doraScale(magnitude: Tensor, norm: Tensor): Tensor {
   checkTensor("doraScale", "magnitude", magnitude);
   checkTensor("doraScale", "norm", norm);
   if (magnitude.size !== norm.size) {
-    throw new ShapeError(`doraScale: magnitude has shape [${magnitude.shape}], norm [${norm.shape}]; expected equal sizes.`);
+    throw new ShapeError(
+      `doraScale: magnitude has shape [${magnitude.shape}], norm [${norm.shape}]; expected equal sizes.`,
+    );
   }
   const { kernels } = engine();
   const y = new Tensor(norm.shape);
   kernels.divForward(y.address, magnitude.address, norm.address, y.size);
-  return record(y, [magnitude, norm], (dy) => {
-    const dm = gradient(magnitude);
-    if (dm) kernels.divBackward(dm, dy.address, norm.address, y.size);
-  }, [], [norm]);
+  return record(
+    y,
+    [magnitude, norm],
+    (dy) => {
+      const dm = gradient(magnitude);
+      if (dm) kernels.divBackward(dm, dy.address, norm.address, y.size);
+    },
+    [],
+    [norm],
+  );
 }
 
 /**
@@ -97,10 +128,22 @@ export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, d
   const channels = x.shape[dim]!;
   checkTensor("channelScale", "g", g, "float32", [channels]);
   bias = checkBias("channelScale", bias, channels);
-  const outer = sizeOf(x.shape.slice(0, dim)), inner = sizeOf(x.shape.slice(dim + 1));
+  const outer = sizeOf(x.shape.slice(0, dim));
+  const inner = sizeOf(x.shape.slice(dim + 1));
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   kernels.channelScaleForward(y.address, x.address, g.address, bias?.address ?? 0, outer, channels, inner);
-  return record(y, [x, g, bias], (dy) => kernels.channelScaleBackward(
-    gradient(x), gradient(g), gradient(bias), dy.address, x.address, g.address, outer, channels, inner));
+  return record(y, [x, g, bias], (dy) =>
+    kernels.channelScaleBackward(
+      gradient(x),
+      gradient(g),
+      gradient(bias),
+      dy.address,
+      x.address,
+      g.address,
+      outer,
+      channels,
+      inner,
+    ),
+  );
 }

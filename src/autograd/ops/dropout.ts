@@ -8,7 +8,13 @@ import { gradient, record } from "../tape.js";
 
 function args(mask: DropoutMask): [number, number, number, number, number] {
   const p = mask.p === 1 ? 0xffffffff : Math.floor(mask.p * 4294967296);
-  return [p, mask.p === 1 ? 0 : 1 / (1 - mask.p), mask.seed % 4294967296, Math.floor(mask.seed / 4294967296), mask.stream];
+  return [
+    p,
+    mask.p === 1 ? 0 : 1 / (1 - mask.p),
+    mask.seed % 4294967296,
+    Math.floor(mask.seed / 4294967296),
+    mask.stream,
+  ];
 }
 
 /** The kernels with a mask's arguments. @internal */

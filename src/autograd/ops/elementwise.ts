@@ -33,7 +33,8 @@ export function scale(x: Tensor, alpha: number): Tensor {
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   checkTensor("reshape", "x", x);
   const size = sizeOf(checkShape("reshape", shape));
-  if (size !== x.size) throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${size}.`);
+  if (size !== x.size)
+    throw new ShapeError(`reshape: x has shape [${x.shape}], ${x.size} elements; [${shape}] has ${size}.`);
   const { kernels, memory } = engine();
   const y = new Tensor(shape);
   memory.f32(y.address, y.size).set(x.data);
@@ -44,7 +45,11 @@ type Forward = (y: number, x: number, n: number) => void;
 type Backward = (dx: number, dy: number, x: number, n: number) => void;
 
 /** @param reads what backward takes the slope of: the function's input or its output */
-function activation(where: string, pick: (k: Kernels) => [Forward, Backward], reads: "x" | "y" = "x"): (x: Tensor) => Tensor {
+function activation(
+  where: string,
+  pick: (k: Kernels) => [Forward, Backward],
+  reads: "x" | "y" = "x",
+): (x: Tensor) => Tensor {
   return function (x) {
     checkTensor(where, "x", x);
     // Numbers are let through: they are the index in `tensors.map(ops.relu)`.
@@ -53,7 +58,8 @@ function activation(where: string, pick: (k: Kernels) => [Forward, Backward], re
       throw new ArgumentError(`${where}: there are no options; got ${shown(option)}.`);
     }
     const [forward, backward] = pick(engine().kernels);
-    const y = new Tensor(x.shape), of = reads === "x" ? x : y;
+    const y = new Tensor(x.shape);
+    const of = reads === "x" ? x : y;
     forward(y.address, x.address, x.size);
     return record(y, [x], (dy) => backward(gradient(x), dy.address, of.address, x.size), [], [of]);
   };
@@ -104,7 +110,11 @@ export const geluTanh = activation("geluTanh", (k) => [k.geluTanhForward, k.gelu
  * @example
  * console.log(ops.sigmoid(tensor([0])).data); // Float32Array(1) [ 0.5 ]
  */
-export const sigmoid = activation("sigmoid", (k) => [k.sigmoidForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 0)], "y");
+export const sigmoid = activation(
+  "sigmoid",
+  (k) => [k.sigmoidForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 0)],
+  "y",
+);
 /**
  * The hyperbolic tangent, of x's shape (torch.tanh).
  * @function
@@ -113,7 +123,11 @@ export const sigmoid = activation("sigmoid", (k) => [k.sigmoidForward, (dx, dy, 
  * @example
  * console.log(ops.tanh(tensor([0, 20])).data); // Float32Array(2) [ 0, 1 ]
  */
-export const tanh = activation("tanh", (k) => [k.tanhForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 1)], "y");
+export const tanh = activation(
+  "tanh",
+  (k) => [k.tanhForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 1)],
+  "y",
+);
 /**
  * e to the power of x, of x's shape (torch.exp); Infinity from 88.73 on.
  * @function
@@ -150,5 +164,6 @@ export function siluMul(gate: Tensor, up: Tensor): Tensor {
   const y = new Tensor(gate.shape);
   kernels.siluMulForward(y.address, gate.address, up.address, y.size);
   return record(y, [gate, up], (dy) =>
-    kernels.siluMulBackward(gradient(gate), gradient(up), dy.address, gate.address, up.address, y.size));
+    kernels.siluMulBackward(gradient(gate), gradient(up), dy.address, gate.address, up.address, y.size),
+  );
 }

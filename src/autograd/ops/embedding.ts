@@ -1,4 +1,7 @@
-/** Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts, assembly/lora/embedding.ts. */
+/**
+ * Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts,
+ * assembly/lora/embedding.ts.
+ */
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
 import { checkBoolean, checkFloat, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
@@ -34,14 +37,23 @@ export interface EmbeddingBranch {
 }
 
 /** The options with their defaults, paddingIdx counted from the start. @throws ArgumentError @internal */
-export function checkEmbeddingOptions(where: string, options: EmbeddingOptions, vocab: number): Required<EmbeddingOptions> {
+export function checkEmbeddingOptions(
+  where: string,
+  options: EmbeddingOptions,
+  vocab: number,
+): Required<EmbeddingOptions> {
   checkOptions(where, options, ["paddingIdx", "maxNorm", "normType", "scaleGradByFreq"]);
   const { paddingIdx = null, maxNorm = null, normType = 2, scaleGradByFreq = false } = options;
   if (paddingIdx !== null) checkInteger(where, "paddingIdx", paddingIdx, -vocab, vocab - 1);
   if (maxNorm !== null) checkNumber(where, "maxNorm", maxNorm, 0);
   if (normType !== Infinity) checkNumber(where, "normType", normType, Number.MIN_VALUE);
   checkBoolean(where, "scaleGradByFreq", scaleGradByFreq);
-  return { paddingIdx: paddingIdx !== null && paddingIdx < 0 ? paddingIdx + vocab : paddingIdx, maxNorm, normType, scaleGradByFreq };
+  return {
+    paddingIdx: paddingIdx !== null && paddingIdx < 0 ? paddingIdx + vocab : paddingIdx,
+    maxNorm,
+    normType,
+    scaleGradByFreq,
+  };
 }
 
 /**
@@ -63,7 +75,13 @@ export function checkEmbeddingOptions(where: string, options: EmbeddingOptions, 
  * const ids = tensor(new Int32Array([2, 0]));
  * console.log(ops.embedding(ids, tensor([[1, 2], [3, 4], [5, 6]])).data); // Float32Array(4) [ 5, 6, 1, 2 ]
  */
-export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions = {}, branches: readonly EmbeddingBranch[] = [], where = "embedding"): Tensor {
+export function embedding(
+  ids: Tensor,
+  weight: Tensor,
+  options: EmbeddingOptions = {},
+  branches: readonly EmbeddingBranch[] = [],
+  where = "embedding",
+): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   checkTensor(where, "ids", ids, "int32");
   const [vocab, dim] = weight.shape as [number, number];
@@ -73,20 +91,24 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
   const parts = branches.map((branch) => place(where, branch, ids, vocab, dim));
 
   const { kernels, memory, scratch } = engine();
-  const n = ids.size, padding = paddingIdx ?? -1;
-  const renorm = (maximum: number): void => memory.withBlocks([vocab * 4], (seen) => {
-    for (const t of [weight, ...parts.map(({ a }) => a)]) {
-      // Whatever in this scope runs out of memory later, the step begins again with the rows as they were.
-      onFailure(t, () => {
-        const before = t.data.slice();
-        return () => { if (!t.disposed) t.set(before); };
-      });
-    }
-    kernels.embeddingRenorm(n, dim, ids.address, weight.address, dim, 1, maximum, normType, seen!);
-    for (const { a, r, first, count } of parts) {
-      kernels.embeddingRenorm(count, r, ids.address + first * 4, a.address, 1, vocab, maximum, normType, seen!);
-    }
-  });
+  const n = ids.size;
+  const padding = paddingIdx ?? -1;
+  const renorm = (maximum: number): void =>
+    memory.withBlocks([vocab * 4], (seen) => {
+      for (const t of [weight, ...parts.map(({ a }) => a)]) {
+        // Whatever in this scope runs out of memory later, the step begins again with the rows as they were.
+        onFailure(t, () => {
+          const before = t.data.slice();
+          return () => {
+            if (!t.disposed) t.set(before);
+          };
+        });
+      }
+      kernels.embeddingRenorm(n, dim, ids.address, weight.address, dim, 1, maximum, normType, seen!);
+      for (const { a, r, first, count } of parts) {
+        kernels.embeddingRenorm(count, r, ids.address + first * 4, a.address, 1, vocab, maximum, normType, seen!);
+      }
+    });
   /** Runs `use` with the address of `count` factors of the gradients of ids from `first` on: 0 for ones. */
   const withFactors = (first: number, count: number, use: (factors: number) => void): void => {
     if (!scaleGradByFreq) return use(0);
@@ -102,21 +124,60 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
     if (maxNorm !== null) renorm(maxNorm);
     kernels.embeddingForward(n, dim, ids.address, weight.address, y.address);
     for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
-      kernels.loraEmbeddingForward(count, dim, r, vocab, s, ids.address + first * 4, a.address, b.address, hidden[i]!.address,
-        y.address + first * dim * 4, scratch);
+      kernels.loraEmbeddingForward(
+        count,
+        dim,
+        r,
+        vocab,
+        s,
+        ids.address + first * 4,
+        a.address,
+        b.address,
+        hidden[i]!.address,
+        y.address + first * dim * 4,
+        scratch,
+      );
     }
     const tables = [weight, ...parts.flatMap(({ a, b }) => [a, b])];
-    return record(y, tables, (dy) => {
-      const dw = gradient(weight);
-      if (dw) withFactors(0, n, (factors) => kernels.embeddingBackward(n, dim, padding, ids.address, factors, dy.address, dw));
-      for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
-        const da = gradient(a), db = gradient(b);
-        if (!da && !db) continue;
-        withFactors(first, count, (factors) => memory.withBlocks([count * r * 4], (zs) => kernels.loraEmbeddingBackward(
-          count, dim, r, vocab, s, padding, ids.address + first * 4, factors, b.address, hidden[i]!.address, zs!,
-          dy.address + first * dim * 4, da, db, scratch)));
-      }
-    }, hidden, [ids, ...tables]);
+    return record(
+      y,
+      tables,
+      (dy) => {
+        const dw = gradient(weight);
+        if (dw)
+          withFactors(0, n, (factors) =>
+            kernels.embeddingBackward(n, dim, padding, ids.address, factors, dy.address, dw),
+          );
+        for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
+          const da = gradient(a);
+          const db = gradient(b);
+          if (!da && !db) continue;
+          withFactors(first, count, (factors) =>
+            memory.withBlocks([count * r * 4], (zs) =>
+              kernels.loraEmbeddingBackward(
+                count,
+                dim,
+                r,
+                vocab,
+                s,
+                padding,
+                ids.address + first * 4,
+                factors,
+                b.address,
+                hidden[i]!.address,
+                zs!,
+                dy.address + first * dim * 4,
+                da,
+                db,
+                scratch,
+              ),
+            ),
+          );
+        }
+      },
+      hidden,
+      [ids, ...tables],
+    );
   });
 }
 
@@ -124,7 +185,9 @@ export function embedding(ids: Tensor, weight: Tensor, options: EmbeddingOptions
 function place(where: string, branch: EmbeddingBranch, ids: Tensor, vocab: number, dim: number) {
   const { loraA: a, loraB: b, scaling: s } = branch;
   checkTensor(where, "loraA", a, "float32", [null, vocab]);
-  const r = a.shape[0]!, rows = ids.shape[0] ?? 1, { from = 0, to = rows } = branch;
+  const r = a.shape[0]!;
+  const rows = ids.shape[0] ?? 1;
+  const { from = 0, to = rows } = branch;
   checkTensor(where, "loraB", b, "float32", [dim, r]);
   checkFloat(where, "scaling", s);
   checkInteger(where, "from", from, 0, rows);

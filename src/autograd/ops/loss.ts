@@ -1,13 +1,22 @@
 /** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, linear_loss.ts, bce.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import { checkBias, checkCount, checkIndices, checkInteger, checkLastDimension, checkSameShape, checkTensor } from "../../tensor/check.js";
+import {
+  checkBias,
+  checkCount,
+  checkIndices,
+  checkInteger,
+  checkLastDimension,
+  checkSameShape,
+  checkTensor,
+} from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, needsGrad, record } from "../tape.js";
 
 /**
- * Mean over the rows whose target is not ignoreIndex of logsumexp(row) - row[target], of shape []; NaN if there is none.
+ * Mean over the rows whose target is not ignoreIndex of logsumexp(row) - row[target], of shape []; NaN if there is
+ * none.
  *
  * Source: torch.nn.functional.cross_entropy.
  * @param logits [..., classes]
@@ -25,22 +34,42 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
   checkTensor(where, "targets", targets, "int32");
   const classes = logits.shape[logits.rank - 1] ?? 0;
   if (classes === 0 || logits.shape.slice(0, -1).join() !== targets.shape.join()) {
-    throw new ShapeError(`${where}: targets has shape [${targets.shape}]; expected that of logits [${logits.shape}] without its last dimension.`);
+    throw new ShapeError(
+      `${where}: targets has shape [${targets.shape}]; expected that of logits [${logits.shape}] without its last ` +
+        `dimension.`,
+    );
   }
   checkIgnored(where, ignoreIndex);
   checkIndices(where, "targets", targets, classes, ignoreIndex);
   const { kernels } = engine();
   const rows = targets.size;
   return allOrNothing(() => {
-    const lse = new Tensor([rows]), y = new Tensor([]);
+    const lse = new Tensor([rows]);
+    const y = new Tensor([]);
     y.data[0] = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
-    return record(y, [logits], (dy) =>
-      kernels.crossEntropyBackward(gradient(logits), lse.address, logits.address, targets.address, rows, classes, ignoreIndex, dy.item()), [lse], [logits, targets]);
+    return record(
+      y,
+      [logits],
+      (dy) =>
+        kernels.crossEntropyBackward(
+          gradient(logits),
+          lse.address,
+          logits.address,
+          targets.address,
+          rows,
+          classes,
+          ignoreIndex,
+          dy.item(),
+        ),
+      [lse],
+      [logits, targets],
+    );
   });
 }
 
 /**
- * `crossEntropy(linear(x, weight, bias), targets)`, with the same bits forward and backward, in memory for the logits of
+ * `crossEntropy(linear(x, weight, bias), targets)`, with the same bits forward and backward, in memory for the logits
+ * of
  * `chunk` rows. If nothing but x requires a gradient, forward computes that too, and backward takes it if the loss has
  * the gradient 1, as that of `loss.backward()`; otherwise backward computes the logits anew.
  *
@@ -56,7 +85,14 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
  * const loss = ops.linearCrossEntropy(ones([2, 8]), zeros([4, 8]), null, tensor(new Int32Array([3, -100])));
  * console.log(loss.item().toFixed(4)); // 1.3863
  */
-export function linearCrossEntropy(x: Tensor, weight: Tensor, bias: Tensor | null, targets: Tensor, chunk = CHUNK, ignoreIndex = -100): Tensor {
+export function linearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  targets: Tensor,
+  chunk = CHUNK,
+  ignoreIndex = -100,
+): Tensor {
   const where = "linearCrossEntropy";
   checkTensor(where, "weight", weight, "float32", [null, null]);
   const [classes, d] = weight.shape as [number, number];
@@ -69,13 +105,32 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, bias: Tensor | nul
   checkIndices(where, "targets", targets, classes, ignoreIndex);
   checkInteger(where, "chunk", chunk, 1);
   const { kernels, memory, scratch } = engine();
-  const n = targets.size, rows = Math.min(chunk, n);
-  const run = (g: number, dx: number, dw: number, dbias: number): number => memory.withBlocks([rows * classes * 4], (logits) =>
-    kernels.linearCrossEntropy(n, d, classes, rows, x.address, weight.address, bias?.address ?? 0, targets.address, ignoreIndex, g,
-      logits!, dx, dw, dbias, scratch));
+  const n = targets.size;
+  const rows = Math.min(chunk, n);
+  const run = (g: number, dx: number, dw: number, dbias: number): number =>
+    memory.withBlocks([rows * classes * 4], (logits) =>
+      kernels.linearCrossEntropy(
+        n,
+        d,
+        classes,
+        rows,
+        x.address,
+        weight.address,
+        bias?.address ?? 0,
+        targets.address,
+        ignoreIndex,
+        g,
+        logits!,
+        dx,
+        dw,
+        dbias,
+        scratch,
+      ),
+    );
   const onlyX = (): boolean => x.requiresGrad && !weight.requiresGrad && !bias?.requiresGrad;
   return allOrNothing(() => {
-    const y = new Tensor([]), ready: Tensor[] = [];
+    const y = new Tensor([]);
+    const ready: Tensor[] = [];
     if (needsGrad([x, weight, bias]) && onlyX()) {
       const dx = new Tensor(x.shape);
       dx.data.fill(0);
@@ -83,18 +138,28 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, bias: Tensor | nul
     }
     const loss = run(1, ready[0]?.address ?? 0, 0, 0);
     y.data[0] = loss;
-    return record(y, [x, weight, bias], (dy) => {
-      const g = dy.item();
-      // What is taken out of `ready` is not freed with the node.
-      if (ready.length > 0 && g === 1 && x.grad === null && onlyX()) x.grad = ready.pop()!;
-      else run(g, gradient(x), gradient(weight), gradient(bias));
-    }, ready, [x, weight, bias, targets]);
+    return record(
+      y,
+      [x, weight, bias],
+      (dy) => {
+        const g = dy.item();
+        // What is taken out of `ready` is not freed with the node.
+        if (ready.length > 0 && g === 1 && x.grad === null && onlyX()) x.grad = ready.pop()!;
+        else run(g, gradient(x), gradient(weight), gradient(bias));
+      },
+      ready,
+      [x, weight, bias, targets],
+    );
   });
 }
 
-function checkIgnored(where: string, ignoreIndex: number): void { checkInteger(where, "ignoreIndex", ignoreIndex, -0x80000000, 0x7fffffff); }
+function checkIgnored(where: string, ignoreIndex: number): void {
+  checkInteger(where, "ignoreIndex", ignoreIndex, -0x80000000, 0x7fffffff);
+}
 
-/** x [1024, 128] and 1024 classes, forward and backward, take 0.95 times as long as with all rows at once (measured). */
+/**
+ * x [1024, 128] and 1024 classes, forward and backward, take 0.95 times as long as with all rows at once (measured).
+ */
 const CHUNK = 128;
 
 const ONLY_MEAN = " The loss is a mean, without options; for a sum multiply it by the number of elements.";
@@ -116,7 +181,13 @@ export function mseLoss(x: Tensor, target: Tensor): Tensor {
   const { kernels } = engine();
   const y = new Tensor([]);
   y.data[0] = kernels.mseForward(x.address, target.address, x.size);
-  return record(y, [x], (dy) => kernels.mseBackward(gradient(x), x.address, target.address, x.size, dy.item()), [], [x, target]);
+  return record(
+    y,
+    [x],
+    (dy) => kernels.mseBackward(gradient(x), x.address, target.address, x.size, dy.item()),
+    [],
+    [x, target],
+  );
 }
 
 /**
@@ -140,7 +211,9 @@ export function binaryCrossEntropy(x: Tensor, target: Tensor): Tensor {
   for (let i = 0; i < values.length; i++) {
     const p = values[i]!;
     if (!(p >= 0 && p <= 1)) {
-      throw new ArgumentError(`${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`);
+      throw new ArgumentError(
+        `${where}: x holds ${p} at position ${i}; expected 0 .. 1. For logits use ${where}WithLogits.`,
+      );
     }
   }
   return binaryLoss(where, x, target, false);
@@ -167,21 +240,29 @@ function binaryLoss(where: string, x: Tensor, target: Tensor, logits: boolean): 
   checkTensor(where, "x", x);
   checkTensor(where, "target", target);
   checkSameShape(where, x, target);
-  const { kernels, memory } = engine(), n = x.size;
+  const { kernels, memory } = engine();
+  const n = x.size;
   return allOrNothing(() => {
     const y = new Tensor([]);
     memory.withBlocks([n * 4], (losses) => {
       kernels.bceForward(losses!, x.address, target.address, n, logits);
       y.data[0] = kernels.sum(losses!, n) / n;
     });
-    return record(y, [x], (dy) => {
-      const scale = dy.item() / n, dx = gradient(x);
-      if (!logits) return kernels.bceBackward(dx, x.address, target.address, n, scale);
-      memory.withBlocks([n * 4], (slopes) => {
-        kernels.sigmoidForward(slopes!, x.address, n);
-        kernels.saxpy(n, -1, target.address, slopes!);
-        kernels.saxpy(n, scale, slopes!, dx);
-      });
-    }, [], [x, target]);
+    return record(
+      y,
+      [x],
+      (dy) => {
+        const scale = dy.item() / n;
+        const dx = gradient(x);
+        if (!logits) return kernels.bceBackward(dx, x.address, target.address, n, scale);
+        memory.withBlocks([n * 4], (slopes) => {
+          kernels.sigmoidForward(slopes!, x.address, n);
+          kernels.saxpy(n, -1, target.address, slopes!);
+          kernels.saxpy(n, scale, slopes!, dx);
+        });
+      },
+      [],
+      [x, target],
+    );
   });
 }

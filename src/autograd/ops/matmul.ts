@@ -17,22 +17,28 @@ import { commonShape, spreadStrides } from "./strides.js";
  * @throws ShapeError, DTypeError, DisposedError
  *
  * @example
- * console.log(ops.matmul(tensor([[1, 2], [3, 4]]), tensor([[5, 6], [7, 8]])).data); // Float32Array(4) [ 19, 22, 43, 50 ]
- * const scores = ops.matmul(ones([2, 4, 3, 8]), ones([8, 5])); // [2, 4, 3, 5]
+ * console.log(ops.matmul(tensor([[1, 2], [3, 4]]), tensor([[5, 6], [7, 8]])).data); // Float32Array(4) [ 19, 22, 43, 50
+ * ] const scores = ops.matmul(ones([2, 4, 3, 8]), ones([8, 5])); // [2, 4, 3, 5]
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   const where = "matmul";
   checkTensor(where, "a", a);
   checkTensor(where, "b", b);
   const shapes = `${where}: a has shape [${a.shape}], b [${b.shape}];`;
-  if (a.rank === 0 || b.rank === 0) throw new ShapeError(`${shapes} expected at least one dimension; use mul for scalars.`);
+  if (a.rank === 0 || b.rank === 0)
+    throw new ShapeError(`${shapes} expected at least one dimension; use mul for scalars.`);
   const [n, k] = (a.rank === 1 ? [1, ...a.shape] : a.shape.slice(-2)) as [number, number];
   const [rowsOfB, m] = (b.rank === 1 ? [...b.shape, 1] : b.shape.slice(-2)) as [number, number];
-  if (k !== rowsOfB) throw new ShapeError(`${shapes} a's last dimension, ${k}, must be the number of b's rows, ${rowsOfB}.`);
-  const ofA = a.shape.slice(0, -2), ofB = b.shape.slice(0, -2), batch = commonShape(where, ofA, ofB, "batches");
+  if (k !== rowsOfB)
+    throw new ShapeError(`${shapes} a's last dimension, ${k}, must be the number of b's rows, ${rowsOfB}.`);
+  const ofA = a.shape.slice(0, -2);
+  const ofB = b.shape.slice(0, -2);
+  const batch = commonShape(where, ofA, ofB, "batches");
   // All matrices of a lie one below the other: with one b they are one matrix.
-  const isOne = sizeOf(ofB) === 1, rows = isOne ? n * sizeOf(ofA) : n;
-  const placesA = isOne ? [0] : places(ofA, batch), placesB = isOne ? [0] : places(ofB, batch);
+  const isOne = sizeOf(ofB) === 1;
+  const rows = isOne ? n * sizeOf(ofA) : n;
+  const placesA = isOne ? [0] : places(ofA, batch);
+  const placesB = isOne ? [0] : places(ofB, batch);
 
   const { kernels, scratch } = engine();
   const y = new Tensor([...batch, ...(a.rank > 1 ? [n] : []), ...(b.rank > 1 ? [m] : [])]);
@@ -41,7 +47,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   };
   each((p, q, o) => kernels.sgemmNN(rows, m, k, 1, a.address + p, k, b.address + q, m, 0, y.address + o, m, scratch));
   return record(y, [a, b], (dy) => {
-    const da = gradient(a), db = gradient(b);
+    const da = gradient(a);
+    const db = gradient(b);
     each((p, q, o) => {
       if (da) kernels.sgemmNT(rows, k, m, 1, dy.address + o, m, b.address + q, m, 1, da + p, k, scratch);
       if (db) kernels.sgemmTN(k, m, rows, 1, a.address + p, k, dy.address + o, m, 1, db + q, m, scratch);
@@ -52,6 +59,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 /** Which matrix of `own` each one of `batch` takes. */
 function places(own: readonly number[], batch: readonly number[]): number[] {
   const strides = spreadStrides(own, batch);
-  return batch.reduce<number[]>((all, size, i) =>
-    all.flatMap((at) => Array.from({ length: size }, (_, j) => at + j * strides[i]!)), [0]);
+  return batch.reduce<number[]>(
+    (all, size, i) => all.flatMap((at) => Array.from({ length: size }, (_, j) => at + j * strides[i]!)),
+    [0],
+  );
 }

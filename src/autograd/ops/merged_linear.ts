@@ -10,7 +10,10 @@ import { dropoutKernels } from "./dropout.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
 
-/** What `mergedLinear` adds: loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in order. */
+/**
+ * What `mergedLinear` adds: loraA [g r, inFeatures] and loraB [g outFeatures / blocks, r] of the g enabled blocks, in
+ * order.
+ */
 export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | "scaling" | "mask"> {
   /** One entry for each of the equal blocks that outFeatures falls into; at least one is true. */
   enableLora: readonly boolean[];
@@ -32,7 +35,14 @@ export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | 
  * const factors = { loraA: ones([1, 2]), loraB: ones([2, 1]), scaling: 1, mask: null, enableLora: [false, true] };
  * console.log(ops.mergedLinear(ones([1, 2]), zeros([4, 2]), null, factors).data); // Float32Array(4) [ 0, 0, 2, 2 ]
  */
-export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lora: MergedLoraFactors, fanInFanOut = false, where = "mergedLinear"): Tensor {
+export function mergedLinear(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  lora: MergedLoraFactors,
+  fanInFanOut = false,
+  where = "mergedLinear",
+): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
@@ -44,20 +54,26 @@ export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lor
   if (!Array.isArray(enableLora) || enableLora.some((on) => typeof on !== "boolean")) {
     throw new ArgumentError(`${where}: enableLora must be an array of true and false; got ${shownAll(enableLora)}.`);
   }
-  const blocks = enableLora.length, g = enableLora.filter(Boolean).length;
+  const blocks = enableLora.length;
+  const g = enableLora.filter(Boolean).length;
   if (g === 0) throw new ArgumentError(`${where}: enableLora [${enableLora}] must enable a block.`);
-  if (k % blocks !== 0) throw new ShapeError(`${where}: outFeatures = ${k} must be a multiple of enableLora's length, ${blocks}.`);
+  if (k % blocks !== 0)
+    throw new ShapeError(`${where}: outFeatures = ${k} must be a multiple of enableLora's length, ${blocks}.`);
   checkTensor(where, "loraA", a, "float32", [null, d]);
   const r = a.shape[0]! / g;
   if (!Number.isInteger(r) || r === 0) {
-    throw new ShapeError(`${where}: loraA has shape [${a.shape}]; its first dimension must be r times the ${g} enabled blocks.`);
+    throw new ShapeError(
+      `${where}: loraA has shape [${a.shape}]; its first dimension must be r times the ${g} enabled blocks.`,
+    );
   }
   checkTensor(where, "loraB", b, "float32", [g * (k / blocks), r]);
   checkFloat(where, "scaling", s);
   checkMask(where, mask);
 
   const { kernels, memory, scratch } = engine();
-  const n = sizeOf(x.shape.slice(0, -1)), hidden = n * g * r * 4, dropBytes = mask ? x.size * 4 : 0;
+  const n = sizeOf(x.shape.slice(0, -1));
+  const hidden = n * g * r * 4;
+  const dropBytes = mask ? x.size * 4 : 0;
   const dropped = (block: number): number => {
     if (!mask) return x.address;
     dropoutKernels.forward(block, x.address, x.size, mask);
@@ -68,16 +84,68 @@ export function mergedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, lor
     return block;
   };
   return allOrNothing(() => {
-    const y = new Tensor([...x.shape.slice(0, -1), k]), hs = new Tensor([n, g * r]);
-    memory.withBlocks([blocks * 4, dropBytes], (enabled, block) => kernels.mergedLinearForward(
-      n, d, k, r, blocks, s, flags(enabled!), x.address, dropped(block!), weight.address, fanInFanOut, bias?.address ?? 0,
-      a.address, b.address, hs.address, y.address, scratch));
-    return record(y, [x, weight, bias, a, b], (dy) => memory.withBlocks([blocks * 4, hidden, dropBytes, dropBytes], (enabled, zs, block, dblock) => {
-      const dx = gradient(x), dxDropped = mask && dx ? dblock! : 0;
-      const dw = gradient(weight), dbias = gradient(bias), da = gradient(a), db = gradient(b);
-      kernels.mergedLinearBackward(n, d, k, r, blocks, s, flags(enabled!), x.address, dropped(block!), weight.address, fanInFanOut,
-        a.address, b.address, hs.address, zs!, dy.address, dx, dxDropped, dw, dbias, da, db, scratch);
-      if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
-    }), [hs]);
+    const y = new Tensor([...x.shape.slice(0, -1), k]);
+    const hs = new Tensor([n, g * r]);
+    memory.withBlocks([blocks * 4, dropBytes], (enabled, block) =>
+      kernels.mergedLinearForward(
+        n,
+        d,
+        k,
+        r,
+        blocks,
+        s,
+        flags(enabled!),
+        x.address,
+        dropped(block!),
+        weight.address,
+        fanInFanOut,
+        bias?.address ?? 0,
+        a.address,
+        b.address,
+        hs.address,
+        y.address,
+        scratch,
+      ),
+    );
+    return record(
+      y,
+      [x, weight, bias, a, b],
+      (dy) =>
+        memory.withBlocks([blocks * 4, hidden, dropBytes, dropBytes], (enabled, zs, block, dblock) => {
+          const dx = gradient(x);
+          const dxDropped = mask && dx ? dblock! : 0;
+          const dw = gradient(weight);
+          const dbias = gradient(bias);
+          const da = gradient(a);
+          const db = gradient(b);
+          kernels.mergedLinearBackward(
+            n,
+            d,
+            k,
+            r,
+            blocks,
+            s,
+            flags(enabled!),
+            x.address,
+            dropped(block!),
+            weight.address,
+            fanInFanOut,
+            a.address,
+            b.address,
+            hs.address,
+            zs!,
+            dy.address,
+            dx,
+            dxDropped,
+            dw,
+            dbias,
+            da,
+            db,
+            scratch,
+          );
+          if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
+        }),
+      [hs],
+    );
   });
 }

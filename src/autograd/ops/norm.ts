@@ -35,10 +35,25 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   checkFloat("rmsNorm", "eps", eps, 0);
   const { kernels } = engine();
   return allOrNothing(() => {
-    const y = new Tensor(x.shape), rstd = new Tensor([rows]);
+    const y = new Tensor(x.shape);
+    const rstd = new Tensor([rows]);
     kernels.rmsNormForward(y.address, rstd.address, x.address, weight.address, rows, dim, eps);
-    return record(y, [x, weight], (dy) =>
-      kernels.rmsNormBackward(gradient(x), gradient(weight), dy.address, x.address, weight.address, rstd.address, rows, dim), [rstd]);
+    return record(
+      y,
+      [x, weight],
+      (dy) =>
+        kernels.rmsNormBackward(
+          gradient(x),
+          gradient(weight),
+          dy.address,
+          x.address,
+          weight.address,
+          rstd.address,
+          rows,
+          dim,
+        ),
+      [rstd],
+    );
   });
 }
 
@@ -62,11 +77,38 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
   checkFloat("layerNorm", "eps", eps, 0);
   const { kernels } = engine();
   return allOrNothing(() => {
-    const y = new Tensor(x.shape), mean = new Tensor([rows]), rstd = new Tensor([rows]);
-    kernels.layerNormForward(y.address, mean.address, rstd.address, x.address, weight.address, bias.address, rows, dim, eps);
-    return record(y, [x, weight, bias], (dy) =>
-      kernels.layerNormBackward(gradient(x), gradient(weight), gradient(bias), dy.address, x.address, weight.address,
-        mean.address, rstd.address, rows, dim), [mean, rstd]);
+    const y = new Tensor(x.shape);
+    const mean = new Tensor([rows]);
+    const rstd = new Tensor([rows]);
+    kernels.layerNormForward(
+      y.address,
+      mean.address,
+      rstd.address,
+      x.address,
+      weight.address,
+      bias.address,
+      rows,
+      dim,
+      eps,
+    );
+    return record(
+      y,
+      [x, weight, bias],
+      (dy) =>
+        kernels.layerNormBackward(
+          gradient(x),
+          gradient(weight),
+          gradient(bias),
+          dy.address,
+          x.address,
+          weight.address,
+          mean.address,
+          rstd.address,
+          rows,
+          dim,
+        ),
+      [mean, rstd],
+    );
   });
 }
 
@@ -101,12 +143,14 @@ export function logSoftmax(x: Tensor, dim = -1): Tensor {
 type Pick = (kernels: Kernels) => [Kernels["softmaxForward"], Kernels["softmaxBackward"]];
 
 function rowwise(where: string, x: Tensor, dim: number, pick: Pick): Tensor {
-  const [rows, size] = rowsOf(where, x), last = x.rank - 1;
+  const [rows, size] = rowsOf(where, x);
+  const last = x.rank - 1;
   checkInteger(where, "dim", dim, -x.rank, last);
   if (dim !== -1 && dim !== last) {
     return graphScope(() => transpose(rowwise(where, transpose(x, dim, -1), -1, pick), dim, -1));
   }
-  const [forward, backward] = pick(engine().kernels), y = new Tensor(x.shape);
+  const [forward, backward] = pick(engine().kernels);
+  const y = new Tensor(x.shape);
   forward(y.address, x.address, rows, size);
   return record(y, [x], (dy) => backward(gradient(x), dy.address, y.address, rows, size), [], [y]);
 }

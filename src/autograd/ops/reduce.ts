@@ -14,7 +14,9 @@ function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boole
   checkBoolean(where, "keepdim", keepdim);
   if (dim === undefined) return [1, x.size, 1, keepdim ? x.shape.map(() => 1) : []];
   // A scalar has one dimension here, as in torch.
-  const axis = axisOf(where, "dim", x, dim, true), before = x.shape.slice(0, axis), after = x.shape.slice(axis + 1);
+  const axis = axisOf(where, "dim", x, dim, true);
+  const before = x.shape.slice(0, axis);
+  const after = x.shape.slice(axis + 1);
   const shape = [...before, ...(keepdim && x.rank > 0 ? [1] : []), ...after];
   return [sizeOf(before), x.shape[axis] ?? 1, sizeOf(after), shape];
 }
@@ -33,7 +35,9 @@ function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boole
  * console.log(ops.sum(tensor([[1, 2], [3, 4]])).item()); // 10
  * console.log(ops.sum(tensor([[1, 2], [3, 4]]), 0).data); // Float32Array(2) [ 4, 6 ]
  */
-export function sum(x: Tensor, dim?: number, keepdim = false): Tensor { return total("sum", x, dim, keepdim); }
+export function sum(x: Tensor, dim?: number, keepdim = false): Tensor {
+  return total("sum", x, dim, keepdim);
+}
 
 /**
  * The mean of all elements, of shape [], or the means along `dim`: `sum` divided in float64 and rounded once. Without
@@ -45,14 +49,22 @@ export function sum(x: Tensor, dim?: number, keepdim = false): Tensor { return t
  * const pooled = ops.mean(ones([2, 7, 16]), 1); // [2, 16]
  * console.log(ops.mean(tensor([[1, 2], [3, 5]]), -1).data); // Float32Array(2) [ 1.5, 4 ]
  */
-export function mean(x: Tensor, dim?: number, keepdim = false): Tensor { return total("mean", x, dim, keepdim); }
+export function mean(x: Tensor, dim?: number, keepdim = false): Tensor {
+  return total("mean", x, dim, keepdim);
+}
 
 function total(where: "sum" | "mean", x: Tensor, dim: number | undefined, keepdim: boolean): Tensor {
-  const [outer, n, inner, shape] = parts(where, x, dim, keepdim), divisor = where === "sum" ? 1 : n;
+  const [outer, n, inner, shape] = parts(where, x, dim, keepdim);
+  const divisor = where === "sum" ? 1 : n;
   const y = new Tensor(shape);
   engine().kernels.axisSum(y.address, x.address, outer, n, inner, divisor);
-  return record(y, [x], (dy) =>
-    strided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]), [], []);
+  return record(
+    y,
+    [x],
+    (dy) => strided(1 / divisor, [outer, n, inner], gradient(x), [n * inner, inner, 1], dy.address, [inner, 0, 1]),
+    [],
+    [],
+  );
 }
 
 /**

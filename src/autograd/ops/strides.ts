@@ -15,7 +15,8 @@ export function stridesOf(shape: Sizes): number[] {
 
 /** Those of a contiguous tensor of shape `from` seen as one of `shape`: 0 along the dimensions that repeat it. */
 export function spreadStrides(from: Sizes, shape: Sizes): number[] {
-  const own = stridesOf(from), lead = shape.length - from.length;
+  const own = stridesOf(from);
+  const lead = shape.length - from.length;
   return shape.map((_, i) => (i < lead || from[i - lead] === 1 ? 0 : own[i - lead]!));
 }
 
@@ -26,13 +27,19 @@ export function isSame(a: Sizes, b: Sizes): boolean {
 /** The shape that both can be repeated to (torch's broadcasting). @throws ShapeError */
 export function commonShape(where: string, a: Sizes, b: Sizes, what = "shapes"): Sizes {
   const rank = Math.max(a.length, b.length);
-  return isSame(a, b) ? a : Array.from({ length: rank }, (_, i) => {
-    const m = a[a.length - rank + i] ?? 1, n = b[b.length - rank + i] ?? 1;
-    if (m === n || n === 1) return m;
-    if (m === 1) return n;
-    throw new ShapeError(`${where}: ${what} [${a}] and [${b}] do not go together: from the last, dimension ${rank - i} is ${m} and ${n}; ` +
-      "expected equal sizes, or 1.");
-  });
+  return isSame(a, b)
+    ? a
+    : Array.from({ length: rank }, (_, i) => {
+        const m = a[a.length - rank + i] ?? 1;
+        const n = b[b.length - rank + i] ?? 1;
+        if (m === n || n === 1) return m;
+        if (m === 1) return n;
+        throw new ShapeError(
+          `${where}: ${what} [${a}] and [${b}] do not go together: from the last, dimension ${rank - i} is ${m} ` +
+            `and ${n}; ` +
+            "expected equal sizes, or 1.",
+        );
+      });
 }
 
 /** The dimension of x from the start; a scalar has none, or one of size 1. @throws ShapeError, ArgumentError */
@@ -50,7 +57,8 @@ export function axisOf(where: string, name: string, x: Tensor, dim: number, ofSc
 export function strided(alpha: number | null, shape: Sizes, y: number, ys: Sizes, x: number, xs: Sizes): void {
   const dims: number[] = [];
   for (let i = 0; i < shape.length; i++) {
-    const size = shape[i]!, end = dims.length;
+    const size = shape[i]!;
+    const end = dims.length;
     if (size === 1) continue;
     if (end > 0 && dims[end - 2] === size * ys[i]! && dims[end - 1] === size * xs[i]!) {
       dims.splice(end - 3, 3, dims[end - 3]! * size, ys[i]!, xs[i]!);
@@ -70,7 +78,17 @@ function walk(alpha: number | null, y: number, x: number, dims: number[]): void 
     return;
   }
   const { stridedCopy, stridedAxpy } = engine().kernels;
-  const [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [number, number, number, number, number, number, number, number, number];
+  const [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
   if (alpha === null) stridedCopy(y, x, n, a, b, n1, a1, b1, n2, a2, b2);
   else stridedAxpy(alpha, y, x, n, a, b, n1, a1, b1, n2, a2, b2);
 }

@@ -1,6 +1,6 @@
 /**
- * PEFT's adapter folders on small models: what is taken must run, be written and be read again the same; whatever comes,
- * the base keeps its weights and its memory.
+ * PEFT's adapter folders on small models: what is taken must run, be written and be read again the same; whatever
+ * comes, the base keeps its weights and its memory.
  */
 import { io, manualSeed, models, nn, noGrad, ops, peft, scope, tensor, type Tensor } from "../../../src/index.js";
 import { damage, damageText, textOf, treeOf } from "../json_tree.js";
@@ -23,7 +23,9 @@ class Net extends nn.Module {
     return this.head.forward(this.conv.forward(ops.reshape(this.norm.forward(x), [n / 2, 2, 4])));
   }
 
-  override getOutputEmbeddings(): nn.Module { return this.head; }
+  override getOutputEmbeddings(): nn.Module {
+    return this.head;
+  }
 }
 
 const CONFIGS: Record<"net" | "llama", Partial<io.LoraConfig>[]> = {
@@ -39,19 +41,64 @@ const CONFIGS: Record<"net" | "llama", Partial<io.LoraConfig>[]> = {
     { r: 2, targetModules: ["q_proj", "v_proj"], loraDropout: 0.1 },
     { r: 2, targetModules: "all-linear" },
     { r: 2, targetModules: ["up_proj"], layersToTransform: [1], layersPattern: "layers" },
-    { r: 2, targetModules: ["k_proj", "embed_tokens"], modulesToSave: ["lm_head"], rankPattern: { "layers.0.*k_proj": 3 } },
+    {
+      r: 2,
+      targetModules: ["k_proj", "embed_tokens"],
+      modulesToSave: ["lm_head"],
+      rankPattern: { "layers.0.*k_proj": 3 },
+    },
   ],
 };
-const WORDS = ["\"LORA\"", "\"q_proj\"", "\"conv\"", "\"head\"", "\"embed\"", "\"layers.0\"", "\"all-linear\"",
-  "\"ALL-LINEAR\"", "\"lora_only\"", "\"gaussian\"", "\"pissa\"", "\"olora\"",
-  "\"(.+)+x\"", "\"(.*)*x\"", "\".*.*.*.*x\"", "\"([a-z_0-9]+\\\\.?)+x\"", "\"(a|a)*b\"", "\"[\"", "\"(\"", "\"*\"",
-  "\"a{1000}{1000}\"", "\"a{0,99999}b\"", "\"(?=.*)x\"", "\"\\\\\"",
-  "\"rank_pattern\"", "\"alpha_pattern\"", "\"modules_to_save\"", "\"use_dora\"", "\"fan_in_fan_out\"",
-  "\"layers_pattern\"", "\"target_parameters\"", "\"lora_bias\"", "\"exclude_modules\"",
-  "{\"q_proj\":2}", "{\".*\":1}", "{\"(.+)+x\":2}", "[\"lm_head\"]", "[\"embed_tokens\",\"lm_head\"]", "[0]", "[1]",
-  "[9]", "\"ensure_weight_tying\""];
+const WORDS = [
+  '"LORA"',
+  '"q_proj"',
+  '"conv"',
+  '"head"',
+  '"embed"',
+  '"layers.0"',
+  '"all-linear"',
+  '"ALL-LINEAR"',
+  '"lora_only"',
+  '"gaussian"',
+  '"pissa"',
+  '"olora"',
+  '"(.+)+x"',
+  '"(.*)*x"',
+  '".*.*.*.*x"',
+  '"([a-z_0-9]+\\\\.?)+x"',
+  '"(a|a)*b"',
+  '"["',
+  '"("',
+  '"*"',
+  '"a{1000}{1000}"',
+  '"a{0,99999}b"',
+  '"(?=.*)x"',
+  '"\\\\"',
+  '"rank_pattern"',
+  '"alpha_pattern"',
+  '"modules_to_save"',
+  '"use_dora"',
+  '"fan_in_fan_out"',
+  '"layers_pattern"',
+  '"target_parameters"',
+  '"lora_bias"',
+  '"exclude_modules"',
+  '{"q_proj":2}',
+  '{".*":1}',
+  '{"(.+)+x":2}',
+  '["lm_head"]',
+  '["embed_tokens","lm_head"]',
+  "[0]",
+  "[1]",
+  "[9]",
+  '"ensure_weight_tying"',
+];
 
-interface Base { model: nn.Module & { forward(ids: Tensor): Tensor }; adapters: { config: object; weights: Weight[] }[]; bits: Uint8Array }
+interface Base {
+  model: nn.Module & { forward(ids: Tensor): Tensor };
+  adapters: { config: object; weights: Weight[] }[];
+  bits: Uint8Array;
+}
 let bases: Base[] | undefined;
 
 function outputs(model: Base["model"]): Float32Array {
@@ -60,43 +107,79 @@ function outputs(model: Base["model"]): Float32Array {
 
 /** Of all but biases: with bias "all" or "lora_only" those are the adapter's, as in PEFT, and stay. */
 function bitsOf(model: nn.Module): Uint8Array {
-  return Buffer.concat([...model.namedParameters()].filter(([key]) => !key.endsWith("bias")).map(([, p]) => Buffer.from(p.data.slice().buffer)));
+  return Buffer.concat(
+    [...model.namedParameters()]
+      .filter(([key]) => !key.endsWith("bias"))
+      .map(([, p]) => Buffer.from(p.data.slice().buffer)),
+  );
 }
 
 function made(): Base[] {
   manualSeed(1);
-  const net = new Net(), llama = new models.Llama({
-    vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 2, numAttentionHeads: 2, numKeyValueHeads: 1,
-    headDim: 2, maxPositionEmbeddings: 8,
-    rmsNormEps: 0.01, ropeTheta: 10000, tieWordEmbeddings: false, bosTokenId: 1, eosTokenId: 2,
+  const net = new Net();
+  const llama = new models.Llama({
+    vocabSize: 8,
+    hiddenSize: 4,
+    intermediateSize: 6,
+    numHiddenLayers: 2,
+    numAttentionHeads: 2,
+    numKeyValueHeads: 1,
+    headDim: 2,
+    maxPositionEmbeddings: 8,
+    rmsNormEps: 0.01,
+    ropeTheta: 10000,
+    tieWordEmbeddings: false,
+    bosTokenId: 1,
+    eosTokenId: 2,
   });
   const base = (model: Base["model"], configs: readonly Partial<io.LoraConfig>[]): Base => ({
-    model, bits: bitsOf(model), adapters: configs.map((config) => {
+    model,
+    bits: bitsOf(model),
+    adapters: configs.map((config) => {
       const adapted = peft.getLoraModel(model, config);
       adapted.savePretrained("memory:made");
       adapted.unload();
       const { tensors } = io.parseSafetensors(io.memoryFiles.get("memory:made/adapter_model.safetensors")!);
       return {
         config: JSON.parse(new TextDecoder().decode(io.memoryFiles.get("memory:made/adapter_config.json"))) as object,
-        weights: [...tensors.values()].map((t) => ({ name: t.name, dtype: "F32", shape: t.shape, data: io.toFloat32(t) })),
+        weights: [...tensors.values()].map((t) => ({
+          name: t.name,
+          dtype: "F32",
+          shape: t.shape,
+          data: io.toFloat32(t),
+        })),
       };
     }),
   });
   return [base(net, CONFIGS.net), base(llama, CONFIGS.llama)];
 }
 
-interface Input { base: number; files: Files }
+interface Input {
+  base: number;
+  files: Files;
+}
 
 function generate(random: Random): Input {
   bases ??= made();
-  const which = random.below(bases.length), { config, weights } = random.pick(bases[which]!.adapters);
-  const damages = random.few(5), ofConfig = random.once(2);
+  const which = random.below(bases.length);
+  const { config, weights } = random.pick(bases[which]!.adapters);
+  const damages = random.few(5);
+  const ofConfig = random.once(2);
   const text = textOf(damage(treeOf(config), ofConfig ? damages : 0, random, WORDS));
-  const tensors = damageWeights(weights, ofConfig ? 0 : damages, random, weights.map(({ name }) => name.replace("lora_A", random.pick(["lora_B", "lora_embedding_A", "lora_magnitude_vector", "base_layer"]))));
+  const tensors = damageWeights(
+    weights,
+    ofConfig ? 0 : damages,
+    random,
+    weights.map(({ name }) =>
+      name.replace("lora_A", random.pick(["lora_B", "lora_embedding_A", "lora_magnitude_vector", "base_layer"])),
+    ),
+  );
   return {
     base: which,
-    files: { "adapter_config.json": encode(random.once(20) ? damageText(text, random) : text),
-    "adapter_model.safetensors": fileOf(tensors, random) },
+    files: {
+      "adapter_config.json": encode(random.once(20) ? damageText(text, random) : text),
+      "adapter_model.safetensors": fileOf(tensors, random),
+    },
   };
 }
 
@@ -109,12 +192,20 @@ async function run({ base, files }: Input): Promise<void> {
         adapted.eval();
         outputs(model);
         adapted.savePretrained(`${FOLDER}/again`);
-        const first = io.readPeftAdapter(FOLDER), second = io.readPeftAdapter(`${FOLDER}/again`);
-        must(first.tensors.size === second.tensors.size, () => `${first.tensors.size} tensors are read, ${second.tensors.size} written`);
+        const first = io.readPeftAdapter(FOLDER);
+        const second = io.readPeftAdapter(`${FOLDER}/again`);
+        must(
+          first.tensors.size === second.tensors.size,
+          () => `${first.tensors.size} tensors are read, ${second.tensors.size} written`,
+        );
         for (const [name, { shape, data }] of first.tensors) {
           const other = second.tensors.get(name);
-          must(other !== undefined && other.shape.join() === shape.join() && Buffer.compare(Buffer.from(data.buffer), Buffer.from(other.data.buffer)) === 0,
-            () => `tensor ${name} changed in reading and writing`);
+          must(
+            other !== undefined &&
+              other.shape.join() === shape.join() &&
+              Buffer.compare(Buffer.from(data.buffer), Buffer.from(other.data.buffer)) === 0,
+            () => `tensor ${name} changed in reading and writing`,
+          );
         }
       } finally {
         adapted.unload();
@@ -125,4 +216,12 @@ async function run({ base, files }: Input): Promise<void> {
   }
 }
 
-export const adapter: Target<Input> = { name: "adapter", inputs: 3000, prepare: () => { bases ??= made(); }, generate, run };
+export const adapter: Target<Input> = {
+  name: "adapter",
+  inputs: 3000,
+  prepare: () => {
+    bases ??= made();
+  },
+  generate,
+  run,
+};

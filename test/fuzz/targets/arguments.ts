@@ -4,30 +4,144 @@ import { damageText } from "../json_tree.js";
 import type { Random } from "../random.js";
 import { must, type Target } from "../target.js";
 
-const COMMANDS = ["finetune", "generate", "merge", "inspect", "help", "", "fine-tune", "__proto__", "constructor", "toString"];
-const FLAGS = ["--data", "--model", "--out", "--r", "--alpha", "--dropout", "--target-modules", "--steps", "--batch",
-  "--seq", "--lr", "--seed", "--prompt",
-  "--checkpoint-every", "--gradient-checkpointing", "--resume", "--adapter", "--max-tokens", "--temperature", "--ids",
-  "--help", "--version", "-h", "-V", "--", "-", "--__proto__", "--constructor",
-  "--no-resume", "--learning-rate", "--lora-alpha"];
-const VALUES = ["0", "1", "2", "-1", "1.5", "1e3", "1e-40", "1e308", "1e309", "-0", "0x10", "0b1", "010", "1_000",
-  " 7 ", "", " ", "NaN", "Infinity", "-Infinity", "9007199254740991", "9007199254740992",
-  "1000000000", "true", "q_proj", "q_proj,v_proj", ",", ",,", " , ", "all-linear", "a b", "x=y", "=", "\u001b[2J", "\u202e", "\n", "é", "\ud83d\ude00", "../../x", "/dev/null", "C:\\x", "$(x)", "`x`", "1 ", "１", "1e", "+5", "--r"];
+const COMMANDS = [
+  "finetune",
+  "generate",
+  "merge",
+  "inspect",
+  "help",
+  "",
+  "fine-tune",
+  "__proto__",
+  "constructor",
+  "toString",
+];
+const FLAGS = [
+  "--data",
+  "--model",
+  "--out",
+  "--r",
+  "--alpha",
+  "--dropout",
+  "--target-modules",
+  "--steps",
+  "--batch",
+  "--seq",
+  "--lr",
+  "--seed",
+  "--prompt",
+  "--checkpoint-every",
+  "--gradient-checkpointing",
+  "--resume",
+  "--adapter",
+  "--max-tokens",
+  "--temperature",
+  "--ids",
+  "--help",
+  "--version",
+  "-h",
+  "-V",
+  "--",
+  "-",
+  "--__proto__",
+  "--constructor",
+  "--no-resume",
+  "--learning-rate",
+  "--lora-alpha",
+];
+const VALUES = [
+  "0",
+  "1",
+  "2",
+  "-1",
+  "1.5",
+  "1e3",
+  "1e-40",
+  "1e308",
+  "1e309",
+  "-0",
+  "0x10",
+  "0b1",
+  "010",
+  "1_000",
+  " 7 ",
+  "",
+  " ",
+  "NaN",
+  "Infinity",
+  "-Infinity",
+  "9007199254740991",
+  "9007199254740992",
+  "1000000000",
+  "true",
+  "q_proj",
+  "q_proj,v_proj",
+  ",",
+  ",,",
+  " , ",
+  "all-linear",
+  "a b",
+  "x=y",
+  "=",
+  "\u001b[2J",
+  "\u202e",
+  "\n",
+  "é",
+  "\ud83d\ude00",
+  "../../x",
+  "/dev/null",
+  "C:\\x",
+  "$(x)",
+  "`x`",
+  "1 ",
+  "１",
+  "1e",
+  "+5",
+  "--r",
+];
 
 /** What a value must be when its command gets it. */
 const RULES: Record<string, (value: unknown) => boolean> = {
-  r: whole(1), steps: whole(1), batch: whole(1), seq: whole(2), seed: whole(0), checkpointEvery: whole(1), maxTokens: whole(0),
-  alpha: from(0), lr: from(0), temperature: from(0), dropout: (value) => from(0)(value) && (value as number) < 1,
-  targetModules: (value) => (typeof value === "string" && value !== "") || (Array.isArray(value) && value.length > 0 && value.every((name) => typeof name === "string" && name.trim() === name && name !== "")),
+  r: whole(1),
+  steps: whole(1),
+  batch: whole(1),
+  seq: whole(2),
+  seed: whole(0),
+  checkpointEvery: whole(1),
+  maxTokens: whole(0),
+  alpha: from(0),
+  lr: from(0),
+  temperature: from(0),
+  dropout: (value) => from(0)(value) && (value as number) < 1,
+  targetModules: (value) =>
+    (typeof value === "string" && value !== "") ||
+    (Array.isArray(value) &&
+      value.length > 0 &&
+      value.every((name) => typeof name === "string" && name.trim() === name && name !== "")),
 };
-function from(low: number): (value: unknown) => boolean { return (value) => typeof value === "number" && Number.isFinite(value) && value >= low; }
-function whole(low: number): (value: unknown) => boolean { return (value) => Number.isSafeInteger(value) && (value as number) >= low; }
-const plain = (value: unknown): boolean => typeof value === "string" || typeof value === "boolean" || (typeof value === "number" && Number.isFinite(value));
+function from(low: number): (value: unknown) => boolean {
+  return (value) => typeof value === "number" && Number.isFinite(value) && value >= low;
+}
+function whole(low: number): (value: unknown) => boolean {
+  return (value) => Number.isSafeInteger(value) && (value as number) >= low;
+}
+const plain = (value: unknown): boolean =>
+  typeof value === "string" || typeof value === "boolean" || (typeof value === "number" && Number.isFinite(value));
 
 function generate(random: Random): string[] {
   const args: string[] = [];
-  if (!random.once(20)) args.push(random.once(10) ? damageText(random.pick(COMMANDS), random) : random.pick(COMMANDS.slice(0, random.once(4) ? undefined : 4)));
-  const value = (): string => random.once(200) ? random.pick(VALUES).repeat(20_000) : random.once(10) ? damageText(random.pick(VALUES), random) : random.pick(VALUES);
+  if (!random.once(20))
+    args.push(
+      random.once(10)
+        ? damageText(random.pick(COMMANDS), random)
+        : random.pick(COMMANDS.slice(0, random.once(4) ? undefined : 4)),
+    );
+  const value = (): string =>
+    random.once(200)
+      ? random.pick(VALUES).repeat(20_000)
+      : random.once(10)
+        ? damageText(random.pick(VALUES), random)
+        : random.pick(VALUES);
   if (args[0] === "finetune" && !random.once(10)) args.push("--data", "x.txt");
   if (args[0] === "merge" && !random.once(10)) args.push("--adapter", "a", "--out", "b");
   if (args[0] === "inspect") args.push(value());
@@ -59,8 +173,17 @@ async function prepare(): Promise<void> {
   Command.prototype.parseAsync = parseAsync;
   for (const command of [program, ...program.commands]) {
     const { outputError } = command.configureOutput();
-    command.exitOverride().configureOutput({ writeOut: () => {}, writeErr: (text) => { said += text; }, ...(outputError && { outputError }) });
-    if (command !== program) command.action((...given: unknown[]) => { reached.push(given.at(-2) as Record<string, unknown>); });
+    command.exitOverride().configureOutput({
+      writeOut: () => {},
+      writeErr: (text) => {
+        said += text;
+      },
+      ...(outputError && { outputError }),
+    });
+    if (command !== program)
+      command.action((...given: unknown[]) => {
+        reached.push(given.at(-2) as Record<string, unknown>);
+      });
   }
 }
 

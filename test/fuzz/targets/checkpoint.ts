@@ -13,11 +13,47 @@ import { damageWeights, encode, fileOf, FOLDER, weightsOf, withFiles, type Weigh
 
 const BASE = "memory:fuzz-base";
 const COMMAND: FinetuneCommand = {
-  model: BASE, data: `${BASE}/text.txt`, out: `${FOLDER}/run`, r: 2, alpha: 4, dropout: 0.1, targetModules: ["q_proj", "v_proj"], steps: 3, batch: 2, seq: 4, lr: 0.01, seed: 0, prompt: "ab", checkpointEvery: 1,
+  model: BASE,
+  data: `${BASE}/text.txt`,
+  out: `${FOLDER}/run`,
+  r: 2,
+  alpha: 4,
+  dropout: 0.1,
+  targetModules: ["q_proj", "v_proj"],
+  steps: 3,
+  batch: 2,
+  seq: 4,
+  lr: 0.01,
+  seed: 0,
+  prompt: "ab",
+  checkpointEvery: 1,
 };
-const WORDS = ["\"steps\"", "\"batch\"", "\"targetModules\"", "\"q_proj\"", "\"all-linear\"", "\".*\"", "\"(.*)*x\"", "\"../text.txt\"", "\"/dev/zero\"", "\"memory:x\"", `"${BASE}"`, "\"$(x)\"", "2", "3", "16", "1e-30", "0.99"];
+const WORDS = [
+  '"steps"',
+  '"batch"',
+  '"targetModules"',
+  '"q_proj"',
+  '"all-linear"',
+  '".*"',
+  '"(.*)*x"',
+  '"../text.txt"',
+  '"/dev/zero"',
+  '"memory:x"',
+  `"${BASE}"`,
+  '"$(x)"',
+  "2",
+  "3",
+  "16",
+  "1e-30",
+  "0.99",
+];
 
-interface Original { weights: Weight[]; run: string; digest: string; adapter: Uint8Array }
+interface Original {
+  weights: Weight[];
+  run: string;
+  digest: string;
+  adapter: Uint8Array;
+}
 let original: Original | undefined;
 
 function put(name: string, contents: Uint8Array | string): void {
@@ -28,25 +64,64 @@ async function prepare(): Promise<void> {
   const letters = [..."abcdefgh .,"];
   manualSeed(1);
   const llama = new models.Llama({
-    vocabSize: 11, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1,
-    headDim: 2, maxPositionEmbeddings: 12, rmsNormEps: 0.01, ropeTheta: 10000,
-    tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
+    vocabSize: 11,
+    hiddenSize: 4,
+    intermediateSize: 6,
+    numHiddenLayers: 1,
+    numAttentionHeads: 2,
+    numKeyValueHeads: 1,
+    headDim: 2,
+    maxPositionEmbeddings: 12,
+    rmsNormEps: 0.01,
+    ropeTheta: 10000,
+    tieWordEmbeddings: true,
+    bosTokenId: null,
+    eosTokenId: null,
   });
   put("model.safetensors", io.serializeSafetensors(weightsOf(llama), { format: "pt" }));
   llama.dispose();
-  put("config.json", JSON.stringify({
-    model_type: "llama", vocab_size: 11, hidden_size: 4, intermediate_size: 6, num_hidden_layers: 1,
-    num_attention_heads: 2, num_key_value_heads: 1, head_dim: 2, max_position_embeddings: 12,
-    hidden_act: "silu", rms_norm_eps: 0.01, tie_word_embeddings: true, bos_token_id: null, eos_token_id: null,
-  }));
-  put("tokenizer.json", JSON.stringify({ added_tokens: [], model: { type: "BPE", vocab: Object.fromEntries(letters.map((c, i) => [c, i])), merges: [] } }));
+  put(
+    "config.json",
+    JSON.stringify({
+      model_type: "llama",
+      vocab_size: 11,
+      hidden_size: 4,
+      intermediate_size: 6,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+      num_key_value_heads: 1,
+      head_dim: 2,
+      max_position_embeddings: 12,
+      hidden_act: "silu",
+      rms_norm_eps: 0.01,
+      tie_word_embeddings: true,
+      bos_token_id: null,
+      eos_token_id: null,
+    }),
+  );
+  put(
+    "tokenizer.json",
+    JSON.stringify({
+      added_tokens: [],
+      model: { type: "BPE", vocab: Object.fromEntries(letters.map((c, i) => [c, i])), merges: [] },
+    }),
+  );
   put("text.txt", "abc. fed, bag. ".repeat(12));
   await withFiles({}, async () => {
     await finetune(COMMAND, new Set());
-    const { tensors, metadata } = io.parseSafetensors(io.memoryFiles.get(`${FOLDER}/run/checkpoint.previous.safetensors`)!);
+    const { tensors, metadata } = io.parseSafetensors(
+      io.memoryFiles.get(`${FOLDER}/run/checkpoint.previous.safetensors`)!,
+    );
     original = {
-      weights: [...tensors.values()].map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: t.dtype === "F32" ? io.toFloat32(t) : t.bytes.slice() })),
-      run: metadata["run"]!, digest: digestOfTensors(tensors.values(), metadata), adapter: io.memoryFiles.get(`${FOLDER}/run/adapter/adapter_model.safetensors`)!,
+      weights: [...tensors.values()].map((t) => ({
+        name: t.name,
+        dtype: t.dtype,
+        shape: t.shape,
+        data: t.dtype === "F32" ? io.toFloat32(t) : t.bytes.slice(),
+      })),
+      run: metadata["run"]!,
+      digest: digestOfTensors(tensors.values(), metadata),
+      adapter: io.memoryFiles.get(`${FOLDER}/run/adapter/adapter_model.safetensors`)!,
     };
   });
   await anew();
@@ -61,7 +136,10 @@ async function anew(): Promise<void> {
 /** More steps than these are honest work. */
 function isLong(run: string): boolean {
   try {
-    const { settings, step } = JSON.parse(run) as { settings: { steps: number; seq: number; batch: number }; step: number };
+    const { settings, step } = JSON.parse(run) as {
+      settings: { steps: number; seq: number; batch: number };
+      step: number;
+    };
     return settings.steps - step > 20 || settings.batch * settings.seq > 50_000;
   } catch {
     return false;
@@ -69,12 +147,22 @@ function isLong(run: string): boolean {
 }
 
 function damaged(random: Random): Uint8Array {
-  const { weights, run } = original!, times = random.few(4), ofRun = random.once(2);
+  const { weights, run } = original!;
+  const times = random.few(4);
+  const ofRun = random.once(2);
   let text = textOf(damage(treeOf(JSON.parse(run)), ofRun ? times : 0, random, WORDS));
   if (random.once(12)) text = damageText(text, random);
   if (isLong(text)) text = run;
-  const list = damageWeights(weights, ofRun ? 0 : times, random, ["losses", "factors.x", "optimizer.0.step", "optimizer.99.expAvg"]);
-  const metadata: Record<string, string> = { format: random.once(30) ? "pt" : "wasm-lora-run", run: /\p{Surrogate}/u.test(text) ? run : text };
+  const list = damageWeights(weights, ofRun ? 0 : times, random, [
+    "losses",
+    "factors.x",
+    "optimizer.0.step",
+    "optimizer.99.expAvg",
+  ]);
+  const metadata: Record<string, string> = {
+    format: random.once(30) ? "pt" : "wasm-lora-run",
+    run: /\p{Surrogate}/u.test(text) ? run : text,
+  };
   const tensors = list.map((t) => ({ ...t, bytes: t.data }));
   if (!random.once(6)) metadata["digest"] = random.once(20) ? "0" : digestOfTensors(tensors, metadata);
   return fileOf(list, random, metadata);
@@ -86,7 +174,10 @@ function generate(random: Random): Files {
   return files;
 }
 
-/** Whether it says what the original said, with its digest or without; under another it is damaged, and the one before it is taken. */
+/**
+ * Whether it says what the original said, with its digest or without; under another it is damaged, and the one before
+ * it is taken.
+ */
 function isWhole(file: Uint8Array): boolean {
   try {
     const { tensors, metadata } = io.parseSafetensors(file);
@@ -102,10 +193,15 @@ async function run(files: Files): Promise<void> {
     await withFiles(files, async () => {
       await finetune({ ...COMMAND, resume: true }, new Set());
       const { tensors } = io.readPeftAdapter(`${FOLDER}/run/adapter`);
-      for (const [name, { data }] of tensors) must(data.every(Number.isFinite), () => `${name} is written and not finite`);
+      for (const [name, { data }] of tensors)
+        must(data.every(Number.isFinite), () => `${name} is written and not finite`);
       JSON.parse(new TextDecoder().decode(io.memoryFiles.get(`${FOLDER}/run/result.json`)));
       if (isWhole(files["run/checkpoint.safetensors"]!)) {
-        must(Buffer.compare(original!.adapter, io.memoryFiles.get(`${FOLDER}/run/adapter/adapter_model.safetensors`)!) === 0, () => "the resumed run ends with another adapter");
+        must(
+          Buffer.compare(original!.adapter, io.memoryFiles.get(`${FOLDER}/run/adapter/adapter_model.safetensors`)!) ===
+            0,
+          () => "the resumed run ends with another adapter",
+        );
       }
     });
   } finally {

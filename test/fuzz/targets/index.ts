@@ -12,5 +12,16 @@ import { options } from "./options.js";
 import { safetensors } from "./safetensors.js";
 import { tokenizer } from "./tokenizer.js";
 
-export const TARGETS: readonly Target[] = [hostile, safetensors, model, adapter, pattern, tokenizer, checkpoint, files,
-  commandLine, options, op];
+export const TARGETS: readonly Target[] = [
+  hostile,
+  safetensors,
+  model,
+  adapter,
+  pattern,
+  tokenizer,
+  checkpoint,
+  files,
+  commandLine,
+  options,
+  op,
+];

@@ -9,57 +9,154 @@ import { must, type Files, type Target } from "../target.js";
 import { damageWeights, encode, fileOf, FOLDER, weightsOf, withFiles, type Weight } from "../weights.js";
 
 const LLAMA = {
-  architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 8, hidden_size: 4, intermediate_size: 6,
-  num_hidden_layers: 2, num_attention_heads: 2,
-  num_key_value_heads: 1, head_dim: 2, max_position_embeddings: 8, hidden_act: "silu", rms_norm_eps: 0.01,
-  rope_theta: 10000, tie_word_embeddings: true,
-  bos_token_id: 1, eos_token_id: [2, 3], attention_bias: false, mlp_bias: false, torch_dtype: "float32",
-  transformers_version: "5.0.0", use_cache: true,
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  vocab_size: 8,
+  hidden_size: 4,
+  intermediate_size: 6,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 2,
+  max_position_embeddings: 8,
+  hidden_act: "silu",
+  rms_norm_eps: 0.01,
+  rope_theta: 10000,
+  tie_word_embeddings: true,
+  bos_token_id: 1,
+  eos_token_id: [2, 3],
+  attention_bias: false,
+  mlp_bias: false,
+  torch_dtype: "float32",
+  transformers_version: "5.0.0",
+  use_cache: true,
 };
 const GPT2 = {
-  architectures: ["GPT2LMHeadModel"], model_type: "gpt2", vocab_size: 8, n_embd: 4, n_head: 2, n_layer: 2, n_positions: 8, n_inner: null,
-  activation_function: "gelu_new", layer_norm_epsilon: 0.01, tie_word_embeddings: true, bos_token_id: 1,
-  eos_token_id: 2, attn_pdrop: 0.1, n_ctx: 8,
+  architectures: ["GPT2LMHeadModel"],
+  model_type: "gpt2",
+  vocab_size: 8,
+  n_embd: 4,
+  n_head: 2,
+  n_layer: 2,
+  n_positions: 8,
+  n_inner: null,
+  activation_function: "gelu_new",
+  layer_norm_epsilon: 0.01,
+  tie_word_embeddings: true,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  attn_pdrop: 0.1,
+  n_ctx: 8,
 };
-const WORDS = ["\"llama\"", "\"gpt2\"", "\"silu\"", "\"relu\"", "\"gelu_new\"", "\"gelu\"", "\"rope_scaling\"",
-  "\"rope_parameters\"", "\"quantization_config\"", "\"default\"",
-  "{\"rope_type\":\"default\",\"rope_theta\":500}", "{\"rope_type\":\"linear\",\"factor\":2}", "{\"type\":\"dynamic\"}",
-  "\"partial_rotary_factor\"", "\"n_inner\"", "\"head_dim\"",
-  "\"num_key_value_heads\"", "[1,2]", "[]", "[[2]]", "9", "16", "1000000000", "300000", "200000000",
-  "\"tie_word_embeddings\"", "\"lm_head.weight\""];
-const GENERATION = { bos_token_id: 1, eos_token_id: [2, 3], pad_token_id: 0, do_sample: true, temperature: 0.8,
-  top_p: 0.9, max_length: 20, _from_model_config: true };
-const EXTRA = ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.9.mlp.up_proj.weight",
-  "transformer.h.0.attn.bias", "h.1.attn.masked_bias",
-  "wte.weight", "model.embed_tokens.weight", "__proto__", "constructor", "model.layers.00.mlp.up_proj.weight",
-  "transformer.h.1e3.ln_1.weight"];
-const SHARDS = ["\"../outside.safetensors\"", "\"/outside.safetensors\"", "\"a/../../outside.safetensors\"",
-  "\"C:\\\\outside.safetensors\"", "\"..\\\\outside.safetensors\"",
-  "\"model.safetensors\\u0000.safetensors\"", "\"\"", "\".safetensors\"", "\"..safetensors\"", "\"config.json\"",
-  "\"model-00002-of-00002.safetensors\"", "\"weight_map\"",
-  "\"model-00003-of-00002.safetensors\"", "\"memory:outside.safetensors\"", "\"file:///outside.safetensors\"",
-  "\"http://x/outside.safetensors\"", "\"%2e%2e/outside.safetensors\""];
+const WORDS = [
+  '"llama"',
+  '"gpt2"',
+  '"silu"',
+  '"relu"',
+  '"gelu_new"',
+  '"gelu"',
+  '"rope_scaling"',
+  '"rope_parameters"',
+  '"quantization_config"',
+  '"default"',
+  '{"rope_type":"default","rope_theta":500}',
+  '{"rope_type":"linear","factor":2}',
+  '{"type":"dynamic"}',
+  '"partial_rotary_factor"',
+  '"n_inner"',
+  '"head_dim"',
+  '"num_key_value_heads"',
+  "[1,2]",
+  "[]",
+  "[[2]]",
+  "9",
+  "16",
+  "1000000000",
+  "300000",
+  "200000000",
+  '"tie_word_embeddings"',
+  '"lm_head.weight"',
+];
+const GENERATION = {
+  bos_token_id: 1,
+  eos_token_id: [2, 3],
+  pad_token_id: 0,
+  do_sample: true,
+  temperature: 0.8,
+  top_p: 0.9,
+  max_length: 20,
+  _from_model_config: true,
+};
+const EXTRA = [
+  "lm_head.weight",
+  "model.layers.0.self_attn.rotary_emb.inv_freq",
+  "model.layers.9.mlp.up_proj.weight",
+  "transformer.h.0.attn.bias",
+  "h.1.attn.masked_bias",
+  "wte.weight",
+  "model.embed_tokens.weight",
+  "__proto__",
+  "constructor",
+  "model.layers.00.mlp.up_proj.weight",
+  "transformer.h.1e3.ln_1.weight",
+];
+const SHARDS = [
+  '"../outside.safetensors"',
+  '"/outside.safetensors"',
+  '"a/../../outside.safetensors"',
+  '"C:\\\\outside.safetensors"',
+  '"..\\\\outside.safetensors"',
+  '"model.safetensors\\u0000.safetensors"',
+  '""',
+  '".safetensors"',
+  '"..safetensors"',
+  '"config.json"',
+  '"model-00002-of-00002.safetensors"',
+  '"weight_map"',
+  '"model-00003-of-00002.safetensors"',
+  '"memory:outside.safetensors"',
+  '"file:///outside.safetensors"',
+  '"http://x/outside.safetensors"',
+  '"%2e%2e/outside.safetensors"',
+];
 
-interface Base { config: object; weights: Weight[] }
+interface Base {
+  config: object;
+  weights: Weight[];
+}
 let bases: Base[] | undefined;
 
 /** Made when first asked for: in a worker after init(), in the watchdog never. */
 function base(random: Random): Base {
   if (bases === undefined) manualSeed(1);
   bases ??= [
-    { config: LLAMA, weights: weightsOf(new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 })) },
+    {
+      config: LLAMA,
+      weights: weightsOf(
+        new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 }),
+      ),
+    },
     { config: GPT2, weights: weightsOf(new models.Gpt2({ ...SHARED, intermediateSize: 16, layerNormEpsilon: 0.01 })) },
   ];
   return random.pick(bases);
 }
 const SHARED = {
-  vocabSize: 8, hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 2, numAttentionHeads: 2, maxPositionEmbeddings: 8,
-  tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
+  vocabSize: 8,
+  hiddenSize: 4,
+  intermediateSize: 6,
+  numHiddenLayers: 2,
+  numAttentionHeads: 2,
+  maxPositionEmbeddings: 8,
+  tieWordEmbeddings: true,
+  bosTokenId: 1,
+  eosTokenId: 2,
 };
 
 /** A model's folder, damaged or not. */
 export function folderOf(random: Random): Files {
-  const { config, weights } = base(random), damages = random.few(4), where = random.below(3);
+  const { config, weights } = base(random);
+  const damages = random.few(4);
+  const where = random.below(3);
   const json = (value: unknown, times: number, words: readonly string[]): Uint8Array => {
     const text = textOf(damage(treeOf(value), times, random, words));
     return encode(random.once(20) ? damageText(text, random) : text);
@@ -71,24 +168,36 @@ export function folderOf(random: Random): Files {
     files["model.safetensors"] = fileOf(tensors, random);
     return files;
   }
-  const cut = random.below(tensors.length + 1), shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+  const cut = random.below(tensors.length + 1);
+  const shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
   const weightMap = Object.fromEntries(tensors.map(({ name }, i) => [name, shards[i < cut ? 0 : 1]]));
   files[shards[0]!] = fileOf(tensors.slice(0, cut), random);
   files[shards[1]!] = fileOf(tensors.slice(cut), random);
-  files["model.safetensors.index.json"] = json({ metadata: { total_size: 1 }, weight_map: weightMap },
-    where === 2 ? damages : 0, [...SHARDS, ...WORDS]);
+  files["model.safetensors.index.json"] = json(
+    { metadata: { total_size: 1 }, weight_map: weightMap },
+    where === 2 ? damages : 0,
+    [...SHARDS, ...WORDS],
+  );
   return files;
 }
 
 function prepare(): void {
-  io.memoryFiles.set("memory:outside.safetensors", io.serializeSafetensors(weightsOf(new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 }))));
+  io.memoryFiles.set(
+    "memory:outside.safetensors",
+    io.serializeSafetensors(
+      weightsOf(new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 })),
+    ),
+  );
 }
 
 /** Runs and refuses to read what lies outside the folder. */
 function enclosed(run: () => void): void {
   const { get } = io.memoryFiles;
   io.memoryFiles.get = function (path) {
-    must(path.startsWith(`${FOLDER}/`) && !/\/\.\.|\\|\0/.test(path), () => `${JSON.stringify(path)} is read, outside the folder`);
+    must(
+      path.startsWith(`${FOLDER}/`) && !/\/\.\.|\\|\0/.test(path),
+      () => `${JSON.stringify(path)} is read, outside the folder`,
+    );
     return get.call(this, path);
   };
   try {
@@ -99,19 +208,26 @@ function enclosed(run: () => void): void {
 }
 
 async function run(files: Files): Promise<void> {
-  await withFiles(files, () => enclosed(() => {
-    const { model, config } = models.loadModel(FOLDER);
-    try {
-      const ids = [0, Math.min(1, config.vocabSize - 1)].slice(0, config.maxPositionEmbeddings);
-      const logits = noGrad(() => scope(() => model.forward(tensor(Int32Array.from(ids), [1, ids.length])).data.slice()));
-      must(logits.length === ids.length * config.vocabSize, () => `${logits.length} logits for a vocabulary of ${config.vocabSize}`);
-      for (const token of models.generate(model, ids, { maxNewTokens: 2, temperature: 0 })) {
-        must(Number.isInteger(token) && token >= 0 && token < config.vocabSize, () => `token ${token} was drawn`);
+  await withFiles(files, () =>
+    enclosed(() => {
+      const { model, config } = models.loadModel(FOLDER);
+      try {
+        const ids = [0, Math.min(1, config.vocabSize - 1)].slice(0, config.maxPositionEmbeddings);
+        const logits = noGrad(() =>
+          scope(() => model.forward(tensor(Int32Array.from(ids), [1, ids.length])).data.slice()),
+        );
+        must(
+          logits.length === ids.length * config.vocabSize,
+          () => `${logits.length} logits for a vocabulary of ${config.vocabSize}`,
+        );
+        for (const token of models.generate(model, ids, { maxNewTokens: 2, temperature: 0 })) {
+          must(Number.isInteger(token) && token >= 0 && token < config.vocabSize, () => `token ${token} was drawn`);
+        }
+      } finally {
+        model.dispose();
       }
-    } finally {
-      model.dispose();
-    }
-  }));
+    }),
+  );
 }
 
 export const model: Target<Files> = { name: "model", inputs: 4000, prepare, generate: folderOf, run };

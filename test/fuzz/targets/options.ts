@@ -1,30 +1,84 @@
-/** Options, configurations and plain arguments of the public functions and constructors: taken, or refused with a typed error. */
+/**
+ * Options, configurations and plain arguments of the public functions and constructors: taken, or refused with a typed
+ * error.
+ */
 import {
-  checkpoint, clone, full, Generator, io, lora, manualSeed, models, nn, noGrad, ones, ops, optim, peft, scope, Tensor, tensor, zeros,
+  checkpoint,
+  clone,
+  full,
+  Generator,
+  io,
+  lora,
+  manualSeed,
+  models,
+  nn,
+  noGrad,
+  ones,
+  ops,
+  optim,
+  peft,
+  scope,
+  Tensor,
+  tensor,
+  zeros,
 } from "../../../src/index.js";
 import type { Random } from "../random.js";
-import { type Target } from "../target.js";
+import type { Target } from "../target.js";
 import { built, changed, odd, t, type Value } from "../values.js";
 
 const LORA = { r: 2, loraAlpha: 4, loraDropout: 0.1, mergeWeights: true };
 const PEFT: { [key: string]: Value } = {
-  ...LORA, targetModules: ["fc"], excludeModules: null, layersToTransform: null, layersPattern: null,
-    rankPattern: { fc: 1 }, alphaPattern: {}, fanInFanOut: false, bias: "none",
-  useRslora: false, useDora: false, initLoraWeights: true, modulesToSave: null, baseModelNameOrPath: null, taskType: null,
+  ...LORA,
+  targetModules: ["fc"],
+  excludeModules: null,
+  layersToTransform: null,
+  layersPattern: null,
+  rankPattern: { fc: 1 },
+  alphaPattern: {},
+  fanInFanOut: false,
+  bias: "none",
+  useRslora: false,
+  useDora: false,
+  initLoraWeights: true,
+  modulesToSave: null,
+  baseModelNameOrPath: null,
+  taskType: null,
 };
 delete PEFT["mergeWeights"];
 const LLAMA = {
-  hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, numKeyValueHeads: 1, headDim: 2,
-  vocabSize: 8, maxPositionEmbeddings: 8, rmsNormEps: 0.01, ropeTheta: 10000,
-  tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2,
+  hiddenSize: 4,
+  intermediateSize: 6,
+  numHiddenLayers: 1,
+  numAttentionHeads: 2,
+  numKeyValueHeads: 1,
+  headDim: 2,
+  vocabSize: 8,
+  maxPositionEmbeddings: 8,
+  rmsNormEps: 0.01,
+  ropeTheta: 10000,
+  tieWordEmbeddings: true,
+  bosTokenId: 1,
+  eosTokenId: 2,
 };
-const GPT2 = { hiddenSize: 4, intermediateSize: 6, numHiddenLayers: 1, numAttentionHeads: 2, vocabSize: 8,
-  maxPositionEmbeddings: 8, layerNormEpsilon: 0.01, tieWordEmbeddings: true, bosTokenId: 1, eosTokenId: 2 };
+const GPT2 = {
+  hiddenSize: 4,
+  intermediateSize: 6,
+  numHiddenLayers: 1,
+  numAttentionHeads: 2,
+  vocabSize: 8,
+  maxPositionEmbeddings: 8,
+  layerNormEpsilon: 0.01,
+  tieWordEmbeddings: true,
+  bosTokenId: 1,
+  eosTokenId: 2,
+};
 const ADAM = { lr: 0.1, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0 };
 
 class Net extends nn.Module {
   readonly fc: nn.Layer = new nn.Linear(2, 3);
-  forward(x: ReturnType<typeof zeros>): ReturnType<typeof zeros> { return this.fc.forward(x); }
+  forward(x: ReturnType<typeof zeros>): ReturnType<typeof zeros> {
+    return this.fc.forward(x);
+  }
 }
 
 /** Runs with a small model, which goes away again. */
@@ -38,88 +92,224 @@ function withNet<T>(run: (net: Net) => T): T {
 }
 
 type Call = [typical: Value[], call: (...args: any[]) => unknown];
-const FILE = (): Uint8Array => io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [1], data: Float32Array.of(1) }]);
+const FILE = (): Uint8Array =>
+  io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [1], data: Float32Array.of(1) }]);
 
 const CALLS: Record<string, Call> = {
   "nn.Linear": [[2, 3, { bias: true, fanInFanOut: false }], (...a: [number, number]) => new nn.Linear(...a)],
-  "nn.Embedding": [[5, 2, { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: false }],
-  (...a: [number, number]) => new nn.Embedding(...a)],
-  "nn.Conv1d": [[2, 2, 3, { stride: 1, padding: 1, dilation: 1, groups: 1, bias: true }],
-  (...a: [number, number, number]) => new nn.Conv1d(...a)],
-  "nn.Conv2d": [[2, 2, [1, 3], { stride: [1, 2], padding: 1, dilation: 1, groups: 2, bias: false }],
-  (...a: [number, number, number]) => new nn.Conv2d(...a)],
+  "nn.Embedding": [
+    [5, 2, { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: false }],
+    (...a: [number, number]) => new nn.Embedding(...a),
+  ],
+  "nn.Conv1d": [
+    [2, 2, 3, { stride: 1, padding: 1, dilation: 1, groups: 1, bias: true }],
+    (...a: [number, number, number]) => new nn.Conv1d(...a),
+  ],
+  "nn.Conv2d": [
+    [2, 2, [1, 3], { stride: [1, 2], padding: 1, dilation: 1, groups: 2, bias: false }],
+    (...a: [number, number, number]) => new nn.Conv2d(...a),
+  ],
   "nn.LayerNorm": [[3, 1e-5], (...a: [number]) => new nn.LayerNorm(...a)],
   "nn.RMSNorm": [[3, 1e-5], (...a: [number]) => new nn.RMSNorm(...a)],
   "nn.Parameter": [[[2, 3], true], (...a: [number[]]) => new nn.Parameter(...a)],
-  "lora.Linear": [[2, 3, { ...LORA, bias: true, fanInFanOut: false }], (...a: [number, number]) => new lora.Linear(...a)],
-  "lora.MergedLinear": [[2, 4, { ...LORA, enableLora: [true, false] }], (...a: [number, number]) => new lora.MergedLinear(...a)],
-  "lora.Embedding": [[5, 2, { r: 2, loraAlpha: 4, mergeWeights: true }], (...a: [number, number]) => new lora.Embedding(...a)],
+  "lora.Linear": [
+    [2, 3, { ...LORA, bias: true, fanInFanOut: false }],
+    (...a: [number, number]) => new lora.Linear(...a),
+  ],
+  "lora.MergedLinear": [
+    [2, 4, { ...LORA, enableLora: [true, false] }],
+    (...a: [number, number]) => new lora.MergedLinear(...a),
+  ],
+  "lora.Embedding": [
+    [5, 2, { r: 2, loraAlpha: 4, mergeWeights: true }],
+    (...a: [number, number]) => new lora.Embedding(...a),
+  ],
   "lora.Conv2d": [[2, 2, 3, LORA], (...a: [number, number, number]) => new lora.Conv2d(...a)],
-  "lora.markOnlyLoraAsTrainable": [["none"], (bias) => withNet((net) => { lora.markOnlyLoraAsTrainable(net, bias); })],
+  "lora.markOnlyLoraAsTrainable": [
+    ["none"],
+    (bias) =>
+      withNet((net) => {
+        lora.markOnlyLoraAsTrainable(net, bias);
+      }),
+  ],
   "lora.loraStateDict": [["all"], (bias) => withNet((net) => lora.loraStateDict(net, bias))],
-  "optim.SGD": [[{ lr: 0.1, momentum: 0.9, weightDecay: 0, nesterov: true }],
-  (o) => withNet((net) => { new optim.SGD(net.parameters(), o); })],
-  "optim.Adam": [[ADAM], (o) => withNet((net) => { new optim.Adam(net.parameters(), o); })],
-  "optim.AdamW": [[ADAM], (o) => withNet((net) => { new optim.AdamW(net.parameters(), o); })],
-  "optim.AdamW params": [[[t([2])], ADAM], (params, o) => { new optim.AdamW(params, o); }],
-  "optim.AdamW groups": [[{ lr: 0.5, weightDecay: 0.1 }],
-  (group) => withNet((net) => { new optim.AdamW([{ params: net.parameters(), ...group }]); })],
-  "optim.LoraFA": [[{ ...ADAM, scaling: 2 }], (o) => withNet((net) => { new optim.LoraFA(net, o); })],
-  "optim.loraPlusGroups": [[{ lr: 0.1, loraplusLrRatio: 4, loraplusLrEmbedding: 1e-6, weightDecay: 0 }],
-  (o) => withNet((net) => { optim.loraPlusGroups(net, o); })],
+  "optim.SGD": [
+    [{ lr: 0.1, momentum: 0.9, weightDecay: 0, nesterov: true }],
+    (o) =>
+      withNet((net) => {
+        new optim.SGD(net.parameters(), o);
+      }),
+  ],
+  "optim.Adam": [
+    [ADAM],
+    (o) =>
+      withNet((net) => {
+        new optim.Adam(net.parameters(), o);
+      }),
+  ],
+  "optim.AdamW": [
+    [ADAM],
+    (o) =>
+      withNet((net) => {
+        new optim.AdamW(net.parameters(), o);
+      }),
+  ],
+  "optim.AdamW params": [
+    [[t([2])], ADAM],
+    (params, o) => {
+      new optim.AdamW(params, o);
+    },
+  ],
+  "optim.AdamW groups": [
+    [{ lr: 0.5, weightDecay: 0.1 }],
+    (group) =>
+      withNet((net) => {
+        new optim.AdamW([{ params: net.parameters(), ...group }]);
+      }),
+  ],
+  "optim.LoraFA": [
+    [{ ...ADAM, scaling: 2 }],
+    (o) =>
+      withNet((net) => {
+        new optim.LoraFA(net, o);
+      }),
+  ],
+  "optim.loraPlusGroups": [
+    [{ lr: 0.1, loraplusLrRatio: 4, loraplusLrEmbedding: 1e-6, weightDecay: 0 }],
+    (o) =>
+      withNet((net) => {
+        optim.loraPlusGroups(net, o);
+      }),
+  ],
   "optim.clipGradNorm_": [[1], (norm) => withNet((net) => optim.clipGradNorm_(net.parameters(), norm))],
   "optim.cosineSchedule": [[10, 2, 0.1, 3], (a, b, c, step) => optim.cosineSchedule(a, b, c)(step)],
   "optim.linearSchedule": [[10, 2, 3], (a, b, step) => optim.linearSchedule(a, b)(step)],
-  "peft.getLoraModel": [[PEFT, "default"], (...a: [object]) => withNet((net) => { peft.getLoraModel(net, ...a).unload(); })],
-  "peft.LoraModel": [["default", { safeMerge: true }], (name, o) => withNet((net) => {
-    const adapted = peft.getLoraModel(net, { r: 1, targetModules: ["fc"] });
-    try {
-      adapted.mergeAdapter([name], o);
-    } finally {
-      adapted.unload();
-    }
-  })],
+  "peft.getLoraModel": [
+    [PEFT, "default"],
+    (...a: [object]) =>
+      withNet((net) => {
+        peft.getLoraModel(net, ...a).unload();
+      }),
+  ],
+  "peft.LoraModel": [
+    ["default", { safeMerge: true }],
+    (name, o) =>
+      withNet((net) => {
+        const adapted = peft.getLoraModel(net, { r: 1, targetModules: ["fc"] });
+        try {
+          adapted.mergeAdapter([name], o);
+        } finally {
+          adapted.unload();
+        }
+      }),
+  ],
   "models.Llama": [[LLAMA], (config) => new models.Llama(config)],
   "models.Gpt2": [[GPT2, { r: 2, loraAlpha: 4, loraDropout: 0 }], (...a: [any]) => new models.Gpt2(...a)],
-  "models.generate": [[[1, 2], { maxNewTokens: 2, temperature: 0.5, seed: 1, stopToken: 3 }], (prompt, o) => {
-    const llama = new models.Llama(LLAMA);
-    try {
-      return [...models.generate(llama, prompt, o)];
-    } finally {
-      llama.dispose();
-    }
-  }],
-  "models.randomWindows": [[0, { batch: 2, seq: 3, seed: 1 }], (step, o) => { models.randomWindows(new Int32Array(50), step, o); }],
-  "models.evenWindows": [[3, 2], (seq, most) => { models.evenWindows(new Int32Array(50), seq, most); }],
-  "models.planTraining": [[LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }], (...a: [any, any]) => models.planTraining(...a)],
+  "models.generate": [
+    [[1, 2], { maxNewTokens: 2, temperature: 0.5, seed: 1, stopToken: 3 }],
+    (prompt, o) => {
+      const llama = new models.Llama(LLAMA);
+      try {
+        return [...models.generate(llama, prompt, o)];
+      } finally {
+        llama.dispose();
+      }
+    },
+  ],
+  "models.randomWindows": [
+    [0, { batch: 2, seq: 3, seed: 1 }],
+    (step, o) => {
+      models.randomWindows(new Int32Array(50), step, o);
+    },
+  ],
+  "models.evenWindows": [
+    [3, 2],
+    (seq, most) => {
+      models.evenWindows(new Int32Array(50), seq, most);
+    },
+  ],
+  "models.planTraining": [
+    [LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }],
+    (...a: [any, any]) => models.planTraining(...a),
+  ],
   "io.parseSafetensors": [[{ name: "w", maxHeaderBytes: 1000 }], (o) => io.parseSafetensors(FILE(), o)],
-  "io.serializeSafetensors": [[[{ name: "w", dtype: "F32", shape: [6], data: { $array: "Float32Array" } }], { format: "pt" }], (...a: [any]) => { io.serializeSafetensors(...a); }],
-  "io.serializePeftConfig": [[PEFT], (config) => { io.serializePeftConfig(config); }],
-  "io.linearToPeft": [[{ shape: [1, 6], data: { $array: "Float32Array" } }, { shape: [6, 1], data: { $array: "Float32Array" } }, { r: 1, loraAlpha: 2 }], (...a: [any, any, any]) => io.linearToPeft(...a)],
+  "io.serializeSafetensors": [
+    [[{ name: "w", dtype: "F32", shape: [6], data: { $array: "Float32Array" } }], { format: "pt" }],
+    (...a: [any]) => {
+      io.serializeSafetensors(...a);
+    },
+  ],
+  "io.serializePeftConfig": [
+    [PEFT],
+    (config) => {
+      io.serializePeftConfig(config);
+    },
+  ],
+  "io.linearToPeft": [
+    [
+      { shape: [1, 6], data: { $array: "Float32Array" } },
+      { shape: [6, 1], data: { $array: "Float32Array" } },
+      { r: 1, loraAlpha: 2 },
+    ],
+    (...a: [any, any, any]) => io.linearToPeft(...a),
+  ],
   "io.matcher": [["a.*", "ab"], (pattern, text) => io.matcher(pattern)(text)],
   "io.patternValue": [[{ a: 1 }, "a", 2], (...a: [any, any, any]) => io.patternValue(...a)],
   "io.peftKey": [["fc", "lora_A"], (...a: [any, any]) => io.peftKey(...a)],
-  "io.scalingOf": [[{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"],
-  (...a: [any, any]) => io.scalingOf(...a)],
-  manualSeed: [[1], (seed) => { manualSeed(seed); }],
+  "io.scalingOf": [
+    [{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"],
+    (...a: [any, any]) => io.scalingOf(...a),
+  ],
+  manualSeed: [
+    [1],
+    (seed) => {
+      manualSeed(seed);
+    },
+  ],
   Generator: [[1], (seed) => new Generator(seed)],
-  tensor: [[[[1, 2], [3, 4]], [4], "float32"], (...a: [any]) => tensor(...a)],
+  tensor: [
+    [
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      [4],
+      "float32",
+    ],
+    (...a: [any]) => tensor(...a),
+  ],
   zeros: [[[2, 3], "int32"], (...a: [any]) => zeros(...a)],
   ones: [[[2]], (shape) => ones(shape)],
   full: [[[2, 3], 1.5, "float32"], (...a: [any, any]) => full(...a)],
   clone: [[t([2])], (x) => clone(x)],
-  "Tensor.set": [[t([2]), [1, 2]], (x, values) => { if (x instanceof Tensor) x.set(values); }],
+  "Tensor.set": [
+    [t([2]), [1, 2]],
+    (x, values) => {
+      if (x instanceof Tensor) x.set(values);
+    },
+  ],
   scope: [[{ $function: true }], (fn) => scope(fn)],
   noGrad: [[{ $function: true }], (fn) => noGrad(fn)],
   checkpoint: [[{ $function: true }, t([2])], (fn, x) => checkpoint(fn, x)],
-  "ops.conv": [[{ stride: [1], padding: [0], dilation: [1], groups: 1 }],
-  (o) => { ops.conv(zeros([1, 1, 3]), zeros([1, 1, 1]), null, o); }],
-  "ops.embedding": [[{ paddingIdx: null, maxNorm: null, normType: 2, scaleGradByFreq: false }],
-  (o) => { ops.embedding(zeros([2], "int32"), zeros([3, 2]), o); }],
+  "ops.conv": [
+    [{ stride: [1], padding: [0], dilation: [1], groups: 1 }],
+    (o) => {
+      ops.conv(zeros([1, 1, 3]), zeros([1, 1, 1]), null, o);
+    },
+  ],
+  "ops.embedding": [
+    [{ paddingIdx: null, maxNorm: null, normType: 2, scaleGradByFreq: false }],
+    (o) => {
+      ops.embedding(zeros([2], "int32"), zeros([3, 2]), o);
+    },
+  ],
 };
 const NAMES = Object.keys(CALLS);
 
-interface Input { call: string; args: Value[] }
+interface Input {
+  call: string;
+  args: Value[];
+}
 
 function generate(random: Random): Input {
   const call = random.pick(NAMES);

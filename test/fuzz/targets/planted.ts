@@ -4,13 +4,27 @@ import { must, type Target } from "../target.js";
 
 const FAULTS: (() => void)[] = [
   () => {},
-  () => { throw new FormatError("refused"); },
-  () => { throw new TypeError("not ours"); },
-  () => { must(false, () => "does not hold"); },
-  () => { zeros([4]); },
-  () => { for (;;); },
-  () => { (Object.prototype as { polluted?: number }).polluted = 1; },
-  () => { throw new FormatError("n".repeat(10), { cause: hog(40) }); },
+  () => {
+    throw new FormatError("refused");
+  },
+  () => {
+    throw new TypeError("not ours");
+  },
+  () => {
+    must(false, () => "does not hold");
+  },
+  () => {
+    zeros([4]);
+  },
+  () => {
+    for (;;);
+  },
+  () => {
+    (Object.prototype as { polluted?: number }).polluted = 1;
+  },
+  () => {
+    throw new FormatError("n".repeat(10), { cause: hog(40) });
+  },
   () => {},
 ];
 
@@ -22,5 +36,10 @@ function hog(megabytes: number): number {
 }
 
 export const planted: Target<{ fault: number }> = {
-  name: "planted", inputs: FAULTS.length, generate: (_, index) => ({ fault: index }), run: ({ fault }) => { FAULTS[fault]!(); },
+  name: "planted",
+  inputs: FAULTS.length,
+  generate: (_, index) => ({ fault: index }),
+  run: ({ fault }) => {
+    FAULTS[fault]!();
+  },
 };

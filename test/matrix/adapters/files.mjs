@@ -20,7 +20,9 @@ export function fill(pack) {
 const keyOf = (path) => (path instanceof URL ? fileURLToPath(path) : path).replace(/\/+$/, "");
 const below = (key) => [...memoryFiles.keys(), ...directories].filter((other) => other.startsWith(`${key}/`));
 
-function missing(call, key) { throw Object.assign(new Error(`ENOENT: no such file or directory, ${call} '${key}'`), { code: "ENOENT" }); }
+function missing(call, key) {
+  throw Object.assign(new Error(`ENOENT: no such file or directory, ${call} '${key}'`), { code: "ENOENT" });
+}
 
 export function existsSync(path) {
   const key = keyOf(path);
@@ -44,7 +46,9 @@ export function readdirSync(path, { withFileTypes = false } = {}) {
   return withFileTypes ? names.map((name) => ({ name, isDirectory: () => !memoryFiles.has(`${key}/${name}`) })) : names;
 }
 
-export function mkdirSync(path) { directories.add(keyOf(path)); }
+export function mkdirSync(path) {
+  directories.add(keyOf(path));
+}
 
 export function mkdtempSync(prefix) {
   const path = `${prefix}${temporary++}`;
@@ -60,6 +64,12 @@ export function rmSync(path, { force = false } = {}) {
   }
 }
 
-export function tmpdir() { return "memory:/tmp"; }
-export function join(...parts) { return parts.join("/").replace(/\/+/g, "/"); }
-export function fileURLToPath(url) { return `memory:${url.pathname}`; }
+export function tmpdir() {
+  return "memory:/tmp";
+}
+export function join(...parts) {
+  return parts.join("/").replace(/\/+/g, "/");
+}
+export function fileURLToPath(url) {
+  return `memory:${url.pathname}`;
+}

@@ -8,13 +8,16 @@ const file = suite("", { diagnostic() {} });
 const groups = [];
 
 /** As node:test's, with options in between: a time limit, which the matrix has for whole files. */
-export function test(name, ...rest) { file([...groups, name].join(": "), rest.at(-1)); }
+export function test(name, ...rest) {
+  file([...groups, name].join(": "), rest.at(-1));
+}
 export function describe(name, tell) {
   groups.push(name);
   tell();
   groups.pop();
 }
-export const before = file.before, after = file.after;
+export const before = file.before,
+  after = file.after;
 
 /** Runs what the file registered. */
 export async function runTests() {

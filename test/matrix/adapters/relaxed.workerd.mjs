@@ -2,5 +2,6 @@
 import module from "../../../build/wasm-lora.relaxed.wasm";
 import { init } from "../../../dist/src/index.js";
 
-export const runs = true, byOption = false;
+export const runs = true,
+  byOption = false;
 export const initRelaxed = () => init({ module });

@@ -1,3 +1,5 @@
 import { inlineModule } from "wasm-lora/inline";
 import { train } from "./train.js";
-inlineModule().then((module) => train({ module })).then(console.log);
+inlineModule()
+  .then((module) => train({ module }))
+  .then(console.log);

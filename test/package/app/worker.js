@@ -1,2 +1,6 @@
 import { train } from "./train.js";
-export default { async fetch() { return new Response(await train()); } };
+export default {
+  async fetch() {
+    return new Response(await train());
+  },
+};
