@@ -72,8 +72,9 @@ export function loadTokenizer(directory: string): Tokenizer {
  *
  * @example
  * const vocab = { "<s>": 0, low: 1, er: 2 };
- * const tokenizer = new data.Tokenizer({ model: { type: "WordLevel", vocab, unk_token: "<s>" }, pre_tokenizer: { type:
- * "WhitespaceSplit" } }); console.log(tokenizer.encode("low er").join(" ")); // 1 2
+ * const model = { type: "WordLevel", vocab, unk_token: "<s>" };
+ * const tokenizer = new data.Tokenizer({ model, pre_tokenizer: { type: "WhitespaceSplit" } });
+ * console.log(tokenizer.encode("low er").join(" ")); // 1 2
  */
 export class Tokenizer {
   readonly #encoder: ReturnType<typeof makeTokenizer>;

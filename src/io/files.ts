@@ -16,8 +16,8 @@ import { signatureOf } from "./signature.js";
  * @example
  * const { model } = models.loadLlama("models/base"); // in a page: "memory:base", its files set from fetch()
  * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
- * console.log([...io.memoryFiles.keys()].join(" ")); // memory:adapter/adapter_model.safetensors
- * memory:adapter/adapter_config.json
+ * const names = [...io.memoryFiles.keys()].map((path) => path.replace("memory:adapter/", ""));
+ * console.log(names.join(" ")); // adapter_model.safetensors adapter_config.json
  */
 export const memoryFiles: Map<string, Uint8Array> = new Map();
 

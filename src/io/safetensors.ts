@@ -377,8 +377,8 @@ function float16Bits(half: number): number {
  * @throws FormatError for an I64 value beyond 32 bits, and for every dtype but I32, I64 and U8
  *
  * @example
- * console.log(io.toInt32({ name: "ids", dtype: "U8", shape: [2], bytes: Uint8Array.of(1, 2) })); // Int32Array(2) [ 1,
- * 2 ]
+ * const ids = { name: "ids", dtype: "U8", shape: [2], bytes: Uint8Array.of(1, 2) };
+ * console.log(io.toInt32(ids)); // Int32Array(2) [ 1, 2 ]
  */
 export function toInt32({ name, dtype, bytes }: TensorView): Int32Array {
   if (dtype === "U8") return Int32Array.from(bytes);
@@ -426,8 +426,9 @@ export interface TensorToWrite {
  * @throws ArgumentError, DTypeError, ShapeError for what a strict reader would refuse
  *
  * @example
- * const bytes = io.serializeSafetensors([{ name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) }], {
- * format: "pt" }); console.log(io.parseSafetensors(bytes).metadata.format); // pt
+ * const w = { name: "w", dtype: "BF16", shape: [2, 1], data: Float32Array.of(1, 2) };
+ * const bytes = io.serializeSafetensors([w], { format: "pt" });
+ * console.log(io.parseSafetensors(bytes).metadata.format); // pt
  */
 export function serializeSafetensors(
   tensors: Iterable<TensorToWrite>,

@@ -37,8 +37,8 @@ function loraBiases(model: Module): Set<string> {
  * @example
  * const layer = new lora.Linear(8, 8, { r: 2 });
  * lora.markOnlyLoraAsTrainable(layer);
- * console.log([...layer.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key)); // [ 'lora_A',
- * 'lora_B' ]
+ * const trained = [...layer.namedParameters()].filter(([, p]) => p.requiresGrad);
+ * console.log(trained.map(([key]) => key)); // [ 'lora_A', 'lora_B' ]
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkBias("markOnlyLoraAsTrainable", bias);

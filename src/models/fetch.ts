@@ -89,9 +89,9 @@ export async function fetchModel(
  *
  * @example
  * const { model, tokenizer, eosTokenIds } = await models.loadBase();
- * const ids = models.generate(model, tokenizer.encode("My fellow citizens"), { maxNewTokens: 12, temperature: 0,
- * stopToken: eosTokenIds }); console.log(tokenizer.decode(ids)); //  of the United States and the United States of the
- * United States
+ * const options = { maxNewTokens: 12, temperature: 0, stopToken: eosTokenIds };
+ * const ids = models.generate(model, tokenizer.encode("My fellow citizens"), options);
+ * console.log(tokenizer.decode(ids)); //  of the United States and the United States of the United States
  */
 export async function loadBase(): Promise<LoadedModel<Llama, LlamaConfig>> {
   await Promise.all(

@@ -88,8 +88,9 @@ export interface TrainingPlan {
  *
  * @example
  * const { model } = models.loadLlama("models/base");
- * const plan = models.planTraining(model.config, { batch: 8, seq: 128, adapter: { r: 8, targetModules: "all-linear" }
- * }); console.log(plan.peak > plan.weights + plan.activations); // true
+ * const adapter = { r: 8, targetModules: "all-linear" };
+ * const plan = models.planTraining(model.config, { batch: 8, seq: 128, adapter });
+ * console.log(plan.peak > plan.weights + plan.activations); // true
  */
 export function planTraining(
   model: LlamaConfig | Gpt2Config | (() => CausalLM),

@@ -37,8 +37,9 @@ export interface RandomWindowsOptions {
  * @throws ArgumentError if tokens has not more than seq tokens, or on a number out of range
  *
  * @example
- * const { ids, targets } = models.randomWindows(Int32Array.from({ length: 1000 }, (_, i) => i), 0, { batch: 8, seq: 64,
- * seed: 0 }); console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
+ * const text = Int32Array.from({ length: 1000 }, (_, i) => i);
+ * const { ids, targets } = models.randomWindows(text, 0, { batch: 8, seq: 64, seed: 0 });
+ * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
  */
 export function randomWindows(
   tokens: Int32Array | readonly number[],

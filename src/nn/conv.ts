@@ -132,8 +132,8 @@ export class Conv1d extends ConvNd {
  * @throws ArgumentError as Conv1d
  *
  * @example
- * const y = new nn.Conv2d(3, 16, [3, 5], { stride: 2, padding: [1, 2] }).forward(zeros([1, 3, 32, 32])); // [1, 16, 16,
- * 16]
+ * const conv = new nn.Conv2d(3, 16, [3, 5], { stride: 2, padding: [1, 2] });
+ * const y = conv.forward(zeros([1, 3, 32, 32])); // [1, 16, 16, 16]
  */
 export class Conv2d extends ConvNd {
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {

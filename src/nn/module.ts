@@ -55,8 +55,9 @@ export type StateDict = Map<string, StateEntry>;
  *   forward(x: Tensor): Tensor { return this.layers[0].forward(ops.relu(this.upProj.forward(x))); }
  * }
  * const model = new Model();
- * console.log([...model.stateDict().keys()].join(" ")); // up_proj.weight up_proj.bias layers.0.weight layers.0.lora_A
- * layers.0.lora_B const y = model.forward(ones([1, 4])); // [1, 8]
+ * const keys = [...model.stateDict().keys()];
+ * console.log(keys.join(" ")); // up_proj.weight up_proj.bias layers.0.weight layers.0.lora_A layers.0.lora_B
+ * const y = model.forward(ones([1, 4])); // [1, 8]
  */
 export abstract class Module {
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */

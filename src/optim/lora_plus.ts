@@ -48,8 +48,8 @@ export interface LoraPlusGroup {
  * lora.markOnlyLoraAsTrainable(model);
  * const groups = optim.loraPlusGroups(model, { lr: 2e-4, loraplusLrRatio: 16 });
  * const optimizer = new optim.AdamW(groups);
- * console.log(groups.map(({ params, lr }) => [params.length, lr])); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ],
- * [ 0, 0.0032 ] ]
+ * const rates = groups.map(({ params, lr }) => [params.length, lr]);
+ * console.log(rates); // [ [ 1, 0.0002 ], [ 0, 0.000001 ], [ 1, 0.0032 ], [ 0, 0.0032 ] ]
  */
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): LoraPlusGroup[] {
   checkOptions("loraPlusGroups", options, ["lr", "loraplusLrRatio", "loraplusLrEmbedding", "weightDecay"]);

@@ -17,8 +17,8 @@ import { LoraLayer } from "./layer.js";
  * @example
  * class Model extends nn.Module { conv = new nn.Conv2d(3, 8, 5); }
  * const { model } = peft.getLoraModel(new Model(), { r: 2, targetModules: ["conv"] });
- * console.log(model.conv instanceof peft.LoraConv, model.conv.factorShapes(2)); // true [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1
- * ] ]
+ * console.log(model.conv instanceof peft.LoraConv); // true
+ * console.log(model.conv.factorShapes(2)); // [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1 ] ]
  */
 export class LoraConv extends LoraLayer<ConvNd> {
   protected override readonly weightIsTransposed = false;

@@ -720,9 +720,10 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Source: PEFT, PeftModel.from_pretrained.
    *
    * @example
-   * peft.getLoraModel(models.loadLlama("models/base").model, { r: 4, targetModules: ["q_proj"]
-   * }).savePretrained("adapter"); const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model,
-   * "adapter"); console.log(adapted.config("default").r); // 4
+   * const trained = peft.getLoraModel(models.loadLlama("models/base").model, { r: 4, targetModules: ["q_proj"] });
+   * trained.savePretrained("adapter");
+   * const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model, "adapter");
+   * console.log(adapted.config("default").r); // 4
    */
   static fromPretrained<M extends Module>(
     model: M,

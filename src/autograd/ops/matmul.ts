@@ -17,8 +17,9 @@ import { commonShape, spreadStrides } from "./strides.js";
  * @throws ShapeError, DTypeError, DisposedError
  *
  * @example
- * console.log(ops.matmul(tensor([[1, 2], [3, 4]]), tensor([[5, 6], [7, 8]])).data); // Float32Array(4) [ 19, 22, 43, 50
- * ] const scores = ops.matmul(ones([2, 4, 3, 8]), ones([8, 5])); // [2, 4, 3, 5]
+ * const product = ops.matmul(tensor([[1, 2], [3, 4]]), tensor([[5, 6], [7, 8]]));
+ * console.log(product.data); // Float32Array(4) [ 19, 22, 43, 50 ]
+ * const scores = ops.matmul(ones([2, 4, 3, 8]), ones([8, 5])); // [2, 4, 3, 5]
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   const where = "matmul";
