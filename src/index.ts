@@ -22,7 +22,7 @@ export {
 export type { DType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
 export { noGrad } from "./autograd/tape.js";
-export { checkpoint } from "./autograd/checkpoint.js";
+export { gradientCheckpoint } from "./autograd/gradient_checkpoint.js";
 export * as ops from "./autograd/ops/index.js";
 export * as nn from "./nn/index.js";
 export * as lora from "./lora/index.js";

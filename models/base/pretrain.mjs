@@ -139,7 +139,7 @@ model.dispose();
 optimizer.dispose();
 // What users load is the file, rounded to bf16: that is what is measured.
 const rounded = new models.Llama(config);
-rounded.loadStateDict(io.loadCheckpoint(out));
+rounded.loadStateDict(io.loadWeights(out));
 const after = heldOutLoss(rounded);
 console.log(
   `held-out loss of ${out}/model.safetensors: ${after.toFixed(4)} nats a token, all ${heldOut.length} tokens`,

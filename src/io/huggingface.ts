@@ -286,10 +286,10 @@ export function refuseAstray(directory: string, { tensors, astray }: CheckpointV
  * @throws FileError if a file is missing, FormatError if one is damaged or the index does not fit
  *
  * @example
- * const weights = io.loadCheckpoint("models/base", (name) => name.includes("layers.0."));
+ * const weights = io.loadWeights("models/base", (name) => name.includes("layers.0."));
  * console.log(weights.get("model.layers.0.input_layernorm.weight").shape.length); // 1
  */
-export function loadCheckpoint(
+export function loadWeights(
   directory: string,
   wanted: (name: string) => boolean = () => true,
 ): Map<string, PeftTensor> {

@@ -31,7 +31,7 @@ export {
   type Selection,
 } from "./peft.js";
 export { matcher } from "./python_regexp.js";
-export { loadCheckpoint } from "./huggingface.js";
+export { loadWeights } from "./huggingface.js";
 export { loadStateDict, saveStateDict } from "./state_dict.js";
 export { loadLoralib, saveLoralib, type LoralibState } from "./loralib.js";
 export {

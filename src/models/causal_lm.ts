@@ -15,7 +15,7 @@ export interface CausalLM extends Module {
     /** Longest sequence. */
     maxPositionEmbeddings: number;
   };
-  /** Whether backward computes each layer's activations again instead of keeping them; see `checkpoint`. */
+  /** Whether backward computes each layer's activations again instead of keeping them; see `gradientCheckpoint`. */
   gradientCheckpointing: boolean;
   /** ids int32 [batch, steps] -> logits [batch, steps, vocabSize]; with a cache, the next ids of its one sequence. */
   forward(ids: Tensor, cache?: KeyValueCache): Tensor;

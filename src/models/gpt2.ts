@@ -3,7 +3,7 @@
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
 import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
-import { checkpoint } from "../autograd/checkpoint.js";
+import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import type { Gpt2Config } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
@@ -234,7 +234,8 @@ export class Gpt2 extends Module {
     });
     let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
     for (const block of h)
-      x = this.gradientCheckpointing && !cache ? checkpoint((t) => block.forward(t), x) : block.forward(x, cache);
+      x =
+        this.gradientCheckpointing && !cache ? gradientCheckpoint((t) => block.forward(t), x) : block.forward(x, cache);
     return lnF.forward(x);
   }
 

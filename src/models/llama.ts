@@ -3,7 +3,7 @@
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
 import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
-import { checkpoint } from "../autograd/checkpoint.js";
+import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import type { LlamaConfig } from "../io/huggingface.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
@@ -228,7 +228,7 @@ export class Llama extends Module {
     for (const layer of this.model.layers) {
       x =
         this.gradientCheckpointing && !cache
-          ? checkpoint((h) => layer.forward(h, table), x)
+          ? gradientCheckpoint((h) => layer.forward(h, table), x)
           : layer.forward(x, table, cache);
     }
     return this.model.norm.forward(x);

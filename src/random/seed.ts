@@ -162,7 +162,7 @@ export function newMask(p: number, module?: object): DropoutMask {
   let mask: DropoutMask | undefined;
   if (repeated) {
     mask = repeated.next().value;
-    if (!mask) throw new StateError("checkpoint: fn drew more dropout masks when backward ran it again.");
+    if (!mask) throw new StateError("gradientCheckpoint: fn drew more dropout masks when backward ran it again.");
   } else {
     const state = (module ? streamsOf(module) : current).beforeDraw();
     mask = { p, seed: state.seed, stream: state.nextMask++ };

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  checkpoint,
+  gradientCheckpoint,
   DisposedError,
   full,
   init,
@@ -269,7 +269,7 @@ test("a checkpoint in it keeps what its function is given, and its result to com
     ],
     (x, w) =>
       ops.reshape(
-        checkpoint((t, v) => ops.silu(ops.linear(ops.silu(t), v)), x, w),
+        gradientCheckpoint((t, v) => ops.silu(ops.linear(ops.silu(t), v)), x, w),
         [24],
       ),
   ];

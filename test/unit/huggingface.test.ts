@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { loadCheckpoint, parseLlamaConfig } from "../../src/io/huggingface.js";
+import { loadWeights, parseLlamaConfig } from "../../src/io/huggingface.js";
 import { serializeSafetensors, type TensorToWrite } from "../../src/io/safetensors.js";
 import { FileError, FormatError } from "../../src/runtime/errors.js";
 
@@ -199,7 +199,7 @@ function checkpoint(files: Record<string, TensorToWrite[]>, weightMap?: object):
 
 function refuses(directory: string, ...words: string[]): void {
   assert.throws(
-    () => loadCheckpoint(directory),
+    () => loadWeights(directory),
     (error: unknown) => {
       assert.ok(error instanceof FormatError, String(error));
       for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
@@ -213,7 +213,7 @@ const S2 = "model-00002-of-00002.safetensors";
 
 test("one file: its tensors as float32, a BF16 one too", () => {
   const half: TensorToWrite = { name: "h", dtype: "BF16", shape: [1, 2], data: Float32Array.of(0.5, -2) };
-  const weights = loadCheckpoint(checkpoint({ "model.safetensors": [tensor("a", 1, 2), half] }));
+  const weights = loadWeights(checkpoint({ "model.safetensors": [tensor("a", 1, 2), half] }));
   assert.deepEqual(
     weights,
     new Map([
@@ -226,7 +226,7 @@ test("one file: its tensors as float32, a BF16 one too", () => {
 test("shards: all tensors of the index, names of Object.prototype among them", () => {
   const files = { [S1]: [tensor("a", 1), tensor("__proto__", 2)], [S2]: [tensor("b", 3)] };
   const weightMap = JSON.parse(`{"a": "${S1}", "b": "${S2}", "__proto__": "${S1}"}`);
-  const weights = loadCheckpoint(checkpoint(files, weightMap));
+  const weights = loadWeights(checkpoint(files, weightMap));
   assert.deepEqual([...weights].map(([name, { data }]) => [name, ...data]).sort(), [
     ["__proto__", 2],
     ["a", 1],
@@ -239,17 +239,17 @@ test("tensors that are not wanted are left out, whatever their dtype, but not th
   const wanted = (name: string): boolean => name !== "mask";
   const one = checkpoint({ "model.safetensors": [tensor("a", 1), mask] });
   const shards = checkpoint({ [S1]: [tensor("a", 1)], [S2]: [mask] }, { a: S1, mask: S2 });
-  for (const directory of [one, shards]) assert.deepEqual([...loadCheckpoint(directory, wanted).keys()], ["a"]);
+  for (const directory of [one, shards]) assert.deepEqual([...loadWeights(directory, wanted).keys()], ["a"]);
   assert.throws(
-    () => loadCheckpoint(one),
+    () => loadWeights(one),
     (e: unknown) => e instanceof FormatError && e.message.includes("mask"),
   );
-  assert.throws(() => loadCheckpoint(checkpoint({ [S1]: [tensor("a", 1)] }, { a: S1, mask: S1 }), wanted), FormatError);
+  assert.throws(() => loadWeights(checkpoint({ [S1]: [tensor("a", 1)] }, { a: S1, mask: S1 }), wanted), FormatError);
 });
 
 test("one file is preferred to an index, as transformers does", () => {
   const directory = checkpoint({ "model.safetensors": [tensor("a", 1)] }, { b: "none.safetensors" });
-  assert.deepEqual([...loadCheckpoint(directory).keys()], ["a"]);
+  assert.deepEqual([...loadWeights(directory).keys()], ["a"]);
 });
 
 test("an index that does not fit its shards names the tensor", () => {
@@ -299,8 +299,8 @@ test("missing files and wrong indices", () => {
     (word: string) =>
     (error: unknown): boolean =>
       error instanceof FileError && error.message.includes(word);
-  assert.throws(() => loadCheckpoint(checkpoint({})), isFileError("neither model.safetensors nor"));
-  assert.throws(() => loadCheckpoint(checkpoint({}, { a: S1 })), isFileError(S1));
+  assert.throws(() => loadWeights(checkpoint({})), isFileError("neither model.safetensors nor"));
+  assert.throws(() => loadWeights(checkpoint({}, { a: S1 })), isFileError(S1));
   for (const text of ["[]", "{}", '{"weight_map": []}', '{"weight_map": null}']) {
     const directory = checkpoint({});
     writeFileSync(join(directory, "model.safetensors.index.json"), text);

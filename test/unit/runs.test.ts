@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  checkpoint,
+  gradientCheckpoint,
   init,
   lora,
   manualSeed,
@@ -87,7 +87,7 @@ async function run({ build, x }: Kind, seed: number, pause: Turn, checkpointing 
   const optimizer = new optim.AdamW(trained, { lr: 0.1 });
   for (let step = 0; step < 3; step++) {
     scope(() => {
-      const y = checkpointing ? checkpoint((t) => model.forward(t), x()) : model.forward(x());
+      const y = checkpointing ? gradientCheckpoint((t) => model.forward(t), x()) : model.forward(x());
       ops.sum(ops.mul(y, y)).backward();
       optimizer.step();
       optimizer.zeroGrad();

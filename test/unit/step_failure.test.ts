@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  checkpoint,
+  gradientCheckpoint,
   init,
   lora,
   manualSeed,
@@ -36,7 +36,7 @@ class Net extends nn.Module {
     return ops.relu(this.first.forward(x));
   }
   forward(x: Tensor): Tensor {
-    const h = this.checkpointing ? checkpoint((t) => this.block(t), x) : this.block(x);
+    const h = this.checkpointing ? gradientCheckpoint((t) => this.block(t), x) : this.block(x);
     return this.norm.forward(this.second.forward(ops.dropout(h, 0.2)));
   }
 }

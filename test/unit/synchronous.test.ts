@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   ArgumentError,
-  checkpoint,
+  gradientCheckpoint,
   init,
   memoryStats,
   nn,
@@ -31,7 +31,7 @@ const callers: Record<string, (fn: () => unknown) => unknown> = {
   scope: (fn) => scope(fn),
   noGrad: (fn) => noGrad(fn),
   enableGrad: (fn) => enableGrad(fn),
-  checkpoint: (fn) => checkpoint(fn as () => Tensor),
+  gradientCheckpoint: (fn) => gradientCheckpoint(fn as () => Tensor),
   disableAdapter: (fn) => adapted.disableAdapter(fn),
   withAdapterNames: (fn) => adapted.withAdapterNames(["a"], fn),
 };

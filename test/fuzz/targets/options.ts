@@ -3,7 +3,7 @@
  * error.
  */
 import {
-  checkpoint,
+  gradientCheckpoint,
   clone,
   full,
   Generator,
@@ -290,7 +290,7 @@ const CALLS: Record<string, Call> = {
   ],
   scope: [[{ $function: true }], (fn) => scope(fn)],
   noGrad: [[{ $function: true }], (fn) => noGrad(fn)],
-  checkpoint: [[{ $function: true }, t([2])], (fn, x) => checkpoint(fn, x)],
+  gradientCheckpoint: [[{ $function: true }, t([2])], (fn, x) => gradientCheckpoint(fn, x)],
   "ops.conv": [
     [{ stride: [1], padding: [0], dilation: [1], groups: 1 }],
     (o) => {

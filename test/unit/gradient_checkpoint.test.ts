@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   ArgumentError,
-  checkpoint,
+  gradientCheckpoint,
   DisposedError,
   DTypeError,
   init,
@@ -54,10 +54,10 @@ function assertSame(label: string, got: Map<string, Float32Array>, expected: Map
 function compare(
   label: string,
   tensors: () => Iterable<[string, Tensor]>,
-  build: (run: typeof checkpoint) => Tensor,
+  build: (run: typeof gradientCheckpoint) => Tensor,
 ): void {
-  const plain: typeof checkpoint = (fn, ...inputs) => fn(...inputs);
-  const [expected, got] = [plain, checkpoint].map((run) => {
+  const plain: typeof gradientCheckpoint = (fn, ...inputs) => fn(...inputs);
+  const [expected, got] = [plain, gradientCheckpoint].map((run) => {
     manualSeed(5);
     const live = memoryStats().liveBytes;
     const out = scope(() => {
@@ -164,17 +164,17 @@ test("central differences", () =>
   scope(() => {
     const x = grid([3, 4], 1);
     const w = grid([4, 4], 2);
-    gradcheck("checkpoint", { x, w }, () => checkpoint((t) => ops.silu(ops.linear(ops.silu(t), w)), x));
+    gradcheck("gradientCheckpoint", { x, w }, () => gradientCheckpoint((t) => ops.silu(ops.linear(ops.silu(t), w)), x));
   }));
 
 test("without anything to train, or under noGrad, it leaves no graph and keeps only the result", () => {
   const x = ones([4, 4]);
   const w = grid([4, 4], 1);
   const live = memoryStats().liveBytes;
-  const y = noGrad(() => checkpoint((t) => ops.relu(ops.linear(t, w)), x));
-  const z = checkpoint((t) => ops.relu(ops.scale(t, 2)), x);
+  const y = noGrad(() => gradientCheckpoint((t) => ops.relu(ops.linear(t, w)), x));
+  const z = gradientCheckpoint((t) => ops.relu(ops.scale(t, 2)), x);
   for (const t of [y, z]) assert.deepEqual([t.requiresGrad, t.isLeaf], [false, true]);
-  const constant = checkpoint(
+  const constant = gradientCheckpoint(
     (t) =>
       ops.add(
         t,
@@ -193,7 +193,7 @@ test("a NaN is the same NaN again", () =>
   scope(() => {
     const x = tensor([NaN, 1]);
     x.requiresGrad = true;
-    ops.sum(checkpoint((t) => ops.scale(t, 2), x)).backward();
+    ops.sum(gradientCheckpoint((t) => ops.scale(t, 2), x)).backward();
     assert.deepEqual([...x.grad!.data], [2, 2]);
   }));
 
@@ -209,7 +209,7 @@ test(
       let calls = 0;
       try {
         scope(() => {
-          const loss = ops.sum(checkpoint((t) => ops.dropout(ops.relu(layer.forward(t)), 0.5), ones([4, 8])));
+          const loss = ops.sum(gradientCheckpoint((t) => ops.dropout(ops.relu(layer.forward(t)), 0.5), ones([4, 8])));
           memory.alloc = (bytes) => {
             if (calls++ === at) throw new OutOfMemoryError(bytes, 0, 0);
             return alloc(bytes);
@@ -235,22 +235,24 @@ test(
 
 const x = ones([2, 2]);
 const w = grid([2, 2], 1);
-const where = "checkpoint";
-refuses("fn that returns its input", ArgumentError, [where, "[2,2]", "did not compute"], () => checkpoint((t) => t, x));
+const where = "gradientCheckpoint";
+refuses("fn that returns its input", ArgumentError, [where, "[2,2]", "did not compute"], () =>
+  gradientCheckpoint((t) => t, x),
+);
 refuses("fn that returns a leaf from outside", ArgumentError, [where, "[2,2]", "did not compute"], () =>
-  checkpoint(() => w),
+  gradientCheckpoint(() => w),
 );
 refuses("fn that returns a number", DTypeError, [where, "Tensor", "number"], () =>
-  checkpoint((() => 1) as unknown as () => Tensor),
+  gradientCheckpoint((() => 1) as unknown as () => Tensor),
 );
 refuses("fn that is asynchronous", StateError, [where, "synchronous", "AsyncFunction"], () =>
-  checkpoint((async () => x) as unknown as () => Tensor),
+  gradientCheckpoint((async () => x) as unknown as () => Tensor),
 );
 /** backward() of a checkpoint whose surroundings changed after forward. */
 const changing = (change: () => void, fn: (t: Tensor) => Tensor): void =>
   scope(() => {
     try {
-      const loss = ops.sum(checkpoint(fn, x));
+      const loss = ops.sum(gradientCheckpoint(fn, x));
       change();
       loss.backward();
     } finally {
@@ -277,7 +279,7 @@ refuses("another shape", StateError, [where, "something else"], () =>
 refuses("a constant input that is gone", DisposedError, ["[2,2]"], () =>
   scope(() => {
     const gone = ones([2, 2]);
-    const loss = ops.sum(checkpoint((t) => ops.mul(t, w), gone));
+    const loss = ops.sum(gradientCheckpoint((t) => ops.mul(t, w), gone));
     gone.dispose();
     loss.backward();
   }),

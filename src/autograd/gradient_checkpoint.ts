@@ -23,26 +23,26 @@ import { isRecording, record, recorded, watched } from "./tape.js";
  *
  * @example
  * const layer = new nn.Linear(8, 8), x = ones([2, 8]);
- * const y = checkpoint((t) => ops.relu(layer.forward(t)), x); // [2, 8]
+ * const y = gradientCheckpoint((t) => ops.relu(layer.forward(t)), x); // [2, 8]
  * ops.sum(y).backward();
  * console.log(layer.weight.grad.shape); // [ 8, 8 ]
  */
-export function checkpoint<Inputs extends readonly unknown[]>(
+export function gradientCheckpoint<Inputs extends readonly unknown[]>(
   fn: (...inputs: Inputs) => Tensor,
   ...inputs: Inputs
 ): Tensor {
-  checkCallback("checkpoint", fn);
+  checkCallback("gradientCheckpoint", fn);
   const run = (): Tensor => {
     const y = fn(...inputs);
-    refuseLazy("checkpoint", y, "Backward runs it again.");
-    checkTensor("checkpoint", "fn's result", y);
+    refuseLazy("gradientCheckpoint", y, "Backward runs it again.");
+    checkTensor("gradientCheckpoint", "fn's result", y);
     return y;
   };
   const masks: DropoutMask[] = [];
   const isNeeded = isRecording();
   const [y, used] = isNeeded ? recordMasks(masks, () => watched(() => scope(run))) : [scope(run), []];
   if (isNeeded && (y.kept || y.requiresGrad || inputs.includes(y))) {
-    throw new ArgumentError(`checkpoint: fn returned a tensor of shape [${y.shape}] that it did not compute.`);
+    throw new ArgumentError(`gradientCheckpoint: fn returned a tensor of shape [${y.shape}] that it did not compute.`);
   }
   const constants = inputs.filter((t) => t instanceof Tensor && !t.requiresGrad) as Tensor[];
   return record(
@@ -63,9 +63,8 @@ export function checkpoint<Inputs extends readonly unknown[]>(
 function checkSame(y: Tensor, again: Tensor): void {
   if (again.shape.join() === y.shape.join() && sameBits(y.data, again.data)) return;
   throw new StateError(
-    "checkpoint: fn computed something else when backward ran it again; what it depends on (weights, mode, active " +
-      "adapters) " +
-      "must be as it was, and it may draw nothing but dropout masks.",
+    "gradientCheckpoint: fn computed something else when backward ran it again; what it depends on (weights, mode, " +
+      "active adapters) must be as it was, and it may draw nothing but dropout masks.",
   );
 }
 
