@@ -2,20 +2,4 @@
  * The kernels inside JavaScript, for pages that are a single file and bundlers that drop .wasm files.
  * @module wasm-lora/inline
  */
-import { compile } from "./runtime/compile.js";
-import { base64 } from "./runtime/wasm_base64.js";
-
-/**
- * The compiled kernels, for `init({ module })`. Not for workerd, which compiles no bytes.
- * @throws EngineError where the host, or the page's Content-Security-Policy, forbids to compile them
- *
- * @example
- * import { inlineModule } from "wasm-lora/inline";
- * await init({ module: await inlineModule() });
- */
-export function inlineModule(): Promise<WebAssembly.Module> {
-  return compile(
-    Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)),
-    "wasm-lora/inline",
-  );
-}
+export { inlineModule } from "./runtime/inline_module.js";

@@ -5,6 +5,7 @@
  */
 import { ShapeError, StateError } from "../runtime/errors.js";
 import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
+import type { GraphNode } from "../tensor/node.js";
 import { Tensor } from "../tensor/tensor.js";
 
 let created = 0;
@@ -12,7 +13,7 @@ let enabled = true;
 /** What the ops of a running `watched` used that requires a gradient. */
 let used: Set<Tensor> | null = null;
 
-export class GraphNode {
+class TapeNode implements GraphNode<Tensor> {
   readonly id = created++;
   /**
    * @param saved tensors that only backward needs; they go with the node.
@@ -56,7 +57,7 @@ export function record(
   output.requiresGrad = true;
   output.isLeaf = false;
   const present = (all: readonly (Tensor | null)[]): Tensor[] => all.filter((t) => t !== null);
-  output.node = new GraphNode(present(inputs), backward, saved, present(reads));
+  output.node = new TapeNode(present(inputs), backward, saved, present(reads));
   return output;
 }
 

@@ -97,7 +97,7 @@ export class LoraFA extends AdamBase {
       [largest, rank] = [Math.max(largest, p.size), Math.max(rank, a.shape[0]!)];
     }
     engine().memory.withBlocks([rank * rank * 4, largest * 4], (projection, projected) => {
-      this.#blocks = [projection!, projected!];
+      this.#blocks = [projection, projected];
       fn();
     });
   }

@@ -2,7 +2,7 @@
  * The kernels in the code: where a file beside it would be fetched at every start (JSR), and in the single file for
  * pages.
  */
-import { inlineModule } from "../inline.js";
+import { inlineModule } from "./inline_module.js";
 import { EngineError } from "./errors.js";
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {

@@ -90,12 +90,15 @@ export class LinearMemory {
     return address;
   }
 
-  /** Runs fn with blocks of these sizes and frees them, also when fn or an allocation throws. */
-  withBlocks<T>(sizes: readonly number[], fn: (...addresses: number[]) => T): T {
+  /** Runs fn with blocks of these sizes, in bytes, and frees them, also when fn or an allocation throws. */
+  withBlocks<T, const Sizes extends readonly number[]>(
+    sizes: Sizes,
+    fn: (...addresses: { readonly [I in keyof Sizes]: number }) => T,
+  ): T {
     const blocks: number[] = [];
     try {
       for (const bytes of sizes) blocks.push(this.alloc(bytes));
-      return fn(...blocks);
+      return fn(...(blocks as { [I in keyof Sizes]: number }));
     } finally {
       for (const address of blocks) this.free(address);
     }

@@ -2,13 +2,23 @@
  * A tensor as text, for console.log and templates: values, shape and dtype; of large ones the ends, as torch prints
  * them.
  */
-import type { Tensor } from "./tensor.js";
+import type { DType } from "./dtype.js";
 
 /** torch.set_printoptions: above so many elements only the ends of each dimension are shown. */
 const THRESHOLD = 1000;
 const EDGE = 3;
 
-export function printed(t: Tensor, kind: string): string {
+/** What is shown of a tensor. `data` throws for an int32 tensor, `indices` for the others, both for a disposed one. */
+interface Shown {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly size: number;
+  readonly requiresGrad: boolean;
+  readonly data: ArrayLike<number>;
+  readonly indices: ArrayLike<number>;
+}
+
+export function printed(t: Shown, kind: string): string {
   const about = `[${t.shape.join(", ")}], ${t.dtype}${t.requiresGrad ? ", requiresGrad" : ""}`;
   let values: ArrayLike<number>;
   try {

@@ -4,20 +4,33 @@
  */
 import { OutOfMemoryError } from "../runtime/errors.js";
 import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
-import type { Tensor } from "./tensor.js";
 
-let current: Set<Tensor> | undefined;
+/** What a scope owns: a tensor, as far as lifetimes go. */
+export interface Owned {
+  /** Whether it belongs to no scope any more, but to the caller. */
+  readonly kept: boolean;
+  /** Of what was computed: from what, and what backward will read. */
+  readonly node: { readonly inputs: readonly Owned[]; readonly reads: readonly Owned[] } | null;
+  /** Frees its values; it stays a link of its graph. */
+  release(): void;
+  /** Frees it. */
+  dispose(): void;
+}
+
+let current: Set<Owned> | undefined;
 /** What each running `allOrNothing` has made so far, kept or not. */
-const attempts: Tensor[][] = [];
+const attempts: Owned[][] = [];
 
-export function enterScope(tensor: Tensor): void {
+/** A new tensor: the innermost running scope owns it. */
+export function enterScope(tensor: Owned): void {
   current?.add(tensor);
   attempts.at(-1)?.push(tensor);
 }
-export function leaveScope(tensor: Tensor): void {
+/** No scope owns it any more. */
+export function leaveScope(tensor: Owned): void {
   for (const s of stack) s.delete(tensor);
 }
-const stack: Set<Tensor>[] = [];
+const stack: Set<Owned>[] = [];
 
 /** For each running `attempt`: how to take back what is not in linear memory (draws), by whose it is. */
 const undoing: (Map<object, () => void> | null)[] = [];
@@ -85,10 +98,10 @@ export function scope<T>(fn: () => T): T {
  * A scope for a part of a forward pass. Values that backward from the result will read live on for it; of other tensors
  * that the result's graph leads through, the values alone are freed. All of them pass to the enclosing scope. @internal
  */
-export function graphScope(fn: () => Tensor): Tensor {
-  return inScope(fn, (own, results) => {
-    const links = new Set(results);
-    const read = new Set<Tensor>();
+export function graphScope<T extends Owned>(fn: () => T): T {
+  return inScope(fn, (own, result) => {
+    const links = new Set<Owned>(result ? [result] : []);
+    const read = new Set<Owned>();
     for (const { node } of links) {
       for (const t of node?.inputs ?? []) if (own.has(t) || t.kept) links.add(t);
       for (const t of node?.reads ?? []) read.add(t);
@@ -104,25 +117,29 @@ export function graphScope(fn: () => Tensor): Tensor {
   });
 }
 
-/** @param end what becomes of the tensors that fn created, but for the results, which pass to the enclosing scope */
-function inScope<T>(fn: () => T, end: (own: ReadonlySet<Tensor>, results: readonly Tensor[]) => void): T {
-  const own = new Set<Tensor>();
+/**
+ * @param end what becomes of the tensors that fn created, but for those it returns, which pass to the enclosing scope;
+ * of fn's result, unless it threw
+ */
+function inScope<T>(fn: () => T, end: (own: ReadonlySet<Owned>, result?: T) => void): T {
+  const own = new Set<Owned>();
   const outer = current;
   current = own;
   stack.push(own);
-  let results: Tensor[] = [];
+  let result: T | undefined;
   try {
-    const result = attempt(fn);
-    refuseLazy("scope", result, "Its tensors would be freed before it ends.");
-    results = returned(result);
-    return result;
+    const value = attempt(fn);
+    refuseLazy("scope", value, "Its tensors would be freed before it ends.");
+    result = value;
+    return value;
   } finally {
     current = outer;
     stack.pop();
-    for (const tensor of results) {
-      if (own.delete(tensor)) current?.add(tensor);
+    for (const tensor of returned(result, own)) {
+      own.delete(tensor);
+      current?.add(tensor);
     }
-    end(own, results);
+    end(own, result);
   }
 }
 
@@ -131,7 +148,7 @@ function inScope<T>(fn: () => T, end: (own: ReadonlySet<Tensor>, results: readon
  * models run in it, so that one that runs out of memory half-way leaves nothing behind. @internal
  */
 export function allOrNothing<T>(fn: () => T): T {
-  const own: Tensor[] = [];
+  const own: Owned[] = [];
   attempts.push(own);
   let done = false;
   try {
@@ -145,15 +162,9 @@ export function allOrNothing<T>(fn: () => T): T {
   }
 }
 
-function returned(value: unknown): Tensor[] {
+/** What a scope returns of its own: a tensor alone, or those among the values of an array or object. */
+function returned(value: unknown, own: ReadonlySet<Owned>): Owned[] {
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return [];
-  if (isTensor(value)) return [value];
-  return Object.values(value).filter(isTensor);
-}
-
-// By shape, not instanceof: tensor.ts imports this file.
-function isTensor(value: unknown): value is Tensor {
-  return (
-    typeof value === "object" && value !== null && "dispose" in value && "requiresGrad" in value && "address" in value
-  );
+  const isOwn = (v: unknown): v is Owned => own.has(v as Owned);
+  return isOwn(value) ? [value] : Object.values(value).filter(isOwn);
 }

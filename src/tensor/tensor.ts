@@ -2,11 +2,11 @@
  * Tensors: contiguous row-major arrays in the engine's linear memory. Plain data and its lifetime;
  * gradients are the tape's affair (autograd/tape.ts).
  */
-import type { GraphNode } from "../autograd/tape.js";
 import { engine, type Engine } from "../runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
 import { type DType, ELEMENT_BYTES } from "./dtype.js";
+import type { GraphNode } from "./node.js";
 import { printByToString, printed } from "./print.js";
 import { enterScope, leaveScope } from "./scope.js";
 
@@ -50,7 +50,7 @@ export class Tensor {
   /** False for what an op computed from tensors that require a gradient. */
   isLeaf = true;
   /** How it was computed, while backward may need that. @internal */
-  node: GraphNode | null = null;
+  node: GraphNode<Tensor> | null = null;
   /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
   kept = false;
   /** What cannot be cloned: a copy in another thread would have a shape and no values. @internal */

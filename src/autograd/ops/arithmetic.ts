@@ -142,7 +142,7 @@ function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number)
     };
     /** fn with a block for the n values of t, if one is needed. */
     const withRoom = (t: Tensor | null, fn: (block: number) => void): void =>
-      t?.size === n ? fn(0) : memory.withBlocks([n * 4], (block) => fn(block!));
+      t?.size === n ? fn(0) : memory.withBlocks([n * 4], fn);
     // y itself is room for one of them.
     if (p.size === n) forward(y.address, p.address, full(q, y.address), n);
     else withRoom(q, (block) => forward(y.address, full(p, y.address), full(q, block), n));
