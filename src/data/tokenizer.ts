@@ -77,6 +77,7 @@ export function loadTokenizer(directory: string): Tokenizer {
  * console.log(tokenizer.encode("low er").join(" ")); // 1 2
  */
 export class Tokenizer {
+  /** @internal */ static readonly className: string = "Tokenizer";
   readonly #encoder: ReturnType<typeof makeTokenizer>;
   readonly #fail: Fail;
   /** The token for text that no other has, and the field that names it. */

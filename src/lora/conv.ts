@@ -35,6 +35,7 @@ export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
  * Source: loralib.ConvLoRA.
  */
 export abstract class ConvLoRA extends ConvNd {
+  /** @internal */ static override readonly className: string = "ConvLoRA";
   /** [r * K, inChannels * K], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [outChannels / groups * H, r * K], or null if r = 0. */
@@ -148,6 +149,7 @@ export abstract class ConvLoRA extends ConvNd {
  * const y = layer.forward(zeros([2, 8, 100])); // [2, 16, 100]
  */
 export class Conv1d extends ConvLoRA {
+  /** @internal */ static override readonly className: string = "Conv1d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv1d", 1, inChannels, outChannels, kernelSize, options);
   }
@@ -163,6 +165,7 @@ export class Conv1d extends ConvLoRA {
  * const y = layer.forward(zeros([1, 3, 33, 33])); // [1, 16, 16, 16]
  */
 export class Conv2d extends ConvLoRA {
+  /** @internal */ static override readonly className: string = "Conv2d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv2d", 2, inChannels, outChannels, kernelSize, options);
   }
@@ -178,6 +181,7 @@ export class Conv2d extends ConvLoRA {
  * const y = layer.forward(zeros([1, 1, 8, 8, 8])); // [1, 4, 6, 6, 6]
  */
 export class Conv3d extends ConvLoRA {
+  /** @internal */ static override readonly className: string = "Conv3d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: LoraConvOptions = {}) {
     super("lora.Conv3d", 3, inChannels, outChannels, kernelSize, options);
   }

@@ -29,6 +29,7 @@ export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
  * const y = layer.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
  */
 export class Embedding extends PlainEmbedding {
+  /** @internal */ static override readonly className: string = "Embedding";
   /** [r, numEmbeddings], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [embeddingDim, r], or null if r = 0. */

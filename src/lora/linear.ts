@@ -30,6 +30,7 @@ export interface LoraLinearOptions extends LoraOptions, LinearOptions {
  * const y = layer.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 768]
  */
 export class Linear extends PlainLinear {
+  /** @internal */ static override readonly className: string = "Linear";
   /** [r, inFeatures], or null if r = 0. */
   readonly loraA: Parameter | null = null;
   /** [outFeatures, r], or null if r = 0. */

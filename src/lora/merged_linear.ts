@@ -37,6 +37,7 @@ export interface MergedLinearOptions extends LoraLinearOptions {
  * const y = qkv.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 2304]
  */
 export class MergedLinear extends PlainLinear {
+  /** @internal */ static override readonly className: string = "MergedLinear";
   /** [g r, inFeatures], or null if r = 0 or no block is enabled. */
   readonly loraA: Parameter | null = null;
   /** [g outFeatures / enableLora.length, r], or null with loraA. */

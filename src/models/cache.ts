@@ -27,6 +27,7 @@ export interface CacheShape {
  * console.log(cache.length); // 4
  */
 export class KeyValueCache {
+  /** @internal */ static readonly className: string = "KeyValueCache";
   /** Steps so far. */
   length = 0;
   /** One pair a layer, in the model's order; outside linear memory, in arrays that grow with the text. */

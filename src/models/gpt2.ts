@@ -37,6 +37,7 @@ function conv1d(inFeatures: number, outFeatures: number): Linear {
 
 /** Attention over a fused projection. Weights are stored [in, out]. */
 export class Gpt2Attention extends Module {
+  /** @internal */ static override readonly className: string = "Gpt2Attention";
   /** Query, key and value: weight [hiddenSize, 3 hiddenSize]. */
   cAttn: Layer;
   /** Weight [hiddenSize, hiddenSize]. */
@@ -79,6 +80,7 @@ export class Gpt2Attention extends Module {
 
 /** c_proj(gelu(c_fc(x))). Weights are stored [in, out]. */
 export class Gpt2MLP extends Module {
+  /** @internal */ static override readonly className: string = "Gpt2MLP";
   /** Weight [hiddenSize, intermediateSize]. */
   cFc: Layer;
   /** Weight [intermediateSize, hiddenSize]. */
@@ -98,6 +100,7 @@ export class Gpt2MLP extends Module {
 
 /** Attention and MLP, each on its normalised input and added to it. */
 export class Gpt2Block extends Module {
+  /** @internal */ static override readonly className: string = "Gpt2Block";
   // The key in the checkpoint: camelCase would lose the underscore before a digit.
   /** Before the attention. */
   readonly ln_1: LayerNorm;
@@ -127,6 +130,7 @@ export class Gpt2Block extends Module {
 
 /** A GPT-2 without its head. */
 export class Gpt2Model extends Module {
+  /** @internal */ static override readonly className: string = "Gpt2Model";
   /** Of tokens, [vocabSize, hiddenSize]: an nn.Embedding, or what wraps it; so is wpe. */
   readonly wte: Layer & {
     /** The table. */
@@ -167,6 +171,7 @@ export class Gpt2Model extends Module {
  * const logits = model.forward(tensor(new Int32Array([3, 1, 4]), [1, 3])); // [1, 3, 61]
  */
 export class Gpt2 extends Module {
+  /** @internal */ static override readonly className: string = "Gpt2";
   /** All but the head. */
   readonly transformer: Gpt2Model;
   /**

@@ -21,6 +21,7 @@ const FIRST_POSITIONS = 2048;
 
 /** Attention with rotary positions; heads of q share key/value heads. The projections have no bias. */
 export class LlamaAttention extends Module {
+  /** @internal */ static override readonly className: string = "LlamaAttention";
   /** [numAttentionHeads * headDim, hiddenSize] */
   readonly qProj: Layer;
   /** [numKeyValueHeads * headDim, hiddenSize] */
@@ -64,6 +65,7 @@ export class LlamaAttention extends Module {
 
 /** down(silu(gate(x)) * up(x)), without biases. */
 export class LlamaMLP extends Module {
+  /** @internal */ static override readonly className: string = "LlamaMLP";
   /** [intermediateSize, hiddenSize] */
   readonly gateProj: Layer;
   /** [intermediateSize, hiddenSize] */
@@ -86,6 +88,7 @@ export class LlamaMLP extends Module {
 
 /** Attention and MLP, each on its normalised input and added to it. */
 export class LlamaLayer extends Module {
+  /** @internal */ static override readonly className: string = "LlamaLayer";
   /** Attention. */
   readonly selfAttn: LlamaAttention;
   /** MLP. */
@@ -114,6 +117,7 @@ export class LlamaLayer extends Module {
 
 /** A Llama without its head. */
 export class LlamaModel extends Module {
+  /** @internal */ static override readonly className: string = "LlamaModel";
   /** An nn.Embedding, or what wraps it. */
   readonly embedTokens: Layer & {
     /** The table. */
@@ -146,6 +150,7 @@ export class LlamaModel extends Module {
  * model.loss(ids, targets).backward();
  */
 export class Llama extends Module {
+  /** @internal */ static override readonly className: string = "Llama";
   /** All but the head. */
   readonly model: LlamaModel;
   /**

@@ -29,6 +29,7 @@ export interface ConvLayerOptions {
 
 /** What the three convolutions share; use `Conv1d`, `Conv2d` or `Conv3d`. */
 export abstract class ConvNd extends Module {
+  /** @internal */ static override readonly className: string = "ConvNd";
   /** [outChannels, inChannels / groups, ...kernelSize] */
   readonly weight: Parameter;
   /** [outChannels], or null. */
@@ -121,6 +122,7 @@ export abstract class ConvNd extends Module {
  * const y = new nn.Conv1d(8, 16, 3, { padding: 1 }).forward(zeros([2, 8, 100])); // [2, 16, 100]
  */
 export class Conv1d extends ConvNd {
+  /** @internal */ static override readonly className: string = "Conv1d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
     super("Conv1d", 1, inChannels, outChannels, kernelSize, options);
   }
@@ -136,6 +138,7 @@ export class Conv1d extends ConvNd {
  * const y = conv.forward(zeros([1, 3, 32, 32])); // [1, 16, 16, 16]
  */
 export class Conv2d extends ConvNd {
+  /** @internal */ static override readonly className: string = "Conv2d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
     super("Conv2d", 2, inChannels, outChannels, kernelSize, options);
   }
@@ -150,6 +153,7 @@ export class Conv2d extends ConvNd {
  * const y = new nn.Conv3d(1, 4, 3).forward(zeros([1, 1, 8, 8, 8])); // [1, 4, 6, 6, 6]
  */
 export class Conv3d extends ConvNd {
+  /** @internal */ static override readonly className: string = "Conv3d";
   constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options: ConvLayerOptions = {}) {
     super("Conv3d", 3, inChannels, outChannels, kernelSize, options);
   }

@@ -35,6 +35,7 @@ export interface Layer extends Module {
  * const y = new nn.Linear(3, 2).forward(tensor([[1, 2, 3]])); // [1, 2]
  */
 export class Linear extends Module {
+  /** @internal */ static override readonly className: string = "Linear";
   /** [outFeatures, inFeatures], or transposed if fanInFanOut. */
   readonly weight: Parameter;
   /** [outFeatures], or null. */
@@ -103,6 +104,7 @@ function transpose_(t: Parameter, rows: number, columns: number): void {
  * const y = table.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
  */
 export class Embedding extends Module {
+  /** @internal */ static override readonly className: string = "Embedding";
   /** [numEmbeddings, embeddingDim] */
   readonly weight: Parameter;
   /** Counted from the start; null: none. */
@@ -163,6 +165,7 @@ export class Embedding extends Module {
  * const y = new nn.RMSNorm(8).forward(ones([2, 8])); // [2, 8]
  */
 export class RMSNorm extends Module {
+  /** @internal */ static override readonly className: string = "RMSNorm";
   /** [dim] */
   readonly weight: Parameter;
   constructor(
@@ -193,6 +196,7 @@ export class RMSNorm extends Module {
  * const y = new nn.LayerNorm(8).forward(ones([2, 8])); // [2, 8]
  */
 export class LayerNorm extends Module {
+  /** @internal */ static override readonly className: string = "LayerNorm";
   /** [dim] */
   readonly weight: Parameter;
   /** [dim] */

@@ -1,6 +1,7 @@
 /** Modules and parameters: a tree of layers whose state has names (torch.nn.Module). */
 import { adopt, newMask, type DropoutMask } from "../random/seed.js";
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
+import { className } from "../runtime/shown.js";
 import { checkBoolean, shown } from "../tensor/check.js";
 import { printByToString, printed } from "../tensor/print.js";
 import { checkShape, Tensor } from "../tensor/tensor.js";
@@ -14,6 +15,7 @@ import { checkShape, Tensor } from "../tensor/tensor.js";
  * console.log(p.requiresGrad); // true
  */
 export class Parameter extends Tensor {
+  /** @internal */ static override readonly className: string = "Parameter";
   constructor(shape: readonly number[], requiresGrad = true) {
     checkBoolean("Parameter", "requiresGrad", requiresGrad);
     super(checkShape("Parameter", shape));
@@ -60,6 +62,7 @@ export type StateDict = Map<string, StateEntry>;
  * const y = model.forward(ones([1, 4])); // [1, 8]
  */
 export abstract class Module {
+  /** @internal */ static readonly className: string = "Module";
   /** true after `train()`, false after `eval()`; dropout and merging follow it. */
   training = true;
 
@@ -269,8 +272,8 @@ function tree(module: Module, above: readonly Module[]): string {
     return `${name}: ${isCycle ? "..." : tree(child, [...above, module]).replaceAll("\n", "\n  ")}`;
   });
   return below.length === 0
-    ? `${module.constructor.name}(${own.join(", ")})`
-    : `${module.constructor.name}(\n  ${[...own, ...below].join("\n  ")}\n)`;
+    ? `${className(module)}(${own.join(", ")})`
+    : `${className(module)}(\n  ${[...own, ...below].join("\n  ")}\n)`;
 }
 
 /** A module or parameter that a module's properties lead to. */
@@ -374,8 +377,8 @@ function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>
     if (value instanceof Module || value instanceof Parameter) {
       if (opaque === null || known.has(value)) return;
       throw new StateError(
-        `${module.constructor.name}: ${join(path, name)} is a ${opaque.constructor.name} that holds a ` +
-          `${value.constructor.name}, which has no name there; ` +
+        `${className(module)}: ${join(path, name)} is a ${className(opaque)} that holds a ` +
+          `${className(value)}, which has no name there; ` +
           "put it into an array, a Map or a plain object, or the object into a #private field.",
       );
     }

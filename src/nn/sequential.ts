@@ -21,6 +21,7 @@ import { Module } from "./module.js";
  * const y = model.forward(ones([5, 4])); // [5, 1]
  */
 export class Sequential extends Module {
+  /** @internal */ static override readonly className: string = "Sequential";
   /** The layers, by their place. */
   [place: number]: Layer;
   /** Number of layers. */
@@ -54,6 +55,7 @@ export class Sequential extends Module {
  * console.log(new nn.ReLU().forward(tensor([-1, 2])).data); // Float32Array(2) [ 0, 2 ]
  */
 export class ReLU extends Module {
+  /** @internal */ static override readonly className: string = "ReLU";
   /** Of x's shape. @throws DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
     return relu(x);
@@ -67,6 +69,7 @@ export class ReLU extends Module {
  * console.log(new nn.Tanh().forward(tensor([0, 20])).data); // Float32Array(2) [ 0, 1 ]
  */
 export class Tanh extends Module {
+  /** @internal */ static override readonly className: string = "Tanh";
   /** Of x's shape. @throws DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
     return tanh(x);
@@ -80,6 +83,7 @@ export class Tanh extends Module {
  * console.log(new nn.Sigmoid().forward(tensor([0])).data); // Float32Array(1) [ 0.5 ]
  */
 export class Sigmoid extends Module {
+  /** @internal */ static override readonly className: string = "Sigmoid";
   /** Of x's shape. @throws DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
     return sigmoid(x);
@@ -101,6 +105,7 @@ export interface GELUOptions {
  * console.log(new nn.GELU({ approximate: "tanh" }).forward(tensor([0])).data); // Float32Array(1) [ 0 ]
  */
 export class GELU extends Module {
+  /** @internal */ static override readonly className: string = "GELU";
   /** "none" or "tanh". */
   readonly approximate: "none" | "tanh";
   constructor(options: GELUOptions = {}) {
@@ -128,6 +133,7 @@ export class GELU extends Module {
  * console.log(layer.eval().forward(ones([2])).data); // Float32Array(2) [ 1, 1 ]
  */
 export class Dropout extends Module {
+  /** @internal */ static override readonly className: string = "Dropout";
   constructor(
     /** Probability of an element to become 0. */
     readonly p = 0.5,

@@ -40,6 +40,7 @@ const EPSILON = 1 / 8388608;
  * console.log(model.loraA.requiresGrad, model.loraB.requiresGrad); // false true
  */
 export class LoraFA extends AdamBase {
+  /** @internal */ static readonly className: string = "LoraFA";
   /** s of the model's LoRA layers. */
   readonly scaling: number;
   readonly #model: Module;
@@ -60,7 +61,6 @@ export class LoraFA extends AdamBase {
     const pairs = pairsOf(model);
     const all = [...model.namedParameters()];
     super(
-      "LoraFA",
       all.filter(([key, p]) => p.requiresGrad && !key.includes("lora_A")).map(([, p]) => p),
       { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-6, weightDecay: 0 },
       adam,

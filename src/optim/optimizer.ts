@@ -3,6 +3,7 @@ import { stateEntries, type Parameter, type StateDict, type StateEntry } from ".
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions, withDefaults, type Options } from "../runtime/options.js";
+import { className } from "../runtime/shown.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 import { allOrNothing, settle } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -65,12 +66,11 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   #state = new Map<Tensor, State>();
   readonly #defaults: O;
 
-  constructor(
-    protected readonly name: string,
-    params: Params<O>,
-    defaults: O,
-    options: Options<O> = {},
-  ) {
+  /** What messages call it. */
+  protected readonly name = className(this);
+
+  constructor(params: Params<O>, defaults: O, options: Options<O> = {}) {
+    const { name } = this;
     checkOptions(name, options, Object.keys(defaults));
     this.#defaults = withDefaults(defaults, options);
     const list = listOf(name, params);
@@ -379,9 +379,10 @@ export interface SGDOptions extends OptimizerOptions {
  * console.log(p.item()); // 0
  */
 export class SGD extends Optimizer<SGDOptions> {
+  /** @internal */ static readonly className: string = "SGD";
   protected readonly slots = ["momentumBuffer"];
   constructor(params: Params<SGDOptions>, options: Options<SGDOptions> = {}) {
-    super("SGD", params, { lr: 1e-3, momentum: 0, weightDecay: 0, nesterov: false }, options);
+    super(params, { lr: 1e-3, momentum: 0, weightDecay: 0, nesterov: false }, options);
   }
   protected override check(g: SGDOptions): void {
     super.check(g);
@@ -523,8 +524,9 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
  * console.log(p.item()); // 2.5
  */
 export class Adam extends AdamBase {
+  /** @internal */ static readonly className: string = "Adam";
   constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
-    super("Adam", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 }, options);
+    super(params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0 }, options);
   }
   protected decays({ weightDecay }: AdamOptions): [number, number] {
     return [1, weightDecay];
@@ -543,8 +545,9 @@ export class Adam extends AdamBase {
  * const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-3 });
  */
 export class AdamW extends AdamBase {
+  /** @internal */ static readonly className: string = "AdamW";
   constructor(params: Params<AdamOptions>, options: Options<AdamOptions> = {}) {
-    super("AdamW", params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }, options);
+    super(params, { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 }, options);
   }
   protected decays({ lr, weightDecay }: AdamOptions): [number, number] {
     return [1 - lr * weightDecay, 0];

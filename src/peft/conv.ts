@@ -21,6 +21,7 @@ import { LoraLayer } from "./layer.js";
  * console.log(model.conv.factorShapes(2)); // [ [ 2, 3, 5, 5 ], [ 8, 2, 1, 1 ] ]
  */
 export class LoraConv extends LoraLayer<ConvNd> {
+  /** @internal */ static override readonly className: string = "LoraConv";
   protected override readonly weightIsTransposed = false;
 
   protected override outputAxis(): number {

@@ -16,6 +16,7 @@ import { LoraLayer } from "./layer.js";
  * console.log(model.wte instanceof peft.LoraEmbedding, model.wte.factorShapes(2)); // true [ [ 2, 10 ], [ 4, 2 ] ]
  */
 export class LoraEmbedding extends LoraLayer<Embedding> {
+  /** @internal */ static override readonly className: string = "LoraEmbedding";
   override readonly factorNames = ["lora_embedding_A", "lora_embedding_B"] as const;
   override readonly factorSuffix = "";
   protected override readonly weightIsTransposed = true;

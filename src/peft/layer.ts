@@ -65,6 +65,7 @@ export type BaseLayer = Module & {
  * console.log(layer instanceof peft.LoraLayer, layer.adapters.get("default").r); // true 4
  */
 export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Module {
+  /** @internal */ static override readonly className: string = "LoraLayer";
   /** Every adapter this layer has, by name. */
   readonly adapters = new Map<string, Adapter>();
   /** In the order of merging. */

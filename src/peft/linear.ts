@@ -16,6 +16,7 @@ import { LoraLayer } from "./layer.js";
  * console.log(model.fc instanceof peft.LoraLinear, model.fc.factorShapes(2)); // true [ [ 2, 8 ], [ 4, 2 ] ]
  */
 export class LoraLinear extends LoraLayer<Linear> {
+  /** @internal */ static override readonly className: string = "LoraLinear";
   override factorShapes(r: number): [number[], number[]] {
     const { inFeatures, outFeatures } = this.baseLayer;
     return [

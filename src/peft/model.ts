@@ -93,6 +93,7 @@ export function getLoraModel<M extends Module>(
  * adapted.savePretrained("ben", "ben");
  */
 export class LoraModel<M extends Module = Module> extends Module {
+  /** @internal */ static override readonly className: string = "LoraModel";
   readonly #configs = new Map<string, LoraConfig>();
   #active: readonly string[] = [];
   /** Of the calls that run a function with other adapters at work. */

@@ -12,6 +12,7 @@ type PlainLayer = Linear | Embedding | LayerNorm | RMSNorm | ConvNd;
 
 /** @internal */
 export class ModulesToSave extends Module {
+  /** @internal */ static override readonly className: string = "ModulesToSave";
   readonly originalModule: PlainLayer;
   /** By adapter. */
   readonly modulesToSave = new Map<string, PlainLayer>();

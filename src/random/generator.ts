@@ -36,6 +36,7 @@ export let fillNormal: (generator: Generator, address: number, n: number, mean: 
  * console.log(t.data.every((v, i) => v === first[i])); // true
  */
 export class Generator {
+  /** @internal */ static readonly className: string = "Generator";
   #seed: number;
   /** The kernels' block; null: that of the seed, which the first draw makes. */
   #block: Uint8Array | null = null;

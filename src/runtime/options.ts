@@ -3,6 +3,7 @@
  * ignored (`lora_alpha`, `learningRate`) trains with a default, and nobody learns why.
  */
 import { ArgumentError } from "./errors.js";
+import { className } from "./shown.js";
 
 /**
  * Options of T, any of them left out: also by giving undefined, which TypeScript's exactOptionalPropertyTypes keeps
@@ -56,7 +57,7 @@ export function checkOptions(where: string, options: unknown, known: readonly st
         : Array.isArray(options)
           ? "an array"
           : parent
-            ? `a ${parent.constructor.name}`
+            ? `a ${className(options)}`
             : `${typeof options} ${String(options)}`;
     throw new ArgumentError(`${where}: options must be an object with any of ${known.join(", ")}; got ${got}.`);
   }

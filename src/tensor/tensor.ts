@@ -23,8 +23,8 @@ export type NumericData =
   | Uint16Array
   | Uint32Array;
 
-/** Its name is what the error of structuredClone and postMessage says. */
-function aTensorStaysInItsEngine_sendItsDataAndShape(): void {}
+/** The error of structuredClone and postMessage shows this function; as a property's, its name outlives minifiers. */
+const notes = { aTensorStaysInItsEngine_sendItsDataAndShape(): void {} };
 
 /**
  * Numbers in linear memory, contiguous, last dimension fastest. Made by `tensor`, `zeros` and their like
@@ -37,6 +37,7 @@ function aTensorStaysInItsEngine_sendItsDataAndShape(): void {}
  * console.log(w.shape, w.grad.data); // [ 2, 2 ] Float32Array(4) [ 2, 4, 6, 8 ]
  */
 export class Tensor {
+  /** @internal */ static readonly className: string = "Tensor";
   /** "float32" for values, "int32" for indices. */
   readonly dtype: DType;
   /** Sizes of the dimensions, frozen; [] for a scalar. */
@@ -54,7 +55,7 @@ export class Tensor {
   /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
   kept = false;
   /** What cannot be cloned: a copy in another thread would have a shape and no values. @internal */
-  readonly clonable = aTensorStaysInItsEngine_sendItsDataAndShape;
+  readonly clonable = notes.aTensorStaysInItsEngine_sendItsDataAndShape;
   readonly #engine: Engine;
   #address: number;
   /** "released": the values' memory is free, but the tensor is still a link of a graph. */
