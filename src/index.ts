@@ -33,3 +33,4 @@ export { Generator } from "./random/generator.js";
 export * as models from "./models/index.js";
 export * as io from "./io/index.js";
 export * as data from "./data/index.js";
+export * as train from "./train/index.js";

@@ -1,6 +1,6 @@
 /** Teaches a small language model a text: train, save, load, merge, write. Runs in Node, Deno and Bun alike. */
 import { fileURLToPath } from "node:url";
-import { init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
+import { data, init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
 
 const TEXT =
   `To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten ` +
@@ -32,7 +32,7 @@ const tokens = Int32Array.from(tokenizer.encode(TEXT));
 const trained = adapted.parameters().filter((p) => p.requiresGrad);
 const optimizer = new optim.AdamW(trained, { lr: 5e-3 });
 for (let step = 0; step < STEPS; step++) {
-  const { ids, targets } = models.randomWindows(tokens, step, { batch: BATCH, seq: SEQ, seed: 0 });
+  const { ids, targets } = data.randomWindows(tokens, step, { batch: BATCH, seq: SEQ, seed: 0 });
   scope(() => {
     // frees everything made inside
     const loss = adapted.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));

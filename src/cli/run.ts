@@ -5,18 +5,8 @@ import { createHash } from "node:crypto";
 import { noGrad } from "../autograd/tape.js";
 import type { LoraConfig } from "../io/peft.js";
 import * as lora from "../lora/index.js";
-import {
-  evenWindows,
-  generate,
-  loadModel,
-  planTraining,
-  randomWindows,
-  type CausalLM,
-  type Gpt2Config,
-  type LlamaConfig,
-  type TextWindows,
-  type TrainingPlan,
-} from "../models/index.js";
+import { evenWindows, randomWindows, type TextWindows } from "../data/windows.js";
+import { generate, loadModel, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";
 import type { Parameter } from "../nn/module.js";
 import { AdamW, clipGradNorm_, cosineSchedule, type Schedule } from "../optim/index.js";
 import { getLoraModel, type LoraModel } from "../peft/index.js";
@@ -29,6 +19,7 @@ import { tensor } from "../tensor/tensor.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { megabytes } from "./format.js";
 import type { FinetuneSettings } from "./settings.js";
+import { planTraining, type TrainingPlan } from "../train/plan.js";
 import { decode, encodeFile, loadCodec, promptIds, type Began, type TextCodec } from "./text.js";
 
 const SAMPLE_TOKENS = 100;

@@ -1,7 +1,14 @@
 /**
- * Texts for language models: files to text, text to tokens, tokens to text.
+ * Texts for language models: files to text, text to tokens, tokens to batches, and back to text.
  * @module
  */
 export { decodeText } from "./text.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";
+export {
+  evenWindows,
+  randomWindows,
+  type RandomWindowsOptions,
+  type TextWindows,
+  type Tokens,
+} from "./windows.js";

@@ -10,11 +10,3 @@ export { fetchModel, loadBase, type FetchModelOptions, type FetchProgress } from
 export { loadGpt2, loadLlama, loadModel, type LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";
 export type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
-export {
-  evenWindows,
-  randomWindows,
-  type RandomWindowsOptions,
-  type TextWindows,
-  type Tokens,
-} from "./text_windows.js";
-export { planTraining, type TrainingPlan, type TrainingPlanOptions } from "./plan.js";

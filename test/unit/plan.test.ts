@@ -16,6 +16,7 @@ import {
   ShapeError,
   StateError,
   tensor,
+  train,
   WasmLoraError,
   zeros,
 } from "../../src/index.js";
@@ -23,8 +24,8 @@ import { newMask } from "../../src/random/seed.js";
 import { assertBits } from "../support/golden.js";
 import { GPT2, LLAMA } from "../support/language_models.js";
 
-type Optimizer = NonNullable<models.TrainingPlanOptions["optimizer"]>;
-interface Case extends models.TrainingPlanOptions {
+type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
+interface Case extends train.TrainingPlanOptions {
   model: models.LlamaConfig | models.Gpt2Config | (() => models.CausalLM);
 }
 
@@ -130,7 +131,7 @@ assert(Object.keys(cases).length >= 20);
 for (const [name, { model, ...options }] of Object.entries(cases)) {
   test(name, async () => {
     const peak = await actual({ model, ...options });
-    const plan = models.planTraining(model, options);
+    const plan = train.planTraining(model, options);
     assert.equal(plan.peak, peak);
     for (const [part, bytes] of Object.entries(plan))
       assert(Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= plan.peak, part);
@@ -151,7 +152,7 @@ test("the parts are sizes of what they name", async () => {
   const factors = sum(
     adapted.layers().flatMap(({ layer }) => [...layer.adapters.values()].flatMap(({ loraA, loraB }) => [loraA, loraB])),
   );
-  const plan = models.planTraining(LLAMA, { batch: 1, seq: 2, adapter });
+  const plan = train.planTraining(LLAMA, { batch: 1, seq: 2, adapter });
   assert.equal(plan.weights, base + table);
   assert.deepEqual([plan.adapters, plan.gradients, plan.optimiser], [factors, factors, 2 * factors]);
   adapted.dispose();
@@ -175,7 +176,7 @@ test("a plan leaves engine, streams and mode as they are, and needs no memory to
     numHiddenLayers: 32,
   };
   const plan = noGrad(() =>
-    models.planTraining(config, { batch: 1, seq: 40, adapter: { targetModules: ["q_proj"], loraDropout: 0.1 } }),
+    train.planTraining(config, { batch: 1, seq: 40, adapter: { targetModules: ["q_proj"], loraDropout: 0.1 } }),
   );
   // 32 layers of 4 projections and 3 of the MLP, and the table.
   assert(plan.weights / 4 > 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008) + 32000 * 4096);
@@ -225,10 +226,10 @@ for (const [name, config] of [
         }))
           void _;
       const { peakBytes } = memoryStats();
-      const plan = models.planTraining(config, { ...options, evaluation, generation });
+      const plan = train.planTraining(config, { ...options, evaluation, generation });
       assert.equal(
         plan.peak,
-        generation?.maxNewTokens === 0 ? models.planTraining(config, options).peak : peakBytes,
+        generation?.maxNewTokens === 0 ? train.planTraining(config, options).peak : peakBytes,
         JSON.stringify([evaluation, generation]),
       );
     }
@@ -257,7 +258,7 @@ test("a plan takes no time and no memory, whatever it tells", { timeout: 60_000 
     numHiddenLayers: 24,
     maxPositionEmbeddings: 1e9,
   };
-  const cases: [string, models.LlamaConfig | models.Gpt2Config, models.TrainingPlanOptions][] = [
+  const cases: [string, models.LlamaConfig | models.Gpt2Config, train.TrainingPlanOptions][] = [
     ["long", big, { batch: 1, seq: 2 ** 20, adapter: { r: 64, targetModules: "all-linear" } }],
     [
       "wide",
@@ -293,11 +294,11 @@ test("a plan takes no time and no memory, whatever it tells", { timeout: 60_000 
     ],
     ["GPT-2, transposed", gpt2, { batch: 2 ** 12, seq: 1024, adapter: { r: 8, targetModules: "all-linear" } }],
   ];
-  models.planTraining(LLAMA, { batch: 1, seq: 2 });
+  train.planTraining(LLAMA, { batch: 1, seq: 2 });
   const memory = memoryStats();
   for (const [name, config, options] of cases) {
     const start = performance.now();
-    const plan = models.planTraining(config, options);
+    const plan = train.planTraining(config, options);
     const took = performance.now() - start;
     assert(plan.peak > 2 ** 31 && Number.isSafeInteger(plan.peak), `${name}: ${plan.peak}`);
     // Milliseconds; on a machine that does much else, too.
@@ -319,7 +320,7 @@ test("a plan takes no time and no memory, whatever it tells", { timeout: 60_000 
   ] as const) {
     const start = performance.now();
     assert.throws(
-      () => models.planTraining(config, options),
+      () => train.planTraining(config, options),
       (e: Error) => e instanceof WasmLoraError,
     );
     assert(performance.now() - start < 10_000);
@@ -343,24 +344,24 @@ test("refusals", async () => {
     [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"],
   ] as const) {
     assert.throws(
-      () => models.planTraining(LLAMA, options as unknown as models.TrainingPlanOptions),
+      () => train.planTraining(LLAMA, options as unknown as train.TrainingPlanOptions),
       (e: unknown) => e instanceof ArgumentError && e.message.includes(word),
     );
   }
   for (const made of [1, null, { forward: 1 }]) {
     assert.throws(
-      () => models.planTraining((() => made) as never, { batch: 1, seq: 2 }),
+      () => train.planTraining((() => made) as never, { batch: 1, seq: 2 }),
       (e: unknown) => e instanceof ArgumentError && e.message.includes("expected a language model"),
     );
   }
-  assert.throws(() => models.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
+  assert.throws(() => train.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
   for (const model of [undefined, null, "models/base"])
     assert.throws(
-      () => models.planTraining(model as unknown as models.LlamaConfig, { batch: 1, seq: 2 }),
+      () => train.planTraining(model as unknown as models.LlamaConfig, { batch: 1, seq: 2 }),
       ArgumentError,
     );
   assert.throws(
-    () => models.planTraining(LLAMA, { batch: 1, seq: 2, optimizer: (async () => new optim.SGD([])) as never }),
+    () => train.planTraining(LLAMA, { batch: 1, seq: 2, optimizer: (async () => new optim.SGD([])) as never }),
     StateError,
   );
   assert.deepEqual(memoryStats(), before);

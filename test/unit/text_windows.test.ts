@@ -1,7 +1,7 @@
 /** Windows of a text, against Philox4x32-10 written out in BigInt and against windows cut by hand. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ArgumentError, init, models, tensor } from "../../src/index.js";
+import { ArgumentError, data, init, tensor } from "../../src/index.js";
 
 await init();
 
@@ -27,7 +27,7 @@ const tokens = Int32Array.from({ length: 1000 }, (_, i) => 3 * i + 1);
 test("each row of a step is the window that Philox names", () => {
   for (const seed of [0, 7, 2 ** 32 + 5, Number.MAX_SAFE_INTEGER]) {
     for (const step of [0, 1, 399, 4294967295]) {
-      const { ids, targets } = models.randomWindows(tokens, step, { batch: 5, seq: 17, seed });
+      const { ids, targets } = data.randomWindows(tokens, step, { batch: 5, seq: 17, seed });
       for (let row = 0; row < 5; row++) {
         const start = Number(philoxWord([step, row], BigInt(seed)) % BigInt(1000 - 17));
         assert.deepEqual([...ids.subarray(row * 17, row * 17 + 17)], [...tokens.subarray(start, start + 17)]);
@@ -38,7 +38,7 @@ test("each row of a step is the window that Philox names", () => {
 });
 
 test("a text of one window gives that window in every row", () => {
-  const { ids, targets } = models.randomWindows(Int32Array.of(4, 5, 6), 9, { batch: 2, seq: 2, seed: 1 });
+  const { ids, targets } = data.randomWindows(Int32Array.of(4, 5, 6), 9, { batch: 2, seq: 2, seed: 1 });
   assert.deepEqual(
     [[...ids], [...targets]],
     [
@@ -50,7 +50,7 @@ test("a text of one window gives that window in every row", () => {
 
 test("even windows do not overlap, cover a short text, and are spread over a long one", () => {
   const starts = (seq: number, most: number): number[] =>
-    models.evenWindows(tokens, seq, most).map(({ ids, targets }) => {
+    data.evenWindows(tokens, seq, most).map(({ ids, targets }) => {
       assert.equal(ids.length, seq);
       assert.deepEqual(
         [...targets],
@@ -67,26 +67,26 @@ test("what is out of range is refused by name", () => {
   const refused = (run: () => unknown, part: string): void =>
     assert.throws(run, (error: unknown) => error instanceof ArgumentError && error.message.includes(part));
   const options = { batch: 1, seq: 1000, seed: 0 };
-  refused(() => models.randomWindows(tokens, 0, options), "1000 tokens; expected more than seq = 1000");
-  refused(() => models.evenWindows(tokens, 1000, 1), "1000 tokens; expected more than seq = 1000");
-  refused(() => models.evenWindows(tokens, 10, 0), "most");
-  refused(() => models.randomWindows(tokens, -1, { ...options, seq: 10 }), "step");
-  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 0 }), "seq");
-  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1.5 }), "batch");
-  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, seed: -1 }), "seed");
-  refused(() => models.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1e9 }), "batch = 1000000000");
-  refused(() => models.randomWindows(tokens, 0, { ...options, batchSize: 4 } as never), "Did you mean batch?");
-  refused(() => models.randomWindows(tokens, 0, undefined as never), "{ batch, seq, seed }");
-  refused(() => models.randomWindows(tokens, 0, null as never), "null");
+  refused(() => data.randomWindows(tokens, 0, options), "1000 tokens; expected more than seq = 1000");
+  refused(() => data.evenWindows(tokens, 1000, 1), "1000 tokens; expected more than seq = 1000");
+  refused(() => data.evenWindows(tokens, 10, 0), "most");
+  refused(() => data.randomWindows(tokens, -1, { ...options, seq: 10 }), "step");
+  refused(() => data.randomWindows(tokens, 0, { ...options, seq: 0 }), "seq");
+  refused(() => data.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1.5 }), "batch");
+  refused(() => data.randomWindows(tokens, 0, { ...options, seq: 10, seed: -1 }), "seed");
+  refused(() => data.randomWindows(tokens, 0, { ...options, seq: 10, batch: 1e9 }), "batch = 1000000000");
+  refused(() => data.randomWindows(tokens, 0, { ...options, batchSize: 4 } as never), "Did you mean batch?");
+  refused(() => data.randomWindows(tokens, 0, undefined as never), "{ batch, seq, seed }");
+  refused(() => data.randomWindows(tokens, 0, null as never), "null");
 });
 
 test("a plain list of ids is a text too; a text, a tensor or what holds no ids is not", () => {
   const list = [...tokens];
   assert.deepEqual(
-    models.randomWindows(list, 3, { batch: 2, seq: 5, seed: 1 }),
-    models.randomWindows(tokens, 3, { batch: 2, seq: 5, seed: 1 }),
+    data.randomWindows(list, 3, { batch: 2, seq: 5, seed: 1 }),
+    data.randomWindows(tokens, 3, { batch: 2, seq: 5, seed: 1 }),
   );
-  assert.deepEqual(models.evenWindows(list, 100, 2), models.evenWindows(tokens, 100, 2));
+  assert.deepEqual(data.evenWindows(list, 100, 2), data.evenWindows(tokens, 100, 2));
   for (const wrong of [
     "Call me Ishmael.",
     tensor(tokens.slice(0, 20)),
@@ -100,8 +100,8 @@ test("a plain list of ids is a text too; a text, a tensor or what holds no ids i
     [...list.slice(0, 10), "1"],
   ]) {
     for (const run of [
-      () => models.randomWindows(wrong as never, 0, { batch: 1, seq: 2, seed: 0 }),
-      () => models.evenWindows(wrong as never, 2, 1),
+      () => data.randomWindows(wrong as never, 0, { batch: 1, seq: 2, seed: 0 }),
+      () => data.evenWindows(wrong as never, 2, 1),
     ]) {
       assert.throws(run, (error: unknown) => error instanceof ArgumentError && error.message.includes("tokens"));
     }

@@ -2,7 +2,7 @@
  * One fine-tuning run, step by step. The same text and settings give the same bits as
  * `wasm-lora finetune --batch 8 --seq 64 --r <rank> --alpha <2 rank> --steps <steps>` does in Node.
  */
-import { io, lora, manualSeed, models, type nn, noGrad, optim, peft, scope, tensor } from "wasm-lora";
+import { data, io, lora, manualSeed, models, type nn, noGrad, optim, peft, scope, tensor } from "wasm-lora";
 import { BASE_ID, type Base } from "./base";
 import { Refusal } from "./refusal";
 
@@ -147,7 +147,7 @@ export class Run {
   step(): void {
     const step = this.losses.length;
     const trained = this.optimizer.paramGroups.flatMap((g) => g.params);
-    const { ids, targets } = models.randomWindows(this.train, step, { batch: BATCH, seq: SEQ, seed: SEED });
+    const { ids, targets } = data.randomWindows(this.train, step, { batch: BATCH, seq: SEQ, seed: SEED });
     this.adapted.train();
     try {
       this.losses.push(
@@ -181,7 +181,7 @@ export class Run {
 
   #report(onSample: (text: string) => void): Report {
     this.adapted.eval();
-    const windows = models.evenWindows(this.heldOut, SEQ, HELD_OUT_WINDOWS);
+    const windows = data.evenWindows(this.heldOut, SEQ, HELD_OUT_WINDOWS);
     const losses = windows.map(({ ids, targets }) =>
       noGrad(() => scope(() => this.adapted.model.loss(tensor(ids, [1, SEQ]), tensor(targets, [1, SEQ])).item())),
     );

@@ -2,7 +2,7 @@
  * Some steps of one user's training, from saved bytes to saved bytes: between two slices a training takes no
  * memory, and cut into other slices, or by a restart, it gives the same bits.
  */
-import { io, manualSeed, models, optim, scope, tensor } from "wasm-lora";
+import { data, io, manualSeed, optim, scope, tensor } from "wasm-lora";
 import { withFiles } from "./base.mjs";
 
 const ADAPTER = { r: 8, loraAlpha: 16, targetModules: "all-linear", taskType: "CAUSAL_LM" };
@@ -101,7 +101,7 @@ function digestOf({ steps, losses, files, moments }) {
 /** A step's windows are the same in every slice. */
 function batchAt(tokens, step) {
   const seq = Math.min(WINDOW, tokens.length - 1);
-  const { ids, targets } = models.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
+  const { ids, targets } = data.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
   return [tensor(ids, [ROWS, seq]), tensor(targets, [ROWS, seq])];
 }
 

@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { data, io, models, nn, noGrad, peft, scope, tensor } from "../../../src/index.js";
+import { data, io, models, nn, noGrad, peft, scope, tensor, train } from "../../../src/index.js";
 import { readCheckpoint } from "../../../src/cli/checkpoint.js";
 import { readJson } from "../../../src/io/files.js";
 import { joined } from "../json_tree.js";
@@ -663,7 +663,7 @@ for (const [name, options] of Object.entries({
   "8,000,000 tokens": { batch: 8192, seq: 1024 },
 })) {
   add(`plan: ${name}`, "either", none, () =>
-    models.planTraining(
+    train.planTraining(
       { ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000, maxPositionEmbeddings: 1024 },
       { ...options, adapter: { r: 2, targetModules: "all-linear" } },
     ),

@@ -5,6 +5,7 @@
 import {
   gradientCheckpoint,
   clone,
+  data,
   full,
   Generator,
   io,
@@ -20,6 +21,7 @@ import {
   scope,
   Tensor,
   tensor,
+  train,
   zeros,
 } from "../../../src/index.js";
 import type { Random } from "../random.js";
@@ -216,21 +218,21 @@ const CALLS: Record<string, Call> = {
       }
     },
   ],
-  "models.randomWindows": [
+  "data.randomWindows": [
     [0, { batch: 2, seq: 3, seed: 1 }],
     (step, o) => {
-      models.randomWindows(new Int32Array(50), step, o);
+      data.randomWindows(new Int32Array(50), step, o);
     },
   ],
-  "models.evenWindows": [
+  "data.evenWindows": [
     [3, 2],
     (seq, most) => {
-      models.evenWindows(new Int32Array(50), seq, most);
+      data.evenWindows(new Int32Array(50), seq, most);
     },
   ],
-  "models.planTraining": [
+  "train.planTraining": [
     [LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }],
-    (...a: [any, any]) => models.planTraining(...a),
+    (...a: [any, any]) => train.planTraining(...a),
   ],
   "io.parseSafetensors": [[{ name: "w", maxHeaderBytes: 1000 }], (o) => io.parseSafetensors(FILE(), o)],
   "io.serializeSafetensors": [

@@ -38,7 +38,7 @@ export interface RandomWindowsOptions {
  *
  * @example
  * const text = Int32Array.from({ length: 1000 }, (_, i) => i);
- * const { ids, targets } = models.randomWindows(text, 0, { batch: 8, seq: 64, seed: 0 });
+ * const { ids, targets } = data.randomWindows(text, 0, { batch: 8, seq: 64, seed: 0 });
  * console.log(ids.length, targets[0] === ids[0] + 1); // 512 true
  */
 export function randomWindows(
@@ -79,7 +79,7 @@ export function randomWindows(
  * @throws ArgumentError as `randomWindows`
  *
  * @example
- * const windows = models.evenWindows(Int32Array.from({ length: 101 }, (_, i) => i), 10, 5);
+ * const windows = data.evenWindows(Int32Array.from({ length: 101 }, (_, i) => i), 10, 5);
  * console.log(windows.map(({ ids }) => ids[0]).join(" ")); // 0 20 40 60 80
  */
 export function evenWindows(tokens: Int32Array | readonly number[], seq: number, most: number): TextWindows[] {

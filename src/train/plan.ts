@@ -14,10 +14,10 @@ import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import { KeyValueCache } from "./cache.js";
-import type { CausalLM } from "./causal_lm.js";
-import { Gpt2 } from "./gpt2.js";
-import { Llama } from "./llama.js";
+import { KeyValueCache } from "../models/cache.js";
+import type { CausalLM } from "../models/causal_lm.js";
+import { Gpt2 } from "../models/gpt2.js";
+import { Llama } from "../models/llama.js";
 
 /** A cache without its arrays: what it hands out is as large as with them. */
 class PlannedCache extends KeyValueCache {
@@ -89,7 +89,7 @@ export interface TrainingPlan {
  * @example
  * const { model } = models.loadLlama("models/base");
  * const adapter = { r: 8, targetModules: "all-linear" };
- * const plan = models.planTraining(model.config, { batch: 8, seq: 128, adapter });
+ * const plan = train.planTraining(model.config, { batch: 8, seq: 128, adapter });
  * console.log(plan.peak > plan.weights + plan.activations); // true
  */
 export function planTraining(
