@@ -3,7 +3,7 @@
  */
 import { createHash } from "node:crypto";
 import { noGrad } from "../autograd/tape.js";
-import type { LoraConfig } from "../io/peft.js";
+import type { LoraConfig } from "../io/peft/config.js";
 import * as lora from "../lora/index.js";
 import { evenWindows, randomWindows, type TextWindows } from "../data/windows.js";
 import { generate, loadModel, type CausalLM, type Gpt2Config, type LlamaConfig } from "../models/index.js";

@@ -7,9 +7,9 @@
  * Source: huggingface/transformers, models/{llama,gpt2}/configuration_*.py and modeling_utils.py.
  */
 import { FileError, FormatError } from "../runtime/errors.js";
+import type { StateEntry } from "../runtime/state_entry.js";
 import { exists, parseJson, readBytes } from "./files.js";
 import { asObject, show } from "./json.js";
-import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, toFloat32, type TensorView } from "./safetensors.js";
 
 export const MODEL_FILE = "model.safetensors";
@@ -292,11 +292,11 @@ export function refuseAstray(directory: string, { tensors, astray }: CheckpointV
 export function loadWeights(
   directory: string,
   wanted: (name: string) => boolean = () => true,
-): Map<string, PeftTensor> {
+): Map<string, StateEntry> {
   const checkpoint = readCheckpoint(directory);
   const { tensors } = checkpoint;
   refuseAstray(directory, checkpoint);
-  const weights = new Map<string, PeftTensor>();
+  const weights = new Map<string, StateEntry>();
   for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
   return weights;
 }

@@ -12,28 +12,14 @@ export {
   type TensorToWrite,
   type TensorView,
 } from "./safetensors.js";
-export {
-  patternValue,
-  peftBaseKey,
-  peftEmbeddingKey,
-  peftKey,
-  peftMagnitudeKey,
-  readPeftAdapter,
-  scalingOf,
-  serializePeftConfig,
-  targets,
-  writePeftAdapter,
-  type LoraConfig,
-  type NamedPeftTensor,
-  type PeftAdapter,
-  type PeftTensor,
-  type Scales,
-  type Selection,
-} from "./peft.js";
-export { matcher } from "./python_regexp.js";
+export { serializePeftConfig, type LoraConfig } from "./peft/config.js";
+export { readPeftAdapter, writePeftAdapter, type PeftAdapter } from "./peft/folder.js";
+export { peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey, type NamedPeftTensor } from "./peft/keys.js";
+export { patternValue, scalingOf, targets, type Scales, type Selection } from "./peft/match.js";
+export { matcher } from "./peft/python_regexp.js";
 export { loadWeights } from "./huggingface.js";
 export { loadStateDict, saveStateDict } from "./state_dict.js";
-export { loadLoralib, saveLoralib, type LoralibState } from "./loralib.js";
+export { loadLoralib, saveLoralib, type LoralibState } from "./loralib/state.js";
 export {
   conv2dToPeft,
   linearToPeft,
@@ -45,6 +31,6 @@ export {
   type LoralibLayer,
   type MergedLinearLayer,
   type PeftFactors,
-} from "./convert.js";
+} from "./loralib/to_peft.js";
 export { memoryFiles } from "./files.js";
 export { digestOfTensors } from "./digest.js";

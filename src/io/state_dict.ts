@@ -1,9 +1,9 @@
 /** Any module's or optimiser's state as one safetensors file: torch.save(model.state_dict(), path) and torch.load. */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
+import type { StateEntry } from "../runtime/state_entry.js";
 import { digestOfTensors } from "./digest.js";
 import { readBytes, writeAtomic } from "./files.js";
 import { show } from "./json.js";
-import type { PeftTensor } from "./peft.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
 
 /**
@@ -20,7 +20,7 @@ import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors
  * io.saveStateDict("head.safetensors", model.stateDict());
  * model.loadStateDict(io.loadStateDict("head.safetensors"));
  */
-export function saveStateDict(path: string, state: ReadonlyMap<string, PeftTensor>): void {
+export function saveStateDict(path: string, state: ReadonlyMap<string, StateEntry>): void {
   const tensors = finiteTensors("saveStateDict", state);
   const digest = digestOfTensors(
     tensors.map((tensor) => ({ ...tensor, bytes: tensor.data })),
@@ -41,7 +41,7 @@ export function saveStateDict(path: string, state: ReadonlyMap<string, PeftTenso
  * io.saveStateDict("head.safetensors", model.stateDict());
  * console.log([...io.loadStateDict("head.safetensors").keys()].join(" ")); // bias weight
  */
-export function loadStateDict(path: string): Map<string, PeftTensor> {
+export function loadStateDict(path: string): Map<string, StateEntry> {
   const { metadata, tensors } = parseSafetensors(readBytes(path), { name: path });
   if (metadata["digest"] !== undefined && metadata["digest"] !== digestOfTensors(tensors.values(), metadata)) {
     throw new FormatError(
@@ -57,7 +57,7 @@ export function loadStateDict(path: string): Map<string, PeftTensor> {
  */
 export function finiteTensors(
   where: string,
-  state: ReadonlyMap<string, PeftTensor>,
+  state: ReadonlyMap<string, StateEntry>,
 ): { name: string; dtype: "F32"; shape: readonly number[]; data: Float32Array }[] {
   if (!(state instanceof Map))
     throw new ArgumentError(`${where}: state is ${typeof state}; expected a Map, as model.stateDict() gives it.`);

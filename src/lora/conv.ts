@@ -5,11 +5,12 @@ import { add } from "../autograd/ops/arithmetic.js";
 import { reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
+import { addProduct, Merge } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { sizeOf, type Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, makeFactors, Merge, resetFactors, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, makeFactors, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {

@@ -1,11 +1,12 @@
 /** lora.Embedding: a frozen table with a trainable low-rank update. */
 import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
+import { addProduct, Merge } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import { drawFor } from "../random/seed.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, makeFactors, Merge, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, makeFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora.Embedding. */
 export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}

@@ -7,4 +7,5 @@ export { MergedLinear, type MergedLinearOptions } from "./merged_linear.js";
 export { Embedding, type LoraEmbeddingOptions } from "./embedding.js";
 export { Conv1d, Conv2d, Conv3d, ConvLoRA, type LoraConvOptions } from "./conv.js";
 export type { LoraOptions } from "./layer.js";
-export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./utils.js";
+export { loraStateDict, markOnlyLoraAsTrainable } from "./utils.js";
+export type { BiasMode } from "../io/peft/config.js";

@@ -1,12 +1,13 @@
 /** lora.Linear: a frozen linear layer with a trainable low-rank update. */
 import { linear } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
+import { addProduct, Merge } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { addProduct, checkLoraOptions, makeFactors, Merge, resetFactors, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, makeFactors, resetFactors, type LoraOptions } from "./layer.js";
 
 /** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {

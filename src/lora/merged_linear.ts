@@ -2,6 +2,7 @@
 import { linear } from "../autograd/ops/linear.js";
 import { mergedLinear } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
+import { Merge } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
@@ -9,7 +10,7 @@ import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger, shownAll } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, makeFactors, Merge, resetFactors } from "./layer.js";
+import { checkLoraOptions, makeFactors, resetFactors } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
 
 /** Options of lora.MergedLinear. */

@@ -1,13 +1,11 @@
 /** loralib's two helpers, with its exact rules on names. */
+import type { BiasMode } from "../io/peft/config.js";
 import type { Module, StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../tensor/check.js";
 import { ConvLoRA } from "./conv.js";
 import { Linear } from "./linear.js";
 import { MergedLinear } from "./merged_linear.js";
-
-/** Which biases train and are saved: none; all of the model; only those of LoRA layers. */
-export type BiasMode = "none" | "all" | "lora_only";
 
 function checkBias(where: string, bias: BiasMode): void {
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") {

@@ -5,5 +5,6 @@
 export { Embedding, LayerNorm, Linear, RMSNorm, type Layer, type LinearOptions } from "./layers.js";
 export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvLayerOptions, type Sizes } from "./conv.js";
 export { Dropout, GELU, ReLU, Sequential, Sigmoid, Tanh, type GELUOptions } from "./sequential.js";
-export { Module, Parameter, type StateDict, type StateEntry } from "./module.js";
+export { Module, Parameter, type StateDict } from "./module.js";
+export type { StateEntry } from "../runtime/state_entry.js";
 export * as init from "./init.js";

@@ -2,6 +2,8 @@
 import { adopt, newMask, type DropoutMask } from "../random/seed.js";
 import { ArgumentError, FormatError, ShapeError, StateError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
+import { snakeCase } from "../runtime/snake_case.js";
+import type { StateEntry } from "../runtime/state_entry.js";
 import { checkBoolean, shown } from "../tensor/check.js";
 import { printByToString, printed } from "../tensor/print.js";
 import { checkShape, Tensor } from "../tensor/tensor.js";
@@ -28,13 +30,6 @@ export class Parameter extends Tensor {
   }
 }
 
-/** A value of a state dict: what a safetensors file holds of a tensor. */
-export interface StateEntry {
-  /** Sizes of the dimensions. */
-  shape: readonly number[];
-  /** The values, last dimension fastest; a copy outside linear memory. */
-  data: Float32Array;
-}
 /** Parameters by their keys, as `Module.stateDict` gives them. */
 export type StateDict = Map<string, StateEntry>;
 
@@ -424,7 +419,8 @@ export function stateEntries(where: string, state: unknown): ReadonlyMap<string,
 
 /** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital. */
 function torchName(property: string): string {
-  return property
-    .replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)
-    .replace(/^(lora(?:_embedding)?)_([ab])$/, (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`);
+  return snakeCase(property).replace(
+    /^(lora(?:_embedding)?)_([ab])$/,
+    (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`,
+  );
 }

@@ -1,5 +1,6 @@
 /** Optimisers with parameter groups (torch.optim). Kernels: assembly/optim/. */
-import { stateEntries, type Parameter, type StateDict, type StateEntry } from "../nn/module.js";
+import { stateEntries, type Parameter, type StateDict } from "../nn/module.js";
+import type { StateEntry } from "../runtime/state_entry.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions, withDefaults, type Options } from "../runtime/options.js";

@@ -1,10 +1,11 @@
 /** PEFT's lora.Conv1d, Conv2d and Conv3d: a convolution with named adapters, each of two convolutions. */
 import { conv, type LoraBranch } from "../autograd/ops/index.js";
+import type { LoraInit } from "../io/peft/config.js";
 import type { ConvNd } from "../nn/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { initLoraConv, type LoraInit } from "./init.js";
+import { initLoraConv } from "./init_lora_weights.js";
 import { LoraLayer } from "./layer.js";
 
 /**

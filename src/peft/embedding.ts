@@ -1,9 +1,11 @@
 /** PEFT's lora.Embedding: a table with named adapters. */
 import { embedding, type LoraBranch } from "../autograd/ops/index.js";
+import type { LoraInit } from "../io/peft/config.js";
+import { EMBEDDING_FACTORS } from "../io/peft/keys.js";
 import type { Embedding } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { initLoraEmbedding, type LoraInit } from "./init.js";
+import { initLoraEmbedding } from "./init_lora_weights.js";
 import { LoraLayer } from "./layer.js";
 
 /**
@@ -17,8 +19,7 @@ import { LoraLayer } from "./layer.js";
  */
 export class LoraEmbedding extends LoraLayer<Embedding> {
   /** @internal */ static override readonly className: string = "LoraEmbedding";
-  override readonly factorNames = ["lora_embedding_A", "lora_embedding_B"] as const;
-  override readonly factorSuffix = "";
+  override readonly factorNames = EMBEDDING_FACTORS;
   protected override readonly weightIsTransposed = true;
   protected override readonly drops = false;
 

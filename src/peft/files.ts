@@ -1,35 +1,33 @@
 /**
- * Adapters of a LoraModel from and to PEFT's folders (io/peft.ts has the format).
+ * Adapters of a LoraModel from and to PEFT's folders (io/peft/contents.ts has the format).
  *
  * An adapter whose init took s B0 A0 out of the base weight (pissa, olora) is written as the difference from
  * the base as it was: s (B A - B0 A0) = s [B, -B0] [A; A0], a plain LoRA of twice the rank.
  */
+import type { LoraConfig } from "../io/peft/config.js";
+import { readPeftAdapter, writePeftAdapter } from "../io/peft/folder.js";
 import {
+  biasKey,
+  factorKeys,
+  magnitudeShape,
   peftBaseKey,
-  peftEmbeddingKey,
-  peftKey,
   peftMagnitudeKey,
-  readPeftAdapter,
-  writePeftAdapter,
-  type LoraConfig,
-  type PeftTensor,
-} from "../io/peft.js";
+  type NamedPeftTensor,
+} from "../io/peft/keys.js";
 import { show } from "../io/json.js";
 import type { Parameter } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
-import { LoraEmbedding } from "./embedding.js";
-import type { Adapter, LoraLayer } from "./layer.js";
+import type { StateEntry } from "../runtime/state_entry.js";
+import type { Adapter } from "./layer.js";
 import type { LoraModel, Source } from "./model.js";
-
-type NamedTensor = { name: string } & PeftTensor;
 
 export function saveAdapter(model: LoraModel, directory: string, adapterName: string): void {
   const config = model.config(adapterName);
   const layers = model.layers(adapterName);
   const converted = layers.some(({ layer }) => layer.adapters.get(adapterName)!.initial);
-  const tensors: NamedTensor[] = layers.flatMap(({ path, layer }) => {
+  const tensors: NamedPeftTensor[] = layers.flatMap(({ path, layer }) => {
     const adapter = layer.adapters.get(adapterName)!;
-    const [a, b] = factorKeys(path, layer);
+    const [a, b] = factorKeys(path, layer.factorNames);
     const { loraA, loraB } = converted
       ? difference(adapter)
       : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) };
@@ -42,7 +40,7 @@ export function saveAdapter(model: LoraModel, directory: string, adapterName: st
       ...factors,
       {
         name: peftMagnitudeKey(path),
-        shape: magnitudeShape(layer, adapter.magnitude),
+        shape: magnitudeShape(adapter.magnitude.size, layer.weight.rank),
         data: adapter.magnitude.data.slice(),
       },
     ];
@@ -70,7 +68,7 @@ export function hotswapAdapter(model: LoraModel, directory: string, adapterName:
 function fromTensors(
   model: LoraModel,
   config: LoraConfig,
-  tensors: ReadonlyMap<string, PeftTensor>,
+  tensors: ReadonlyMap<string, StateEntry>,
   directory: string,
 ): Source {
   const unused = new Set(tensors.keys());
@@ -91,7 +89,7 @@ function fromTensors(
   const seen = new Map<Parameter, string>();
   return {
     factors({ path, layer }, loraA, loraB) {
-      const [a, b] = factorKeys(path, layer);
+      const [a, b] = factorKeys(path, layer.factorNames);
       const base = peftBaseKey(`${path}.base_layer.weight`);
       set(loraA, a);
       set(loraB, b);
@@ -103,7 +101,7 @@ function fromTensors(
       }
     },
     magnitude({ path, layer }, magnitude) {
-      set(magnitude, peftMagnitudeKey(path), magnitudeShape(layer, magnitude));
+      set(magnitude, peftMagnitudeKey(path), magnitudeShape(magnitude.size, layer.weight.rank));
     },
     copy(path, module) {
       for (const [name, p] of module.ownParameters()) {
@@ -142,28 +140,12 @@ function sameValues(a: Float32Array, b: Float32Array): boolean {
   return a.every((v, i) => Object.is(v, b[i]));
 }
 
-function entry(p: Parameter): PeftTensor {
+function entry(p: Parameter): StateEntry {
   return { shape: p.shape, data: p.data.slice() };
 }
 
-function factorKeys(path: string, layer: LoraLayer): [string, string] {
-  return layer instanceof LoraEmbedding
-    ? [peftEmbeddingKey(path, "lora_embedding_A"), peftEmbeddingKey(path, "lora_embedding_B")]
-    : [peftKey(path, "lora_A"), peftKey(path, "lora_B")];
-}
-
-/** [outputs], or [1, outputs, 1, ...] of a convolution. */
-function magnitudeShape(layer: LoraLayer, { size }: Parameter): number[] {
-  const { shape } = layer.weight;
-  return shape.length > 2 ? shape.map((_, axis) => (axis === 1 ? size : 1)) : [size];
-}
-
-function biasKey(path: string, isAdapted: boolean): string {
-  return peftBaseKey(`${path}${isAdapted ? ".base_layer" : ""}.bias`);
-}
-
 /** [A; A0] and [B, -B0]; zeros for A0 and B0 in a layer whose weight was not changed. */
-function difference({ loraA, loraB, r, initial }: Adapter): { loraA: PeftTensor; loraB: PeftTensor } {
+function difference({ loraA, loraB, r, initial }: Adapter): { loraA: StateEntry; loraB: StateEntry } {
   const rows = new Float32Array(2 * loraA.size);
   rows.set(loraA.data);
   if (initial) rows.set(initial.loraA, loraA.size);

@@ -7,5 +7,5 @@ export { LoraLayer, type Adapter, type BaseLayer } from "./layer.js";
 export { LoraLinear } from "./linear.js";
 export { LoraEmbedding } from "./embedding.js";
 export { LoraConv } from "./conv.js";
-export type { LoraConfig } from "../io/peft.js";
+export type { LoraConfig } from "../io/peft/config.js";
 export type { CombinationType } from "./weighted.js";

@@ -6,12 +6,13 @@
 import { add, channelScale, doraNorm, doraScale, scale, type LoraBranch } from "../autograd/ops/index.js";
 import { dropoutBy } from "../autograd/ops/dropout.js";
 import { noGrad } from "../autograd/tape.js";
-import { addProduct, Merge } from "../lora/layer.js";
+import type { LoraInit } from "../io/peft/config.js";
+import { BASE_LAYER, type FactorNames, MAGNITUDE, WEIGHT_FACTORS } from "../io/peft/keys.js";
+import { addProduct, Merge } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
 import { attempt, scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
-import type { LoraInit } from "./init.js";
 
 /** One adapter's part in one layer. */
 export interface Adapter {
@@ -80,10 +81,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   adapterNames: readonly string[] | null = null;
   readonly #merge = new Merge();
 
-  /** State-dict names of the factors: `<name>.<adapter><suffix>`. @internal */
-  readonly factorNames: readonly [string, string] = ["lora_A", "lora_B"];
-  /** @internal */
-  readonly factorSuffix: string = ".weight";
+  /** What the factors are called in state dicts and files. @internal */
+  readonly factorNames: FactorNames = WEIGHT_FACTORS;
   /** Whether an adapter's dropout is applied. */
   protected readonly drops: boolean = true;
   /** Whether the weight is [d, k] where B A is [k, d]. */
@@ -106,12 +105,12 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   override *children(): IterableIterator<[string, Module]> {}
 
   override *ownParameters(): IterableIterator<[string, Parameter]> {
-    for (const [name, parameter] of this.baseLayer.ownParameters()) yield [`base_layer.${name}`, parameter];
-    const [a, b] = this.factorNames;
+    for (const [name, parameter] of this.baseLayer.ownParameters()) yield [`${BASE_LAYER}.${name}`, parameter];
+    const { loraA, loraB, suffix } = this.factorNames;
     for (const [name, adapter] of this.adapters) {
-      yield [`${a}.${name}${this.factorSuffix}`, adapter.loraA];
-      yield [`${b}.${name}${this.factorSuffix}`, adapter.loraB];
-      if (adapter.magnitude) yield [`lora_magnitude_vector.${name}.weight`, adapter.magnitude];
+      yield [`${loraA}.${name}${suffix}`, adapter.loraA];
+      yield [`${loraB}.${name}${suffix}`, adapter.loraB];
+      if (adapter.magnitude) yield [`${MAGNITUDE}.${name}.weight`, adapter.magnitude];
     }
   }
 

@@ -1,9 +1,10 @@
 /** PEFT's lora.Linear: a linear layer, or Hugging Face's Conv1D (fanInFanOut), with named adapters. */
 import { linear, type LoraBranch } from "../autograd/ops/index.js";
+import type { LoraInit } from "../io/peft/config.js";
 import type { Linear } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { initLoraWeights, type LoraInit } from "./init.js";
+import { initLoraWeights } from "./init_lora_weights.js";
 import { LoraLayer } from "./layer.js";
 
 /**

@@ -3,11 +3,11 @@
  * mix and merge them.
  * Source: huggingface/peft 0.20, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
  */
-import type { LoraConfig } from "../io/peft.js";
+import type { LoraConfig } from "../io/peft/config.js";
 import { show } from "../io/json.js";
-import { checkTaskType, completeConfig } from "../io/peft_config.js";
-import { Endings, Matching } from "../io/peft_match.js";
-import { escapePattern } from "../io/python_regexp.js";
+import { checkTaskType, completeConfig } from "../io/peft/config.js";
+import { Endings, Matching } from "../io/peft/match.js";
+import { escapePattern } from "../io/peft/python_regexp.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { ConvNd } from "../nn/conv.js";
 import { changed } from "../nn/extent.js";

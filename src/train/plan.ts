@@ -2,7 +2,7 @@
 import { scale, softmax } from "../autograd/ops/index.js";
 import { enableGrad, noGrad } from "../autograd/tape.js";
 import type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
-import type { LoraConfig } from "../io/peft.js";
+import type { LoraConfig } from "../io/peft/config.js";
 import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";

@@ -9,15 +9,10 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { init, nn, peft } from "../../src/index.js";
-import {
-  peftEmbeddingKey,
-  peftKey,
-  readPeftAdapter,
-  scalingOf,
-  targets,
-  writePeftAdapter,
-  type PeftTensor,
-} from "../../src/io/peft.js";
+import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
+import { peftEmbeddingKey, peftKey } from "../../src/io/peft/keys.js";
+import { scalingOf, targets } from "../../src/io/peft/match.js";
+import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
 
@@ -57,7 +52,7 @@ function withoutDigests(bytes: Uint8Array): Uint8Array {
 }
 
 /** s B A with all of A's dimensions but the first as one, in float64. */
-function deltaWeight(a: PeftTensor, b: PeftTensor, s: number): number[] {
+function deltaWeight(a: StateEntry, b: StateEntry, s: number): number[] {
   const r = a.shape[0]!;
   const columns = a.data.length / r;
   return Array.from({ length: b.shape[0]! * columns }, (_, i) => {

@@ -21,7 +21,7 @@ import {
   tensor,
   type Tensor,
 } from "../../src/index.js";
-import { readPeftAdapter } from "../../src/io/peft.js";
+import { readPeftAdapter } from "../../src/io/peft/folder.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
 const FIXTURES = "peft_model/";

@@ -9,22 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
-import { loadLoralib, saveLoralib, type LoralibState } from "../../src/io/loralib.js";
-import {
-  patternValue,
-  peftBaseKey,
-  peftEmbeddingKey,
-  peftKey,
-  peftMagnitudeKey,
-  readPeftAdapter,
-  serializePeftConfig,
-  targets,
-  writePeftAdapter,
-  type LoraConfig,
-  type PeftTensor,
-} from "../../src/io/peft.js";
-import { parsePeftConfig } from "../../src/io/peft_config.js";
-import { matcher } from "../../src/io/python_regexp.js";
+import { loadLoralib, type LoralibState, saveLoralib } from "../../src/io/loralib/state.js";
+import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../src/io/peft/config.js";
+import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
+import { peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey } from "../../src/io/peft/keys.js";
+import { patternValue, targets } from "../../src/io/peft/match.js";
+import { matcher } from "../../src/io/peft/python_regexp.js";
+import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { serializeSafetensors } from "../../src/io/safetensors.js";
 import { ArgumentError, FormatError } from "../../src/runtime/errors.js";
 
@@ -131,8 +122,8 @@ function adapterOf(
   common: Partial<LoraConfig>,
   modules: Module[],
   saved: string[],
-): { config: Partial<LoraConfig>; tensors: ({ name: string } & PeftTensor)[] } {
-  const tensors: ({ name: string } & PeftTensor)[] = [];
+): { config: Partial<LoraConfig>; tensors: ({ name: string } & StateEntry)[] } {
+  const tensors: ({ name: string } & StateEntry)[] = [];
   const add = (name: string, ...shape: number[]): void => {
     tensors.push({ name, shape, data: values(shape, tensors.length * 7919) });
   };

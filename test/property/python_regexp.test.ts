@@ -1,12 +1,12 @@
 /**
- * src/io/python_regexp.ts against JavaScript's RegExp, on what the two languages share: fullmatch is ^(?:pattern)$
+ * src/io/peft/python_regexp.ts against JavaScript's RegExp, on what the two languages share: fullmatch is ^(?:pattern)$
  * there.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { matcher } from "../../src/io/python_regexp.js";
-import { patternValue } from "../../src/io/peft.js";
+import { patternValue } from "../../src/io/peft/match.js";
+import { matcher } from "../../src/io/peft/python_regexp.js";
 
 const sign = fc.constantFrom("a", "b", "1", "_", "\\.", ".", "-", "é");
 const atom = fc.oneof(

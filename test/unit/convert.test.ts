@@ -1,6 +1,7 @@
 /**
- * src/io/convert.ts. What the converted factors add to the weight is PEFT's formula B' A' (get_delta_weight), computed
- * here; it is held against loralib's formula on its own factors to the bit, and against loralib's merged weights.
+ * src/io/loralib/to_peft.ts. What the converted factors add to the weight is PEFT's formula B' A' (get_delta_weight),
+ * computed here; it is held against loralib's formula on its own factors to the bit, and against loralib's merged
+ * weights.
  */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -8,18 +9,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
+import type { LoralibState } from "../../src/io/loralib/state.js";
 import {
+  type Conv2dLayer,
   conv2dToPeft,
   linearToPeft,
-  loralibToPeft,
-  mergedLinearToPeft,
-  type Conv2dLayer,
   type LoralibLayer,
+  loralibToPeft,
   type MergedLinearLayer,
+  mergedLinearToPeft,
   type PeftFactors,
-} from "../../src/io/convert.js";
-import type { LoralibState } from "../../src/io/loralib.js";
-import { readPeftAdapter, scalingOf, targets, writePeftAdapter, type PeftTensor } from "../../src/io/peft.js";
+} from "../../src/io/loralib/to_peft.js";
+import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
+import { scalingOf, targets } from "../../src/io/peft/match.js";
+import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { ArgumentError, ShapeError } from "../../src/runtime/errors.js";
 import { assertBits, assertClose, f32, goldenNames, readGolden, type Golden } from "../support/golden.js";
 
@@ -27,7 +30,7 @@ const folder = mkdtempSync(join(tmpdir(), "convert-"));
 after(() => rmSync(folder, { recursive: true }));
 
 /** Values that tell their place. */
-const counting = (...shape: number[]): PeftTensor => ({
+const counting = (...shape: number[]): StateEntry => ({
   shape,
   data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) =>
     Math.fround((((i * 37 + shape[0]! * 11) % 101) - 50) / 7),
@@ -56,8 +59,8 @@ function peftDelta({ loraA, loraB, r }: PeftFactors): Float32Array {
 
 /** loralib's merge_AB: the grouped convolution of A with B, then zero_pad by lora_ind. */
 function mergedLinearDelta(
-  a: PeftTensor,
-  b: PeftTensor,
+  a: StateEntry,
+  b: StateEntry,
   { r, enableLora, outFeatures }: MergedLinearLayer,
 ): Float32Array {
   const inFeatures = a.shape[1]!;
@@ -79,7 +82,7 @@ function mergedLinearDelta(
 }
 
 /** loralib's (lora_B @ lora_A).view(weight.shape). */
-function convDelta(a: PeftTensor, b: PeftTensor): Float32Array {
+function convDelta(a: StateEntry, b: StateEntry): Float32Array {
   const [inner, columns] = a.shape as [number, number];
   return Float32Array.from({ length: b.shape[0]! * columns }, (_, i) =>
     dot(
@@ -260,7 +263,7 @@ test("a checkpoint of all kinds becomes a folder, which says the same of every m
 });
 
 test('other biases make it bias "all"; none make it "none"; fan_in_fan_out is the layers\'', () => {
-  const pair: [string, PeftTensor][] = [
+  const pair: [string, StateEntry][] = [
     ["c.lora_A", counting(2, 3)],
     ["c.lora_B", counting(4, 2)],
   ];
@@ -276,6 +279,24 @@ test('other biases make it bias "all"; none make it "none"; fan_in_fan_out is th
     "base_model.model.norm.bias",
     "base_model.model.c.base_layer.bias",
   ]);
+});
+
+test("a path beyond 16 bits has its own rank and scaling", () => {
+  const odd = "h.\u{1f999}(1)";
+  const state = new Map([
+    ["fc.lora_A", counting(2, 3)],
+    ["fc.lora_B", counting(4, 2)],
+    [`${odd}.lora_A`, counting(4, 3)],
+    [`${odd}.lora_B`, counting(4, 4)],
+  ]);
+  const { config, tensors } = loralibToPeft(state, {
+    fc: { kind: "Linear", r: 2, loraAlpha: 2 },
+    [odd]: { kind: "Linear", r: 4, loraAlpha: 12 },
+  });
+  assert.deepEqual(config.rankPattern, { "^h\\.\\\u{1f999}\\(1\\)": 4 });
+  const directory = join(folder, "odd");
+  writePeftAdapter(directory, config, tensors);
+  assert.equal(scalingOf(readPeftAdapter(directory).config, odd), 3);
 });
 
 function refuses(run: () => unknown, kind: typeof ArgumentError | typeof ShapeError, ...words: string[]): void {

@@ -1,5 +1,5 @@
 /**
- * src/io/loralib.ts. The state dicts are loralib's own, from test/fixtures (lora_state_dict after 50 steps of
+ * src/io/loralib/state.ts. The state dicts are loralib's own, from test/fixtures (lora_state_dict after 50 steps of
  * training).
  */
 import assert from "node:assert/strict";
@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { loadLoralib, loralibFactor, saveLoralib, type LoralibState } from "../../src/io/loralib.js";
+import { loadLoralib, loralibFactor, type LoralibState, saveLoralib } from "../../src/io/loralib/state.js";
 import { parseSafetensors, serializeSafetensors, type TensorToWrite } from "../../src/io/safetensors.js";
 import { ArgumentError, FileError, FormatError } from "../../src/runtime/errors.js";
 import { f32, goldenNames, readGolden } from "../support/golden.js";

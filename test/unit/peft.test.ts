@@ -1,5 +1,5 @@
 /**
- * src/io/peft.ts and peft_config.ts. The reference config is the file PEFT 0.20.0 writes for a plain LoRA, field by
+ * src/io/peft/. The reference config is the file PEFT 0.20.0 writes for a plain LoRA, field by
  * field.
  */
 import assert from "node:assert/strict";
@@ -7,17 +7,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import {
-  peftBaseKey,
-  peftEmbeddingKey,
-  peftKey,
-  peftMagnitudeKey,
-  readPeftAdapter,
-  serializePeftConfig,
-  writePeftAdapter,
-  type LoraConfig,
-} from "../../src/io/peft.js";
-import { parsePeftConfig } from "../../src/io/peft_config.js";
+import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../src/io/peft/config.js";
+import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
+import { peftBaseKey, peftEmbeddingKey, peftKey, peftMagnitudeKey } from "../../src/io/peft/keys.js";
 import { parseSafetensors, serializeSafetensors, type TensorToWrite } from "../../src/io/safetensors.js";
 import { ArgumentError, FileError, FormatError } from "../../src/runtime/errors.js";
 import { readGolden } from "../support/golden.js";

@@ -17,7 +17,8 @@ import {
   type Tensor,
   type WasmLoraError,
 } from "../../src/index.js";
-import { type PeftTensor, readPeftAdapter, writePeftAdapter } from "../../src/io/peft.js";
+import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
+import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { assertBits, assertClose } from "../support/golden.js";
 import { stream } from "../support/gradcheck.js";
 import {
@@ -318,7 +319,7 @@ test("hotswap: other values, ranks, targets; active and trained as it was; the o
 });
 
 /** A folder like the one of `config`, with its tensors changed. */
-function damaged(name: string, config: Config, change: (tensors: Map<string, PeftTensor>) => void): string {
+function damaged(name: string, config: Config, change: (tensors: Map<string, StateEntry>) => void): string {
   const adapted = trained(tiny(), config);
   adapted.savePretrained(at("whole"));
   adapted.dispose();

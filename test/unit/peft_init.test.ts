@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ArgumentError, init, manualSeed, memoryStats, scope, ShapeError, tensor, Tensor } from "../../src/index.js";
-import { initLoraConv, initLoraEmbedding, initLoraWeights, type LoraInit } from "../../src/peft/init.js";
+import type { LoraInit } from "../../src/io/peft/config.js";
+import { initLoraConv, initLoraEmbedding, initLoraWeights } from "../../src/peft/init_lora_weights.js";
 import { assertBits, assertClose, readGolden } from "../support/golden.js";
 import {
   assertNear,

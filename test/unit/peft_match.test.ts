@@ -1,12 +1,13 @@
 /**
- * src/io/peft_match.ts. The cases of targets() are those of PEFT's own tests (tests/test_tuners_utils.py,
+ * src/io/peft/match.ts. The cases of targets() are those of PEFT's own tests (tests/test_tuners_utils.py,
  * REGEX_TEST_CASES and the tests of exclude_modules), those of patternValue() the example of its guide
  * (docs/source/developer_guides/lora.md, "Fine grained control over ranks and alpha (scaling)").
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { patternValue, scalingOf, targets, type LoraConfig } from "../../src/io/peft.js";
-import { matcher } from "../../src/io/python_regexp.js";
+import type { LoraConfig } from "../../src/io/peft/config.js";
+import { patternValue, scalingOf, targets } from "../../src/io/peft/match.js";
+import { matcher } from "../../src/io/peft/python_regexp.js";
 import { ArgumentError } from "../../src/runtime/errors.js";
 
 type Selection = Parameters<typeof targets>[0];

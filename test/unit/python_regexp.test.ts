@@ -1,7 +1,9 @@
-/** src/io/python_regexp.ts. What each pattern matches was taken from CPython 3: bool(re.fullmatch(pattern, text)). */
+/**
+ * src/io/peft/python_regexp.ts. What each pattern matches was taken from CPython 3: bool(re.fullmatch(pattern, text)).
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { matcher } from "../../src/io/python_regexp.js";
+import { matcher } from "../../src/io/peft/python_regexp.js";
 import { ArgumentError } from "../../src/runtime/errors.js";
 
 const CASES: [pattern: string, matched: string[], others: string[]][] = [

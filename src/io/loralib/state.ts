@@ -8,15 +8,15 @@
  * strict=False)`, and `safetensors.torch.save_file(lora.lora_state_dict(model), path)`.
  * Source: microsoft/LoRA, loralib/utils.py (lora_state_dict), loralib/layers.py.
  */
-import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { readBytes, writeAtomic } from "./files.js";
-import { checkText, show } from "./json.js";
-import type { PeftTensor } from "./peft.js";
-import { parseSafetensors, serializeSafetensors, toFloat32 } from "./safetensors.js";
-import { finiteTensors } from "./state_dict.js";
+import { ArgumentError, FormatError } from "../../runtime/errors.js";
+import type { StateEntry } from "../../runtime/state_entry.js";
+import { readBytes, writeAtomic } from "../files.js";
+import { checkText, show } from "../json.js";
+import { parseSafetensors, serializeSafetensors, toFloat32 } from "../safetensors.js";
+import { finiteTensors } from "../state_dict.js";
 
 /** What a state dict holds by its keys. */
-export type LoralibState = Map<string, PeftTensor>;
+export type LoralibState = Map<string, StateEntry>;
 
 /**
  * Writes a state dict, the same bytes for the same state in any order; a file there is replaced as a whole.

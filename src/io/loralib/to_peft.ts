@@ -13,25 +13,27 @@
  * not. Source: microsoft/LoRA, loralib/layers.py (merge_AB, zero_pad, ConvLoRA.forward); huggingface/peft 0.20,
  * src/peft/tuners/lora/layer.py (get_delta_weight).
  */
-import { ArgumentError, ShapeError } from "../runtime/errors.js";
-import { checkOptions, type Options } from "../runtime/options.js";
-import { show } from "./json.js";
-import { checkLoralib, loralibFactor, type LoralibState } from "./loralib.js";
+import { ArgumentError, ShapeError } from "../../runtime/errors.js";
+import { checkOptions, type Options } from "../../runtime/options.js";
+import type { StateEntry } from "../../runtime/state_entry.js";
+import { show } from "../json.js";
+import type { LoraConfig } from "../peft/config.js";
 import {
+  biasKey,
+  EMBEDDING_FACTORS,
+  factorKeys,
   peftBaseKey,
-  peftEmbeddingKey,
-  peftKey,
-  type LoraConfig,
+  WEIGHT_FACTORS,
   type NamedPeftTensor,
-  type PeftTensor,
-} from "./peft.js";
-
+} from "../peft/keys.js";
+import { escapePattern } from "../peft/python_regexp.js";
+import { checkLoralib, loralibFactor, type LoralibState } from "./state.js";
 /** Factors with the rank and alpha that go with them. */
 export interface PeftFactors {
   /** PEFT's lora_A. */
-  loraA: PeftTensor;
+  loraA: StateEntry;
   /** PEFT's lora_B. */
-  loraB: PeftTensor;
+  loraB: StateEntry;
   /** PEFT's rank, which need not be loralib's. */
   r: number;
   /** PEFT's alpha: loraAlpha / r is loralib's. */
@@ -113,7 +115,7 @@ const FIELDS = {
  * const { r, loraAlpha } = io.linearToPeft(a, b, { r: 2, loraAlpha: 4 });
  * console.log(r, loraAlpha); // 2 4
  */
-export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: LinearLayer): PeftFactors {
+export function linearToPeft(loraA: StateEntry, loraB: StateEntry, layer: LinearLayer): PeftFactors {
   checkOptions("linearToPeft", layer ?? null, FIELDS.Linear);
   return linear("linearToPeft", loraA, loraB, layer);
 }
@@ -132,7 +134,7 @@ export function linearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Linear
  * const { loraB, r, loraAlpha } = io.mergedLinearToPeft(a, b, layer);
  * console.log(loraB.shape, r, loraAlpha); // [ 18, 4 ] 4 8
  */
-export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: MergedLinearLayer): PeftFactors {
+export function mergedLinearToPeft(loraA: StateEntry, loraB: StateEntry, layer: MergedLinearLayer): PeftFactors {
   checkOptions("mergedLinearToPeft", layer ?? null, FIELDS.MergedLinear);
   return mergedLinear("mergedLinearToPeft", loraA, loraB, layer);
 }
@@ -153,7 +155,7 @@ export function mergedLinearToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: 
  * const { loraA, loraB, r, loraAlpha } = io.conv2dToPeft(a, b, { r: 2, loraAlpha: 4, kernelSize: 3 });
  * console.log(loraA.shape, loraB.shape, r, loraAlpha); // [ 18, 3, 3, 3 ] [ 4, 18, 1, 1 ] 18 36
  */
-export function conv2dToPeft(loraA: PeftTensor, loraB: PeftTensor, layer: Conv2dLayer): PeftFactors {
+export function conv2dToPeft(loraA: StateEntry, loraB: StateEntry, layer: Conv2dLayer): PeftFactors {
   checkOptions("conv2dToPeft", layer ?? null, FIELDS.Conv2d);
   return conv2d("conv2dToPeft", loraA, loraB, layer);
 }
@@ -204,18 +206,11 @@ export function loralibToPeft(state: LoralibState, layers: Readonly<Record<strin
     const factors = toPeft(`loralibToPeft: ${show(module)}`, layer, loraA, loraB);
     config.r ??= factors.r;
     config.loraAlpha ??= factors.loraAlpha;
-    const pattern = `^${module.replace(/[^0-9A-Za-z_]/g, "\\$&")}`;
+    const pattern = `^${escapePattern(module)}`;
     if (factors.r !== config.r) rankPattern[pattern] = factors.r;
     if (factors.loraAlpha !== config.loraAlpha) alphaPattern[pattern] = factors.loraAlpha;
-    const isEmbedding = layer.kind === "Embedding";
-    tensors.push({
-      name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_A") : peftKey(module, "lora_A"),
-      ...factors.loraA,
-    });
-    tensors.push({
-      name: isEmbedding ? peftEmbeddingKey(module, "lora_embedding_B") : peftKey(module, "lora_B"),
-      ...factors.loraB,
-    });
+    const [keyA, keyB] = factorKeys(module, layer.kind === "Embedding" ? EMBEDDING_FACTORS : WEIGHT_FACTORS);
+    tensors.push({ name: keyA, ...factors.loraA }, { name: keyB, ...factors.loraB });
   }
   const biases = biasesToPeft(state, described, fail);
   return {
@@ -239,7 +234,7 @@ function commonConfig(layers: Layers, fail: Fail): Options<LoraConfig> {
   return { targetModules: [...layers.keys()], fanInFanOut: layouts.has(true) };
 }
 
-function toPeft(where: string, layer: LoralibLayer, loraA: PeftTensor, loraB: PeftTensor): PeftFactors {
+function toPeft(where: string, layer: LoralibLayer, loraA: StateEntry, loraB: StateEntry): PeftFactors {
   switch (layer.kind) {
     case "Linear":
     case "Embedding":
@@ -270,7 +265,7 @@ function biasesToPeft(
     if (!layers.has(module)) bias = "all";
     else if (bias === "none") bias = "lora_only";
     tensors.push({
-      name: peftBaseKey(layers.has(module) ? `${module}.base_layer.bias` : key),
+      name: layers.has(module) ? biasKey(module, true) : peftBaseKey(key),
       shape,
       data: data.slice(),
     });
@@ -278,7 +273,7 @@ function biasesToPeft(
   return { bias, tensors };
 }
 
-function linear(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAlpha }: LinearLayer): PeftFactors {
+function linear(where: string, loraA: StateEntry, loraB: StateEntry, { r, loraAlpha }: LinearLayer): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkShape(where, "loraA", loraA, [r, null]);
   checkShape(where, "loraB", loraB, [null, r]);
@@ -287,8 +282,8 @@ function linear(where: string, loraA: PeftTensor, loraB: PeftTensor, { r, loraAl
 
 function mergedLinear(
   where: string,
-  loraA: PeftTensor,
-  loraB: PeftTensor,
+  loraA: StateEntry,
+  loraB: StateEntry,
   { r, loraAlpha, enableLora, outFeatures }: MergedLinearLayer,
 ): PeftFactors {
   checkScale(where, r, loraAlpha);
@@ -325,8 +320,8 @@ function mergedLinear(
 
 function conv2d(
   where: string,
-  loraA: PeftTensor,
-  loraB: PeftTensor,
+  loraA: StateEntry,
+  loraB: StateEntry,
   { r, loraAlpha, kernelSize: k, groups = 1 }: Conv2dLayer,
 ): PeftFactors {
   checkScale(where, r, loraAlpha);
@@ -371,11 +366,11 @@ function checkScale(where: string, r: number, loraAlpha: number): void {
 function checkShape(
   where: string,
   argument: string,
-  tensor: PeftTensor,
+  tensor: StateEntry,
   expected: readonly (number | null)[],
   multiple = 1,
 ): void {
-  const { shape, data } = (tensor ?? {}) as Partial<PeftTensor>;
+  const { shape, data } = (tensor ?? {}) as Partial<StateEntry>;
   if (!Array.isArray(shape) || !(data instanceof Float32Array))
     throw new ArgumentError(`${where}: ${argument} must be { shape, data } with the values in a Float32Array.`);
   const fits =
@@ -393,6 +388,6 @@ function checkShape(
     );
 }
 
-function copy({ shape, data }: PeftTensor): PeftTensor {
+function copy({ shape, data }: StateEntry): StateEntry {
   return { shape, data: data.slice() };
 }

@@ -6,21 +6,19 @@
  * `manualSeed` is torch's: uniforms to the bit, normals to 2e-6.
  */
 import { show } from "../io/json.js";
+import type { LoraInit } from "../io/peft/config.js";
 import { matmul, transpose } from "../linalg/matrix.js";
 import { qr } from "../linalg/qr.js";
 import { svd, svdLowrank } from "../linalg/svd.js";
-import { addProduct } from "../lora/layer.js";
 import * as init from "../nn/init.js";
+import { addProduct } from "../nn/merge.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
-/** `init_lora_weights`; the N of "pissa_niter_N" is the number of power iterations. */
-export type LoraInit = boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
-
 /** The frozen layer below an adapter. */
-export interface LoraBase {
+interface LoraBase {
   /** [outFeatures, inFeatures], or transposed if fanInFanOut. */
   weight: Tensor;
   fanInFanOut: boolean;

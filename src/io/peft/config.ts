@@ -3,10 +3,17 @@
  * Source: huggingface/peft 0.20, src/peft/config.py (save_pretrained), tuners/lora/config.py. A feature that would
  * change the result and is not ours is refused by name.
  */
-import { ArgumentError, FormatError } from "../runtime/errors.js";
-import { checkOptions, nearest, withDefaults, type Options } from "../runtime/options.js";
-import { show } from "./json.js";
+import { ArgumentError, FormatError } from "../../runtime/errors.js";
+import { checkOptions, nearest, withDefaults, type Options } from "../../runtime/options.js";
+import { snakeCase } from "../../runtime/snake_case.js";
+import { show } from "../json.js";
 import { checkPattern } from "./python_regexp.js";
+
+/** Which biases train and are saved: none; all of the model; only those of LoRA layers. */
+export type BiasMode = "none" | "all" | "lora_only";
+
+/** `init_lora_weights`; the N of "pissa_niter_N" is the number of power iterations. */
+export type LoraInit = boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
 
 /** peft.LoraConfig in camelCase. Patterns are Python's regular expressions (see `matcher` for what is taken over). */
 export interface LoraConfig {
@@ -33,7 +40,7 @@ export interface LoraConfig {
   /** The base stores its weights (in, out); the factors' shapes do not change. Default false. */
   fanInFanOut: boolean;
   /** Which biases train and are saved: none; all of the model; those of adapted modules. Default "none". */
-  bias: "none" | "all" | "lora_only";
+  bias: BiasMode;
   /** Scales by alpha / sqrt(r) instead of alpha / r. Default false. */
   useRslora: boolean;
   /** Each adapted module has a magnitude vector beside its factors. Default false. */
@@ -43,7 +50,7 @@ export interface LoraConfig {
    * from the weight's decomposition. A folder takes only those that leave the base as it was: true, false, "gaussian",
    * "orthogonal".
    */
-  initLoraWeights: boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
+  initLoraWeights: LoraInit;
   /** Ends of paths of modules that are trained and saved whole. Default null. */
   modulesToSave: readonly string[] | null;
   /**
@@ -218,10 +225,6 @@ function pythonFloat(value: number): string {
   const power = Number(exponent);
   if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
   return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
-}
-
-function snakeCase(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /**

@@ -13,8 +13,8 @@
  * text); Thompson 1968; Pike's order of threads as in Cox 2009, "Regular Expression Matching: the Virtual Machine
  * Approach".
  */
-import { ArgumentError } from "../runtime/errors.js";
-import { show } from "./json.js";
+import { ArgumentError } from "../../runtime/errors.js";
+import { show } from "../json.js";
 
 /** Throws the caller's error; the message says what is wrong. */
 export type Fail = (message: string) => never;

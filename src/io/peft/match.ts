@@ -7,9 +7,9 @@
  * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up,
  * not tried one after another, and patterns have a budget of steps (see python_regexp.ts).
  */
-import { ArgumentError } from "../runtime/errors.js";
-import { show } from "./json.js";
-import { completeFields, type LoraConfig } from "./peft_config.js";
+import { ArgumentError } from "../../runtime/errors.js";
+import { show } from "../json.js";
+import { completeFields, type LoraConfig } from "./config.js";
 import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
@@ -394,5 +394,18 @@ export class Endings {
       const end = path.slice(length - size, length);
       if (this.#names.has(end)) yield end;
     }
+  }
+
+  /** Whether a module's path ends in one. */
+  hold(path: string): boolean {
+    return !this.of(path, path.length).next().done;
+  }
+
+  /** Whether a parameter is in a module whose path ends in one. */
+  holdParameter(path: string, budget: Budget): boolean {
+    for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) {
+      if (!this.of(path, dot, budget).next().done) return true;
+    }
+    return false;
   }
 }

@@ -1,0 +1,126 @@
+/**
+ * What an adapter's file may hold: factors in pairs, of their modules' ranks, and what its config announces besides.
+ *
+ *   base_model.model.<module>.lora_A.weight          (r, in)        .lora_B.weight          (out, r)
+ *   base_model.model.<module>.lora_embedding_A       (r, V)         .lora_embedding_B       (dim, r)
+ *   convolutions: lora_A.weight (r, in, K...), lora_B.weight (out, r / groups, 1...)
+ *   embeddings and heads, by default of PEFT's: base_model.model.<module>.base_layer.weight, the base's own
+ *   use_dora: base_model.model.<module>.lora_magnitude_vector (out), (dim) or, of convolutions, (1, out, 1...)
+ *   bias "all", "lora_only": base_model.model.<module>[.base_layer].bias
+ *   modules_to_save: base_model.model.<module>.weight and whatever else the module holds, in its own names
+ */
+import { show } from "../json.js";
+import type { LoraConfig } from "./config.js";
+import {
+  BASE_LAYER,
+  before,
+  EMBEDDING_FACTORS,
+  factorKeys,
+  MAGNITUDE,
+  magnitudeShape,
+  parseFactorKey,
+  peftMagnitudeKey,
+  PREFIX,
+  WEIGHT_FACTORS,
+} from "./keys.js";
+import { Endings, Matching } from "./match.js";
+import { newBudget, type Fail } from "./python_regexp.js";
+
+type Shape = readonly number[];
+type Shapes = ReadonlyMap<string, Shape>;
+
+/** Names that PEFT gives to what is not ours, and what to do about it. */
+const NOT_OURS: readonly (readonly [name: RegExp, advice: string])[] = [
+  [/\.lora_[AB]\.bias$/, "biases of factors (lora_bias) are not supported"],
+  [/\.token_adapter\./, "single trained tokens (trainable_token_indices) are not supported"],
+];
+
+/** Every tensor is a factor with its partner, of the module's rank, or something that the config announces. */
+export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): void {
+  const matching = new Matching(config, fail);
+  const saved = new Endings(config.modulesToSave ?? []);
+  const budget = newBudget(fail);
+  for (const [name, shape] of shapes) {
+    if (!name.startsWith(PREFIX)) fail(`tensor ${show(name)} does not start with ${show(PREFIX)}`);
+    const path = name.slice(PREFIX.length);
+    const factor = parseFactorKey(path);
+    const directed = before(path, `.${MAGNITUDE}`);
+    if (factor) checkFactor(name, factor, shape, shapes, config, matching, fail);
+    else if (directed !== undefined) checkMagnitude(directed, shape, shapes, config, fail);
+    else if (!saved.holdParameter(path, budget) && !isTied(path, config) && !isBaseWeight(path, shapes))
+      checkBias(path, shapes, config, fail);
+  }
+}
+
+function checkFactor(
+  name: string,
+  { module, names, isA }: NonNullable<ReturnType<typeof parseFactorKey>>,
+  shape: Shape,
+  shapes: Shapes,
+  config: LoraConfig,
+  matching: Matching,
+  fail: Fail,
+): void {
+  const which = `tensor ${show(name)}`;
+  const isEmbedding = names === EMBEDDING_FACTORS;
+  const partner = factorKeys(module, names)[isA ? 1 : 0];
+  const partnerShape = shapes.get(partner) ?? fail(`${which} has no partner ${show(partner)}`);
+  if (shape.length < 2 || (isEmbedding && shape.length !== 2)) {
+    fail(`${which} has shape ${show(shape)}; expected ${isEmbedding ? 2 : "at least 2"} dimensions`);
+  }
+  if (shape.length !== partnerShape.length)
+    fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
+  if (config.useDora && !shapes.has(peftMagnitudeKey(module)))
+    fail(`${which} has no ${show(peftMagnitudeKey(module))} beside it, but use_dora is true`);
+  const r = matching.rank(module);
+  if (isA || shape.length === 2) {
+    if (shape[isA ? 0 : 1] !== r)
+      fail(
+        `${which} has shape ${show(shape)}; its ${isA ? "first" : "second"} dimension must be r = ` +
+          `${r}${r === config.r ? "" : ", by rank_pattern"}`,
+      );
+  } else if (r % shape[1]! !== 0 || shape.some((size, i) => i > 1 && size !== 1)) {
+    fail(
+      `${which} has shape ${show(shape)}; expected [out, ${r} / groups${", 1".repeat(shape.length - 2)}], r being ${r}`,
+    );
+  }
+}
+
+/** The shapes of a module's factors, of either kind. */
+function factorShapes(module: string, shapes: Shapes): [a: Shape | undefined, b: Shape | undefined] {
+  const [a, b] = factorKeys(module, WEIGHT_FACTORS);
+  const [embeddingA, embeddingB] = factorKeys(module, EMBEDDING_FACTORS);
+  return [shapes.get(a) ?? shapes.get(embeddingA), shapes.get(b) ?? shapes.get(embeddingB)];
+}
+
+function checkMagnitude(module: string, shape: Shape, shapes: Shapes, config: LoraConfig, fail: Fail): void {
+  const which = `tensor ${show(peftMagnitudeKey(module))}`;
+  if (!config.useDora) fail(`${which} is a magnitude of DoRA, but use_dora is false`);
+  const b = factorShapes(module, shapes)[1] ?? fail(`${which} has no factors beside it`);
+  const expected = magnitudeShape(b[0]!, b.length);
+  if (shape.join() !== expected.join()) fail(`${which} has shape ${show(shape)}; expected ${show(expected)}`);
+}
+
+/** Of an adapted embedding or head, which PEFT saves beside its factors. */
+function isBaseWeight(path: string, shapes: Shapes): boolean {
+  const module = before(path, `.${BASE_LAYER}.weight`);
+  return module !== undefined && factorShapes(module, shapes)[0] !== undefined;
+}
+
+/** With ensure_weight_tying the other one of head and table is there, too; which that is, the model tells. */
+function isTied(path: string, { ensureWeightTying, modulesToSave }: LoraConfig): boolean {
+  return ensureWeightTying && modulesToSave !== null && path.endsWith(".weight");
+}
+
+/** "all" takes every name with "bias", as PEFT and loralib do; "lora_only" the biases beside factors. */
+function checkBias(path: string, shapes: Shapes, { bias }: LoraConfig, fail: Fail): void {
+  const which = `tensor ${show(PREFIX + path)}`;
+  for (const [name, advice] of NOT_OURS) if (name.test(path)) fail(`${which}: ${advice}`);
+  const module = before(path, `.${BASE_LAYER}.bias`) ?? before(path, ".bias");
+  const isOfLora = module !== undefined && shapes.has(factorKeys(module, WEIGHT_FACTORS)[0]);
+  if (bias === "all" ? path.includes("bias") : bias === "lora_only" && isOfLora) return;
+  fail(
+    `${which} is neither a factor nor a magnitude vector of LoRA, nor in modules_to_save, nor a bias that is saved ` +
+      `with bias ${show(bias)}`,
+  );
+}

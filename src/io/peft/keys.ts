@@ -1,0 +1,110 @@
+/**
+ * What PEFT calls the tensors of an adapter, in its file and in a model's state dict.
+ * Source: huggingface/peft 0.20, src/peft/utils/save_and_load.py, tuners/lora/layer.py.
+ */
+import type { StateEntry } from "../../runtime/state_entry.js";
+import { checkText } from "../json.js";
+
+/** Before the path of a module, in a file. */
+export const PREFIX = "base_model.model.";
+
+/** A tensor with its key in an adapter's file. */
+export interface NamedPeftTensor extends StateEntry {
+  /** As `peftKey` and its like make it. */
+  name: string;
+}
+
+/** What one kind of layer calls its two factors: `<name><suffix>` in a file, `<name>.<adapter><suffix>` in a model. */
+export interface FactorNames {
+  readonly loraA: string;
+  readonly loraB: string;
+  readonly suffix: string;
+}
+
+/** Of linear layers and convolutions, whose factors are layers in PEFT. */
+export const WEIGHT_FACTORS: FactorNames = { loraA: "lora_A", loraB: "lora_B", suffix: ".weight" };
+/** Of embeddings, whose factors are bare parameters in PEFT. */
+export const EMBEDDING_FACTORS: FactorNames = { loraA: "lora_embedding_A", loraB: "lora_embedding_B", suffix: "" };
+
+/** DoRA's magnitude, in a file; in a model `.<adapter>.weight` follows. */
+export const MAGNITUDE = "lora_magnitude_vector";
+/** The layer below an adapter, as a part of the adapted module. */
+export const BASE_LAYER = "base_layer";
+
+/** Both keys of a module's factors. */
+export function factorKeys(modulePath: string, { loraA, loraB, suffix }: FactorNames): [a: string, b: string] {
+  return [`${PREFIX}${modulePath}.${loraA}${suffix}`, `${PREFIX}${modulePath}.${loraB}${suffix}`];
+}
+
+/** What comes before such an end of a path; undefined if it has another, or nothing before it. */
+export function before(path: string, end: string): string | undefined {
+  return path.length > end.length && path.endsWith(end) ? path.slice(0, -end.length) : undefined;
+}
+
+/** Of which module a key, without PREFIX, is a factor; null: of none. */
+export function parseFactorKey(path: string): { module: string; names: FactorNames; isA: boolean } | null {
+  for (const names of [WEIGHT_FACTORS, EMBEDDING_FACTORS]) {
+    for (const factor of [names.loraA, names.loraB]) {
+      const module = before(path, `.${factor}${names.suffix}`);
+      if (module !== undefined) return { module, names, isA: factor === names.loraA };
+    }
+  }
+  return null;
+}
+
+/** The key of a bias that trains with an adapter. */
+export function biasKey(modulePath: string, isAdapted: boolean): string {
+  return `${PREFIX}${modulePath}${isAdapted ? `.${BASE_LAYER}` : ""}.bias`;
+}
+
+/** The shape of a magnitude in a file: [outputs], or [1, outputs, 1, ...] of a convolution of so many dimensions. */
+export function magnitudeShape(outputs: number, dimensions: number): number[] {
+  return dimensions > 2 ? Array.from({ length: dimensions }, (_, i) => (i === 1 ? outputs : 1)) : [outputs];
+}
+
+/**
+ * The key of a factor of the linear layer or convolution at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftKey("layers.0.q_proj", "lora_A")); // base_model.model.layers.0.q_proj.lora_A.weight
+ */
+export function peftKey(modulePath: string, factor: "lora_A" | "lora_B"): string {
+  checkText("peftKey", "modulePath", modulePath);
+  checkText("peftKey", "factor", factor);
+  return `${PREFIX}${modulePath}.${factor}${WEIGHT_FACTORS.suffix}`;
+}
+
+/**
+ * The key of a factor of the embedding at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftEmbeddingKey("wte", "lora_embedding_A")); // base_model.model.wte.lora_embedding_A
+ */
+export function peftEmbeddingKey(modulePath: string, factor: "lora_embedding_A" | "lora_embedding_B"): string {
+  checkText("peftEmbeddingKey", "modulePath", modulePath);
+  checkText("peftEmbeddingKey", "factor", factor);
+  return `${PREFIX}${modulePath}.${factor}${EMBEDDING_FACTORS.suffix}`;
+}
+
+/**
+ * The key of DoRA's magnitude of the module at `modulePath`.
+ *
+ * @example
+ * console.log(io.peftMagnitudeKey("q_proj")); // base_model.model.q_proj.lora_magnitude_vector
+ */
+export function peftMagnitudeKey(modulePath: string): string {
+  checkText("peftMagnitudeKey", "modulePath", modulePath);
+  return `${PREFIX}${modulePath}.${MAGNITUDE}`;
+}
+
+/**
+ * The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is
+ * `<module>.base_layer.bias`).
+ *
+ * @example
+ * console.log(io.peftBaseKey("q_proj.base_layer.bias")); // base_model.model.q_proj.base_layer.bias
+ */
+export function peftBaseKey(parameterPath: string): string {
+  checkText("peftBaseKey", "parameterPath", parameterPath);
+  return `${PREFIX}${parameterPath}`;
+}
