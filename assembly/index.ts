@@ -1,4 +1,7 @@
-/** The ABI: every kernel the wrapper may call, grouped by room. */
+/**
+ * The ABI: every kernel the wrapper may call, grouped by room. Arguments stand in one order: outputs, inputs, working
+ * space, sizes, scalars; that of BLAS is not ours.
+ */
 
 /** First address that the module's own data does not use. */
 export function heapBase(): usize {
@@ -18,9 +21,9 @@ export { qrFactor, qrApply } from "./linalg/qr";
 export { svdTall } from "./linalg/svd";
 export { dgemm } from "./linalg/dgemm";
 
-export { exp64, log64 } from "./math/double";
+export { exp64 } from "./math/double";
 
-export { mtStateBytes, mtSeed, mtFill } from "./random/mt19937";
+export { mtStateBytes, mtSeed } from "./random/mt19937";
 export { uniformFill } from "./random/uniform";
 export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";

@@ -2,7 +2,7 @@
  * float64 products, row-major. C [m, n] = op(A) B, B [k, n], op(A) = A [m, k], or Aᵀ for A [k, m].
  * One accumulator an element, p ascending: c = f64(c + f64(op(A)[i, p] * B[p, j])), from 0. All contiguous.
  */
-export function dgemm(m: i32, n: i32, k: i32, a: usize, transposed: bool, b: usize, c: usize): void {
+export function dgemm(c: usize, a: usize, b: usize, m: i32, n: i32, k: i32, transposed: bool): void {
   let down = (<usize>k) << 3,
     along: usize = 8;
   if (transposed) {
@@ -12,7 +12,7 @@ export function dgemm(m: i32, n: i32, k: i32, a: usize, transposed: bool, b: usi
   for (; m > 0; m--, a += down) {
     let j = n,
       panel = b;
-    for (; j >= 8; j -= 8, panel += 64, c += 64) row8(k, a, along, panel, (<usize>n) << 3, c);
+    for (; j >= 8; j -= 8, panel += 64, c += 64) row8(c, a, panel, k, along, (<usize>n) << 3);
     for (; j > 0; j--, panel += 8, c += 8) {
       let sum: f64 = 0,
         x = a,
@@ -24,7 +24,7 @@ export function dgemm(m: i32, n: i32, k: i32, a: usize, transposed: bool, b: usi
 }
 
 /** Eight columns of one row. */
-function row8(k: i32, a: usize, along: usize, b: usize, row: usize, c: usize): void {
+function row8(c: usize, a: usize, b: usize, k: i32, along: usize, row: usize): void {
   let c0 = f64x2.splat(0),
     c1 = c0,
     c2 = c0,

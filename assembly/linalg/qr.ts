@@ -26,7 +26,7 @@ export function qrFactor(a: usize, tau: usize, m: i32, n: i32): void {
 }
 
 /** C = Q C for C [m, columns], by columns; q: number of reflections. C = the first columns of I gives those of Q. */
-export function qrApply(c: usize, columns: i32, a: usize, tau: usize, m: i32, q: i32): void {
+export function qrApply(c: usize, a: usize, tau: usize, m: i32, columns: i32, q: i32): void {
   const column = (<usize>m) << 3;
   for (; columns > 0; columns--, c += column) {
     for (let j = q - 1; j >= 0; j--) {
@@ -39,11 +39,11 @@ export function qrApply(c: usize, columns: i32, a: usize, tau: usize, m: i32, q:
 /** Turns [alpha, x] at v into [beta, v without its 1]; returns tau. */
 function reflector(v: usize, below: i32): f64 {
   const alpha = load<f64>(v),
-    squares = ddot(below, v + 8, v + 8);
+    squares = ddot(v + 8, v + 8, below);
   if (squares < ZERO_SQUARED) return 0;
   const norm = sqrt<f64>(alpha * alpha + squares),
     beta = alpha < 0 ? norm : -norm;
-  dscal(below, 1.0 / (alpha - beta), v + 8);
+  dscal(v + 8, below, 1.0 / (alpha - beta));
   store<f64>(v, beta);
   return (beta - alpha) / beta;
 }
@@ -52,7 +52,7 @@ function reflector(v: usize, below: i32): f64 {
 // @ts-ignore: decorator
 @inline
 function reflect(c: usize, v: usize, tau: f64, below: i32): void {
-  const t = tau * (load<f64>(c) + ddot(below, v + 8, c + 8));
+  const t = tau * (load<f64>(c) + ddot(v + 8, c + 8, below));
   store<f64>(c, load<f64>(c) - t);
-  daxpy(below, -t, v + 8, c + 8);
+  daxpy(c + 8, v + 8, below, -t);
 }

@@ -24,7 +24,7 @@ const MAX_SWEEPS: i32 = 60;
  */
 const BLOCK: i32 = 16;
 
-export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: i32, n: i32): i32 {
+export function svdTall(u: usize, s: usize, v: usize, a: usize, work: usize, m: i32, n: i32): i32 {
   const column = (<usize>n) << 3,
     tau = work,
     norms = tau + column,
@@ -48,19 +48,19 @@ export function svdTall(a: usize, u: usize, s: usize, v: usize, work: usize, m: 
       length = sqrt<f64>(squared);
     store<f64>(s + ((<usize>i) << 3), squared < zero ? 0 : length);
     if (squared < zero) complete(v, i, n);
-    else dscal(n, 1 / length, y);
+    else dscal(y, n, 1 / length);
     const out = u + ((<usize>i * <usize>m) << 3);
     memory.copy(out, w + <usize>i * column, column);
     memory.fill(out + column, 0, (<usize>(m - n)) << 3);
   }
-  qrApply(u, n, a, tau, m, n);
+  qrApply(u, a, tau, m, n, n);
   return sweeps;
 }
 
 /** Squared norms of x's columns. */
 function measure(x: usize, norms: usize, n: i32): void {
   const column = (<usize>n) << 3;
-  for (let i: usize = 0; i < column; i += 8, x += column) store<f64>(norms + i, ddot(n, x, x));
+  for (let i: usize = 0; i < column; i += 8, x += column) store<f64>(norms + i, ddot(x, x, n));
 }
 
 /** zero: squared norms below it count as 0. */
@@ -93,7 +93,7 @@ function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: 
   let large = load<f64>(ni),
     small = load<f64>(nj);
   if (large < zero || small < zero) return false;
-  const dot = ddot(n, xi, xj);
+  const dot = ddot(xi, xj, n);
   if (abs(dot) <= tol * sqrt<f64>(large) * sqrt<f64>(small)) return false;
   const swap = large < small;
   if (swap) {
@@ -108,12 +108,12 @@ function rotate(x: usize, w: usize, norms: usize, i: i32, j: i32, n: i32, zero: 
     s = c * t;
   const wi = w + <usize>i * column,
     wj = w + <usize>j * column;
-  drot(n, xi, xj, swap ? xj : xi, swap ? xi : xj, c, s);
-  drot(n, wi, wj, swap ? wj : wi, swap ? wi : wj, c, s);
+  drot(xi, xj, swap ? xj : xi, swap ? xi : xj, n, c, s);
+  drot(wi, wj, swap ? wj : wi, swap ? wi : wj, n, c, s);
   // The sum of both stays. Where the smaller loses most of its bits, it is summed anew.
   const rest = small + t * dot;
   store<f64>(ni, large - t * dot);
-  store<f64>(nj, rest < 0.1 * small ? ddot(n, xj, xj) : rest);
+  store<f64>(nj, rest < 0.1 * small ? ddot(xj, xj, n) : rest);
   return true;
 }
 
@@ -158,7 +158,7 @@ function complete(x: usize, i: i32, n: i32): void {
   store<f64>(out + axis, 1);
   // Twice is enough (Kahan; Parlett 1980).
   for (let pass = 0; pass < 2; pass++) {
-    for (let j = x; j < out; j += column) daxpy(n, -ddot(n, j, out), j, out);
+    for (let j = x; j < out; j += column) daxpy(out, j, n, -ddot(j, out, n));
   }
-  dscal(n, 1 / sqrt<f64>(ddot(n, out, out)), out);
+  dscal(out, n, 1 / sqrt<f64>(ddot(out, out, n)));
 }

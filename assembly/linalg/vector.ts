@@ -1,5 +1,6 @@
 /**
- * float64 vectors, n contiguous values each: what QR and SVD are made of.
+ * float64 vectors, n contiguous values each: what QR and SVD are made of. Names are BLAS's, the order of arguments is
+ * this house's: outputs, inputs, sizes, scalars.
  * A sum gives value i to lane i % 4 and adds the lanes as (0 + 1) + (2 + 3).
  */
 
@@ -18,7 +19,7 @@ function addLanes(lanes01: v128, lanes23: v128, t0: f64, t1: f64, t2: f64): f64 
 }
 
 /** sum of x[i] * y[i] */
-export function ddot(n: i32, x: usize, y: usize): f64 {
+export function ddot(x: usize, y: usize, n: i32): f64 {
   let lanes01 = f64x2.splat(0),
     lanes23 = lanes01;
   for (; n >= 4; n -= 4) {
@@ -37,7 +38,7 @@ export function ddot(n: i32, x: usize, y: usize): f64 {
 }
 
 /** y += alpha * x */
-export function daxpy(n: i32, alpha: f64, x: usize, y: usize): void {
+export function daxpy(y: usize, x: usize, n: i32, alpha: f64): void {
   const a = f64x2.splat(alpha);
   for (; n >= 4; n -= 4) {
     v128.store(y, f64x2.add(v128.load(y), f64x2.mul(a, v128.load(x))));
@@ -49,12 +50,12 @@ export function daxpy(n: i32, alpha: f64, x: usize, y: usize): void {
 }
 
 /** x *= alpha */
-export function dscal(n: i32, alpha: f64, x: usize): void {
+export function dscal(x: usize, n: i32, alpha: f64): void {
   for (; n > 0; n--, x += 8) store<f64>(x, load<f64>(x) * alpha);
 }
 
 /** toX, toY = c * x - s * y, s * x + c * y. The outputs may be the inputs, in either order. */
-export function drot(n: i32, toX: usize, toY: usize, x: usize, y: usize, c: f64, s: f64): void {
+export function drot(toX: usize, toY: usize, x: usize, y: usize, n: i32, c: f64, s: f64): void {
   const cc = f64x2.splat(c),
     ss = f64x2.splat(s);
   for (; n >= 2; n -= 2) {

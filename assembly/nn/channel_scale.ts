@@ -28,8 +28,8 @@ export function channelScaleForward(
   for (; outer > 0; outer--) {
     for (let c: usize = 0; c < (<usize>channels) << 2; c += 4, x += plane, y += plane) {
       memory.copy(y, x, plane);
-      sscal(inner, load<f32>(g + c), y);
-      if (bias != 0) addScalar(y, load<f32>(bias + c), inner);
+      sscal(y, inner, load<f32>(g + c));
+      if (bias != 0) addScalar(y, inner, load<f32>(bias + c));
     }
   }
 }
@@ -55,7 +55,7 @@ export function channelScaleBackward(
       if (dBias != 0) addForward(dBias, dBias, dy, channels);
     } else {
       const c = (<usize>(i % channels)) << 2;
-      if (dx != 0) saxpy(inner, load<f32>(g + c), dy, dx);
+      if (dx != 0) saxpy(dx, dy, inner, load<f32>(g + c));
       if (dg != 0) addProducts(dg + c, dy, x, inner);
       if (dBias != 0) addValues(dBias + c, dy, inner);
     }

@@ -76,8 +76,8 @@ export function divBackward(da: usize, dy: usize, b: usize, n: i32): void {
   for (; n > 0; n--, da += 4, dy += 4, b += 4) store<f32>(da, load<f32>(da) + load<f32>(dy) / load<f32>(b));
 }
 
-/** x *= alpha (BLAS sscal) */
-export function sscal(n: i32, alpha: f32, x: usize): void {
+/** x *= alpha: BLAS's sscal(n, alpha, x), with the arguments in this house's order. */
+export function sscal(x: usize, n: i32, alpha: f32): void {
   const s = f32x4.splat(alpha);
   let i = n;
   for (; i >= 4; i -= 4) {
@@ -90,8 +90,8 @@ export function sscal(n: i32, alpha: f32, x: usize): void {
   }
 }
 
-/** y += alpha * x (BLAS saxpy) */
-export function saxpy(n: i32, alpha: f32, x: usize, y: usize): void {
+/** y += alpha * x: BLAS's saxpy(n, alpha, x, y), with the arguments in this house's order. */
+export function saxpy(y: usize, x: usize, n: i32, alpha: f32): void {
   const s = f32x4.splat(alpha);
   let i = n;
   for (; i >= 4; i -= 4) {
@@ -107,7 +107,7 @@ export function saxpy(n: i32, alpha: f32, x: usize, y: usize): void {
 }
 
 /** x[i] += value: the gradient of a sum. */
-export function addScalar(x: usize, value: f32, n: i32): void {
+export function addScalar(x: usize, n: i32, value: f32): void {
   const s = f32x4.splat(value);
   for (; n >= 4; n -= 4, x += 16) v128.store(x, f32x4.add(v128.load(x), s));
   for (; n > 0; n--, x += 4) store<f32>(x, load<f32>(x) + value);

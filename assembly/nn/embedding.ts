@@ -6,7 +6,7 @@
  * ids: [n] i32, each in 0 .. vocab - 1. W, dW: [vocab, dim]. y, dy: [n, dim].
  * Source: torch.nn.functional.embedding.
  */
-export function embeddingForward(n: i32, dim: i32, ids: usize, w: usize, y: usize): void {
+export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32): void {
   const row = (<usize>dim) << 2;
   for (let i = 0; i < n; i++) {
     memory.copy(y, w + idAt(ids, i) * row, row);
@@ -14,7 +14,7 @@ export function embeddingForward(n: i32, dim: i32, ids: usize, w: usize, y: usiz
   }
 }
 
-export function embeddingBackward(n: i32, dim: i32, paddingIdx: i32, ids: usize, f: usize, dy: usize, dw: usize): void {
+export function embeddingBackward(dw: usize, dy: usize, ids: usize, f: usize, n: i32, dim: i32, paddingIdx: i32): void {
   const row = (<usize>dim) << 2;
   for (let i = 0; i < n; i++) {
     const id = idAt(ids, i);
@@ -28,7 +28,7 @@ export function embeddingBackward(n: i32, dim: i32, paddingIdx: i32, ids: usize,
 }
 
 /** f[i] = 1 / (how often ids[i] is among ids). counts: [vocab] i32, working space. */
-export function embeddingFactors(n: i32, ids: usize, counts: usize, f: usize): void {
+export function embeddingFactors(f: usize, ids: usize, counts: usize, n: i32): void {
   for (let i = 0; i < n; i++) store<i32>(counts + (idAt(ids, i) << 2), 0);
   for (let i = 0; i < n; i++) {
     const count = counts + (idAt(ids, i) << 2);

@@ -38,8 +38,8 @@ export function logSoftmaxForward(y: usize, x: usize, rows: i32, dim: i32): void
   const row = (<usize>dim) << 2;
   for (; rows > 0; rows--, y += row, x += row) {
     memory.copy(y, x, row);
-    addScalar(y, -rowMax(x, dim), dim);
-    addScalar(y, -logSumExp(y, dim), dim);
+    addScalar(y, dim, -rowMax(x, dim));
+    addScalar(y, dim, -logSumExp(y, dim));
   }
 }
 

@@ -57,8 +57,8 @@ export function stridedAxpy(
     let to = y,
       from = x;
     for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
-      if (ys2 == 1 && xs2 == 1) saxpy(n2, alpha, from, to);
-      else if (ys2 == 1 && xs2 == 0) addScalar(to, alpha * load<f32>(from), n2);
+      if (ys2 == 1 && xs2 == 1) saxpy(to, from, n2, alpha);
+      else if (ys2 == 1 && xs2 == 0) addScalar(to, n2, alpha * load<f32>(from));
       else
         for (let k = 0; k < n2; k++) {
           const at = to + bytes(k * ys2);

@@ -66,8 +66,3 @@ export function mtNext(state: usize): u32 {
   y ^= (y << 15) & 0xefc60000;
   return y ^ (y >> 18);
 }
-
-/** n words of the stream, as u32. */
-export function mtFill(out: usize, n: i32, state: usize): void {
-  for (; n > 0; n--, out += 4) store<u32>(out, mtNext(state));
-}

@@ -16,16 +16,16 @@ import { uniformFill } from "./uniform";
 const GROUP: i32 = 16;
 const TWO_PI: f64 = 6.283185307179586;
 
-export function normalFill(out: usize, n: i32, mean: f64, std: f64, state: usize): void {
+export function normalFill(out: usize, state: usize, n: i32, mean: f64, std: f64): void {
   if (n < GROUP) {
     for (; n > 0; n--, out += 4) store<f32>(out, <f32>(nextNormal(state) * std + mean));
     return;
   }
-  uniformFill(out, n, 0, 1, state);
+  uniformFill(out, state, n, 0, 1);
   const end = out + ((<usize>n) << 2);
   for (let p = out; p + 64 <= end; p += 64) normalGroup(p, <f32>mean, <f32>std);
   if (n % GROUP != 0) {
-    uniformFill(end - 64, GROUP, 0, 1, state);
+    uniformFill(end - 64, state, GROUP, 0, 1);
     normalGroup(end - 64, <f32>mean, <f32>std);
   }
 }

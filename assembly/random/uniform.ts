@@ -9,7 +9,7 @@
  */
 import { mtNext } from "./mt19937";
 
-export function uniformFill(out: usize, n: i32, low: f32, high: f32, state: usize): void {
+export function uniformFill(out: usize, state: usize, n: i32, low: f32, high: f32): void {
   const range = <f64>(high - low);
   for (; n > 0; n--, out += 4) store<f32>(out, <f32>(uniform24(state) * range + <f64>low));
 }

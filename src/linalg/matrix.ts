@@ -56,9 +56,9 @@ export function matmul(a: Values, b: Values, m: number, k: number, n: number): F
   }
   const { kernels, memory } = engine();
   return memory.withBlocks([a.length * 8, b.length * 8, m * n * 8], (pa, pb, pc) => {
-    memory.f64(pa!, a.length).set(a);
-    memory.f64(pb!, b.length).set(b);
-    kernels.dgemm(m, n, k, pa!, false, pb!, pc!);
-    return memory.f64(pc!, m * n).slice();
+    memory.f64(pa, a.length).set(a);
+    memory.f64(pb, b.length).set(b);
+    kernels.dgemm(pc, pa, pb, m, n, k, false);
+    return memory.f64(pc, m * n).slice();
   });
 }

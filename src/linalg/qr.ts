@@ -17,13 +17,13 @@ export function qr(a: Values, m: number, n: number): { q: Float64Array; r: Float
   const { kernels, memory } = engine();
   const rank = Math.min(m, n);
   return memory.withBlocks([m * n * 8, m * rank * 8, rank * 8], (factors, identity, tau) => {
-    transposeInto(memory.f64(factors!, m * n), a, m, n);
-    kernels.qrFactor(factors!, tau!, m, n);
-    const columns = memory.f64(identity!, m * rank).fill(0);
+    transposeInto(memory.f64(factors, m * n), a, m, n);
+    kernels.qrFactor(factors, tau, m, n);
+    const columns = memory.f64(identity, m * rank).fill(0);
     for (let i = 0; i < rank; i++) columns[i * m + i] = 1;
-    kernels.qrApply(identity!, rank, factors!, tau!, m, rank);
+    kernels.qrApply(identity, factors, tau, m, rank, rank);
     const r = new Float64Array(rank * n);
-    const upper = memory.f64(factors!, m * n);
+    const upper = memory.f64(factors, m * n);
     for (let i = 0; i < rank; i++) for (let j = i; j < n; j++) r[i * n + j] = upper[j * m + i]!;
     return { q: transpose(columns, rank, m), r };
   });

@@ -33,13 +33,13 @@ export function svd(a: Values, m: number, n: number): Svd {
   return memory.withBlocks(
     [m * n * 8, m * n * 8, q * 8, q * q * 8, (q * q + 2 * q) * 8],
     (pa, long, ps, square, work) => {
-      if (wide) memory.f64(pa!, m * n).set(a);
-      else transposeInto(memory.f64(pa!, m * n), a, m, n);
-      const sweeps = kernels.svdTall(pa!, long!, ps!, square!, work!, rows, q);
+      if (wide) memory.f64(pa, m * n).set(a);
+      else transposeInto(memory.f64(pa, m * n), a, m, n);
+      const sweeps = kernels.svdTall(long, ps, square, pa, work, rows, q);
       if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
-      const left = memory.f64(wide ? square! : long!, m * q);
-      const right = memory.f64(wide ? long! : square!, q * n);
-      return { u: transpose(left, q, m), s: memory.f64(ps!, q).slice(), vt: right.slice() };
+      const left = memory.f64(wide ? square : long, m * q);
+      const right = memory.f64(wide ? long : square, q * n);
+      return { u: transpose(left, q, m), s: memory.f64(ps, q).slice(), vt: right.slice() };
     },
   );
 }
@@ -67,16 +67,16 @@ export function svdLowrank(a: Values, m: number, n: number, q: number, niter = 2
   checkInteger("svdLowrank", "niter", niter, 0);
   const { kernels, memory } = engine();
   return memory.withBlocks([m * n * 8, long * q * 8, long * q * 8], (pa, pb, pc) => {
-    memory.f64(pa!, m * n).set(a);
+    memory.f64(pa, m * n).set(a);
     /** T x for x [short, q], or Tᵀ x for x [long, q]; T is A or, if wide, Aᵀ. */
     const times = (x: Values, transposed: boolean): Float64Array => {
       const [rows, k] = transposed ? [short, long] : [long, short];
-      memory.f64(pb!, k * q).set(x);
-      kernels.dgemm(rows, q, k, pa!, transposed !== wide, pb!, pc!);
-      return memory.f64(pc!, rows * q).slice();
+      memory.f64(pb, k * q).set(x);
+      kernels.dgemm(pc, pa, pb, rows, q, k, transposed !== wide);
+      return memory.f64(pc, rows * q).slice();
     };
-    drawNormal(pb!, short * q, 0, 1);
-    let basis = qr(times(memory.f32(pb!, short * q).slice(), false), long, q).q;
+    drawNormal(pb, short * q, 0, 1);
+    let basis = qr(times(memory.f32(pb, short * q).slice(), false), long, q).q;
     for (let i = 0; i < niter; i++) {
       basis = qr(times(basis, true), short, q).q;
       basis = qr(times(basis, false), long, q).q;

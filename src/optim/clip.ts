@@ -43,6 +43,6 @@ export function clipGradNorm_(params: Iterable<Parameter>, maxNorm: number): num
   }
   const norm = Math.sqrt(squares);
   const coefficient = maxNorm / (norm + 1e-6);
-  if (coefficient < 1) for (const g of grads) kernels.sscal(g.size, coefficient, g.address);
+  if (coefficient < 1) for (const g of grads) kernels.sscal(g.address, g.size, coefficient);
   return norm;
 }

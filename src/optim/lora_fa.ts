@@ -128,7 +128,7 @@ export class LoraFA extends AdamBase {
   ): void {
     super.kernel(update, n, p, g, slots);
     const { lr, weightDecay } = update.o;
-    if (weightDecay > 0) engine().kernels.saxpy(n, -lr * weightDecay, p, p);
+    if (weightDecay > 0) engine().kernels.saxpy(p, p, n, -lr * weightDecay);
   }
 }
 

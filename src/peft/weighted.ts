@@ -107,8 +107,8 @@ function concatenate(adapters: readonly WeightedFactors[], to: Factors): Factors
   for (const { loraA, loraB, weight, scaling } of adapters) {
     const start = rows * (loraA.size / loraA.shape[0]!);
     to.loraA.data.set(loraA.data, start);
-    kernels.sscal(loraA.size, weight, to.loraA.address + start * 4);
-    kernels.sscal(loraA.size, scaling, to.loraA.address + start * 4);
+    kernels.sscal(to.loraA.address + start * 4, loraA.size, weight);
+    kernels.sscal(to.loraA.address + start * 4, loraA.size, scaling);
     placeColumns(to.loraB.data, to.loraB.shape[1]!, loraB.data, loraB.shape[1]!, rows);
     rows += loraA.shape[0]!;
   }
@@ -131,8 +131,8 @@ function addUp(adapters: readonly WeightedFactors[], to: Factors): Factors {
   const { kernels } = engine();
   for (const { loraA, loraB, weight, scaling } of adapters) {
     const root = Math.sqrt(Math.abs(weight * scaling));
-    kernels.saxpy(loraA.size, weight * scaling < 0 ? -root : root, loraA.address, to.loraA.address);
-    kernels.saxpy(loraB.size, root, loraB.address, to.loraB.address);
+    kernels.saxpy(to.loraA.address, loraA.address, loraA.size, weight * scaling < 0 ? -root : root);
+    kernels.saxpy(to.loraB.address, loraB.address, loraB.size, root);
   }
   return to;
 }

@@ -137,7 +137,7 @@ export class Generator {
         `uniform_: low <= high and a finite float32 range are needed; got low = ${low}, high = ${high}.`,
       );
     }
-    this.#draw((state) => engine().kernels.uniformFill(address, n, low, high, state));
+    this.#draw((state) => engine().kernels.uniformFill(address, state, n, low, high));
   }
 
   #normal(address: number, n: number, mean: number, std: number): void {
@@ -147,7 +147,7 @@ export class Generator {
         `normal_: a finite mean and a finite std >= 0 are needed; got mean = ${mean}, std = ${std}.`,
       );
     }
-    this.#draw((state) => engine().kernels.normalFill(address, n, mean, std, state));
+    this.#draw((state) => engine().kernels.normalFill(address, state, n, mean, std));
   }
 
   #assertUsable(): void {

@@ -1,4 +1,4 @@
-/** The vector functions of assembly/math bare, as assembly/probes.ts exports them, on a memory of their own. */
+/** Parts of kernels bare, as assembly/probes.ts exports them, on a memory of their own. */
 import { LinearMemory } from "../../src/runtime/memory.js";
 import { probesModule } from "./probes_module.js";
 
@@ -7,7 +7,13 @@ export type Probe = "exp" | "log" | "tanh" | "erf" | "sin" | "cos";
 export interface Probes {
   memory: LinearMemory;
   /** y, x: addresses of n floats. */
-  kernels: Record<Probe, (y: number, x: number, n: number) => void>;
+  kernels: Record<Probe, (y: number, x: number, n: number) => void> & {
+    log64: (x: number) => number;
+    mtStateBytes: () => number;
+    mtSeed: (state: number, seed: number) => void;
+    /** out: address of n words. */
+    mtFill: (out: number, state: number, n: number) => void;
+  };
 }
 
 export async function loadProbes(): Promise<Probes> {

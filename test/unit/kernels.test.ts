@@ -246,17 +246,17 @@ test("embedding, forward and backward", async () => {
           });
           const frame = new Frame(engine, `embedding ${JSON.stringify({ n, dim, paddingIdx, factors })}`);
           const pids = frame.integers("ids", ids);
-          engine.kernels.embeddingForward(n, dim, pids, frame.input("W", W), frame.output("y", y));
+          engine.kernels.embeddingForward(frame.output("y", y), frame.input("W", W), pids, n, dim);
           const pf = factors ? frame.output("f", f) : 0;
-          if (factors) engine.kernels.embeddingFactors(n, pids, frame.room("counts", vocab).address, pf);
+          if (factors) engine.kernels.embeddingFactors(pf, pids, frame.room("counts", vocab).address, n);
           engine.kernels.embeddingBackward(
+            frame.output("dW", dW, before),
+            frame.input("dy", dy),
+            pids,
+            pf,
             n,
             dim,
             paddingIdx,
-            pids,
-            pf,
-            frame.input("dy", dy),
-            frame.output("dW", dW, before),
           );
           frame.end();
         }
@@ -426,34 +426,12 @@ test("sscal, saxpy and addScalar", async () => {
     const y = draw(n);
     for (const alpha of [0, 1, f32(-0.7)]) {
       const f = new Frame(engine, `sscal, saxpy, addScalar n ${n} alpha ${alpha}`, offset);
-      engine.kernels.sscal(
-        n,
-        alpha,
-        f.output(
-          "x",
-          x.map((v) => alpha * v),
-          x,
-        ),
-      );
-      engine.kernels.saxpy(
-        n,
-        alpha,
-        f.input("x", x),
-        f.output(
-          "y",
-          y.map((v, i) => v + f32(alpha * x[i]!)),
-          y,
-        ),
-      );
-      engine.kernels.addScalar(
-        f.output(
-          "x",
-          x.map((v) => v + alpha),
-          x,
-        ),
-        alpha,
-        n,
-      );
+      const scaled = x.map((v) => alpha * v);
+      engine.kernels.sscal(f.output("x", scaled, x), n, alpha);
+      const summed = y.map((v, i) => v + f32(alpha * x[i]!));
+      engine.kernels.saxpy(f.output("y", summed, y), f.input("x", x), n, alpha);
+      const shifted = x.map((v) => v + alpha);
+      engine.kernels.addScalar(f.output("x", shifted, x), n, alpha);
       f.end();
     }
   });

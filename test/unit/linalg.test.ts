@@ -233,7 +233,7 @@ test("dgemm: every tail, both layouts of A, the bits of a sequential sum", () =>
           const pa = guarded(transposed ? transpose(a, m, k) : a);
           const pb = guarded(b);
           const pc = guarded(new Float64Array(m * n));
-          kernels.dgemm(m, n, k, pa.address, transposed, pb.address, pc.address);
+          kernels.dgemm(pc.address, pa.address, pb.address, m, n, k, transposed);
           assert.deepEqual(read(pc), product(a, b, m, k, n));
           pc.assertGuards(() => "c");
           pc.free();
@@ -255,7 +255,7 @@ test("the QR and SVD kernels write only their operands", () => {
       new Float64Array(n * n + 2 * n),
     ].map(guarded);
     const [a, u, s, v, work] = operands.map((o) => o.address);
-    assert(kernels.svdTall(a!, u!, s!, v!, work!, m, n) > 0);
+    assert(kernels.svdTall(u!, s!, v!, a!, work!, m, n) > 0);
     operands.forEach((o, i) => {
       o.assertGuards(() => `svdTall [${m}, ${n}], operand ${i}`);
       o.free();

@@ -11,6 +11,7 @@ import { ArgumentError, DisposedError, DTypeError } from "../../src/runtime/erro
 import { ones, type Tensor, zeros } from "../../src/tensor/tensor.js";
 import { readGolden } from "../support/golden.js";
 import { assertSameBits, Operand, POISON, randomArray } from "../support/kernels.js";
+import { loadProbes } from "../support/probes.js";
 
 const SEEDS = [0, 1, 42, 123456789];
 const SIZES = [...Array.from({ length: 40 }, (_, i) => i + 1), 1000];
@@ -28,8 +29,8 @@ before(async () => {
 });
 
 /** What `fill` writes into n words: all of them, and none around them. */
-function written(n: number, fill: (address: number) => void): Uint32Array {
-  const out = new Operand(memory, 1, n);
+function written(n: number, fill: (address: number) => void, where = memory): Uint32Array {
+  const out = new Operand(where, 1, n);
   fill(out.address);
   out.assertGuards(() => `output of ${n}`);
   const words = new Uint32Array(out.read().buffer);
@@ -89,10 +90,11 @@ function golden(seed: number, name: string): Float32Array {
   return readGolden(`random_${seed}`).tensors.get(name)!.data as Float32Array;
 }
 
-test("mt19937: the published stream of seed 5489", () => {
-  const state = new Operand(memory, 1, kernels.mtStateBytes() / 4);
-  kernels.mtSeed(state.address, 5489);
-  const words = written(10000, (at) => kernels.mtFill(at, 10000, state.address));
+test("mt19937: the published stream of seed 5489", async () => {
+  const probes = await loadProbes();
+  const state = new Operand(probes.memory, 1, probes.kernels.mtStateBytes() / 4);
+  probes.kernels.mtSeed(state.address, 5489);
+  const words = written(10000, (at) => probes.kernels.mtFill(at, state.address, 10000), probes.memory);
   state.assertGuards(() => "state");
   state.free();
   assert.deepEqual([...words.subarray(0, 3)], [3499211612, 581869302, 3890346734]);

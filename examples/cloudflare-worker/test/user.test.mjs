@@ -110,7 +110,7 @@ function withFailure(at, fn) {
 
 /** A kernel that traps: the engine is dead after it. */
 function trap() {
-  assert.throws(() => engine().kernels.sscal(1, 1, 0xffffff00), EngineError);
+  assert.throws(() => engine().kernels.sscal(0xffffff00, 1, 1), EngineError);
 }
 
 test(

@@ -19,8 +19,8 @@ export function scale(x: Tensor, alpha: number): Tensor {
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   y.data.fill(0);
-  kernels.saxpy(y.size, alpha, x.address, y.address);
-  return record(y, [x], (dy) => kernels.saxpy(y.size, alpha, dy.address, gradient(x)), [], []);
+  kernels.saxpy(y.address, x.address, y.size, alpha);
+  return record(y, [x], (dy) => kernels.saxpy(gradient(x), dy.address, y.size, alpha), [], []);
 }
 
 /**
@@ -38,7 +38,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const { kernels, memory } = engine();
   const y = new Tensor(shape);
   memory.f32(y.address, y.size).set(x.data);
-  return record(y, [x], (dy) => kernels.saxpy(x.size, 1, dy.address, gradient(x)), [], []);
+  return record(y, [x], (dy) => kernels.saxpy(gradient(x), dy.address, x.size, 1), [], []);
 }
 
 type Forward = (y: number, x: number, n: number) => void;

@@ -113,8 +113,8 @@ export function embedding(
   const withFactors = (first: number, count: number, use: (factors: number) => void): void => {
     if (!scaleGradByFreq) return use(0);
     memory.withBlocks([vocab * 4, count * 4], (counts, factors) => {
-      kernels.embeddingFactors(count, ids.address + first * 4, counts!, factors!);
-      use(factors!);
+      kernels.embeddingFactors(factors, ids.address + first * 4, counts, count);
+      use(factors);
     });
   };
 
@@ -122,7 +122,7 @@ export function embedding(
     const y = new Tensor([...ids.shape, dim]);
     const hidden = parts.map(({ r, count }) => new Tensor([count, r]));
     if (maxNorm !== null) renorm(maxNorm);
-    kernels.embeddingForward(n, dim, ids.address, weight.address, y.address);
+    kernels.embeddingForward(y.address, weight.address, ids.address, n, dim);
     for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
       kernels.loraEmbeddingForward(
         count,
@@ -146,7 +146,7 @@ export function embedding(
         const dw = gradient(weight);
         if (dw)
           withFactors(0, n, (factors) =>
-            kernels.embeddingBackward(n, dim, padding, ids.address, factors, dy.address, dw),
+            kernels.embeddingBackward(dw, dy.address, ids.address, factors, n, dim, padding),
           );
         for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
           const da = gradient(a);

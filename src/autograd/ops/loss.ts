@@ -245,8 +245,8 @@ function binaryLoss(where: string, x: Tensor, target: Tensor, logits: boolean): 
   return allOrNothing(() => {
     const y = new Tensor([]);
     memory.withBlocks([n * 4], (losses) => {
-      kernels.bceForward(losses!, x.address, target.address, n, logits);
-      y.data[0] = kernels.sum(losses!, n) / n;
+      kernels.bceForward(losses, x.address, target.address, n, logits);
+      y.data[0] = kernels.sum(losses, n) / n;
     });
     return record(
       y,
@@ -256,9 +256,9 @@ function binaryLoss(where: string, x: Tensor, target: Tensor, logits: boolean): 
         const dx = gradient(x);
         if (!logits) return kernels.bceBackward(dx, x.address, target.address, n, scale);
         memory.withBlocks([n * 4], (slopes) => {
-          kernels.sigmoidForward(slopes!, x.address, n);
-          kernels.saxpy(n, -1, target.address, slopes!);
-          kernels.saxpy(n, scale, slopes!, dx);
+          kernels.sigmoidForward(slopes, x.address, n);
+          kernels.saxpy(slopes, target.address, n, -1);
+          kernels.saxpy(dx, slopes, n, scale);
         });
       },
       [],
