@@ -55,7 +55,7 @@ function batchOf({ images, labels }, indices) {
 /** 0 .. count - 1 in random order: sorted by uniform keys from the seeded stream. */
 function shuffled(count) {
   return scope(() => {
-    const keys = nn.init.uniform_(tensor(new Float32Array(count))).data.slice();
+    const keys = nn.uniform_(tensor(new Float32Array(count))).data.slice();
     return Array.from({ length: count }, (_, i) => i).sort((a, b) => keys[a] - keys[b]);
   });
 }

@@ -8,7 +8,7 @@ import type { Gpt2Config } from "../io/huggingface.js";
 import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
-import { init } from "../nn/index.js";
+import * as init from "../nn/init.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkTensor } from "../tensor/check.js";

@@ -7,7 +7,7 @@ import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import type { LlamaConfig } from "../io/huggingface.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
-import { init } from "../nn/index.js";
+import * as init from "../nn/init.js";
 import { checkTensor } from "../tensor/check.js";
 import { ShapeError } from "../runtime/errors.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";

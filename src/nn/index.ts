@@ -7,4 +7,4 @@ export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvLayerOptions, type Sizes } fro
 export { Dropout, GELU, ReLU, Sequential, Sigmoid, Tanh, type GELUOptions } from "./sequential.js";
 export { Module, Parameter, type StateDict } from "./module.js";
 export type { StateEntry } from "../runtime/state_entry.js";
-export * as init from "./init.js";
+export { kaimingUniform_, normal_, uniform_, zeros_ } from "./init.js";

@@ -1,7 +1,4 @@
-/**
- * Initialisation in place, with torch's bits after the same `manualSeed` (torch.nn.init); normals agree to 2e-6.
- * @module
- */
+/** Initialisation in place, with torch's bits after the same `manualSeed` (torch.nn.init); normals agree to 2e-6. */
 import { kaimingUniformBound } from "../random/generator.js";
 import { drawNormal, drawUniform } from "../random/seed.js";
 import { ShapeError } from "../runtime/errors.js";
@@ -13,7 +10,7 @@ import type { Tensor } from "../tensor/tensor.js";
  * @throws DTypeError; ArgumentError unless low and high are finite and low <= high
  *
  * @example
- * const w = nn.init.uniform_(zeros([2, 3]), -1, 1); // [2, 3]
+ * const w = nn.uniform_(zeros([2, 3]), -1, 1); // [2, 3]
  */
 export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
   checkTensor("uniform_", "t", t);
@@ -28,7 +25,7 @@ export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
  * @throws DTypeError; ArgumentError unless mean is finite and std a finite number of at least 0
  *
  * @example
- * const w = nn.init.normal_(zeros([2, 3]), 0, 0.02); // [2, 3]
+ * const w = nn.normal_(zeros([2, 3]), 0, 0.02); // [2, 3]
  */
 export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
   checkTensor("normal_", "t", t);
@@ -46,7 +43,7 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
  * @throws ShapeError for a tensor of less than two dimensions; DTypeError, ArgumentError
  *
  * @example
- * const w = nn.init.kaimingUniform_(zeros([4, 16]));
+ * const w = nn.kaimingUniform_(zeros([4, 16]));
  * console.log(w.data.every((v) => Math.abs(v) <= 0.25)); // true
  */
 export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Tensor {
@@ -64,7 +61,7 @@ export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Te
  * @throws DTypeError, DisposedError
  *
  * @example
- * console.log(nn.init.zeros_(ones([2])).data); // Float32Array(2) [ 0, 0 ]
+ * console.log(nn.zeros_(ones([2])).data); // Float32Array(2) [ 0, 0 ]
  */
 export function zeros_(t: Tensor): Tensor {
   checkTensor("zeros_", "t", t);

@@ -82,10 +82,10 @@ let current = new RandomState(DEFAULT_SEED, true);
  * own. A module that is there already moves to the new streams, with all that share its own, if it draws before another
  * one does, and before the code that called manualSeed awaits something.
  *
- * Draws that belong to no module (nn.init, `ops.dropout`, `linalg`) come from the streams begun last, whoever began
- * them: a run that takes turns with others must not await between manualSeed and these, nor between manualSeed and
- * building its model (where two have done so at once, the first draw is refused with a StateError); dropout in a
- * forward of its own is an `nn.Dropout`.
+ * Draws that belong to no module (`nn.uniform_` and its like, `ops.dropout`, `linalg`) come from the streams begun
+ * last, whoever began them: a run that takes turns with others must not await between manualSeed and these, nor between
+ * manualSeed and building its model (where two have done so at once, the first draw is refused with a StateError);
+ * dropout in a forward of its own is an `nn.Dropout`.
  *
  * @param seed integer in 0 .. 2^53 - 1
  * @throws ArgumentError

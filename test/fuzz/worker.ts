@@ -54,7 +54,7 @@ async function main(): Promise<void> {
   process.stdout.write = process.stderr.write = () => true;
   await init({ maximumBytes: 1 << 29 });
   // Made at the first draw, and then there for good.
-  scope(() => nn.init.uniform_(zeros([1])));
+  scope(() => nn.uniform_(zeros([1])));
   await target.prepare?.();
   const atStart = process.memoryUsage.rss();
   let progress = empty(job.from - 1);

@@ -33,7 +33,7 @@ for (const name of goldenNames("conv")) {
       const m = (key: string): number => Number(g.metadata[key]);
       manualSeed(m("seed"));
       // The reference drew x between the seed and the constructor.
-      const drawn = nn.init.normal_(zeros(f32(g, "x").shape));
+      const drawn = nn.normal_(zeros(f32(g, "x").shape));
       assertClose("x", drawn.data, f32(g, "x").data, 0, 2e-6);
       const layer = new LAYERS[m("dims") as 1 | 2 | 3](m("in_channels"), m("out_channels"), m("kernel_size"), {
         r: m("r"),

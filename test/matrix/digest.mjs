@@ -23,7 +23,7 @@ const STEPS = 50;
 
 const values = (module) => [...module.namedParameters()].map(([, p]) => p.data.slice());
 const gradients = (module) => [...module.namedParameters()].flatMap(([, p]) => (p.grad ? [p.grad.data.slice()] : []));
-const normal = (shape, std = 1) => nn.init.normal_(zeros(shape), 0, std);
+const normal = (shape, std = 1) => nn.normal_(zeros(shape), 0, std);
 const ids = (count, vocabulary, shape = [count]) =>
   tensor(
     Int32Array.from({ length: count }, (_, i) => (i * 37 + 11) % vocabulary),
@@ -49,7 +49,7 @@ function layers() {
     [new lora.Embedding(23, 18, { r: 4 }), null],
   ];
   for (const [layer] of made)
-    for (const [key, p] of layer.namedParameters()) if (key.endsWith("lora_B")) nn.init.normal_(p, 0, 0.1);
+    for (const [key, p] of layer.namedParameters()) if (key.endsWith("lora_B")) nn.normal_(p, 0, 0.1);
   return made.map(([layer, shape]) => ({ layer, shape }));
 }
 
@@ -84,7 +84,7 @@ const OPS = [
 function* initStage() {
   manualSeed(1);
   for (const { layer } of layers()) yield* values(layer);
-  for (const draw of [nn.init.uniform_, nn.init.normal_, nn.init.kaimingUniform_])
+  for (const draw of [nn.uniform_, nn.normal_, nn.kaimingUniform_])
     for (const n of [1, 15, 16, 1000]) yield draw(zeros([n, 3])).data;
 }
 

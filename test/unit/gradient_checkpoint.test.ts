@@ -126,7 +126,7 @@ for (const kind of ["Llama", "Gpt2"] as const)
 test("loralib's layers, fully trained biases, gradients that are added to", () =>
   scope(() => {
     const layers = [new lora.Linear(6, 8, { r: 2, loraDropout: 0.5 }), new lora.Linear(8, 6, { r: 2 })] as const;
-    for (const l of layers) nn.init.normal_(l.loraB!);
+    for (const l of layers) nn.normal_(l.loraB!);
     const x = grid([5, 6], 1);
     function* all(): Generator<[string, Tensor]> {
       yield ["x", x];

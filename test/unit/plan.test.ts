@@ -161,7 +161,7 @@ test("the parts are sizes of what they name", async () => {
 test("a plan leaves engine, streams and mode as they are, and needs no memory to tell of much", async () => {
   await init();
   manualSeed(4);
-  const first = nn.init.uniform_(zeros([8])).data.slice();
+  const first = nn.uniform_(zeros([8])).data.slice();
   manualSeed(4);
   const before = memoryStats();
   const masks = newMask(0.5).stream;
@@ -182,7 +182,7 @@ test("a plan leaves engine, streams and mode as they are, and needs no memory to
   assert(plan.weights / 4 > 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008) + 32000 * 4096);
   assert.deepEqual(memoryStats(), before);
   assert.equal(newMask(0.5).stream, masks + 1);
-  assertBits("the stream", nn.init.uniform_(zeros([8])).data, first);
+  assertBits("the stream", nn.uniform_(zeros([8])).data, first);
 });
 
 for (const [name, config] of [

@@ -143,7 +143,7 @@ test(
       return use();
     };
     for (const pause of [microtask, macrotask])
-      for (const use of [build, () => nn.init.uniform_(tensor([1])), () => newMask(0.5)]) {
+      for (const use of [build, () => nn.uniform_(tensor([1])), () => newMask(0.5)]) {
         const results = await Promise.allSettled([start(1, pause, use), start(2, pause, use)]);
         if (pause === macrotask)
           assert.deepEqual(
@@ -184,7 +184,7 @@ test("a model built before manualSeed is adapted and dropped out with the new se
 
   const layer = new lora.Linear(8, 8, { ...OPTIONS, r: 4 });
   const x = tensor(wave(8), [1, 8]);
-  nn.init.normal_(layer.loraB!);
+  nn.normal_(layer.loraB!);
   const y = (): Float32Array => {
     manualSeed(5);
     return layer.forward(x).data.slice();
@@ -197,7 +197,7 @@ test("a model built before manualSeed is adapted and dropped out with the new se
 test("what a module draws later comes from its own streams, also while another run's are in force", () => {
   manualSeed(1);
   const a = new nn.Linear(3, 2);
-  const again = nn.init.uniform_(new nn.Parameter([2, 3]), -1, 1).data.slice();
+  const again = nn.uniform_(new nn.Parameter([2, 3]), -1, 1).data.slice();
   manualSeed(1);
   const b = new nn.Linear(3, 2);
   manualSeed(2);
@@ -281,7 +281,7 @@ test("running out of memory takes draws back: a scope's, an op's, an adapter's; 
   );
   assert.equal(maskNumber(layer), 5);
 
-  const draw = (): Float32Array => scope(() => nn.init.normal_(new nn.Parameter([3])).data.slice());
+  const draw = (): Float32Array => scope(() => nn.normal_(new nn.Parameter([3])).data.slice());
   manualSeed(6);
   draw();
   draw();

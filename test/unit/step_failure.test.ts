@@ -65,7 +65,7 @@ function run(
 ): { bits: Float32Array[]; counts: number[] } | null {
   manualSeed(3);
   const model = new Net(checkpointing);
-  for (const layer of [model.first, model.second]) nn.init.normal_(layer.loraB!, 0, 0.5);
+  for (const layer of [model.first, model.second]) nn.normal_(layer.loraB!, 0, 0.5);
   lora.markOnlyLoraAsTrainable(model, "all");
   const optimizer = make(model);
   let failed = false;

@@ -238,7 +238,9 @@ const RECIPES: Record<string, Recipe> = {
   binaryCrossEntropyWithLogits: binary,
   binaryCrossEntropy: binary,
 };
-const IN_PLACE = Object.keys(nn.init).map((name) => `init.${name}`);
+const IN_PLACE = Object.keys(nn)
+  .filter((name) => name.endsWith("_"))
+  .map((name) => `nn.${name}`);
 const NAMES = [...Object.keys(ops), ...IN_PLACE];
 
 /** For an op without a recipe: tensors of shapes that go together, numbers, axes. */
@@ -267,7 +269,7 @@ const anything: Recipe = (random) => {
 
 function generate(random: Random): Input {
   const op = random.pick(NAMES);
-  let args = op.startsWith("init.")
+  let args = op.startsWith("nn.")
     ? [g(random, ...lead(random), size(random)), ...(random.once(2) ? [random.pick([0, 0.5, 1, 2])] : [])]
     : (RECIPES[op] ?? (random.once(2) ? unary : anything))(random);
   for (let i = random.few(3); i > 0; i--) {
@@ -324,9 +326,7 @@ function tensorsIn(value: unknown): Tensor[] {
 }
 
 function run({ op, args }: Input): void {
-  const fn = (op.startsWith("init.") ? nn.init[op.slice(5) as "zeros_"] : ops[op as "add"]) as (
-    ...args: unknown[]
-  ) => unknown;
+  const fn = (op.startsWith("nn.") ? nn[op.slice(3) as "zeros_"] : ops[op as "add"]) as (...args: unknown[]) => unknown;
   try {
     scope(() => {
       const given = args.map(built);
