@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "uvu";
 import {
   findCheckpoint,
   hasCheckpoint,
@@ -273,3 +273,5 @@ test("settings and counters of a stranger are judged as options are", () => {
     assert.throws(() => readCheckpoint(path), FormatError);
   }
 });
+
+test.run();

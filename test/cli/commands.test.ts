@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { suite, test } from "uvu";
 import { loadTokenizer } from "../../src/data/index.js";
 import { init, models, noGrad, peft, scope, tensor } from "../../src/index.js";
 import { parseSafetensors } from "../../src/io/safetensors.js";
@@ -54,46 +54,47 @@ for (const [key, p] of adapted.namedParameters()) {
 const adaptedLogits = logits(adapted);
 lora.savePretrained(join(folder, "adapter"));
 
-describe("an adapted model", () => {
-  test("equals its base bitwise before training", () => {
-    assert.deepEqual(bits(untrainedLogits), bits(baseLogits));
-    assert.ok(difference(adaptedLogits, baseLogits) > 1e-3, "the adapter of these tests must count");
-  });
+const adaptedModel = suite("an adapted model");
 
-  test("merges to within 1e-5; unmerging restores the bits", (t) => {
-    const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.data)] as const);
-    lora.mergeAdapter();
-    const merged = logits(adapted);
-    const changed = [...adapted.namedParameters()].filter(([, p], i) =>
-      bits(p.data).some((b, j) => b !== weights[i]![1][j]),
-    ).length;
-    lora.unmergeAdapter();
-    t.diagnostic(`merged against unmerged logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
-    assert.ok(difference(merged, adaptedLogits) < 1e-5);
-    assert.equal(changed, 7 * adapted.config.numHiddenLayers, "every adapted weight must be merged");
-    for (const [i, [key, p]] of [...adapted.namedParameters()].entries())
-      assert.deepEqual(bits(p.data), weights[i]![1], key);
-    assert.deepEqual(bits(logits(adapted)), bits(adaptedLogits));
-  });
-
-  test("read back from its PEFT folder gives the same logits bitwise", () => {
-    const read = peft.LoraModel.fromPretrained(models.loadLlama(BASE_MODEL).model, join(folder, "adapter"));
-    assert.deepEqual(read.config("default"), lora.config("default"));
-    assert.deepEqual(bits(logits(read.model)), bits(adaptedLogits));
-    read.dispose();
-  });
-
-  test("decodes with a cache, one token at a time, to the logits of the full forward pass", () => {
-    const cache = new models.KeyValueCache(adapted.config);
-    for (let i = 0; i < ids.length; i++) {
-      const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), cache).data.slice()));
-      assert.deepEqual(bits(one), bits(adaptedLogits.subarray(i * vocabSize, (i + 1) * vocabSize)), `position ${i}`);
-    }
-    cache.dispose();
-  });
+adaptedModel("equals its base bitwise before training", () => {
+  assert.deepEqual(bits(untrainedLogits), bits(baseLogits));
+  assert.ok(difference(adaptedLogits, baseLogits) > 1e-3, "the adapter of these tests must count");
 });
 
-test("merge writes a model folder: the logits of the merged model bitwise", async (t) => {
+adaptedModel("merges to within 1e-5; unmerging restores the bits", () => {
+  const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.data)] as const);
+  lora.mergeAdapter();
+  const merged = logits(adapted);
+  const changed = [...adapted.namedParameters()].filter(([, p], i) =>
+    bits(p.data).some((b, j) => b !== weights[i]![1][j]),
+  ).length;
+  lora.unmergeAdapter();
+  console.log(`merged against unmerged logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
+  assert.ok(difference(merged, adaptedLogits) < 1e-5);
+  assert.equal(changed, 7 * adapted.config.numHiddenLayers, "every adapted weight must be merged");
+  for (const [i, [key, p]] of [...adapted.namedParameters()].entries())
+    assert.deepEqual(bits(p.data), weights[i]![1], key);
+  assert.deepEqual(bits(logits(adapted)), bits(adaptedLogits));
+});
+
+adaptedModel("read back from its PEFT folder gives the same logits bitwise", () => {
+  const read = peft.LoraModel.fromPretrained(models.loadLlama(BASE_MODEL).model, join(folder, "adapter"));
+  assert.deepEqual(read.config("default"), lora.config("default"));
+  assert.deepEqual(bits(logits(read.model)), bits(adaptedLogits));
+  read.dispose();
+});
+
+adaptedModel("decodes with a cache, one token at a time, to the logits of the full forward pass", () => {
+  const cache = new models.KeyValueCache(adapted.config);
+  for (let i = 0; i < ids.length; i++) {
+    const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), cache).data.slice()));
+    assert.deepEqual(bits(one), bits(adaptedLogits.subarray(i * vocabSize, (i + 1) * vocabSize)), `position ${i}`);
+  }
+  cache.dispose();
+});
+adaptedModel.run();
+
+test("merge writes a model folder: the logits of the merged model bitwise", async () => {
   const { stdout } = await succeed(folder, ["merge", "--adapter", "adapter", "--out", "merged"]);
   assert.match(stdout, /^Merged adapter into .*: merged \(\d+ tensors, float32\)\.\n$/);
   // The base's own folder, in a clone, also holds what made it: every file but the weights comes along.
@@ -108,7 +109,7 @@ test("merge writes a model folder: the logits of the merged model bitwise", asyn
   const { model } = models.loadLlama(join(folder, "merged"));
   const merged = logits(model);
   model.dispose();
-  t.diagnostic(`merged folder against adapted logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
+  console.log(`merged folder against adapted logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
   assert.ok(difference(merged, adaptedLogits) < 1e-5);
   lora.mergeAdapter();
   assert.deepEqual(bits(merged), bits(logits(adapted)));
@@ -128,101 +129,102 @@ test("merge writes a model folder: the logits of the merged model bitwise", asyn
   });
 });
 
-describe("generate", () => {
-  const generate = async (...args: string[]): Promise<string> =>
-    (await succeed(folder, ["generate", "--max-tokens", "24", ...args])).stdout;
+const generating = suite("generate");
 
-  test("the seed decides the text", async () => {
-    const text = await generate("--prompt", "The sea", "--seed", "3");
-    assert.ok(text.startsWith("The sea") && text.endsWith("\n") && text.length > "The sea\n".length, text);
-    assert.equal(await generate("--prompt", "The sea", "--seed", "3"), text);
-    assert.notEqual(await generate("--prompt", "The sea", "--seed", "4"), text);
-  });
+const generate = async (...args: string[]): Promise<string> =>
+  (await succeed(folder, ["generate", "--max-tokens", "24", ...args])).stdout;
 
-  test("temperature 0 takes the likeliest token, whatever the seed", async () => {
-    const drawn = JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids")) as number[];
-    assert.deepEqual(
-      JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids", "--seed", "9")),
-      drawn,
-    );
-    const prompt = loadTokenizer(BASE_MODEL).encode("The sea");
-    assert.deepEqual(drawn.slice(0, prompt.length), prompt);
-    // The full forward pass over the whole text must agree at each drawn position.
-    const all = noGrad(() => scope(() => base.forward(tensor(Int32Array.from(drawn), [1, drawn.length])).data.slice()));
-    for (let i = prompt.length; i < drawn.length; i++) {
-      const row = all.subarray((i - 1) * vocabSize, i * vocabSize);
-      assert.equal(drawn[i], row.indexOf(Math.max(...row)), `position ${i}`);
-    }
-  });
-
-  test("--ids are the ids of the text", async () => {
-    const text = await generate("--prompt", "The sea", "--seed", "3");
-    const drawn = JSON.parse(await generate("--prompt", "The sea", "--seed", "3", "--ids")) as number[];
-    assert.equal(`${loadTokenizer(BASE_MODEL).decode(drawn, { skipSpecialTokens: true })}\n`, text);
-  });
-
-  test("an empty prompt starts from the begin-of-text token", async () => {
-    assert.equal(JSON.parse(await generate("--ids"))[0], 0);
-  });
-
-  test("--max-tokens 0 gives the prompt back", async () => {
-    assert.equal((await succeed(folder, ["generate", "--prompt", "The sea", "--max-tokens", "0"])).stdout, "The sea\n");
-  });
-
-  test("an adapter counts", async () => {
-    assert.notEqual(
-      await generate("--temperature", "0", "--ids", "--adapter", "adapter"),
-      await generate("--temperature", "0", "--ids"),
-    );
-  });
-
-  test("a prompt longer than the model's positions is refused", async () => {
-    await refuse(
-      folder,
-      ["generate", "--prompt", "7 ".repeat(positions + 1)],
-      "ArgumentError",
-      "prompt",
-      `1 .. ${positions}`,
-    );
-  });
+generating("the seed decides the text", async () => {
+  const text = await generate("--prompt", "The sea", "--seed", "3");
+  assert.ok(text.startsWith("The sea") && text.endsWith("\n") && text.length > "The sea\n".length, text);
+  assert.equal(await generate("--prompt", "The sea", "--seed", "3"), text);
+  assert.notEqual(await generate("--prompt", "The sea", "--seed", "4"), text);
 });
 
-describe("inspect", () => {
-  const inspect = async (path: string): Promise<string> => (await succeed(folder, ["inspect", path])).stdout;
-
-  test("a model folder: its config and each tensor's dtype, shape and bytes", async () => {
-    const stdout = await inspect(BASE_MODEL);
-    assert.match(stdout, /"model_type": "llama"/);
-    const { tensors } = parseSafetensors(readFileSync(join(BASE_MODEL, "model.safetensors")));
-    for (const { name, dtype, shape, bytes } of tensors.values()) {
-      const line = stdout.split("\n").find((l) => l.trim().startsWith(`${name} `));
-      assert.equal(
-        line?.trim().replace(/\s{2,}/g, "|"),
-        `${name}|${dtype}|[${shape.join(", ")}]|${bytes.length.toLocaleString("en-US")} bytes`,
-      );
-    }
-    assert.match(stdout, new RegExp(`^  ${tensors.size} tensors, [\\d,]+ values$`, "m"));
-  });
-
-  test("an adapter folder", async () => {
-    const stdout = await inspect("adapter");
-    assert.match(stdout, /"peft_type": "LORA"/);
-    assert.match(
-      stdout,
-      /base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight {2,}F32 {2,}\[4, \d+\]/,
-    );
-    assert.match(stdout, /^ {2}format: pt$/m);
-  });
-
-  test("one file", async () => {
-    const stdout = await inspect("adapter/adapter_model.safetensors");
-    assert.ok(stdout.startsWith("adapter/adapter_model.safetensors\n"));
-    assert.match(stdout, new RegExp(`^  ${14 * adapted.config.numHiddenLayers} tensors, [\\d,]+ values$`, "m"));
-  });
-
-  test("refuses a path that holds nothing to list", async () => {
-    await refuse(folder, ["inspect", "nothing"], "FileError", "nothing");
-    await refuse(folder, ["inspect", "."], "FileError", ".");
-    await refuse(folder, ["inspect", "adapter/adapter_config.json"], "FormatError", "adapter/adapter_config.json");
-  });
+generating("temperature 0 takes the likeliest token, whatever the seed", async () => {
+  const drawn = JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids")) as number[];
+  assert.deepEqual(
+    JSON.parse(await generate("--prompt", "The sea", "--temperature", "0", "--ids", "--seed", "9")),
+    drawn,
+  );
+  const prompt = loadTokenizer(BASE_MODEL).encode("The sea");
+  assert.deepEqual(drawn.slice(0, prompt.length), prompt);
+  // The full forward pass over the whole text must agree at each drawn position.
+  const all = noGrad(() => scope(() => base.forward(tensor(Int32Array.from(drawn), [1, drawn.length])).data.slice()));
+  for (let i = prompt.length; i < drawn.length; i++) {
+    const row = all.subarray((i - 1) * vocabSize, i * vocabSize);
+    assert.equal(drawn[i], row.indexOf(Math.max(...row)), `position ${i}`);
+  }
 });
+
+generating("--ids are the ids of the text", async () => {
+  const text = await generate("--prompt", "The sea", "--seed", "3");
+  const drawn = JSON.parse(await generate("--prompt", "The sea", "--seed", "3", "--ids")) as number[];
+  assert.equal(`${loadTokenizer(BASE_MODEL).decode(drawn, { skipSpecialTokens: true })}\n`, text);
+});
+
+generating("an empty prompt starts from the begin-of-text token", async () => {
+  assert.equal(JSON.parse(await generate("--ids"))[0], 0);
+});
+
+generating("--max-tokens 0 gives the prompt back", async () => {
+  assert.equal((await succeed(folder, ["generate", "--prompt", "The sea", "--max-tokens", "0"])).stdout, "The sea\n");
+});
+
+generating("an adapter counts", async () => {
+  assert.notEqual(
+    await generate("--temperature", "0", "--ids", "--adapter", "adapter"),
+    await generate("--temperature", "0", "--ids"),
+  );
+});
+
+generating("a prompt longer than the model's positions is refused", async () => {
+  await refuse(
+    folder,
+    ["generate", "--prompt", "7 ".repeat(positions + 1)],
+    "ArgumentError",
+    "prompt",
+    `1 .. ${positions}`,
+  );
+});
+generating.run();
+
+const inspecting = suite("inspect");
+
+const inspect = async (path: string): Promise<string> => (await succeed(folder, ["inspect", path])).stdout;
+
+inspecting("a model folder: its config and each tensor's dtype, shape and bytes", async () => {
+  const stdout = await inspect(BASE_MODEL);
+  assert.match(stdout, /"model_type": "llama"/);
+  const { tensors } = parseSafetensors(readFileSync(join(BASE_MODEL, "model.safetensors")));
+  for (const { name, dtype, shape, bytes } of tensors.values()) {
+    const line = stdout.split("\n").find((l) => l.trim().startsWith(`${name} `));
+    assert.equal(
+      line?.trim().replace(/\s{2,}/g, "|"),
+      `${name}|${dtype}|[${shape.join(", ")}]|${bytes.length.toLocaleString("en-US")} bytes`,
+    );
+  }
+  assert.match(stdout, new RegExp(`^  ${tensors.size} tensors, [\\d,]+ values$`, "m"));
+});
+
+inspecting("an adapter folder", async () => {
+  const stdout = await inspect("adapter");
+  assert.match(stdout, /"peft_type": "LORA"/);
+  assert.match(stdout, /base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight {2,}F32 {2,}\[4, \d+\]/);
+  assert.match(stdout, /^ {2}format: pt$/m);
+});
+
+inspecting("one file", async () => {
+  const stdout = await inspect("adapter/adapter_model.safetensors");
+  assert.ok(stdout.startsWith("adapter/adapter_model.safetensors\n"));
+  assert.match(stdout, new RegExp(`^  ${14 * adapted.config.numHiddenLayers} tensors, [\\d,]+ values$`, "m"));
+});
+
+inspecting("refuses a path that holds nothing to list", async () => {
+  await refuse(folder, ["inspect", "nothing"], "FileError", "nothing");
+  await refuse(folder, ["inspect", "."], "FileError", ".");
+  await refuse(folder, ["inspect", "adapter/adapter_config.json"], "FormatError", "adapter/adapter_config.json");
+});
+inspecting.run();
+
+test.run();

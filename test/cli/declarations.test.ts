@@ -7,10 +7,11 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "uvu";
 import { fileURLToPath } from "node:url";
+import { ROOT } from "../support/root.js";
 
-const root = fileURLToPath(new URL("../../../", import.meta.url));
+const root = fileURLToPath(ROOT);
 
 // All of them, also those that index.d.ts does not lead to: JSR reads each beside its JavaScript.
 test("the declarations compile without skipLibCheck", () => {
@@ -54,3 +55,5 @@ test("the declarations compile without skipLibCheck", () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+test.run();

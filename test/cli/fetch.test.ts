@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { after, test } from "node:test";
+import { test } from "uvu";
 import { ArgumentError, FileError, FormatError, init, io, models } from "../../src/index.js";
+import { ROOT } from "../support/root.js";
 
 await init();
-const base = (file: string): Buffer => readFileSync(new URL(`../../../models/base/${file}`, import.meta.url));
+const base = (file: string): Buffer => readFileSync(new URL(`models/base/${file}`, ROOT));
 const served = new Map<string, Buffer | number>();
 const asked: string[] = [];
 /** What is there for a path that is not. */
@@ -23,10 +24,10 @@ const server = createServer((request, response) => {
   else response.writeHead(200, { "content-length": answer.length }).end(answer);
 });
 await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-after(
+test.after(
   () =>
-    new Promise((resolve) => {
-      server.close(resolve);
+    new Promise<void>((resolve) => {
+      server.close(() => resolve());
       io.memoryFiles.clear();
     }),
 );
@@ -148,3 +149,5 @@ test("a signal ends it", async () => {
     /enough|abort/i,
   );
 });
+
+test.run();

@@ -2,7 +2,7 @@
  * The fuzzers' harness: planted faults of every kind are found, named by their input, and the run goes on behind them.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import { init } from "../../src/index.js";
 import { Random } from "../fuzz/random.js";
 import { referenceReads } from "../fuzz/safetensors_reference.js";
@@ -96,3 +96,5 @@ test("the checker of safetensors decides as the reference does", () => {
   ];
   for (const [taken, bytes] of cases) assert.equal(referenceReads(bytes).taken, taken, Buffer.from(bytes).toString());
 });
+
+test.run();

@@ -3,22 +3,23 @@
  * bits of an uninterrupted one. A few of each here; `npm run proofs` does thirty and prints what came of them.
  */
 import assert from "node:assert/strict";
-import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { before, describe, test } from "node:test";
+import { suite, test } from "uvu";
 import { Worker } from "node:worker_threads";
 import { hasCheckpoint } from "../../src/cli/checkpoint.js";
 import { FormatError, io } from "../../src/index.js";
 import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
+import { ROOT } from "../support/root.js";
 
 const FULL = process.env["WASM_LORA_PROOFS"] !== undefined;
 const TIMES = FULL ? 30 : 3;
 const folder = temporaryFolder();
-const main = new URL("../../src/cli/main.js", import.meta.url).pathname;
-const library = new URL("../../src/index.js", import.meta.url).href;
+const main = new URL("dist/src/cli/main.js", ROOT).pathname;
+const library = new URL("dist/src/index.js", ROOT).href;
 const at = (...path: string[]): string => join(folder, ...path);
 const finetune = (out: string): string[] => [
   "finetune",
@@ -72,112 +73,111 @@ async function milliseconds(args: readonly string[]): Promise<number> {
   return performance.now() - start;
 }
 
-before(async () => {
-  await writeTinyModel(at("m"));
-  await writeTinyAdapter(at("a"), at("m"));
-  writeFileSync(at("t.txt"), TEXT);
+await writeTinyModel(at("m"));
+await writeTinyAdapter(at("a"), at("m"));
+writeFileSync(at("t.txt"), TEXT);
+
+const whenKilled = suite("killed");
+
+whenKilled("finetune goes on to the bits of an uninterrupted run", async () => {
+  const time = await milliseconds(finetune("whole"));
+  const whole = contents(at("whole"));
+  const counts = new Map<string, number>();
+  for (let i = 0; i < TIMES; i++) {
+    const out = `killed-${i}`;
+    let kills = 0;
+    // Twice, the second time in the resumed run.
+    for (
+      ;
+      kills < 2 &&
+      (await killed(
+        kills === 0 ? finetune(out) : hasCheckpoint(at(out)) ? resume(out) : finetune(out),
+        random() * time,
+      ));
+      kills++
+    );
+    const found = hasCheckpoint(at(out)) ? "with a checkpoint" : "before the first checkpoint";
+    await succeed(folder, existsSync(at(out, "result.json")) || hasCheckpoint(at(out)) ? resume(out) : finetune(out));
+    assert.deepEqual(contents(at(out)), whole, out);
+    tally(
+      counts,
+      `killed ${kills === 0 ? "too late" : kills === 1 ? "once" : "twice"} ${found}: the same files, byte by byte`,
+    );
+  }
+  console.log(told(counts));
 });
 
-describe("killed", () => {
-  test("finetune goes on to the bits of an uninterrupted run", async (t) => {
-    const time = await milliseconds(finetune("whole"));
-    const whole = contents(at("whole"));
-    const counts = new Map<string, number>();
-    for (let i = 0; i < TIMES; i++) {
-      const out = `killed-${i}`;
-      let kills = 0;
-      // Twice, the second time in the resumed run.
-      for (
-        ;
-        kills < 2 &&
-        (await killed(
-          kills === 0 ? finetune(out) : hasCheckpoint(at(out)) ? resume(out) : finetune(out),
-          random() * time,
-        ));
-        kills++
-      );
-      const found = hasCheckpoint(at(out)) ? "with a checkpoint" : "before the first checkpoint";
-      await succeed(folder, existsSync(at(out, "result.json")) || hasCheckpoint(at(out)) ? resume(out) : finetune(out));
-      assert.deepEqual(contents(at(out)), whole, out);
-      tally(
-        counts,
-        `killed ${kills === 0 ? "too late" : kills === 1 ? "once" : "twice"} ${found}: the same files, byte by byte`,
-      );
-    }
-    t.diagnostic(told(counts));
-  });
+whenKilled("merge leaves no folder or the whole one, and its base as it was", async () => {
+  const args = (out: string): string[] => ["merge", "--model", "m", "--adapter", "a", "--out", out];
+  const time = await milliseconds(args("merged"));
+  const whole = contents(at("merged"));
+  const base = contents(at("m"));
+  const counts = new Map<string, number>();
+  for (let i = 0; i < TIMES; i++) {
+    const out = `merged-${i}`;
+    const isKilled = await killed(args(out), time * (0.3 + 0.7 * random()));
+    tally(
+      counts,
+      `${isKilled ? "killed" : "done"}: ` +
+        `${existsSync(at(out)) ? "the whole folder" : existsSync(at(`${out}.partial`)) ? "a draft" : "nothing"}`,
+    );
+    if (existsSync(at(out))) {
+      const there = contents(at(out));
+      // The lock is the last to go.
+      there.delete(".wasm-lora.lock");
+      assert.deepEqual(there, whole);
+    } else await succeed(folder, args(out));
+    assert.ok(!existsSync(at(`${out}.partial`)));
+  }
+  assert.deepEqual(contents(at("m")), base);
+  console.log(told(counts));
+});
 
-  test("merge leaves no folder or the whole one, and its base as it was", async (t) => {
-    const args = (out: string): string[] => ["merge", "--model", "m", "--adapter", "a", "--out", out];
-    const time = await milliseconds(args("merged"));
-    const whole = contents(at("merged"));
-    const base = contents(at("m"));
-    const counts = new Map<string, number>();
-    for (let i = 0; i < TIMES; i++) {
-      const out = `merged-${i}`;
-      const isKilled = await killed(args(out), time * (0.3 + 0.7 * random()));
-      tally(
-        counts,
-        `${isKilled ? "killed" : "done"}: ` +
-          `${existsSync(at(out)) ? "the whole folder" : existsSync(at(`${out}.partial`)) ? "a draft" : "nothing"}`,
-      );
-      if (existsSync(at(out))) {
-        const there = contents(at(out));
-        // The lock is the last to go.
-        there.delete(".wasm-lora.lock");
-        assert.deepEqual(there, whole);
-      } else await succeed(folder, args(out));
-      assert.ok(!existsSync(at(`${out}.partial`)));
-    }
-    assert.deepEqual(contents(at("m")), base);
-    t.diagnostic(told(counts));
-  });
-
-  test("saving an adapter over another leaves one of the two, or a pair that is refused", async (t) => {
-    const script =
-      `
+whenKilled("saving an adapter over another leaves one of the two, or a pair that is refused", async () => {
+  const script =
+    `
       const { init, models, peft } = await import(${JSON.stringify(library)});
       await init();
       const make = (alpha) => {
         const adapted = peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ` +
-      `["q_proj"] });
+    `["q_proj"] });
         for (const p of adapted.parameters()) if (p.requiresGrad) p.data.fill(alpha);
         return adapted;
       };
       const both = [make(4), make(64)];
       for (let i = 0; ; i++) { both[i % 2].savePretrained("saved"); if (i === 1) console.log("saving"); }`;
-    const counts = new Map<string, number>();
-    for (let i = 0; i < TIMES; i++) {
-      const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
-        cwd: folder,
-        stdio: ["ignore", "pipe", "inherit"],
-      });
-      await new Promise((resolve) => child.stdout.once("data", resolve));
-      await sleep(random() * 60);
-      child.kill("SIGKILL");
-      await new Promise((resolve) => child.once("close", resolve));
-      try {
-        const { config, tensors } = io.readPeftAdapter(at("saved"));
-        // The weights say which config they were saved with.
-        for (const { data } of tensors.values())
-          assert.ok(
-            data.every((v) => v === config.loraAlpha),
-            "a mixture of the two",
-          );
-        tally(counts, `lora_alpha ${config.loraAlpha}`);
-      } catch (error) {
-        assert.ok(error instanceof FormatError, String(error));
-        tally(counts, `refused as a ${error.name}`);
-      }
-      // Another writer might still be at it, so its temporary files, one for each of the two, stay for an hour.
-      const left = filesBelow(at("saved")).filter((file) => file.endsWith(".tmp"));
-      assert.ok(left.length <= 2 * (i + 1), left.join());
+  const counts = new Map<string, number>();
+  for (let i = 0; i < TIMES; i++) {
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+      cwd: folder,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await new Promise((resolve) => child.stdout.once("data", resolve));
+    await sleep(random() * 60);
+    child.kill("SIGKILL");
+    await new Promise((resolve) => child.once("close", resolve));
+    try {
+      const { config, tensors } = io.readPeftAdapter(at("saved"));
+      // The weights say which config they were saved with.
+      for (const { data } of tensors.values())
+        assert.ok(
+          data.every((v) => v === config.loraAlpha),
+          "a mixture of the two",
+        );
+      tally(counts, `lora_alpha ${config.loraAlpha}`);
+    } catch (error) {
+      assert.ok(error instanceof FormatError, String(error));
+      tally(counts, `refused as a ${error.name}`);
     }
-    t.diagnostic(told(counts));
-  });
+    // Another writer might still be at it, so its temporary files, one for each of the two, stay for an hour.
+    const left = filesBelow(at("saved")).filter((file) => file.endsWith(".tmp"));
+    assert.ok(left.length <= 2 * (i + 1), left.join());
+  }
+  console.log(told(counts));
 });
+whenKilled.run();
 
-test("threads that save to one folder, and a reader", async (t) => {
+test("threads that save to one folder, and a reader", async () => {
   const threads = FULL ? 4 : 2;
   const saves = FULL ? 150 : 20;
   const script =
@@ -225,89 +225,92 @@ test("threads that save to one folder, and a reader", async (t) => {
   assert.ok(reads > 0);
   assert.equal(short, 0);
   assert.deepEqual(filesBelow(at("threads")), ["adapter_config.json", "adapter_model.safetensors"]);
-  t.diagnostic(`${threads} threads, ${saves} saves each: 0 failed; ${reads} reads, ${short} of them short`);
+  console.log(`${threads} threads, ${saves} saves each: 0 failed; ${reads} reads, ${short} of them short`);
 });
 
-describe("a disk without room", () => {
-  test(
-    "files that may not grow: one line, the old checkpoint whole, and the same bits when there is " + "room again",
-    async () => {
-      await succeed(folder, finetune("roomy"));
-      await wasmLora(folder, finetune("limited"), async (child) => {
-        while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
-        child.kill("SIGTERM");
-      });
-      const was = contents(at("limited"));
-      assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
-      const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
-      const { status, stderr } = spawnSync(
-        "bash",
-        ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")],
-        { cwd: folder, encoding: "utf8" },
-      );
-      assert.equal(status, 1);
-      assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
-      assert.deepEqual(contents(at("limited")), was);
-      await succeed(folder, resume("limited"));
-      assert.deepEqual(contents(at("limited")), contents(at("roomy")));
-    },
-  );
+const withoutRoom = suite("a disk without room");
 
-  test("a file system that is full", async (t) => {
-    mkdirSync(at("small"));
-    try {
-      execFileSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", at("small")], { stdio: "ignore" });
-    } catch {
-      t.skip("a file system of one's own takes root");
-      return;
-    }
-    try {
-      const counts = new Map<string, number>();
-      const size = statSync(at("roomy/checkpoint.safetensors")).size;
-      /** Leaves so many bytes free. */
-      const fill = (left: number): void => {
-        const { bavail, bsize } = statfsSync(at("small"));
-        writeFileSync(at("small/filler"), new Uint8Array(Math.max(0, bavail * bsize - left)));
-      };
-      for (let i = 0; i < TIMES; i++) {
-        const out = `small/run-${i}`;
-        const merge = ["merge", "--model", "m", "--adapter", "a", "--out", "small/merged"];
-        // From no room at all to some for the checkpoints, and none for the results.
-        fill(random() * 4 * size);
-        const { code, stderr } = await wasmLora(folder, finetune(out));
-        if (code === 0) tally(counts, "finetune had room");
-        else {
-          assert.equal(code, 1, stderr);
-          assert.match(stderr, /(^|\n)FileError: cannot write [^\n]+no space[^\n]*\n$/);
-          tally(
-            counts,
-            existsSync(at(out)) && hasCheckpoint(at(out))
-              ? "finetune stopped with a whole checkpoint"
-              : "finetune stopped before the first one",
-          );
-        }
-        const left = filesBelow(at(out));
-        assert.ok(
-          left.every((file) => !file.endsWith(".tmp") && !file.startsWith(".")),
-          left.join(),
+withoutRoom(
+  "files that may not grow: one line, the old checkpoint whole, and the same bits when there is " + "room again",
+  async () => {
+    await succeed(folder, finetune("roomy"));
+    await wasmLora(folder, finetune("limited"), async (child) => {
+      while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
+      child.kill("SIGTERM");
+    });
+    const was = contents(at("limited"));
+    assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+    const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
+    const { status, stderr } = spawnSync(
+      "bash",
+      ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")],
+      { cwd: folder, encoding: "utf8" },
+    );
+    assert.equal(status, 1);
+    assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
+    assert.deepEqual(contents(at("limited")), was);
+    await succeed(folder, resume("limited"));
+    assert.deepEqual(contents(at("limited")), contents(at("roomy")));
+  },
+);
+
+mkdirSync(at("small"));
+const mount = (): boolean => spawnSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", at("small")]).status === 0;
+const unmount = (): boolean => spawnSync("umount", [at("small")]).status === 0;
+// A file system of one's own takes root.
+const withFileSystem = mount() && unmount() ? withoutRoom : withoutRoom.skip;
+
+withFileSystem("a file system that is full", async () => {
+  assert.ok(mount());
+  try {
+    const counts = new Map<string, number>();
+    const size = statSync(at("roomy/checkpoint.safetensors")).size;
+    /** Leaves so many bytes free. */
+    const fill = (left: number): void => {
+      const { bavail, bsize } = statfsSync(at("small"));
+      writeFileSync(at("small/filler"), new Uint8Array(Math.max(0, bavail * bsize - left)));
+    };
+    for (let i = 0; i < TIMES; i++) {
+      const out = `small/run-${i}`;
+      const merge = ["merge", "--model", "m", "--adapter", "a", "--out", "small/merged"];
+      // From no room at all to some for the checkpoints, and none for the results.
+      fill(random() * 4 * size);
+      const { code, stderr } = await wasmLora(folder, finetune(out));
+      if (code === 0) tally(counts, "finetune had room");
+      else {
+        assert.equal(code, 1, stderr);
+        assert.match(stderr, /(^|\n)FileError: cannot write [^\n]+no space[^\n]*\n$/);
+        tally(
+          counts,
+          existsSync(at(out)) && hasCheckpoint(at(out))
+            ? "finetune stopped with a whole checkpoint"
+            : "finetune stopped before the first one",
         );
-        rmSync(at("small/filler"));
-        if (code !== 0) await succeed(folder, hasCheckpoint(at(out)) ? resume(out) : finetune(out));
-        assert.deepEqual(contents(at(out)), contents(at("roomy")));
-        rmSync(at(out), { recursive: true });
-        fill(random() * 2 * size);
-        const merged = await wasmLora(folder, merge);
-        if (merged.code !== 0) {
-          assert.match(merged.stderr, /^FileError: cannot write [^\n]+no space[^\n]*\n$/);
-          assert.ok(!existsSync(at("small/merged")) && !existsSync(at("small/merged.partial")));
-        }
-        tally(counts, merged.code === 0 ? "merge had room" : "merge stopped and left nothing");
-        rmSync(at("small/filler"));
-        rmSync(at("small/merged"), { recursive: true, force: true });
       }
-      t.diagnostic(told(counts));
-    } finally {
-      execFileSync("umount", [at("small")]);
+      const left = filesBelow(at(out));
+      assert.ok(
+        left.every((file) => !file.endsWith(".tmp") && !file.startsWith(".")),
+        left.join(),
+      );
+      rmSync(at("small/filler"));
+      if (code !== 0) await succeed(folder, hasCheckpoint(at(out)) ? resume(out) : finetune(out));
+      assert.deepEqual(contents(at(out)), contents(at("roomy")));
+      rmSync(at(out), { recursive: true });
+      fill(random() * 2 * size);
+      const merged = await wasmLora(folder, merge);
+      if (merged.code !== 0) {
+        assert.match(merged.stderr, /^FileError: cannot write [^\n]+no space[^\n]*\n$/);
+        assert.ok(!existsSync(at("small/merged")) && !existsSync(at("small/merged.partial")));
+      }
+      tally(counts, merged.code === 0 ? "merge had room" : "merge stopped and left nothing");
+      rmSync(at("small/filler"));
+      rmSync(at("small/merged"), { recursive: true, force: true });
     }
-  });
+    console.log(told(counts));
+  } finally {
+    unmount();
+  }
 });
+withoutRoom.run();
+
+test.run();

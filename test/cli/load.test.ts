@@ -4,13 +4,14 @@ import { execFile } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { EngineError } from "../../src/index.js";
 import { loadModule as fetchModule } from "../../src/runtime/load.web.js";
+import { ROOT } from "../support/root.js";
 
-const root = fileURLToPath(new URL("../../../", import.meta.url));
+const root = fileURLToPath(ROOT);
 const INIT = "init().then(() => console.log('loaded'), ({ name, message }) => console.log(`${name}: ${message}`));";
 
 async function initIn(folder: string, ...flags: string[]): Promise<string> {
@@ -106,3 +107,5 @@ test("a server's answers", async () => {
     globalThis.fetch = original;
   }
 });
+
+test.run();

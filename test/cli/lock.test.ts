@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "uvu";
 import { LOCK_FILE, lockFolder } from "../../src/cli/lock.js";
 import { FileError } from "../../src/runtime/errors.js";
 import { temporaryFolder } from "../support/cli.js";
+import { ROOT } from "../support/root.js";
 
 const folder = temporaryFolder();
 function fresh(name: string): { out: string; file: string } {
@@ -14,7 +15,7 @@ function fresh(name: string): { out: string; file: string } {
   mkdirSync(out);
   return { out, file: join(out, LOCK_FILE) };
 }
-const lockModule = new URL("../../src/cli/lock.js", import.meta.url).href;
+const lockModule = new URL("dist/src/cli/lock.js", ROOT).href;
 /** Another process that takes the folder and then does what `then` says. */
 function script(out: string, then: string): string[] {
   return [
@@ -111,14 +112,19 @@ test("a file that names no owner counts by its age", () => {
   }
 });
 
-test("a run whose folder was taken over writes no more", (t) => {
+test("a run whose folder was taken over writes no more", () => {
   const { out, file } = fresh("taken");
   const lock = lockFolder("finetune", out);
   const contents = readFileSync(file, "utf8");
   writeFileSync(file, contents.replace(/"token":"\w+"/, '"token":"of another"'));
-  t.mock.timers.enable({ apis: ["Date"], now: Date.now() + 60_000 });
-  assert.throws(() => lock.keep(), /finetune: another run has taken/);
-  lock.release();
+  const now = Date.now;
+  Date.now = () => now() + 60_000;
+  try {
+    assert.throws(() => lock.keep(), /finetune: another run has taken/);
+    lock.release();
+  } finally {
+    Date.now = now;
+  }
   assert.ok(existsSync(file), "the other's lock stays");
 });
 
@@ -151,3 +157,5 @@ test("of many that begin at once, over a dead one's lock, one gets the folder", 
   assert.deepEqual(outcomes.sort(), ["refused", "refused", "refused", "taken"]);
   assert.deepEqual(readdirSync(out), []);
 });
+
+test.run();

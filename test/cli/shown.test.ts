@@ -1,7 +1,7 @@
 /** What the command line shows and takes, without a run: numbers, times, words for a shell, curves. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { describe, test } from "node:test";
+import { suite, test } from "uvu";
 import { formatTime, oneLine, perplexity, perplexityChange, quote } from "../../src/cli/format.js";
 import { lossCurveSvg, lossCurveText } from "../../src/cli/plot.js";
 import { checkSettings, FINETUNE_DEFAULTS, parseNumber, parseTargetModules, SETTINGS } from "../../src/cli/settings.js";
@@ -179,50 +179,53 @@ test("settings: every one must be there and in its range, and there is no other"
   for (const none of [null, [], "x", undefined]) assert.throws(() => judge(none), /expected an object/);
 });
 
-describe("the loss curve", () => {
-  const labels = { title: "a < b & \u0001 c", heldOutBefore: 3, heldOutAfter: 2.5 };
-  const numbersIn = (svg: string): string[] => [...svg.matchAll(/<text[^>]*>([^<]*)</g)].map((m) => m[1]!);
+const lossCurve = suite("the loss curve");
 
-  test("of one step shows that step's loss", () => {
-    assert.match(lossCurveText([3.7]), /^ {3}3\.700 /);
-    assert.match(lossCurveText([3.7, 3.7, 3.7]), /^ {3}3\.700 [^\n]+$/);
-    const svg = lossCurveSvg([3.7], labels);
-    assert.doesNotMatch(svg, /NaN|Infinity|undefined/);
-    // Steps are whole.
-    assert.ok(!numbersIn(svg).includes("1.5"));
-  });
+const labels = { title: "a < b & \u0001 c", heldOutBefore: 3, heldOutAfter: 2.5 };
+const numbersIn = (svg: string): string[] => [...svg.matchAll(/<text[^>]*>([^<]*)</g)].map((m) => m[1]!);
 
-  test("of anything: no error, no time, no NaN in it", () => {
-    const values: number[][] = [
-      [],
-      [NaN, NaN],
-      [Infinity],
-      [3, Infinity, 2, 1],
-      [NaN, 2, NaN, 1],
-      [1e38, 1],
-      [-1e308, 1e308],
-      [5, 5 + 1e-15],
-      [0, 1e-300],
-      Array.from({ length: 200_000 }, (_, i) => 3 + Math.sin(i)),
-    ];
-    for (const losses of values) {
-      const before = process.cpuUsage();
-      assert.ok(lossCurveText(losses).length > 0);
-      for (const held of [2, NaN, Infinity])
-        assert.doesNotMatch(
-          lossCurveSvg(losses, { ...labels, heldOutAfter: held }),
-          /NaN|Infinity|undefined|[\u0000-\u0008]/,
-        );
-      assert.ok(process.cpuUsage(before).user < 5e6, "microseconds of this process");
-    }
-  });
-
-  test("of a long run keeps its first and last step, and its scale", () => {
-    const losses = Array.from({ length: 10_000 }, (_, i) => 10 - i / 1000);
-    const text = lossCurveText(losses);
-    const shown = [...text.matchAll(/^ *(-?\d+\.\d{3}) /gm)].map((m) => Number(m[1]));
-    // The running mean over 400 steps: the first is the loss itself, the last the mean of the last 400.
-    assert.equal(shown[0], 10);
-    assert.ok(Math.abs(shown.at(-1)! - (10 - 9.7995)) < 1e-3, `${shown.at(-1)}`);
-  });
+lossCurve("of one step shows that step's loss", () => {
+  assert.match(lossCurveText([3.7]), /^ {3}3\.700 /);
+  assert.match(lossCurveText([3.7, 3.7, 3.7]), /^ {3}3\.700 [^\n]+$/);
+  const svg = lossCurveSvg([3.7], labels);
+  assert.doesNotMatch(svg, /NaN|Infinity|undefined/);
+  // Steps are whole.
+  assert.ok(!numbersIn(svg).includes("1.5"));
 });
+
+lossCurve("of anything: no error, no time, no NaN in it", () => {
+  const values: number[][] = [
+    [],
+    [NaN, NaN],
+    [Infinity],
+    [3, Infinity, 2, 1],
+    [NaN, 2, NaN, 1],
+    [1e38, 1],
+    [-1e308, 1e308],
+    [5, 5 + 1e-15],
+    [0, 1e-300],
+    Array.from({ length: 200_000 }, (_, i) => 3 + Math.sin(i)),
+  ];
+  for (const losses of values) {
+    const before = process.cpuUsage();
+    assert.ok(lossCurveText(losses).length > 0);
+    for (const held of [2, NaN, Infinity])
+      assert.doesNotMatch(
+        lossCurveSvg(losses, { ...labels, heldOutAfter: held }),
+        /NaN|Infinity|undefined|[\u0000-\u0008]/,
+      );
+    assert.ok(process.cpuUsage(before).user < 5e6, "microseconds of this process");
+  }
+});
+
+lossCurve("of a long run keeps its first and last step, and its scale", () => {
+  const losses = Array.from({ length: 10_000 }, (_, i) => 10 - i / 1000);
+  const text = lossCurveText(losses);
+  const shown = [...text.matchAll(/^ *(-?\d+\.\d{3}) /gm)].map((m) => Number(m[1]));
+  // The running mean over 400 steps: the first is the loss itself, the last the mean of the last 400.
+  assert.equal(shown[0], 10);
+  assert.ok(Math.abs(shown.at(-1)! - (10 - 9.7995)) < 1e-3, `${shown.at(-1)}`);
+});
+lossCurve.run();
+
+test.run();

@@ -6,22 +6,19 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { test, type TestContext } from "node:test";
-import { ROOT, succeed, temporaryFolder, TINY, writeText } from "../support/cli.js";
+import { fileURLToPath } from "node:url";
+import { test } from "uvu";
+import { succeed, temporaryFolder, TINY, writeText } from "../support/cli.js";
+import { ROOT } from "../support/root.js";
 
-const model = resolve(ROOT, process.env["WASM_LORA_STORIES260K"] ?? "../shared/models/stories260K");
+const model = resolve(fileURLToPath(ROOT), process.env["WASM_LORA_STORIES260K"] ?? "../shared/models/stories260K");
 const folder = temporaryFolder();
 
-function modelIsThere(t: TestContext): boolean {
-  if (existsSync(join(model, "model.safetensors"))) return true;
-  const reason = `stories260K is not at ${model}; set WASM_LORA_STORIES260K to its folder to run this test`;
-  t.diagnostic(reason);
-  t.skip(reason);
-  return false;
-}
+const isThere = existsSync(join(model, "model.safetensors"));
+const where = isThere ? "" : ` (not at ${model}: set WASM_LORA_STORIES260K to its folder)`;
+const withModel = isThere ? test : test.skip;
 
-test("generates PyTorch's 181 greedy ids", async (t) => {
-  if (!modelIsThere(t)) return;
+withModel(`generates PyTorch's 181 greedy ids${where}`, async () => {
   const expected = JSON.parse(readFileSync(join(model, "greedy_ids.json"), "utf8")) as number[];
   assert.equal(expected.length, 181);
   const { stdout } = await succeed(folder, [
@@ -37,11 +34,12 @@ test("generates PyTorch's 181 greedy ids", async (t) => {
   assert.deepEqual(JSON.parse(stdout), expected);
 });
 
-test("fine-tuning lowers the held-out loss", async (t) => {
-  if (!modelIsThere(t)) return;
+withModel(`fine-tuning lowers the held-out loss${where}`, async () => {
   writeText(join(folder, "text.txt"));
   await succeed(folder, ["finetune", "--model", model, "--data", "text.txt", "--out", "out", ...TINY, "--steps", "12"]);
   const { heldOutBefore, heldOutAfter } = JSON.parse(readFileSync(join(folder, "out/result.json"), "utf8"));
-  t.diagnostic(`held-out loss ${heldOutBefore.toFixed(3)} -> ${heldOutAfter.toFixed(3)}`);
+  console.log(`held-out loss ${heldOutBefore.toFixed(3)} -> ${heldOutAfter.toFixed(3)}`);
   assert.ok(heldOutAfter < heldOutBefore);
 });
+
+test.run();

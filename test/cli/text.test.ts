@@ -1,10 +1,10 @@
 /** What the commands make of texts and prompts: src/cli/text.ts on small tokenizers. */
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "uvu";
 import { encodeFile, loadCodec, promptIds } from "../../src/cli/text.js";
 import { ArgumentError, FormatError, io, type models } from "../../src/index.js";
 
-after(() => io.memoryFiles.clear());
+test.after(() => io.memoryFiles.clear());
 const put = (path: string, value: object): void => {
   io.memoryFiles.set(path, new TextEncoder().encode(JSON.stringify(value)));
 };
@@ -70,3 +70,5 @@ test("a token that the model has no row for is named with its file and line, bef
     (error: unknown) => error instanceof FormatError && error.message.includes("--prompt"),
   );
 });
+
+test.run();

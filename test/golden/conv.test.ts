@@ -1,13 +1,11 @@
 /** lora.Conv1d to Conv3d against loralib, and the op's branches (PEFT's two convolutions), both on PyTorch. */
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, io, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
 import { assertBits, assertClose, f32, type Golden, goldenNames, readGolden } from "../support/golden.js";
 import { checkMerging } from "../support/merging.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 function load(g: Golden, key: string, requiresGrad: boolean): Tensor {
   const { shape, data } = f32(g, key);
@@ -104,3 +102,5 @@ for (const name of goldenNames("conv2d").filter((n) => readGolden(n).metadata["g
       compareGradients(g, ops.conv(x, load(g, "weight", false), load(g, "bias", false), options, [branch]), { dx: x });
     }));
 }
+
+test.run();

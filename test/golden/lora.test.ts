@@ -1,12 +1,10 @@
 /** lora.Linear and lora.Embedding against loralib on PyTorch. */
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 import { checkMerging } from "../support/merging.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 /** loss = sum(y * dy): then the gradient that reaches y is dy. */
 function backwardFrom(y: Tensor, dy: Float32Array): void {
@@ -79,3 +77,5 @@ for (const name of goldenNames("embedding_")) {
       layer.dispose();
     }));
 }
+
+test.run();

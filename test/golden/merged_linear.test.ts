@@ -1,12 +1,10 @@
 /** lora.MergedLinear against loralib on PyTorch. */
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, lora, manualSeed, ops, scope, tensor } from "../../src/index.js";
 import { assertBits, assertClose, f32, goldenNames, readGolden } from "../support/golden.js";
 import { checkMerging } from "../support/merging.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 for (const name of goldenNames("merged_linear_")) {
   test(`lora.MergedLinear ${name}`, () =>
@@ -40,3 +38,5 @@ for (const name of goldenNames("merged_linear_")) {
       layer.dispose();
     }));
 }
+
+test.run();

@@ -1,11 +1,9 @@
 /** Ops of the transformer against PyTorch: forward and every gradient. */
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, type Golden, ints, readGolden } from "../support/golden.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 /** Runs `op` on the named inputs and compares its output and their gradients. */
 function check(g: Golden, inputs: string[], op: (...xs: Tensor[]) => Tensor): void {
@@ -84,3 +82,5 @@ test("causal_attention", () => {
   const g = swapHeads(readGolden("op_causal_attention"), ["q", "k", "v", "y", "dy", "d_q", "d_k", "d_v"]);
   check(g, ["q", "k", "v"], ops.causalAttention);
 });
+
+test.run();

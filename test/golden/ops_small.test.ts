@@ -1,12 +1,10 @@
 /** Ops of a small model of one's own against PyTorch: forward and every gradient. */
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, nn, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, ints, readGolden } from "../support/golden.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 const g = readGolden("ops_small");
 const CASES: Record<string, (...inputs: Tensor[]) => Tensor> = {
@@ -81,3 +79,5 @@ test("Sequential has torch's keys", () => {
   assert.deepEqual([...model.stateDict().keys()], JSON.parse(g.metadata["sequential_keys"]!));
   model.dispose();
 });
+
+test.run();

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import { init, nn, peft } from "../../src/index.js";
 import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
@@ -15,13 +15,12 @@ import { scalingOf, targets } from "../../src/io/peft/match.js";
 import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
+import { ROOT } from "../support/root.js";
 
-const FIXTURES = fileURLToPath(new URL("../../../test/fixtures/peft/", import.meta.url));
+const FIXTURES = fileURLToPath(new URL("test/fixtures/peft/", ROOT));
 const folder = mkdtempSync(join(tmpdir(), "peft-golden-"));
-before(async () => {
-  await init();
-});
-after(() => rmSync(folder, { recursive: true }));
+await init();
+test.after(() => rmSync(folder, { recursive: true }));
 
 /** make.py's model. */
 class Model extends nn.Module {
@@ -139,3 +138,5 @@ for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((en
     model.dispose();
   });
 }
+
+test.run();

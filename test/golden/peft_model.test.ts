@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import {
   ArgumentError,
@@ -23,13 +23,12 @@ import {
 } from "../../src/index.js";
 import { readPeftAdapter } from "../../src/io/peft/folder.js";
 import { assertBits, assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
+import { ROOT } from "../support/root.js";
 
 const FIXTURES = "peft_model/";
 const folder = mkdtempSync(join(tmpdir(), "peft-model-"));
-before(async () => {
-  await init();
-});
-after(() => rmSync(folder, { recursive: true }));
+await init();
+test.after(() => rmSync(folder, { recursive: true }));
 
 const inputs = readGolden(`${FIXTURES}inputs`);
 type Options = Record<string, unknown>;
@@ -344,7 +343,7 @@ for (const path of goldenNames("train_", FIXTURES)) {
 for (const name of ["gpt2", "llama"] as const) {
   test(`folders of transformers and PEFT: ${name}`, () => {
     const g = readGolden(`${FIXTURES}lm_${name}`);
-    const directory = fileURLToPath(new URL(`../../../test/fixtures/${FIXTURES}${name}`, import.meta.url));
+    const directory = fileURLToPath(new URL(`test/fixtures/${FIXTURES}${name}`, ROOT));
     const { model: base } = name === "gpt2" ? models.loadGpt2(directory) : models.loadLlama(directory);
     const model = peft.LoraModel.fromPretrained<models.CausalLM>(base, join(directory, "adapter"), {
       isTrainable: true,
@@ -370,3 +369,5 @@ for (const name of ["gpt2", "llama"] as const) {
     model.dispose();
   });
 }
+
+test.run();

@@ -7,17 +7,16 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import { init, models, noGrad, peft, scope, tensor } from "../../src/index.js";
 import { assertClose } from "../support/golden.js";
+import { ROOT } from "../support/root.js";
 
-const FIXTURES = new URL("../../../test/fixtures/peft_tied/", import.meta.url);
+const FIXTURES = new URL("test/fixtures/peft_tied/", ROOT);
 const folder = mkdtempSync(join(tmpdir(), "peft-tied-"));
-before(async () => {
-  await init();
-});
-after(() => rmSync(folder, { recursive: true }));
+await init();
+test.after(() => rmSync(folder, { recursive: true }));
 
 const { ids, logits } = JSON.parse(readFileSync(new URL("reference.json", FIXTURES), "utf8")) as {
   ids: number[][];
@@ -45,3 +44,5 @@ for (const [name, expected] of Object.entries(logits)) {
     adapted.dispose();
   });
 }
+
+test.run();

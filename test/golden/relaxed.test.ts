@@ -1,22 +1,21 @@
 /** The relaxed build against PyTorch, loralib and PEFT: the other goldens, to the same tolerances, on its engine. */
 import assert from "node:assert/strict";
-import { after, before } from "node:test";
-import type { Engine } from "../../src/index.js";
+import { test } from "uvu";
 import { initRelaxed, runs } from "../support/relaxed.js";
 
-let engine: Engine;
-before(async () => {
-  engine = await initRelaxed();
-});
-after(() => {
-  assert(engine.alive, "no test made another engine");
-  assert.equal(engine.relaxed, runs);
-});
+const engine = await initRelaxed();
 
-// After the hook, since each of them calls init(), which then changes nothing.
+// Each of them calls init(), which now changes nothing.
 await import("./lora.test.js");
 await import("./merged_linear.test.js");
 await import("./conv.test.js");
 await import("./ops.test.js");
 await import("./peft_model.test.js");
 await import("./train.test.js");
+
+test("no test made another engine", () => {
+  assert(engine.alive);
+  assert.equal(engine.relaxed, runs);
+});
+
+test.run();

@@ -1,8 +1,9 @@
 /** Random tokenizers of every kind against the Rust library: test/fixtures/tokenizers.json. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { test } from "node:test";
+import { test } from "uvu";
 import { data } from "../../src/index.js";
+import { ROOT } from "../support/root.js";
 
 interface Case {
   text: string;
@@ -12,7 +13,7 @@ interface Case {
   whole: string;
   skipped: string;
 }
-const all = JSON.parse(readFileSync(new URL("../../../test/fixtures/tokenizers.json", import.meta.url), "utf8")) as {
+const all = JSON.parse(readFileSync(new URL("test/fixtures/tokenizers.json", ROOT), "utf8")) as {
   tokenizer: object;
   cases: Case[];
 }[];
@@ -33,3 +34,5 @@ all.forEach(({ tokenizer: json, cases }, i) => {
     }
   });
 });
+
+test.run();

@@ -1,12 +1,10 @@
 /** 50 steps of two LoRA layers under each optimiser, and 20 of a small Llama and of a small GPT-2, against PyTorch. */
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "uvu";
 import { init, lora, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
 
-before(async () => {
-  await init();
-});
+await init();
 
 class TwoLayers extends nn.Module {
   readonly fc1: lora.Linear;
@@ -181,3 +179,5 @@ function fineTune(g: Golden, model: models.CausalLM, gradientKey: (key: string) 
   optimizer.dispose();
   model.dispose();
 }
+
+test.run();

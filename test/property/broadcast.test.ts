@@ -3,7 +3,7 @@
  * rearranged and summed in any way; and broadcasting does what writing the repetition out does, to the bit.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { init, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
@@ -118,3 +118,5 @@ test("matmul: adjoint in each operand, batches repeated", () => {
     { numRuns: 60 },
   );
 });
+
+test.run();

@@ -7,7 +7,7 @@
  * 2^-24 * (roundings along one path from x to y, there and back) * <conv(|x|) with |W|, |A|, |B|, |u|>.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { init, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { stream } from "../support/gradcheck.js";
@@ -80,3 +80,5 @@ test("backward of conv in x is the adjoint of forward", () => {
     { numRuns: 300 },
   );
 });
+
+test.run();

@@ -3,7 +3,7 @@
  * list of tokens to a whole list (src/decoders/*.rs, decode_chain), written here plainly.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { data } from "../../src/index.js";
 
@@ -222,3 +222,5 @@ test("every decoder, and every sequence of some, shows what it decodes whole", (
     { seed: 1, numRuns: 3000 },
   );
 });
+
+test.run();

@@ -1,6 +1,6 @@
 /** What holds for every table that maxNorm limits. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { init, ops, scope, tensor } from "../../src/index.js";
 import { stream } from "../support/gradcheck.js";
@@ -39,3 +39,5 @@ test("rows looked up have at most maxNorm, keep their direction, and others keep
     ),
   );
 });
+
+test.run();

@@ -1,13 +1,13 @@
 /**
  * Adapter files under random contents: what is saved is loaded, saving what was loaded gives the same bytes, the two
  * sides refuse the same things, and no input leads to anything but a value or a typed error. (Single safetensors files:
- * test/unit/safetensors.test.ts.)
+ * test/unit/io/safetensors.test.ts.)
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { loadLoralib, type LoralibState, saveLoralib } from "../../src/io/loralib/state.js";
 import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../src/io/peft/config.js";
@@ -20,7 +20,7 @@ import { serializeSafetensors } from "../../src/io/safetensors.js";
 import { ArgumentError, FormatError } from "../../src/runtime/errors.js";
 
 const folder = mkdtempSync(join(tmpdir(), "io-"));
-after(() => rmSync(folder, { recursive: true }));
+test.after(() => rmSync(folder, { recursive: true }));
 const [first, second] = [join(folder, "first"), join(folder, "second")];
 
 const LIMITS = { interruptAfterTimeLimit: 4000, markInterruptAsFailure: false };
@@ -393,3 +393,5 @@ test("fuzz: what one side refuses the other refuses", () => {
     { numRuns: 200, ...LIMITS },
   );
 });
+
+test.run();

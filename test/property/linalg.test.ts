@@ -3,11 +3,11 @@
  * values.
  */
 import fc from "fast-check";
-import { test } from "node:test";
+import { test } from "uvu";
 import { init } from "../../src/index.js";
 import { qr } from "../../src/linalg/qr.js";
 import { svd } from "../../src/linalg/svd.js";
-import { assertNear, assertOrthonormal, compose, product, transpose } from "../support/matrix.js";
+import { assertNear, assertOrthonormal, compose, product, transpose } from "../support/float64.js";
 
 await init();
 
@@ -63,3 +63,5 @@ test("qr: Q R = A with orthonormal Q", () => {
     }),
   );
 });
+
+test.run();

@@ -1,6 +1,6 @@
 /** What holds for a linear op with any branches, and for lora.Linear and lora.Embedding of any size. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { init, lora, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits } from "../support/golden.js";
@@ -124,3 +124,5 @@ test("train() after eval() gives back every bit; a state dict never holds merged
     }),
   );
 });
+
+test.run();

@@ -3,7 +3,7 @@
  * block.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits } from "../support/golden.js";
@@ -131,3 +131,5 @@ test("the outputs of a block without factors are the base layer's bits", () => {
     ),
   );
 });
+
+test.run();

@@ -4,7 +4,7 @@
  * bytes.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import {
   init,
@@ -226,3 +226,5 @@ test("property: wrap, train, write, read, merge, unmerge, unwrap", () => {
     JSON.stringify(reached),
   );
 });
+
+test.run();

@@ -3,7 +3,7 @@
  * there.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import fc from "fast-check";
 import { patternValue } from "../../src/io/peft/match.js";
 import { matcher } from "../../src/io/peft/python_regexp.js";
@@ -54,3 +54,5 @@ test("property: matches are JavaScript's", () => {
   );
   assert.ok(matched > 1000, `only ${matched} matched`);
 });
+
+test.run();

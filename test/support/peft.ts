@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after } from "node:test";
+import { test } from "uvu";
 import { manualSeed, nn, noGrad, ops, type peft, scope, type Tensor, tensor } from "../../src/index.js";
 import { assertBits } from "./golden.js";
 import { stream } from "./gradcheck.js";
@@ -100,7 +100,7 @@ export function trainable(module: nn.Module): string[] {
 /** A folder for this test file, and a path in it. */
 export function temporary(): (name: string) => string {
   const folder = mkdtempSync(join(tmpdir(), "peft-"));
-  after(() => rmSync(folder, { recursive: true }));
+  test.after(() => rmSync(folder, { recursive: true }));
   return (name) => join(folder, name);
 }
 

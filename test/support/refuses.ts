@@ -1,6 +1,6 @@
 /** Misuse is refused: a test of its own for each case. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import { memoryStats, type WasmLoraError } from "../../src/index.js";
 
 export type ErrorClass = new (...args: never[]) => WasmLoraError;

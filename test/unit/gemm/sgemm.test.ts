@@ -1,0 +1,650 @@
+/**
+ * sgemmNN, sgemmNT, sgemmTN against the formula in assembly/gemm/sgemm.ts, bit for bit: every
+ * remainder of the register tiles (16/8/4 columns, 2/4/8 rows; both for 16 columns) and of their eight steps, the edges
+ * of the k-blocks (1024), of the strips of packed panels (64 columns), of the rank-4 updates (up to 12 rows or 4 steps
+ * of k, strips of 1024 columns), of the row blocks (96) and of TN's blocks (128 x 512), strides, misaligned operands,
+ * alpha and beta. The method is XNNPACK's for its micro-kernels; the oracle is a sequential Math.fround loop. Exact
+ * integers and the float64 error bound check the same results without it.
+ */
+import assert from "node:assert/strict";
+import { test } from "uvu";
+import { type Engine, init } from "../../../src/runtime/engine.js";
+import { EngineError } from "../../../src/runtime/errors.js";
+import { assertSameBits, Operand, type Placement, random, randomArray, transposed } from "../../support/kernels.js";
+
+type Orientation = "NN" | "NT" | "TN";
+const ORIENTATIONS: readonly Orientation[] = ["NN", "NT", "TN"];
+
+/** op(A) [m, k], op(B) [k, n] and C [m, n], row by row. */
+interface Problem {
+  m: number;
+  n: number;
+  k: number;
+  a: Float32Array;
+  b: Float32Array;
+  c: Float32Array;
+}
+/** Where A, B and C lie. */
+interface Layout {
+  a?: Placement;
+  b?: Placement;
+  c?: Placement;
+}
+type Scale = readonly [alpha: number, beta: number];
+
+/** All pairs of the usual values, and one whose products with B and C are rounded. */
+const SCALES: readonly Scale[] = [
+  ...[1, 0, -0.5, 1.5].flatMap((alpha) => [0, 1, 0.5].map((beta): Scale => [alpha, beta])),
+  [Math.fround(0.1), Math.fround(0.7)],
+];
+
+/** Enough to take each path from zero and from C, with and without a scaled B. */
+const STEPS: readonly Scale[] = [
+  [1, 0],
+  [1, 1],
+  [-0.5, 1],
+  [1.5, 0.5],
+];
+
+const f32 = Math.fround;
+
+/** The contract: one accumulator an element, p ascending, every step rounded. */
+function reference({ m, n, k, a, b, c }: Problem, [alpha, beta]: Scale): Float32Array {
+  const scaled = b.map((x) => alpha * x);
+  const y = new Float32Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = beta === 0 ? 0 : f32(beta * c[i * n + j]!);
+      for (let p = 0; p < k; p++) sum = f32(sum + f32(a[i * k + p]! * scaled[p * n + j]!));
+      y[i * n + j] = sum;
+    }
+  }
+  return y;
+}
+
+const pool = randomArray(1, 1 << 20);
+let drawn = 0;
+
+/** The next `length` values of a fixed random pool, from a place that moves on. */
+function draw(length: number): Float32Array {
+  drawn = (drawn + 7919) % (pool.length - length);
+  return pool.subarray(drawn, drawn + length);
+}
+
+const problem = (m: number, n: number, k: number): Problem => ({
+  m,
+  n,
+  k,
+  a: draw(m * k),
+  b: draw(k * n),
+  c: draw(m * n),
+});
+
+/** One problem in linear memory, stored as an orientation wants it, between guards. */
+class Call {
+  readonly #a: Operand;
+  readonly #b: Operand;
+  readonly #c: Operand;
+  readonly #scratch: Operand;
+
+  constructor(
+    readonly engine: Engine,
+    readonly orientation: Orientation,
+    readonly p: Problem,
+    readonly layout: Layout = {},
+  ) {
+    const { m, n, k, a, b } = p;
+    const transA = orientation === "TN";
+    const transB = orientation === "NT";
+    const { memory } = engine;
+    this.#scratch = scratchOf(engine);
+    const makeA = (): Operand =>
+      new Operand(memory, transA ? k : m, transA ? m : k, layout.a).fill(transA ? transposed(a, m, k) : a);
+    const makeB = (): Operand =>
+      new Operand(memory, transB ? n : k, transB ? k : n, layout.b).fill(transB ? transposed(b, k, n) : b);
+    const makeC = (): Operand => new Operand(memory, m, n, layout.c);
+    // An operand at the end of memory must be the last to be allocated.
+    if (layout.a?.atEnd) {
+      this.#b = makeB();
+      this.#c = makeC();
+      this.#a = makeA();
+    } else if (layout.b?.atEnd) {
+      this.#a = makeA();
+      this.#c = makeC();
+      this.#b = makeB();
+    } else {
+      this.#a = makeA();
+      this.#b = makeB();
+      this.#c = makeC();
+    }
+  }
+
+  /** C after one call. With beta = 0, C is poison before it: nothing of it may leak, nothing may stay. */
+  result([alpha, beta]: Scale): Float32Array {
+    const { m, n, k, c } = this.p;
+    if (beta === 0) this.#c.poison();
+    else this.#c.fill(c);
+    try {
+      this.engine.kernels[`sgemm${this.orientation}`](
+        m,
+        n,
+        k,
+        alpha,
+        this.#a.address,
+        this.#a.ld,
+        this.#b.address,
+        this.#b.ld,
+        beta,
+        this.#c.address,
+        this.#c.ld,
+        this.#scratch.address,
+      );
+    } catch (cause) {
+      throw new Error(`${this.#label([alpha, beta])}: ${(cause as Error).message}`, { cause });
+    }
+    this.#c.assertGuards(() => this.#label([alpha, beta]));
+    return this.#c.read();
+  }
+
+  /** With both tiles for 16 columns. */
+  check(scale: Scale, expected: Float32Array): void {
+    for (const big of [false, true]) {
+      this.engine.kernels.useBigTile(big);
+      assertSameBits(this.result(scale), expected, this.p.n, () => `${this.#label(scale)}${big ? " big tile" : ""}`);
+    }
+  }
+
+  /** Inputs and surroundings are as they were. */
+  end(): void {
+    this.#a.assertUnchanged(() => `${this.#label()} A`);
+    this.#b.assertUnchanged(() => `${this.#label()} B`);
+    for (const operand of [this.#a, this.#b, this.#c]) operand.free();
+  }
+
+  #label(scale?: Scale): string {
+    const { m, n, k } = this.p;
+    return (
+      `sgemm${this.orientation} m ${m} n ${n} k ${k}` +
+      (scale ? ` alpha ${scale[0]} beta ${scale[1]}` : "") +
+      ` layout ${JSON.stringify(this.layout)}`
+    );
+  }
+}
+
+/** One working space an engine, exactly as large as asked for, between guards and full of poison at first. */
+const scratches = new WeakMap<Engine, Operand>();
+function scratchOf(engine: Engine): Operand {
+  let scratch = scratches.get(engine);
+  if (scratch === undefined) {
+    scratch = new Operand(engine.memory, 1, engine.kernels.sgemmScratchBytes() / 4);
+    scratches.set(engine, scratch);
+  }
+  return scratch;
+}
+
+function nextPrime(n: number): number {
+  for (let p = n + 1; ; p++) {
+    let d = 2;
+    while (d * d <= p && p % d !== 0) d++;
+    if (p > 1 && d * d > p) return p;
+  }
+}
+
+let placed = 0;
+
+/** Rows a prime number of elements apart; misaligned by 0 to 3 floats, another combination each time. */
+function strided(orientation: Orientation, { m, n, k }: Problem): Layout {
+  const at = placed++;
+  return {
+    a: { ld: nextPrime(orientation === "TN" ? m : k), offset: at & 3 },
+    b: { ld: nextPrime(orientation === "NT" ? k : n), offset: (at >> 2) & 3 },
+    c: { ld: nextPrime(n), offset: (at >> 4) & 3 },
+  };
+}
+
+/** Every orientation, contiguous and strided, against the reference. */
+function sweep(engine: Engine, p: Problem, scales: readonly Scale[], orientations = ORIENTATIONS): void {
+  const expected = scales.map((scale) => reference(p, scale));
+  for (const orientation of orientations) {
+    for (const layout of [{}, strided(orientation, p)]) {
+      const call = new Call(engine, orientation, p, layout);
+      scales.forEach((scale, s) => call.check(scale, expected[s]!));
+      call.end();
+    }
+  }
+  scratchOf(engine).assertGuards(() => `scratch of m ${p.m} n ${p.n} k ${p.k}`);
+}
+
+const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+for (const ks of [
+  [0, 1, 2, 3, 4],
+  [5, 6, 7, 8, 9],
+  [10, 15, 16, 17],
+]) {
+  test(`every remainder: m 0..17, n 0..33, k ${ks.join(" ")}`, async () => {
+    const engine = await init();
+    for (const k of ks)
+      for (const m of range(0, 17)) for (const n of range(0, 33)) sweep(engine, problem(m, n, k), SCALES);
+  });
+}
+
+test("edges of the k-blocks", async () => {
+  const engine = await init();
+  for (const k of [1023, 1024, 1025, 2049]) {
+    for (const m of [1, 2, 3, 4, 5, 9])
+      for (const n of [1, 4, 5, 8, 9, 16, 17, 33]) sweep(engine, problem(m, n, k), SCALES);
+  }
+});
+
+test("edges of the strips of packed panels", async () => {
+  const engine = await init();
+  for (const n of [47, 48, 63, 64, 65, 68, 72, 79, 80, 127, 128, 129, 135, 145]) {
+    for (const m of [13, 18, 19]) for (const k of [9, 13, 1024, 1029]) sweep(engine, problem(m, n, k), STEPS);
+  }
+});
+
+test("edges of the rank-4 updates: few rows, a short k, strips of columns", async () => {
+  const engine = await init();
+  for (const n of [15, 16, 17, 20, 23, 31, 33, 50]) {
+    for (const m of [11, 12, 13, 14, 31]) for (const k of range(1, 9)) sweep(engine, problem(m, n, k), STEPS);
+  }
+  for (const n of [1023, 1024, 1025, 1033, 2049]) {
+    for (const [m, k] of [
+      [1, 11],
+      [2, 12],
+      [5, 9],
+      [12, 6],
+      [13, 4],
+      [13, 5],
+      [20, 3],
+      [20, 1],
+    ] as const) {
+      sweep(engine, problem(m, n, k), STEPS);
+    }
+  }
+});
+
+test("edges of the row blocks", async () => {
+  const engine = await init();
+  for (const m of [95, 96, 97, 191, 193])
+    for (const n of [4, 8, 16, 17, 33, 70])
+      for (const k of [9, 1025]) sweep(engine, problem(m, n, k), STEPS, ["NN", "NT"]);
+});
+
+test("edges of TN's row blocks", async () => {
+  const engine = await init();
+  for (const m of [127, 128, 129, 257]) {
+    for (const n of [1, 16, 17, 33])
+      for (const k of [1, 6, 512, 513, 1025]) sweep(engine, problem(m, n, k), STEPS, ["TN"]);
+  }
+});
+
+test("the canonical sum stays within the float64 error bound", async () => {
+  const engine = await init();
+  for (const [m, n, k] of [
+    [3, 5, 1],
+    [7, 21, 40],
+    [9, 18, 769],
+    [5, 17, 3000],
+  ] as const) {
+    const p = problem(m, n, k);
+    for (const orientation of ORIENTATIONS) {
+      const call = new Call(engine, orientation, p);
+      for (const [alpha, beta] of SCALES) {
+        const actual = call.result([alpha, beta]);
+        // k sums and the roundings of a * b, alpha * b and beta * C: gamma_{k+2} (Higham, 3.1).
+        const roundings = (k + 2) * 2 ** -24;
+        const gamma = roundings / (1 - roundings);
+        for (let i = 0; i < m; i++) {
+          for (let j = 0; j < n; j++) {
+            let sum = beta === 0 ? 0 : beta * p.c[i * n + j]!;
+            let size = Math.abs(sum);
+            for (let q = 0; q < k; q++) {
+              const term = alpha * p.a[i * k + q]! * p.b[q * n + j]!;
+              sum += term;
+              size += Math.abs(term);
+            }
+            const error = Math.abs(actual[i * n + j]! - sum);
+            assert.ok(
+              error <= gamma * size,
+              `sgemm${orientation} ${m} ${n} ${k} alpha ${alpha} beta ${beta} [${i}, ${j}]: ` +
+                `error ${error} exceeds ${gamma * size}`,
+            );
+          }
+        }
+      }
+      call.end();
+    }
+  }
+});
+
+test("integers are exact", async () => {
+  const engine = await init();
+  const draws = random(2);
+  const integers = (length: number, limit: number): Float32Array =>
+    new Float32Array(length).map(() => Math.round(draws() * limit));
+  for (const [m, n, k] of [
+    [4, 19, 9],
+    [9, 35, 385],
+    [130, 17, 386],
+  ] as const) {
+    const p: Problem = { m, n, k, a: integers(m * k, 60), b: integers(k * n, 60), c: integers(m * n, 1000) };
+    const expected = (alpha: number, beta: number): Float32Array =>
+      new Float32Array(m * n).map((_, at) => {
+        const i = Math.floor(at / n);
+        const j = at % n;
+        let sum = BigInt(beta) * BigInt(p.c[at]!);
+        for (let q = 0; q < k; q++) sum += BigInt(alpha) * BigInt(p.a[i * k + q]!) * BigInt(p.b[q * n + j]!);
+        assert.ok(sum < 2n ** 24n && sum > -(2n ** 24n));
+        return Number(sum);
+      });
+    for (const [alpha, beta] of [
+      [1, 0],
+      [1, 1],
+      [-3, 2],
+    ] as const) {
+      const exact = expected(alpha, beta);
+      for (const orientation of ORIENTATIONS) {
+        const call = new Call(engine, orientation, p);
+        call.check([alpha, beta], exact);
+        call.end();
+      }
+    }
+  }
+});
+
+test("nothing is read or written beyond an operand's last element", async () => {
+  const engine = await init();
+  const scales: readonly Scale[] = [
+    [1, 0],
+    [1, 0.5],
+    [1.5, 1],
+  ];
+  for (const k of [1, 2, 3, 4, 5, 7, 8, 385]) {
+    for (const m of [1, 2, 3, 4, 5, 8, 9, 17]) {
+      for (const n of [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 33]) {
+        const p = problem(m, n, k);
+        const expected = scales.map((scale) => reference(p, scale));
+        for (const orientation of ORIENTATIONS) {
+          for (const operand of ["a", "b", "c"] as const) {
+            for (const base of [{}, strided(orientation, p)] as Layout[]) {
+              const call = new Call(engine, orientation, p, { ...base, [operand]: { ...base[operand], atEnd: true } });
+              scales.forEach((scale, s) => call.check(scale, expected[s]!));
+              call.end();
+            }
+          }
+        }
+      }
+    }
+  }
+  for (const m of [127, 128, 129, 131]) {
+    const p = problem(m, 17, 6);
+    for (const operand of ["a", "b", "c"] as const) {
+      const call = new Call(engine, "TN", p, { [operand]: { atEnd: true } });
+      call.check([1, 0], reference(p, [1, 0]));
+      call.end();
+    }
+  }
+});
+
+test(
+  "lines of a B of 3 MB and more are read ahead: the bits stay, and nothing beyond its last element " + "is read",
+  async () => {
+    (await init()).close();
+    const engine = await init();
+    for (const k of [63, 64, 65, 130]) {
+      for (const n of [17, 64, 70]) {
+        const p = problem(14, n, k);
+        const expected = STEPS.map((scale) => reference(p, scale));
+        for (const orientation of ["NN", "TN"] as const) {
+          const call = new Call(engine, orientation, p, { b: { ld: Math.ceil((3 << 18) / k), atEnd: true } });
+          STEPS.forEach((scale, s) => call.check(scale, expected[s]!));
+          call.end();
+        }
+      }
+    }
+  },
+);
+
+test("an operand at the end of memory does trap when it is overrun", async () => {
+  for (const operand of ["a", "b", "c"] as const) {
+    const engine = await init();
+    const p = problem(2, 4, 4);
+    const { kernels, memory } = engine;
+    const at = (name: string, rows: number, cols: number): number =>
+      new Operand(memory, rows, cols, { atEnd: name === operand }).address;
+    const [a, b, c] = [at("a", p.m, p.k), at("b", p.k, p.n), at("c", p.m, p.n)];
+    assert.throws(
+      () => kernels.sgemmNN(p.m + 1, p.n + 1, p.k + 1, 1, a, p.k, b, p.n, 0, c, p.n, engine.scratch),
+      EngineError,
+    );
+  }
+});
+
+/** One shape for each path: updates, packed, tiles of 16/8/4 columns, gemv, TN's blocks. */
+const PATHS = [
+  [1, 19, 7],
+  [1, 3, 6],
+  [3, 16, 5],
+  [4, 33, 9],
+  [5, 17, 6],
+  [9, 7, 11],
+  [17, 3, 4],
+  [8, 21, 13],
+  [6, 36, 386],
+  [18, 37, 9],
+  [19, 22, 7],
+  [17, 16, 1026],
+] as const;
+
+test("NaN, infinities, -0, subnormals and values near overflow go where the formula puts them", async () => {
+  const engine = await init();
+  const draws = random(3);
+  const special = [NaN, Infinity, -Infinity, -0, 0, 1e-45, -1.1754942e-38, 3e38, -3e38];
+  for (const [m, n, k] of PATHS) {
+    for (const value of special) {
+      for (const operand of ["a", "b", "c"] as const) {
+        const p = problem(m, n, k);
+        p[operand] = p[operand].slice();
+        p[operand][Math.floor(((draws() + 1) / 2) * p[operand].length)] = value;
+        sweep(engine, p, SCALES);
+      }
+    }
+    // Several at once: infinities meet zeros and each other.
+    const mixed = (x: Float32Array): Float32Array =>
+      x.map((v) => (draws() > 0.9 ? special[Math.floor(((draws() + 1) / 2) * special.length)]! : v));
+    const p = problem(m, n, k);
+    sweep(engine, { ...p, a: mixed(p.a), b: mixed(p.b), c: mixed(p.c) }, SCALES);
+  }
+});
+
+test("0 * Infinity is NaN, in its own row or column only", async () => {
+  const engine = await init();
+  for (const [m, n, k] of PATHS) {
+    for (const orientation of ORIENTATIONS) {
+      const a = new Float32Array(m * k);
+      const b = new Float32Array(k * n);
+      const row = m - 1;
+      const column = n - 1;
+      const c = new Float32Array(m * n);
+      a[row * k + k - 1] = Infinity;
+      const left = new Call(engine, orientation, { m, n, k, a, b, c });
+      left.check(
+        [1, 0],
+        new Float32Array(m * n).map((_, i) => (Math.floor(i / n) === row ? NaN : 0)),
+      );
+      left.end();
+      b[(k - 1) * n + column] = -Infinity;
+      const right = new Call(engine, orientation, { m, n, k, a: new Float32Array(m * k), b, c });
+      right.check(
+        [1, 0],
+        new Float32Array(m * n).map((_, i) => (i % n === column ? NaN : 0)),
+      );
+      right.end();
+    }
+  }
+});
+
+test("products underflow gradually and overflow to infinity", async () => {
+  const engine = await init();
+  for (const [m, n, k] of PATHS) {
+    const { a, b, c } = problem(m, n, k);
+    for (const [size, expected] of [
+      [2 ** -70, "subnormal"],
+      [2 ** 70, "not finite"],
+    ] as const) {
+      const p: Problem = {
+        m,
+        n,
+        k,
+        a: a.map((x) => x * size),
+        b: b.map((x) => x * size),
+        c: c.map((x) => x * size * size),
+      };
+      const y = reference(p, [1, 0]);
+      assert.ok(y.some((x) => (expected === "subnormal" ? x !== 0 && Math.abs(x) < 2 ** -126 : !Number.isFinite(x))));
+      sweep(engine, p, SCALES);
+    }
+  }
+});
+
+test("a -0 in C survives beta = 1 and k = 0; beta = -0 does not read C", async () => {
+  const engine = await init();
+  const c = Float32Array.of(-0, 1, -2);
+  const none = new Float32Array(0);
+  for (const orientation of ORIENTATIONS) {
+    const kept = new Call(engine, orientation, { m: 1, n: 3, k: 0, a: none, b: none, c });
+    kept.check([1, 1], c);
+    kept.end();
+    const p = { ...problem(3, 19, 5), c: new Float32Array(57).fill(NaN) };
+    const overwritten = new Call(engine, orientation, p);
+    overwritten.check([1, -0], reference(p, [1, 0]));
+    overwritten.end();
+  }
+});
+
+test("a row has the same bits alone, in any split of the batch and in the whole", async () => {
+  const engine = await init();
+  const n = 37;
+  for (const k of [5, 400]) {
+    for (const orientation of ORIENTATIONS) {
+      const whole = problem(37, n, k);
+      for (const scale of [
+        [1, 0],
+        [1, 1],
+        [1.5, 0.5],
+      ] as const) {
+        const all = new Call(engine, orientation, whole);
+        const expected = all.result(scale);
+        all.end();
+        for (const split of [
+          [1, 36],
+          [2, 35],
+          [3, 34],
+          [4, 33],
+          [16, 21],
+          [17, 20],
+          [7, 8, 4, 18],
+          [1, 1, 2, 3, 5, 7, 18],
+          new Array<number>(37).fill(1),
+        ]) {
+          let row = 0;
+          for (const m of split) {
+            const part = new Call(engine, orientation, {
+              m,
+              n,
+              k,
+              b: whole.b,
+              a: whole.a.subarray(row * k, (row + m) * k),
+              c: whole.c.subarray(row * n, (row + m) * n),
+            });
+            part.check(scale, expected.subarray(row * n, (row + m) * n));
+            part.end();
+            row += m;
+          }
+        }
+      }
+    }
+  }
+});
+
+test("a sum over k in several accumulating calls has the bits of one (gradient accumulation)", async () => {
+  const engine = await init();
+  const k = 1300;
+  for (const [m, n] of [
+    [1, 19],
+    [3, 40],
+    [9, 8],
+    [21, 35],
+    [130, 17],
+  ] as const) {
+    const whole = problem(m, n, k);
+    const columns = (from: number, to: number): Float32Array => {
+      const part = new Float32Array(m * (to - from));
+      for (let i = 0; i < m; i++) part.set(whole.a.subarray(i * k + from, i * k + to), i * (to - from));
+      return part;
+    };
+    for (const orientation of ORIENTATIONS) {
+      for (const alpha of [1, 1.5]) {
+        const all = new Call(engine, orientation, whole);
+        const expected = all.result([alpha, 0]);
+        all.end();
+        for (const cuts of [
+          [1, k],
+          [3, k],
+          [512, k],
+          [1025, k],
+          [100, 512, 600, 1299, k],
+          [400, 400, k],
+        ]) {
+          let c: Float32Array = new Float32Array(m * n);
+          let from = 0;
+          for (const to of cuts) {
+            const p: Problem = { m, n, k: to - from, a: columns(from, to), b: whole.b.subarray(from * n, to * n), c };
+            const part = new Call(engine, orientation, p);
+            c = part.result([alpha, from === 0 ? 0 : 1]);
+            part.end();
+            from = to;
+          }
+          assertSameBits(c, expected, n, () => `sgemm${orientation} m ${m} n ${n} k cut at ${cuts.join(", ")}`);
+        }
+      }
+    }
+  }
+});
+
+test("a bias in C is added exactly once, whatever the number of k-blocks", async () => {
+  const engine = await init();
+  for (const k of [1, 385, 769, 1153]) {
+    for (const [m, n] of [
+      [1, 17],
+      [3, 16],
+      [9, 7],
+      [5, 35],
+      [129, 18],
+    ] as const) {
+      const bias = draw(n);
+      const c = new Float32Array(m * n).map((_, i) => bias[i % n]!);
+      const zero: Problem = { m, n, k, a: new Float32Array(m * k), b: draw(k * n), c };
+      const ones: Problem = {
+        m,
+        n,
+        k,
+        a: new Float32Array(m * k).fill(1),
+        b: new Float32Array(k * n).fill(2),
+        c: new Float32Array(m * n).fill(1024),
+      };
+      for (const orientation of ORIENTATIONS) {
+        const untouched = new Call(engine, orientation, zero);
+        untouched.check([1, 1], c);
+        untouched.end();
+        const counted = new Call(engine, orientation, ones);
+        counted.check([1, 1], new Float32Array(m * n).fill(1024 + 2 * k));
+        counted.end();
+      }
+    }
+  }
+});
+
+test.run();

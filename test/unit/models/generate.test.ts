@@ -1,0 +1,389 @@
+/**
+ * models.generate: bound when it is called, checked arguments, finite logits, memory that the text takes, a LoraModel
+ * as the model.
+ */
+import assert from "node:assert/strict";
+import { test } from "uvu";
+import {
+  ArgumentError,
+  init,
+  manualSeed,
+  memoryStats,
+  models,
+  noGrad,
+  peft,
+  scope,
+  ShapeError,
+  StateError,
+  tensor,
+} from "../../../src/index.js";
+import type { CausalLM } from "../../../src/models/causal_lm.js";
+import { refuses } from "../../support/refuses.js";
+
+await init();
+const CONFIG = {
+  vocabSize: 23,
+  hiddenSize: 8,
+  intermediateSize: 12,
+  numHiddenLayers: 2,
+  numAttentionHeads: 2,
+  numKeyValueHeads: 1,
+  headDim: 4,
+  maxPositionEmbeddings: 64,
+  rmsNormEps: 1e-5,
+  ropeTheta: 10000,
+  tieWordEmbeddings: false,
+  bosTokenId: null,
+  eosTokenId: null,
+};
+function llama(seed: number): models.Llama {
+  manualSeed(seed);
+  const model = new models.Llama(CONFIG);
+  for (const p of model.parameters())
+    if (p.rank === 2)
+      p.data.forEach((v, i, all) => {
+        all[i] = v * 40;
+      });
+  return model;
+}
+/** A base and what writes with each of its adapters. */
+function adapted(): {
+  lora: peft.LoraModel<models.Llama>;
+  write: () => IterableIterator<number>;
+  texts: Record<string, string>;
+} {
+  const lora = peft.getLoraModel(
+    llama(1),
+    { r: 4, loraAlpha: 400, targetModules: "all-linear", initLoraWeights: false },
+    "anna",
+  );
+  lora.addAdapter("ben", { r: 4, loraAlpha: 400, targetModules: ["v_proj", "down_proj"], initLoraWeights: false });
+  const write = (): IterableIterator<number> => models.generate(lora, [3, 1], { maxNewTokens: 12, temperature: 0 });
+  const texts = { base: lora.disableAdapter(() => [...write()].join()), anna: [...write()].join(), ben: "" };
+  lora.setAdapter("ben");
+  texts.ben = [...write()].join();
+  lora.setAdapter("anna");
+  assert.equal(new Set(Object.values(texts)).size, 3, "three texts that differ");
+  return { lora, write, texts };
+}
+
+test("tokens come from the adapters that were at work when generate was called", () => {
+  const { lora, write, texts } = adapted();
+  assert.equal([...lora.withAdapterNames(["ben"], write)].join(), texts["ben"]);
+  assert.equal([...lora.withAdapterNames(["__base__"], write)].join(), texts["base"]);
+  assert.equal([...lora.disableAdapter(write)].join(), texts["base"]);
+  const { pair, list } = lora.disableAdapter(() => ({ pair: { t: write() }, list: [write()] }));
+  assert.equal([...pair.t].join(), texts["base"], "in an object");
+  assert.equal([...list[0]!].join(), texts["base"], "in a list");
+  assert.equal([...lora.withAdapterNames(["ben"], () => lora.disableAdapter(write))].join(), texts["base"], "nested");
+  assert.equal(
+    [...lora.disableAdapter(() => lora.withAdapterNames(["ben"], write))].join(),
+    texts["base"],
+    "nested the other way",
+  );
+  assert.equal([...noGrad(() => scope(write))].join(), texts["anna"]);
+  const begun = write();
+  assert.equal(
+    lora.disableAdapter(() => [...begun].join()),
+    texts["anna"],
+    "taken within disableAdapter",
+  );
+  assert.equal([...write()].join(), texts["anna"], "all is as before");
+  lora.dispose();
+});
+
+test("generations with different adapters take turns, through setAdapter and adapters added meanwhile", () => {
+  const { lora, write, texts } = adapted();
+  const anna = write();
+  lora.setAdapter("ben");
+  const ben = write();
+  const base = lora.disableAdapter(write);
+  const got: Record<string, number[]> = { anna: [], ben: [], base: [] };
+  for (let i = 0; i < 12; i++) {
+    if (i === 3) lora.setAdapter(["anna", "ben"]);
+    if (i === 5) lora.addAdapter("carl", { r: 2, targetModules: ["embed_tokens", "o_proj"], initLoraWeights: false });
+    if (i === 6) lora.setAdapter("carl");
+    if (i === 9) lora.deleteAdapter("carl");
+    for (const [name, tokens] of [
+      ["anna", anna],
+      ["ben", ben],
+      ["base", base],
+    ] as const)
+      got[name]!.push(tokens.next().value as number);
+  }
+  for (const name of Object.keys(got)) assert.equal(got[name]!.join(), texts[name], name);
+  assert.deepEqual(lora.activeAdapters, ["anna"]);
+  lora.dispose();
+});
+
+test("an asynchronous reader gets the same tokens", async () => {
+  const { lora, write, texts } = adapted();
+  const got: number[] = [];
+  for await (const token of lora.withAdapterNames(["ben"], write)) {
+    got.push(token);
+    lora.setAdapter(got.length % 2 ? "ben" : "anna");
+    await Promise.resolve();
+  }
+  assert.equal(got.join(), texts["ben"]);
+  lora.dispose();
+});
+
+test("what the tokens depended on is gone: an error, and all is as before", () => {
+  const gone: [string, (lora: peft.LoraModel<models.Llama>) => void][] = [
+    ["deleted", (lora) => lora.deleteAdapter("anna")],
+    ["merged", (lora) => lora.mergeAdapter()],
+    [
+      "deleted and added anew",
+      (lora) => {
+        lora.deleteAdapter("anna");
+        lora.addAdapter("anna", { r: 4, targetModules: ["q_proj", "up_proj"] });
+        lora.setAdapter("anna");
+      },
+    ],
+    [
+      "replaced",
+      (lora) => {
+        lora.savePretrained("memory:generate", "ben");
+        lora.hotswapAdapter("memory:generate", "anna");
+      },
+    ],
+    [
+      "unloaded",
+      (lora) => {
+        lora.unload();
+      },
+    ],
+  ];
+  for (const [what, change] of gone) {
+    const { lora, write } = adapted();
+    const tokens = write();
+    const base = lora.disableAdapter(write);
+    const first = tokens.next().value as number;
+    assert.equal(typeof first, "number");
+    change(lora);
+    const before = [...write()].join();
+    assert.throws(
+      () => tokens.next(),
+      (e: Error) => e instanceof StateError && e.message.startsWith("generate: ") && e.message.includes("anew"),
+      what,
+    );
+    assert.equal([...write()].join(), before, what);
+    if (what !== "unloaded")
+      assert.equal(
+        [...base].join(),
+        lora.disableAdapter(() => [...write()].join()),
+        `the base of ${what}`,
+      );
+    lora.dispose();
+  }
+  // Merged adapters are held back for disableAdapter; who is disabled comes back to that also while others are merged.
+  const { lora, write, texts } = adapted();
+  const base = lora.disableAdapter(write);
+  lora.mergeAdapter();
+  const merged = write();
+  const alone = [...write()].join();
+  assert.throws(
+    () => lora.disableAdapter(() => merged.next()),
+    (e: Error) => e instanceof StateError && e.message.includes("outside"),
+  );
+  assert.equal([...base].join(), texts["base"]);
+  assert.equal([...write()].join(), alone);
+  lora.dispose();
+});
+
+test("modulesToSave: the copy that acted acts", () => {
+  const lora = peft.getLoraModel(llama(2), { r: 2, targetModules: ["q_proj"], modulesToSave: ["lm_head"] });
+  const copy = lora.model.parameters().filter((p) => p.requiresGrad && p.shape.join() === "23,8")[0]!;
+  copy.data.reverse();
+  const write = (): IterableIterator<number> => models.generate(lora, [3, 1], { maxNewTokens: 8, temperature: 0 });
+  const own = [...write()].join();
+  const begun = write();
+  const base = lora.disableAdapter(write);
+  assert.notEqual([...base].join(), own);
+  lora.addAdapter("b", { targetModules: ["q_proj"] });
+  lora.setAdapter("b");
+  assert.equal([...begun].join(), own);
+  const late = (lora.setAdapter("default"), write());
+  lora.deleteAdapter("default");
+  assert.throws(() => late.next(), StateError);
+  lora.dispose();
+});
+
+test("a LoraModel is called as its model is, with its loss, cache and checkpointing", () => {
+  const { lora } = adapted();
+  const ids = tensor(new Int32Array([3, 1, 2]), [1, 3]);
+  const targets = tensor(new Int32Array([1, 2, 4]), [1, 3]);
+  assert.deepEqual([...noGrad(() => lora.forward(ids)).data], [...noGrad(() => lora.model.forward(ids)).data]);
+  assert.equal(noGrad(() => lora.loss(ids, targets)).item(), noGrad(() => lora.model.loss(ids, targets)).item());
+  const cache = lora.newCache();
+  noGrad(() => lora.forward(ids, cache));
+  assert.equal(cache.length, 3);
+  lora.gradientCheckpointing = true;
+  assert.equal(lora.model.gradientCheckpointing, true);
+  assert.equal(lora.gradientCheckpointing, true);
+  assert.throws(
+    () => (lora as unknown as { generate(): void }).generate(),
+    (e: Error) => e instanceof ArgumentError && e.message.includes("models.generate("),
+  );
+  assert.equal(lora.getOutputEmbeddings(), lora.model.lmHead);
+  lora.dispose();
+});
+
+const model = llama(3);
+const NEEDS = { maxNewTokens: 3, temperature: 0 };
+const any = (value: unknown): never => value as never;
+for (const [what, prompt, words] of [
+  ["a text", "Hello", ["the text", "Hello", "loadTokenizer"]],
+  ["a tensor", scope(() => tensor([1]).keep()), ["a Tensor", "indices"]],
+  ["a list of lists", [[1, 2]], ["list of lists"]],
+  ["typed arrays in a list", [Int32Array.of(1)], ["list of lists"]],
+  ["nothing", undefined, ["undefined"]],
+  ["a number", 5, ["5"]],
+  ["an object", { ids: [1] }, ["list of token ids"]],
+  ["BigInts", [1n], ["position 0"]],
+  ["a BigInt64Array", BigInt64Array.of(1n), ["position 0"]],
+  ["a fraction", [1, 1.5], ["1.5", "position 1"]],
+  ["NaN", Float64Array.of(NaN), ["NaN"]],
+  ["an id below 0", [-1], ["-1"]],
+  ["an id beyond the vocabulary", [3, 23], ["23", "position 1", "0 .. 22"]],
+  ["digits", ["5"], ["position 0"]],
+  ["a hole", [1, , 2], ["undefined"]],
+  ["too many", new Uint8Array(65), ["65 tokens", "1 .. 64"]],
+  ["none", [], ["0 tokens"]],
+] as const)
+  refuses(`the prompt is ${what}`, ArgumentError, ["generate: ", ...words], () =>
+    models.generate(model, any(prompt), NEEDS),
+  );
+for (const [options, words] of [
+  [undefined, ["maxNewTokens"]],
+  [null, ["null"]],
+  [7, ["number"]],
+  [{}, ["maxNewTokens", "undefined"]],
+  [{ ...NEEDS, maxNewTokens: 1.5 }, ["1.5"]],
+  [{ ...NEEDS, maxNewTokens: -1 }, ["-1"]],
+  [{ ...NEEDS, topK: 3 }, ["topK"]],
+  [{ ...NEEDS, max_new_tokens: 3 }, ["maxNewTokens"]],
+  [{ maxTokens: 3 }, ["Did you mean maxNewTokens"]],
+  [{ ...NEEDS, temprature: 1 }, ["Did you mean temperature"]],
+  [{ ...NEEDS, temperature: NaN }, ["temperature"]],
+  [{ ...NEEDS, temperature: -1 }, ["temperature"]],
+  [{ ...NEEDS, temperature: Infinity }, ["temperature"]],
+  [{ ...NEEDS, seed: -1 }, ["seed"]],
+  [{ ...NEEDS, stopToken: "</s>" }, ["stopToken"]],
+  [{ ...NEEDS, stopToken: [1, 2.5] }, ["stopToken", "2.5"]],
+] as const)
+  refuses(`the options are ${JSON.stringify(options)}`, ArgumentError, ["generate: ", ...words], () =>
+    models.generate(model, [1], any(options)),
+  );
+for (const [what, no, words] of [
+  ["nothing", undefined, []],
+  ["a folder's name", "models/base", []],
+  ["what a folder gave", { model, config: CONFIG }, ["pass its .model"]],
+  ["a class", models.Llama, []],
+] as const) {
+  refuses(`the model is ${what}`, ArgumentError, ["generate: model must be", ...words], () =>
+    models.generate(any(no), [1], NEEDS),
+  );
+}
+
+test("ids in any list of integers; every stop token ends the text", () => {
+  const tokens = (prompt: ArrayLike<number>, more = {}): string =>
+    [...models.generate(model, prompt, { maxNewTokens: 9, temperature: 0, ...more })].join();
+  const all = tokens([3, 1]);
+  for (const prompt of [Int32Array.of(3, 1), Uint16Array.of(3, 1), Float64Array.of(3, 1)])
+    assert.equal(tokens(prompt), all);
+  const list = all.split(",").map(Number);
+  const at = list.findIndex((id, i) => list.indexOf(id) === i && i > 1);
+  const until = list.slice(0, at).join();
+  for (const stopToken of [list[at]!, [list[at]!], [1000, list[at]!]])
+    assert.equal(tokens([3, 1], { stopToken }), until);
+  assert.equal(tokens([3, 1], { stopToken: null }), all);
+  const prompt = [3, 1];
+  const begun = models.generate(model, prompt, { maxNewTokens: 9, temperature: 0 });
+  prompt[0] = 7;
+  assert.equal([...begun].join(), all, "the prompt is copied");
+});
+
+test("a temperature on its way to 0 ends in the likeliest token, one on its way to infinity in all alike", () => {
+  const tokens = (temperature: number, seed = 0): string =>
+    [...models.generate(model, [3, 1], { maxNewTokens: 20, temperature, seed })].join();
+  const greedy = tokens(0);
+  for (const t of [1e-4, 1e-20, 1e-38, 1e-40, 1e-300, 5e-324]) assert.equal(tokens(t, 3), greedy, String(t));
+  for (const t of [1e20, 1e39, 1e300, Number.MAX_VALUE]) assert.equal(tokens(t), tokens(1e12), String(t));
+  assert.ok(new Set(tokens(1e300).split(",")).size > 8);
+});
+
+test("logits that are not finite end it with the token's number", () => {
+  const broken = llama(4);
+  const weight = broken.lmHead!.parameters()[0]!;
+  for (const bad of [NaN, Infinity, -Infinity]) {
+    const tokens = models.generate(broken, [1], { maxNewTokens: 5, temperature: 0.5 });
+    assert.equal(typeof tokens.next().value, "number");
+    const before = weight.data[8 * 5]!;
+    weight.data[8 * 5] = bad;
+    assert.throws(
+      () => tokens.next(),
+      (e: Error) =>
+        e instanceof StateError && /new token 2 are not finite \((NaN|-?Infinity) for id 5\)/.test(e.message),
+    );
+    assert.deepEqual(tokens.next(), { value: undefined, done: true });
+    weight.data[8 * 5] = before;
+  }
+  broken.dispose();
+});
+
+test("memory goes with the text: a long context costs nothing, nor does a generation that is let go", () => {
+  const long = new models.Llama({ ...CONFIG, maxPositionEmbeddings: 40_000 });
+  const before = memoryStats();
+  for (let i = 0; i < 5; i++) models.generate(long, [5, 6], { maxNewTokens: 10 }).next();
+  assert.equal([...models.generate(long, [5], { maxNewTokens: 3 })].length, 3);
+  assert.equal(memoryStats().liveBytes, before.liveBytes);
+  const cache = long.newCache();
+  for (let t = 1; t <= 9; t++) {
+    noGrad(() =>
+      scope(() => {
+        long.forward(tensor(Int32Array.of(t), [1, 1]), cache);
+      }),
+    );
+    assert.ok(
+      cache.layers[1]!.k.length >= 4 * t && cache.layers[1]!.k.length < 8 * t,
+      `${cache.layers[1]!.k.length} values for ${t} steps of 4`,
+    );
+  }
+  assert.equal(memoryStats().liveBytes, before.liveBytes);
+  assert.equal(memoryStats().reservedBytes - before.reservedBytes < 1e6, true);
+  long.dispose();
+});
+
+test("another model's cache is refused", () => {
+  const other = new models.Llama({ ...CONFIG, numKeyValueHeads: 2 });
+  const fewer = new models.Llama({ ...CONFIG, numHiddenLayers: 1 });
+  for (const cache of [other.newCache(), fewer.newCache()]) {
+    assert.throws(
+      () =>
+        noGrad(() =>
+          scope(() => {
+            model.forward(tensor(Int32Array.of(1), [1, 1]), cache);
+          }),
+        ),
+      (e: Error) => e instanceof ShapeError && e.message.includes("newCache()"),
+    );
+    assert.equal(cache.length, 0);
+  }
+  for (const m of [other, fewer]) m.dispose();
+  for (const wrong of [undefined, {}, { ...CONFIG, headDim: 0.5 }])
+    assert.throws(() => new models.KeyValueCache(any(wrong)), ArgumentError);
+});
+
+test("a model of one's own with adapters in force is held, too", () => {
+  const lora = peft.getLoraModel(llama(5), { r: 2, targetModules: ["q_proj"], initLoraWeights: false });
+  const own: CausalLM = lora.model;
+  const tokens = lora.disableAdapter(() => models.generate(own, [3], NEEDS));
+  assert.equal(
+    [...tokens].join(),
+    lora.disableAdapter(() => [...models.generate(own, [3], NEEDS)].join()),
+  );
+  lora.dispose();
+});
+
+test.run();

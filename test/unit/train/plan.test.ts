@@ -1,0 +1,370 @@
+/** The memory plan against runs of what it plans, each on an engine of its own. */
+import assert from "node:assert/strict";
+import { test } from "uvu";
+import {
+  ArgumentError,
+  init,
+  lora,
+  manualSeed,
+  memoryStats,
+  models,
+  nn,
+  noGrad,
+  optim,
+  peft,
+  scope,
+  ShapeError,
+  StateError,
+  tensor,
+  train,
+  WasmLoraError,
+  zeros,
+} from "../../../src/index.js";
+import { newMask } from "../../../src/random/seed.js";
+import { assertBits } from "../../support/golden.js";
+import { GPT2, LLAMA } from "../../support/language_models.js";
+
+type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
+interface Case extends train.TrainingPlanOptions {
+  model: models.LlamaConfig | models.Gpt2Config | (() => models.CausalLM);
+}
+
+const BIG_LLAMA = {
+  ...LLAMA,
+  vocabSize: 300,
+  hiddenSize: 64,
+  headDim: 16,
+  intermediateSize: 100,
+  numHiddenLayers: 3,
+  maxPositionEmbeddings: 64,
+};
+const BIG_GPT2 = {
+  ...GPT2,
+  vocabSize: 300,
+  hiddenSize: 64,
+  intermediateSize: 256,
+  numHiddenLayers: 3,
+  maxPositionEmbeddings: 64,
+};
+const trainable = (m: nn.Module): nn.Parameter[] => m.parameters().filter((p) => p.requiresGrad);
+const sgd: Optimizer = (m) => new optim.SGD(trainable(m), { lr: 0.1 });
+const momentum: Optimizer = (m) => new optim.SGD(trainable(m), { lr: 0.1, momentum: 0.9 });
+const loraPlus: Optimizer = (m) =>
+  new optim.AdamW(optim.loraPlusGroups(m, { lr: 0.01, loraplusLrRatio: 4 }).filter(({ params }) => params.length > 0));
+const loraFa: Optimizer = (m) => new optim.LoraFA(m, { scaling: 2, lr: 1e-3 });
+const loralib = (): models.CausalLM => {
+  const model = new models.Gpt2(BIG_GPT2, { r: 4, loraAlpha: 8, loraDropout: 0.1 });
+  lora.markOnlyLoraAsTrainable(model);
+  return model;
+};
+
+const cases: Record<string, Case> = {};
+for (const [name, model, few] of [
+  ["Llama", BIG_LLAMA, ["q_proj", "v_proj"]],
+  ["GPT-2", BIG_GPT2, ["c_attn"]],
+] as const) {
+  for (const gradientCheckpointing of [false, true]) {
+    const add = (what: string, options: Partial<Case>): void => {
+      cases[`${name}${gradientCheckpointing ? " with checkpoints" : ""}: ${what}`] = {
+        model,
+        batch: 3,
+        seq: 20,
+        gradientCheckpointing,
+        ...options,
+      };
+    };
+    const all = { r: 4, targetModules: "all-linear" } as const;
+    add("all linear layers", { adapter: all });
+    add("few targets", { adapter: { r: 8, targetModules: [...few] } });
+    add("dropout", { adapter: { ...all, loraDropout: 0.1 } });
+    add("few targets, dropout", { adapter: { r: 2, targetModules: [...few], loraDropout: 0.3 } });
+    add("DoRA", { adapter: { ...all, useDora: true } });
+    add("DoRA, dropout", { adapter: { r: 2, targetModules: [...few], useDora: true, loraDropout: 0.1 } });
+    add("olora", { adapter: { ...all, initLoraWeights: "olora" } });
+    add("biases", { adapter: { ...all, bias: "all" } });
+    add("a trained copy of the head", {
+      adapter: { ...all, modulesToSave: [name === "Llama" ? "embed_tokens" : "wte"] },
+    });
+    add("an untied head", { model: { ...model, tieWordEmbeddings: false }, adapter: all });
+    add("LoRA on an untied head", {
+      model: { ...model, tieWordEmbeddings: false },
+      adapter: { r: 4, targetModules: ["lm_head"] },
+    });
+    add("full fine-tuning", {});
+    add("one long sequence, more rows than a chunk", { batch: 1, seq: 64, adapter: all });
+    add("more rows than a chunk", { batch: 8, seq: 40, adapter: all });
+    add("one token", { batch: 1, seq: 1, adapter: all });
+    add("SGD", { adapter: all, optimizer: sgd });
+    add("SGD with momentum", { adapter: all, optimizer: momentum });
+    add("LoRA+", { adapter: all, optimizer: loraPlus });
+    add("LoRA-FA", { adapter: all, optimizer: loraFa });
+    if (name === "GPT-2") add("loralib's layers", { model: loralib });
+  }
+}
+
+/** What the plan stands for, with three steps. */
+async function actual({ model: source, batch, seq, adapter, optimizer, gradientCheckpointing }: Case): Promise<number> {
+  (await init()).close();
+  await init();
+  const model =
+    typeof source === "function"
+      ? source()
+      : "rmsNormEps" in source
+        ? new models.Llama(source)
+        : new models.Gpt2(source);
+  model.gradientCheckpointing = gradientCheckpointing!;
+  const trained = adapter ? peft.getLoraModel(model, adapter) : model;
+  const updates = optimizer?.(trained) ?? new optim.AdamW(trainable(trained), { lr: 1e-3 });
+  for (let step = 0; step < 3; step++)
+    scope(() => {
+      const ids = Int32Array.from({ length: batch * seq }, (_, i) => (i * 31 + step) % 300);
+      const loss = model.loss(tensor(ids, [batch, seq]), tensor(ids, [batch, seq]));
+      loss.backward();
+      optim.clipGradNorm_(trained.parameters(), 1);
+      updates.step();
+      updates.zeroGrad();
+    });
+  return memoryStats().peakBytes;
+}
+
+assert(Object.keys(cases).length >= 20);
+for (const [name, { model, ...options }] of Object.entries(cases)) {
+  test(name, async () => {
+    const peak = await actual({ model, ...options });
+    const plan = train.planTraining(model, options);
+    assert.equal(plan.peak, peak);
+    for (const [part, bytes] of Object.entries(plan))
+      assert(Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= plan.peak, part);
+    assert(plan.weights + plan.adapters + plan.optimiser + plan.scratch + plan.activations <= plan.peak);
+    assert(plan.gradients > 0);
+  });
+}
+
+test("the parts are sizes of what they name", async () => {
+  await init();
+  const block = (elements: number): number => Math.ceil(elements / 16) * 64 + 64;
+  const model = new models.Llama(LLAMA);
+  const table = 2 * block(40 * 3);
+  const sum = (list: readonly { size: number }[]): number => list.reduce((n, { size }) => n + block(size), 0);
+  const base = sum(model.parameters());
+  const adapter = { r: 3, targetModules: ["q_proj"] };
+  const adapted: peft.LoraModel = peft.getLoraModel(model, adapter);
+  const factors = sum(
+    adapted.layers().flatMap(({ layer }) => [...layer.adapters.values()].flatMap(({ loraA, loraB }) => [loraA, loraB])),
+  );
+  const plan = train.planTraining(LLAMA, { batch: 1, seq: 2, adapter });
+  assert.equal(plan.weights, base + table);
+  assert.deepEqual([plan.adapters, plan.gradients, plan.optimiser], [factors, factors, 2 * factors]);
+  adapted.dispose();
+});
+
+test("a plan leaves engine, streams and mode as they are, and needs no memory to tell of much", async () => {
+  await init();
+  manualSeed(4);
+  const first = nn.uniform_(zeros([8])).data.slice();
+  manualSeed(4);
+  const before = memoryStats();
+  const masks = newMask(0.5).stream;
+  const config = {
+    ...LLAMA,
+    vocabSize: 32000,
+    hiddenSize: 4096,
+    headDim: 128,
+    numAttentionHeads: 32,
+    numKeyValueHeads: 32,
+    intermediateSize: 11008,
+    numHiddenLayers: 32,
+  };
+  const plan = noGrad(() =>
+    train.planTraining(config, { batch: 1, seq: 40, adapter: { targetModules: ["q_proj"], loraDropout: 0.1 } }),
+  );
+  // 32 layers of 4 projections and 3 of the MLP, and the table.
+  assert(plan.weights / 4 > 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008) + 32000 * 4096);
+  assert.deepEqual(memoryStats(), before);
+  assert.equal(newMask(0.5).stream, masks + 1);
+  assertBits("the stream", nn.uniform_(zeros([8])).data, first);
+});
+
+for (const [name, config] of [
+  ["Llama", BIG_LLAMA],
+  ["GPT-2", BIG_GPT2],
+] as const) {
+  test(`${name}: what a run does besides training, held-out windows and a text, is in the plan`, async () => {
+    for (const [evaluation, generation] of [
+      [{ batch: 5, seq: 64 }, undefined],
+      [undefined, { prompt: 60, maxNewTokens: 1 }],
+      [undefined, { prompt: 3, maxNewTokens: 57 }],
+      [undefined, { prompt: 60, maxNewTokens: 100 }],
+      [
+        { batch: 1, seq: 2 },
+        { prompt: 1, maxNewTokens: 0 },
+      ],
+    ] as const) {
+      (await init()).close();
+      await init();
+      const model = "rmsNormEps" in config ? new models.Llama(config) : new models.Gpt2(config);
+      const options = { batch: 1, seq: 2, adapter: { r: 2, targetModules: "all-linear" as const, loraDropout: 0.1 } };
+      const adapted = peft.getLoraModel(model, options.adapter);
+      const optimizer = new optim.AdamW(trainable(adapted), { lr: 1e-3 });
+      const ids = (batch: number, seq: number) => tensor(new Int32Array(batch * seq).fill(7), [batch, seq]);
+      for (let step = 0; step < 2; step++)
+        scope(() => {
+          model.loss(ids(1, 2), ids(1, 2)).backward();
+          optimizer.step();
+          optimizer.zeroGrad();
+        });
+      adapted.eval();
+      if (evaluation)
+        noGrad(() =>
+          scope(() => {
+            model.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq));
+          }),
+        );
+      if (generation)
+        for (const _ of models.generate(model, new Array<number>(generation.prompt).fill(7), {
+          maxNewTokens: generation.maxNewTokens,
+        }))
+          void _;
+      const { peakBytes } = memoryStats();
+      const plan = train.planTraining(config, { ...options, evaluation, generation });
+      assert.equal(
+        plan.peak,
+        generation?.maxNewTokens === 0 ? train.planTraining(config, options).peak : peakBytes,
+        JSON.stringify([evaluation, generation]),
+      );
+    }
+  });
+}
+
+test("a plan takes no time and no memory, whatever it tells", async () => {
+  await init();
+  const big = {
+    ...LLAMA,
+    vocabSize: 128256,
+    hiddenSize: 4096,
+    headDim: 128,
+    numAttentionHeads: 32,
+    numKeyValueHeads: 8,
+    intermediateSize: 14336,
+    numHiddenLayers: 32,
+    maxPositionEmbeddings: 2 ** 20,
+  };
+  const gpt2 = {
+    ...GPT2,
+    vocabSize: 50257,
+    hiddenSize: 6400,
+    numAttentionHeads: 64,
+    intermediateSize: 25600,
+    numHiddenLayers: 24,
+    maxPositionEmbeddings: 1e9,
+  };
+  const cases: [string, models.LlamaConfig | models.Gpt2Config, train.TrainingPlanOptions][] = [
+    ["long", big, { batch: 1, seq: 2 ** 20, adapter: { r: 64, targetModules: "all-linear" } }],
+    [
+      "wide",
+      { ...big, numHiddenLayers: 2 },
+      { batch: 1e7, seq: 128, adapter: { r: 8, targetModules: "all-linear", loraDropout: 0.1 } },
+    ],
+    ["everything", big, { batch: 2 ** 16, seq: 2048 }],
+    [
+      "DoRA and copies",
+      big,
+      {
+        batch: 64,
+        seq: 2048,
+        adapter: { targetModules: "all-linear", useDora: true, modulesToSave: ["embed_tokens"] },
+      },
+    ],
+    [
+      "checkpoints",
+      big,
+      { batch: 4096, seq: 2048, adapter: { targetModules: ["q_proj"] }, gradientCheckpointing: true },
+    ],
+    ["LoRA-FA", big, { batch: 8, seq: 2048, adapter: { r: 32, targetModules: "all-linear" }, optimizer: loraFa }],
+    [
+      "a text",
+      big,
+      {
+        batch: 1,
+        seq: 8,
+        adapter: { targetModules: ["q_proj"] },
+        generation: { prompt: 1e5, maxNewTokens: 1e6 },
+        evaluation: { batch: 4096, seq: 8192 },
+      },
+    ],
+    ["GPT-2, transposed", gpt2, { batch: 2 ** 12, seq: 1024, adapter: { r: 8, targetModules: "all-linear" } }],
+  ];
+  train.planTraining(LLAMA, { batch: 1, seq: 2 });
+  const memory = memoryStats();
+  for (const [name, config, options] of cases) {
+    const start = performance.now();
+    const plan = train.planTraining(config, options);
+    const took = performance.now() - start;
+    assert(plan.peak > 2 ** 31 && Number.isSafeInteger(plan.peak), `${name}: ${plan.peak}`);
+    // Milliseconds; on a machine that does much else, too.
+    assert(took < 3000, `${name}: ${took} ms`);
+  }
+  assert.deepEqual(memoryStats(), memory);
+  for (const [config, options] of [
+    [LLAMA, { batch: Number.MAX_SAFE_INTEGER, seq: 1 }],
+    [LLAMA, { batch: 2 ** 40, seq: 2 ** 5 }],
+    [big, { batch: 1e9, seq: 128 }],
+    [
+      { ...big, numHiddenLayers: 1e9 },
+      { batch: 1, seq: 1 },
+    ],
+    [
+      { ...gpt2, numHiddenLayers: 1e6 },
+      { batch: 1, seq: 1 },
+    ],
+  ] as const) {
+    const start = performance.now();
+    assert.throws(
+      () => train.planTraining(config, options),
+      (e: Error) => e instanceof WasmLoraError,
+    );
+    assert(performance.now() - start < 10_000);
+  }
+  assert.deepEqual(memoryStats(), memory);
+});
+
+test("refusals", async () => {
+  await init();
+  const before = memoryStats();
+  for (const [options, word] of [
+    [undefined, "batch"],
+    [null, "null"],
+    [{ batchSize: 1, seq: 2 }, "Did you mean batch"],
+    [{ batch: 1, seq: 2, evaluation: { batch: 1 } }, "evaluation.seq"],
+    [{ batch: 1, seq: 2, generation: { prompt: 0, maxNewTokens: 1 } }, "generation.prompt"],
+    [{ batch: 1, seq: 2, generation: { prompt: 1, tokens: 1 } }, "tokens"],
+    [{ batch: 1, seq: 2, optimizer: 3 }, "optimizer"],
+    [{ batch: 0, seq: 2 }, "batch"],
+    [{ batch: 1, seq: 1.5 }, "seq"],
+    [{ batch: 1, seq: 2, adapter: { targetModules: ["nothing"] } }, "nothing"],
+  ] as const) {
+    assert.throws(
+      () => train.planTraining(LLAMA, options as unknown as train.TrainingPlanOptions),
+      (e: unknown) => e instanceof ArgumentError && e.message.includes(word),
+    );
+  }
+  for (const made of [1, null, { forward: 1 }]) {
+    assert.throws(
+      () => train.planTraining((() => made) as never, { batch: 1, seq: 2 }),
+      (e: unknown) => e instanceof ArgumentError && e.message.includes("expected a language model"),
+    );
+  }
+  assert.throws(() => train.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
+  for (const model of [undefined, null, "models/base"])
+    assert.throws(
+      () => train.planTraining(model as unknown as models.LlamaConfig, { batch: 1, seq: 2 }),
+      ArgumentError,
+    );
+  assert.throws(
+    () => train.planTraining(LLAMA, { batch: 1, seq: 2, optimizer: (async () => new optim.SGD([])) as never }),
+    StateError,
+  );
+  assert.deepEqual(memoryStats(), before);
+});
+
+test.run();
