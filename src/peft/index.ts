@@ -8,4 +8,7 @@ export { LoraLinear } from "./linear.js";
 export { LoraEmbedding } from "./embedding.js";
 export { LoraConv } from "./conv.js";
 export type { LoraConfig } from "../io/peft/config.js";
+export { readPeftAdapter, writePeftAdapter, type PeftAdapter } from "../io/peft/folder.js";
+export type { NamedPeftTensor } from "../io/peft/keys.js";
+export { loralibToPeft, type ConvertedAdapter, type LoralibLayer } from "../io/loralib/to_peft.js";
 export type { CombinationType } from "./weighted.js";

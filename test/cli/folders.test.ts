@@ -544,7 +544,7 @@ beforeTheFirstStep("layers that the model has not", async () => {
     else await refuse(folder, finetune("none", "--target-modules", names), "ArgumentError", "(q|v)_proj$");
   }
   // The files differ in what their configs say.
-  const [pattern, word] = ["names1", "names0"].map((run) => io.readPeftAdapter(at(run, "adapter")).tensors);
+  const [pattern, word] = ["names1", "names0"].map((run) => peft.readPeftAdapter(at(run, "adapter")).tensors);
   assert.deepEqual(pattern, word);
 });
 beforeTheFirstStep.run();

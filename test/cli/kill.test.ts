@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { suite, test } from "uvu";
 import { Worker } from "node:worker_threads";
 import { hasCheckpoint } from "../../src/cli/checkpoint.js";
-import { FormatError, io } from "../../src/index.js";
+import { FormatError, io, peft } from "../../src/index.js";
 import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 import { ROOT } from "../support/root.js";
@@ -157,7 +157,7 @@ whenKilled("saving an adapter over another leaves one of the two, or a pair that
     child.kill("SIGKILL");
     await new Promise((resolve) => child.once("close", resolve));
     try {
-      const { config, tensors } = io.readPeftAdapter(at("saved"));
+      const { config, tensors } = peft.readPeftAdapter(at("saved"));
       // The weights say which config they were saved with.
       for (const { data } of tensors.values())
         assert.ok(

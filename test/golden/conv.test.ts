@@ -1,9 +1,10 @@
 /** lora.Conv1d to Conv3d against loralib, and the op's branches (PEFT's two convolutions), both on PyTorch. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { init, io, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
+import { init, lora, manualSeed, nn, ops, scope, tensor, type Tensor, zeros } from "../../src/index.js";
 import { assertBits, assertClose, f32, type Golden, goldenNames, readGolden } from "../support/golden.js";
 import { checkMerging } from "../support/merging.js";
+import { conv2dToPeft } from "../../src/io/loralib/to_peft.js";
 
 await init();
 
@@ -86,7 +87,7 @@ for (const name of goldenNames("conv2d").filter((n) => readGolden(n).metadata["g
       const g = readGolden(name);
       const m = (key: string): number => Number(g.metadata[key]);
       const each = (key: string): number[] => [m(key), m(key)];
-      const { r, loraAlpha, loraA, loraB } = io.conv2dToPeft(f32(g, "lora_A"), f32(g, "lora_B"), {
+      const { r, loraAlpha, loraA, loraB } = conv2dToPeft("conv2dToPeft", f32(g, "lora_A"), f32(g, "lora_B"), {
         r: m("r"),
         loraAlpha: m("lora_alpha"),
         kernelSize: m("kernel_size"),

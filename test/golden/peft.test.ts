@@ -10,7 +10,7 @@ import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import { init, nn, peft } from "../../src/index.js";
 import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
-import { peftEmbeddingKey, peftKey } from "../../src/io/peft/keys.js";
+import { peftEmbeddingKey, peftKey } from "../support/peft_keys.js";
 import { scalingOf, targets } from "../../src/io/peft/match.js";
 import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";

@@ -28,40 +28,13 @@ import {
 } from "../peft/keys.js";
 import { escapePattern } from "../peft/python_regexp.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./state.js";
-/** Factors with the rank and alpha that go with them. */
+
+/** Factors with the rank and alpha that go with them, which need not be loralib's: loraAlpha / r is. */
 export interface PeftFactors {
-  /** PEFT's lora_A. */
   loraA: StateEntry;
-  /** PEFT's lora_B. */
   loraB: StateEntry;
-  /** PEFT's rank, which need not be loralib's. */
   r: number;
-  /** PEFT's alpha: loraAlpha / r is loralib's. */
   loraAlpha: number;
-}
-
-/** What a loralib.Linear or Embedding was made with. */
-export interface LinearLayer {
-  /** loralib's rank. */
-  r: number;
-  /** loralib's alpha. */
-  loraAlpha: number;
-}
-
-/** What a loralib.MergedLinear was made with. */
-export interface MergedLinearLayer extends LinearLayer {
-  /** Which of the equal blocks of outputs have factors. */
-  enableLora: readonly boolean[];
-  /** Number of outputs, all blocks together. */
-  outFeatures: number;
-}
-
-/** What a loralib.Conv2d was made with. */
-export interface Conv2dLayer extends LinearLayer {
-  /** Of the square kernel. */
-  kernelSize: number;
-  /** Default 1; others cannot be converted. */
-  groups?: number | undefined;
 }
 
 /** What `loralibToPeft` makes, for `writePeftAdapter`. */
@@ -73,27 +46,44 @@ export interface ConvertedAdapter {
 }
 
 /** What a loralib layer was made with; its checkpoint does not tell. */
-export type LoralibLayer =
-  | (LinearLayer & {
+export type LoralibLayer = {
+  /** loralib's rank. */
+  r: number;
+  /** loralib's alpha. */
+  loraAlpha: number;
+} & (
+  | {
       /** loralib's class. */
       kind: "Linear";
       /** Whether the weight is stored [in, out]. Default false. */
       fanInFanOut?: boolean | undefined;
-    })
-  | (LinearLayer & {
+    }
+  | {
       /** loralib's class. */
       kind: "Embedding";
-    })
-  | (MergedLinearLayer & {
+    }
+  | {
       /** loralib's class. */
       kind: "MergedLinear";
+      /** Which of the equal blocks of outputs have factors. */
+      enableLora: readonly boolean[];
+      /** Number of outputs, all blocks together. */
+      outFeatures: number;
       /** Whether the weight is stored [in, out]. Default false. */
       fanInFanOut?: boolean | undefined;
-    })
-  | (Conv2dLayer & {
+    }
+  | {
       /** loralib's class. */
       kind: "Conv2d";
-    });
+      /** Of the square kernel. */
+      kernelSize: number;
+      /** Default 1; others cannot be converted. */
+      groups?: number | undefined;
+    }
+);
+
+/** A description of one kind, for the functions of that kind. */
+export type LayerOf<Kind> = Omit<Extract<LoralibLayer, { kind: Kind }>, "kind">;
 
 /** What describes a layer of each kind. */
 const FIELDS = {
@@ -102,63 +92,6 @@ const FIELDS = {
   MergedLinear: ["r", "loraAlpha", "enableLora", "outFeatures"],
   Conv2d: ["r", "loraAlpha", "kernelSize", "groups"],
 } as const;
-
-/**
- * loralib.Linear's factors, and Embedding's, are PEFT's as they are: A [r, in], B [out, r].
- *
- * @param loraA [r, in]
- * @param loraB [out, r]
- * @throws ShapeError, ArgumentError
- *
- * @example
- * const a = { shape: [2, 4], data: new Float32Array(8) }, b = { shape: [6, 2], data: new Float32Array(12) };
- * const { r, loraAlpha } = io.linearToPeft(a, b, { r: 2, loraAlpha: 4 });
- * console.log(r, loraAlpha); // 2 4
- */
-export function linearToPeft(loraA: StateEntry, loraB: StateEntry, layer: LinearLayer): PeftFactors {
-  checkOptions("linearToPeft", layer ?? null, FIELDS.Linear);
-  return linear("linearToPeft", loraA, loraB, layer);
-}
-
-/**
- * loralib.MergedLinear's factors as those of one PEFT layer over the whole weight.
- *
- * @param loraA [r * g, in], g of enableLora's n being true
- * @param loraB [outFeatures / n * g, r]
- * @returns A [r * g, in], B [outFeatures, r * g]
- * @throws ShapeError, ArgumentError
- *
- * @example
- * const a = { shape: [4, 6], data: new Float32Array(24) }, b = { shape: [12, 2], data: new Float32Array(24) };
- * const layer = { r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 18 };
- * const { loraB, r, loraAlpha } = io.mergedLinearToPeft(a, b, layer);
- * console.log(loraB.shape, r, loraAlpha); // [ 18, 4 ] 4 8
- */
-export function mergedLinearToPeft(loraA: StateEntry, loraB: StateEntry, layer: MergedLinearLayer): PeftFactors {
-  checkOptions("mergedLinearToPeft", layer ?? null, FIELDS.MergedLinear);
-  return mergedLinear("mergedLinearToPeft", loraA, loraB, layer);
-}
-
-/**
- * loralib.Conv2d's factors as the kernels of PEFT's two convolutions.
- *
- * With a dilation or a padding mode it is the merged weights that agree: before merging, PEFT gives neither to its
- * first convolution.
- *
- * @param loraA [r * K, in * K], K = kernelSize
- * @param loraB [out * K, r * K]
- * @returns A [r * K * K, in, K, K], B [out, r * K * K, 1, 1]
- * @throws ShapeError; ArgumentError, also for groups other than 1, which cannot be converted exactly
- *
- * @example
- * const a = { shape: [6, 9], data: new Float32Array(54) }, b = { shape: [12, 6], data: new Float32Array(72) };
- * const { loraA, loraB, r, loraAlpha } = io.conv2dToPeft(a, b, { r: 2, loraAlpha: 4, kernelSize: 3 });
- * console.log(loraA.shape, loraB.shape, r, loraAlpha); // [ 18, 3, 3, 3 ] [ 4, 18, 1, 1 ] 18 36
- */
-export function conv2dToPeft(loraA: StateEntry, loraB: StateEntry, layer: Conv2dLayer): PeftFactors {
-  checkOptions("conv2dToPeft", layer ?? null, FIELDS.Conv2d);
-  return conv2d("conv2dToPeft", loraA, loraB, layer);
-}
 
 /**
  * A loralib checkpoint as a PEFT adapter, for writePeftAdapter.
@@ -175,10 +108,10 @@ export function conv2dToPeft(loraA: StateEntry, loraB: StateEntry, layer: Conv2d
  * class Model extends nn.Module {
  *   cAttn = new lora.MergedLinear(8, 24, { r: 2, loraAlpha: 4, enableLora: [true, false, true] });
  * }
- * const { config, tensors } = io.loralibToPeft(lora.loraStateDict(new Model()), {
+ * const { config, tensors } = peft.loralibToPeft(lora.loraStateDict(new Model()), {
  *   c_attn: { kind: "MergedLinear", r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 24 },
  * });
- * io.writePeftAdapter("adapter", { ...config, baseModelNameOrPath: "gpt2" }, tensors);
+ * peft.writePeftAdapter("adapter", { ...config, baseModelNameOrPath: "gpt2" }, tensors);
  */
 export function loralibToPeft(state: LoralibState, layers: Readonly<Record<string, LoralibLayer>>): ConvertedAdapter {
   const fail = (message: string): never => {
@@ -238,11 +171,11 @@ function toPeft(where: string, layer: LoralibLayer, loraA: StateEntry, loraB: St
   switch (layer.kind) {
     case "Linear":
     case "Embedding":
-      return linear(where, loraA, loraB, layer);
+      return linearToPeft(where, loraA, loraB, layer);
     case "MergedLinear":
-      return mergedLinear(where, loraA, loraB, layer);
+      return mergedLinearToPeft(where, loraA, loraB, layer);
     case "Conv2d":
-      return conv2d(where, loraA, loraB, layer);
+      return conv2dToPeft(where, loraA, loraB, layer);
   }
 }
 
@@ -273,18 +206,25 @@ function biasesToPeft(
   return { bias, tensors };
 }
 
-function linear(where: string, loraA: StateEntry, loraB: StateEntry, { r, loraAlpha }: LinearLayer): PeftFactors {
+/** The factors of Linear and of Embedding are PEFT's as they are: A [r, in], B [out, r]. */
+export function linearToPeft(
+  where: string,
+  loraA: StateEntry,
+  loraB: StateEntry,
+  { r, loraAlpha }: LayerOf<"Linear" | "Embedding">,
+): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkShape(where, "loraA", loraA, [r, null]);
   checkShape(where, "loraB", loraB, [null, r]);
   return { loraA: copy(loraA), loraB: copy(loraB), r, loraAlpha };
 }
 
-function mergedLinear(
+/** MergedLinear's factors as those of one PEFT layer over the whole weight: A [r g, in], B [outFeatures, r g]. */
+export function mergedLinearToPeft(
   where: string,
   loraA: StateEntry,
   loraB: StateEntry,
-  { r, loraAlpha, enableLora, outFeatures }: MergedLinearLayer,
+  { r, loraAlpha, enableLora, outFeatures }: LayerOf<"MergedLinear">,
 ): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkCount(where, "outFeatures", outFeatures);
@@ -318,11 +258,15 @@ function mergedLinear(
   };
 }
 
-function conv2d(
+/**
+ * Conv2d's factors as the kernels of PEFT's two convolutions: A [r K^2, in, K, K], B [out, r K^2, 1, 1]. With a
+ * dilation or a padding mode it is the merged weights that agree: before merging, PEFT gives neither to its first one.
+ */
+export function conv2dToPeft(
   where: string,
   loraA: StateEntry,
   loraB: StateEntry,
-  { r, loraAlpha, kernelSize: k, groups = 1 }: Conv2dLayer,
+  { r, loraAlpha, kernelSize: k, groups = 1 }: LayerOf<"Conv2d">,
 ): PeftFactors {
   checkScale(where, r, loraAlpha);
   checkCount(where, "kernelSize", k);

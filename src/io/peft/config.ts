@@ -154,10 +154,6 @@ const INFORMATIVE_KEYS = new Set([
  *
  * Source: PEFT, PeftConfigMixin.save_pretrained.
  * @throws ArgumentError naming the field that is not valid
- *
- * @example
- * const text = io.serializePeftConfig({ r: 4, loraAlpha: 32, targetModules: ["q_proj", "v_proj"] });
- * console.log(JSON.parse(text).lora_alpha); // 32
  */
 export function serializePeftConfig(config: Options<LoraConfig>): string {
   const where = "serializePeftConfig";

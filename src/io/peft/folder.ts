@@ -38,9 +38,9 @@ export interface PeftAdapter {
  * among them; FileError
  *
  * @example
- * io.writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
- *   { name: io.peftKey("fc", "lora_A"), shape: [2, 3], data: new Float32Array(6) },
- *   { name: io.peftKey("fc", "lora_B"), shape: [5, 2], data: new Float32Array(10) },
+ * peft.writePeftAdapter("adapter", { r: 2, loraAlpha: 4, targetModules: ["fc"] }, [
+ *   { name: "base_model.model.fc.lora_A.weight", shape: [2, 3], data: new Float32Array(6) },
+ *   { name: "base_model.model.fc.lora_B.weight", shape: [5, 2], data: new Float32Array(10) },
  * ]);
  */
 export function writePeftAdapter(
@@ -85,12 +85,12 @@ export function writePeftAdapter(
  * not ours, or if the two are not of one save
  *
  * @example
- * io.writePeftAdapter("adapter", { r: 2, targetModules: ["fc"] }, [
- *   { name: io.peftKey("fc", "lora_A"), shape: [2, 3], data: new Float32Array(6) },
- *   { name: io.peftKey("fc", "lora_B"), shape: [5, 2], data: new Float32Array(10) },
+ * peft.writePeftAdapter("adapter", { r: 2, targetModules: ["fc"] }, [
+ *   { name: "base_model.model.fc.lora_A.weight", shape: [2, 3], data: new Float32Array(6) },
+ *   { name: "base_model.model.fc.lora_B.weight", shape: [5, 2], data: new Float32Array(10) },
  * ]);
- * const { config, tensors } = io.readPeftAdapter("adapter");
- * console.log(config.loraAlpha, tensors.get(io.peftKey("fc", "lora_A")).shape); // 8 [ 2, 3 ]
+ * const { config, tensors } = peft.readPeftAdapter("adapter");
+ * console.log(config.loraAlpha, tensors.get("base_model.model.fc.lora_A.weight").shape); // 8 [ 2, 3 ]
  */
 export function readPeftAdapter(directory: string): PeftAdapter {
   checkText("readPeftAdapter", "directory", directory);

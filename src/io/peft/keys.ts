@@ -3,14 +3,13 @@
  * Source: huggingface/peft 0.20, src/peft/utils/save_and_load.py, tuners/lora/layer.py.
  */
 import type { StateEntry } from "../../runtime/state_entry.js";
-import { checkText } from "../json.js";
 
 /** Before the path of a module, in a file. */
 export const PREFIX = "base_model.model.";
 
 /** A tensor with its key in an adapter's file. */
 export interface NamedPeftTensor extends StateEntry {
-  /** As `peftKey` and its like make it. */
+  /** `base_model.model.`, the module's path and `.lora_A.weight` or `.lora_B.weight`, as PEFT writes it. */
   name: string;
 }
 
@@ -62,49 +61,12 @@ export function magnitudeShape(outputs: number, dimensions: number): number[] {
   return dimensions > 2 ? Array.from({ length: dimensions }, (_, i) => (i === 1 ? outputs : 1)) : [outputs];
 }
 
-/**
- * The key of a factor of the linear layer or convolution at `modulePath`.
- *
- * @example
- * console.log(io.peftKey("layers.0.q_proj", "lora_A")); // base_model.model.layers.0.q_proj.lora_A.weight
- */
-export function peftKey(modulePath: string, factor: "lora_A" | "lora_B"): string {
-  checkText("peftKey", "modulePath", modulePath);
-  checkText("peftKey", "factor", factor);
-  return `${PREFIX}${modulePath}.${factor}${WEIGHT_FACTORS.suffix}`;
-}
-
-/**
- * The key of a factor of the embedding at `modulePath`.
- *
- * @example
- * console.log(io.peftEmbeddingKey("wte", "lora_embedding_A")); // base_model.model.wte.lora_embedding_A
- */
-export function peftEmbeddingKey(modulePath: string, factor: "lora_embedding_A" | "lora_embedding_B"): string {
-  checkText("peftEmbeddingKey", "modulePath", modulePath);
-  checkText("peftEmbeddingKey", "factor", factor);
-  return `${PREFIX}${modulePath}.${factor}${EMBEDDING_FACTORS.suffix}`;
-}
-
-/**
- * The key of DoRA's magnitude of the module at `modulePath`.
- *
- * @example
- * console.log(io.peftMagnitudeKey("q_proj")); // base_model.model.q_proj.lora_magnitude_vector
- */
+/** The key of DoRA's magnitude of a module. */
 export function peftMagnitudeKey(modulePath: string): string {
-  checkText("peftMagnitudeKey", "modulePath", modulePath);
   return `${PREFIX}${modulePath}.${MAGNITUDE}`;
 }
 
-/**
- * The key of a parameter of the base: of modules_to_save, or a bias (in an adapted module it is
- * `<module>.base_layer.bias`).
- *
- * @example
- * console.log(io.peftBaseKey("q_proj.base_layer.bias")); // base_model.model.q_proj.base_layer.bias
- */
+/** The key of a parameter of the base: of modules_to_save, or a bias. */
 export function peftBaseKey(parameterPath: string): string {
-  checkText("peftBaseKey", "parameterPath", parameterPath);
   return `${PREFIX}${parameterPath}`;
 }

@@ -28,7 +28,7 @@ class Net extends nn.Module {
   }
 }
 
-const CONFIGS: Record<"net" | "llama", Partial<io.LoraConfig>[]> = {
+const CONFIGS: Record<"net" | "llama", Partial<peft.LoraConfig>[]> = {
   net: [
     { r: 2, targetModules: ["embed", "layers.0", "layers.1", "conv", "head"] },
     { r: 2, targetModules: ["layers.0", "layers.1", "conv", "head"], useDora: true, loraAlpha: 3 },
@@ -132,7 +132,7 @@ function made(): Base[] {
     bosTokenId: 1,
     eosTokenId: 2,
   });
-  const base = (model: Base["model"], configs: readonly Partial<io.LoraConfig>[]): Base => ({
+  const base = (model: Base["model"], configs: readonly Partial<peft.LoraConfig>[]): Base => ({
     model,
     bits: bitsOf(model),
     adapters: configs.map((config) => {
@@ -192,8 +192,8 @@ async function run({ base, files }: Input): Promise<void> {
         adapted.eval();
         outputs(model);
         adapted.savePretrained(`${FOLDER}/again`);
-        const first = io.readPeftAdapter(FOLDER);
-        const second = io.readPeftAdapter(`${FOLDER}/again`);
+        const first = peft.readPeftAdapter(FOLDER);
+        const second = peft.readPeftAdapter(`${FOLDER}/again`);
         must(
           first.tensors.size === second.tensors.size,
           () => `${first.tensors.size} tensors are read, ${second.tensors.size} written`,

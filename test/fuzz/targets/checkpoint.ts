@@ -3,7 +3,7 @@
  * undamaged one in the adapter of the run that was never interrupted.
  */
 import { finetune, type FinetuneCommand } from "../../../src/cli/finetune.js";
-import { init, io, manualSeed, models } from "../../../src/index.js";
+import { init, io, manualSeed, models, peft } from "../../../src/index.js";
 import { digestOfTensors } from "../../../src/io/digest.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { damage, damageText, textOf, treeOf } from "../json_tree.js";
@@ -192,7 +192,7 @@ async function run(files: Files): Promise<void> {
   try {
     await withFiles(files, async () => {
       await finetune({ ...COMMAND, resume: true }, new Set());
-      const { tensors } = io.readPeftAdapter(`${FOLDER}/run/adapter`);
+      const { tensors } = peft.readPeftAdapter(`${FOLDER}/run/adapter`);
       for (const [name, { data }] of tensors)
         must(data.every(Number.isFinite), () => `${name} is written and not finite`);
       JSON.parse(new TextDecoder().decode(io.memoryFiles.get(`${FOLDER}/run/result.json`)));

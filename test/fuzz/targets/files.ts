@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "../../../src/cli/inspect.js";
-import { data, io, models } from "../../../src/index.js";
+import { data, io, models, peft } from "../../../src/index.js";
 import { damage, damageBytes, damageText, joined, textOf, treeOf } from "../json_tree.js";
 import type { Random } from "../random.js";
 import { must, type Files, type Target } from "../target.js";
@@ -161,7 +161,7 @@ async function run({ kind, files, text }: Input): Promise<void> {
         () => "a state dict changed in writing and reading",
       );
     } else if (kind === "loralib") {
-      io.loralibToPeft(io.loadLoralib(path), {
+      peft.loralibToPeft(io.loadLoralib(path), {
         q: { kind: "Linear", r: 2, loraAlpha: 4 },
         c: { kind: "Conv2d", r: 1, loraAlpha: 2, kernelSize: 3 },
         m: { kind: "MergedLinear", r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 12 },

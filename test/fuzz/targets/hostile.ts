@@ -93,7 +93,7 @@ add(
       400_000,
     ),
   }),
-  () => io.loralibToPeft(io.loadLoralib(`${FOLDER}/x.safetensors`), {}),
+  () => peft.loralibToPeft(io.loadLoralib(`${FOLDER}/x.safetensors`), {}),
 );
 
 /* JSON */

@@ -24,6 +24,7 @@ import {
   train,
   zeros,
 } from "../../../src/index.js";
+import { serializePeftConfig } from "../../../src/io/peft/config.js";
 import type { Random } from "../random.js";
 import type { Target } from "../target.js";
 import { built, changed, odd, t, type Value } from "../values.js";
@@ -94,6 +95,11 @@ function withNet<T>(run: (net: Net) => T): T {
 }
 
 type Call = [typical: Value[], call: (...args: any[]) => unknown];
+const LORALIB = (): io.LoralibState =>
+  new Map([
+    ["fc.lora_A", { shape: [1, 6], data: new Float32Array(6) }],
+    ["fc.lora_B", { shape: [6, 1], data: new Float32Array(6) }],
+  ]);
 const FILE = (): Uint8Array =>
   io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [1], data: Float32Array.of(1) }]);
 
@@ -241,23 +247,18 @@ const CALLS: Record<string, Call> = {
       io.serializeSafetensors(...a);
     },
   ],
-  "io.serializePeftConfig": [
+  serializePeftConfig: [
     [PEFT],
     (config) => {
-      io.serializePeftConfig(config);
+      serializePeftConfig(config);
     },
   ],
-  "io.linearToPeft": [
-    [
-      { shape: [1, 6], data: { $array: "Float32Array" } },
-      { shape: [6, 1], data: { $array: "Float32Array" } },
-      { r: 1, loraAlpha: 2 },
-    ],
-    (...a: [any, any, any]) => io.linearToPeft(...a),
+  "peft.loralibToPeft": [
+    [{ fc: { kind: "Linear", r: 1, loraAlpha: 2, fanInFanOut: false } }],
+    (layers) => peft.loralibToPeft(LORALIB(), layers),
   ],
   "io.matcher": [["a.*", "ab"], (pattern, text) => io.matcher(pattern)(text)],
   "io.patternValue": [[{ a: 1 }, "a", 2], (...a: [any, any, any]) => io.patternValue(...a)],
-  "io.peftKey": [["fc", "lora_A"], (...a: [any, any]) => io.peftKey(...a)],
   "io.scalingOf": [
     [{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"],
     (...a: [any, any]) => io.scalingOf(...a),

@@ -11,12 +11,11 @@ import { test } from "uvu";
 import fc from "fast-check";
 import type { LoralibState } from "../../../src/io/loralib/state.js";
 import {
-  type Conv2dLayer,
   conv2dToPeft,
+  type LayerOf,
   linearToPeft,
   type LoralibLayer,
   loralibToPeft,
-  type MergedLinearLayer,
   mergedLinearToPeft,
   type PeftFactors,
 } from "../../../src/io/loralib/to_peft.js";
@@ -61,7 +60,7 @@ function peftDelta({ loraA, loraB, r }: PeftFactors): Float32Array {
 function mergedLinearDelta(
   a: StateEntry,
   b: StateEntry,
-  { r, enableLora, outFeatures }: MergedLinearLayer,
+  { r, enableLora, outFeatures }: LayerOf<"MergedLinear">,
 ): Float32Array {
   const inFeatures = a.shape[1]!;
   const delta = new Float32Array(outFeatures * inFeatures);
@@ -114,7 +113,7 @@ for (const name of goldenNames("merged_linear_")) {
       enableLora: JSON.parse(m["enable_lora"]!) as boolean[],
       outFeatures: Number(m["out_features"]),
     };
-    const factors = mergedLinearToPeft(f32(g, "lora_A"), f32(g, "lora_B"), layer);
+    const factors = mergedLinearToPeft("mergedLinearToPeft", f32(g, "lora_A"), f32(g, "lora_B"), layer);
     assertBits("delta", peftDelta(factors), mergedLinearDelta(f32(g, "lora_A"), f32(g, "lora_B"), layer));
     assertClose("weight", merged(g, factors), f32(g, "weight_merged").data);
   });
@@ -123,7 +122,7 @@ for (const name of goldenNames("merged_linear_")) {
 for (const name of goldenNames("conv2d_")) {
   const g = readGolden(name);
   const m = g.metadata;
-  const layer: Conv2dLayer = {
+  const layer: LayerOf<"Conv2d"> = {
     r: Number(m["r"]),
     loraAlpha: Number(m["lora_alpha"]),
     kernelSize: Number(m["kernel_size"]),
@@ -131,7 +130,7 @@ for (const name of goldenNames("conv2d_")) {
   };
   if (layer.groups === 1) {
     test(`${name}: converted, it merges to loralib's weight`, () => {
-      const factors = conv2dToPeft(f32(g, "lora_A"), f32(g, "lora_B"), layer);
+      const factors = conv2dToPeft("conv2dToPeft", f32(g, "lora_A"), f32(g, "lora_B"), layer);
       const { shape } = f32(g, "weight");
       assert.deepEqual(factors.loraA.shape, [factors.r, ...shape.slice(1)]);
       assert.deepEqual(factors.loraB.shape, [shape[0], factors.r, 1, 1]);
@@ -141,7 +140,7 @@ for (const name of goldenNames("conv2d_")) {
   } else {
     test(`${name}: a grouped convolution is refused`, () => {
       assert.throws(
-        () => conv2dToPeft(f32(g, "lora_A"), f32(g, "lora_B"), layer),
+        () => conv2dToPeft("conv2dToPeft", f32(g, "lora_A"), f32(g, "lora_B"), layer),
         (error: unknown) => error instanceof ArgumentError && error.message.includes("groups is 2"),
       );
     });
@@ -149,7 +148,7 @@ for (const name of goldenNames("conv2d_")) {
 }
 
 test("GPT-2's q and v: the sizes of the whole layer", () => {
-  const factors = mergedLinearToPeft(counting(16, 768), counting(1536, 8), {
+  const factors = mergedLinearToPeft("mergedLinearToPeft", counting(16, 768), counting(1536, 8), {
     r: 8,
     loraAlpha: 16,
     enableLora: [true, false, true],
@@ -176,7 +175,7 @@ test("property: placement changes no bit of the delta, and alpha / r stays", () 
         const layer = { r, loraAlpha, enableLora, outFeatures: rows * enableLora.length };
         const a = counting(r * g, inFeatures);
         const b = counting(rows * g, r);
-        const factors = mergedLinearToPeft(a, b, layer);
+        const factors = mergedLinearToPeft("mergedLinearToPeft", a, b, layer);
         assertBits("delta", peftDelta(factors), mergedLinearDelta(a, b, layer));
         assert.equal(factors.loraAlpha / factors.r, loraAlpha / r);
       },
@@ -187,7 +186,7 @@ test("property: placement changes no bit of the delta, and alpha / r stays", () 
     fc.property(size, size, size, size, fc.integer({ min: 1, max: 64 }), (r, k, inChannels, outChannels, loraAlpha) => {
       const a = counting(r * k, inChannels * k);
       const b = counting(outChannels * k, r * k);
-      const factors = conv2dToPeft(a, b, { r, loraAlpha, kernelSize: k });
+      const factors = conv2dToPeft("conv2dToPeft", a, b, { r, loraAlpha, kernelSize: k });
       assert.deepEqual(factors.loraA.shape, [r * k * k, inChannels, k, k]);
       assertBits("delta", peftDelta(factors), convDelta(a, b));
       assert.equal(factors.loraAlpha / factors.r, loraAlpha / r);
@@ -199,7 +198,7 @@ test("property: placement changes no bit of the delta, and alpha / r stays", () 
 test("Linear and Embedding keep their factors, as copies", () => {
   const a = counting(2, 3);
   const b = counting(4, 2);
-  const factors = linearToPeft(a, b, { r: 2, loraAlpha: 3 });
+  const factors = linearToPeft("linearToPeft", a, b, { r: 2, loraAlpha: 3 });
   assert.deepEqual(factors, { loraA: a, loraB: b, r: 2, loraAlpha: 3 });
   assert.notEqual(factors.loraA.data, a.data);
   assert.notEqual(factors.loraB.data, b.data);
@@ -311,7 +310,8 @@ test("what does not fit is refused by name", () => {
   const a = counting(4, 5);
   const b = counting(8, 2);
   const layer = { r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 12 };
-  const change = (other: Partial<MergedLinearLayer>) => () => mergedLinearToPeft(a, b, { ...layer, ...other });
+  const change = (other: Partial<LayerOf<"MergedLinear">>) => () =>
+    mergedLinearToPeft("mergedLinearToPeft", a, b, { ...layer, ...other });
   refuses(change({ r: 0 }), ArgumentError, "mergedLinearToPeft", "r is 0");
   refuses(change({ loraAlpha: NaN }), ArgumentError, "loraAlpha is NaN");
   refuses(change({ enableLora: [false, false] }), ArgumentError, "enableLora");
@@ -320,37 +320,37 @@ test("what does not fit is refused by name", () => {
   refuses(change({ outFeatures: 15 }), ShapeError, "loraB", "[8,2]", "[10, 2]");
   refuses(change({ enableLora: [true, true, true] }), ShapeError, "loraA", "[4,5]", "[6, any]");
   refuses(
-    () => mergedLinearToPeft({ shape: [4, 5], data: new Float32Array(19) }, b, layer),
+    () => mergedLinearToPeft("mergedLinearToPeft", { shape: [4, 5], data: new Float32Array(19) }, b, layer),
     ShapeError,
     "loraA has 19 values",
   );
   refuses(
-    () => linearToPeft(counting(2, 3), counting(4, 3), { r: 2, loraAlpha: 1 }),
+    () => linearToPeft("linearToPeft", counting(2, 3), counting(4, 3), { r: 2, loraAlpha: 1 }),
     ShapeError,
     "linearToPeft",
     "loraB",
     "[any, 2]",
   );
   refuses(
-    () => linearToPeft(counting(2, 3, 1), counting(4, 2), { r: 2, loraAlpha: 1 }),
+    () => linearToPeft("linearToPeft", counting(2, 3, 1), counting(4, 2), { r: 2, loraAlpha: 1 }),
     ShapeError,
     "loraA",
     "[2,3,1]",
   );
   refuses(
-    () => conv2dToPeft(counting(4, 7), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
+    () => conv2dToPeft("conv2dToPeft", counting(4, 7), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
     ShapeError,
     "loraA",
     "a multiple of 2",
   );
   refuses(
-    () => conv2dToPeft(counting(4, 6), counting(9, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
+    () => conv2dToPeft("conv2dToPeft", counting(4, 6), counting(9, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
     ShapeError,
     "loraB",
     "a multiple of 2",
   );
   refuses(
-    () => conv2dToPeft(counting(4, 6), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 0.5 }),
+    () => conv2dToPeft("conv2dToPeft", counting(4, 6), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 0.5 }),
     ArgumentError,
     "kernelSize is 0.5",
   );

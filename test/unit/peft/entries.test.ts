@@ -6,6 +6,8 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, init, io, lora, nn, peft, StateError, WasmLoraError } from "../../../src/index.js";
 import { refuses } from "../../support/refuses.js";
+import { peftKey } from "../../support/peft_keys.js";
+import { serializePeftConfig } from "../../../src/io/peft/config.js";
 
 await init();
 
@@ -87,10 +89,10 @@ test("every entry that says something is taken", () => {
 });
 
 const described: [string, () => unknown, string][] = [
-  ["serializePeftConfig", () => io.serializePeftConfig(any({ rank: 4 })), "rank"],
-  ["serializePeftConfig", () => io.serializePeftConfig(any(undefined)), "config"],
-  ["serializePeftConfig", () => io.serializePeftConfig(any(null)), "null"],
-  ["writePeftAdapter", () => io.writePeftAdapter("memory:x", any({ lora_dropout: 0.5 }), []), "loraDropout"],
+  ["serializePeftConfig", () => serializePeftConfig(any({ rank: 4 })), "rank"],
+  ["serializePeftConfig", () => serializePeftConfig(any(undefined)), "config"],
+  ["serializePeftConfig", () => serializePeftConfig(any(null)), "null"],
+  ["writePeftAdapter", () => peft.writePeftAdapter("memory:x", any({ lora_dropout: 0.5 }), []), "loraDropout"],
   ["addAdapter", () => peft.getLoraModel(model, any(undefined)), "targetModules"],
   ["addAdapter", () => peft.getLoraModel(model, any(null)), "null"],
   ["addAdapter", () => peft.getLoraModel(model, any(["q_proj"])), "array"],
@@ -105,18 +107,7 @@ const described: [string, () => unknown, string][] = [
     () => peft.LoraModel.fromPretrained(model, "memory:a", any({ is_trainable: true })),
     "isTrainable",
   ],
-  ["linearToPeft", () => io.linearToPeft(any(null), any(null), any({ r: 2, lora_alpha: 4 })), "loraAlpha"],
-  [
-    "conv2dToPeft",
-    () => io.conv2dToPeft(any(null), any(null), any({ r: 2, loraAlpha: 4, kernel_size: 3 })),
-    "kernelSize",
-  ],
-  [
-    "mergedLinearToPeft",
-    () => io.mergedLinearToPeft(any(null), any(null), any({ r: 2, loraAlpha: 4, enable_lora: [true] })),
-    "enableLora",
-  ],
-  ["loralibToPeft", () => io.loralibToPeft(new Map(), any({ fc: { kind: "Linear", r: 2, alpha: 4 } })), "loraAlpha"],
+  ["loralibToPeft", () => peft.loralibToPeft(new Map(), any({ fc: { kind: "Linear", r: 2, alpha: 4 } })), "loraAlpha"],
 ];
 for (const [where, fn, word] of described)
   refuses(`${where}: ${String(fn).slice(6)}`, ArgumentError, [`${where}: `, word], fn);
@@ -164,11 +155,11 @@ test("a LoraModel's methods name what they cannot use", () => {
 test("in a folder, names that match nothing change no result, and PEFT writes some itself", () => {
   const factors = [0, 1, 2].flatMap((i) =>
     ["q_proj"].flatMap((name) => [
-      { name: io.peftKey(`model.layers.${i}.self_attn.${name}`, "lora_A"), shape: [2, 4], data: new Float32Array(8) },
-      { name: io.peftKey(`model.layers.${i}.self_attn.${name}`, "lora_B"), shape: [4, 2], data: new Float32Array(8) },
+      { name: peftKey(`model.layers.${i}.self_attn.${name}`, "lora_A"), shape: [2, 4], data: new Float32Array(8) },
+      { name: peftKey(`model.layers.${i}.self_attn.${name}`, "lora_B"), shape: [4, 2], data: new Float32Array(8) },
     ]),
   );
-  io.writePeftAdapter(
+  peft.writePeftAdapter(
     "memory:idle",
     {
       r: 2,
@@ -183,14 +174,14 @@ test("in a folder, names that match nothing change no result, and PEFT writes so
   assert.equal(adapted.layers().length, 3);
   adapted.dispose();
   // What is not true of the tensors is refused: another rank by a pattern, a module of which nothing is there.
-  io.writePeftAdapter("memory:lie", { r: 2, targetModules: ["q_proj"], modulesToSave: ["norm"] }, factors);
+  peft.writePeftAdapter("memory:lie", { r: 2, targetModules: ["q_proj"], modulesToSave: ["norm"] }, factors);
   assert.throws(
     () => peft.LoraModel.fromPretrained(new Model(), "memory:lie"),
     (e: Error) => e.message.includes("norm.weight is missing"),
   );
   assert.throws(
     () =>
-      io.writePeftAdapter(
+      peft.writePeftAdapter(
         "memory:lie",
         { r: 2, targetModules: ["q_proj"], rankPattern: { "0.self_attn.q_proj": 1 } },
         factors,
@@ -275,7 +266,6 @@ test("whatever is given, it is taken or refused by an error of the library", () 
     new Model(),
   ];
   const make = (): peft.LoraModel<Model> => peft.getLoraModel(new Model(), lists, "a");
-  const layer = { r: 1, loraAlpha: 1 };
   const calls: ((x: never) => unknown)[] = [
     (x) => io.matcher(x),
     (x) => io.matcher("a")(x),
@@ -284,14 +274,12 @@ test("whatever is given, it is taken or refused by an error of the library", () 
     (x) => io.patternValue(x, "a", 1),
     (x) => io.patternValue({ a: 1 }, x, 1),
     (x) => io.scalingOf(x, "a"),
-    (x) => io.serializePeftConfig(x),
-    (x) => io.serializePeftConfig({ targetModules: x, rankPattern: x }),
-    (x) => io.writePeftAdapter(x, x, x),
-    (x) => io.writePeftAdapter("memory:odd", {}, [x]),
-    (x) => io.writePeftAdapter("memory:odd", {}, [{ name: x, shape: x, data: x }]),
-    (x) => io.readPeftAdapter(x),
-    (x) => io.peftKey(x, x),
-    (x) => io.peftBaseKey(x),
+    (x) => serializePeftConfig(x),
+    (x) => serializePeftConfig({ targetModules: x, rankPattern: x }),
+    (x) => peft.writePeftAdapter(x, x, x),
+    (x) => peft.writePeftAdapter("memory:odd", {}, [x]),
+    (x) => peft.writePeftAdapter("memory:odd", {}, [{ name: x, shape: x, data: x }]),
+    (x) => peft.readPeftAdapter(x),
     (x) => peft.getLoraModel(x, x),
     (x) => peft.getLoraModel(new Model(), x),
     (x) => peft.getLoraModel(new Model(), { targetModules: x }),
@@ -314,11 +302,10 @@ test("whatever is given, it is taken or refused by an error of the library", () 
     (x) => peft.LoraModel.fromPretrained(x, x),
     (x) => peft.LoraModel.fromPretrained(new Model(), "memory:odd", x),
     (x) => make().config(x),
-    (x) => io.linearToPeft(x, x, x),
-    (x) => io.linearToPeft(x, x, layer),
-    (x) => io.conv2dToPeft(x, x, { ...layer, kernelSize: x }),
-    (x) => io.loralibToPeft(x, x),
-    (x) => io.loralibToPeft(new Map(), { a: x }),
+    (x) => peft.loralibToPeft(x, x),
+    (x) => peft.loralibToPeft(new Map(), { a: x }),
+    (x) => peft.loralibToPeft(new Map([["a.lora_A", x]]), { a: { kind: "Linear", r: 1, loraAlpha: 1 } }),
+    (x) => peft.loralibToPeft(new Map(), { a: { kind: "Conv2d", r: 1, loraAlpha: 1, kernelSize: x } }),
     (x) => io.saveLoralib(x, x),
     (x) => io.saveLoralib("memory:odd", new Map([["lora_A", x]])),
     (x) => io.loadLoralib(x),

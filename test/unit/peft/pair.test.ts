@@ -21,7 +21,7 @@ function save(folder: string, config: object, fill: number): void {
   adapted.savePretrained(folder);
   adapted.dispose();
 }
-const read = (folder: string): number => io.readPeftAdapter(folder).tensors.size;
+const read = (folder: string): number => peft.readPeftAdapter(folder).tensors.size;
 function damaged(what: string, files: Record<string, Uint8Array>, word = ""): void {
   for (const [file, content] of Object.entries(files)) io.memoryFiles.set(`memory:damaged/${file}`, content);
   assert.throws(
@@ -70,7 +70,7 @@ test("a save that stops between its writes leaves the old adapter or a refusal",
     io.memoryFiles.set = set;
     let got: string;
     try {
-      const { config, tensors } = io.readPeftAdapter("memory:over");
+      const { config, tensors } = peft.readPeftAdapter("memory:over");
       got = `${config.loraAlpha} ${[...tensors.values()][0]!.data[0]}`;
     } catch (error) {
       assert.ok(error instanceof FormatError);
@@ -91,7 +91,7 @@ test("every flipped bit of the tensors' file is noticed, and of the config's wha
     damaged(`byte ${at} of the tensors`, { [CONFIG]: config, [TENSORS]: flipped });
   }
   io.memoryFiles.set(`memory:damaged/${TENSORS}`, tensors);
-  const whole = io.readPeftAdapter("memory:flip");
+  const whole = peft.readPeftAdapter("memory:flip");
   for (let at = 0; at < config.length; at++) {
     const flipped = config.slice();
     flipped[at]! ^= 1 << Math.floor(random() * 7);
@@ -102,7 +102,7 @@ test("every flipped bit of the tensors' file is noticed, and of the config's wha
         taskType: __,
         initLoraWeights: ___,
         ...said
-      } = io.readPeftAdapter("memory:damaged").config;
+      } = peft.readPeftAdapter("memory:damaged").config;
       assert.deepEqual(
         said,
         Object.fromEntries(Object.entries(whole.config).filter(([key]) => key in said)),
@@ -124,7 +124,7 @@ test("where the base lies may be written anew, and white space and the order of 
     base_model_name_or_path: "elsewhere",
   };
   io.memoryFiles.set(`memory:moved/${CONFIG}`, bytes(JSON.stringify(moved)));
-  assert.equal(io.readPeftAdapter("memory:moved").config.baseModelNameOrPath, "elsewhere");
+  assert.equal(peft.readPeftAdapter("memory:moved").config.baseModelNameOrPath, "elsewhere");
   io.memoryFiles.set(`memory:moved/${CONFIG}`, bytes(JSON.stringify({ ...moved, lora_alpha: 16 })));
   assert.throws(() => read("memory:moved"), FormatError);
 });
@@ -189,7 +189,7 @@ test("what is not finite is neither written nor read, by name; the folder stays 
       const plain = new Model();
       const held = memoryStats().liveBytes;
       for (const load of [
-        () => io.readPeftAdapter("memory:nan"),
+        () => peft.readPeftAdapter("memory:nan"),
         () => peft.LoraModel.fromPretrained(plain, "memory:nan"),
         () => adapted.loadAdapter("memory:nan", "b"),
         () => adapted.hotswapAdapter("memory:nan", "default"),

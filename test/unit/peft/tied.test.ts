@@ -21,6 +21,7 @@ import {
   tensor,
 } from "../../../src/index.js";
 import { stream } from "../../support/gradcheck.js";
+import { peftEmbeddingKey, peftKey } from "../../support/peft_keys.js";
 
 await init();
 const V = 7;
@@ -80,13 +81,13 @@ const EMBED = "base_model.model.model.embed_tokens.weight";
 const HEAD = "base_model.model.lm_head.weight";
 const Q = "model.layers.0.self_attn.q_proj";
 const factors = ["lora_A", "lora_B"].map((factor) => ({
-  name: io.peftKey(Q, factor as "lora_A"),
+  name: peftKey(Q, factor as "lora_A"),
   shape: factor === "lora_A" ? [2, D] : [D, 2],
   data: new Float32Array(2 * D),
 }));
-const weight = (name: string, data: Float32Array): io.NamedPeftTensor => ({ name, shape: [V, D], data });
+const weight = (name: string, data: Float32Array): peft.NamedPeftTensor => ({ name, shape: [V, D], data });
 const keysOf = (folder: string): string[] =>
-  [...io.readPeftAdapter(folder).tensors.keys()].filter((key) => !key.includes("lora_")).sort();
+  [...peft.readPeftAdapter(folder).tensors.keys()].filter((key) => !key.includes("lora_")).sort();
 
 /**
  * What is named; what the folder holds; which parameters train; table and head that act; whether the merged model is
@@ -112,7 +113,7 @@ for (const [names, tying, keys, trains, table, head] of CASES) {
     const live = memoryStats().liveBytes;
     const folder = `memory:tied-${names.join("-")}-${tying}`;
     const config = { r: 2, targetModules: ["q_proj"], modulesToSave: names, ensureWeightTying: tying };
-    io.writePeftAdapter(folder, config, [
+    peft.writePeftAdapter(folder, config, [
       ...factors,
       ...keys.map((key) => weight(key, key === EMBED ? OTHER : tying ? OTHER : THIRD)),
     ]);
@@ -214,14 +215,14 @@ test(
     const head = [...TABLE].map(
       (v, i) => v + scaling * [0, 1].reduce((sum, r) => sum + E[Math.floor(i / D) * 2 + r]! * C[r * D + (i % D)]!, 0),
     );
-    const tensors: Record<string, io.NamedPeftTensor[]> = {
+    const tensors: Record<string, peft.NamedPeftTensor[]> = {
       embed_tokens: [
-        { name: io.peftEmbeddingKey("model.embed_tokens", "lora_embedding_A"), shape: [2, V], data: A },
-        { name: io.peftEmbeddingKey("model.embed_tokens", "lora_embedding_B"), shape: [D, 2], data: B },
+        { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_A"), shape: [2, V], data: A },
+        { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_B"), shape: [D, 2], data: B },
       ],
       lm_head: [
-        { name: io.peftKey("lm_head", "lora_A"), shape: [2, D], data: C },
-        { name: io.peftKey("lm_head", "lora_B"), shape: [V, 2], data: E },
+        { name: peftKey("lm_head", "lora_A"), shape: [2, D], data: C },
+        { name: peftKey("lm_head", "lora_B"), shape: [V, 2], data: E },
       ],
     };
     for (const names of [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
@@ -239,7 +240,7 @@ test(
               ),
             ]
           : [];
-        io.writePeftAdapter("memory:tied-lora", { r: 2, loraAlpha: 3, targetModules: names }, [
+        peft.writePeftAdapter("memory:tied-lora", { r: 2, loraAlpha: 3, targetModules: names }, [
           ...names.flatMap((name) => tensors[name]!),
           ...base,
         ]);
@@ -297,7 +298,7 @@ test("what a tied model cannot have is refused by name, and leaves it as it was"
       ["lm_haed", "Did you mean lm_head"],
     ],
   ];
-  io.writePeftAdapter(
+  peft.writePeftAdapter(
     "memory:tied-lie",
     { r: 2, targetModules: ["q_proj"], modulesToSave: ["lm_head"], ensureWeightTying: true },
     [...factors, weight(EMBED, OTHER), weight(HEAD, THIRD)],
@@ -307,15 +308,15 @@ test("what a tied model cannot have is refused by name, and leaves it as it was"
     FormatError,
     [EMBED, HEAD, "one weight"],
   ]);
-  io.writePeftAdapter(
+  peft.writePeftAdapter(
     "memory:tied-half",
     { r: 2, targetModules: ["q_proj"], modulesToSave: ["lm_head"], ensureWeightTying: true },
     [...factors, weight(HEAD, THIRD)],
   );
   refused.push([() => peft.LoraModel.fromPretrained(model, "memory:tied-half"), FormatError, [EMBED, "missing"]]);
-  io.writePeftAdapter("memory:tied-base", { r: 2, targetModules: ["lm_head"], baseModelNameOrPath: "org/another" }, [
-    { name: io.peftKey("lm_head", "lora_A"), shape: [2, D], data: new Float32Array(2 * D) },
-    { name: io.peftKey("lm_head", "lora_B"), shape: [V, 2], data: new Float32Array(2 * V) },
+  peft.writePeftAdapter("memory:tied-base", { r: 2, targetModules: ["lm_head"], baseModelNameOrPath: "org/another" }, [
+    { name: peftKey("lm_head", "lora_A"), shape: [2, D], data: new Float32Array(2 * D) },
+    { name: peftKey("lm_head", "lora_B"), shape: [V, 2], data: new Float32Array(2 * V) },
     weight("base_model.model.lm_head.base_layer.weight", OTHER),
   ]);
   refused.push([
