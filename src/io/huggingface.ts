@@ -178,7 +178,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
 
 /**
  * What the file leaves out has the values of transformers' GPT2Config. Its dropout probabilities are not read: Gpt2
- * drops elements in its LoRA branches only.
+ * has no dropout.
  *
  * Source: huggingface/transformers 5, models/gpt2/configuration_gpt2.py.
  * @param json of config.json

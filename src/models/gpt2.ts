@@ -5,12 +5,10 @@
 import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
 import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import type { Gpt2Config } from "../io/huggingface.js";
-import * as lora from "../lora/index.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import { ShapeError } from "../runtime/errors.js";
-import { checkOptions } from "../runtime/options.js";
 import { checkTensor } from "../tensor/check.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -18,20 +16,8 @@ import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
 import { checkConfig } from "./config.js";
 
-/** LoRA on the query, key and value blocks of every c_attn, as in loralib's GPT-2 example. */
-export interface Gpt2Lora {
-  /** Rank of each block. */
-  r: number;
-  /** scaling = loraAlpha / r. */
-  loraAlpha: number;
-  /** Probability of dropping an element of the branch's input while training. Default 0. */
-  loraDropout?: number | undefined;
-  /** Which of query, key and value. Default [true, false, true]. */
-  enableLora?: readonly boolean[] | undefined;
-}
-
-/** A projection stored [in, out], as Hugging Face's Conv1D. */
-function conv1d(inFeatures: number, outFeatures: number): Linear {
+/** A projection whose weight is stored [in, out], as Hugging Face's Conv1D has it. */
+function linearInOut(inFeatures: number, outFeatures: number): Linear {
   return new Linear(inFeatures, outFeatures, { fanInFanOut: true });
 }
 
@@ -48,19 +34,12 @@ export class Gpt2Attention extends Module {
     c: Gpt2Config,
     /** Its place in the cache. */
     readonly layer: number,
-    options?: Gpt2Lora,
   ) {
     super();
     const size = c.hiddenSize;
     this.#heads = c.numAttentionHeads;
-    this.cAttn = options
-      ? new lora.MergedLinear(size, 3 * size, {
-          ...options,
-          enableLora: options.enableLora ?? [true, false, true],
-          fanInFanOut: true,
-        })
-      : conv1d(size, 3 * size);
-    this.cProj = conv1d(size, size);
+    this.cAttn = linearInOut(size, 3 * size);
+    this.cProj = linearInOut(size, size);
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
@@ -88,8 +67,8 @@ export class Gpt2MLP extends Module {
 
   constructor(c: Gpt2Config) {
     super();
-    this.cFc = conv1d(c.hiddenSize, c.intermediateSize);
-    this.cProj = conv1d(c.intermediateSize, c.hiddenSize);
+    this.cFc = linearInOut(c.hiddenSize, c.intermediateSize);
+    this.cProj = linearInOut(c.intermediateSize, c.hiddenSize);
   }
 
   /** x [..., hiddenSize] -> x's shape. */
@@ -111,10 +90,10 @@ export class Gpt2Block extends Module {
   /** MLP. */
   readonly mlp: Gpt2MLP;
 
-  constructor(c: Gpt2Config, layer: number, options?: Gpt2Lora) {
+  constructor(c: Gpt2Config, layer: number) {
     super();
     this.ln_1 = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
-    this.attn = new Gpt2Attention(c, layer, options);
+    this.attn = new Gpt2Attention(c, layer);
     this.ln_2 = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
     this.mlp = new Gpt2MLP(c);
   }
@@ -143,11 +122,11 @@ export class Gpt2Model extends Module {
   /** After the last block. */
   readonly lnF: LayerNorm;
 
-  constructor(c: Gpt2Config, options?: Gpt2Lora) {
+  constructor(c: Gpt2Config) {
     super();
     this.wte = new Embedding(c.vocabSize, c.hiddenSize);
     this.wpe = new Embedding(c.maxPositionEmbeddings, c.hiddenSize);
-    this.h = Array.from({ length: c.numHiddenLayers }, (_, i) => new Gpt2Block(c, i, options));
+    this.h = Array.from({ length: c.numHiddenLayers }, (_, i) => new Gpt2Block(c, i));
     this.lnF = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
   }
 }
@@ -155,19 +134,18 @@ export class Gpt2Model extends Module {
 /**
  * A GPT-2 with its language-model head; keys are Hugging Face's ("transformer.h.0.attn.c_attn.weight").
  * Weights start random as there: N(0, 0.02²), into the residual stream N(0, 0.02² / (2 layers)), biases
- * zero; load a checkpoint with `loadStateDict` or `models.loadGpt2`. The only dropout is `loraDropout`.
+ * zero; load a checkpoint with `loadStateDict` or `models.loadGpt2`, and add LoRA with `peft.getLoraModel`. It has
+ * no dropout.
  *
- * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py; the LoRA layers: loralib's GPT-2 example.
- * @param options LoRA on c_attn, whose weight is frozen then
- * @throws ArgumentError on a rank, alpha, dropout or enableLora out of range
+ * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py.
+ * @throws ArgumentError on a size out of range
  *
  * @example
  * const config = {
  *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
  *   maxPositionEmbeddings: 17, layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
  * };
- * const model = new models.Gpt2(config, { r: 4, loraAlpha: 8 });
- * lora.markOnlyLoraAsTrainable(model);
+ * const model = new models.Gpt2(config);
  * const logits = model.forward(tensor(new Int32Array([3, 1, 4]), [1, 3])); // [1, 3, 61]
  */
 export class Gpt2 extends Module {
@@ -188,7 +166,6 @@ export class Gpt2 extends Module {
   constructor(
     /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
     public config: Readonly<Gpt2Config>,
-    options?: Gpt2Lora,
   ) {
     super();
     checkConfig(
@@ -197,14 +174,13 @@ export class Gpt2 extends Module {
       ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"],
       ["layerNormEpsilon"],
     );
-    checkOptions("Gpt2", options, ["r", "loraAlpha", "loraDropout", "enableLora"]);
     [this.transformer, this.lmHead] = allOrNothing(() => [
-      new Gpt2Model(config, options),
+      new Gpt2Model(config),
       config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
     ]);
     for (const [name, p] of this.namedParameters()) {
       if (name.endsWith(".bias")) init.zeros_(p);
-      else if (p.rank === 2 && !name.includes("lora_"))
+      else if (p.rank === 2)
         init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);
     }
   }

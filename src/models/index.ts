@@ -5,7 +5,7 @@
 export { KeyValueCache, type CacheShape } from "./cache.js";
 export type { CausalLM } from "./causal_lm.js";
 export { Llama, type LlamaAttention, type LlamaLayer, type LlamaMLP, type LlamaModel } from "./llama.js";
-export { Gpt2, type Gpt2Attention, type Gpt2Block, type Gpt2Lora, type Gpt2MLP, type Gpt2Model } from "./gpt2.js";
+export { Gpt2, type Gpt2Attention, type Gpt2Block, type Gpt2MLP, type Gpt2Model } from "./gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions, type FetchProgress } from "./fetch.js";
 export { loadGpt2, loadLlama, loadModel, type LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";

@@ -15,7 +15,7 @@ import { toFloat32, type TensorView } from "../io/safetensors.js";
 import type { Module } from "../nn/module.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { allOrNothing } from "../tensor/scope.js";
-import { Gpt2, type Gpt2Lora } from "./gpt2.js";
+import { Gpt2 } from "./gpt2.js";
 import { Llama } from "./llama.js";
 
 /** A model and what its folder says. */
@@ -65,15 +65,13 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
  * the stored causal masks (attn.bias, attn.masked_bias) are ignored.
  *
  * Source: transformers, GPT2LMHeadModel.from_pretrained.
- * @param options LoRA to add to every c_attn; its factors start as loralib's
- * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json
- * says; ArgumentError for the options
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json says
  *
  * @example
- * const { model } = models.loadGpt2("gpt2", { r: 8, loraAlpha: 16 });
- * lora.markOnlyLoraAsTrainable(model);
+ * const { model } = models.loadGpt2("gpt2");
+ * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
  */
-export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt2, Gpt2Config> {
+export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
   const json = readConfig("loadGpt2", directory);
   const read = parseGpt2Config(json, `${directory}/config.json`);
   const weights = new Weights(directory, "transformer.", (key) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(key));
@@ -82,7 +80,7 @@ export function loadGpt2(directory: string, options?: Gpt2Lora): LoadedModel<Gpt
     tieWordEmbeddings: weights.tie("transformer.wte.weight", "lm_head.weight", read.tieWordEmbeddings),
   };
   weights.check("transformer.h.", ["n_layer", config.numHiddenLayers], gpt2Shapes(config));
-  return loaded(directory, config, () => weights.fill(new Gpt2(config, options)));
+  return loaded(directory, config, () => weights.fill(new Gpt2(config)));
 }
 
 /**

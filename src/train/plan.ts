@@ -82,7 +82,7 @@ export interface TrainingPlan {
  * with kernels that compute nothing. It takes milliseconds and no memory, however much the answer is. `init()` must
  * have run; its engine and the random streams stay as they are.
  *
- * @param model its configuration, or what makes it (a GPT-2 with loralib's layers)
+ * @param model its configuration, or what makes it (one with loralib's layers)
  * @throws ArgumentError for an unknown option; ArgumentError, ShapeError where making the model or a step would;
  * OutOfMemoryError beyond 2^53 bytes
  *

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init, lora, models, nn, ops, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, f32, goldenNames, type Golden, ints, readGolden } from "../support/golden.js";
+import { withMergedLinear } from "../support/loralib.js";
 
 await init();
 
@@ -123,21 +124,20 @@ test("gpt2: logits, loss, gradients and 20 AdamW steps", () => {
   const g = readGolden("gpt2_tiny");
   const m = g.metadata;
   const number = (key: string): number => Number(m[key]);
-  const model = new models.Gpt2(
-    {
-      vocabSize: number("vocab_size"),
-      hiddenSize: number("n_embd"),
-      intermediateSize: 4 * number("n_embd"),
-      numHiddenLayers: number("n_layer"),
-      numAttentionHeads: number("n_head"),
-      maxPositionEmbeddings: number("n_positions"),
-      layerNormEpsilon: number("layer_norm_epsilon"),
-      tieWordEmbeddings: true,
-      bosTokenId: null,
-      eosTokenId: null,
-    },
-    { r: number("r"), loraAlpha: number("lora_alpha"), enableLora: JSON.parse(m["enable_lora"]!) },
-  );
+  const plain = new models.Gpt2({
+    vocabSize: number("vocab_size"),
+    hiddenSize: number("n_embd"),
+    intermediateSize: 4 * number("n_embd"),
+    numHiddenLayers: number("n_layer"),
+    numAttentionHeads: number("n_head"),
+    maxPositionEmbeddings: number("n_positions"),
+    layerNormEpsilon: number("layer_norm_epsilon"),
+    tieWordEmbeddings: true,
+    bosTokenId: null,
+    eosTokenId: null,
+  });
+  const enableLora = JSON.parse(m["enable_lora"]!) as boolean[];
+  const model = withMergedLinear(plain, { r: number("r"), loraAlpha: number("lora_alpha"), enableLora });
   model.loadStateDict(new Map([...model.namedParameters()].map(([key]) => [key, f32(g, key)])));
   lora.markOnlyLoraAsTrainable(model);
   fineTune(g, model, (key) => key);

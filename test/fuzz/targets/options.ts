@@ -212,7 +212,7 @@ const CALLS: Record<string, Call> = {
       }),
   ],
   "models.Llama": [[LLAMA], (config) => new models.Llama(config)],
-  "models.Gpt2": [[GPT2, { r: 2, loraAlpha: 4, loraDropout: 0 }], (...a: [any]) => new models.Gpt2(...a)],
+  "models.Gpt2": [[GPT2], (config) => new models.Gpt2(config)],
   "models.generate": [
     [[1, 2], { maxNewTokens: 2, temperature: 0.5, seed: 1, stopToken: 3 }],
     (prompt, o) => {

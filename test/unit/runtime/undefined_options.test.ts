@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init, io, lora, manualSeed, models, nn, optim, peft, type Tensor } from "../../../src/index.js";
-import { GPT2, LLAMA } from "../../support/language_models.js";
+import { LLAMA } from "../../support/language_models.js";
 
 await init({ module: undefined, relaxed: undefined, maximumBytes: undefined });
 
@@ -132,14 +132,6 @@ test("sampling", async () => {
 test("safetensors", () => {
   const file = io.serializeSafetensors([{ name: "a", dtype: "F32", shape: [1], data: new Float32Array(1) }]);
   assert.equal(io.parseSafetensors(file, { name: UNDEFINED, maxHeaderBytes: UNDEFINED }).tensors.size, 1);
-});
-
-test("GPT-2's LoRA is on queries and values if enableLora is undefined", () => {
-  const keys = (options: object): string[] =>
-    [...new models.Gpt2(GPT2, { r: 2, loraAlpha: 4, ...options }).stateDict()].map(
-      ([key, { shape }]) => `${key} ${shape}`,
-    );
-  assert.deepEqual(keys({ enableLora: UNDEFINED }), keys({}));
 });
 
 test.run();

@@ -23,6 +23,7 @@ import {
 import { newMask } from "../../../src/random/seed.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
+import { withMergedLinear } from "../../support/loralib.js";
 
 type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
 interface Case extends train.TrainingPlanOptions {
@@ -53,7 +54,7 @@ const loraPlus: Optimizer = (m) =>
   new optim.AdamW(optim.loraPlusGroups(m, { lr: 0.01, loraplusLrRatio: 4 }).filter(({ params }) => params.length > 0));
 const loraFa: Optimizer = (m) => new optim.LoraFA(m, { scaling: 2, lr: 1e-3 });
 const loralib = (): models.CausalLM => {
-  const model = new models.Gpt2(BIG_GPT2, { r: 4, loraAlpha: 8, loraDropout: 0.1 });
+  const model = withMergedLinear(new models.Gpt2(BIG_GPT2), { r: 4, loraAlpha: 8, loraDropout: 0.1 });
   lora.markOnlyLoraAsTrainable(model);
   return model;
 };
