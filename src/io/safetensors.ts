@@ -321,36 +321,38 @@ function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (me
  * const view = { name: "w", dtype: "BF16", shape: [2], bytes: Uint8Array.of(0x80, 0x3f, 0x00, 0xc0) };
  * console.log(io.toFloat32(view)); // Float32Array(2) [ 1, -2 ]
  */
-export function toFloat32({ name, dtype, bytes }: TensorView): Float32Array {
-  const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (dtype === "F32") {
-    const result = new Float32Array(bytes.length / 4);
-    new Uint8Array(result.buffer).set(bytes);
-    return result;
-  }
-  if (dtype === "F64") {
-    const result = new Float32Array(bytes.length / 8);
-    for (let i = 0; i < result.length; i++) {
+export function toFloat32(view: TensorView): Float32Array {
+  const result = new Float32Array(Math.floor((8 * view.bytes.length) / DTYPE_BITS[view.dtype]));
+  copyFloat32(view, result);
+  return result;
+}
+
+/**
+ * What `toFloat32` gives, into `out`, which has as many elements and may be linear memory.
+ * @throws FormatError as `toFloat32`; a part may be written then
+ * @internal
+ */
+export function copyFloat32({ name, dtype, bytes }: TensorView, out: Float32Array): void {
+  if (dtype === "F32") new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
+  else if (dtype === "F64") {
+    const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let i = 0; i < out.length; i++) {
       const value = data.getFloat64(8 * i, true);
-      result[i] = value;
-      if (!Number.isFinite(result[i]) && Number.isFinite(value)) {
+      out[i] = value;
+      if (!Number.isFinite(out[i]) && Number.isFinite(value)) {
         throw new FormatError(
           `tensor ${show(name)}: element ${i} is ${value}, beyond float32; expected at most 3.4e38 in magnitude.`,
         );
       }
     }
-    return result;
-  }
-  if (dtype === "F16" || dtype === "BF16") {
+  } else if (dtype === "F16" || dtype === "BF16") {
     // Written as bits, so that NaN payloads survive.
-    const bits = new Uint32Array(bytes.length / 2);
-    for (let i = 0; i < bits.length; i++) {
-      const half = data.getUint16(2 * i, true);
-      bits[i] = dtype === "F16" ? float16Bits(half) : half << 16;
-    }
-    return new Float32Array(bits.buffer);
-  }
-  throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected F32, F16, BF16 or F64.`);
+    const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
+    const { buffer, byteOffset } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
+    const halves = new Uint16Array(buffer, byteOffset, out.length);
+    if (dtype === "BF16") for (let i = 0; i < bits.length; i++) bits[i] = halves[i]! << 16;
+    else for (let i = 0; i < bits.length; i++) bits[i] = float16Bits(halves[i]!);
+  } else throw new FormatError(`tensor ${show(name)} has dtype ${dtype}; expected F32, F16, BF16 or F64.`);
 }
 
 /**

@@ -11,8 +11,10 @@ import {
 } from "../io/huggingface.js";
 import { exists, readJson } from "../io/files.js";
 import { show } from "../io/json.js";
-import { toFloat32, type TensorView } from "../io/safetensors.js";
+import { copyFloat32, type TensorView } from "../io/safetensors.js";
 import type { Module } from "../nn/module.js";
+import { skipInit } from "../nn/skip_init.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { Gpt2 } from "./gpt2.js";
@@ -57,7 +59,7 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
     tieWordEmbeddings: weights.tie("model.embed_tokens.weight", "lm_head.weight", read.tieWordEmbeddings),
   };
   weights.check("model.layers.", ["num_hidden_layers", config.numHiddenLayers], llamaShapes(config));
-  return loaded(directory, config, () => weights.fill(new Llama(config)));
+  return loaded(directory, config, () => weights.fill(() => new Llama(config)));
 }
 
 /**
@@ -80,7 +82,7 @@ export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
     tieWordEmbeddings: weights.tie("transformer.wte.weight", "lm_head.weight", read.tieWordEmbeddings),
   };
   weights.check("transformer.h.", ["n_layer", config.numHiddenLayers], gpt2Shapes(config));
-  return loaded(directory, config, () => weights.fill(new Gpt2(config)));
+  return loaded(directory, config, () => weights.fill(() => new Gpt2(config)));
 }
 
 /**
@@ -325,13 +327,14 @@ class Weights {
       );
   }
 
-  /** Copies the tensors into everything but LoRA factors. */
-  fill<M extends Module>(model: M): M {
+  /** The model that make gives, with the tensors as its weights: nothing is drawn, and each is written once. */
+  fill<M extends Module>(make: () => M): M {
+    const model = skipInit(make);
+    if (engine().isRehearsal) return model;
     for (const [key, parameter] of model.namedParameters()) {
-      const view = this.#tensors.get(key);
-      if (!view) continue;
+      const view = this.#tensors.get(key)!;
       try {
-        parameter.set(toFloat32(view));
+        copyFloat32(view, parameter.data);
       } catch (cause) {
         if (!(cause instanceof FormatError)) throw cause;
         throw new FormatError(`${this.#where}: ${cause.message}`, { cause });

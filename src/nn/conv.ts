@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
+import { isInitSkipped } from "./skip_init.js";
 
 /** One number for all spatial dimensions, or one for each. */
 export type Sizes = number | readonly number[];
@@ -90,6 +91,7 @@ export abstract class ConvNd extends Module {
 
   /** weight, then bias, from U(-1/sqrt(fanIn), 1/sqrt(fanIn)), fanIn = inChannels / groups * elements of the kernel. */
   resetParameters(): void {
+    if (isInitSkipped()) return;
     const bound = 1 / Math.sqrt(this.weight.size / this.outChannels);
     drawFor(this, () => {
       init.kaimingUniform_(this.weight);

@@ -4,6 +4,7 @@ import { drawNormal, drawUniform } from "../random/seed.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { isInitSkipped } from "./skip_init.js";
 
 /**
  * U(low, high), defaults 0 and 1 (torch.nn.init.uniform_). Returns t.
@@ -16,7 +17,7 @@ export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
   checkTensor("uniform_", "t", t);
   checkNumber("uniform_", "low", low, -Infinity);
   checkNumber("uniform_", "high", high, low);
-  drawUniform(t.address, t.size, low, high);
+  if (!isInitSkipped()) drawUniform(t.address, t.size, low, high);
   return t;
 }
 
@@ -31,7 +32,7 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
   checkTensor("normal_", "t", t);
   checkNumber("normal_", "mean", mean, -Infinity);
   checkNumber("normal_", "std", std, 0);
-  drawNormal(t.address, t.size, mean, std);
+  if (!isInitSkipped()) drawNormal(t.address, t.size, mean, std);
   return t;
 }
 
@@ -64,7 +65,22 @@ export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Te
  * console.log(nn.zeros_(ones([2])).data); // Float32Array(2) [ 0, 0 ]
  */
 export function zeros_(t: Tensor): Tensor {
-  checkTensor("zeros_", "t", t);
-  t.data.fill(0);
+  return constant_("zeros_", t, 0);
+}
+
+/**
+ * Ones. Returns t.
+ * @throws DTypeError, DisposedError
+ *
+ * @example
+ * console.log(nn.init.ones_(zeros([2])).data); // Float32Array(2) [ 1, 1 ]
+ */
+export function ones_(t: Tensor): Tensor {
+  return constant_("ones_", t, 1);
+}
+
+function constant_(where: string, t: Tensor, value: number): Tensor {
+  checkTensor(where, "t", t);
+  if (!isInitSkipped()) t.data.fill(value);
   return t;
 }

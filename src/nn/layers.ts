@@ -9,6 +9,7 @@ import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import * as init from "./init.js";
 import { Module, Parameter } from "./module.js";
+import { isInitSkipped } from "./skip_init.js";
 
 /** Options of nn.Linear. */
 export interface LinearOptions {
@@ -70,6 +71,7 @@ export class Linear extends Module {
 
   /** Draws weight, then bias, anew, as torch does. */
   resetParameters(): void {
+    if (isInitSkipped()) return;
     const bound = 1 / Math.sqrt(this.inFeatures);
     drawFor(this, () => {
       init.kaimingUniform_(this.weight, undefined, this.inFeatures);
@@ -138,6 +140,7 @@ export class Embedding extends Module {
 
   /** Draws the table anew, as torch does; the row paddingIdx is zeros. */
   resetParameters(): void {
+    if (isInitSkipped()) return;
     drawFor(this, () => init.normal_(this.weight));
     if (this.paddingIdx !== null)
       this.weight.data.fill(0, this.paddingIdx * this.embeddingDim, (this.paddingIdx + 1) * this.embeddingDim);
@@ -179,7 +182,7 @@ export class RMSNorm extends Module {
     checkInteger("RMSNorm", "dim", dim, 1);
     checkNumber("RMSNorm", "eps", eps, 0);
     this.weight = new Parameter([dim]);
-    this.weight.data.fill(1);
+    init.ones_(this.weight);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
@@ -218,8 +221,8 @@ export class LayerNorm extends Module {
       this.dispose();
       throw error;
     }
-    this.weight.data.fill(1);
-    this.bias.data.fill(0);
+    init.ones_(this.weight);
+    init.zeros_(this.bias);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {

@@ -8,15 +8,22 @@ import {
   ArgumentError,
   FileError,
   FormatError,
+  full,
   init,
   io,
+  manualSeed,
   memoryStats,
   models,
+  nn,
   noGrad,
+  OutOfMemoryError,
+  peft,
   scope,
   ShapeError,
   tensor,
+  zeros as zeroTensor,
 } from "../../../src/index.js";
+import { engine } from "../../../src/runtime/engine.js";
 
 await init();
 test.after(() => io.memoryFiles.clear());
@@ -378,6 +385,113 @@ test("a float64 weight beyond float32 is refused by name", () => {
     ),
   );
   refuses(() => models.loadLlama(path), FormatError, path, "model.norm.weight", "I8", "quantised");
+});
+
+/** The weights of `body`, of any widths, not of zeros. */
+const wide = (vocab: number, hidden = 4): Tensors =>
+  Object.fromEntries(
+    Object.entries({ ...body(), "model.embed_tokens.weight": TABLE }).map(([name, { shape }], i) => {
+      const sizes = shape.map((size) => (size === 4 ? hidden : size === 8 ? vocab : size));
+      return [
+        name,
+        {
+          shape: sizes,
+          data: ramp(
+            sizes.reduce((a, b) => a * b, 1),
+            i,
+          ),
+        },
+      ];
+    }),
+  );
+
+/** Bytes of values of `ramp`, which all formats hold exactly. */
+function encoded(dtype: "F32" | "F64" | "F16" | "BF16", values: Float32Array): Uint8Array {
+  if (dtype === "F32") return new Uint8Array(values.slice().buffer);
+  if (dtype === "F64") return new Uint8Array(Float64Array.from(values).buffer);
+  const bits = new Uint32Array(values.slice().buffer);
+  const half = (x: number): number =>
+    x === 0 ? 0 : ((x >>> 16) & 0x8000) | ((((x >>> 23) & 0xff) - 112) << 10) | ((x >>> 13) & 0x3ff);
+  return new Uint8Array(Uint16Array.from(bits, (x) => (dtype === "BF16" ? x >>> 16 : half(x))).buffer);
+}
+
+test("a load writes every weight once, of each format, wherever its bytes begin, over whatever memory held", () => {
+  const tensors = wide(8);
+  for (const dtype of ["F32", "F64", "F16", "BF16"] as const) {
+    const bytes = io.serializeSafetensors(
+      Object.entries(tensors).map(([name, { shape, data }]) => ({ name, dtype, shape, data: encoded(dtype, data) })),
+    );
+    for (const offset of [0, 1, 2, 5]) {
+      const moved = new Uint8Array(bytes.length + offset).subarray(offset);
+      moved.set(bytes);
+      const path = folder({ "config.json": json(CONFIG), "model.safetensors": moved });
+      // What memory holds is not a number, so that a value left as it was shows.
+      const poison = Array.from({ length: 20 }, (_, i) => full([1 + 7 * i], NaN));
+      for (const t of poison) t.dispose();
+      const { model } = models.loadLlama(path);
+      const state = model.stateDict();
+      assert.deepEqual([...state.keys()].sort(), Object.keys(tensors).sort());
+      for (const [name, { data }] of state) assert.deepEqual(data, tensors[name]!.data, `${dtype} ${offset} ${name}`);
+      model.dispose();
+    }
+  }
+});
+
+test("a load draws nothing: what follows depends on the seed alone, not on the base's size", () => {
+  const after = (load: () => nn.Module | undefined): number[] => {
+    manualSeed(3);
+    const model = load();
+    const drawn = [...nn.normal_(zeroTensor([5])).data];
+    model?.dispose();
+    return drawn;
+  };
+  const expected = after(() => undefined);
+  for (const vocab of [8, 50]) {
+    const path = whole({ ...CONFIG, vocab_size: vocab }, wide(vocab));
+    assert.deepEqual(
+      after(() => models.loadLlama(path).model),
+      expected,
+    );
+  }
+  const factors = [8, 50].map((vocab) => {
+    manualSeed(3);
+    const { model } = models.loadLlama(whole({ ...CONFIG, vocab_size: vocab }, wide(vocab)));
+    const adapted = peft.getLoraModel(model, { r: 2, targetModules: ["q_proj", "down_proj"] });
+    const values = [...adapted.namedParameters()].filter(([key]) => key.includes("lora_")).map(([, p]) => [...p.data]);
+    adapted.dispose();
+    return values;
+  });
+  assert.deepEqual(factors[0], factors[1]);
+  manualSeed(3);
+  const first = new nn.Linear(2, 2).weight.data[0];
+  manualSeed(3);
+  assert.throws(() => models.loadLlama(whole({ ...CONFIG, vocab_size: 9 }, wide(8))), FormatError);
+  assert.equal(new nn.Linear(2, 2).weight.data[0], first, "a layer after a load that failed");
+});
+
+test("a load that runs out of memory at any allocation leaves nothing behind, and layers made then are drawn", () => {
+  const path = whole(CONFIG, wide(8));
+  const { memory } = engine();
+  const alloc = memory.alloc.bind(memory);
+  const failing = (at: number): number => {
+    let calls = 0;
+    memory.alloc = (bytes) => {
+      if (calls++ === at) throw new OutOfMemoryError(bytes, memoryStats().liveBytes, memory.limit);
+      return alloc(bytes);
+    };
+    try {
+      models.loadLlama(path).model.dispose();
+    } finally {
+      memory.alloc = alloc;
+    }
+    return calls;
+  };
+  const total = failing(-1);
+  assert.ok(total > 11);
+  for (let i = 0; i < total; i++) refuses(() => failing(i), OutOfMemoryError);
+  const layer = new nn.LayerNorm(3);
+  assert.deepEqual([...layer.weight.data, ...layer.bias.data], [1, 1, 1, 0, 0, 0]);
+  layer.dispose();
 });
 
 test("a configuration of one's own: what is missing, unknown or out of range is refused by name", () => {

@@ -1,0 +1,26 @@
+/**
+ * Modules without their initial values, for code that sets every parameter anyway. Nothing is drawn then, so the random
+ * streams are as if the modules had not been made, and no page of linear memory is written before its values come.
+ *
+ * Source: torch.nn.utils.skip_init; transformers' no_init_weights.
+ */
+let skipped = false;
+
+/**
+ * Runs make, in which parameters are allocated and keep what their memory held. Whoever calls it sets them all before
+ * anybody else sees them. @internal
+ */
+export function skipInit<T>(make: () => T): T {
+  const before = skipped;
+  skipped = true;
+  try {
+    return make();
+  } finally {
+    skipped = before;
+  }
+}
+
+/** Whether a `skipInit` is running. @internal */
+export function isInitSkipped(): boolean {
+  return skipped;
+}
