@@ -10,7 +10,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
-import { smooth } from "../dist/src/cli/plot.js";
+import { meanAt } from "../dist/src/cli/plot.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const run = process.argv[2] ?? "runs/moby-dick";
@@ -48,7 +48,7 @@ function panel(y, title, colour, text) {
 ${lines.join("\n")}`;
 }
 
-const mean = smooth(losses, Math.max(1, Math.round(losses.length / 25)));
+const mean = losses.map((_, step) => meanAt(losses, step));
 const x = scaleLinear([1, losses.length], [52, 410]);
 const y = scaleLinear([Math.min(...losses, heldOutAfter), Math.max(...losses, heldOutBefore)], [284, 56]).nice();
 const path = line(

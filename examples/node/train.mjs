@@ -3,13 +3,11 @@ import { fileURLToPath } from "node:url";
 import { data, init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
 
 const TEXT =
-  `To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten ` +
-  `minutes, until it is
-smooth and springs back from your thumb. Cover the bowl with a cloth, and let the dough rise in a warm place for ` +
-  `an hour. Shape it into
-a loaf, and let it rise again while the oven grows hot. Bake the loaf for forty minutes. It is done when it sounds ` +
-  `hollow as you knock
-on its crust. Let the bread cool before you cut it.`.replaceAll("\n", " ");
+  "To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten " +
+  "minutes, until it is smooth and springs back from your thumb. Cover the bowl with a cloth, and let the dough " +
+  "rise in a warm place for an hour. Shape it into a loaf, and let it rise again while the oven grows hot. Bake " +
+  "the loaf for forty minutes. It is done when it sounds hollow as you knock on its crust. Let the bread cool " +
+  "before you cut it.";
 const PROMPT = "Knead the dough";
 const STEPS = 60;
 const BATCH = 4;

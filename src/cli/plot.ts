@@ -23,7 +23,7 @@ function pickSteps(all: number, points: number): number[] {
  * Mean over a window that ends at the step: single batches are noisy. Losses that are not finite count for nothing; NaN
  * if none is.
  */
-function meanAt(losses: readonly number[], step: number): number {
+export function meanAt(losses: readonly number[], step: number): number {
   const window = Math.max(1, Math.round(losses.length / 25));
   const values = losses.slice(Math.max(0, step + 1 - window), step + 1).filter(isDrawn);
   return values.reduce((a, b) => a + b, 0) / values.length;

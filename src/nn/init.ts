@@ -68,13 +68,7 @@ export function zeros_(t: Tensor): Tensor {
   return constant_("zeros_", t, 0);
 }
 
-/**
- * Ones. Returns t.
- * @throws DTypeError, DisposedError
- *
- * @example
- * console.log(nn.init.ones_(zeros([2])).data); // Float32Array(2) [ 1, 1 ]
- */
+/** Ones. Returns t. @internal */
 export function ones_(t: Tensor): Tensor {
   return constant_("ones_", t, 1);
 }
