@@ -232,7 +232,7 @@ export class Gpt2 extends Module {
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  override getOutputEmbeddings(): Module {
+  getOutputEmbeddings(): Module {
     return this.lmHead ?? this.transformer.wte;
   }
 

@@ -251,7 +251,7 @@ export class Llama extends Module {
   }
 
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  override getOutputEmbeddings(): Module {
+  getOutputEmbeddings(): Module {
     return this.lmHead ?? this.model.embedTokens;
   }
 

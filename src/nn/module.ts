@@ -128,11 +128,6 @@ export abstract class Module {
     }
   }
 
-  /** The module that makes a language model's logits, for PEFT's "all-linear"; null: this is none. */
-  getOutputEmbeddings(): Module | null {
-    return null;
-  }
-
   /** Every parameter of the tree, once. */
   parameters(): Parameter[] {
     return [...this.namedParameters()].map(([, p]) => p);

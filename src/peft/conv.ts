@@ -23,6 +23,7 @@ import { LoraLayer } from "./layer.js";
  */
 export class LoraConv extends LoraLayer<ConvNd> {
   /** @internal */ static override readonly className: string = "LoraConv";
+  override readonly kind = "conv";
   protected override readonly weightIsTransposed = false;
 
   protected override outputAxis(): number {

@@ -1,7 +1,6 @@
 /** PEFT's lora.Embedding: a table with named adapters. */
 import { embedding, type LoraBranch } from "../autograd/ops/index.js";
 import type { LoraInit } from "../io/peft/config.js";
-import { EMBEDDING_FACTORS } from "../io/peft/keys.js";
 import type { Embedding } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -19,7 +18,7 @@ import { LoraLayer } from "./layer.js";
  */
 export class LoraEmbedding extends LoraLayer<Embedding> {
   /** @internal */ static override readonly className: string = "LoraEmbedding";
-  override readonly factorNames = EMBEDDING_FACTORS;
+  override readonly kind = "embedding";
   protected override readonly weightIsTransposed = true;
   protected override readonly drops = false;
 

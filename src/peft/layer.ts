@@ -7,7 +7,7 @@ import { add, channelScale, doraNorm, doraScale, scale, type LoraBranch } from "
 import { dropoutBy } from "../autograd/ops/dropout.js";
 import { noGrad } from "../autograd/tape.js";
 import type { LoraInit } from "../io/peft/config.js";
-import { BASE_LAYER, type FactorNames, MAGNITUDE, WEIGHT_FACTORS } from "../io/peft/keys.js";
+import { BASE_LAYER, FACTOR_NAMES, type LayerKind, MAGNITUDE } from "../io/peft/keys.js";
 import { addProduct, Merge } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
@@ -81,8 +81,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   adapterNames: readonly string[] | null = null;
   readonly #merge = new Merge();
 
-  /** What the factors are called in state dicts and files. @internal */
-  readonly factorNames: FactorNames = WEIGHT_FACTORS;
+  /** What it is without adapters: its factors' names follow from it. @internal */
+  abstract readonly kind: LayerKind;
   /** Whether an adapter's dropout is applied. */
   protected readonly drops: boolean = true;
   /** Whether the weight is [d, k] where B A is [k, d]. */
@@ -106,7 +106,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   override *ownParameters(): IterableIterator<[string, Parameter]> {
     for (const [name, parameter] of this.baseLayer.ownParameters()) yield [`${BASE_LAYER}.${name}`, parameter];
-    const { loraA, loraB, suffix } = this.factorNames;
+    const { loraA, loraB, suffix } = FACTOR_NAMES[this.kind];
     for (const [name, adapter] of this.adapters) {
       yield [`${loraA}.${name}${suffix}`, adapter.loraA];
       yield [`${loraB}.${name}${suffix}`, adapter.loraB];

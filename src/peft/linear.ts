@@ -18,6 +18,7 @@ import { LoraLayer } from "./layer.js";
  */
 export class LoraLinear extends LoraLayer<Linear> {
   /** @internal */ static override readonly className: string = "LoraLinear";
+  override readonly kind = "linear";
   override factorShapes(r: number): [number[], number[]] {
     const { inFeatures, outFeatures } = this.baseLayer;
     return [

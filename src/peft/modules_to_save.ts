@@ -2,13 +2,17 @@
  * PEFT's modules_to_save: a plain layer with one trained copy for each adapter that asks for it.
  * Source: huggingface/peft, utils/other.py (ModulesToSaveWrapper).
  */
-import { ConvNd } from "../nn/conv.js";
+import type { ConvNd } from "../nn/conv.js";
 import { Embedding, LayerNorm, Linear, RMSNorm } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
+import { className } from "../runtime/shown.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { isPlain, isPlainConv } from "./plain.js";
 
 type PlainLayer = Linear | Embedding | LayerNorm | RMSNorm | ConvNd;
+
+const PLAIN: readonly (new (...args: never[]) => PlainLayer)[] = [Linear, Embedding, LayerNorm, RMSNorm];
 
 /** @internal */
 export class ModulesToSave extends Module {
@@ -24,7 +28,7 @@ export class ModulesToSave extends Module {
     super();
     if (!isPlainLayer(module)) {
       throw new ArgumentError(
-        `${where} is a ${module.constructor.name}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, ` +
+        `${where} is a ${className(module)}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, ` +
           `convolutions) can be copied.`,
       );
     }
@@ -113,10 +117,6 @@ export class ModulesToSave extends Module {
   }
 }
 
-/** A layer of nn itself: loralib's layers, some of which extend them, have state that a copy would share. */
 function isPlainLayer(module: Module): module is PlainLayer {
-  return (
-    [Linear, Embedding, LayerNorm, RMSNorm].some((kind) => module.constructor === kind) ||
-    (module instanceof ConvNd && !("loraA" in module))
-  );
+  return isPlainConv(module) || PLAIN.some((kind) => isPlain(module, kind));
 }

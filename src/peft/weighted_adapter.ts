@@ -4,15 +4,16 @@ import { escapePattern } from "../io/peft/python_regexp.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
+import type { Adapters } from "./adapters.js";
 import type { LoraLayer } from "./layer.js";
-import type { LoraModel } from "./model.js";
+import { shortNames } from "./places.js";
 import { combineAdapters, type CombinationType, type WeightedFactors } from "./weighted.js";
 
 const WHERE = "addWeightedAdapter";
 const MAX_FLOAT32 = 3.4028234663852886e38;
 
 export function addWeighted(
-  model: LoraModel,
+  adapters: Adapters,
   adapterNames: readonly string[],
   weights: readonly number[],
   newName: string,
@@ -26,7 +27,7 @@ export function addWeighted(
     );
   }
   weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -MAX_FLOAT32, MAX_FLOAT32));
-  const configs = adapterNames.map((name) => model.config(name));
+  const configs = adapterNames.map((name) => adapters.config(name));
   const special = configs.findIndex((c) => c.useDora || c.bias !== "none" || c.modulesToSave?.length);
   if (special >= 0)
     throw new ArgumentError(
@@ -35,13 +36,13 @@ export function addWeighted(
 
   scope(() => {
     const combined = new Map(
-      model
+      adapters
         .layers()
         .filter(({ layer }) => adapterNames.some((name) => layer.adapters.has(name)))
         .map(({ path, layer }) => [path, combineAdapters(type, weighted(path, layer, adapterNames, weights), svdRank)]),
     );
     const ranks = new Map([...combined].map(([path, { loraA }]) => [path, loraA.shape[0]!]));
-    model.inject(WHERE, newName, configOf(configs[0]!, ranks, model.shortNames([...combined.keys()])), {
+    adapters.inject(WHERE, newName, configOf(configs[0]!, ranks, shortNames(adapters.model, [...combined.keys()])), {
       factors({ path }, loraA, loraB) {
         const { loraA: a, loraB: b } = combined.get(path)!;
         loraA.set(a.data);

@@ -16,6 +16,7 @@ import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
 import { ROOT } from "../support/root.js";
+import { layersOf } from "../support/peft.js";
 
 const FIXTURES = fileURLToPath(new URL("test/fixtures/peft/", ROOT));
 const folder = mkdtempSync(join(tmpdir(), "peft-golden-"));
@@ -120,8 +121,7 @@ for (const { name } of readdirSync(FIXTURES, { withFileTypes: true }).filter((en
     }
     const model = peft.LoraModel.fromPretrained(new Model(), directory);
     assert.deepEqual(
-      model
-        .layers()
+      layersOf(model)
         .map(({ path }) => path)
         .sort(),
       Object.keys(scaling).sort(),

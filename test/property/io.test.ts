@@ -12,7 +12,7 @@ import fc from "fast-check";
 import { loadLoralib, type LoralibState, saveLoralib } from "../../src/io/loralib/state.js";
 import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../src/io/peft/config.js";
 import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
-import { peftBaseKey, peftMagnitudeKey } from "../../src/io/peft/keys.js";
+import { baseKey, magnitudeKey } from "../../src/io/peft/keys.js";
 import { peftEmbeddingKey, peftKey } from "../support/peft_keys.js";
 import { patternValue, targets } from "../../src/io/peft/match.js";
 import { matcher } from "../../src/io/peft/python_regexp.js";
@@ -138,11 +138,11 @@ function adapterOf(
     } else {
       add(peftKey(path, "lora_A"), r, wide, ...(kind === "conv" ? kernel : []));
       add(peftKey(path, "lora_B"), out, ...(kind === "conv" ? [r / groups, ...ones] : [r]));
-      if (hasBias) add(peftBaseKey(`${path}.base_layer.bias`), out);
+      if (hasBias) add(baseKey(`${path}.base_layer.bias`), out);
     }
-    if (common.useDora) add(peftMagnitudeKey(path), ...(kind === "conv" ? [1, out, ...ones] : [out]));
+    if (common.useDora) add(magnitudeKey(path), ...(kind === "conv" ? [1, out, ...ones] : [out]));
   }
-  for (const name of saved) add(peftBaseKey(`${name}.weight`), 2, 1);
+  for (const name of saved) add(baseKey(`${name}.weight`), 2, 1);
   return {
     config: {
       ...common,

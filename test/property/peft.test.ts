@@ -20,7 +20,7 @@ import {
 } from "../../src/index.js";
 import { assertBits, assertClose } from "../support/golden.js";
 import { gridTensor as grid } from "../support/gradcheck.js";
-import { assertSameFolder, assertValues, temporary, train, trainable, values } from "../support/peft.js";
+import { assertSameFolder, assertValues, layersOf, temporary, train, trainable, values } from "../support/peft.js";
 
 await init();
 const at = temporary();
@@ -130,12 +130,10 @@ function outputs(model: Node): Float32Array {
 
 /** What each adapted layer makes of the same input. */
 function layerOutputs(adapted: peft.LoraModel<Node>): [string, Float32Array][] {
-  return adapted
-    .layers()
-    .map(({ path, layer }) => [
-      path,
-      compute(() => run(path.split(".").at(-1) as Kind, layer, grid([2, WIDTH], 2, false))),
-    ]);
+  return layersOf(adapted).map(({ path, layer }) => [
+    path,
+    compute(() => run(path.split(".").at(-1) as Kind, layer, grid([2, WIDTH], 2, false))),
+  ]);
 }
 
 /** Whether it succeeded; a refusal must leave model and memory as they were. */

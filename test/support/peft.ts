@@ -4,7 +4,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
-import { manualSeed, nn, noGrad, ops, type peft, scope, type Tensor, tensor } from "../../src/index.js";
+import { manualSeed, nn, noGrad, ops, peft, scope, type Tensor, tensor } from "../../src/index.js";
+import { ModulesToSave } from "../../src/peft/modules_to_save.js";
 import { assertBits } from "./golden.js";
 import { stream } from "./gradcheck.js";
 
@@ -36,7 +37,7 @@ export class Tiny extends nn.Module {
     return this.head.forward(ops.reshape(this.conv.forward(image), [n, 24]));
   }
 
-  override getOutputEmbeddings(): nn.Module {
+  getOutputEmbeddings(): nn.Module {
     return this.head;
   }
 }
@@ -63,13 +64,28 @@ export function outputs(model: { forward(ids: Tensor): Tensor }, ids = (): Tenso
   return noGrad(() => scope(() => model.forward(ids()).data.slice()));
 }
 
+/** Layers that have this adapter, or any, by their paths in the wrapped model. */
+export function layersOf(adapted: peft.LoraModel, name?: string): { path: string; layer: peft.LoraLayer }[] {
+  return [...adapted.model.namedModules()].flatMap(([path, layer]) =>
+    layer instanceof peft.LoraLayer && (name === undefined || layer.adapters.has(name)) ? [{ path, layer }] : [],
+  );
+}
+
+/** Trained copies that an adapter has (modulesToSave), by their modules' paths. */
+export function copiesOf(adapted: peft.LoraModel, name: string): { path: string; module: nn.Module }[] {
+  return [...adapted.model.namedModules()].flatMap(([path, wrapper]) => {
+    const module = wrapper instanceof ModulesToSave ? wrapper.modulesToSave.get(name) : undefined;
+    return module ? [{ path, module }] : [];
+  });
+}
+
 /** Parameters of an adapter: factors, magnitudes, copies. */
 export function parametersOf(adapted: peft.LoraModel, name: string): nn.Parameter[] {
-  const factors = adapted.layers(name).flatMap(({ layer }) => {
+  const factors = layersOf(adapted, name).flatMap(({ layer }) => {
     const { loraA, loraB, magnitude } = layer.adapters.get(name)!;
     return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
   });
-  return [...factors, ...adapted.copies(name).flatMap(({ module }) => module.parameters())];
+  return [...factors, ...copiesOf(adapted, name).flatMap(({ module }) => module.parameters())];
 }
 
 /** As after training: adds up to 0.4 to every value of the adapter. */

@@ -18,14 +18,7 @@ import { checkOptions, type Options } from "../../runtime/options.js";
 import type { StateEntry } from "../../runtime/state_entry.js";
 import { show } from "../json.js";
 import type { LoraConfig } from "../peft/config.js";
-import {
-  biasKey,
-  EMBEDDING_FACTORS,
-  factorKeys,
-  peftBaseKey,
-  WEIGHT_FACTORS,
-  type NamedPeftTensor,
-} from "../peft/keys.js";
+import { biasKey, factorKeys, baseKey, type NamedPeftTensor } from "../peft/keys.js";
 import { escapePattern } from "../peft/python_regexp.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./state.js";
 
@@ -142,7 +135,7 @@ export function loralibToPeft(state: LoralibState, layers: Readonly<Record<strin
     const pattern = `^${escapePattern(module)}`;
     if (factors.r !== config.r) rankPattern[pattern] = factors.r;
     if (factors.loraAlpha !== config.loraAlpha) alphaPattern[pattern] = factors.loraAlpha;
-    const [keyA, keyB] = factorKeys(module, layer.kind === "Embedding" ? EMBEDDING_FACTORS : WEIGHT_FACTORS);
+    const [keyA, keyB] = factorKeys(module, layer.kind === "Embedding" ? "embedding" : "linear");
     tensors.push({ name: keyA, ...factors.loraA }, { name: keyB, ...factors.loraB });
   }
   const biases = biasesToPeft(state, described, fail);
@@ -198,7 +191,7 @@ function biasesToPeft(
     if (!layers.has(module)) bias = "all";
     else if (bias === "none") bias = "lora_only";
     tensors.push({
-      name: layers.has(module) ? biasKey(module, true) : peftBaseKey(key),
+      name: layers.has(module) ? biasKey(module, true) : baseKey(key),
       shape,
       data: data.slice(),
     });

@@ -14,14 +14,13 @@ import type { LoraConfig } from "./config.js";
 import {
   BASE_LAYER,
   before,
-  EMBEDDING_FACTORS,
+  type FactorKey,
   factorKeys,
   MAGNITUDE,
   magnitudeShape,
   parseFactorKey,
-  peftMagnitudeKey,
+  magnitudeKey,
   PREFIX,
-  WEIGHT_FACTORS,
 } from "./keys.js";
 import { Endings, Matching } from "./match.js";
 import { newBudget, type Fail } from "./python_regexp.js";
@@ -54,7 +53,7 @@ export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): v
 
 function checkFactor(
   name: string,
-  { module, names, isA }: NonNullable<ReturnType<typeof parseFactorKey>>,
+  { module, kind, isA }: FactorKey,
   shape: Shape,
   shapes: Shapes,
   config: LoraConfig,
@@ -62,16 +61,16 @@ function checkFactor(
   fail: Fail,
 ): void {
   const which = `tensor ${show(name)}`;
-  const isEmbedding = names === EMBEDDING_FACTORS;
-  const partner = factorKeys(module, names)[isA ? 1 : 0];
+  const isEmbedding = kind === "embedding";
+  const partner = factorKeys(module, kind)[isA ? 1 : 0];
   const partnerShape = shapes.get(partner) ?? fail(`${which} has no partner ${show(partner)}`);
   if (shape.length < 2 || (isEmbedding && shape.length !== 2)) {
     fail(`${which} has shape ${show(shape)}; expected ${isEmbedding ? 2 : "at least 2"} dimensions`);
   }
   if (shape.length !== partnerShape.length)
     fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
-  if (config.useDora && !shapes.has(peftMagnitudeKey(module)))
-    fail(`${which} has no ${show(peftMagnitudeKey(module))} beside it, but use_dora is true`);
+  if (config.useDora && !shapes.has(magnitudeKey(module)))
+    fail(`${which} has no ${show(magnitudeKey(module))} beside it, but use_dora is true`);
   const r = matching.rank(module);
   if (isA || shape.length === 2) {
     if (shape[isA ? 0 : 1] !== r)
@@ -88,13 +87,13 @@ function checkFactor(
 
 /** The shapes of a module's factors, of either kind. */
 function factorShapes(module: string, shapes: Shapes): [a: Shape | undefined, b: Shape | undefined] {
-  const [a, b] = factorKeys(module, WEIGHT_FACTORS);
-  const [embeddingA, embeddingB] = factorKeys(module, EMBEDDING_FACTORS);
+  const [a, b] = factorKeys(module, "linear");
+  const [embeddingA, embeddingB] = factorKeys(module, "embedding");
   return [shapes.get(a) ?? shapes.get(embeddingA), shapes.get(b) ?? shapes.get(embeddingB)];
 }
 
 function checkMagnitude(module: string, shape: Shape, shapes: Shapes, config: LoraConfig, fail: Fail): void {
-  const which = `tensor ${show(peftMagnitudeKey(module))}`;
+  const which = `tensor ${show(magnitudeKey(module))}`;
   if (!config.useDora) fail(`${which} is a magnitude of DoRA, but use_dora is false`);
   const b = factorShapes(module, shapes)[1] ?? fail(`${which} has no factors beside it`);
   const expected = magnitudeShape(b[0]!, b.length);
@@ -117,7 +116,7 @@ function checkBias(path: string, shapes: Shapes, { bias }: LoraConfig, fail: Fai
   const which = `tensor ${show(PREFIX + path)}`;
   for (const [name, advice] of NOT_OURS) if (name.test(path)) fail(`${which}: ${advice}`);
   const module = before(path, `.${BASE_LAYER}.bias`) ?? before(path, ".bias");
-  const isOfLora = module !== undefined && shapes.has(factorKeys(module, WEIGHT_FACTORS)[0]);
+  const isOfLora = module !== undefined && shapes.has(factorKeys(module, "linear")[0]);
   if (bias === "all" ? path.includes("bias") : bias === "lora_only" && isOfLora) return;
   fail(
     `${which} is neither a factor nor a magnitude vector of LoRA, nor in modules_to_save, nor a bias that is saved ` +

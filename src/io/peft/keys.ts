@@ -13,17 +13,23 @@ export interface NamedPeftTensor extends StateEntry {
   name: string;
 }
 
-/** What one kind of layer calls its two factors: `<name><suffix>` in a file, `<name>.<adapter><suffix>` in a model. */
+/** What can be adapted. */
+export type LayerKind = "linear" | "conv" | "embedding";
+
+/** What layers call their two factors: `<name><suffix>` in a file, `<name>.<adapter><suffix>` in a model. */
 export interface FactorNames {
   readonly loraA: string;
   readonly loraB: string;
   readonly suffix: string;
 }
 
-/** Of linear layers and convolutions, whose factors are layers in PEFT. */
-export const WEIGHT_FACTORS: FactorNames = { loraA: "lora_A", loraB: "lora_B", suffix: ".weight" };
-/** Of embeddings, whose factors are bare parameters in PEFT. */
-export const EMBEDDING_FACTORS: FactorNames = { loraA: "lora_embedding_A", loraB: "lora_embedding_B", suffix: "" };
+/** Factors of linear layers and convolutions are layers themselves in PEFT, those of embeddings bare parameters. */
+const WEIGHTS: FactorNames = { loraA: "lora_A", loraB: "lora_B", suffix: ".weight" };
+export const FACTOR_NAMES: Readonly<Record<LayerKind, FactorNames>> = {
+  linear: WEIGHTS,
+  conv: WEIGHTS,
+  embedding: { loraA: "lora_embedding_A", loraB: "lora_embedding_B", suffix: "" },
+};
 
 /** DoRA's magnitude, in a file; in a model `.<adapter>.weight` follows. */
 export const MAGNITUDE = "lora_magnitude_vector";
@@ -31,7 +37,8 @@ export const MAGNITUDE = "lora_magnitude_vector";
 export const BASE_LAYER = "base_layer";
 
 /** Both keys of a module's factors. */
-export function factorKeys(modulePath: string, { loraA, loraB, suffix }: FactorNames): [a: string, b: string] {
+export function factorKeys(modulePath: string, kind: LayerKind): [a: string, b: string] {
+  const { loraA, loraB, suffix } = FACTOR_NAMES[kind];
   return [`${PREFIX}${modulePath}.${loraA}${suffix}`, `${PREFIX}${modulePath}.${loraB}${suffix}`];
 }
 
@@ -40,12 +47,20 @@ export function before(path: string, end: string): string | undefined {
   return path.length > end.length && path.endsWith(end) ? path.slice(0, -end.length) : undefined;
 }
 
-/** Of which module a key, without PREFIX, is a factor; null: of none. */
-export function parseFactorKey(path: string): { module: string; names: FactorNames; isA: boolean } | null {
-  for (const names of [WEIGHT_FACTORS, EMBEDDING_FACTORS]) {
-    for (const factor of [names.loraA, names.loraB]) {
-      const module = before(path, `.${factor}${names.suffix}`);
-      if (module !== undefined) return { module, names, isA: factor === names.loraA };
+/** A key of a factor: "linear" stands for convolutions, too, of which it says no more. */
+export interface FactorKey {
+  module: string;
+  kind: "linear" | "embedding";
+  isA: boolean;
+}
+
+/** What a key, without PREFIX, is a factor of; null: of nothing. */
+export function parseFactorKey(path: string): FactorKey | null {
+  for (const kind of ["linear", "embedding"] as const) {
+    const { loraA, loraB, suffix } = FACTOR_NAMES[kind];
+    for (const factor of [loraA, loraB]) {
+      const module = before(path, `.${factor}${suffix}`);
+      if (module !== undefined) return { module, kind, isA: factor === loraA };
     }
   }
   return null;
@@ -62,11 +77,11 @@ export function magnitudeShape(outputs: number, dimensions: number): number[] {
 }
 
 /** The key of DoRA's magnitude of a module. */
-export function peftMagnitudeKey(modulePath: string): string {
+export function magnitudeKey(modulePath: string): string {
   return `${PREFIX}${modulePath}.${MAGNITUDE}`;
 }
 
 /** The key of a parameter of the base: of modules_to_save, or a bias. */
-export function peftBaseKey(parameterPath: string): string {
+export function baseKey(parameterPath: string): string {
   return `${PREFIX}${parameterPath}`;
 }

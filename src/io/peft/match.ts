@@ -10,6 +10,7 @@
 import { ArgumentError } from "../../runtime/errors.js";
 import { show } from "../json.js";
 import { completeFields, type LoraConfig } from "./config.js";
+import { endsOf, lastNames, starts } from "./paths.js";
 import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
@@ -162,9 +163,7 @@ export class Matching {
     adapted: readonly string[],
   ): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
     const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config;
-    const last = (all: readonly string[]): string[] =>
-      [...new Set(all.map((path) => path.slice(path.lastIndexOf(".") + 1)))].filter((name) => !/^\d+$/.test(name));
-    const ends = new Set(paths.flatMap((path) => starts(path).map((at) => path.slice(at))));
+    const ends = new Set(paths.flatMap(endsOf));
     if (excludeModules) {
       const entry =
         typeof excludeModules !== "string"
@@ -179,7 +178,7 @@ export class Matching {
           why:
             "matches no module that can be adapted (what is in a module is matched by a pattern, as " +
             '".*\\.mlp\\..*")',
-          near: last(paths),
+          near: lastNames(paths),
         };
     }
     const named =
@@ -224,7 +223,7 @@ export class Matching {
         field,
         entry,
         why: isLate ? "never counts: keys before it match first" : "matches no adapted module",
-        near: isLate ? [] : last(adapted),
+        near: isLate ? [] : lastNames(adapted),
       };
     }
     return undefined;
@@ -274,13 +273,6 @@ class Names {
   ends(path: string): boolean {
     return starts(path).some((at) => this.#lengths.has(path.length - at) && this.#names.has(path.slice(at)));
   }
-}
-
-/** Where the path and what follows each of its dots begins. */
-function starts(path: string): number[] {
-  const all = [0];
-  for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) all.push(dot + 1);
-  return all;
 }
 
 /**

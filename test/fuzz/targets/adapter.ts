@@ -23,7 +23,7 @@ class Net extends nn.Module {
     return this.head.forward(this.conv.forward(ops.reshape(this.norm.forward(x), [n / 2, 2, 4])));
   }
 
-  override getOutputEmbeddings(): nn.Module {
+  getOutputEmbeddings(): nn.Module {
     return this.head;
   }
 }

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../../src/io/peft/config.js";
 import { readPeftAdapter, writePeftAdapter } from "../../../src/io/peft/folder.js";
-import { peftBaseKey, peftMagnitudeKey } from "../../../src/io/peft/keys.js";
+import { baseKey, magnitudeKey } from "../../../src/io/peft/keys.js";
 import { peftEmbeddingKey, peftKey } from "../../support/peft_keys.js";
 import { parseSafetensors, serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { ArgumentError, FileError, FormatError } from "../../../src/runtime/errors.js";
@@ -292,14 +292,14 @@ test("a folder written is the folder read, to the bit", () => {
     { name: peftKey("a.q_proj", "lora_B"), shape: [1, 2], data: Float32Array.of(5, 6) },
     { name: peftEmbeddingKey("wte", "lora_embedding_A"), shape: [2, 1], data: Float32Array.of(7, 8) },
     { name: peftEmbeddingKey("wte", "lora_embedding_B"), shape: [1, 2], data: Float32Array.of(9, 10) },
-    { name: peftBaseKey("a.q_proj.base_layer.bias"), shape: [1], data: Float32Array.of(11) },
-    { name: peftMagnitudeKey("a.q_proj"), shape: [1], data: Float32Array.of(12) },
-    { name: peftMagnitudeKey("wte"), shape: [1], data: Float32Array.of(13) },
+    { name: baseKey("a.q_proj.base_layer.bias"), shape: [1], data: Float32Array.of(11) },
+    { name: magnitudeKey("a.q_proj"), shape: [1], data: Float32Array.of(12) },
+    { name: magnitudeKey("wte"), shape: [1], data: Float32Array.of(13) },
     { name: peftKey("conv", "lora_A"), shape: [4, 1, 1, 2], data: Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8) },
     { name: peftKey("conv", "lora_B"), shape: [2, 2, 1, 1], data: Float32Array.of(1, 2, 3, 4) },
-    { name: peftMagnitudeKey("conv"), shape: [1, 2, 1, 1], data: Float32Array.of(14, 15) },
-    { name: peftBaseKey("score.weight"), shape: [1, 2], data: Float32Array.of(16, 17) },
-    { name: peftBaseKey("score.bias"), shape: [1], data: Float32Array.of(18) },
+    { name: magnitudeKey("conv"), shape: [1, 2, 1, 1], data: Float32Array.of(14, 15) },
+    { name: baseKey("score.weight"), shape: [1, 2], data: Float32Array.of(16, 17) },
+    { name: baseKey("score.bias"), shape: [1], data: Float32Array.of(18) },
   ];
   writePeftAdapter(directory, config, tensors);
   assert.deepEqual(readdirSync(directory).sort(), ["adapter_config.json", "adapter_model.safetensors"]);

@@ -16,6 +16,7 @@ import {
   type Tensor,
 } from "../../../src/index.js";
 import { LLAMA } from "../../support/language_models.js";
+import { layersOf } from "../../support/peft.js";
 
 await init();
 
@@ -86,7 +87,7 @@ test("adapters find modules in all of these places", () => {
     assert(layer instanceof peft.LoraLinear);
   }
   assert.deepEqual(
-    adapted.layers().map(({ path }) => `${path}.weight`),
+    layersOf(adapted).map(({ path }) => `${path}.weight`),
     NAMES.slice(2),
   );
   assert.equal(adapted.unload(), model);
@@ -152,7 +153,7 @@ test("what leads back to itself ends", () => {
   model.eval();
   assert.equal(model.child.fc.training, false);
   const adapted = peft.getLoraModel(model, { r: 1, targetModules: "all-linear" });
-  assert.equal(adapted.layers().length, 2);
+  assert.equal(layersOf(adapted).length, 2);
 });
 
 test("a module where the tree does not look is refused, but for what refers to the whole", () => {

@@ -21,6 +21,7 @@ import {
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
+import { layersOf } from "../../support/peft.js";
 
 await init();
 
@@ -224,7 +225,7 @@ test("LoRA-FA: a group of a new adapter has its A frozen and its B projected", (
   const optimizer = new optim.LoraFA(model, { scaling: 1, lr: 0.1 });
   model.addAdapter("b", { r: 2, targetModules: ["fc"] });
   model.setAdapter("b");
-  const { loraA, loraB } = model.layers("b")[0]!.layer.adapters.get("b")!;
+  const { loraA, loraB } = layersOf(model, "b")[0]!.layer.adapters.get("b")!;
   optimizer.addParamGroup({ params: [loraB] });
   assert.equal(loraA.requiresGrad, false);
   // A with orthogonal rows of length 2: (A A^T)^-1 = I / 4.

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init, manualSeed, nn, peft } from "../../../src/index.js";
 import { assertBits, readGolden } from "../../support/golden.js";
-import { assertValues, type Tiny, tiny, values } from "../../support/peft.js";
+import { type Tiny, assertValues, layersOf, tiny, values } from "../../support/peft.js";
 
 await init();
 
@@ -35,8 +35,7 @@ test("linear layers and convolutions: A and B are constructed, then A is drawn a
     ["conv", 24],
     ["head", 24],
   ] as const) {
-    const { loraA, loraB } = adapted
-      .layers()
+    const { loraA, loraB } = layersOf(adapted)
       .find((l) => l.path === path)!
       .layer.adapters.get("default")!;
     from += loraA.size + loraB.size;
@@ -48,7 +47,7 @@ test("linear layers and convolutions: A and B are constructed, then A is drawn a
     from += loraA.size;
   }
   adapted.addAdapter("second", { r: 3, targetModules: ["fc"], initLoraWeights: false });
-  const { loraA, loraB } = adapted.layers("second")[0]!.layer.adapters.get("second")!;
+  const { loraA, loraB } = layersOf(adapted, "second")[0]!.layer.adapters.get("second")!;
   assertBits("second A", loraA.data, uniform(from, 18, 6));
   assertBits("second B", loraB.data, uniform(from + 18, 24, 3));
   adapted.dispose();

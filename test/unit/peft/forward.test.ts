@@ -6,7 +6,7 @@ import type { LoraLayer } from "../../../src/peft/layer.js";
 import { assertBits, assertClose } from "../../support/golden.js";
 import { gradcheck, gridTensor as grid } from "../../support/gradcheck.js";
 import { product, transpose, type Real } from "../../support/float64.js";
-import { ALL, batch, outputs, type Tiny, tiny, train } from "../../support/peft.js";
+import { ALL, type Tiny, batch, layersOf, outputs, tiny, train } from "../../support/peft.js";
 
 await init();
 
@@ -131,7 +131,7 @@ function effective({ w, outs, ins }: Weight, terms: Term[]): Float64Array {
 }
 
 function layerAt(adapted: peft.LoraModel, path: string): LoraLayer {
-  return adapted.layers().find((l) => l.path === path)!.layer;
+  return layersOf(adapted).find((l) => l.path === path)!.layer;
 }
 
 function checkLayers(label: string, adapted: peft.LoraModel, names: string[], scalings: Scalings): void {
@@ -210,9 +210,10 @@ test("rsLoRA, rank patterns and alpha patterns: the first key that matches a pat
     const adapted = peft.getLoraModel(tiny(), { ...config, useRslora });
     const scaled = (alpha: number, r: number): number => alpha / (useRslora ? Math.sqrt(r) : r);
     const got = Object.fromEntries(
-      adapted
-        .layers()
-        .map(({ path, layer }) => [path, [layer.adapters.get("default")!.r, layer.adapters.get("default")!.scaling]]),
+      layersOf(adapted).map(({ path, layer }) => [
+        path,
+        [layer.adapters.get("default")!.r, layer.adapters.get("default")!.scaling],
+      ]),
     );
     assert.deepEqual(got, {
       embed: [4, scaled(6, 4)],

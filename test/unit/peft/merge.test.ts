@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, init, memoryStats, models, nn, peft, StateError } from "../../../src/index.js";
 import { assertBits, assertClose } from "../../support/golden.js";
-import { ALL, assertValues, outputs, Tiny, tiny, train, values } from "../../support/peft.js";
+import { ALL, Tiny, assertValues, copiesOf, layersOf, outputs, tiny, train, values } from "../../support/peft.js";
 
 await init();
 
@@ -36,11 +36,9 @@ for (const names of [["a"], ["dora"], ["a", "b"], ["dora", "a"], ["b", "dora", "
       assert.deepEqual(adapted.mergedAdapters, names);
       assertClose("merged", outputs(model), active);
       assert(
-        adapted
-          .layers(names[0])
-          .every(({ path, layer }) =>
-            layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i]),
-          ),
+        layersOf(adapted, names[0]).every(({ path, layer }) =>
+          layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i]),
+        ),
       );
       assert.deepEqual(adapted.stateDict(), state, "a checkpoint holds the originals");
       adapted.unmergeAdapter();
@@ -77,8 +75,7 @@ test("merging bit by bit, again, or some of them only", () => {
 test("safeMerge refuses what is not finite; all layers are as before, merged ones too", () => {
   const adapted = adapt();
   const { model } = adapted;
-  const { loraA } = adapted
-    .layers("dora")
+  const { loraA } = layersOf(adapted, "dora")
     .find(({ path }) => path === "conv")!
     .layer.adapters.get("dora")!;
   adapted.mergeAdapter(["b"], { safeMerge: true });
@@ -146,7 +143,7 @@ test("mergeAndUnload gives the merged bits and nothing else; unload the base's",
     const live = memoryStats().liveBytes;
     const { model } = adapted;
     const copy = names === undefined || names.includes("a");
-    const norm = adapted.copies("a")[0]!.module.stateDict();
+    const norm = copiesOf(adapted, "a")[0]!.module.stateDict();
     adapted.mergeAdapter(names);
     const merged = outputs(model);
     const weights = new Map([...values(model)].filter(([key]) => key.endsWith("base_layer.weight")));
@@ -180,7 +177,7 @@ test("mergeAndUnload keeps the copies of the adapters it merges", () => {
   const adapted = peft.getLoraModel(tiny(), { targetModules: ["fc"], modulesToSave: ["head"] }, "a");
   adapted.addAdapter("b", { targetModules: ["fc"], modulesToSave: ["head"] });
   for (const [i, name] of ["a", "b"].entries()) train(adapted, name, i);
-  const head = adapted.copies("b")[0]!.module.stateDict();
+  const head = copiesOf(adapted, "b")[0]!.module.stateDict();
   const model = adapted.mergeAndUnload(["b"]);
   assert.deepEqual(model.head.stateDict(), head);
   model.dispose();
@@ -270,7 +267,7 @@ test("a Llama merged and unloaded has the merged bits", () => {
   });
   const adapted = peft.getLoraModel(model, { r: 4, targetModules: "all-linear" });
   const base = outputs(model);
-  assert.equal(adapted.layers().length, 14);
+  assert.equal(layersOf(adapted).length, 14);
   train(adapted, "default", 1);
   const active = outputs(model);
   adapted.mergeAdapter();

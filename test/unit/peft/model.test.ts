@@ -18,11 +18,12 @@ import {
 import { assertBits } from "../../support/golden.js";
 import {
   ALL,
+  Tiny,
   assertValues,
   batch,
+  layersOf,
   outputs,
   parametersOf,
-  Tiny,
   tiny,
   train,
   trainable,
@@ -82,7 +83,7 @@ for (const [label, config, expected] of targeted) {
   test(`targetModules: ${label}`, () => {
     const adapted = peft.getLoraModel(tiny(), config);
     assert.deepEqual(
-      adapted.layers().map(({ path }) => path),
+      layersOf(adapted).map(({ path }) => path),
       expected,
     );
     adapted.dispose();
@@ -93,7 +94,7 @@ test("all-linear is spelled out in the config, also for a model whose output lay
   class Head extends nn.Module {
     readonly body = new Tiny();
     readonly fc: nn.Layer = new nn.Linear(6, 6);
-    override getOutputEmbeddings(): nn.Module {
+    getOutputEmbeddings(): nn.Module {
       return this.fc;
     }
   }
@@ -102,7 +103,7 @@ test("all-linear is spelled out in the config, also for a model whose output lay
   again.addAdapter("default", adapted.config("default"));
   for (const a of [adapted, again])
     assert.deepEqual(
-      a.layers().map(({ path }) => path),
+      layersOf(a).map(({ path }) => path),
       ["body.body.fc", "body.body.proj", "body.head"],
     );
   const plain = peft.getLoraModel(tiny(), { targetModules: "all-linear" });
@@ -241,7 +242,7 @@ test("deleteAdapter frees it; the oldest of the others takes over; the last leav
   assert.deepEqual([adapted.adapters, adapted.activeAdapters, trainable(adapted)], [[], [], []]);
   assertBits("base", outputs(model), base);
   assert.equal(memoryStats().liveBytes, live);
-  assert.deepEqual(adapted.layers(), []);
+  assert.deepEqual(layersOf(adapted), []);
   adapted.addAdapter("a", { r: 2, targetModules: ["fc"], modulesToSave: ["head"] });
   adapted.deleteAdapter("a");
   adapted.addAdapter("a", { r: 2, targetModules: ALL, useDora: true, modulesToSave: ["norm"] });
@@ -311,8 +312,7 @@ for (const init of ["pissa", "pissa_niter_4", "olora"] as const) {
     for (const end of ["delete", "unload"]) {
       const adapted = peft.getLoraModel(model, config);
       assert(
-        adapted
-          .layers()
+        layersOf(adapted)
           .filter(({ path }) => path !== "embed")
           .every(({ path, layer }) => layer.weight.data.some((v, i) => v !== before.get(`${path}.weight`)![i])),
       );

@@ -22,6 +22,7 @@ import {
 } from "../../../src/index.js";
 import { stream } from "../../support/gradcheck.js";
 import { peftEmbeddingKey, peftKey } from "../../support/peft_keys.js";
+import { layersOf, copiesOf } from "../../support/peft.js";
 
 await init();
 const V = 7;
@@ -150,7 +151,7 @@ for (const [names, tying, keys, trains, table, head] of CASES) {
     optimizer.step();
     optimizer.zeroGrad();
     const copies = new Map(
-      loaded.copies("default").map(({ path, module }) => [path, [...module.parameters()[0]!.data]]),
+      copiesOf(loaded, "default").map(({ path, module }) => [path, [...module.parameters()[0]!.data]]),
     );
     const own = (path: string, base: Float32Array): number[] => copies.get(path) ?? [...base];
     const after = [own("model.embed_tokens", TABLE), own("lm_head", TABLE)] as const;
@@ -179,7 +180,7 @@ test("a head or a table that is named trains from the base's values, and unload 
       const live = memoryStats().liveBytes;
       const lora = peft.getLoraModel(model, { r: 2, targetModules: ["q_proj"], modulesToSave, ensureWeightTying });
       close("begins as the base", lora, TABLE, TABLE);
-      for (const { module } of lora.copies("default")) module.parameters()[0]!.set(OTHER);
+      for (const { module } of copiesOf(lora, "default")) module.parameters()[0]!.set(OTHER);
       lora.addAdapter("second", { r: 2, targetModules: ["v_proj"], modulesToSave: ["lm_head"] });
       close(
         "the first",
@@ -269,7 +270,7 @@ test(
 test("a merge that is refused leaves table and head tied", () => {
   const lora = peft.getLoraModel(tiedModel(), { r: 2, targetModules: ["embed_tokens"], initLoraWeights: false });
   const live = memoryStats().liveBytes;
-  lora.layers()[0]!.layer.adapters.get("default")!.loraA.data[0] = NaN;
+  layersOf(lora)[0]!.layer.adapters.get("default")!.loraA.data[0] = NaN;
   assert.throws(() => lora.mergeAndUnload(undefined, { safeMerge: true }), ArgumentError);
   assert.equal(memoryStats().liveBytes, live);
   lora.unload();
@@ -339,7 +340,7 @@ test("what a tied model cannot have is refused by name, and leaves it as it was"
 test("all-linear leaves a tied head out, and an adapter says which base it does not fit", () => {
   const lora = peft.getLoraModel(tiedModel(), { r: 2, targetModules: "all-linear", baseModelNameOrPath: "org/this" });
   assert.equal(
-    lora.layers().some(({ path }) => path === "lm_head"),
+    layersOf(lora).some(({ path }) => path === "lm_head"),
     false,
   );
   lora.savePretrained("memory:tied-other");
@@ -368,8 +369,7 @@ test("GPT-2's table and head are such a pair, too", () => {
   const model = new models.Gpt2(config);
   const before = logits(model, 3);
   const lora = peft.getLoraModel(model, { r: 2, targetModules: ["c_attn"], modulesToSave: ["wte"] });
-  lora
-    .copies("default")[0]!
+  copiesOf(lora, "default")[0]!
     .module.parameters()[0]!
     .data.forEach((v, i, all) => {
       all[i] = -v;

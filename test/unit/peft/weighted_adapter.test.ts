@@ -16,12 +16,13 @@ import { assertBits } from "../../support/golden.js";
 import { assertNear, product } from "../../support/float64.js";
 import {
   ALL,
+  Tiny,
   assertSameFolder,
   assertValues,
+  layersOf,
   outputs,
-  Tiny,
-  tiny,
   temporary,
+  tiny,
   train,
   trainable,
   values,
@@ -34,7 +35,7 @@ const at = temporary();
 /** s B A of each layer that has the adapter, as a dense matrix. */
 function products(adapted: peft.LoraModel, name: string): Map<string, Float64Array> {
   return new Map(
-    adapted.layers(name).map(({ path, layer }) => {
+    layersOf(adapted, name).map(({ path, layer }) => {
       const { loraA, loraB, scaling } = layer.adapters.get(name)!;
       const r = loraA.shape[0]!;
       return [path, product(loraB.data, loraA.data, loraB.shape[0]!, r, loraA.size / r).map((v) => scaling * v)];
@@ -112,7 +113,7 @@ test("svd is the default, of the layer's largest rank; linear adds up factors", 
   const adapted = adapt();
   adapted.addWeightedAdapter(["a", "b"], [1, 0.5], "svd");
   assert.deepEqual(
-    adapted.layers("svd").map(({ path, layer }) => [path, layer.adapters.get("svd")!.r]),
+    layersOf(adapted, "svd").map(({ path, layer }) => [path, layer.adapters.get("svd")!.r]),
     [
       ["embed", 3],
       ["body.fc", 3],
@@ -122,7 +123,7 @@ test("svd is the default, of the layer's largest rank; linear adds up factors", 
     ],
   );
   adapted.addWeightedAdapter(["c", "a"], [-2, 0.25], "linear", { combinationType: "linear" });
-  for (const { path, layer } of adapted.layers("linear")) {
+  for (const { path, layer } of layersOf(adapted, "linear")) {
     const parts = (
       [
         ["c", -2],
@@ -160,7 +161,7 @@ test("a combined adapter is in its adapters' layers only, whatever others are ca
   adapted.addAdapter("b", { r: 4, targetModules: ".*proj" });
   adapted.addWeightedAdapter(["a", "b"], [1, 1], "mix", { combinationType: "cat" });
   assert.deepEqual(
-    adapted.layers("mix").map(({ path, layer }) => [path, layer.adapters.get("mix")!.r]),
+    layersOf(adapted, "mix").map(({ path, layer }) => [path, layer.adapters.get("mix")!.r]),
     [
       ["fc", 2],
       ["tiny.body.proj", 4],
@@ -169,7 +170,7 @@ test("a combined adapter is in its adapters' layers only, whatever others are ca
   adapted.addAdapter("all", { r: 4, targetModules: ["fc"] });
   adapted.addWeightedAdapter(["a", "all"], [1, 1], "other", { combinationType: "cat" });
   assert.deepEqual(
-    adapted.layers("other").map(({ path, layer }) => [path, layer.adapters.get("other")!.r]),
+    layersOf(adapted, "other").map(({ path, layer }) => [path, layer.adapters.get("other")!.r]),
     [
       ["fc", 6],
       ["tiny.body.fc", 4],

@@ -24,6 +24,7 @@ import { newMask } from "../../../src/random/seed.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
 import { withMergedLinear } from "../../support/loralib.js";
+import { layersOf } from "../../support/peft.js";
 
 type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
 interface Case extends train.TrainingPlanOptions {
@@ -151,7 +152,9 @@ test("the parts are sizes of what they name", async () => {
   const adapter = { r: 3, targetModules: ["q_proj"] };
   const adapted: peft.LoraModel = peft.getLoraModel(model, adapter);
   const factors = sum(
-    adapted.layers().flatMap(({ layer }) => [...layer.adapters.values()].flatMap(({ loraA, loraB }) => [loraA, loraB])),
+    layersOf(adapted).flatMap(({ layer }) =>
+      [...layer.adapters.values()].flatMap(({ loraA, loraB }) => [loraA, loraB]),
+    ),
   );
   const plan = train.planTraining(LLAMA, { batch: 1, seq: 2, adapter });
   assert.equal(plan.weights, base + table);

@@ -1,0 +1,301 @@
+/**
+ * The adapters of one model: which there are, which act, and how they come and go. `LoraModel` is its face; what reads,
+ * writes, combines and merges adapters works on this.
+ */
+import type { LoraConfig } from "../io/peft/config.js";
+import { Endings } from "../io/peft/match.js";
+import { changed } from "../nn/extent.js";
+import type { Module, Parameter } from "../nn/module.js";
+import { ArgumentError, StateError } from "../runtime/errors.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
+import { shown } from "../tensor/check.js";
+import { BASE, LoraLayer } from "./layer.js";
+import { LoraLinear } from "./linear.js";
+import { ModulesToSave } from "./modules_to_save.js";
+import { changesBaseWeight, prepareAdapter, type Source } from "./new_adapter.js";
+import { hideHead, places, shortNames, showHead } from "./places.js";
+
+/** A layer with adapters, and its path in the model. */
+export interface Layer {
+  path: string;
+  layer: LoraLayer;
+}
+
+export class Adapters {
+  readonly #configs = new Map<string, LoraConfig>();
+  #active: readonly string[] = [];
+  /** Of the calls that run a function with other adapters at work. */
+  readonly #inside: string[] = [];
+
+  /** @throws StateError if the model has adapters of another LoraModel */
+  constructor(readonly model: Module) {
+    const [adapted] = this.layers();
+    if (adapted)
+      throw new StateError(
+        `LoraModel: ${adapted.path} has adapters already; call addAdapter() on the LoraModel that wrapped it.`,
+      );
+  }
+
+  /** All, oldest first. */
+  get names(): readonly string[] {
+    return [...this.#configs.keys()];
+  }
+  /** Those whose terms are added up. */
+  get active(): readonly string[] {
+    return this.#active;
+  }
+  /** Those that the weights hold now. */
+  get merged(): readonly string[] {
+    return [...new Set(this.layers().flatMap(({ layer }) => layer.mergedAdapters))];
+  }
+
+  /** @throws ArgumentError if there is no such adapter */
+  config(adapterName: string): LoraConfig {
+    const config = this.#configs.get(adapterName);
+    if (!config)
+      throw new ArgumentError(
+        `LoraModel: there is no adapter ${shown(adapterName)}; there are ${this.names.join(", ") || "none"}.`,
+      );
+    return config;
+  }
+
+  /** Layers that have this adapter, or any. */
+  layers(adapterName?: string): Layer[] {
+    return [...places(this.model)].flatMap(({ path, module }) =>
+      module instanceof LoraLayer && (adapterName === undefined || module.adapters.has(adapterName))
+        ? [{ path, layer: module }]
+        : [],
+    );
+  }
+
+  /** Modules with copies of any adapter. */
+  wrappers(): ModulesToSave[] {
+    return [...places(this.model)].map(({ module }) => module).filter((m) => m instanceof ModulesToSave);
+  }
+
+  /** Trained copies of this adapter, with their paths. */
+  copies(adapterName: string): { path: string; module: Module }[] {
+    return [...places(this.model)].flatMap(({ path, module }) => {
+      const copy = module instanceof ModulesToSave ? module.modulesToSave.get(adapterName) : undefined;
+      return copy ? [{ path, module: copy }] : [];
+    });
+  }
+
+  /**
+   * The biases that train with a config: all, or those of the layers it adapts, with their modules' paths. Those of
+   * modulesToSave train with the copies.
+   * @param adapted paths of those layers
+   */
+  *biases({ bias, modulesToSave }: LoraConfig, adapted: readonly string[]): IterableIterator<[string, Parameter]> {
+    if (bias === "none") return;
+    const saved = new Endings(modulesToSave ?? []);
+    for (const { path, module } of places(this.model)) {
+      if (saved.hold(path) || (bias === "lora_only" && !adapted.includes(path))) continue;
+      const own = module instanceof LoraLayer ? module.baseLayer : module;
+      for (const [name, p] of own.ownParameters()) if (name === "bias") yield [path, p];
+    }
+  }
+
+  /** An adapter's factors and copies, and the biases its config names. */
+  parameters(adapterName: string): Parameter[] {
+    const layers = this.layers(adapterName);
+    const factors = layers.flatMap(({ layer }) => {
+      const { loraA, loraB, magnitude } = layer.adapters.get(adapterName)!;
+      return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
+    });
+    const copied = this.copies(adapterName).flatMap(({ module }) => module.parameters());
+    const adapted = layers.map(({ path }) => path);
+    const biases = [...this.biases(this.config(adapterName), adapted)].map(([, p]) => p);
+    return [...factors, ...copied, ...biases];
+  }
+
+  /**
+   * A further adapter with values from anywhere; the first becomes the active one.
+   * @param where the caller, for errors
+   */
+  inject(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+    this.withHead(() => {
+      this.refuseInside(where);
+      this.checkNewName(where, adapterName);
+      this.refuseMerged(where);
+      this.#checkBeside(where, this.names, config);
+      const commit = prepareAdapter(where, this.model, adapterName, config, source);
+      commit();
+      this.#configs.set(adapterName, this.#settled(adapterName, config));
+      if (this.#active.length === 0) return this.activate([adapterName]);
+      this.setRequiresGrad(adapterName, false);
+      this.#setActive(this.#active);
+    });
+  }
+
+  /** Puts other values in an adapter's place; it stays active or not, and trains or not, as it was. */
+  replace(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+    this.refuseInside(where);
+    this.config(adapterName);
+    this.refuseMerged(where);
+    this.#checkBeside(
+      where,
+      this.names.filter((name) => name !== adapterName),
+      config,
+    );
+    const commit = prepareAdapter(where, this.model, adapterName, config, source);
+    const trains = this.parameters(adapterName).some((p) => p.requiresGrad);
+    this.setRequiresGrad(adapterName, false);
+    this.#free(adapterName);
+    commit();
+    this.#configs.set(adapterName, this.#settled(adapterName, config));
+    this.setRequiresGrad(adapterName, trains);
+    this.#setActive(this.#active);
+  }
+
+  /** Frees an adapter. If it was the only active one, the oldest of the others becomes active. */
+  delete(adapterName: string): void {
+    this.setRequiresGrad(adapterName, false);
+    this.#free(adapterName);
+    this.#configs.delete(adapterName);
+    const active = this.#active.filter((name) => name !== adapterName);
+    if (active.length > 0) this.#setActive(active);
+    else this.activate(this.names.slice(0, 1));
+    if (this.#configs.size === 0) hideHead(this.model);
+  }
+
+  /** Makes these the active adapters, and only what they have trains. */
+  activate(names: readonly string[]): void {
+    this.#setActive(names);
+    for (const p of this.model.parameters()) p.requiresGrad = false;
+    for (const name of names) this.setRequiresGrad(name, true);
+  }
+
+  /** Whether what this adapter has trains. */
+  setRequiresGrad(adapterName: string, requiresGrad: boolean): void {
+    for (const p of this.parameters(adapterName)) p.requiresGrad = requiresGrad;
+  }
+
+  /** Leaves the plain model, with what is merged in its weights and these adapters' copies in their modules' places. */
+  unload(adapterNames: readonly string[]): void {
+    changed();
+    const dropped: Module[] = [];
+    for (const { parent, name, module } of [...places(this.model)]) {
+      if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
+      if (!(module instanceof ModulesToSave)) continue;
+      const layers = module.unload(adapterNames);
+      parent.replaceChild(name, layers.kept);
+      dropped.push(...layers.dropped);
+    }
+    const kept = new Set(this.model.parameters());
+    for (const p of dropped.flatMap((layer) => layer.parameters())) if (!kept.has(p)) p.dispose();
+    this.#configs.clear();
+    this.#active = [];
+    hideHead(this.model);
+  }
+
+  /** Runs fn, to which a tied head is a layer; it stays one while there are adapters. */
+  withHead(fn: () => void): void {
+    showHead(this.model);
+    try {
+      fn();
+    } finally {
+      if (this.#configs.size === 0) hideHead(this.model);
+    }
+  }
+
+  /** Runs fn after `enter`, which gives what takes it back; in between adapters stay what they are. */
+  within<T>(where: string, fn: () => T, enter: () => (() => void)[]): T {
+    checkCallback(where, fn);
+    changed();
+    const undo = enter();
+    this.#inside.push(where);
+    try {
+      const result = fn();
+      refuseLazy(
+        where,
+        result,
+        "The adapters are as before by then; tokens of models.generate() can be returned, they keep theirs.",
+      );
+      return result;
+    } finally {
+      this.#inside.pop();
+      changed();
+      for (const step of undo) step();
+    }
+  }
+
+  refuseInside(where: string): void {
+    if (this.#inside.length > 0)
+      throw new StateError(`${where}: ${this.#inside.at(-1)} is running its function; call this after it.`);
+  }
+
+  refuseMerged(where: string): void {
+    if (this.merged.length > 0)
+      throw new StateError(`${where}: ${this.merged.join(", ")} is merged; call unmergeAdapter() first.`);
+  }
+
+  checkNewName(where: string, name: unknown): asserts name is string {
+    if (typeof name !== "string")
+      throw new ArgumentError(`${where}: an adapter's name must be a string; got ${shown(name)}.`);
+    if (!/^[^.]+$/.test(name) || name === BASE)
+      throw new ArgumentError(`${where}: ${shown(name)} is no name for an adapter; use one without dots.`);
+    if (this.#configs.has(name)) throw new ArgumentError(`${where}: there is an adapter "${name}" already.`);
+  }
+
+  /** Whether an adapter can stand beside these others: what they share is the base. */
+  #checkBeside(where: string, others: readonly string[], config: LoraConfig): void {
+    if (others.length === 0) return;
+    if (config.bias !== "none") {
+      throw new ArgumentError(
+        `${where}: bias must be "none" where there are several adapters (biases belong to the base); got ` +
+          `"${config.bias}".`,
+      );
+    }
+    if (changesBaseWeight(config)) {
+      throw new ArgumentError(
+        `${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights under ` +
+          `${others.join(", ")}; use it on a model without adapters.`,
+      );
+    }
+    const changer = this.layers()
+      .flatMap(({ layer }) => [...layer.adapters])
+      .find(([name, { initial }]) => initial && others.includes(name))?.[0];
+    if (changer !== undefined) {
+      throw new StateError(
+        `${where}: the init of adapter "${changer}" changed the base weights, so no other can stand beside it; ` +
+          "save it, delete it and load it again, as a plain adapter on the base as it was.",
+      );
+    }
+  }
+
+  /**
+   * The config with what the model has settled: "all-linear" spelled out, and whether weights are [in, out]. As in
+   * PEFT.
+   */
+  #settled(adapterName: string, config: LoraConfig): LoraConfig {
+    const layers = this.layers(adapterName);
+    const { targetModules } = config;
+    const isAll = typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
+    const paths = layers.map(({ path }) => path);
+    return {
+      ...config,
+      targetModules: isAll ? shortNames(this.model, paths) : targetModules,
+      fanInFanOut: layers.some(({ layer }) => layer instanceof LoraLinear && layer.baseLayer.fanInFanOut),
+    };
+  }
+
+  /** Frees an adapter, and unwraps what has no other. */
+  #free(adapterName: string): void {
+    changed();
+    for (const { parent, name, module } of [...places(this.model)]) {
+      if (module instanceof LoraLayer) module.remove(adapterName);
+      if (module instanceof ModulesToSave) module.remove(adapterName);
+      if (module instanceof LoraLayer && module.adapters.size === 0) parent.replaceChild(name, module.unload());
+      if (module instanceof ModulesToSave && module.modulesToSave.size === 0)
+        parent.replaceChild(name, module.originalModule);
+    }
+  }
+
+  #setActive(names: readonly string[]): void {
+    changed();
+    this.#active = names;
+    for (const { layer } of this.layers()) layer.activeAdapters = names;
+    for (const wrapper of this.wrappers()) wrapper.activeAdapters = names;
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * An adapter as plain data outside linear memory, in no format's words: what the writers of folders begin with.
+ *
+ * An adapter whose init took s B0 A0 out of the base weight (pissa, olora) is given as the difference from
+ * the base as it was: s (B A - B0 A0) = s [B, -B0] [A; A0], a plain LoRA of twice the rank.
+ */
+import type { LoraConfig } from "../io/peft/config.js";
+import type { LayerKind } from "../io/peft/keys.js";
+import type { Parameter } from "../nn/module.js";
+import type { StateEntry } from "../runtime/state_entry.js";
+import type { Adapters } from "./adapters.js";
+import type { Adapter } from "./layer.js";
+
+/** One layer's part of an adapter: y += scaling B A x, and DoRA's magnitude, if it has one. */
+export interface CollectedPart {
+  path: string;
+  kind: LayerKind;
+  loraA: StateEntry;
+  loraB: StateEntry;
+  scaling: number;
+  /** One value for each output. */
+  magnitude: Float32Array | null;
+}
+
+/** A parameter of the base that was trained whole. */
+export interface CollectedParameter {
+  /** Of its module. */
+  path: string;
+  name: string;
+  value: StateEntry;
+}
+
+export interface CollectedAdapter {
+  config: LoraConfig;
+  parts: CollectedPart[];
+  /** Parameters of modulesToSave. */
+  copies: CollectedParameter[];
+  biases: CollectedParameter[];
+}
+
+/** @throws ArgumentError if there is no such adapter */
+export function collect(adapters: Adapters, adapterName: string): CollectedAdapter {
+  const config = adapters.config(adapterName);
+  const layers = adapters
+    .layers(adapterName)
+    .map(({ path, layer }) => ({ path, layer, adapter: layer.adapters.get(adapterName)! }));
+  const isConverted = layers.some(({ adapter }) => adapter.initial);
+  const adapted = layers.map(({ path }) => path);
+  return {
+    config: isConverted ? doubled(config) : config,
+    parts: layers.map(({ path, layer: { kind }, adapter }) => ({
+      path,
+      kind,
+      ...(isConverted ? difference(adapter) : { loraA: entry(adapter.loraA), loraB: entry(adapter.loraB) }),
+      scaling: adapter.scaling,
+      magnitude: adapter.magnitude?.data.slice() ?? null,
+    })),
+    copies: adapters
+      .copies(adapterName)
+      .flatMap(({ path, module }) => [...module.ownParameters()].map(([name, p]) => ({ path, name, value: entry(p) }))),
+    biases: [...adapters.biases(config, adapted)].map(([path, p]) => ({ path, name: "bias", value: entry(p) })),
+  };
+}
+
+function entry(p: Parameter): StateEntry {
+  return { shape: p.shape, data: p.data.slice() };
+}
+
+/** [A; A0] and [B, -B0]; zeros for A0 and B0 in a layer whose weight was not changed. */
+function difference({ loraA, loraB, r, initial }: Adapter): { loraA: StateEntry; loraB: StateEntry } {
+  const rows = new Float32Array(2 * loraA.size);
+  rows.set(loraA.data);
+  if (initial) rows.set(initial.loraA, loraA.size);
+  const outputs = loraB.shape[0]!;
+  const columns = new Float32Array(2 * loraB.size);
+  for (let i = 0; i < outputs; i++) {
+    columns.set(loraB.data.subarray(i * r, (i + 1) * r), i * 2 * r);
+    if (initial)
+      columns.set(
+        initial.loraB.subarray(i * r, (i + 1) * r).map((b) => -b),
+        (i * 2 + 1) * r,
+      );
+  }
+  return {
+    loraA: { shape: [2 * r, ...loraA.shape.slice(1)], data: rows },
+    loraB: { shape: [outputs, 2 * r], data: columns },
+  };
+}
+
+/** Twice the rank at the same scaling: alpha / r or alpha / sqrt(r). */
+function doubled(config: LoraConfig): LoraConfig {
+  const factor = config.useRslora ? Math.SQRT2 : 2;
+  const times = (pattern: Readonly<Record<string, number>>, by: number): Record<string, number> =>
+    Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, value * by]));
+  return {
+    ...config,
+    r: 2 * config.r,
+    loraAlpha: config.loraAlpha * factor,
+    initLoraWeights: true,
+    rankPattern: times(config.rankPattern, 2),
+    alphaPattern: times(config.alphaPattern, factor),
+  };
+}

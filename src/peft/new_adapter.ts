@@ -1,0 +1,132 @@
+/**
+ * A new adapter in a model: everything is matched, checked, allocated and filled first, and what puts it in place
+ * cannot fail. So an adapter is there whole, or the model is as it was.
+ */
+import type { LoraConfig } from "../io/peft/config.js";
+import { changed } from "../nn/extent.js";
+import { type Module, Parameter } from "../nn/module.js";
+import { drawFor } from "../random/seed.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { scope } from "../tensor/scope.js";
+import type { Adapter } from "./layer.js";
+import { ModulesToSave } from "./modules_to_save.js";
+import { type Place, tiedPlaces } from "./places.js";
+import { copiedPlaces, noTarget, type Part, targetsOf } from "./targets.js";
+
+/** Where an adapter's values come from. What one of these throws leaves the model as it was. */
+export interface Source {
+  /** Sets the factors of a part. */
+  factors(part: Part, loraA: Parameter, loraB: Parameter): Pick<Adapter, "initial"> | void;
+  /** Changes DoRA's magnitude, which holds the norms of W + s B A. */
+  magnitude?(part: Part, magnitude: Parameter): void;
+  /** Changes a copy made for modulesToSave. */
+  copy?(path: string, module: Module): void;
+  /** Called last, before the adapter is put in. */
+  ready?(parts: readonly Part[]): void;
+}
+
+/** Makes all that an adapter needs and returns what puts it in place. If it throws, nothing has changed. */
+export function prepareAdapter(
+  where: string,
+  model: Module,
+  adapterName: string,
+  config: LoraConfig,
+  source: Source,
+): () => void {
+  return drawFor(model, () => {
+    const targets = targetsOf(where, model, config);
+    const copied = copiedPlaces(model, config);
+    if (targets.length === 0) throw noTarget(where, model, config.targetModules, config.baseModelNameOrPath);
+    const parts = targets.map(({ part }) => part);
+    checkApart(where, parts, copied);
+    checkTied(where, model, config, parts);
+    const undo: (() => void)[] = [];
+    const commit: (() => void)[] = [];
+    const shared = config.ensureWeightTying ? new Map<Parameter, Parameter>() : null;
+    try {
+      for (const { place, part } of targets) {
+        const adapter = makeAdapter(where, part, config, source, undo);
+        commit.push(() => {
+          place.parent.replaceChild(place.name, part.layer);
+          part.layer.adapters.set(adapterName, adapter);
+        });
+      }
+      for (const { path, parent, name, module } of copied) {
+        const wrapper =
+          module instanceof ModulesToSave ? module : new ModulesToSave(`${where}: modulesToSave: ${path}`, module);
+        const copy = wrapper.copyOriginal(shared);
+        undo.push(() => copy.dispose());
+        source.copy?.(path, copy);
+        commit.push(() => {
+          parent.replaceChild(name, wrapper);
+          wrapper.modulesToSave.set(adapterName, copy);
+        });
+      }
+      source.ready?.(parts);
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+    return () => {
+      changed();
+      for (const step of commit) step();
+    };
+  });
+}
+
+/** Inits that take the first product out of the base weight. */
+export function changesBaseWeight({ initLoraWeights: init }: LoraConfig): boolean {
+  return typeof init === "string" && /^(pissa|olora)/.test(init);
+}
+
+/** @throws ArgumentError for a module that is both to be adapted and to be copied */
+function checkApart(where: string, parts: readonly Part[], copied: readonly Place[]): void {
+  const twice = copied.find(({ path }) => parts.some((part) => part.path === path));
+  if (twice)
+    throw new ArgumentError(
+      `${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`,
+    );
+}
+
+/** @throws ArgumentError for what cannot be where the head is the table */
+function checkTied(where: string, model: Module, config: LoraConfig, parts: readonly Part[]): void {
+  const tied = tiedPlaces(model);
+  const part = tied && [tied.table.path, tied.head.path].find((path) => parts.some((part) => part.path === path));
+  if (!tied || part === null || part === undefined) return;
+  if (changesBaseWeight(config)) {
+    throw new ArgumentError(
+      `${where}: initLoraWeights = "${String(config.initLoraWeights)}" changes the weight of ${part}, which ` +
+        `${tied.table.path} and ${tied.head.path} share; exclude it.`,
+    );
+  }
+  if (config.ensureWeightTying)
+    throw new ArgumentError(
+      `${where}: ensureWeightTying with an adapter on ${part}, which is tied, is not supported; name ` +
+        `${tied.table.path} in modulesToSave instead.`,
+    );
+}
+
+/** Pushes to `undo` what takes it back. */
+function makeAdapter(where: string, part: Part, config: LoraConfig, source: Source, undo: (() => void)[]): Adapter {
+  const { layer, r, scaling } = part;
+  const owned = (shape: readonly number[]): Parameter => {
+    const p = new Parameter(shape);
+    undo.push(() => p.dispose());
+    return p;
+  };
+  const [a, b] = layer.factorShapes(r, `${where}: ${part.path}`);
+  const loraA = owned(a);
+  const loraB = owned(b);
+  const { initial = null } = source.factors(part, loraA, loraB) ?? {};
+  if (initial) undo.push(() => layer.weight.set(initial.weight));
+  let magnitude: Parameter | null = null;
+  if (config.useDora) {
+    layer.checkDense(`${where}: ${part.path}`);
+    magnitude = scope(() => {
+      const norm = layer.norm({ loraA, loraB, scaling });
+      return owned(norm.shape).set(norm.data);
+    });
+    source.magnitude?.(part, magnitude);
+  }
+  return { loraA, loraB, magnitude, r, scaling, loraDropout: config.loraDropout, initial };
+}
