@@ -8,7 +8,7 @@ import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
 import { loadCodec, promptIds } from "./text.js";
 
-export interface GenerateCommand {
+interface GenerateCommand {
   model?: string | undefined;
   adapter?: string | undefined;
   prompt: string;

@@ -12,7 +12,7 @@ import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
 
-export interface MergeCommand {
+interface MergeCommand {
   model?: string | undefined;
   adapter: string;
   out: string;

@@ -41,7 +41,7 @@ function range(values: Iterable<number>): [number, number] {
   return least <= greatest ? [least, greatest] : [0, 1];
 }
 
-export interface CurveLabels {
+interface CurveLabels {
   title: string;
   heldOutBefore: number;
   heldOutAfter: number;

@@ -268,7 +268,7 @@ export function preTokenizer(json: unknown, field: string, fail: Fail, inside = 
 }
 
 /** A model for the library, and what is known of it. */
-export interface ModelPart {
+interface ModelPart {
   json: Record<string, unknown>;
   isBpe: boolean;
   /** Where it names the token for text that no other has. */

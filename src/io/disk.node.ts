@@ -1,4 +1,7 @@
-/** Files on disk under Node, Deno and Bun: the only place that touches a file system. See files.ts. */
+/**
+ * Files on disk under Node, Deno and Bun; see files.ts. Whatever reads or writes a file goes through here; but for the
+ * kernels (runtime/load.node.ts), and for the program's folders, which it locks, renames and clears itself (cli/).
+ */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,

@@ -104,21 +104,17 @@ interface TensorInfo {
  * Reads a file's header and checks all of it; tensors are views of `bytes`. Time and memory are
  * proportional to the length of `bytes`, whatever they say.
  *
- * @param options `name` of the file, for errors; `maxHeaderBytes` refuses longer headers: at most, and by default,
- * 100,000,000
- * @throws FormatError naming the file, the tensor, what was expected and what came; ArgumentError for maxHeaderBytes
+ * @param options `name` of the file, for errors
+ * @throws FormatError naming the file, the tensor, what was expected and what came; ArgumentError
  *
  * @example
  * const bytes = io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [2], data: Float32Array.of(1, 2) }]);
  * const { tensors } = io.parseSafetensors(bytes, { name: "w.safetensors" });
  * console.log(io.toFloat32(tensors.get("w"))); // Float32Array(2) [ 1, 2 ]
  */
-export function parseSafetensors(
-  bytes: Uint8Array,
-  options?: { name?: string | undefined; maxHeaderBytes?: number | undefined },
-): SafetensorsFile {
-  checkOptions("parseSafetensors", options, ["name", "maxHeaderBytes"]);
-  const { name: file = "safetensors", maxHeaderBytes = MAX_HEADER_BYTES } = options ?? {};
+export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | undefined }): SafetensorsFile {
+  checkOptions("parseSafetensors", options, ["name"]);
+  const { name: file = "safetensors" } = options ?? {};
   if (!(bytes instanceof Uint8Array))
     throw new ArgumentError(`parseSafetensors: bytes must be a Uint8Array; got ${typeName(bytes)}.`);
   const fail = (message: string): never => {
@@ -130,16 +126,11 @@ export function parseSafetensors(
       signatureOf(bytes) ?? (beginsAsText(bytes) ? "text, such as a server's error; download it again" : undefined);
     return fail(signature ? `expected a safetensors file; it is ${signature}` : message);
   };
-  if (!Number.isSafeInteger(maxHeaderBytes) || maxHeaderBytes < 0) {
-    throw new ArgumentError(
-      `parseSafetensors: maxHeaderBytes is ${show(maxHeaderBytes)}; expected an integer of at least 0.`,
-    );
-  }
   if (bytes.length < 8) failAtStart(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
   const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  const limit = Math.min(maxHeaderBytes, MAX_HEADER_BYTES);
   // Compared as u64: narrowed first, 2^64 - 1 would not be what it is.
-  if (n > BigInt(limit)) failAtStart(`the header's length is ${n} bytes; at most ${limit} are allowed`);
+  if (n > BigInt(MAX_HEADER_BYTES))
+    failAtStart(`the header's length is ${n} bytes; at most ${MAX_HEADER_BYTES} are allowed`);
   const dataStart = 8 + Number(n);
   if (dataStart > bytes.length)
     failAtStart(

@@ -7,7 +7,7 @@ import { checkMatrix, matmul, transpose, transposeInto, type Values } from "./ma
 import { qr } from "./qr.js";
 
 /** A = u diag(s) vt, s descending, the columns of u and the rows of vt orthonormal. */
-export interface Svd {
+interface Svd {
   u: Float64Array;
   s: Float64Array;
   vt: Float64Array;

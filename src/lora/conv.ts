@@ -68,7 +68,6 @@ export abstract class ConvLoRA extends ConvNd {
       "dilation",
       "groups",
       "bias",
-      "paddingMode",
     ]);
     super(where, dims, inChannels, outChannels, kernelSize, checked.base);
     ({

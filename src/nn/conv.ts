@@ -2,7 +2,7 @@
 import { conv, type ConvOptions } from "../autograd/ops/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
-import { checkBoolean, checkInteger, shown, shownAll } from "../tensor/check.js";
+import { checkBoolean, checkInteger, shownAll } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { drawFor } from "../random/seed.js";
 import * as init from "./init.js";
@@ -24,8 +24,6 @@ export interface ConvLayerOptions {
   groups?: number | undefined;
   /** Default true. */
   bias?: boolean | undefined;
-  /** Only "zeros", the default, is supported. */
-  paddingMode?: string | undefined;
 }
 
 /** What the three convolutions share; use `Conv1d`, `Conv2d` or `Conv3d`. */
@@ -60,7 +58,7 @@ export abstract class ConvNd extends Module {
   ) {
     super();
     this.where = where;
-    checkOptions(where, options, ["stride", "padding", "dilation", "groups", "bias", "paddingMode"]);
+    checkOptions(where, options, ["stride", "padding", "dilation", "groups", "bias"]);
     checkInteger(where, "inChannels", inChannels, 1);
     checkInteger(where, "outChannels", outChannels, 1);
     this.kernelSize = sizes(where, "kernelSize", kernelSize, dims, 1);
@@ -76,9 +74,6 @@ export abstract class ConvNd extends Module {
     }
     const { bias = true } = options;
     checkBoolean(where, "bias", bias);
-    if (options.paddingMode !== undefined && options.paddingMode !== "zeros") {
-      throw new ArgumentError(`${where}: paddingMode must be "zeros"; got ${shown(options.paddingMode)}.`);
-    }
     try {
       this.weight = new Parameter([outChannels, inChannels / this.groups, ...this.kernelSize]);
       this.bias = bias ? new Parameter([outChannels]) : null;
@@ -118,7 +113,7 @@ export abstract class ConvNd extends Module {
 /**
  * torch.nn.Conv1d: x [n, inChannels, length] -> [n, outChannels, ...]. Starts with torch's bits after the
  * same `manualSeed`.
- * @throws ArgumentError on a number out of range, groups that do not divide the channels, or a paddingMode but "zeros"
+ * @throws ArgumentError on a number out of range, and groups that do not divide the channels
  *
  * @example
  * const y = new nn.Conv1d(8, 16, 3, { padding: 1 }).forward(zeros([2, 8, 100])); // [2, 16, 100]

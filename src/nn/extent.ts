@@ -5,7 +5,7 @@
 import type { Module } from "./module.js";
 
 /** A module that computes with what can be switched. */
-export interface Switched extends Module {
+interface Switched extends Module {
   /**
    * Notes what acts now; what it returns lets that act again and returns what ends it.
    * @throws StateError if it is gone

@@ -3,8 +3,9 @@
  * in TLSF, Masmano et al. 2004), neighbours merged on free, growth by pages. Its books are kept in JavaScript, so a
  * stray kernel write cannot corrupt them, and an allocation that fails changes nothing.
  *
- * Each block is followed by 64 spare bytes and the last page is never handed out, so a vector load
- * that starts inside a tensor cannot trap. Addresses are unsigned 32-bit numbers.
+ * Kernels touch the elements they are given and nothing else. Should one not, the 64 spare bytes behind each block and
+ * the last page, which is never handed out, keep it from the neighbour and from a trap. Addresses are unsigned 32-bit
+ * numbers.
  */
 import { ArgumentError, OutOfMemoryError, StateError } from "./errors.js";
 
@@ -50,8 +51,11 @@ declare global {
   }
 }
 
+/** The blocks of one engine's linear memory: takes them, frees them, counts them and looks at them as arrays. */
 export class LinearMemory {
+  /** Its buffer is another one after each growth. */
   readonly wasm: WebAssembly.Memory;
+  /** Bytes that it may grow to. */
   readonly limit: number;
   /** Live blocks: address -> size. */
   readonly #live = new Map<number, number>();
@@ -104,6 +108,7 @@ export class LinearMemory {
     }
   }
 
+  /** Gives a block back. @throws StateError if no live block begins there */
   free(address: number): void {
     let size = this.#live.get(address);
     if (size === undefined) throw new StateError(`free: ${address} is not the address of a live block.`);

@@ -240,7 +240,7 @@ const CALLS: Record<string, Call> = {
     [LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }],
     (...a: [any, any]) => train.planTraining(...a),
   ],
-  "io.parseSafetensors": [[{ name: "w", maxHeaderBytes: 1000 }], (o) => io.parseSafetensors(FILE(), o)],
+  "io.parseSafetensors": [[{ name: "w" }], (o) => io.parseSafetensors(FILE(), o)],
   "io.serializeSafetensors": [
     [[{ name: "w", dtype: "F32", shape: [6], data: { $array: "Float32Array" } }], { format: "pt" }],
     (...a: [any]) => {

@@ -51,10 +51,7 @@ const LAYERS: Record<string, Call> = {
   Embedding: [make(nn.Embedding), () => [5, 3, { paddingIdx: 1, maxNorm: 1, normType: 2, scaleGradByFreq: false }]],
   RMSNorm: [make(nn.RMSNorm), () => [3, 1e-6]],
   LayerNorm: [make(nn.LayerNorm), () => [3, 1e-5]],
-  Conv1d: [
-    make(nn.Conv1d),
-    () => [2, 4, 3, { stride: 1, padding: [1], dilation: 1, groups: 2, bias: false, paddingMode: "zeros" }],
-  ],
+  Conv1d: [make(nn.Conv1d), () => [2, 4, 3, { stride: 1, padding: [1], dilation: 1, groups: 2, bias: false }]],
   Conv2d: [make(nn.Conv2d), () => [2, 4, [3, 1], { stride: [1, 1] }]],
   Conv3d: [make(nn.Conv3d), () => [2, 4, 3, { padding: [1, 1, 1] }]],
   Sequential: [make(nn.Sequential), () => [new nn.Linear(3, 4), new nn.ReLU()]],

@@ -432,8 +432,8 @@ refuses("conv: a layer's wrong input", ShapeError, ["lora.Conv2d.forward", "[2,4
 refuses(
   "conv: reflecting padding",
   ArgumentError,
-  ["Conv2d", "paddingMode", "zeros", "reflect"],
-  () => new nn.Conv2d(1, 1, 3, { paddingMode: "reflect" }),
+  ["Conv2d", "no option", "paddingMode"],
+  () => new nn.Conv2d(1, 1, 3, { paddingMode: "reflect" } as object),
 );
 refuses(
   "conv: padding by name",
