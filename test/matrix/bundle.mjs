@@ -5,7 +5,7 @@
  */
 import { build } from "esbuild";
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -13,9 +13,9 @@ export const bundles = join(root, "dist/matrix");
 const adapter = (name) => fileURLToPath(new URL(`adapters/${name}.mjs`, import.meta.url));
 
 /** Tests that need what not every runtime has; why is in README.md. */
-export const EXCLUDED = ["unit/determinism", "unit/docs_examples", "unit/files", "unit/init", "unit/readme"];
+export const EXCLUDED = ["unit/house/", "unit/io/files", "unit/runtime/init"];
 
-const EVERYWHERE = { "node:test": "node_test", "node:assert/strict": "assert", "fast-check": "fast_check" };
+const EVERYWHERE = { "node:assert/strict": "assert", "fast-check": "fast_check" };
 const IN_MEMORY = { ...EVERYWHERE, "node:fs": "files", "node:os": "files", "node:path": "files", "node:url": "files" };
 
 export const TARGETS = {
@@ -26,7 +26,7 @@ export const TARGETS = {
     options: { platform: "browser", inject: [adapter("globals")] },
   },
   workerd: {
-    replaced: { ...IN_MEMORY, "../support/relaxed.js": "relaxed.workerd", "./probes_module.js": "probes.workerd" },
+    replaced: { ...IN_MEMORY, "relaxed.js": "relaxed.workerd", "probes_module.js": "probes.workerd" },
     fixtures: "fixtures.workerd",
     options: {
       platform: "neutral",
@@ -43,27 +43,28 @@ export const TARGETS = {
 const replace = (replaced) => ({
   name: "replace",
   setup({ onResolve }) {
-    onResolve({ filter: /^(node:|fast-check$|\.\.\/support\/|\.\/probes_module\.js$)/ }, ({ path, importer }) =>
-      path in replaced && !importer.includes("/matrix/adapters/") ? { path: adapter(replaced[path]) } : undefined,
-    );
+    onResolve({ filter: /^node:|^fast-check$|\/(relaxed|probes_module)\.js$/ }, ({ path, importer }) => {
+      const name = replaced[path.startsWith(".") ? basename(path) : path];
+      return name && !importer.includes("/matrix/adapters/") ? { path: adapter(name) } : undefined;
+    });
   },
 });
 
-/** "golden/lora", ... of every portable test file. */
+/** "golden/lora", "unit/io/json", ... of every portable test file. */
 export function suites() {
   return ["golden", "property", "unit"]
     .flatMap((folder) =>
-      readdirSync(join(root, "dist/test", folder))
-        .filter((file) => file.endsWith(".test.js"))
+      readdirSync(join(root, "test", folder), { recursive: true })
+        .filter((file) => file.endsWith(".test.ts"))
         .sort()
-        .map((file) => `${folder}/${file.replace(".test.js", "")}`),
+        .map((file) => `${folder}/${file.replace(".test.ts", "")}`),
     )
-    .filter((name) => !EXCLUDED.includes(name));
+    .filter((name) => !EXCLUDED.some((start) => name.startsWith(start)));
 }
 
-/** The bundle's file within its target's folder; all lie as deep as dist/test/unit, so relative URLs hold. */
+/** The bundle's file within its target's folder; all lie as deep as dist/test/support, so root.ts is right. */
 export function fileOf(name) {
-  return `${name.replace("/", "-")}.js`;
+  return `${name.replaceAll("/", "-")}.js`;
 }
 
 async function bundle(target, name) {
@@ -76,7 +77,7 @@ async function bundle(target, name) {
         (fixtures ? `import "${adapter(fixtures)}";\n` : "") +
         (name === "digest"
           ? `export { digest as run } from "${test}";`
-          : `import "${test}";\nexport { runTests as run } from "${adapter("node_test")}";`),
+          : `import "${adapter("uvu_globals")}";\nimport "${test}";\nexport { run } from "./test/matrix/uvu.mjs";`),
     },
     bundle: true,
     format: "esm",

@@ -4,7 +4,7 @@
 export const FROM_DISK = "fine-tuning from file to file";
 
 /**
- * @param rows a runtime each: { name, version, disk, files: { "unit/lora": { passed, total, seconds } },
+ * @param rows a runtime each: { name, version, disk, files: { "unit/lora/layers": { passed, total, seconds } },
  *   digests: { stage: SHA-256 }, errors }; version null: missing
  * @returns why the matrix is not green; empty if it is
  */
