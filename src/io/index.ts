@@ -12,8 +12,6 @@ export {
   type TensorToWrite,
   type TensorView,
 } from "./safetensors.js";
-export { patternValue, scalingOf, targets, type Scales, type Selection } from "./peft/match.js";
-export { matcher } from "./peft/python_regexp.js";
 export { loadWeights } from "./huggingface.js";
 export { loadStateDict, saveStateDict } from "./state_dict.js";
 export { loadLoralib, saveLoralib, type LoralibState } from "./loralib/state.js";

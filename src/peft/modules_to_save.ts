@@ -14,7 +14,7 @@ type PlainLayer = Linear | Embedding | LayerNorm | RMSNorm | ConvNd;
 
 const PLAIN: readonly (new (...args: never[]) => PlainLayer)[] = [Linear, Embedding, LayerNorm, RMSNorm];
 
-/** @internal */
+/** What stands in a copied module's place: the original and the copies, of which the active adapter's acts. */
 export class ModulesToSave extends Module {
   /** @internal */ static override readonly className: string = "ModulesToSave";
   readonly originalModule: PlainLayer;

@@ -11,12 +11,12 @@ import { fileURLToPath } from "node:url";
 import { init, nn, peft } from "../../src/index.js";
 import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
 import { peftEmbeddingKey, peftKey } from "../support/peft_keys.js";
-import { scalingOf, targets } from "../../src/io/peft/match.js";
 import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { assertClose, f32, readGolden } from "../support/golden.js";
 import { ROOT } from "../support/root.js";
 import { layersOf } from "../support/peft.js";
+import { scalingOf, targets } from "../support/peft_rules.js";
 
 const FIXTURES = fileURLToPath(new URL("test/fixtures/peft/", ROOT));
 const folder = mkdtempSync(join(tmpdir(), "peft-golden-"));

@@ -14,11 +14,10 @@ import { type LoraConfig, parsePeftConfig, serializePeftConfig } from "../../src
 import { readPeftAdapter, writePeftAdapter } from "../../src/io/peft/folder.js";
 import { baseKey, magnitudeKey } from "../../src/io/peft/keys.js";
 import { peftEmbeddingKey, peftKey } from "../support/peft_keys.js";
-import { patternValue, targets } from "../../src/io/peft/match.js";
-import { matcher } from "../../src/io/peft/python_regexp.js";
 import type { StateEntry } from "../../src/runtime/state_entry.js";
 import { serializeSafetensors } from "../../src/io/safetensors.js";
 import { ArgumentError, FormatError } from "../../src/runtime/errors.js";
+import { matcher, patternValue, targets } from "../support/peft_rules.js";
 
 const folder = mkdtempSync(join(tmpdir(), "io-"));
 test.after(() => rmSync(folder, { recursive: true }));

@@ -5,8 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import fc from "fast-check";
-import { patternValue } from "../../src/io/peft/match.js";
-import { matcher } from "../../src/io/peft/python_regexp.js";
+import { matcher, patternValue } from "../support/peft_rules.js";
 
 const sign = fc.constantFrom("a", "b", "1", "_", "\\.", ".", "-", "é");
 const atom = fc.oneof(

@@ -15,7 +15,10 @@ export type BiasMode = "none" | "all" | "lora_only";
 /** `init_lora_weights`; the N of "pissa_niter_N" is the number of power iterations. */
 export type LoraInit = boolean | "gaussian" | "pissa" | `pissa_niter_${number}` | "olora" | "orthogonal";
 
-/** peft.LoraConfig in camelCase. Patterns are Python's regular expressions (see `matcher` for what is taken over). */
+/**
+ * peft.LoraConfig in camelCase. Patterns are Python's regular expressions: literals, ".", classes, groups, "|", greedy
+ * and lazy quantifiers, "^", "$", lookaround and \b \d \w \s; other syntax is refused by name.
+ */
 export interface LoraConfig {
   /** Rank. Default 8. */
   r: number;
@@ -180,20 +183,15 @@ export function serializePeftConfig(config: Options<LoraConfig>): string {
  * @throws ArgumentError for no config, a field that is not valid or that there is none of
  */
 export function completeConfig(where: string, config: Options<LoraConfig>): LoraConfig {
-  const full = completeFields(where, config);
-  checkLayers(full, refuse(where), (key) => key);
-  return full;
-}
-
-/** The same, each field by itself. */
-export function completeFields(where: string, config: Options<LoraConfig>): LoraConfig {
   if (config === undefined)
     throw new ArgumentError(
       `${where}: a config is needed, as in { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }; got ` +
         `undefined.`,
     );
   checkOptions(where, config, KEYS);
-  return checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
+  const full = checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
+  checkLayers(full, refuse(where), (key) => key);
+  return full;
 }
 
 /** @throws ArgumentError for a task type that PEFT would not load */

@@ -7,97 +7,34 @@
  * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up,
  * not tried one after another, and patterns have a budget of steps (see python_regexp.ts).
  */
-import { ArgumentError } from "../../runtime/errors.js";
-import { show } from "../json.js";
-import { completeFields, type LoraConfig } from "./config.js";
+import type { LoraConfig } from "./config.js";
 import { endsOf, lastNames, starts } from "./paths.js";
 import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
 
-/** The fields of a LoraConfig that choose modules. */
-export type Selection = Pick<
+/** What a config says about names: which modules it chooses, and what scales an adapter's products in them. */
+type Rules = Pick<
   LoraConfig,
-  "targetModules" | "excludeModules" | "layersToTransform" | "layersPattern" | "modulesToSave"
+  | "targetModules"
+  | "excludeModules"
+  | "layersToTransform"
+  | "layersPattern"
+  | "modulesToSave"
+  | "r"
+  | "loraAlpha"
+  | "rankPattern"
+  | "alphaPattern"
+  | "useRslora"
 >;
-/** The fields that scale an adapter's products. */
-export type Scales = Pick<LoraConfig, "r" | "loraAlpha" | "rankPattern" | "alphaPattern" | "useRslora">;
 
 /** Layer patterns are tried one after another. */
 const MAX_LAYER_PATTERNS = 1000;
 
-/**
- * Whether `config` puts LoRA on the module at `path`.
- *
- * Excluded modules and those of modulesToSave (with all below them) are never adapted. A string must match the
- * whole path, or is "all-linear": every linear layer but the output layer. A name in a list is the path or its
- * end after a dot. Where it is the end only, layersToTransform must hold the module's layer: the number between
- * dots after a name that layersPattern matches, or without layersPattern the first number between dots. That
- * name must stand after a dot itself ("model.layers.0.x", not "layers.0.x").
- *
- * @param isLinear the module is a linear layer
- * @param isOutputLayer it is the model's output layer (get_output_embeddings in transformers)
- * @throws ArgumentError for a pattern that is not taken over (see `matcher`)
- *
- * @example
- * const config = { targetModules: ["q_proj"], excludeModules: null, layersToTransform: [1], layersPattern: null,
- * modulesToSave: null }; const path = (layer: number): string => `model.layers.${layer}.self_attn.q_proj`;
- * console.log(io.targets(config, path(0), true, false), io.targets(config, path(1), true, false)); // false true
- */
-export function targets(config: Selection, path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
-  return new Matching(completeFields("targets", config), refuse("targets")).targets(
-    checkedPath("targets", path),
-    isLinear,
-    isOutputLayer,
-  );
-}
-
-/**
- * The value of the first key of rankPattern or alphaPattern that is, as a regular expression, the whole path or its end
- * after a dot; else `fallback`.
- *
- * Source: PEFT, get_pattern_key.
- * @throws ArgumentError for a key that is not taken over (see `matcher`)
- *
- * @example
- * console.log(io.patternValue({ "^lin": 4, "q_proj": 16 }, "layers.0.q_proj", 8)); // 16
- */
-export function patternValue(pattern: Readonly<Record<string, number>>, path: string, fallback: number): number {
-  const where = "patternValue";
-  const fail = refuse(where);
-  if (typeof pattern !== "object" || pattern === null)
-    fail(`pattern is ${show(pattern)}; expected an object of patterns and numbers`);
-  return new Keys(pattern, fail).value(checkedPath(where, path), newBudget(fail)) ?? fallback;
-}
-
-/**
- * What B(A(x)) of the module at `path` is multiplied by: alpha / r, or alpha / sqrt(r) with useRslora.
- *
- * Source: PEFT, LoraLayer.update_layer; Kalajdzievski 2023 (rsLoRA).
- * @throws ArgumentError for a pattern that is not taken over (see `matcher`)
- *
- * @example
- * const config = { r: 4, loraAlpha: 8, rankPattern: { k_proj: 16 }, alphaPattern: {}, useRslora: true };
- * console.log(io.scalingOf(config, "q_proj"), io.scalingOf(config, "k_proj")); // 4 2
- */
-export function scalingOf(config: Scales, path: string): number {
-  return new Matching(completeFields("scalingOf", config), refuse("scalingOf")).scaling(checkedPath("scalingOf", path));
-}
-
-function checkedPath(where: string, path: unknown): string {
-  return typeof path === "string" ? path : refuse(where)(`path is ${show(path)}; expected the dotted path of a module`);
-}
-
-function refuse(where: string): Fail {
-  return (message) => {
-    throw new ArgumentError(`${where}: ${message}.`);
-  };
-}
-
 /** A config made ready for many paths: its patterns are read once and have one budget of steps together. */
 export class Matching {
-  readonly #config: Selection & Scales;
+  readonly #config: Rules;
   readonly #budget: Budget;
   readonly #targets: Names | Pattern | null;
   readonly #excluded: Names | Pattern | null;
@@ -108,7 +45,7 @@ export class Matching {
   readonly #alphas: Keys;
 
   /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
-  constructor(config: Selection & Scales, fail: Fail) {
+  constructor(config: Rules, fail: Fail) {
     const {
       targetModules,
       excludeModules,
@@ -141,7 +78,18 @@ export class Matching {
     this.#alphas = new Keys(alphaPattern, fail);
   }
 
-  /** As the function `targets`. */
+  /**
+   * Whether the config puts LoRA on the module at `path`.
+   *
+   * Excluded modules and those of modulesToSave (with all below them) are never adapted. A string must match the
+   * whole path, or is "all-linear": every linear layer but the output layer. A name in a list is the path or its
+   * end after a dot. Where it is the end only, layersToTransform must hold the module's layer: the number between
+   * dots after a name that layersPattern matches, or without layersPattern the first number between dots. That
+   * name must stand after a dot itself ("model.layers.0.x", not "layers.0.x").
+   *
+   * @param isLinear the module is a linear layer
+   * @param isOutputLayer it is the model's output layer (get_output_embeddings in transformers)
+   */
   targets(path: string, isLinear: boolean, isOutputLayer: boolean): boolean {
     const budget = this.#budget;
     const targets = this.#targets;
@@ -242,12 +190,18 @@ export class Matching {
     return -1;
   }
 
-  /** The module's rank. */
+  /**
+   * The module's rank: of the first key of rankPattern that is, as a regular expression, its whole path or the end
+   * after a dot; else r. Source: PEFT, get_pattern_key.
+   */
   rank(path: string): number {
     return this.#ranks.value(path, this.#budget) ?? this.#config.r;
   }
 
-  /** As the function `scalingOf`. */
+  /**
+   * What B(A(x)) of the module is multiplied by: alpha / r, or alpha / sqrt(r) with useRslora.
+   * Source: PEFT, LoraLayer.update_layer; Kalajdzievski 2023 (rsLoRA).
+   */
   scaling(path: string): number {
     const r = this.rank(path);
     return (

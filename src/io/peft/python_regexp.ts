@@ -13,7 +13,6 @@
  * text); Thompson 1968; Pike's order of threads as in Cox 2009, "Regular Expression Matching: the Virtual Machine
  * Approach".
  */
-import { ArgumentError } from "../../runtime/errors.js";
 import { show } from "../json.js";
 
 /** Throws the caller's error; the message says what is wrong. */
@@ -651,25 +650,4 @@ export function codesOf(text: string): number[] {
 /** A pattern that matches exactly this text (Python's re.escape). */
 export function escapePattern(text: string): string {
   return text.replace(/[^0-9A-Za-z_]/gu, "\\$&");
-}
-
-/**
- * Whether a Python regular expression matches all of a text (re.fullmatch), in linear time.
- *
- * @throws ArgumentError for a pattern that is not valid or not taken over; when matching, beyond 20 million steps
- *
- * @example
- * console.log(io.matcher(".*\\.(q|v)_proj")("model.layers.0.self_attn.q_proj")); // true
- */
-export function matcher(pattern: string): (text: string) => boolean {
-  const fail = (message: string): never => {
-    throw new ArgumentError(`pattern ${show(pattern)}: ${message}.`);
-  };
-  if (typeof pattern !== "string") fail("expected a string");
-  checkPattern(pattern, fail);
-  const whole = new Pattern(pattern, "whole");
-  return (text) =>
-    typeof text === "string"
-      ? whole.match(codesOf(text), newBudget(fail)) === 0
-      : fail(`text is ${show(text)}; expected a string`);
 }

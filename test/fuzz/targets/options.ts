@@ -257,12 +257,6 @@ const CALLS: Record<string, Call> = {
     [{ fc: { kind: "Linear", r: 1, loraAlpha: 2, fanInFanOut: false } }],
     (layers) => peft.loralibToPeft(LORALIB(), layers),
   ],
-  "io.matcher": [["a.*", "ab"], (pattern, text) => io.matcher(pattern)(text)],
-  "io.patternValue": [[{ a: 1 }, "a", 2], (...a: [any, any, any]) => io.patternValue(...a)],
-  "io.scalingOf": [
-    [{ r: 2, loraAlpha: 4, rankPattern: {}, alphaPattern: {}, useRslora: false }, "fc"],
-    (...a: [any, any]) => io.scalingOf(...a),
-  ],
   manualSeed: [
     [1],
     (seed) => {

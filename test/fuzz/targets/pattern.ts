@@ -2,7 +2,7 @@
  * Python's patterns on module names. Small ones are checked against what their parts mean; large and hostile ones, on
  * long names, for time alone.
  */
-import { io } from "../../../src/index.js";
+import { matcher, patternValue, targets } from "../../support/peft_rules.js";
 import { damageText } from "../json_tree.js";
 import { fullMatch, print, type Pattern } from "../pattern_reference.js";
 import type { Random } from "../random.js";
@@ -101,17 +101,10 @@ function run({ pattern, texts, ast }: Input): string | undefined {
   let refused: unknown;
   let match: (text: string) => boolean = () => false;
   try {
-    match = io.matcher(pattern);
+    match = matcher(pattern);
   } catch (error) {
     refused = error;
   }
-  const config = {
-    targetModules: pattern,
-    excludeModules: null,
-    layersToTransform: null,
-    layersPattern: null,
-    modulesToSave: null,
-  };
   for (const text of texts) {
     if (refused === undefined) {
       const got = match(text);
@@ -121,10 +114,10 @@ function run({ pattern, texts, ast }: Input): string | undefined {
           () => `${JSON.stringify(pattern)} ${got ? "matches" : "does not match"} ${JSON.stringify(text)}`,
         );
       if (pattern.toLowerCase() !== "all-linear")
-        must(io.targets(config, text, true, false) === got, () => "targets differs from matcher");
+        must(targets({ targetModules: pattern }, text, true, false) === got, () => "targets differs from matcher");
     }
     try {
-      const end = io.patternValue({ [pattern]: 7 }, text, 8) === 7;
+      const end = patternValue({ [pattern]: 7 }, text, 8) === 7;
       if (ast && refused === undefined && match(text))
         must(end, () => "a pattern that matches the whole path does not give its value");
     } catch (error) {

@@ -20,10 +20,10 @@ import {
   type PeftFactors,
 } from "../../../src/io/loralib/to_peft.js";
 import { readPeftAdapter, writePeftAdapter } from "../../../src/io/peft/folder.js";
-import { scalingOf, targets } from "../../../src/io/peft/match.js";
 import type { StateEntry } from "../../../src/runtime/state_entry.js";
 import { ArgumentError, ShapeError } from "../../../src/runtime/errors.js";
 import { assertBits, assertClose, f32, goldenNames, readGolden, type Golden } from "../../support/golden.js";
+import { scalingOf, targets } from "../../support/peft_rules.js";
 
 const folder = mkdtempSync(join(tmpdir(), "convert-"));
 test.after(() => rmSync(folder, { recursive: true }));

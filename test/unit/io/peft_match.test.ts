@@ -6,18 +6,8 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import type { LoraConfig } from "../../../src/io/peft/config.js";
-import { patternValue, scalingOf, targets } from "../../../src/io/peft/match.js";
-import { matcher } from "../../../src/io/peft/python_regexp.js";
 import { ArgumentError } from "../../../src/runtime/errors.js";
-
-type Selection = Parameters<typeof targets>[0];
-const NOTHING: Selection = {
-  targetModules: [],
-  excludeModules: null,
-  layersToTransform: null,
-  layersPattern: null,
-  modulesToSave: null,
-};
+import { patternValue, scalingOf, targets, type Rules } from "../../support/peft_rules.js";
 
 type Case = [
   path: string,
@@ -87,7 +77,7 @@ const CASES: Case[] = [
 test("PEFT's own cases of target_modules, layers_to_transform and layers_pattern", () => {
   for (const [path, targetModules, layersToTransform, layersPattern, expected] of CASES) {
     assert.equal(
-      targets({ ...NOTHING, targetModules, layersToTransform, layersPattern }, path, true, false),
+      targets({ targetModules, layersToTransform, layersPattern }, path, true, false),
       expected,
       JSON.stringify([path, targetModules, layersToTransform, layersPattern]),
     );
@@ -95,7 +85,7 @@ test("PEFT's own cases of target_modules, layers_to_transform and layers_pattern
 });
 
 test("one index, one pattern for the layer; the first number of a path is the layer's", () => {
-  const config: Selection = { ...NOTHING, targetModules: ["q"], layersToTransform: 1 };
+  const config: Rules = { targetModules: ["q"], layersToTransform: 1 };
   assert.equal(targets(config, "model.layers.1.experts.0.q", true, false), true);
   assert.equal(targets(config, "model.layers.0.experts.1.q", true, false), false);
   assert.equal(targets({ ...config, layersPattern: "experts" }, "model.layers.0.experts.1.q", true, false), true);
@@ -104,14 +94,11 @@ test("one index, one pattern for the layer; the first number of a path is the la
 });
 
 test("a whole path in the list is adapted whatever its layer", () => {
-  assert.equal(
-    targets({ ...NOTHING, targetModules: ["m.h.3.q"], layersToTransform: [0] }, "m.h.3.q", true, false),
-    true,
-  );
+  assert.equal(targets({ targetModules: ["m.h.3.q"], layersToTransform: [0] }, "m.h.3.q", true, false), true);
 });
 
 test("exclude_modules counts before target_modules", () => {
-  const config: Selection = { ...NOTHING, targetModules: ["q_proj"] };
+  const config: Rules = { targetModules: ["q_proj"] };
   assert.equal(
     targets({ ...config, excludeModules: ["model.layers.1.q_proj"] }, "model.layers.1.q_proj", true, false),
     false,
@@ -128,7 +115,7 @@ test("exclude_modules counts before target_modules", () => {
 });
 
 test("modules_to_save and what is in them are never adapted", () => {
-  const config: Selection = { ...NOTHING, targetModules: "all-linear", modulesToSave: ["score"] };
+  const config: Rules = { targetModules: "all-linear", modulesToSave: ["score"] };
   for (const [path, expected] of [
     ["score", false],
     ["a.score", false],
@@ -142,7 +129,7 @@ test("modules_to_save and what is in them are never adapted", () => {
 
 test("all-linear: every linear layer but the output layer, in any letter case", () => {
   for (const targetModules of ["all-linear", "ALL-Linear"]) {
-    const config: Selection = { ...NOTHING, targetModules };
+    const config: Rules = { targetModules };
     assert.equal(targets(config, "model.layers.0.mlp.up_proj", true, false), true);
     assert.equal(targets(config, "lm_head", true, true), false);
     assert.equal(targets(config, "model.embed_tokens", false, false), false);
@@ -188,39 +175,16 @@ test("the scaling is alpha / r, or alpha / sqrt(r), of the module", () => {
 });
 
 test("a pattern that JavaScript cannot express is an ArgumentError", () => {
-  assert.throws(() => targets({ ...NOTHING, targetModules: "(?i)q" }, "q", true, false), ArgumentError);
+  assert.throws(() => targets({ targetModules: "(?i)q" }, "q", true, false), ArgumentError);
   assert.throws(() => patternValue({ "a)|(b": 1 }, "a", 8), ArgumentError);
 });
 
-test("what is no pattern, path or config is refused by name", () => {
-  const scales = { r: 4, loraAlpha: 8, rankPattern: {}, alphaPattern: {}, useRslora: false };
-  const calls: [RegExp, () => unknown][] = [
-    [/matcher|pattern 5/, () => matcher(5 as never)],
-    [/text is null/, () => matcher("a")(null as never)],
-    [/patternValue: pattern is null/, () => patternValue(null as never, "a", 1)],
-    [/patternValue: path is 7/, () => patternValue({ a: 1 }, 7 as never, 1)],
-    [/scalingOf: .*rankPattern.*null/, () => scalingOf({ ...scales, rankPattern: null as never }, "a")],
-    [/scalingOf: path is undefined/, () => scalingOf(scales, undefined as never)],
-    [/targets: .*targetModules is 3/, () => targets({ ...NOTHING, targetModules: 3 as never }, "a", true, false)],
-    [/no option "lora_alpha".*loraAlpha/, () => scalingOf({ ...scales, lora_alpha: 3 } as never, "a")],
-    [
-      /1001 patterns.*at most 1000/,
-      () =>
-        targets(
-          {
-            ...NOTHING,
-            targetModules: ["q"],
-            layersToTransform: [1],
-            layersPattern: Array.from({ length: 1001 }, (_, i) => `l${i}`),
-          },
-          "m.l.1.q",
-          true,
-          false,
-        ),
-    ],
-  ];
-  for (const [message, call] of calls)
-    assert.throws(call, (e: Error) => e instanceof ArgumentError && message.test(e.message), String(call));
+test("more patterns for the names of layers than can be tried are refused", () => {
+  const layersPattern = Array.from({ length: 1001 }, (_, i) => `l${i}`);
+  assert.throws(
+    () => targets({ targetModules: ["q"], layersToTransform: [1], layersPattern }, "m.l.1.q", true, false),
+    (e: Error) => e instanceof ArgumentError && /1001 patterns.*at most 1000/.test(e.message),
+  );
 });
 
 test("a plain key of a megabyte, or 100,000 of them, are read at once", () => {
@@ -235,7 +199,7 @@ test("a plain key of a megabyte, or 100,000 of them, are read at once", () => {
 test("the number of a layer is that which backtracking would find first", () => {
   const layer = (layersPattern: string, path: string): number[] =>
     [0, 1, 2, 3, 7].filter((index) =>
-      targets({ ...NOTHING, targetModules: ["q"], layersToTransform: [index], layersPattern }, path, true, false),
+      targets({ targetModules: ["q"], layersToTransform: [index], layersPattern }, path, true, false),
     );
   assert.deepEqual(layer("layers.*", "m.layers.0.mlp.3.q"), [3]);
   assert.deepEqual(layer("layers.*?", "m.layers.0.mlp.3.q"), [0]);
@@ -284,12 +248,12 @@ test("keys that are names, names with open dots, whole paths and patterns keep t
 test("many names and long ones are looked up, not tried one after another", () => {
   const many = Array.from({ length: 16_000 }, (_, i) => `m${i}`);
   const path = `${"a.".repeat(16_000)}m15999.q`;
-  assert.equal(targets({ ...NOTHING, targetModules: many.map((name) => `${name}.q`) }, path, true, false), true);
-  assert.equal(targets({ ...NOTHING, targetModules: "all-linear", excludeModules: many }, path, true, false), true);
-  assert.equal(targets({ ...NOTHING, targetModules: "all-linear", modulesToSave: many }, path, true, false), false);
+  assert.equal(targets({ targetModules: many.map((name) => `${name}.q`) }, path, true, false), true);
+  assert.equal(targets({ targetModules: "all-linear", excludeModules: many }, path, true, false), true);
+  assert.equal(targets({ targetModules: "all-linear", modulesToSave: many }, path, true, false), false);
   assert.equal(
     targets(
-      { ...NOTHING, targetModules: ["q"], layersToTransform: Array.from({ length: 200_000 }, (_, i) => i) },
+      { targetModules: ["q"], layersToTransform: Array.from({ length: 200_000 }, (_, i) => i) },
       "m.h.199999.q",
       true,
       false,

@@ -3,8 +3,8 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { matcher } from "../../../src/io/peft/python_regexp.js";
 import { ArgumentError } from "../../../src/runtime/errors.js";
+import { matcher } from "../../support/peft_rules.js";
 
 const CASES: [pattern: string, matched: string[], others: string[]][] = [
   ["foo", ["foo"], ["foobar", "barfoo", ""]],

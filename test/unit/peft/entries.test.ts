@@ -268,13 +268,6 @@ test("whatever is given, it is taken or refused by an error of the library", () 
   ];
   const make = (): peft.LoraModel<Model> => peft.getLoraModel(new Model(), lists, "a");
   const calls: ((x: never) => unknown)[] = [
-    (x) => io.matcher(x),
-    (x) => io.matcher("a")(x),
-    (x) => io.targets(x, "a", true, false),
-    (x) => io.targets({ targetModules: x } as never, "a", true, false),
-    (x) => io.patternValue(x, "a", 1),
-    (x) => io.patternValue({ a: 1 }, x, 1),
-    (x) => io.scalingOf(x, "a"),
     (x) => serializePeftConfig(x),
     (x) => serializePeftConfig({ targetModules: x, rankPattern: x }),
     (x) => peft.writePeftAdapter(x, x, x),
