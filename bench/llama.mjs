@@ -12,6 +12,7 @@ const LORA = { r: 8, loraAlpha: 16, targetModules: "all-linear" };
 const SCALING = LORA.loraAlpha / LORA.r;
 const RATE = 0.05;
 const WIDE = {
+  modelType: "llama",
   hiddenSize: 512,
   intermediateSize: 1408,
   numHiddenLayers: 4,

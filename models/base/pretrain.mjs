@@ -11,7 +11,7 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { init, io, manualSeed, memoryStats, models, noGrad, optim, scope, tensor } from "../../dist/src/index.js";
 import { lossCurveSvg } from "../../dist/src/cli/plot.js";
 import { writeAtomic } from "../../dist/src/io/files.js";
-import { parseLlamaConfig } from "../../dist/src/io/huggingface.js";
+import { parseLlamaConfig } from "../../dist/src/models/llama.js";
 import { loadCorpus } from "./corpus.mjs";
 
 const { values: flags } = parseArgs({

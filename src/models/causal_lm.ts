@@ -25,6 +25,12 @@ export interface CausalLM extends Module {
   newCache(): KeyValueCache;
 }
 
+/** A module around a language model that is called like it, as a LoraModel is. */
+export interface WrappedLM extends Module {
+  /** The language model. */
+  readonly model: CausalLM;
+}
+
 /**
  * A head on the table's weight. While adapters are on a tied model, its head is such a layer, so that they can act on
  * table and head each for itself. @internal

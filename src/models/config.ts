@@ -1,19 +1,25 @@
 /** Configurations that a program writes itself; those of files are checked by their readers. */
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
-import { checkInteger, checkNumber } from "../tensor/check.js";
+import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 
 /** @throws ArgumentError for a key that is missing, unknown or out of range */
 export function checkConfig(
   where: string,
+  modelType: string,
   config: unknown,
   counts: readonly string[],
   numbers: readonly string[],
 ): void {
   if (config === undefined)
-    throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
-  checkOptions(where, config, [...counts, ...numbers, "tieWordEmbeddings", "bosTokenId", "eosTokenId"]);
+    throw new ArgumentError(
+      `${where}: a configuration is needed, with modelType, ${[...counts, ...numbers].join(", ")}.`,
+    );
+  const others = ["modelType", "tieWordEmbeddings", "bosTokenId", "eosTokenId"];
+  checkOptions(where, config, [...counts, ...numbers, ...others]);
   const values = config as Record<string, number>;
+  if ((values["modelType"] as unknown) !== modelType)
+    throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(values["modelType"])}.`);
   // Layers are made one by one.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);

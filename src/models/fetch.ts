@@ -1,13 +1,13 @@
 /** Models from a server, and the base model from wherever the package is: their files go into io.memoryFiles first. */
 import { memoryFiles, readBytes } from "../io/files.js";
-import { INDEX_FILE, MODEL_FILE, parseWeightMap, type Gpt2Config, type LlamaConfig } from "../io/huggingface.js";
+import { INDEX_FILE, MODEL_FILE, parseWeightMap } from "../io/huggingface.js";
 import { show } from "../io/json.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
-import type { Gpt2 } from "./gpt2.js";
-import type { Llama } from "./llama.js";
-import { loadLlama, loadModel, type LoadedModel } from "./load.js";
+import { loadModel, type AnyLoadedModel } from "./families.js";
+import { loadLlama, type Llama, type LlamaConfig } from "./llama.js";
+import type { LoadedModel } from "./load.js";
 
 // A server's project may have no `lib` that names these; where there is one, these add nothing.
 declare global {
@@ -50,10 +50,7 @@ export interface FetchModelOptions {
  *   return tokenizer.decode(models.generate(model, tokenizer.encode("Gravity is"), { maxNewTokens: 20 }));
  * };
  */
-export async function fetchModel(
-  url: string | URL,
-  options?: FetchModelOptions,
-): Promise<LoadedModel<Llama, LlamaConfig> | LoadedModel<Gpt2, Gpt2Config>> {
+export async function fetchModel(url: string | URL, options?: FetchModelOptions): Promise<AnyLoadedModel> {
   checkOptions("fetchModel", options, ["onProgress", "signal"]);
   const folder = folderUrl(url);
   const path = `memory:${folder.href.replace(/\/$/, "")}`;

@@ -3,7 +3,7 @@ import { fillUniform, Generator } from "../random/generator.js";
 import { softmax, scale } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { extentOf } from "../nn/extent.js";
-import { LoraModel } from "../peft/model.js";
+import { Module } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { bind } from "../runtime/synchronous.js";
@@ -11,7 +11,7 @@ import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor, tensor, zeros } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
-import type { CausalLM } from "./causal_lm.js";
+import type { CausalLM, WrappedLM } from "./causal_lm.js";
 
 /** Options of `generate`. */
 export interface GenerateOptions {
@@ -50,7 +50,7 @@ const MAX_FLOAT32 = 3.4028234663852886e38;
  * console.log(tokens.length); // 4
  */
 export function generate(
-  model: CausalLM | LoraModel<CausalLM>,
+  model: CausalLM | WrappedLM,
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): IterableIterator<number> {
@@ -90,12 +90,16 @@ export function generate(
   return bind(tokens());
 }
 
-/** @throws ArgumentError */
+function isLanguageModel(value: unknown): value is CausalLM {
+  const { forward, newCache, config } = (value ?? {}) as Partial<CausalLM>;
+  return typeof forward === "function" && typeof newCache === "function" && typeof config === "object";
+}
+
+/** The language model itself. @throws ArgumentError */
 function languageModel(model: unknown): CausalLM {
-  const base = model instanceof LoraModel ? (model.model as unknown) : model;
-  const { forward, newCache, config } = (base ?? {}) as Partial<CausalLM>;
-  if (typeof forward === "function" && typeof newCache === "function" && typeof config === "object")
-    return base as CausalLM;
+  if (isLanguageModel(model)) return model;
+  const base = model instanceof Module && "model" in model ? model.model : model;
+  if (isLanguageModel(base)) return base;
   const isLoaded = typeof base === "object" && base !== null && "model" in base && "config" in base;
   throw new ArgumentError(
     `${WHERE}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ${shown(base)}.` +

@@ -4,7 +4,7 @@
  */
 import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
 import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
-import type { Gpt2Config } from "../io/huggingface.js";
+import { configReader } from "../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
@@ -15,6 +15,34 @@ import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
 import { checkConfig } from "./config.js";
+import type { Dimension, Family } from "./family.js";
+import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+
+/** What config.json says of a GPT-2, in the names of LlamaConfig. */
+export interface Gpt2Config {
+  /** transformers' model_type. */
+  modelType: "gpt2";
+  /** Width of the residual stream, a multiple of numAttentionHeads (n_embd). */
+  hiddenSize: number;
+  /** Width of the MLP: 4 hiddenSize unless n_inner says otherwise. */
+  intermediateSize: number;
+  /** Number of blocks (n_layer). */
+  numHiddenLayers: number;
+  /** Heads of attention (n_head). */
+  numAttentionHeads: number;
+  /** Number of token ids (vocab_size). */
+  vocabSize: number;
+  /** Longest sequence (n_positions). */
+  maxPositionEmbeddings: number;
+  /** eps of the norms (layer_norm_epsilon). */
+  layerNormEpsilon: number;
+  /** Whether the embedding table is the head too (tie_word_embeddings). */
+  tieWordEmbeddings: boolean;
+  /** Begins a text; null: the model has none. */
+  bosTokenId: number | null;
+  /** Ends a text, each of several; null: the model has none. What generation ends at: `data.specialTokens`. */
+  eosTokenId: number | readonly number[] | null;
+}
 
 /** A projection whose weight is stored [in, out], as Hugging Face's Conv1D has it. */
 function linearInOut(inFeatures: number, outFeatures: number): Linear {
@@ -142,7 +170,7 @@ export class Gpt2Model extends Module {
  *
  * @example
  * const config = {
- *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
+ *   modelType: "gpt2", vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
  *   maxPositionEmbeddings: 17, layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
  * };
  * const model = new models.Gpt2(config);
@@ -170,6 +198,7 @@ export class Gpt2 extends Module {
     super();
     checkConfig(
       "Gpt2",
+      "gpt2",
       config,
       ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"],
       ["layerNormEpsilon"],
@@ -254,4 +283,92 @@ export class Gpt2 extends Module {
       headDim: hiddenSize / numAttentionHeads,
     });
   }
+}
+
+/**
+ * What the file leaves out has the values of transformers' GPT2Config. Its dropout probabilities are not read: Gpt2
+ * has no dropout.
+ *
+ * Source: huggingface/transformers 5, models/gpt2/configuration_gpt2.py.
+ * @param json of config.json
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is wrong or asks for what is not supported
+ */
+export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
+  const { fail, count, positive, flag, only, token, tokens } = configReader(json, name, "gpt2");
+  only("activation_function", "gelu_new");
+  only("scale_attn_weights", true);
+  only("scale_attn_by_inverse_layer_idx", false);
+  only("add_cross_attention", false);
+  const hiddenSize = count("n_embd", 768);
+  const numAttentionHeads = count("n_head", 12);
+  if (hiddenSize % numAttentionHeads !== 0)
+    fail(`n_embd is ${hiddenSize}; expected a multiple of n_head = ${numAttentionHeads}`);
+  return {
+    modelType: "gpt2",
+    hiddenSize,
+    intermediateSize: count("n_inner", 4 * hiddenSize),
+    numHiddenLayers: count("n_layer", 12),
+    numAttentionHeads,
+    vocabSize: count("vocab_size", 50257),
+    maxPositionEmbeddings: count("n_positions", 1024),
+    layerNormEpsilon: positive("layer_norm_epsilon", 1e-5),
+    tieWordEmbeddings: flag("tie_word_embeddings", true),
+    bosTokenId: token("bos_token_id", 50256),
+    eosTokenId: tokens("eos_token_id", 50256),
+  };
+}
+
+function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimension[]]> {
+  const hidden: Dimension = ["n_embd", c.hiddenSize];
+  const mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
+  const vocab: Dimension = ["vocab_size", c.vocabSize];
+  const qkv: Dimension = ["3 n_embd", 3 * c.hiddenSize];
+  yield ["transformer.wte.weight", [vocab, hidden]];
+  yield ["transformer.wpe.weight", [["n_positions", c.maxPositionEmbeddings], hidden]];
+  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
+  const norm = function* (at: string): Generator<readonly [string, readonly Dimension[]]> {
+    for (const name of ["weight", "bias"]) yield [`${at}.${name}`, [hidden]];
+  };
+  yield* norm("transformer.ln_f");
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    const at = `transformer.h.${i}.`;
+    for (const name of ["ln_1", "ln_2"]) yield* norm(at + name);
+    for (const [name, from, to] of [
+      ["attn.c_attn", hidden, qkv],
+      ["attn.c_proj", hidden, hidden],
+      ["mlp.c_fc", hidden, mlp],
+      ["mlp.c_proj", mlp, hidden],
+    ] as const) {
+      yield [`${at}${name}.weight`, [from, to]];
+      yield [`${at}${name}.bias`, [to]];
+    }
+  }
+}
+
+export const gpt2: Family<Gpt2Config, Gpt2> = {
+  modelType: "gpt2",
+  parseConfig: parseGpt2Config,
+  create: (config) => new Gpt2(config),
+  prefix: "transformer.",
+  table: "transformer.wte.weight",
+  layers: "transformer.h.",
+  layerCount: "n_layer",
+  isBuffer: (name) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(name),
+  shapes: gpt2Shapes,
+};
+
+/**
+ * A GPT-2 from such a folder. Keys may lack the "transformer." prefix, as the hub's own GPT-2 has them;
+ * the stored causal masks (attn.bias, attn.masked_bias) are ignored.
+ *
+ * Source: transformers, GPT2LMHeadModel.from_pretrained.
+ * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json says
+ *
+ * @example
+ * const { model } = models.loadGpt2("gpt2");
+ * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
+ */
+export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
+  return loadFamily(gpt2, directory, readConfig("loadGpt2", directory));
 }

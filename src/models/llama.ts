@@ -4,7 +4,8 @@
  */
 import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
 import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
-import type { LlamaConfig } from "../io/huggingface.js";
+import { configReader } from "../io/config_reader.js";
+import { asObject, show } from "../io/json.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
@@ -15,6 +16,40 @@ import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
 import { checkConfig } from "./config.js";
+import type { Dimension, Family } from "./family.js";
+import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+
+/** What config.json says of a Llama. */
+export interface LlamaConfig {
+  /** transformers' model_type. */
+  modelType: "llama";
+  /** Width of the residual stream (hidden_size). */
+  hiddenSize: number;
+  /** Width of the MLP (intermediate_size). */
+  intermediateSize: number;
+  /** Number of layers (num_hidden_layers). */
+  numHiddenLayers: number;
+  /** Heads of queries (num_attention_heads). */
+  numAttentionHeads: number;
+  /** Heads of keys and values; divides numAttentionHeads (num_key_value_heads). */
+  numKeyValueHeads: number;
+  /** Values of a head, even (head_dim). */
+  headDim: number;
+  /** Number of token ids (vocab_size). */
+  vocabSize: number;
+  /** Longest sequence (max_position_embeddings). */
+  maxPositionEmbeddings: number;
+  /** eps of the norms (rms_norm_eps). */
+  rmsNormEps: number;
+  /** Base of the rotary frequencies (rope_theta). */
+  ropeTheta: number;
+  /** Whether the embedding table is the head too (tie_word_embeddings). */
+  tieWordEmbeddings: boolean;
+  /** Begins a text; null: the model has none. */
+  bosTokenId: number | null;
+  /** Ends a text, each of several; null: the model has none. What generation ends at: `data.specialTokens`. */
+  eosTokenId: number | readonly number[] | null;
+}
 
 /** Positions whose angles are made with a model; more as texts need them. */
 const FIRST_POSITIONS = 2048;
@@ -173,6 +208,7 @@ export class Llama extends Module {
     super();
     checkConfig(
       "Llama",
+      "llama",
       config,
       [
         "vocabSize",
@@ -276,4 +312,121 @@ export class Llama extends Module {
       sin.dispose();
     }
   }
+}
+
+/**
+ * What the file leaves out has the values of transformers' LlamaConfig.
+ *
+ * Source: huggingface/transformers 5, models/llama/configuration_llama.py.
+ * @param json of config.json
+ * @param name of the file, for errors
+ * @throws FormatError naming the key that is wrong or asks for what is not supported
+ */
+export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
+  const { config, fail, count, positive, flag, only, token, tokens } = configReader(json, name, "llama");
+  only("attention_dropout", 0);
+  only("hidden_act", "silu");
+  only("attention_bias", false);
+  only("mlp_bias", false);
+  only("partial_rotary_factor", 1);
+  // Since transformers 5 theta stands in rope_parameters, beside the kind of scaling.
+  const [rope] = ["rope_parameters", "rope_scaling"].map((name) => {
+    const parameters =
+      config[name] == null
+        ? {}
+        : (asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`));
+    // The type first: the others only follow from it.
+    for (const [key, value] of Object.entries(parameters).sort(
+      ([a], [b]) => Number(b.endsWith("type")) - Number(a.endsWith("type")),
+    )) {
+      const plain =
+        key === "rope_theta" ||
+        ((key === "rope_type" || key === "type") && value === "default") ||
+        ((key === "partial_rotary_factor" || key === "factor") && value === 1) ||
+        value === null;
+      if (!plain) fail(`${name} has ${key} ${show(value)}; only rope_type "default" is supported`);
+    }
+    return parameters;
+  });
+  const hiddenSize = count("hidden_size", 4096);
+  const numAttentionHeads = count("num_attention_heads", 32);
+  if (config.head_dim == null && hiddenSize % numAttentionHeads !== 0) {
+    fail(
+      `hidden_size is ${hiddenSize}; without head_dim it must be a multiple of num_attention_heads = ` +
+        `${numAttentionHeads}`,
+    );
+  }
+  const headDim = count("head_dim", hiddenSize / numAttentionHeads);
+  if (headDim % 2 !== 0) fail(`head_dim is ${headDim}; rotary embeddings need an even number`);
+  const numKeyValueHeads = count("num_key_value_heads", numAttentionHeads);
+  if (numAttentionHeads % numKeyValueHeads !== 0) {
+    fail(
+      `num_attention_heads is ${numAttentionHeads}; expected a multiple of num_key_value_heads = ${numKeyValueHeads}`,
+    );
+  }
+  return {
+    modelType: "llama",
+    hiddenSize,
+    intermediateSize: count("intermediate_size", 11008),
+    numHiddenLayers: count("num_hidden_layers", 32),
+    numAttentionHeads,
+    numKeyValueHeads,
+    headDim,
+    vocabSize: count("vocab_size", 32000),
+    maxPositionEmbeddings: count("max_position_embeddings", 2048),
+    rmsNormEps: positive("rms_norm_eps", 1e-6),
+    ropeTheta: rope!.rope_theta == null ? positive("rope_theta", 10000) : positive("rope_theta", undefined, rope),
+    tieWordEmbeddings: flag("tie_word_embeddings", false),
+    bosTokenId: token("bos_token_id", 1),
+    eosTokenId: tokens("eos_token_id", 2),
+  };
+}
+
+function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
+  const hidden: Dimension = ["hidden_size", c.hiddenSize];
+  const vocab: Dimension = ["vocab_size", c.vocabSize];
+  const mlp: Dimension = ["intermediate_size", c.intermediateSize];
+  const heads: Dimension = ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim];
+  const kv: Dimension = ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim];
+  yield ["model.embed_tokens.weight", [vocab, hidden]];
+  yield ["model.norm.weight", [hidden]];
+  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    const at = `model.layers.${i}.`;
+    yield [`${at}self_attn.q_proj.weight`, [heads, hidden]];
+    for (const name of ["k", "v"]) yield [`${at}self_attn.${name}_proj.weight`, [kv, hidden]];
+    yield [`${at}self_attn.o_proj.weight`, [hidden, heads]];
+    for (const name of ["gate", "up"]) yield [`${at}mlp.${name}_proj.weight`, [mlp, hidden]];
+    yield [`${at}mlp.down_proj.weight`, [hidden, mlp]];
+    for (const name of ["input", "post_attention"]) yield [`${at}${name}_layernorm.weight`, [hidden]];
+  }
+}
+
+export const llama: Family<LlamaConfig, Llama> = {
+  modelType: "llama",
+  parseConfig: parseLlamaConfig,
+  create: (config) => new Llama(config),
+  prefix: "model.",
+  table: "model.embed_tokens.weight",
+  layers: "model.layers.",
+  layerCount: "num_hidden_layers",
+  isBuffer: (name) => /(^|\.)rotary_emb\.inv_freq$/.test(name),
+  shapes: llamaShapes,
+};
+
+/**
+ * A Llama from a folder with config.json and model.safetensors (or its shards), F32, F16 or BF16. Whether the embedding
+ * table is the head too is what the weights say: a head that differs from the table is a head of its own, whatever
+ * config.json says.
+ *
+ * Source: transformers, LlamaForCausalLM.from_pretrained.
+ * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says
+ *
+ * @example
+ * const { model, config } = models.loadLlama("models/base");
+ * const logits = noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3])));
+ * console.log(logits.shape[2] === config.vocabSize); // true
+ */
+export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
+  return loadFamily(llama, directory, readConfig("loadLlama", directory));
 }

@@ -1,7 +1,6 @@
 /** The memory that training will take, told before it starts. */
 import { scale, softmax } from "../autograd/ops/index.js";
 import { enableGrad, noGrad } from "../autograd/tape.js";
-import type { Gpt2Config, LlamaConfig } from "../io/huggingface.js";
 import type { LoraConfig } from "../io/peft/config.js";
 import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
@@ -16,8 +15,7 @@ import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "../models/cache.js";
 import type { CausalLM } from "../models/causal_lm.js";
-import { Gpt2 } from "../models/gpt2.js";
-import { Llama } from "../models/llama.js";
+import { createModel, type ModelConfig } from "../models/families.js";
 
 /** A cache without its arrays: what it hands out is as large as with them. */
 class PlannedCache extends KeyValueCache {
@@ -92,10 +90,7 @@ export interface TrainingPlan {
  * const plan = train.planTraining(model.config, { batch: 8, seq: 128, adapter });
  * console.log(plan.peak > plan.weights + plan.activations); // true
  */
-export function planTraining(
-  model: LlamaConfig | Gpt2Config | (() => CausalLM),
-  options: TrainingPlanOptions,
-): TrainingPlan {
+export function planTraining(model: ModelConfig | (() => CausalLM), options: TrainingPlanOptions): TrainingPlan {
   const where = "planTraining";
   checkOptions(where, options, [
     "batch",
@@ -137,7 +132,7 @@ export function planTraining(
         `${shown(model)}.`,
     );
   }
-  const make = typeof model === "function" ? model : () => ("rmsNormEps" in model ? new Llama(model) : new Gpt2(model));
+  const make = typeof model === "function" ? model : () => createModel(where, model);
   const streams = new RandomState(0);
   streams.taken = true;
   return rehearse((stats) =>

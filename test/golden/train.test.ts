@@ -96,6 +96,7 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
   const m = g.metadata;
   const number = (key: string): number => Number(m[key]);
   const llama = new models.Llama({
+    modelType: "llama",
     vocabSize: number("vocab_size"),
     hiddenSize: number("hidden_size"),
     intermediateSize: number("intermediate_size"),
@@ -125,6 +126,7 @@ test("gpt2: logits, loss, gradients and 20 AdamW steps", () => {
   const m = g.metadata;
   const number = (key: string): number => Number(m[key]);
   const plain = new models.Gpt2({
+    modelType: "gpt2",
     vocabSize: number("vocab_size"),
     hiddenSize: number("n_embd"),
     intermediateSize: 4 * number("n_embd"),

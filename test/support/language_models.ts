@@ -2,6 +2,7 @@
 import type { models } from "../../src/index.js";
 
 export const LLAMA: models.LlamaConfig = {
+  modelType: "llama",
   vocabSize: 61,
   hiddenSize: 24,
   intermediateSize: 40,
@@ -18,6 +19,7 @@ export const LLAMA: models.LlamaConfig = {
 };
 
 export const GPT2: models.Gpt2Config = {
+  modelType: "gpt2",
   vocabSize: 61,
   hiddenSize: 24,
   intermediateSize: 40,

@@ -47,6 +47,7 @@ export async function writeTinyModel(
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(tokenizer(characters)));
   manualSeed(seed);
   const model = new models.Llama({
+    modelType: "llama",
     vocabSize: json.vocab_size,
     hiddenSize: json.hidden_size,
     intermediateSize: json.intermediate_size,

@@ -118,6 +118,7 @@ function made(): Base[] {
   manualSeed(1);
   const net = new Net();
   const llama = new models.Llama({
+    modelType: "llama",
     vocabSize: 8,
     hiddenSize: 4,
     intermediateSize: 6,

@@ -64,6 +64,7 @@ async function prepare(): Promise<void> {
   const letters = [..."abcdefgh .,"];
   manualSeed(1);
   const llama = new models.Llama({
+    modelType: "llama",
     vocabSize: 11,
     hiddenSize: 4,
     intermediateSize: 6,

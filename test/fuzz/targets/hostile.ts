@@ -664,7 +664,15 @@ for (const [name, options] of Object.entries({
 })) {
   add(`plan: ${name}`, "either", none, () =>
     train.planTraining(
-      { ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000, maxPositionEmbeddings: 1024 },
+      {
+        ...SHARED,
+        numKeyValueHeads: 1,
+        headDim: 2,
+        modelType: "llama",
+        rmsNormEps: 0.01,
+        ropeTheta: 10000,
+        maxPositionEmbeddings: 1024,
+      },
       { ...options, adapter: { r: 2, targetModules: "all-linear" } },
     ),
   );
@@ -700,9 +708,16 @@ export const hostile: Target<Input> = {
   prepare() {
     net = new Net();
     llama = weightsOf(
-      new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 }),
+      new models.Llama({
+        ...SHARED,
+        numKeyValueHeads: 1,
+        headDim: 2,
+        modelType: "llama",
+        rmsNormEps: 0.01,
+        ropeTheta: 10000,
+      }),
     );
-    gpt2 = weightsOf(new models.Gpt2({ ...SHARED, intermediateSize: 16, layerNormEpsilon: 0.01 }));
+    gpt2 = weightsOf(new models.Gpt2({ ...SHARED, intermediateSize: 16, modelType: "gpt2", layerNormEpsilon: 0.01 }));
     io.memoryFiles.set("memory:outside.safetensors", written(llama));
   },
   generate: (_, index) => ({ case: index, files: CASES[index]!.files() }),

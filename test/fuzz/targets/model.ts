@@ -133,10 +133,22 @@ function base(random: Random): Base {
     {
       config: LLAMA,
       weights: weightsOf(
-        new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 }),
+        new models.Llama({
+          ...SHARED,
+          numKeyValueHeads: 1,
+          headDim: 2,
+          modelType: "llama",
+          rmsNormEps: 0.01,
+          ropeTheta: 10000,
+        }),
       ),
     },
-    { config: GPT2, weights: weightsOf(new models.Gpt2({ ...SHARED, intermediateSize: 16, layerNormEpsilon: 0.01 })) },
+    {
+      config: GPT2,
+      weights: weightsOf(
+        new models.Gpt2({ ...SHARED, intermediateSize: 16, modelType: "gpt2", layerNormEpsilon: 0.01 }),
+      ),
+    },
   ];
   return random.pick(bases);
 }
@@ -185,7 +197,16 @@ function prepare(): void {
   io.memoryFiles.set(
     "memory:outside.safetensors",
     io.serializeSafetensors(
-      weightsOf(new models.Llama({ ...SHARED, numKeyValueHeads: 1, headDim: 2, rmsNormEps: 0.01, ropeTheta: 10000 })),
+      weightsOf(
+        new models.Llama({
+          ...SHARED,
+          numKeyValueHeads: 1,
+          headDim: 2,
+          modelType: "llama",
+          rmsNormEps: 0.01,
+          ropeTheta: 10000,
+        }),
+      ),
     ),
   );
 }

@@ -49,6 +49,7 @@ const PEFT: { [key: string]: Value } = {
 };
 delete PEFT["mergeWeights"];
 const LLAMA = {
+  modelType: "llama" as const,
   hiddenSize: 4,
   intermediateSize: 6,
   numHiddenLayers: 1,
@@ -64,6 +65,7 @@ const LLAMA = {
   eosTokenId: 2,
 };
 const GPT2 = {
+  modelType: "gpt2" as const,
   hiddenSize: 4,
   intermediateSize: 6,
   numHiddenLayers: 1,

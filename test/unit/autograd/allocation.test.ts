@@ -258,6 +258,7 @@ test("decompositions and combined adapters", () =>
   }));
 
 const CONFIG = {
+  modelType: "gpt2" as const,
   vocabSize: 11,
   hiddenSize: 8,
   intermediateSize: 16,

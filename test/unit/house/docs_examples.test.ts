@@ -35,6 +35,7 @@ function writeGpt2(directory: string): void {
     JSON.stringify({ model_type: "gpt2", n_embd: 16, n_layer: 1, n_head: 2, n_positions: 8, vocab_size: 11 }),
   );
   const model = new wasmLora.models.Gpt2({
+    modelType: "gpt2",
     vocabSize: 11,
     hiddenSize: 16,
     intermediateSize: 64,

@@ -22,6 +22,7 @@ import { refuses } from "../../support/refuses.js";
 
 await init();
 const CONFIG = {
+  modelType: "llama" as const,
   vocabSize: 23,
   hiddenSize: 8,
   intermediateSize: 12,

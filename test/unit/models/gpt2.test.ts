@@ -16,7 +16,7 @@ import {
   ShapeError,
   tensor,
 } from "../../../src/index.js";
-import { parseGpt2Config } from "../../../src/io/huggingface.js";
+import { parseGpt2Config } from "../../../src/models/gpt2.js";
 import { serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { assertBits, assertClose, f32, readGolden } from "../../support/golden.js";
 import { withMergedLinear } from "../../support/loralib.js";
@@ -63,6 +63,7 @@ const TINY = {
 
 test("a published config, with transformers' defaults", () => {
   assert.deepEqual(parseGpt2Config(PUBLISHED, "config.json"), {
+    modelType: "gpt2",
     hiddenSize: 768,
     intermediateSize: 3072,
     numHiddenLayers: 12,

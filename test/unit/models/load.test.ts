@@ -334,7 +334,12 @@ counts.run();
 test("what is no folder is told apart", () => {
   refuses(() => models.loadLlama("https://example.org/model"), ArgumentError, "fetchModel");
   refuses(() => models.loadLlama(5 as never), ArgumentError, "directory");
-  refuses(() => models.loadModel(whole({ model_type: "mistral" }, {})), FormatError, '"mistral"');
+  refuses(
+    () => models.loadModel(whole({ model_type: "mistral" }, {})),
+    FormatError,
+    '"mistral"',
+    'supported are "llama" and "gpt2"',
+  );
   refuses(
     () => models.loadModel(whole({ error: "Repository not found" }, {})),
     FormatError,
@@ -496,6 +501,7 @@ test("a load that runs out of memory at any allocation leaves nothing behind, an
 
 test("a configuration of one's own: what is missing, unknown or out of range is refused by name", () => {
   const LLAMA = {
+    modelType: "llama" as const,
     vocabSize: 8,
     hiddenSize: 4,
     intermediateSize: 2,
@@ -512,6 +518,8 @@ test("a configuration of one's own: what is missing, unknown or out of range is 
   };
   new models.Llama(LLAMA).dispose();
   for (const [change, word] of [
+    [{ modelType: undefined }, 'modelType must be "llama"; got undefined'],
+    [{ modelType: "gpt2" }, 'got "gpt2"'],
     [{ numLayers: 2 }, "numLayers"],
     [{ numHiddenLayers: undefined }, "numHiddenLayers"],
     [{ vocabSize: "8" }, "vocabSize"],
@@ -523,6 +531,7 @@ test("a configuration of one's own: what is missing, unknown or out of range is 
   for (const config of [undefined, null, 5, []])
     for (const Model of [models.Llama, models.Gpt2]) refuses(() => new Model(config as never), ArgumentError);
   const GPT2 = {
+    modelType: "gpt2" as const,
     vocabSize: 8,
     hiddenSize: 4,
     intermediateSize: 16,

@@ -188,6 +188,7 @@ for (const [label, config] of Object.entries(PISSA)) {
 }
 
 const LLAMA = {
+  modelType: "llama" as const,
   vocabSize: 10,
   hiddenSize: 16,
   intermediateSize: 24,
@@ -203,6 +204,7 @@ const LLAMA = {
   eosTokenId: null,
 };
 const GPT2 = {
+  modelType: "gpt2" as const,
   vocabSize: 10,
   hiddenSize: 16,
   intermediateSize: 32,

@@ -208,6 +208,7 @@ test("a grouped convolution and a tied output head cannot be merged; the layers 
   grouped.dispose();
 
   const config = {
+    modelType: "gpt2" as const,
     vocabSize: 10,
     hiddenSize: 16,
     intermediateSize: 32,
@@ -251,6 +252,7 @@ test("a grouped convolution and a tied output head cannot be merged; the layers 
 
 test("a Llama merged and unloaded has the merged bits", () => {
   const model = new models.Llama({
+    modelType: "llama",
     vocabSize: 10,
     hiddenSize: 16,
     intermediateSize: 24,

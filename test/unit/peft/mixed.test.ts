@@ -36,6 +36,7 @@ function adapt<M extends Model>(model: M, targets: [string[], string[], string[]
 }
 
 const LLAMA = {
+  modelType: "llama" as const,
   vocabSize: 10,
   hiddenSize: 16,
   intermediateSize: 24,
@@ -51,6 +52,7 @@ const LLAMA = {
   eosTokenId: null,
 };
 const GPT2 = {
+  modelType: "gpt2" as const,
   vocabSize: 10,
   hiddenSize: 16,
   intermediateSize: 32,

@@ -29,6 +29,7 @@ const V = 7;
 const D = 4;
 const EPS = 1e-5;
 const CONFIG = {
+  modelType: "llama" as const,
   vocabSize: V,
   hiddenSize: D,
   intermediateSize: 2,
@@ -355,6 +356,7 @@ test("all-linear leaves a tied head out, and an adapter says which base it does 
 
 test("GPT-2's table and head are such a pair, too", () => {
   const config = {
+    modelType: "gpt2" as const,
     vocabSize: 9,
     hiddenSize: 4,
     intermediateSize: 8,

@@ -20,6 +20,7 @@ import {
   WasmLoraError,
   zeros,
 } from "../../../src/index.js";
+import { createModel } from "../../../src/models/families.js";
 import { newMask } from "../../../src/random/seed.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
@@ -28,7 +29,7 @@ import { layersOf } from "../../support/peft.js";
 
 type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
 interface Case extends train.TrainingPlanOptions {
-  model: models.LlamaConfig | models.Gpt2Config | (() => models.CausalLM);
+  model: models.ModelConfig | (() => models.CausalLM);
 }
 
 const BIG_LLAMA = {
@@ -108,12 +109,7 @@ for (const [name, model, few] of [
 async function actual({ model: source, batch, seq, adapter, optimizer, gradientCheckpointing }: Case): Promise<number> {
   (await init()).close();
   await init();
-  const model =
-    typeof source === "function"
-      ? source()
-      : "rmsNormEps" in source
-        ? new models.Llama(source)
-        : new models.Gpt2(source);
+  const model = typeof source === "function" ? source() : createModel("actual", source);
   model.gradientCheckpointing = gradientCheckpointing!;
   const trained = adapter ? peft.getLoraModel(model, adapter) : model;
   const updates = optimizer?.(trained) ?? new optim.AdamW(trainable(trained), { lr: 1e-3 });
@@ -206,7 +202,7 @@ for (const [name, config] of [
     ] as const) {
       (await init()).close();
       await init();
-      const model = "rmsNormEps" in config ? new models.Llama(config) : new models.Gpt2(config);
+      const model = createModel("actual", config);
       const options = { batch: 1, seq: 2, adapter: { r: 2, targetModules: "all-linear" as const, loraDropout: 0.1 } };
       const adapted = peft.getLoraModel(model, options.adapter);
       const optimizer = new optim.AdamW(trainable(adapted), { lr: 1e-3 });
@@ -358,6 +354,10 @@ test("refusals", async () => {
       (e: unknown) => e instanceof ArgumentError && e.message.includes("expected a language model"),
     );
   }
+  assert.throws(
+    () => train.planTraining({ ...LLAMA, modelType: "qwen3" as never }, { batch: 1, seq: 2 }),
+    (e: unknown) => e instanceof ArgumentError && e.message.includes('"qwen3"; supported are "llama" and "gpt2"'),
+  );
   assert.throws(() => train.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
   for (const model of [undefined, null, "models/base"])
     assert.throws(

@@ -1,0 +1,157 @@
+/** The weights of a model's folder: which tensor is which parameter, whether they fit config.json; loading them. */
+import { readCheckpoint, refuseAstray, type CheckpointViews } from "../io/huggingface.js";
+import { show } from "../io/json.js";
+import { copyFloat32, type TensorView } from "../io/safetensors.js";
+import type { Module } from "../nn/module.js";
+import { skipInit } from "../nn/skip_init.js";
+import { engine } from "../runtime/engine.js";
+import { FormatError } from "../runtime/errors.js";
+import type { CausalLM } from "./causal_lm.js";
+import type { Dimension, Family, FamilyConfig } from "./family.js";
+
+const DTYPES = ["F32", "F16", "BF16", "F64"];
+/** Tensors that a message names at most. */
+const NAMED = 4;
+/** Names that are compared at least. */
+const LOOKED_AT = 64;
+
+/** The head's key, in every family. */
+const HEAD = "lm_head.weight";
+
+/** A folder's tensors under the keys that the model has. */
+export class Weights<Config extends FamilyConfig> {
+  readonly #where: string;
+  readonly #family: Family<Config, CausalLM>;
+  readonly #tensors = new Map<string, TensorView>();
+  readonly #checkpoint: CheckpointViews;
+
+  /** @throws FileError, FormatError, also where a tensor is there under two names */
+  constructor(directory: string, family: Family<Config, CausalLM>) {
+    const { prefix } = family;
+    this.#where = directory;
+    this.#family = family;
+    this.#checkpoint = readCheckpoint(directory);
+    for (const [name, view] of this.#checkpoint.tensors) {
+      if (family.isBuffer(name)) {
+        this.#checkpoint.astray.delete(name);
+        continue;
+      }
+      const key = name.startsWith(prefix) || name.startsWith("lm_head.") ? name : prefix + name;
+      if (this.#tensors.has(key))
+        throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
+      this.#tensors.set(key, view);
+    }
+    for (const name of [...this.#checkpoint.astray.keys()])
+      if (family.isBuffer(name)) this.#checkpoint.astray.delete(name);
+  }
+
+  /**
+   * Whether table and head are one, as transformers 5 has it: where both are stored, if they are equal; where one is,
+   * if config.json says so or the file's metadata names it by both names.
+   * @param tied what config.json says
+   */
+  tie(tied: boolean): boolean {
+    const { table, prefix } = this.#family;
+    const a = this.#tensors.get(table);
+    const b = this.#tensors.get(HEAD);
+    const { metadata } = this.#checkpoint;
+    // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
+    const alias = (!a && metadata.get(table) === HEAD) || (!b && metadata.get(HEAD) === table);
+    if (!tied && !alias) return false;
+    // An index may list a head that was left out of its shard, or a shard have one that is not listed.
+    for (const name of [table, HEAD, table.slice(prefix.length)]) this.#checkpoint.astray.delete(name);
+    if (a && b && !equal(a, b)) return false;
+    const one = a ?? b;
+    if (one) this.#tensors.set(table, one);
+    this.#tensors.delete(HEAD);
+    return true;
+  }
+
+  /**
+   * Compares everything with config.json before anything is built: a few bytes of it may name any counts.
+   * @throws FormatError naming the key of config.json and the tensor that disagree, or what is missing or too much
+   */
+  check(config: Config): void {
+    const { layers, layerCount } = this.#family;
+    const count = config.numHiddenLayers;
+    const path = `${this.#where}/config.json`;
+    refuseAstray(this.#where, this.#checkpoint);
+    let found = 0;
+    for (const name of this.#tensors.keys()) {
+      const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
+      if (index) found = Math.max(found, Number(index[0]) + 1);
+    }
+    if (found !== count)
+      throw new FormatError(
+        `${path}: ${layerCount} is ${count}, but the weights have ` +
+          `${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`,
+      );
+    const missing: string[] = [];
+    const expected = new Set<string>();
+    for (const [name, dimensions] of this.#family.shapes(config)) {
+      const view = this.#tensors.get(name);
+      if (view) this.#checkShape(name, view, dimensions);
+      else missing.push(name);
+      expected.add(name);
+      // The first layer's names are those of all.
+      if (missing.length >= NAMED && expected.size > LOOKED_AT) break;
+    }
+    const unexpected = [...this.#tensors.keys()].filter(
+      (name) => !expected.has(name) && !expected.has(name.replace(/\.\d+\./, ".0.")),
+    );
+    const some = (names: string[]): string =>
+      names
+        .slice(0, NAMED)
+        .map((name) => name.slice(0, 100))
+        .join(", ") || "nothing";
+    if (missing.length + unexpected.length > 0) {
+      const advice = missing.includes(HEAD)
+        ? " Where the embedding table is the head, config.json says tie_word_embeddings: true."
+        : "";
+      throw new FormatError(
+        `${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ` +
+          `${some(unexpected)}.${advice}`,
+      );
+    }
+  }
+
+  #checkShape(name: string, { shape, dtype }: TensorView, dimensions: readonly Dimension[]): void {
+    if (!DTYPES.includes(dtype))
+      throw new FormatError(
+        `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised ` +
+          `are not supported: take the model as it was.`,
+      );
+    if (shape.length !== dimensions.length)
+      throw new FormatError(
+        `${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`,
+      );
+    const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
+    if (at >= 0)
+      throw new FormatError(
+        `${this.#where}/config.json: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ` +
+          `${show(shape)}.`,
+      );
+  }
+
+  /** The module that make gives, with the tensors as its weights: nothing is drawn, and each is written once. */
+  fill<M extends Module>(make: () => M): M {
+    const model = skipInit(make);
+    if (engine().isRehearsal) return model;
+    for (const [key, parameter] of model.namedParameters()) {
+      const view = this.#tensors.get(key)!;
+      try {
+        copyFloat32(view, parameter.data);
+      } catch (cause) {
+        if (!(cause instanceof FormatError)) throw cause;
+        throw new FormatError(`${this.#where}: ${cause.message}`, { cause });
+      }
+    }
+    return model;
+  }
+}
+
+function equal(a: TensorView, b: TensorView): boolean {
+  if (a.dtype !== b.dtype || a.bytes.length !== b.bytes.length) return false;
+  for (let i = 0; i < a.bytes.length; i++) if (a.bytes[i] !== b.bytes[i]) return false;
+  return true;
+}
