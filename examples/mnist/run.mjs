@@ -139,12 +139,7 @@ const adapted = peft.getLoraModel(cnn, { r: RANK, loraAlpha: 2 * RANK, targetMod
 const [trainable, all] = adapted.getNbTrainableParameters();
 const frozen = all - trainable;
 adapted.printTrainableParameters();
-const loraLosses = await train(
-  "adaptation ",
-  adapted.parameters().filter((p) => p.requiresGrad),
-  sideways.train,
-  ADAPTATION,
-);
+const loraLosses = await train("adaptation ", adapted.parameters(), sideways.train, ADAPTATION);
 const sidewaysAfter = read(sideways.heldOut);
 const uprightOff = adapted.disableAdapter(() => read(upright.heldOut));
 

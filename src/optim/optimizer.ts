@@ -543,7 +543,7 @@ export class Adam extends AdamBase {
  * @example
  * const model = new lora.Linear(8, 8, { r: 2 });
  * lora.markOnlyLoraAsTrainable(model);
- * const optimizer = new optim.AdamW(model.parameters().filter((p) => p.requiresGrad), { lr: 1e-3 });
+ * const optimizer = new optim.AdamW(model.parameters(), { lr: 1e-3 });
  */
 export class AdamW extends AdamBase {
   /** @internal */ static readonly className: string = "AdamW";
