@@ -61,6 +61,7 @@ export {
   sigmoidForward,
   sigmoidBackward,
   tanhForward,
+  tanhBackward,
 } from "./nn/activation";
 export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
 export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward } from "./nn/softmax";

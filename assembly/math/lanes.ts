@@ -25,24 +25,37 @@ export function storeLanes(p: usize, v: v128, count: i32): void {
 }
 
 /** Four vectors in the module's own memory, for one thread. */
-const PADDED: usize = memory.data(64, 16);
+export const PADDED: usize = memory.data(64, 16);
 
 /**
- * A tail made a full vector: the first `count` floats (1 to 3) from p, then zeros. Returns the address of that vector,
- * one of four by `index`. A kernel with a long body passes its tail through its own loop so, calling itself: a second
- * copy of the body for the tail doubles the code, a choice inside the loop costs 4 to 20 % (measured).
+ * Makes the tails of four operands full vectors at PADDED, PADDED + 16, ...: the first `count` floats (1 to 3) of each,
+ * then zeros. A kernel of fewer operands names its last one again. A kernel with a long body passes its tail through
+ * its own loop so, calling itself: a second copy of the body for the tail doubles the code, a choice inside the loop
+ * costs 4 to 20 % (measured).
  *
  * Such a loop is a do-while. V8 takes constants out of a loop only from blocks that are sure to run; those of a
  * for loop's body are made anew for every vector (measured: exp takes 1.9 times as long).
  */
-export function padded(index: i32, p: usize, count: i32): usize {
-  const to = PADDED + ((<usize>index) << 4);
-  v128.store(to, f32x4.splat(0));
-  memory.copy(to, p, (<usize>count) << 2);
-  return to;
+export function pad(a: usize, b: usize, c: usize, d: usize, count: i32): void {
+  padOne(PADDED, a, count);
+  padOne(PADDED + 16, b, count);
+  padOne(PADDED + 32, c, count);
+  padOne(PADDED + 48, d, count);
 }
 
-/** The first `count` floats of vector 0, to p. */
+/** By a loop, so that `pad` is too long to be copied into every kernel. */
+// @ts-ignore: decorator
+@inline
+function padOne(to: usize, p: usize, count: i32): void {
+  v128.store(to, f32x4.splat(0));
+  do {
+    store<u32>(to, load<u32>(p));
+    to += 4;
+    p += 4;
+  } while (--count > 0);
+}
+
+/** The first `count` floats at PADDED, to p. */
 export function storePadded(p: usize, count: i32): void {
   memory.copy(p, PADDED, (<usize>count) << 2);
 }

@@ -20,7 +20,7 @@
  */
 import { erfF32x4 } from "../math/erf";
 import { expF32x4 } from "../math/exp";
-import { loadLanes, padded, storeLanes, storePadded } from "../math/lanes";
+import { PADDED, pad, storePadded } from "../math/lanes";
 import { logF32x4 } from "../math/log";
 import { tanhF32x4 } from "../math/tanh";
 
@@ -29,10 +29,21 @@ const INV_SQRT_2PI: f32 = 0.39894228040143268;
 const SQRT_2_OVER_PI: f32 = 0.79788456080286536;
 const CUBIC: f32 = 0.044715;
 
-// @ts-ignore: decorator
-@inline
-function madd(c: v128, a: v128, b: v128): v128 {
-  return f32x4.add(c, f32x4.mul(a, b));
+// The functions, four lanes at a time, each a class without values: naming it chooses the function at compile time, and
+// `forward` and `backward` below are compiled once for each. `of` is y of x, `gradient` what dx gets for dy.
+
+@unmanaged
+class Silu {
+  @inline
+  of(x: v128): v128 {
+    return f32x4.div(x, siluDivisor(x));
+  }
+  @inline
+  gradient(dy: v128, x: v128): v128 {
+    const one = f32x4.splat(1);
+    const s = f32x4.div(one, siluDivisor(x));
+    return f32x4.mul(dy, f32x4.mul(s, madd(one, x, f32x4.sub(one, s))));
+  }
 }
 
 /** 1 + exp(-x): silu is a quotient by it, so that a large negative x gives -0 and not 0 * Inf. */
@@ -42,24 +53,17 @@ function siluDivisor(x: v128): v128 {
   return f32x4.add(f32x4.splat(1), expF32x4(f32x4.neg(x)));
 }
 
-// @ts-ignore: decorator
-@inline
-function silu(x: v128): v128 {
-  return f32x4.div(x, siluDivisor(x));
-}
-
-// @ts-ignore: decorator
-@inline
-function siluSlope(x: v128): v128 {
-  const one = f32x4.splat(1);
-  const s = f32x4.div(one, siluDivisor(x));
-  return f32x4.mul(s, madd(one, x, f32x4.sub(one, s)));
-}
-
-// @ts-ignore: decorator
-@inline
-function sigmoid(x: v128): v128 {
-  return f32x4.div(f32x4.splat(1), siluDivisor(x));
+@unmanaged
+class GeluErf {
+  @inline
+  of(x: v128): v128 {
+    return f32x4.mul(x, normalCdf(x));
+  }
+  @inline
+  gradient(dy: v128, x: v128): v128 {
+    const density = f32x4.mul(expF32x4(f32x4.mul(f32x4.mul(x, x), f32x4.splat(-0.5))), f32x4.splat(INV_SQRT_2PI));
+    return f32x4.mul(dy, madd(normalCdf(x), x, density));
+  }
 }
 
 /** The normal distribution function. */
@@ -70,17 +74,22 @@ function normalCdf(x: v128): v128 {
   return madd(half, half, erfF32x4(f32x4.mul(x, f32x4.splat(SQRT_HALF))));
 }
 
-// @ts-ignore: decorator
-@inline
-function geluErf(x: v128): v128 {
-  return f32x4.mul(x, normalCdf(x));
-}
-
-// @ts-ignore: decorator
-@inline
-function geluErfSlope(x: v128): v128 {
-  const density = f32x4.mul(expF32x4(f32x4.mul(f32x4.mul(x, x), f32x4.splat(-0.5))), f32x4.splat(INV_SQRT_2PI));
-  return madd(normalCdf(x), x, density);
+@unmanaged
+class GeluTanh {
+  @inline
+  of(x: v128): v128 {
+    const half = f32x4.splat(0.5);
+    return f32x4.mul(x, madd(half, half, geluInner(x)));
+  }
+  @inline
+  gradient(dy: v128, x: v128): v128 {
+    const one = f32x4.splat(1),
+      half = f32x4.splat(0.5);
+    const t = geluInner(x);
+    const du = f32x4.mul(f32x4.splat(SQRT_2_OVER_PI), madd(one, f32x4.splat(3 * CUBIC), f32x4.mul(x, x)));
+    const dt = f32x4.mul(f32x4.sub(one, f32x4.mul(t, t)), du);
+    return f32x4.mul(dy, madd(madd(half, half, t), f32x4.mul(half, x), dt));
+  }
 }
 
 /** t = tanh(u). */
@@ -91,182 +100,195 @@ function geluInner(x: v128): v128 {
   return tanhF32x4(f32x4.mul(f32x4.splat(SQRT_2_OVER_PI), f32x4.add(x, cubic)));
 }
 
-// @ts-ignore: decorator
-@inline
-function geluTanh(x: v128): v128 {
-  const half = f32x4.splat(0.5);
-  return f32x4.mul(x, madd(half, half, geluInner(x)));
+@unmanaged
+class Relu {
+  @inline
+  of(x: v128): v128 {
+    return f32x4.max(x, f32x4.splat(0));
+  }
+  /** dy where x > 0 or x is NaN, else 0. */
+  @inline
+  gradient(dy: v128, x: v128): v128 {
+    return v128.andnot(dy, f32x4.le(x, f32x4.splat(0)));
+  }
+}
+
+/** Its gradient takes y for x. */
+@unmanaged
+class Sigmoid {
+  @inline
+  of(x: v128): v128 {
+    return f32x4.div(f32x4.splat(1), siluDivisor(x));
+  }
+  @inline
+  gradient(dy: v128, y: v128): v128 {
+    return f32x4.mul(dy, f32x4.mul(f32x4.sub(f32x4.splat(1), y), y));
+  }
+}
+
+/** Its gradient takes y for x. */
+@unmanaged
+class Tanh {
+  @inline
+  of(x: v128): v128 {
+    return tanhF32x4(x);
+  }
+  @inline
+  gradient(dy: v128, y: v128): v128 {
+    const one = f32x4.splat(1);
+    return f32x4.mul(dy, f32x4.mul(f32x4.sub(one, y), f32x4.add(y, one)));
+  }
+}
+
+@unmanaged
+class Exp {
+  @inline
+  of(x: v128): v128 {
+    return expF32x4(x);
+  }
+}
+
+@unmanaged
+class Log {
+  @inline
+  of(x: v128): v128 {
+    return logF32x4(x);
+  }
+}
+
+/** What up gets of siluMul, which is linear in it: dy silu(gate). */
+@unmanaged
+class SiluOfGate {
+  @inline
+  gradient(dy: v128, gate: v128): v128 {
+    return f32x4.mul(dy, changetype<Silu>(0).of(gate));
+  }
 }
 
 // @ts-ignore: decorator
 @inline
-function geluTanhSlope(x: v128): v128 {
-  const one = f32x4.splat(1),
-    half = f32x4.splat(0.5);
-  const t = geluInner(x);
-  const du = f32x4.mul(f32x4.splat(SQRT_2_OVER_PI), madd(one, f32x4.splat(3 * CUBIC), f32x4.mul(x, x)));
-  const dt = f32x4.mul(f32x4.sub(one, f32x4.mul(t, t)), du);
-  return madd(madd(half, half, t), f32x4.mul(half, x), dt);
+function madd(c: v128, a: v128, b: v128): v128 {
+  return f32x4.add(c, f32x4.mul(a, b));
 }
 
-/** dy where x > 0 or x is NaN, else 0. */
-// @ts-ignore: decorator
-@inline
-function reluGradient(dy: v128, x: v128): v128 {
-  return v128.andnot(dy, f32x4.le(x, f32x4.splat(0)));
+/** y = F(x); the tail as `pad` says. */
+function forward<F>(y: usize, x: usize, n: i32): void {
+  if (n >= 4)
+    do {
+      // @ts-ignore: F is one of the classes above
+      v128.store(y, changetype<F>(0).of(v128.load(x)));
+      x += 16;
+      y += 16;
+      n -= 4;
+    } while (n >= 4);
+  if (n > 0) {
+    pad(y, x, x, x, n);
+    forward<F>(PADDED, PADDED + 16, 4);
+    storePadded(y, n);
+  }
+}
+
+/** dx += F's gradient for dy. */
+function backward<F>(dx: usize, dy: usize, x: usize, n: i32): void {
+  if (n >= 4)
+    do {
+      // @ts-ignore: F is one of the classes above
+      v128.store(dx, f32x4.add(v128.load(dx), changetype<F>(0).gradient(v128.load(dy), v128.load(x))));
+      x += 16;
+      dy += 16;
+      dx += 16;
+      n -= 4;
+    } while (n >= 4);
+  if (n > 0) {
+    pad(dx, dy, x, x, n);
+    backward<F>(PADDED, PADDED + 16, PADDED + 32, 4);
+    storePadded(dx, n);
+  }
 }
 
 export function siluForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, silu(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    siluForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
+  forward<Silu>(y, x, n);
 }
 
 export function siluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(dx, madd(v128.load(dx), v128.load(dy), siluSlope(v128.load(x))));
-      x += 16;
-      dy += 16;
-      dx += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    siluBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
-    storePadded(dx, n);
-  }
+  backward<Silu>(dx, dy, x, n);
 }
 
 export function geluErfForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, geluErf(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    geluErfForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
+  forward<GeluErf>(y, x, n);
 }
 
 export function geluErfBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(dx, madd(v128.load(dx), v128.load(dy), geluErfSlope(v128.load(x))));
-      x += 16;
-      dy += 16;
-      dx += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    geluErfBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
-    storePadded(dx, n);
-  }
+  backward<GeluErf>(dx, dy, x, n);
 }
 
 export function geluTanhForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, geluTanh(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    geluTanhForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
+  forward<GeluTanh>(y, x, n);
 }
 
 export function geluTanhBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(dx, madd(v128.load(dx), v128.load(dy), geluTanhSlope(v128.load(x))));
-      x += 16;
-      dy += 16;
-      dx += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    geluTanhBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
-    storePadded(dx, n);
-  }
+  backward<GeluTanh>(dx, dy, x, n);
 }
 
 export function reluForward(y: usize, x: usize, n: i32): void {
-  const zero = f32x4.splat(0);
-  for (; n >= 4; n -= 4) {
-    v128.store(y, f32x4.max(v128.load(x), zero));
-    x += 16;
-    y += 16;
-  }
-  if (n > 0) storeLanes(y, f32x4.max(loadLanes(x, n, 0), zero), n);
+  forward<Relu>(y, x, n);
 }
 
 export function reluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  for (; n >= 4; n -= 4) {
-    v128.store(dx, f32x4.add(v128.load(dx), reluGradient(v128.load(dy), v128.load(x))));
-    x += 16;
-    dy += 16;
-    dx += 16;
-  }
-  if (n > 0) {
-    reluBackward(padded(0, dx, n), padded(1, dy, n), padded(2, x, n), 4);
-    storePadded(dx, n);
-  }
+  backward<Relu>(dx, dy, x, n);
+}
+
+export function sigmoidForward(y: usize, x: usize, n: i32): void {
+  forward<Sigmoid>(y, x, n);
+}
+
+export function sigmoidBackward(dx: usize, dy: usize, y: usize, n: i32): void {
+  backward<Sigmoid>(dx, dy, y, n);
+}
+
+export function tanhForward(y: usize, x: usize, n: i32): void {
+  forward<Tanh>(y, x, n);
+}
+
+export function tanhBackward(dx: usize, dy: usize, y: usize, n: i32): void {
+  backward<Tanh>(dx, dy, y, n);
+}
+
+export function expForward(y: usize, x: usize, n: i32): void {
+  forward<Exp>(y, x, n);
+}
+
+export function logForward(y: usize, x: usize, n: i32): void {
+  forward<Log>(y, x, n);
 }
 
 export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
   if (n >= 4)
     do {
-      v128.store(y, f32x4.mul(silu(v128.load(gate)), v128.load(up)));
+      v128.store(y, f32x4.mul(changetype<Silu>(0).of(v128.load(gate)), v128.load(up)));
       gate += 16;
       up += 16;
       y += 16;
       n -= 4;
     } while (n >= 4);
   if (n > 0) {
-    siluMulForward(padded(0, y, n), padded(1, gate, n), padded(2, up, n), 4);
+    pad(y, gate, up, up, n);
+    siluMulForward(PADDED, PADDED + 16, PADDED + 32, 4);
     storePadded(y, n);
   }
 }
 
 export function siluMulBackward(dgate: usize, dup: usize, dy: usize, gate: usize, up: usize, n: i32): void {
-  if (dup != 0) upBackward(dup, dy, gate, n);
+  if (dup != 0) backward<SiluOfGate>(dup, dy, gate, n);
   if (dgate != 0) gateBackward(dgate, dy, gate, up, n);
-}
-
-/** dup is plain silu again, scaled by dy. */
-function upBackward(dup: usize, dy: usize, gate: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(dup, madd(v128.load(dup), v128.load(dy), silu(v128.load(gate))));
-      dy += 16;
-      gate += 16;
-      dup += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    upBackward(padded(0, dup, n), padded(1, dy, n), padded(2, gate, n), 4);
-    storePadded(dup, n);
-  }
 }
 
 /** dgate is silu's backward with dy up for dy. */
 function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): void {
   if (n >= 4)
     do {
-      v128.store(dgate, madd(v128.load(dgate), f32x4.mul(v128.load(dy), v128.load(up)), siluSlope(v128.load(gate))));
+      const d = changetype<Silu>(0).gradient(f32x4.mul(v128.load(dy), v128.load(up)), v128.load(gate));
+      v128.store(dgate, f32x4.add(v128.load(dgate), d));
       dy += 16;
       gate += 16;
       up += 16;
@@ -274,81 +296,8 @@ function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): 
       n -= 4;
     } while (n >= 4);
   if (n > 0) {
-    gateBackward(padded(0, dgate, n), padded(1, dy, n), padded(2, gate, n), padded(3, up, n), 4);
+    pad(dgate, dy, gate, up, n);
+    gateBackward(PADDED, PADDED + 16, PADDED + 32, PADDED + 48, 4);
     storePadded(dgate, n);
-  }
-}
-
-export function expForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, expF32x4(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    expForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
-}
-
-export function logForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, logF32x4(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    logForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
-}
-
-export function sigmoidForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, sigmoid(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    sigmoidForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
-}
-
-export function tanhForward(y: usize, x: usize, n: i32): void {
-  if (n >= 4)
-    do {
-      v128.store(y, tanhF32x4(v128.load(x)));
-      x += 16;
-      y += 16;
-      n -= 4;
-    } while (n >= 4);
-  if (n > 0) {
-    tanhForward(padded(0, y, n), padded(1, x, n), 4);
-    storePadded(y, n);
-  }
-}
-
-/** sigmoid's with c = 0, tanh's with c = 1: y' = (1 - y) (y + c). */
-export function sigmoidBackward(dx: usize, dy: usize, y: usize, n: i32, c: f32): void {
-  const one = f32x4.splat(1),
-    shift = f32x4.splat(c);
-  for (; n >= 4; n -= 4) {
-    const v = v128.load(y),
-      slope = f32x4.mul(f32x4.sub(one, v), f32x4.add(v, shift));
-    v128.store(dx, madd(v128.load(dx), v128.load(dy), slope));
-    y += 16;
-    dy += 16;
-    dx += 16;
-  }
-  if (n > 0) {
-    sigmoidBackward(padded(0, dx, n), padded(1, dy, n), padded(2, y, n), 4, c);
-    storePadded(dx, n);
   }
 }

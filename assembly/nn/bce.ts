@@ -12,7 +12,7 @@
  * l, x, t, dx: [n]; t is the target, x the probabilities or logits.
  */
 import { expF32x4 } from "../math/exp";
-import { padded, storePadded } from "../math/lanes";
+import { PADDED, pad, storePadded } from "../math/lanes";
 import { logF32x4 } from "../math/log";
 
 /** log(1 + e), e >= -1. */
@@ -50,7 +50,8 @@ export function bceForward(l: usize, x: usize, t: usize, n: i32, logits: bool): 
     t += 16;
   }
   if (n > 0) {
-    bceForward(padded(0, l, n), padded(1, x, n), padded(2, t, n), 4, logits);
+    pad(l, x, t, t, n);
+    bceForward(PADDED, PADDED + 16, PADDED + 32, 4, logits);
     storePadded(l, n);
   }
 }
@@ -68,7 +69,8 @@ export function bceBackward(dx: usize, x: usize, t: usize, n: i32, scale: f32): 
     t += 16;
   }
   if (n > 0) {
-    bceBackward(padded(0, dx, n), padded(1, x, n), padded(2, t, n), 4, scale);
+    pad(dx, x, t, t, n);
+    bceBackward(PADDED, PADDED + 16, PADDED + 32, 4, scale);
     storePadded(dx, n);
   }
 }

@@ -110,11 +110,7 @@ export const geluTanh = activation("geluTanh", (k) => [k.geluTanhForward, k.gelu
  * @example
  * console.log(ops.sigmoid(tensor([0])).data); // Float32Array(1) [ 0.5 ]
  */
-export const sigmoid = activation(
-  "sigmoid",
-  (k) => [k.sigmoidForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 0)],
-  "y",
-);
+export const sigmoid = activation("sigmoid", (k) => [k.sigmoidForward, k.sigmoidBackward], "y");
 /**
  * The hyperbolic tangent, of x's shape (torch.tanh).
  * @function
@@ -123,11 +119,7 @@ export const sigmoid = activation(
  * @example
  * console.log(ops.tanh(tensor([0, 20])).data); // Float32Array(2) [ 0, 1 ]
  */
-export const tanh = activation(
-  "tanh",
-  (k) => [k.tanhForward, (dx, dy, y, n) => k.sigmoidBackward(dx, dy, y, n, 1)],
-  "y",
-);
+export const tanh = activation("tanh", (k) => [k.tanhForward, k.tanhBackward], "y");
 /**
  * e to the power of x, of x's shape (torch.exp); Infinity from 88.73 on.
  * @function

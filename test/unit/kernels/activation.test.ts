@@ -402,22 +402,25 @@ for (const [name, formula, special] of FUNCTIONS) {
   });
 }
 
-test("sigmoidBackward: sequential rounding for sigmoid and tanh, tails of 0 to 9 values", async () => {
+test("sigmoidBackward and tanhBackward: sequential rounding, tails of 0 to 9 values", async () => {
   const f32 = Math.fround;
-  for (const c of [0, 1])
+  for (const [name, c] of [
+    ["sigmoidBackward", 0],
+    ["tanhBackward", 1],
+  ] as const)
     for (const n of [...LENGTHS, 103]) {
       const before = randomArray(31, n);
       const dy = randomArray(32, n);
       const y = randomArray(33, n);
       const expected = before.map((d, i) => f32(d + f32(dy[i]! * f32(f32(1 - y[i]!) * f32(y[i]! + c)))));
       const [dx] = await run(
-        (k, [pdx], [pdy, py], count) => k.sigmoidBackward(pdx!, pdy!, py!, count, c),
+        (k, [pdx], [pdy, py], count) => k[name](pdx!, pdy!, py!, count),
         [before],
         [dy, y],
-        () => "sigmoidBackward",
+        () => name,
         n,
       );
-      assertSameBits(dx!, expected, n, () => `sigmoidBackward, c = ${c}, n = ${n}`);
+      assertSameBits(dx!, expected, n, () => `${name}, n = ${n}`);
     }
 });
 
