@@ -7,7 +7,7 @@ export { LoraLayer, type Adapter, type BaseLayer } from "./layer.js";
 export { LoraLinear } from "./linear.js";
 export { LoraEmbedding } from "./embedding.js";
 export { LoraConv } from "./conv.js";
-export type { LoraConfig } from "../io/peft/config.js";
+export type { LoraConfig, LoraInit } from "../io/peft/config.js";
 export { readPeftAdapter, writePeftAdapter, type PeftAdapter } from "../io/peft/folder.js";
 export type { NamedPeftTensor } from "../io/peft/keys.js";
 export { loralibToPeft, type ConvertedAdapter, type LoralibLayer } from "../io/loralib/to_peft.js";
