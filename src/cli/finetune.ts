@@ -1,28 +1,24 @@
 /**
- * wasm-lora finetune: LoRA training of a language model on one text. What is computed is in run.ts; here are files,
- * signals and talk.
+ * wasm-lora finetune: LoRA training of a language model on one text. What is computed is in train/; here are
+ * files, signals and talk.
  */
 import { ensureWritableDirectory, exists, removeTemporaries, writeAtomic } from "../io/files.js";
 import { engine, init } from "../runtime/engine.js";
-import { ArgumentError, FileError } from "../runtime/errors.js";
-import { checkpointPath, findCheckpoint, hasCheckpoint, previousPath, saveCheckpoint } from "./checkpoint.js";
+import { ArgumentError, DivergedError, FileError } from "../runtime/errors.js";
+import {
+  checkpointPath,
+  findCheckpoint,
+  hasCheckpoint,
+  previousPath,
+  saveCheckpoint,
+  type FoundCheckpoint,
+} from "./checkpoint.js";
 import { count, formatTime, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import { lockFolder, type FolderLock } from "./lock.js";
 import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
 import { passProgress, trainingProgress } from "./progress.js";
-import {
-  checkSound,
-  finite,
-  prepareRun,
-  restoreRun,
-  runState,
-  sample,
-  trainStep,
-  windowLoss,
-  type Places,
-  type Run,
-} from "./run.js";
+import { prepareRun, sample, type Places, type Run } from "./run.js";
 import { SETTINGS, type FinetuneSettings } from "./settings.js";
 import { programName, shellWord } from "./shell.js";
 
@@ -54,7 +50,10 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   try {
     if (!resume) refuseToStartOver(out);
     for (const folder of [out, `${out}/adapter`]) removeTemporaries(folder);
-    await go(command, explicit, lock);
+    const found = resume ? findCheckpoint(out) : undefined;
+    await go(command, explicit, lock, found).catch((error: unknown) => {
+      throw advised(error, found?.checkpoint.settings.lr ?? command.lr);
+    });
   } finally {
     lock.release();
   }
@@ -68,15 +67,19 @@ function refuseToStartOver(out: string): void {
     throw new FileError(`finetune: ${out}/adapter holds an adapter already; choose another --out.`);
 }
 
-async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock: FolderLock): Promise<void> {
-  const { out, resume = false, gradientCheckpointing = false, ...given } = command;
-  const found = resume ? findCheckpoint(out) : undefined;
+async function go(
+  command: FinetuneCommand,
+  explicit: ReadonlySet<string>,
+  lock: FolderLock,
+  found: FoundCheckpoint | undefined,
+): Promise<void> {
+  const { out, resume: _, gradientCheckpointing = false, ...given } = command;
   const saved = found?.checkpoint;
   if (saved) checkSame(given, saved.settings, explicit);
   if (found?.damage)
     console.error(
       `${oneLine(found.damage.message, 1_000)} Going on from the checkpoint before it, of step ` +
-        `${found.checkpoint.step}.`,
+        `${found.checkpoint.losses.length}.`,
     );
   const settings = saved?.settings ?? given;
   const places = saved ? placesOf(saved.settings, given, explicit, out) : given;
@@ -87,35 +90,33 @@ async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock:
     const time = seconds === undefined ? "" : `, about ${formatTime(seconds)}`;
     console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${as}${time} ...`);
   });
-  if (saved && saved.inputs !== run.inputs) {
+  const { training, inputs } = run;
+  if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(
       `finetune: ${places.data} or ${places.model} is not what ${checkpointPath(out)} was written with; name the ` +
         `same (--data, --model), or start anew in another --out.`,
     );
   }
   describe(run);
-  const { adapted } = run;
-  adapted.eval();
   const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "before", lock);
   const sampleBefore = saved?.sampleBefore ?? sample(run);
   console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
   console.log(`Sample before: ${quote(sampleBefore)}\n`);
-  adapted.train();
 
-  const losses = saved?.losses ?? [];
   // A damaged checkpoint must not push out the one before it.
   let isGood = !found?.damage;
   const save = (): void => {
     lock.keep();
-    checkSound(run, losses.length);
-    saveCheckpoint(out, { ...runState(run), step: losses.length, heldOutBefore, sampleBefore, losses }, isGood);
+    // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
+    training.evaluate({ windows: training.testWindows.slice(0, 1) });
+    saveCheckpoint(out, { ...training.state(), settings, inputs, heldOutBefore, sampleBefore }, isGood);
     isGood = true;
   };
   if (saved) {
-    restoreRun(run, saved, checkpointPath(out));
-    console.log(`Resuming after step ${saved.step} of ${settings.steps}`);
+    training.restore(saved, checkpointPath(out));
+    console.log(`Resuming after step ${saved.losses.length} of ${settings.steps}`);
   }
-  if (losses.length < settings.steps && !(await trainSteps(run, losses, save, lock))) {
+  if (!training.isComplete && !(await trainSteps(run, save, lock))) {
     const again = [
       "finetune",
       "--data",
@@ -126,18 +127,18 @@ async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock:
       "--resume",
     ];
     console.error(
-      `\nStopped after step ${losses.length}; go on with: ${programName()} ` +
+      `\nStopped after step ${training.losses.length}; go on with: ${programName()} ` +
         `${again.map(shellWord).join(" ")}${gradientCheckpointing ? " --gradient-checkpointing" : ""}`,
     );
     process.exitCode = 130;
     return;
   }
 
-  adapted.eval();
   const heldOutAfter = heldOutLoss(run, "after", lock);
   lock.keep();
   // What counts comes before what is drawn of it.
-  adapted.savePretrained(`${out}/adapter`);
+  training.adapted.savePretrained(`${out}/adapter`);
+  const { losses } = training;
   writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
   const title =
     `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ` +
@@ -152,6 +153,15 @@ async function go(command: FinetuneCommand, explicit: ReadonlySet<string>, lock:
   console.log(`Wrote ${oneLine(out)}/adapter (PEFT), ${oneLine(out)}/loss.svg, ${oneLine(out)}/result.json`);
   const tryIt = ["generate", "--model", places.model, "--adapter", `${out}/adapter`, "--prompt", settings.prompt];
   console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
+}
+
+/** A run that diverged, in the command's words. */
+function advised(error: unknown, lr: number): unknown {
+  if (!(error instanceof DivergedError)) return error;
+  return new ArgumentError(
+    `finetune: the run diverged (not all of it is finite), and nothing more is written: ${error.reason}. Lower the ` +
+      `learning rate (--lr, ${lr} here), in another --out.`,
+  );
 }
 
 /** Of the settings all must be the checkpoint's but the places, which the digest of their contents judges. */
@@ -183,42 +193,42 @@ function placesOf(
   };
 }
 
-function describe({ adapted, settings, train, heldOutTokens, plan, model }: Run): void {
+function describe({ training, settings, plan }: Run): void {
+  const { adapted, train, test } = training;
   const [trainable, all] = adapted.getNbTrainableParameters();
   console.log(
     `Model ${oneLine(settings.model)}: ${count(all - trainable)} weights frozen, ${count(trainable)} trained ` +
       `(${((100 * trainable) / all).toFixed(2)} %), r = ${settings.r}`,
   );
   console.log(
-    `Data ${oneLine(settings.data)}: ${count(train.length)} tokens to train on, ${count(heldOutTokens)} held out`,
+    `Data ${oneLine(settings.data)}: ${count(train.length)} tokens to train on, ${count(test.length)} held out`,
   );
   console.log(
     `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
       `${megabytes(plan.adapters)}, ` +
       `optimiser ${megabytes(plan.optimiser)}, activations ` +
-      `${megabytes(plan.activations)}${model.gradientCheckpointing ? " between checkpoints" : ""})`,
+      `${megabytes(plan.activations)}${adapted.model.gradientCheckpointing ? " between checkpoints" : ""})`,
   );
 }
 
-/** Trains from step losses.length on. Returns false if the user stopped it; either way the state is saved. */
-async function trainSteps(run: Run, losses: number[], save: () => void, lock: FolderLock): Promise<boolean> {
-  const { batch, seq, steps, checkpointEvery } = run.settings;
+/** Takes the steps that are left. Returns false if the user stopped it; either way the state is saved. */
+async function trainSteps({ training, settings }: Run, save: () => void, lock: FolderLock): Promise<boolean> {
+  const { batch, seq, steps, checkpointEvery } = settings;
   let stopped = false;
   const stop = (): void => {
     stopped = true;
   };
   for (const signal of SIGNALS) process.once(signal, stop);
   engine().memory.resetPeak();
-  const progress = trainingProgress(steps, losses.length);
+  const progress = trainingProgress(steps, training.losses.length);
   try {
     let mark = performance.now();
-    while (losses.length < steps && !stopped) {
-      const loss = trainStep(run, losses.length);
+    while (!training.isComplete && !stopped) {
+      const loss = training.step();
       const now = performance.now();
-      losses.push(loss);
       progress.step({ loss: loss.toFixed(3), rate: Math.round(((batch * seq) / (now - mark)) * 1000) });
       mark = now;
-      if (losses.length % checkpointEvery === 0 && losses.length < steps) save();
+      if (training.losses.length % checkpointEvery === 0 && !training.isComplete) save();
       lock.keep();
       // Lets signals and the terminal in.
       await new Promise((resolve) => setImmediate(resolve));
@@ -235,26 +245,25 @@ async function trainSteps(run: Run, losses: number[], save: () => void, lock: Fo
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Mean loss over evenly spread windows of the held-out tokens. */
-function heldOutLoss(run: Run, when: string, lock: FolderLock): number {
-  const { heldOut } = run;
+function heldOutLoss({ training }: Run, when: "before" | "after", lock: FolderLock): number {
   const label = `Held-out loss ${when}`;
-  console.log(`${label}: ${heldOut.length} windows ...`);
-  const progress = passProgress(label, heldOut.length);
-  let total = 0;
+  const { length } = training.testWindows;
+  console.log(`${label}: ${length} windows ...`);
+  const progress = passProgress(label, length);
   try {
-    for (const window of heldOut) {
-      total += windowLoss(run, window);
-      progress.step();
-      lock.keep();
-    }
+    return training.evaluate({
+      onWindow: () => {
+        progress.step();
+        lock.keep();
+      },
+    });
+  } catch (error) {
+    if (when === "before" && error instanceof DivergedError)
+      throw new ArgumentError(
+        `finetune: ${error.reason}, not a finite number: the model's weights are damaged, or not this model's.`,
+      );
+    throw error;
   } finally {
     progress.stop();
   }
-  const mean = total / heldOut.length;
-  if (when === "before" && !Number.isFinite(mean))
-    throw new ArgumentError(
-      `finetune: the model's held-out loss is ${mean} before any training: its weights are damaged, or not this ` +
-        `model's.`,
-    );
-  return finite(mean, `the held-out loss ${when}`, run);
 }

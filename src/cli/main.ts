@@ -4,6 +4,7 @@ import { inspect as inspectValue } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
+import { integerFrom, NUMBER_FROM_0, type Rule } from "../train/settings.js";
 import { finetune } from "./finetune.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
@@ -12,14 +13,11 @@ import { merge } from "./merge.js";
 import { BASE_MODEL, packageVersion } from "./paths.js";
 import {
   FINETUNE_DEFAULTS,
-  integerFrom,
-  NUMBER_FROM_0,
   parseNumber,
   parseTargetModules,
   PATH,
   SETTINGS,
   type FinetuneSettings,
-  type Rule,
 } from "./settings.js";
 
 /** An option's value, by the rule that a checkpoint's is judged by. */

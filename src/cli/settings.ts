@@ -1,8 +1,19 @@
 /**
- * The settings of a fine-tuning run, and the one judge of their values: options are checked by it, and what a
- * checkpoint says.
+ * The settings of the command finetune, and the one judge of their values: options are checked by it, and what a
+ * checkpoint says. Those that the run itself has are judged as train/settings.ts does.
  */
 import { show } from "../io/json.js";
+import type { Options } from "../runtime/options.js";
+import {
+  FINETUNING_DEFAULTS,
+  FINETUNING_RULES,
+  integerFrom,
+  NUMBER_FROM_0,
+  rule,
+  SHARE,
+  type FinetuningSettings,
+  type Rule,
+} from "../train/settings.js";
 
 /** What decides a run's bits; a resumed run takes them from its checkpoint. */
 export interface FinetuneSettings {
@@ -22,36 +33,18 @@ export interface FinetuneSettings {
   checkpointEvery: number;
 }
 
+const { adapter, testSize: _, ...ofRun } = FINETUNING_DEFAULTS;
+
 export const FINETUNE_DEFAULTS = {
-  r: 8,
-  alpha: 16,
-  dropout: 0,
-  targetModules: "all-linear" as const,
-  steps: 400,
-  batch: 8,
-  seq: 128,
-  lr: 5e-3,
-  seed: 0,
+  r: adapter.r,
+  alpha: adapter.loraAlpha,
+  dropout: adapter.loraDropout,
+  targetModules: adapter.targetModules,
+  ...ofRun,
   prompt: "The whale",
   checkpointEvery: 50,
 };
 
-/** What a value must be, in words and as a test. */
-export interface Rule<T> {
-  readonly expected: string;
-  readonly holds: (value: unknown) => value is T;
-}
-
-function rule<T>(expected: string, holds: (value: any) => boolean): Rule<T> {
-  return { expected, holds: holds as Rule<T>["holds"] };
-}
-
-/** An integer of at least `low` that a double holds exactly. */
-export function integerFrom(low: number): Rule<number> {
-  return rule(`an integer of at least ${low}`, (v) => Number.isSafeInteger(v) && v >= low);
-}
-/** A finite number of at least 0. */
-export const NUMBER_FROM_0: Rule<number> = rule("a number of at least 0", (v) => Number.isFinite(v) && v >= 0);
 const TEXT: Rule<string> = rule("a text", (v) => typeof v === "string");
 /** A place on the disk. */
 export const PATH: Rule<string> = rule("a path", (v) => typeof v === "string" && v !== "" && !v.includes("\0"));
@@ -62,21 +55,28 @@ export const SETTINGS: { readonly [K in keyof FinetuneSettings]: Rule<FinetuneSe
   data: PATH,
   r: integerFrom(1),
   alpha: NUMBER_FROM_0,
-  dropout: rule("a number below 1 and of at least 0", (v) => Number.isFinite(v) && v >= 0 && v < 1),
+  dropout: SHARE,
   targetModules: rule(
     "a name or at least one of a list",
     (v) =>
       (v !== "" && TEXT.holds(v)) ||
       (Array.isArray(v) && v.length > 0 && v.every((name) => name !== "" && TEXT.holds(name))),
   ),
-  steps: integerFrom(1),
-  batch: integerFrom(1),
+  steps: FINETUNING_RULES.steps,
+  batch: FINETUNING_RULES.batch,
   seq: integerFrom(2),
-  lr: NUMBER_FROM_0,
-  seed: integerFrom(0),
+  lr: FINETUNING_RULES.lr,
+  seed: FINETUNING_RULES.seed,
   prompt: TEXT,
   checkpointEvery: integerFrom(1),
 };
+
+/** What the run itself is given. */
+export function finetuningSettings(settings: FinetuneSettings): Options<FinetuningSettings> {
+  const { model, r, alpha, dropout, targetModules, steps, batch, seq, lr, seed } = settings;
+  const adapter = { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model };
+  return { adapter, steps, batch, seq, lr, seed };
+}
 
 /** @param fail throws the caller's error */
 export function checkSettings(value: unknown, fail: (message: string) => never): FinetuneSettings {

@@ -2,7 +2,7 @@
 import { decodeText, loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { encodingOf, type Encoding } from "../data/text.js";
 import { readBytes } from "../io/files.js";
-import type { Gpt2Config, LlamaConfig } from "../models/index.js";
+import type { ModelConfig } from "../models/index.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
 
@@ -17,7 +17,7 @@ export interface TextCodec {
 }
 
 /** @throws FileError, FormatError if tokenizer.json is missing or not one */
-export function loadCodec(folder: string, config: LlamaConfig | Gpt2Config): TextCodec {
+export function loadCodec(folder: string, config: ModelConfig): TextCodec {
   const { bosTokenId, eosTokenIds } = specialTokens(folder, config);
   return { tokenizer: loadTokenizer(folder), stopToken: eosTokenIds, bosTokenId, vocabSize: config.vocabSize };
 }

@@ -8,6 +8,7 @@ export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from
 export {
   evenWindows,
   randomWindows,
+  trainTestSplit,
   type RandomWindowsOptions,
   type TextWindows,
   type Tokens,

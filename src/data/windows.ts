@@ -1,9 +1,12 @@
-/** A text's tokens as training batches and as evaluation windows; targets are one token later than ids. */
+/**
+ * A text's tokens as training batches, as evaluation windows and as what is held out for these; targets are one token
+ * later than ids.
+ */
 import { engine } from "../runtime/engine.js";
 import { show } from "../io/json.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
-import { checkInteger } from "../tensor/check.js";
+import { checkInteger, checkNumber } from "../tensor/check.js";
 
 /** Token ids and what follows each: windows one after the other. */
 export interface TextWindows {
@@ -53,7 +56,7 @@ export function randomWindows(
   checkInteger(where, "step", step, 0, 4294967295);
   checkInteger(where, "batch", batch, 1);
   checkInteger(where, "seed", seed, 0);
-  const all = checkTokens(where, tokens, seq);
+  const all = checkLength(where, tokens, seq);
   const { kernels, memory } = engine();
   // Tensors of ids and targets would not fit either.
   if (8 * batch * seq > memory.limit)
@@ -84,7 +87,7 @@ export function randomWindows(
  */
 export function evenWindows(tokens: Int32Array | readonly number[], seq: number, most: number): TextWindows[] {
   checkInteger("evenWindows", "most", most, 1);
-  const ids = checkTokens("evenWindows", tokens, seq);
+  const ids = checkLength("evenWindows", tokens, seq);
   const all = Math.floor((ids.length - 1) / seq);
   const used = Math.min(all, most);
   return Array.from({ length: used }, (_, i) => {
@@ -93,9 +96,41 @@ export function evenWindows(tokens: Int32Array | readonly number[], seq: number,
   });
 }
 
-/** The tokens as they are, or those of a plain list as int32. */
-function checkTokens(where: string, tokens: Int32Array | readonly number[], seq: number): Int32Array {
+/**
+ * A text's tokens cut in two: what is trained on, and the end of the text, held out to measure on. Both are views of
+ * an Int32Array, where tokens is one.
+ *
+ * Source: Hugging Face datasets, Dataset.train_test_split with shuffle=False.
+ * @param testSize the share that is held out, 0 .. 1 without 1. Default 0.1
+ * @throws ArgumentError for what is no list of token ids, or a share out of range
+ *
+ * @example
+ * const { train, test } = data.trainTestSplit(Int32Array.from({ length: 101 }, (_, i) => i));
+ * console.log(train.length, test.length, test[0]); // 90 11 90
+ */
+export function trainTestSplit(
+  tokens: Int32Array | readonly number[],
+  testSize = 0.1,
+): { train: Int32Array; test: Int32Array } {
+  const where = "trainTestSplit";
+  checkNumber(where, "testSize", testSize, 0, 1);
+  if (testSize === 1) throw new ArgumentError(`${where}: testSize must be below 1; got 1.`);
+  const ids = checkTokens(where, tokens);
+  const cut = Math.floor(ids.length * (1 - testSize));
+  return { train: ids.subarray(0, cut), test: ids.subarray(cut) };
+}
+
+/** The tokens, of which a window takes seq and one more. */
+function checkLength(where: string, tokens: Int32Array | readonly number[], seq: number): Int32Array {
   checkInteger(where, "seq", seq, 1);
+  const ids = checkTokens(where, tokens);
+  if (ids.length <= seq)
+    throw new ArgumentError(`${where}: tokens has ${ids.length} tokens; expected more than seq = ${seq}.`);
+  return ids;
+}
+
+/** The tokens as they are, or those of a plain list as int32. */
+function checkTokens(where: string, tokens: Int32Array | readonly number[]): Int32Array {
   if (!(tokens instanceof Int32Array || Array.isArray(tokens))) {
     const got =
       typeof tokens === "string"
@@ -105,8 +140,6 @@ function checkTokens(where: string, tokens: Int32Array | readonly number[], seq:
           : ((tokens as object | undefined)?.constructor?.name ?? typeof tokens);
     throw new ArgumentError(`${where}: tokens must be an Int32Array or a list of token ids; got ${got}.`);
   }
-  if (tokens.length <= seq)
-    throw new ArgumentError(`${where}: tokens has ${tokens.length} tokens; expected more than seq = ${seq}.`);
   if (tokens instanceof Int32Array) return tokens;
   const bad = tokens.findIndex((id) => !Number.isInteger(id) || id < 0 || id > 2147483647);
   if (bad >= 0)

@@ -18,12 +18,18 @@ const PRIMES: number[] = [];
 for (let n = 2; PRIMES.length < 64; n++) if (PRIMES.every((p) => n % p !== 0)) PRIMES.push(n);
 const K = Int32Array.from(PRIMES, (p) => rootBits(p, 3));
 
+/** What takes bytes in parts and gives a digest of them: `Sha256`, and node:crypto's Hash. */
+export interface Hash {
+  update(data: Float32Array | Int32Array): unknown;
+  digest(encoding: "hex"): string;
+}
+
 /**
  * A digest of bytes that come in parts.
  *
- * `new Sha256().update(bytes).update(more).hex()`
+ * `new Sha256().update(bytes).update(more).digest()`
  */
-export class Sha256 {
+export class Sha256 implements Hash {
   readonly #state = Int32Array.from(PRIMES.slice(0, 8), (p) => rootBits(p, 2));
   readonly #words = new Int32Array(64);
   /** What came since the last whole block. */
@@ -51,7 +57,7 @@ export class Sha256 {
   }
 
   /** The digest in 64 hexadecimal digits. It ends this digest: nothing more can be added. */
-  hex(): string {
+  digest(): string {
     const end = new Uint8Array((this.#length % 64 < 56 ? 64 : 128) - (this.#length % 64));
     const bits = this.#length * 8;
     end[0] = 0x80;
@@ -140,5 +146,5 @@ export function digestOfTensors(
     put(JSON.stringify([name, dtype, shape]));
     digest.update(bytes);
   }
-  return digest.hex();
+  return digest.digest();
 }

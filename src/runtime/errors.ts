@@ -92,6 +92,21 @@ export class EngineError extends WasmLoraError {
   }
 }
 
+/**
+ * A loss, a gradient or a weight of a training is not finite, mostly since the learning rate is too high. Nothing was
+ * updated; what comes of it is not worth keeping.
+ */
+export class DivergedError extends WasmLoraError {
+  constructor(
+    message: string,
+    /** What is not finite, as a clause: "the loss of step 3 is NaN". */
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super("ERR_DIVERGED", message, options);
+  }
+}
+
 /** A file's bytes are not what its format demands. */
 export class FormatError extends WasmLoraError {
   constructor(message: string, options?: ErrorOptions) {
@@ -115,6 +130,7 @@ const NAMES: Readonly<Record<string, string>> = {
   ERR_STATE: "StateError",
   ERR_OUT_OF_MEMORY: "OutOfMemoryError",
   ERR_ENGINE: "EngineError",
+  ERR_DIVERGED: "DivergedError",
   ERR_FORMAT: "FormatError",
   ERR_FILE: "FileError",
 };

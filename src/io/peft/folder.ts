@@ -155,5 +155,5 @@ function configDigest({
   initLoraWeights: _init,
   ...said
 }: LoraConfig): string {
-  return new Sha256().update(JSON.stringify(Object.entries(said).sort(([a], [b]) => (a < b ? -1 : 1)))).hex();
+  return new Sha256().update(JSON.stringify(Object.entries(said).sort(([a], [b]) => (a < b ? -1 : 1)))).digest();
 }

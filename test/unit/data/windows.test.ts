@@ -108,4 +108,24 @@ test("a plain list of ids is a text too; a text, a tensor or what holds no ids i
   }
 });
 
+test("the end of a text is held out, without a copy", () => {
+  for (const [length, testSize, cut] of [
+    [1000, undefined, 900],
+    [101, 0.1, 90],
+    [10, 0.25, 7],
+    [3, 0, 3],
+    [0, 0.5, 0],
+  ] as const) {
+    const all = tokens.subarray(0, length);
+    const { train, test } = data.trainTestSplit(all, testSize);
+    assert.deepEqual([train.length, test.length], [cut, length - cut]);
+    assert.deepEqual([...train, ...test], [...all]);
+    assert.equal(train.buffer, all.buffer);
+  }
+  assert.deepEqual(data.trainTestSplit([1, 2, 3, 4], 0.5), { train: Int32Array.of(1, 2), test: Int32Array.of(3, 4) });
+  for (const wrong of [1, -0.1, NaN, "0.1", 2])
+    assert.throws(() => data.trainTestSplit(tokens, wrong as number), ArgumentError);
+  assert.throws(() => data.trainTestSplit("text" as never), /encode it first/);
+});
+
 test.run();

@@ -1,0 +1,336 @@
+/**
+ * A fine-tuning run against the loop that it stands for, written out with the library's other pieces: the same bits,
+ * whatever was drawn, failed or measured in between, and also from a state that went through bytes.
+ */
+import assert from "node:assert/strict";
+import { test } from "uvu";
+import {
+  data,
+  DivergedError,
+  init,
+  manualSeed,
+  memoryStats,
+  models,
+  nn,
+  noGrad,
+  optim,
+  OutOfMemoryError,
+  peft,
+  scope,
+  tensor,
+  train,
+  zeros,
+} from "../../../src/index.js";
+import { maskNumber } from "../../../src/random/seed.js";
+import { engine } from "../../../src/runtime/engine.js";
+import { assertBits } from "../../support/golden.js";
+import { GPT2, LLAMA } from "../../support/language_models.js";
+
+await init();
+
+const tokens = Int32Array.from({ length: 400 }, (_, i) => (i * i * 7 + (i % 5)) % LLAMA.vocabSize);
+const adapter = { r: 2, loraAlpha: 4, loraDropout: 0.2 };
+const SETTINGS = { adapter, steps: 30, batch: 3, seq: 10, lr: 0.02, seed: 5 };
+
+function llama(): models.Llama {
+  manualSeed(1);
+  return new models.Llama(LLAMA);
+}
+const begin = (model: models.CausalLM = llama()): train.Finetuning => new train.Finetuning(model, tokens, SETTINGS);
+const steps = (run: train.Finetuning, n: number): void => {
+  for (let i = 0; i < n; i++) run.step();
+};
+const sameStates = (a: train.FinetuningState, b: train.FinetuningState): void => {
+  assert.deepEqual(a.losses, b.losses);
+  assert.equal(a.dropoutStream, b.dropoutStream);
+  for (const part of ["factors", "optimizer"] as const) {
+    assert.deepEqual([...a[part].keys()], [...b[part].keys()]);
+    for (const [key, { data }] of a[part]) assertBits(key, data, b[part].get(key)!.data);
+  }
+};
+
+for (const [name, make] of [
+  ["Llama", llama],
+  [
+    "GPT-2",
+    () => {
+      manualSeed(1);
+      return new models.Gpt2(GPT2);
+    },
+  ],
+] as const) {
+  test(`${name}: the loop written out`, () => {
+    const { batch, seq, lr, seed } = SETTINGS;
+    const model: models.CausalLM = make();
+    const windows = data.evenWindows(tokens.subarray(360), seq, 128);
+    assert.equal(windows.length, 3);
+    const measure = (): number => {
+      adapted.eval();
+      const losses = windows.map(({ ids, targets }) =>
+        noGrad(() => scope(() => model.loss(tensor(ids, [1, seq]), tensor(targets, [1, seq])).item())),
+      );
+      adapted.train();
+      return losses.reduce((a, b) => a + b) / 3;
+    };
+    manualSeed(seed);
+    const adapted = peft.getLoraModel(model, { ...adapter, targetModules: "all-linear" });
+    const trained = adapted.parameters().filter((p) => p.requiresGrad);
+    const optimizer = new optim.AdamW(trained, { lr, weightDecay: 0 });
+    const schedule = optim.cosineSchedule(30, 2);
+    const before = measure();
+    const losses: number[] = [];
+    for (let step = 0; step < 30; step++)
+      scope(() => {
+        const { ids, targets } = data.randomWindows(tokens.subarray(0, 360), step, { batch, seq, seed });
+        const loss = model.loss(tensor(ids, [batch, seq]), tensor(targets, [batch, seq]));
+        losses.push(loss.item());
+        loss.backward();
+        optim.clipGradNorm_(trained, 1);
+        for (const group of optimizer.paramGroups) group.lr = lr * schedule(step);
+        optimizer.step();
+        optimizer.zeroGrad();
+      });
+    const after = measure();
+    assert(after < before);
+
+    const run = begin(make());
+    const told: string[] = [];
+    assert.equal(run.evaluate({ onWindow: (done, total) => told.push(`${done}/${total}`) }), before);
+    assert.deepEqual(told, ["1/3", "2/3", "3/3"]);
+    while (!run.isComplete) run.step();
+    assert.deepEqual([...run.losses], losses);
+    const state = run.state();
+    assert.equal(state.factors.size, trained.length);
+    for (const [key, p] of adapted.namedParameters())
+      if (p.requiresGrad) assertBits(key, state.factors.get(key)!.data, p.data);
+    assert.equal(state.dropoutStream, maskNumber(adapted));
+    assert.equal(run.evaluate(), after);
+    assert.throws(() => run.step(), { name: "StateError", message: /has taken all of its 30 steps/ });
+  });
+}
+
+test("what a run draws is decided by its seed alone", () => {
+  const plain = begin();
+  const model = llama();
+  manualSeed(99);
+  nn.uniform_(zeros([1001]));
+  const other = begin(model);
+  steps(plain, 2);
+  manualSeed(7);
+  nn.uniform_(zeros([3]));
+  steps(other, 2);
+  sameStates(other.state(), plain.state());
+});
+
+test("measuring, and a model left in evaluation mode, change no bit of what follows", () => {
+  const plain = begin();
+  const measured = begin();
+  for (let i = 0; i < 3; i++) {
+    plain.step();
+    measured.step();
+    measured.evaluate({ windows: measured.testWindows.slice(0, 1) });
+    measured.adapted.model.eval();
+  }
+  sameStates(measured.state(), plain.state());
+});
+
+test("beside other adapters: the factors that it gives alone, and theirs as they were", () => {
+  const alone = begin();
+  const shared: peft.LoraModel<models.Llama> = peft.getLoraModel(llama(), { targetModules: ["q_proj"] }, "ben");
+  const before = shared.parameters().map((p) => [p, p.data.slice()] as const);
+  const run = new train.Finetuning(shared, tokens, SETTINGS, "anna");
+  steps(alone, 3);
+  steps(run, 3);
+  assert.deepEqual(run.losses, alone.losses);
+  for (const [key, { data }] of alone.state().factors)
+    assertBits(key, run.state().factors.get(key.replace(".default.", ".anna."))!.data, data);
+  assert.deepEqual(shared.activeAdapters, ["anna"]);
+  for (const [p, data] of before) assertBits("the base and ben", p.data, data);
+  run.dispose();
+  shared.deleteAdapter("anna");
+  assert.deepEqual(shared.adapters, ["ben"]);
+});
+
+test("memory that runs out anywhere in a step changes nothing, and the step done again has its bits", () => {
+  const clean = begin();
+  const run = begin();
+  const { memory } = engine();
+  const alloc = memory.alloc;
+  for (let step = 0; step < 2; step++) {
+    clean.step();
+    const before = run.state();
+    const { liveBytes } = memoryStats();
+    let failed = 0;
+    for (let at = 0; ; at += 7) {
+      let calls = 0;
+      memory.alloc = (bytes) => {
+        if (calls++ === at) throw new OutOfMemoryError(bytes, 0, memory.limit);
+        return alloc.call(memory, bytes);
+      };
+      try {
+        run.step();
+        break;
+      } catch (error) {
+        assert(error instanceof OutOfMemoryError, String(error));
+        failed++;
+      } finally {
+        delete (memory as Partial<typeof memory>).alloc;
+      }
+      assert.equal(memoryStats().liveBytes, liveBytes, `allocation ${at} left memory behind`);
+      sameStates(run.state(), before);
+    }
+    assert(failed > 20, `${failed} failures`);
+    sameStates(run.state(), clean.state());
+  }
+});
+
+test("a state that went through bytes, on a fresh run, goes on to the same bits", () => {
+  const whole = begin();
+  steps(whole, 3);
+  const bytes = train.encodeCheckpoint(whole.state(), { settings: SETTINGS });
+  steps(whole, 4);
+  const { state, notes } = train.decodeCheckpoint(bytes);
+  const run = new train.Finetuning(llama(), tokens, notes["settings"] as typeof SETTINGS);
+  run.restore(state);
+  assert.equal(run.losses.length, 3);
+  steps(run, 4);
+  sameStates(run.state(), whole.state());
+  assert.equal(run.evaluate(), whole.evaluate());
+});
+
+test("a state is a copy; the one of a run that has not begun is a state too", () => {
+  const run = begin();
+  const fresh = run.state();
+  run.step();
+  assert.equal(fresh.losses.length, 0);
+  run.restore(fresh);
+  const again = begin();
+  steps(run, 2);
+  steps(again, 2);
+  sameStates(run.state(), again.state());
+});
+
+test("what does not fit is refused by name, and the run is as it was", () => {
+  const run = begin();
+  steps(run, 2);
+  const good = run.state();
+  const [first] = [...good.factors.keys()];
+  const without = new Map(good.factors);
+  without.delete(first!);
+  const shaped = new Map(good.factors).set(first!, { shape: [1], data: Float32Array.of(1) });
+  const moments = new Map(good.optimizer);
+  moments.delete("0.expAvg");
+  const cases: [change: Partial<train.FinetuningState>, message: RegExp][] = [
+    [{ factors: without }, /^run\.bin: factor .+lora_A.+ is missing\.$/],
+    [{ factors: shaped }, /^run\.bin: factor .+lora_A.+ has shape \[1\]; the run needs \[2,24\]\.$/],
+    [{ optimizer: moments }, /^run\.bin: it holds \d+ moments; expected 2 for each of \d+ factors\.$/],
+    [{ losses: [] }, /^run\.bin: it holds \d+ moments/],
+  ];
+  for (const [change, message] of cases) {
+    assert.throws(() => run.restore({ ...good, ...change }, "run.bin"), { name: "FormatError", message });
+    sameStates(run.state(), good);
+  }
+  run.restore(good);
+  sameStates(run.state(), good);
+});
+
+test("what is not finite is told as divergence, before anything is updated", () => {
+  const run = begin();
+  run.step();
+  const good = run.state();
+  const [factor] = run.adapted.parameters().filter((p) => p.requiresGrad);
+  const was = factor!.data.slice();
+  factor!.data.fill(3e38);
+  assert.throws(
+    () => run.step(),
+    (error) =>
+      error instanceof DivergedError &&
+      /^the loss of step 2 is (NaN|-?Infinity)$/.test(error.reason) &&
+      /^Finetuning\.step: the loss of step 2 .+ Lower lr \(0\.02 here\)/.test(error.message),
+  );
+  assert.throws(
+    () => run.evaluate(),
+    (error) => error instanceof DivergedError && /^the held-out loss after step 1 is /.test(error.reason),
+  );
+  factor!.set(was);
+  sameStates(run.state(), good);
+  const wild = new train.Finetuning(llama(), tokens, {
+    ...SETTINGS,
+    lr: 1e39,
+    adapter: { ...adapter, loraDropout: 0 },
+  });
+  assert.throws(
+    () => {
+      while (!wild.isComplete) wild.step();
+    },
+    (error) => error instanceof DivergedError && /^in step \d+ |^the loss of step/.test(error.reason),
+  );
+});
+
+test("the digest tells weights and tokens, and is that of any SHA-256", () => {
+  const run = begin();
+  const hex = run.digest();
+  assert.match(hex, /^[0-9a-f]{64}$/);
+  run.step();
+  assert.equal(run.digest(), hex);
+  const parts: number[] = [];
+  const size = { update: (part: Float32Array | Int32Array) => parts.push(part.length), digest: () => "size" };
+  assert.equal(run.digest(size), "size");
+  assert.deepEqual(parts.slice(-2), [360, 40]);
+  assert.notEqual(new train.Finetuning(llama(), tokens.slice(1), SETTINGS).digest(), hex);
+  const other = llama();
+  other.parameters()[0]!.data[3]! += 1;
+  assert.notEqual(begin(other).digest(), hex);
+});
+
+test("settings: defaults stand beside what is given", () => {
+  const { settings } = new train.Finetuning(llama(), tokens, { seq: 8, adapter: { r: 3, targetModules: ["q_proj"] } });
+  assert.deepEqual(settings, {
+    adapter: { r: 3, loraAlpha: 16, loraDropout: 0, targetModules: ["q_proj"], taskType: "CAUSAL_LM" },
+    steps: 400,
+    batch: 8,
+    seq: 8,
+    lr: 5e-3,
+    seed: 0,
+    testSize: 0.1,
+  });
+});
+
+test("a text of which nothing is held out is trained on whole", () => {
+  const run = new train.Finetuning(llama(), tokens.slice(0, 12), { ...SETTINGS, testSize: 0 });
+  assert.deepEqual([run.train.length, run.test.length, run.testWindows.length], [12, 0, 0]);
+  run.step();
+  assert.throws(() => run.evaluate(), { name: "StateError", message: /testSize is 0/ });
+});
+
+test("what cannot be is refused before the model is changed", () => {
+  const model = llama();
+  const keys = [...model.stateDict().keys()];
+  const { liveBytes } = memoryStats();
+  const wrong = tokens.slice();
+  wrong[399] = LLAMA.vocabSize;
+  for (const [text, settings, message] of [
+    [tokens, { learningRate: 1 }, /Did you mean lr\?/],
+    [tokens, { steps: 0 }, /steps must be an integer of at least 1; got 0/],
+    [tokens, { batch: 1.5 }, /batch must be/],
+    [tokens, { seq: 0 }, /seq must be/],
+    [tokens, { lr: NaN }, /lr must be a number of at least 0; got NaN/],
+    [tokens, { seed: -1 }, /seed must be/],
+    [tokens, { testSize: 1 }, /testSize must be a number below 1/],
+    [tokens, { adapter: 3 }, /adapter must be an object; got 3/],
+    [tokens, { seq: 8, adapter: { rank: 3 } }, /rank/],
+    [tokens, { seq: 8, adapter: { targetModules: ["nothing"] } }, /nothing/],
+    [tokens, { seq: 41 }, /seq = 41 is longer than the model's 40 positions/],
+    [tokens, { seq: 40 }, /tokens has 400 tokens, of which 40 are held out.+seq = 40\. Lower seq/],
+    [wrong, { seq: 8 }, /tokens holds 61 at position 399; expected an id in 0 \.\. 60/],
+    ["a text", { seq: 8 }, /encode it first/],
+  ] as const)
+    assert.throws(() => new train.Finetuning(model, text as never, settings as never), {
+      name: "ArgumentError",
+      message,
+    });
+  assert.deepEqual([...model.stateDict().keys()], keys);
+  assert.equal(memoryStats().liveBytes, liveBytes);
+});
+
+test.run();
