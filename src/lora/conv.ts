@@ -53,6 +53,7 @@ export abstract class ConvLoRA extends ConvNd {
   readonly mergeWeights: boolean;
   readonly #merge = new Merge();
 
+  /** @param where prefix of error messages @param dims number of spatial dimensions @internal */
   constructor(
     where: string,
     dims: number,

@@ -43,21 +43,26 @@ export abstract class ConvNd extends Module {
   readonly dilation: readonly number[];
   /** Output channel o sees the group of input channels it lies in. */
   readonly groups: number;
+  /** Size of x's second dimension. */
+  readonly inChannels: number;
+  /** Size of the result's second dimension. */
+  readonly outChannels: number;
   /** Prefix of error messages. @internal */
   protected readonly where: string;
 
+  /** @param where prefix of error messages @param dims number of spatial dimensions @internal */
   constructor(
     where: string,
     dims: number,
-    /** Size of x's second dimension. */
-    readonly inChannels: number,
-    /** Size of the result's second dimension. */
-    readonly outChannels: number,
+    inChannels: number,
+    outChannels: number,
     kernelSize: Sizes,
     options: ConvLayerOptions = {},
   ) {
     super();
     this.where = where;
+    this.inChannels = inChannels;
+    this.outChannels = outChannels;
     checkOptions(where, options, ["stride", "padding", "dilation", "groups", "bias"]);
     checkInteger(where, "inChannels", inChannels, 1);
     checkInteger(where, "outChannels", outChannels, 1);
