@@ -1,9 +1,9 @@
 /** The benchmark's own checks: they accept what is right, and find planted faults. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "uvu";
 import { judge } from "./bars.mjs";
 import { watch } from "./neighbour.mjs";
-import { median, ratio } from "./race.mjs";
+import { median, ratio } from "./median.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 
 const [m, n, k] = [5, 7, 300];
@@ -140,3 +140,5 @@ test("medians, and ratios within rounds", () => {
   // A round that is slow for both leaves the ratio as it is; rounds that only one ran do not count.
   assert.equal(ratio([2, 20, 2], [1, 10, 1, 7]), 2);
 });
+
+test.run();

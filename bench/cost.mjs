@@ -6,7 +6,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { buildWalls } from "./build.mjs";
 import { init } from "../dist/src/index.js";
 import { READS } from "./shapes.mjs";
-import { FULL, median, race } from "./race.mjs";
+import { median } from "./median.mjs";
+import { FULL, race } from "./race.mjs";
 import { values } from "./reference.mjs";
 
 const DOCUMENT = new URL("../docs/cost-model.md", import.meta.url);

@@ -4,7 +4,8 @@
  */
 import { ENGINES, FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
-import { FULL, QUICK, bursts, median, race, ratio } from "./race.mjs";
+import { median, ratio } from "./median.mjs";
+import { FULL, QUICK, bursts, race } from "./race.mjs";
 import { productError, stepError, stepReference, values } from "./reference.mjs";
 import { hasFma, openWall } from "./wall.mjs";
 

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { JAX, OURS, TFJS } from "./engines.mjs";
-import { median } from "./race.mjs";
+import { median } from "./median.mjs";
 
 const script = fileURLToPath(new URL("start.mjs", import.meta.url));
 

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
-import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { test } from "uvu";
 
 const node = fileURLToPath(new URL("../node", import.meta.url));
 const deno = fileURLToPath(new URL(".", import.meta.url));
@@ -24,3 +24,5 @@ test("Deno's losses and adapter are Node's", () => {
   assert.equal(actual.printed, expected.printed);
   assert(actual.adapter.equals(expected.adapter));
 });
+
+test.run();

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
-import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { test } from "uvu";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 
@@ -33,3 +33,5 @@ test("train, save, load, merge, write", () => {
   assert.equal(Object.keys(tensors).length, 4 * 7 * 2, "two factors for each of seven linear layers in four blocks");
   assert.deepEqual(tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"].shape, [8, 128]);
 });
+
+test.run();

@@ -581,7 +581,7 @@ inspecting("an index that leads out of its folder is refused", async () => {
 });
 
 inspecting(
-  "huge and hostile files: a part of them, on lines of their own, with nothing for the terminal " + "to obey",
+  "huge and hostile files: a part of them, on lines of their own, nothing for a terminal to obey",
   async () => {
     mkdirSync(at("hostile"));
     const evil = "w\u001b]0;title\u0007\u001b[2J\nfake line\u202e";

@@ -230,29 +230,26 @@ test("threads that save to one folder, and a reader", async () => {
 
 const withoutRoom = suite("a disk without room");
 
-withoutRoom(
-  "files that may not grow: one line, the old checkpoint whole, and the same bits when there is " + "room again",
-  async () => {
-    await succeed(folder, finetune("roomy"));
-    await wasmLora(folder, finetune("limited"), async (child) => {
-      while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
-      child.kill("SIGTERM");
-    });
-    const was = contents(at("limited"));
-    assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
-    const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
-    const { status, stderr } = spawnSync(
-      "bash",
-      ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")],
-      { cwd: folder, encoding: "utf8" },
-    );
-    assert.equal(status, 1);
-    assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
-    assert.deepEqual(contents(at("limited")), was);
-    await succeed(folder, resume("limited"));
-    assert.deepEqual(contents(at("limited")), contents(at("roomy")));
-  },
-);
+withoutRoom("files that may not grow: one line, the old checkpoint whole, the same bits with room again", async () => {
+  await succeed(folder, finetune("roomy"));
+  await wasmLora(folder, finetune("limited"), async (child) => {
+    while (!existsSync(at("limited/checkpoint.safetensors"))) await sleep(1);
+    child.kill("SIGTERM");
+  });
+  const was = contents(at("limited"));
+  assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+  const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
+  const { status, stderr } = spawnSync(
+    "bash",
+    ["-c", `ulimit -f ${blocks}; exec "$0" "$@"`, process.execPath, main, ...resume("limited")],
+    { cwd: folder, encoding: "utf8" },
+  );
+  assert.equal(status, 1);
+  assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
+  assert.deepEqual(contents(at("limited")), was);
+  await succeed(folder, resume("limited"));
+  assert.deepEqual(contents(at("limited")), contents(at("roomy")));
+});
 
 mkdirSync(at("small"));
 const mount = (): boolean => spawnSync("mount", ["-t", "tmpfs", "-o", "size=512k", "tmpfs", at("small")]).status === 0;

@@ -7,8 +7,8 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { suite, test } from "uvu";
 import axe from "axe-core";
 import { strToU8, unzipSync, zipSync } from "fflate";
 import { preview } from "vite";
@@ -22,23 +22,17 @@ const PROMPT = "The old man";
 const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT };
 
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
-let server;
-let url;
-let expected;
+mkdirSync(shots, { recursive: true });
+const server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
+const url = server.resolvedUrls.local[0];
+writeFileSync(join(work, "text.txt"), TEXT);
+console.log("Node: training the reference");
+const expected = finetune(join(work, "text.txt"), join(work, "node"), SETTINGS);
+expected.before = generate(PROMPT, 0);
+expected.after = generate(PROMPT, 0, join(work, "node/adapter"));
 
-before(async () => {
-  mkdirSync(shots, { recursive: true });
-  server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
-  url = server.resolvedUrls.local[0];
-  writeFileSync(join(work, "text.txt"), TEXT);
-  console.log("Node: training the reference");
-  expected = finetune(join(work, "text.txt"), join(work, "node"), SETTINGS);
-  expected.before = generate(PROMPT, 0);
-  expected.after = generate(PROMPT, 0, join(work, "node/adapter"));
-});
-
-after(async () => {
-  await server?.close();
+test.after(async () => {
+  await server.close();
   rmSync(work, { recursive: true });
 });
 
@@ -154,240 +148,255 @@ async function shoot(b, name, state) {
 }
 
 for (const [name, launch] of Object.entries(BROWSERS)) {
-  test(name, { timeout: 600000 }, async (t) => {
-    const b = await launch();
-    t.after(() => b.close());
-    const say = (what) => console.log(`${b.version}: ${what}`);
+  const inBrowser = suite(name);
+  const say = (what) => console.log(`${b.version}: ${what}`);
+  let b;
+  inBrowser.after(() => b?.close());
+
+  inBrowser("the page opens", async () => {
+    b = await launch();
     await b.resize(1280, 900);
     await b.goto(url);
     await untilText(b, "go", "Start training");
+  });
 
-    await t.test("a sample text is there at the first visit, and goes at a click", async () => {
-      assert.equal(
-        await b.evaluate(() => document.getElementById("text").value),
-        readFileSync(join(root, "sample.txt"), "utf8"),
-      );
-      assert.match(await textOf(b, "text-hint"), /: a sample\. Put your own text in its place/);
-      assert.equal(await textOf(b, "use-sample"), "Clear the text");
-      await b.click("#use-sample");
-      assert.equal(await b.evaluate(() => document.getElementById("text").value), "");
-      assert.equal(await textOf(b, "use-sample"), "Use a sample text");
-    });
+  inBrowser("a sample text is there at the first visit, and goes at a click", async () => {
+    assert.equal(
+      await b.evaluate(() => document.getElementById("text").value),
+      readFileSync(join(root, "sample.txt"), "utf8"),
+    );
+    assert.match(await textOf(b, "text-hint"), /: a sample\. Put your own text in its place/);
+    assert.equal(await textOf(b, "use-sample"), "Clear the text");
+    await b.click("#use-sample");
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), "");
+    assert.equal(await textOf(b, "use-sample"), "Use a sample text");
+  });
 
-    await t.test("what is wrong is said in a sentence, and the focus is where it can be mended", async () => {
-      await b.click("#go");
-      await untilText(b, "text-error", "There is no text yet. Paste one");
-      assert.equal(await focused(b), "text");
-      await paste(b, "text", "Too few words.");
-      await b.click("#go");
-      await untilText(b, "text-error", "too short to learn from");
-      assert.match(await textOf(b, "text-error"), /Add about \d+ words\.$/);
-      await paste(b, "text", TEXT);
-      await paste(b, "steps", "3");
-      await b.click("#go");
-      await untilText(b, "steps-error", "10 to 5,000");
-      assert.equal(await focused(b), "steps");
-      writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
-      await b.setFiles("#file", [join(work, "picture.txt")]);
-      await untilText(b, "text-error", "picture.txt is not a plain text file: byte 0 is 0x89");
-      // As Windows' Notepad saved it, with a mark, and as others do, without one.
-      for (const mark of ["\ufeff", ""]) {
-        writeFileSync(
-          join(work, "café\u202etxt.txt"),
-          Buffer.from(`${mark}Ein kleines Café, und noch eines.`, "utf16le"),
-        );
-        await b.setFiles("#file", [join(work, "café\u202etxt.txt")]);
-        await untilText(b, "announce", "café\\u202etxt.txt is in the text field");
-        assert.equal(
-          await b.evaluate(() => document.getElementById("text").value),
-          "Ein kleines Café, und noch eines.",
-        );
-        await b.evaluate(() => {
-          document.getElementById("announce").textContent = "";
-        });
-      }
-    });
-
-    await t.test("a file is opened, training starts and the chart draws", async () => {
-      await b.evaluate(() => {
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add(new File(["Dropped words."], "dropped.txt"));
-        for (const type of ["dragover", "drop"])
-          document
-            .getElementById("drop")
-            .dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
-      });
-      await untilText(b, "announce", "dropped.txt is in the text field");
-      assert.equal(await b.evaluate(() => document.getElementById("text").value), "Dropped words.");
-      await b.setFiles("#file", [join(work, "text.txt")]);
-      await untilText(b, "announce", "text.txt is in the text field");
-      assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
-      await shoot(b, name, "1-ready");
-      await paste(b, "steps", `${SETTINGS.steps}`);
-      await choose(b, "rank", `${SETTINGS.rank}`);
-      assert.match(await textOf(b, "rank-hint"), /38,912 weights/);
-      await focus(b, "go");
-      await b.press("Enter");
-      await untilStep(b, 6);
-      say("training");
-      await untilCurve(b);
-      await untilText(b, "after-figure", "steps; it goes on learning.");
-      assert.ok((await textOf(b, "after")).startsWith(PROMPT));
-    });
-
-    await t.test("paused, reloaded, resumed, reloaded in full course, resumed", async () => {
-      assert.equal(await focused(b), "go");
-      await b.press("Enter");
-      await untilText(b, "go", "Resume");
-      const paused = await stepOf(b);
-      assert.ok(paused >= 6 && paused < SETTINGS.steps, `paused at step ${paused}`);
-      await b.reload();
-      await untilText(b, "go", "Resume");
-      assert.equal(await stepOf(b), paused);
-      assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
-      assert.equal(await textOf(b, "before"), expected.before);
-      await untilCurve(b);
-      await shoot(b, name, "2-paused");
-      await b.click("#go");
-      await untilStep(b, paused + 2);
-      await b.reload();
-      await untilText(b, "go", "Resume");
-      assert.ok((await stepOf(b)) >= paused);
-      await b.click("#go");
-      await untilText(b, "phase", "Finished");
-      say("finished");
-    });
-
-    await t.test("losses, perplexities and samples are Node's to the bit", async () => {
-      assert.deepEqual(await savedLosses(b), expected.losses);
-      assert.equal(await textOf(b, "before"), expected.before);
-      assert.equal(await textOf(b, "after"), expected.after);
-      assert.notEqual(expected.before, expected.after);
-      const perplexity = (loss) => Math.exp(loss).toFixed(1);
-      assert.ok(
-        (await textOf(b, "verdict")).includes(
-          `from ${perplexity(expected.heldOutBefore)} to ${perplexity(expected.heldOutAfter)}`,
-        ),
-      );
-    });
-
-    const zip = join(work, `${name}.zip`);
-    await t.test("the downloaded adapter is Node's to the byte", async () => {
-      const bytes = await downloaded(b);
-      writeFileSync(zip, bytes);
-      const files = unzipSync(bytes);
-      assert.deepEqual(Buffer.from(files["adapter/adapter_model.safetensors"]), expected.adapter);
-      assert.deepEqual(
-        JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
-        JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")),
-      );
-    });
-
-    await t.test("a finished run too survives a reload", async () => {
-      await b.reload();
-      await untilText(b, "phase", "Finished");
-      assert.equal(await textOf(b, "after"), expected.after);
-      assert.deepEqual(await downloaded(b), readFileSync(zip));
-      await shoot(b, name, "3-done");
-    });
-
-    await t.test("adapters are uploaded as a zip or as two files, and write", async () => {
-      const writeAs = async (who) => {
-        assert.equal(await b.evaluate(() => document.getElementById("who").value), who);
-        await paste(b, "write-prompt", PROMPT);
-        await paste(b, "seed", "0");
-        await b.press("Enter");
-        await untilText(b, "announce", "Written: ");
-        const written = await textOf(b, "written");
-        await b.evaluate(() => {
-          document.getElementById("announce").textContent = "";
-        });
-        return written;
-      };
-      await b.setFiles("#upload", [zip]);
-      await untilText(b, "upload-hint", `Loaded ${name}.zip`);
-      assert.equal(await writeAs("uploaded"), expected.after);
-      const folder = join(work, "node/adapter");
-      await b.setFiles(
-        "#upload",
-        ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)),
-      );
-      await untilText(b, "upload-hint", "Loaded the two files");
-      assert.equal(await writeAs("uploaded"), expected.after);
-      await choose(b, "who", "base");
-      assert.equal(await writeAs("base"), expected.before);
-    });
-
-    await t.test("what is no adapter is refused, and the last one stays", async () => {
-      const refused = async (file, contents, sentence) => {
-        writeFileSync(join(work, file), contents);
-        await b.setFiles("#upload", [join(work, file)]);
-        await untilText(b, "upload-error", sentence);
-      };
-      await refused("noise.zip", "this is no archive", "noise.zip cannot be read as a zip");
-      await refused(
-        "empty.zip",
-        zipSync({ "a.txt": strToU8("a") }),
-        "adapter_config.json and adapter_model.safetensors are missing",
-      );
-      await refused("adapter_config.json", "{}", "adapter_model.safetensors is missing");
-      const config = readFileSync(join(work, "node/adapter/adapter_config.json"));
-      await refused(
-        "cut.zip",
-        zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }),
-        "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
-      );
-      // Patterns that backtrack without end where they may, a name that turns the line it stands in, weights that are
-      // no numbers.
-      const own = JSON.parse(config);
-      const weights = withoutMetadata(expected.adapter);
-      const hostile = (entries) =>
-        zipSync({
-          "adapter_config.json": strToU8(JSON.stringify({ ...own, ...entries })),
-          "adapter_model.safetensors": weights,
-        });
-      const began = Date.now();
+  inBrowser("what is wrong is said in a sentence, and the focus is where it can be mended", async () => {
+    await b.click("#go");
+    await untilText(b, "text-error", "There is no text yet. Paste one");
+    assert.equal(await focused(b), "text");
+    await paste(b, "text", "Too few words.");
+    await b.click("#go");
+    await untilText(b, "text-error", "too short to learn from");
+    assert.match(await textOf(b, "text-error"), /Add about \d+ words\.$/);
+    await paste(b, "text", TEXT);
+    await paste(b, "steps", "3");
+    await b.click("#go");
+    await untilText(b, "steps-error", "10 to 5,000");
+    assert.equal(await focused(b), "steps");
+    writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
+    await b.setFiles("#file", [join(work, "picture.txt")]);
+    await untilText(b, "text-error", "picture.txt is not a plain text file: byte 0 is 0x89");
+    // As Windows' Notepad saved it, with a mark, and as others do, without one.
+    for (const mark of ["\ufeff", ""]) {
       writeFileSync(
-        join(work, "pattern.zip"),
-        hostile({ alpha_pattern: { "(.+)+x": 2 }, rank_pattern: { "((a|b|.)*)*y": 4 } }),
+        join(work, "café\u202etxt.txt"),
+        Buffer.from(`${mark}Ein kleines Café, und noch eines.`, "utf16le"),
       );
-      await b.setFiles("#upload", [join(work, "pattern.zip")]);
-      await untilText(b, "upload-hint", "Loaded pattern.zip"); // they match nothing
-      await refused(
-        "targets.zip",
-        hostile({ target_modules: "(([a-z._0-9]+)*)*!" }),
-        "This adapter cannot be used here: ",
-      );
-      assert.ok(Date.now() - began < 14000, "before the page would give it up");
-      await refused("turned.zip", hostile({ target_modules: ["q_proj\u202e\u0007"] }), "q_proj\\u202e\\u0007");
-      assert.doesNotMatch(await textOf(b, "upload-error"), /[\u202e\u0007]/);
-      const nan = Buffer.from(weights);
-      nan.writeFloatLE(NaN, nan.length - 4);
-      await refused(
-        "nan.zip",
-        zipSync({ "adapter_config.json": config, "adapter_model.safetensors": nan }),
-        "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
-      );
-      await shoot(b, name, "4-refused");
-      assert.equal(await b.evaluate(() => document.querySelector('option[value="uploaded"]').disabled), false);
-    });
+      await b.setFiles("#file", [join(work, "café\u202etxt.txt")]);
+      await untilText(b, "announce", "café\\u202etxt.txt is in the text field");
+      assert.equal(await b.evaluate(() => document.getElementById("text").value), "Ein kleines Café, und noch eines.");
+      await b.evaluate(() => {
+        document.getElementById("announce").textContent = "";
+      });
+    }
+  });
 
-    await t.test("stopped early, it still gives an adapter", async () => {
-      await b.click("#go");
-      await untilText(b, "go", "Pause");
-      await untilStep(b, 2);
-      await b.click("#stop");
-      await untilText(b, "phase", "Finished");
-      assert.ok((await stepOf(b)) < SETTINGS.steps);
-      assert.equal(await focused(b), "go");
-      assert.notDeepEqual(await downloaded(b), readFileSync(zip));
+  inBrowser("a file is opened, training starts and the chart draws", async () => {
+    await b.evaluate(() => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["Dropped words."], "dropped.txt"));
+      for (const type of ["dragover", "drop"])
+        document
+          .getElementById("drop")
+          .dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
     });
+    await untilText(b, "announce", "dropped.txt is in the text field");
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), "Dropped words.");
+    await b.setFiles("#file", [join(work, "text.txt")]);
+    await untilText(b, "announce", "text.txt is in the text field");
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
+    await shoot(b, name, "1-ready");
+    await paste(b, "steps", `${SETTINGS.steps}`);
+    await choose(b, "rank", `${SETTINGS.rank}`);
+    assert.match(await textOf(b, "rank-hint"), /38,912 weights/);
+    await focus(b, "go");
+    await b.press("Enter");
+    await untilStep(b, 6);
+    say("training");
+    await untilCurve(b);
+    await untilText(b, "after-figure", "steps; it goes on learning.");
+    assert.ok((await textOf(b, "after")).startsWith(PROMPT));
+  });
+
+  inBrowser("paused, reloaded, resumed, reloaded in full course, resumed", async () => {
+    assert.equal(await focused(b), "go");
+    await b.press("Enter");
+    await untilText(b, "go", "Resume");
+    const paused = await stepOf(b);
+    assert.ok(paused >= 6 && paused < SETTINGS.steps, `paused at step ${paused}`);
+    await b.reload();
+    await untilText(b, "go", "Resume");
+    assert.equal(await stepOf(b), paused);
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), TEXT);
+    assert.equal(await textOf(b, "before"), expected.before);
+    await untilCurve(b);
+    await shoot(b, name, "2-paused");
+    await b.click("#go");
+    await untilStep(b, paused + 2);
+    await b.reload();
+    await untilText(b, "go", "Resume");
+    assert.ok((await stepOf(b)) >= paused);
+    await b.click("#go");
+    await untilText(b, "phase", "Finished");
+    say("finished");
+  });
+
+  inBrowser("losses, perplexities and samples are Node's to the bit", async () => {
+    assert.deepEqual(await savedLosses(b), expected.losses);
+    assert.equal(await textOf(b, "before"), expected.before);
+    assert.equal(await textOf(b, "after"), expected.after);
+    assert.notEqual(expected.before, expected.after);
+    const perplexity = (loss) => Math.exp(loss).toFixed(1);
+    assert.ok(
+      (await textOf(b, "verdict")).includes(
+        `from ${perplexity(expected.heldOutBefore)} to ${perplexity(expected.heldOutAfter)}`,
+      ),
+    );
+  });
+
+  const zip = join(work, `${name}.zip`);
+  inBrowser("the downloaded adapter is Node's to the byte", async () => {
+    const bytes = await downloaded(b);
+    writeFileSync(zip, bytes);
+    const files = unzipSync(bytes);
+    assert.deepEqual(Buffer.from(files["adapter/adapter_model.safetensors"]), expected.adapter);
+    assert.deepEqual(
+      JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
+      JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")),
+    );
+  });
+
+  inBrowser("a finished run too survives a reload", async () => {
+    await b.reload();
+    await untilText(b, "phase", "Finished");
+    assert.equal(await textOf(b, "after"), expected.after);
+    assert.deepEqual(await downloaded(b), readFileSync(zip));
+    await shoot(b, name, "3-done");
+  });
+
+  inBrowser("adapters are uploaded as a zip or as two files, and write", async () => {
+    const writeAs = async (who) => {
+      assert.equal(await b.evaluate(() => document.getElementById("who").value), who);
+      await paste(b, "write-prompt", PROMPT);
+      await paste(b, "seed", "0");
+      await b.press("Enter");
+      await untilText(b, "announce", "Written: ");
+      const written = await textOf(b, "written");
+      await b.evaluate(() => {
+        document.getElementById("announce").textContent = "";
+      });
+      return written;
+    };
+    await b.setFiles("#upload", [zip]);
+    await untilText(b, "upload-hint", `Loaded ${name}.zip`);
+    assert.equal(await writeAs("uploaded"), expected.after);
+    const folder = join(work, "node/adapter");
+    await b.setFiles(
+      "#upload",
+      ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)),
+    );
+    await untilText(b, "upload-hint", "Loaded the two files");
+    assert.equal(await writeAs("uploaded"), expected.after);
+    await choose(b, "who", "base");
+    assert.equal(await writeAs("base"), expected.before);
+  });
+
+  inBrowser("what is no adapter is refused, and the last one stays", async () => {
+    const refused = async (file, contents, sentence) => {
+      writeFileSync(join(work, file), contents);
+      await b.setFiles("#upload", [join(work, file)]);
+      await untilText(b, "upload-error", sentence);
+    };
+    await refused("noise.zip", "this is no archive", "noise.zip cannot be read as a zip");
+    await refused(
+      "empty.zip",
+      zipSync({ "a.txt": strToU8("a") }),
+      "adapter_config.json and adapter_model.safetensors are missing",
+    );
+    await refused("adapter_config.json", "{}", "adapter_model.safetensors is missing");
+    const config = readFileSync(join(work, "node/adapter/adapter_config.json"));
+    await refused(
+      "cut.zip",
+      zipSync({ "adapter_config.json": config, "adapter_model.safetensors": expected.adapter.subarray(0, 1000) }),
+      "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
+    );
+    // Patterns that backtrack without end where they may, a name that turns the line it stands in, weights that are
+    // no numbers.
+    const own = JSON.parse(config);
+    const weights = withoutMetadata(expected.adapter);
+    const hostile = (entries) =>
+      zipSync({
+        "adapter_config.json": strToU8(JSON.stringify({ ...own, ...entries })),
+        "adapter_model.safetensors": weights,
+      });
+    const began = Date.now();
+    writeFileSync(
+      join(work, "pattern.zip"),
+      hostile({ alpha_pattern: { "(.+)+x": 2 }, rank_pattern: { "((a|b|.)*)*y": 4 } }),
+    );
+    await b.setFiles("#upload", [join(work, "pattern.zip")]);
+    await untilText(b, "upload-hint", "Loaded pattern.zip"); // they match nothing
+    await refused(
+      "targets.zip",
+      hostile({ target_modules: "(([a-z._0-9]+)*)*!" }),
+      "This adapter cannot be used here: ",
+    );
+    assert.ok(Date.now() - began < 14000, "before the page would give it up");
+    await refused("turned.zip", hostile({ target_modules: ["q_proj\u202e\u0007"] }), "q_proj\\u202e\\u0007");
+    assert.doesNotMatch(await textOf(b, "upload-error"), /[\u202e\u0007]/);
+    const nan = Buffer.from(weights);
+    nan.writeFloatLE(NaN, nan.length - 4);
+    await refused(
+      "nan.zip",
+      zipSync({ "adapter_config.json": config, "adapter_model.safetensors": nan }),
+      "This adapter cannot be used here: adapter/adapter_model.safetensors: ",
+    );
+    await shoot(b, name, "4-refused");
+    assert.equal(await b.evaluate(() => document.querySelector('option[value="uploaded"]').disabled), false);
+  });
+
+  inBrowser("stopped early, it still gives an adapter", async () => {
+    await b.click("#go");
+    await untilText(b, "go", "Pause");
+    await untilStep(b, 2);
+    await b.click("#stop");
+    await untilText(b, "phase", "Finished");
+    assert.ok((await stepOf(b)) < SETTINGS.steps);
+    assert.equal(await focused(b), "go");
+    assert.notDeepEqual(await downloaded(b), readFileSync(zip));
+  });
+
+  inBrowser.run();
+}
+
+/** A test that has Chromium to itself, until it ends; so has what `after` is given. */
+function inChromium(name, run) {
+  test(`Chromium: ${name}`, async () => {
+    const ends = [];
+    const after = (end) => ends.push(end);
+    try {
+      const b = await BROWSERS.chromium();
+      after(() => b.close());
+      await run(b, after);
+    } finally {
+      for (const end of ends.reverse()) await end();
+    }
   });
 }
 
-test("Chromium: accessible in every state, light and dark, wide and narrow", { timeout: 300000 }, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("accessible in every state, light and dark, wide and narrow", async (b) => {
   const check = async (state) => {
     for (const scheme of ["light", "dark"]) {
       for (const width of [1280, 360]) {
@@ -464,11 +473,7 @@ test("Chromium: accessible in every state, light and dark, wide and narrow", { t
   await check("done");
 });
 
-test("Chromium: a click on the link saves the zip, and a second tab does not train beside the first", {
-  timeout: 300000,
-}, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("a click on the link saves the zip, and a second tab does not train beside the first", async (b) => {
   await b.goto(url);
   await untilText(b, "go", "Start training");
   await paste(b, "text", TEXT);
@@ -542,11 +547,7 @@ async function train(b, steps, until_) {
   await untilText(b, "go", "Resume");
 }
 
-test("Chromium: a damaged run is named, the one before it is offered, and nothing is deleted unasked", {
-  timeout: 300000,
-}, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("a damaged run is named, the one before it is offered, and nothing is deleted unasked", async (b) => {
   const errors = [];
   b.page.on("pageerror", (error) => errors.push(error.message));
   await b.goto(url);
@@ -591,11 +592,7 @@ test("Chromium: a damaged run is named, the one before it is offered, and nothin
   assert.deepEqual(errors, []);
 });
 
-test("Chromium: a worker that hangs or traps is replaced, and the run goes on to the same bits", {
-  timeout: 300000,
-}, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("a worker that hangs or traps is replaced, and the run goes on to the same bits", async (b) => {
   await b.goto(url);
   await untilText(b, "go", "Start training");
   await train(b, SETTINGS.steps, 3);
@@ -648,42 +645,39 @@ test("Chromium: a worker that hangs or traps is replaced, and the run goes on to
   assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
 });
 
-test("Chromium: a pause that comes before the first step is not forgotten; what is typed while the page loads stays", {
-  timeout: 120000,
-}, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
-  await b.page.evaluateOnNewDocument(() =>
-    document.addEventListener("DOMContentLoaded", () => {
-      const text = document.getElementById("text");
-      text.value = "Typed at once.";
-      text.dispatchEvent(new Event("input", { bubbles: true }));
-    }),
-  );
-  await b.goto(url);
-  await untilText(b, "go", "Start training");
-  assert.equal(await b.evaluate(() => document.getElementById("text").value), "Typed at once.");
-  await train(b, SETTINGS.steps, 1);
-  const paused = await stepOf(b);
-  // A lock that takes its time.
-  await b.page
-    .workers()
-    .at(-1)
-    .evaluate(() => {
-      const { locks } = navigator;
-      const request = locks.request.bind(locks);
-      locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
-    });
-  await b.click("#go");
-  await untilText(b, "go", "Pause");
-  await b.click("#go");
-  await untilText(b, "go", "Resume");
-  assert.equal(await stepOf(b), paused);
-});
+inChromium(
+  "a pause that comes before the first step is not forgotten; what is typed while the page loads stays",
+  async (b) => {
+    await b.page.evaluateOnNewDocument(() =>
+      document.addEventListener("DOMContentLoaded", () => {
+        const text = document.getElementById("text");
+        text.value = "Typed at once.";
+        text.dispatchEvent(new Event("input", { bubbles: true }));
+      }),
+    );
+    await b.goto(url);
+    await untilText(b, "go", "Start training");
+    assert.equal(await b.evaluate(() => document.getElementById("text").value), "Typed at once.");
+    await train(b, SETTINGS.steps, 1);
+    const paused = await stepOf(b);
+    // A lock that takes its time.
+    await b.page
+      .workers()
+      .at(-1)
+      .evaluate(() => {
+        const { locks } = navigator;
+        const request = locks.request.bind(locks);
+        locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
+      });
+    await b.click("#go");
+    await untilText(b, "go", "Pause");
+    await b.click("#go");
+    await untilText(b, "go", "Resume");
+    assert.equal(await stepOf(b), paused);
+  },
+);
 
-test("Chromium: a tab does not save over what another has saved since", { timeout: 300000 }, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("a tab does not save over what another has saved since", async (b) => {
   await b.goto(url);
   await untilText(b, "go", "Start training");
   const page = await b.page.browser().newPage();
@@ -720,9 +714,7 @@ test("Chromium: a tab does not save over what another has saved since", { timeou
   assert.deepEqual(await savedLosses(b), expected.losses);
 });
 
-test("Chromium: on a server that sends no policy the page has its own, and works in any folder", {
-  timeout: 120000,
-}, async (t) => {
+inChromium("on a server that sends no policy the page has its own, and works in any folder", async (b, after) => {
   const types = {
     html: "text/html",
     js: "text/javascript",
@@ -739,9 +731,7 @@ test("Chromium: on a server that sends no policy the page has its own, and works
       .end(readFileSync(file));
   });
   await new Promise((resolve) => plain.listen(0, "127.0.0.1", resolve));
-  t.after(() => plain.close());
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+  after(() => plain.close());
   const failed = [];
   b.page.on("requestfailed", (request) => failed.push(request.url()));
   b.page.on("response", (response) => {
@@ -765,7 +755,7 @@ test("Chromium: on a server that sends no policy the page has its own, and works
   await train(b, 10, 1);
 });
 
-test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async (t) => {
+inChromium("a page that lacks its model says so", async (b, after) => {
   cpSync(join(root, "dist"), join(work, "broken/dist"), { recursive: true });
   for (const file of readdirSync(join(work, "broken/dist/assets")))
     if (file.endsWith(".safetensors")) rmSync(join(work, "broken/dist/assets", file));
@@ -775,9 +765,7 @@ test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async 
     preview: { port: 0, host: "localhost" },
     logLevel: "error",
   });
-  t.after(() => broken.close());
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+  after(() => broken.close());
   await b.goto(broken.resolvedUrls.local[0]);
   await untilText(
     b,
@@ -786,11 +774,7 @@ test("Chromium: a page that lacks its model says so", { timeout: 60000 }, async 
   );
 });
 
-test("Chromium: where nothing can be kept the page says so, and trains all the same", {
-  timeout: 120000,
-}, async (t) => {
-  const b = await BROWSERS.chromium();
-  t.after(() => b.close());
+inChromium("where nothing can be kept the page says so, and trains all the same", async (b) => {
   await b.goto(url);
   await untilText(b, "go", "Start training");
   const session = await b.page.createCDPSession();
@@ -802,3 +786,5 @@ test("Chromium: where nothing can be kept the page says so, and trains all the s
   await untilText(b, "phase", "Finished");
   assert.equal(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"].length > 300000, true);
 });
+
+test.run();

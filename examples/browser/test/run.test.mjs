@@ -4,41 +4,31 @@
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, before, mock, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { test } from "uvu";
 import { createServer } from "vite";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const TEXT = readFileSync(`${root}sample.txt`, "utf8").slice(0, 4000);
 const SETTINGS = { rank: 1, steps: 10, prompt: "The old man" };
 
-let server;
-let Run;
-let DivergedError;
-let base;
-let library;
-let engine;
-let format;
-let files;
-before(async () => {
-  server = await createServer({
-    root,
-    configFile: `${root}vite.config.js`,
-    appType: "custom",
-    logLevel: "error",
-    server: { middlewareMode: true },
-    ssr: { external: ["wasm-lora"] },
-  });
-  ({ Run, DivergedError } = await server.ssrLoadModule("/src/run.ts"));
-  format = await server.ssrLoadModule("/src/format.ts");
-  files = await server.ssrLoadModule("/src/adapter_files.ts");
-  library = await import("wasm-lora");
-  ({ engine } = await import("../../../dist/src/runtime/engine.js"));
-  await library.init();
-  const { baseOf } = await server.ssrLoadModule("/src/base.ts");
-  base = baseOf(await library.models.loadBase());
+const server = await createServer({
+  root,
+  configFile: `${root}vite.config.js`,
+  appType: "custom",
+  logLevel: "error",
+  server: { middlewareMode: true },
+  ssr: { external: ["wasm-lora"] },
 });
-after(() => server.close());
+const { Run, DivergedError } = await server.ssrLoadModule("/src/run.ts");
+const format = await server.ssrLoadModule("/src/format.ts");
+const files = await server.ssrLoadModule("/src/adapter_files.ts");
+const library = await import("wasm-lora");
+const { engine } = await import("../../../dist/src/runtime/engine.js");
+await library.init();
+const { baseOf } = await server.ssrLoadModule("/src/base.ts");
+const base = baseOf(await library.models.loadBase());
+test.after(() => server.close());
 
 /** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */
 function withFailure(at, fn) {
@@ -64,38 +54,34 @@ const stateOf = (run) => {
   return structuredClone({ factors, moments, losses });
 };
 
-test(
-  "a step that runs out of memory, at any place, changes nothing: done again it gives the bits of a run that " +
-    "never failed",
-  () => {
-    const clean = begin();
-    const run = begin();
-    const start = stateOf(run);
-    // The first step makes the moments; the second has them.
-    for (const step of [0, 1]) {
-      const places = withFailure(-1, () => clean.step());
-      const before = stateOf(run);
-      const live = library.memoryStats().liveBytes;
-      assert(places > 250, `${places} allocations`);
-      // Forward and backward in strides, to be done in seconds; all of clipping and of the update, whose parts are the
-      // weights.
-      for (let at = step; at < places; at += at < places - 120 ? 6 : 1) {
-        assert.throws(() => withFailure(at, () => run.step()), { name: "OutOfMemoryError" });
-        assert.deepEqual(stateOf(run), before, `step ${step + 1}, allocation ${at} of ${places}`);
-        assert.equal(
-          library.memoryStats().liveBytes,
-          live,
-          `step ${step + 1}, allocation ${at} of ${places} left memory behind`,
-        );
-      }
-      run.step();
-      assert.deepEqual(stateOf(run), stateOf(clean));
+test("a step that runs out of memory, wherever, changes nothing: done again it gives the bits of a whole run", () => {
+  const clean = begin();
+  const run = begin();
+  const start = stateOf(run);
+  // The first step makes the moments; the second has them.
+  for (const step of [0, 1]) {
+    const places = withFailure(-1, () => clean.step());
+    const before = stateOf(run);
+    const live = library.memoryStats().liveBytes;
+    assert(places > 250, `${places} allocations`);
+    // Forward and backward in strides, to be done in seconds; all of clipping and of the update, whose parts are the
+    // weights.
+    for (let at = step; at < places; at += at < places - 120 ? 6 : 1) {
+      assert.throws(() => withFailure(at, () => run.step()), { name: "OutOfMemoryError" });
+      assert.deepEqual(stateOf(run), before, `step ${step + 1}, allocation ${at} of ${places}`);
+      assert.equal(
+        library.memoryStats().liveBytes,
+        live,
+        `step ${step + 1}, allocation ${at} of ${places} left memory behind`,
+      );
     }
-    assert.notDeepEqual(stateOf(run), start);
-    run.dispose();
-    clean.dispose();
-  },
-);
+    run.step();
+    assert.deepEqual(stateOf(run), stateOf(clean));
+  }
+  assert.notDeepEqual(stateOf(run), start);
+  run.dispose();
+  clean.dispose();
+});
 
 test("a loss or a weight that is not finite stops the run by name, before it is counted", () => {
   const run = begin();
@@ -204,31 +190,32 @@ test("an archive of two adapters, or one that would be too large unpacked, is re
   await refused([file("evil\u202egpj.zip", none)], /^evil\\u202egpj\.zip cannot be read as a zip/);
 });
 
-test(
-  "a silent worker is given up after its patience; whatever it still says, and whoever still " + "waits, knows",
-  async (t) => {
-    const workers = [];
-    globalThis.Worker = class extends EventTarget {
-      constructor() {
-        super();
-        workers.push(this);
-      }
-      postMessage() {}
-      terminate() {
-        this.ended = true;
-      }
-      say() {
-        this.dispatchEvent(new MessageEvent("message", { data: "alive" }));
-      }
-    };
-    mock.timers.enable({ apis: ["setInterval"] });
-    t.after(() => {
-      mock.timers.reset();
-      delete globalThis.Worker;
-    });
+test("a silent worker is given up after its patience; what it still says, and whoever still waits, knows", async () => {
+  const workers = [];
+  globalThis.Worker = class extends EventTarget {
+    constructor() {
+      super();
+      workers.push(this);
+    }
+    postMessage() {}
+    terminate() {
+      this.ended = true;
+    }
+    say() {
+      this.dispatchEvent(new MessageEvent("message", { data: "alive" }));
+    }
+  };
+  const { setInterval } = globalThis;
+  const intervals = [];
+  globalThis.setInterval = (fn, milliseconds) => intervals.push({ fn, milliseconds, due: milliseconds });
+  let now = 0;
+  const seconds = (n) => {
+    now += 1000 * n;
+    for (const interval of intervals) for (; interval.due <= now; interval.due += interval.milliseconds) interval.fn();
+  };
+  try {
     const { Host } = await server.ssrLoadModule("/src/host.ts");
     const host = new Host(() => {});
-    const seconds = (n) => mock.timers.tick(1000 * n);
     const outcome = (promise) =>
       promise.then(
         (value) => value,
@@ -275,5 +262,10 @@ test(
     assert.equal(workers[1].ended, undefined);
     host.start();
     assert.equal(await opening, "WorkerLost: another took its place");
-  },
-);
+  } finally {
+    Object.assign(globalThis, { setInterval });
+    delete globalThis.Worker;
+  }
+});
+
+test.run();

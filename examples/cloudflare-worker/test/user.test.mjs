@@ -5,8 +5,8 @@
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { after, mock, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { test } from "uvu";
 import * as esbuild from "esbuild";
 import { DisposedError, EngineError, memoryStats, OutOfMemoryError } from "wasm-lora";
 import { engine } from "../../../dist/src/runtime/engine.js";
@@ -55,8 +55,12 @@ async function userClass() {
 
 const User = await userClass();
 // What an alarm meets goes to the log too.
-mock.method(console, "error", () => {});
-after(() => rmSync(folder, { recursive: true }));
+const { error } = console;
+console.error = () => {};
+test.after(() => {
+  console.error = error;
+  rmSync(folder, { recursive: true });
+});
 
 /** A user, and what lies in their storage. */
 function makeUser() {
@@ -113,34 +117,31 @@ function trap() {
   assert.throws(() => engine().kernels.sscal(0xffffff00, 1, 1), EngineError);
 }
 
-test(
-  "what is kept is made once for all who ask, again after a failure, and again when it is no good " + "any more",
-  async () => {
-    let made = 0;
-    const outcomes = [new Error("no memory"), { good: true }, { good: true }];
-    const get = kept(
-      async () => {
-        const outcome = outcomes[made++];
-        if (outcome instanceof Error) throw outcome;
-        return outcome;
-      },
-      ({ good }) => good,
-    );
-    const first = await Promise.allSettled([get(), get()]);
-    assert.deepEqual(
-      first.map(({ status }) => status),
-      ["rejected", "rejected"],
-    );
-    assert.equal(made, 1);
-    const values = await Promise.all([get(), get(), get()]);
-    assert(values.every((value) => value === outcomes[1]));
-    assert.equal(made, 2);
-    outcomes[1].good = false;
-    const later = await Promise.all([get(), get()]);
-    assert(later.every((value) => value === outcomes[2]));
-    assert.equal(made, 3);
-  },
-);
+test("what is kept is made once for all who ask, again after a failure, and again when it is spent", async () => {
+  let made = 0;
+  const outcomes = [new Error("no memory"), { good: true }, { good: true }];
+  const get = kept(
+    async () => {
+      const outcome = outcomes[made++];
+      if (outcome instanceof Error) throw outcome;
+      return outcome;
+    },
+    ({ good }) => good,
+  );
+  const first = await Promise.allSettled([get(), get()]);
+  assert.deepEqual(
+    first.map(({ status }) => status),
+    ["rejected", "rejected"],
+  );
+  assert.equal(made, 1);
+  const values = await Promise.all([get(), get(), get()]);
+  assert(values.every((value) => value === outcomes[1]));
+  assert.equal(made, 2);
+  outcomes[1].good = false;
+  const later = await Promise.all([get(), get()]);
+  assert(later.every((value) => value === outcomes[2]));
+  assert.equal(made, 3);
+});
 
 test("an engine that trapped is followed by another, and a training goes on to the same bits", async () => {
   globalThis.baseForTest = embedded;
@@ -170,115 +171,104 @@ test("an engine that trapped is followed by another, and a training goes on to t
   assert.deepEqual(stored.get("files"), structuredClone(expected.files));
 });
 
-test(
-  "memory that runs out anywhere in a slice: the slice, done again, gives the same bits, and nothing is " +
-    "left behind",
-  async () => {
-    const base = await embedded();
-    const tokens = Int32Array.from(base.encode(TEXT));
-    const first = trainSlice(base, tokens, UNTRAINED, 1);
-    const second = trainSlice(base, tokens, first, 1);
-    for (const [state, expected] of [
-      [UNTRAINED, first],
-      [first, second],
-    ]) {
-      const live = memoryStats().liveBytes;
-      const places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
-      for (let at = 0; at < places; at += Math.ceil(places / 60)) {
-        assert.throws(
-          () => withFailure(at, () => trainSlice(base, tokens, state, 1)),
-          OutOfMemoryError,
-          `allocation ${at} of ${places}`,
-        );
-        assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
-      }
-      assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
-    }
-  },
-);
-
-test(
-  "texts of many users, interleaved token by token with training, new versions and departures, are those that " +
-    "each gets alone",
-  async () => {
-    globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
-    const { generateBatch, generateOne } = await import("../src/generate.mjs");
-    const base = await embedded();
-    const tokens = Int32Array.from(base.encode(TEXT));
-    const adapters = [];
-    for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
-      state = trainSlice(
-        base,
-        Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)),
-        { ...UNTRAINED, steps: 0 },
-        1 + (i % 2),
+test("memory that runs out in a slice: done again, it gives the same bits; nothing is left behind", async () => {
+  const base = await embedded();
+  const tokens = Int32Array.from(base.encode(TEXT));
+  const first = trainSlice(base, tokens, UNTRAINED, 1);
+  const second = trainSlice(base, tokens, first, 1);
+  for (const [state, expected] of [
+    [UNTRAINED, first],
+    [first, second],
+  ]) {
+    const live = memoryStats().liveBytes;
+    const places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
+    for (let at = 0; at < places; at += Math.ceil(places / 60)) {
+      assert.throws(
+        () => withFailure(at, () => trainSlice(base, tokens, state, 1)),
+        OutOfMemoryError,
+        `allocation ${at} of ${places}`,
       );
-      adapters.push({ name: `user-${i}`, version: "1", files: state.files });
+      assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
     }
-    const request = (i) => ({
-      ids: base.encode("The whale"),
-      adapter: adapters[i],
-      seed: i,
-      temperature: 0.9,
-      maxNewTokens: 8,
-    });
-    const alone = [];
-    for (let i = 0; i < adapters.length; i++) alone.push(await generateOne(base, request(i)));
-    assert(new Set(alone).size > adapters.length / 2);
-    const together = adapters.map((_, i) => generateOne(base, request(i)));
-    // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
-    trainSlice(base, tokens, UNTRAINED, 1);
-    const next = generateOne(base, {
-      ...request(0),
-      adapter: { ...adapters[0], version: "2", files: adapters[1].files },
-    });
-    const batch = generateBatch(base, [request(2), request(3)]);
-    assert.deepEqual(await Promise.all(together), alone);
-    assert.deepEqual(await batch, [alone[2], alone[3]]);
-    assert.equal(await next, await generateOne(base, { ...request(0), adapter: adapters[1] }));
-    assert(base.adapted.adapters.length <= LIMITS.adaptersAtHand, "what nobody holds is let go");
-  },
-);
+    assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
+  }
+});
 
-test(
-  "an alarm that runs out of memory comes again, later each time; after the last try the training ends " + "by name",
-  async () => {
-    globalThis.baseForTest = embedded;
-    const { user, call, alarms, stored } = makeUser();
-    await call("POST", "examples", { texts: [TEXT] });
-    await call("POST", "train", { steps: 1 });
-    const before = structuredClone([...stored].filter(([key]) => key !== "user"));
-    const failing = async () => {
-      throw new OutOfMemoryError(1, 2, 3);
-    };
-    globalThis.baseForTest = failing;
-    alarms.length = 0;
-    for (let i = 1; i < LIMITS.attemptsPerSlice; i++) {
-      await user.alarm();
-      assert.equal((await call("GET", "status")).training, true);
-    }
-    assert.deepEqual(
-      alarms.map((wait) => Math.round(wait / 1000)),
-      [1, 2, 4, 8],
+test("texts of many users, among training, new versions and departures, are those each gets alone", async () => {
+  globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+  const { generateBatch, generateOne } = await import("../src/generate.mjs");
+  const base = await embedded();
+  const tokens = Int32Array.from(base.encode(TEXT));
+  const adapters = [];
+  for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
+    state = trainSlice(
+      base,
+      Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)),
+      { ...UNTRAINED, steps: 0 },
+      1 + (i % 2),
     );
-    await user.alarm();
-    const { training, error } = await call("GET", "status");
-    assert.equal(training, false);
-    assert.match(error, /^OutOfMemoryError: /);
-    assert.deepEqual(
-      [...stored].filter(([key]) => key !== "user"),
-      before,
-    );
+    adapters.push({ name: `user-${i}`, version: "1", files: state.files });
+  }
+  const request = (i) => ({
+    ids: base.encode("The whale"),
+    adapter: adapters[i],
+    seed: i,
+    temperature: 0.9,
+    maxNewTokens: 8,
+  });
+  const alone = [];
+  for (let i = 0; i < adapters.length; i++) alone.push(await generateOne(base, request(i)));
+  assert(new Set(alone).size > adapters.length / 2);
+  const together = adapters.map((_, i) => generateOne(base, request(i)));
+  // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
+  trainSlice(base, tokens, UNTRAINED, 1);
+  const next = generateOne(base, {
+    ...request(0),
+    adapter: { ...adapters[0], version: "2", files: adapters[1].files },
+  });
+  const batch = generateBatch(base, [request(2), request(3)]);
+  assert.deepEqual(await Promise.all(together), alone);
+  assert.deepEqual(await batch, [alone[2], alone[3]]);
+  assert.equal(await next, await generateOne(base, { ...request(0), adapter: adapters[1] }));
+  assert(base.adapted.adapters.length <= LIMITS.adaptersAtHand, "what nobody holds is let go");
+});
 
-    globalThis.baseForTest = embedded;
-    await call("POST", "train", { steps: 1 });
+test("an alarm that runs out of memory comes again, each time later; at last the training ends by name", async () => {
+  globalThis.baseForTest = embedded;
+  const { user, call, alarms, stored } = makeUser();
+  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "train", { steps: 1 });
+  const before = structuredClone([...stored].filter(([key]) => key !== "user"));
+  const failing = async () => {
+    throw new OutOfMemoryError(1, 2, 3);
+  };
+  globalThis.baseForTest = failing;
+  alarms.length = 0;
+  for (let i = 1; i < LIMITS.attemptsPerSlice; i++) {
     await user.alarm();
-    assert.deepEqual(
-      { ...(await call("GET", "status")), losses: 1 },
-      { ...(await call("GET", "status")), losses: 1, steps: 1, error: null, training: false },
-    );
-  },
-);
+    assert.equal((await call("GET", "status")).training, true);
+  }
+  assert.deepEqual(
+    alarms.map((wait) => Math.round(wait / 1000)),
+    [1, 2, 4, 8],
+  );
+  await user.alarm();
+  const { training, error } = await call("GET", "status");
+  assert.equal(training, false);
+  assert.match(error, /^OutOfMemoryError: /);
+  assert.deepEqual(
+    [...stored].filter(([key]) => key !== "user"),
+    before,
+  );
+
+  globalThis.baseForTest = embedded;
+  await call("POST", "train", { steps: 1 });
+  await user.alarm();
+  assert.deepEqual(
+    { ...(await call("GET", "status")), losses: 1 },
+    { ...(await call("GET", "status")), losses: 1, steps: 1, error: null, training: false },
+  );
+});
 
 test("a user who goes while their alarm waits for the base stays gone; one who comes back begins anew", async () => {
   const { user, call, stored } = makeUser();
@@ -346,3 +336,5 @@ test("what diverges or is damaged is reported by name, and does not replace the 
     assert.equal(status.steps, 1);
   }
 });
+
+test.run();

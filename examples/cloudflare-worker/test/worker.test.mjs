@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { test } from "uvu";
 import { models, peft } from "wasm-lora";
 import { startWorker } from "../server.mjs";
 import { loadBase } from "../src/base.mjs";
@@ -23,11 +23,8 @@ const BREAD = [
   "Bake the loaf for an hour; it is done when it sounds hollow.",
 ];
 
-let worker;
-before(async () => {
-  worker = await startWorker({ port: 0, state });
-});
-after(async () => {
+let worker = await startWorker({ port: 0, state });
+test.after(async () => {
   await worker.stop();
   rmSync(folder, { recursive: true });
 });
@@ -326,34 +323,31 @@ for (const [what, method, path, body, status, message] of wrong) {
   });
 }
 
-test(
-  "what another site's page could post without being asked is refused: whatever does not say that it " + "is JSON",
-  async () => {
-    const before = await ok("GET", "/users/anna/status");
-    const body = JSON.stringify({ texts: ["a text"] });
-    // The three types that a form or a page of another origin may send (Fetch Standard, CORS-safelisted
-    // request-header), none, and look-alikes.
-    for (const type of [
-      "text/plain",
-      "text/plain;charset=UTF-8",
-      "application/x-www-form-urlencoded",
-      "multipart/form-data; boundary=a",
-      null,
-      "text/plain; application/json",
-      "application/jsonp",
-    ]) {
-      for (const path of ["/users/anna/examples", "/users/anna/train", "/users/anna/generate", "/generate"]) {
-        const answer = await call("POST", path, type ? body : new TextEncoder().encode(body), type);
-        assert.equal(answer.status, 415, `${type} ${path}`);
-        assert.equal(answer.body.error.code, "ERR_CONTENT_TYPE");
-        assert.match(answer.body.error.message, /^the request's content-type must be application\/json; got /);
-      }
+test("what another site's page could post without being asked is refused: what is not said to be JSON", async () => {
+  const before = await ok("GET", "/users/anna/status");
+  const body = JSON.stringify({ texts: ["a text"] });
+  // The three types that a form or a page of another origin may send (Fetch Standard, CORS-safelisted
+  // request-header), none, and look-alikes.
+  for (const type of [
+    "text/plain",
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=a",
+    null,
+    "text/plain; application/json",
+    "application/jsonp",
+  ]) {
+    for (const path of ["/users/anna/examples", "/users/anna/train", "/users/anna/generate", "/generate"]) {
+      const answer = await call("POST", path, type ? body : new TextEncoder().encode(body), type);
+      assert.equal(answer.status, 415, `${type} ${path}`);
+      assert.equal(answer.body.error.code, "ERR_CONTENT_TYPE");
+      assert.match(answer.body.error.message, /^the request's content-type must be application\/json; got /);
     }
-    assert.deepEqual(await ok("GET", "/users/anna/status"), before);
-    for (const type of ["application/json; charset=utf-8", "Application/JSON"])
-      assert.equal((await call("POST", "/users/anna/generate", { prompt: "a", maxNewTokens: 1 }, type)).status, 200);
-  },
-);
+  }
+  assert.deepEqual(await ok("GET", "/users/anna/status"), before);
+  for (const type of ["application/json; charset=utf-8", "Application/JSON"])
+    assert.equal((await call("POST", "/users/anna/generate", { prompt: "a", maxNewTokens: 1 }, type)).status, 200);
+});
 
 test("only so many requests generate at a time; the others are asked to come again", async () => {
   const answers = await Promise.all(
@@ -367,51 +361,48 @@ test("only so many requests generate at a time; the others are asked to come aga
     assert.equal(headers.get("retry-after"), "1");
 });
 
-test(
-  "an isolate stays below 128 MB with more users than adapters at hand, all training and generating " + "at once",
-  async () => {
-    const own = await startWorker({ port: 0, state: join(folder, "many"), inspect: true });
-    const shared = worker;
-    const heap = await watchHeap(own.inspector);
-    worker = own;
-    try {
-      const users = Array.from({ length: LIMITS.adaptersAtHand + 8 }, (_, i) => `user-${i}`);
-      const long = "the white whale ".repeat(8);
-      await Promise.all(users.map((user, i) => learn(user, [`${user} says ${i}, ${long} again and again.`], 4)));
-      for (const user of users) await trained(user);
-      for (const user of users) await ok("POST", `/users/${user}/train`, { steps: 4 });
-      const maxNewTokens = LIMITS.newTokens;
-      const temperature = 1;
-      const prompts = users.map((user) => ({ user, prompt: long }));
-      await Promise.all([
-        ...[0, LIMITS.prompts].map((from) =>
-          ok("POST", "/generate", { prompts: prompts.slice(from, from + LIMITS.prompts), maxNewTokens, temperature }),
-        ),
-        ...users
-          .slice(-LIMITS.generations + 2)
-          .map((user) => ok("POST", `/users/${user}/generate`, { prompt: long, maxNewTokens, temperature })),
-      ]);
-      for (const user of users) await trained(user);
-      const { memory } = await ok("GET", "/");
-      const { heapBytes, bufferBytes } = heap.most;
-      const mb = (bytes) => (bytes / 2 ** 20).toFixed(1);
-      console.log(
-        `# at most: JavaScript heap ${mb(heapBytes)} MB, buffers ${mb(bufferBytes)} MB, linear memory ` +
-          `${mb(memory.reservedBytes)} MB`,
-      );
-      assert(heapBytes > 0 && bufferBytes > 0);
-      assert(memory.reservedBytes <= LIMITS.linearMemoryBytes);
-      assert(
-        heapBytes + bufferBytes + memory.reservedBytes < 128e6,
-        `${heapBytes} + ${bufferBytes} + ${memory.reservedBytes}`,
-      );
-    } finally {
-      worker = shared;
-      await heap.stop(); // workerd waits for its connections to end
-      await own.stop();
-    }
-  },
-);
+test("an isolate stays below 128 MB with more users than adapters at hand, all training and generating", async () => {
+  const own = await startWorker({ port: 0, state: join(folder, "many"), inspect: true });
+  const shared = worker;
+  const heap = await watchHeap(own.inspector);
+  worker = own;
+  try {
+    const users = Array.from({ length: LIMITS.adaptersAtHand + 8 }, (_, i) => `user-${i}`);
+    const long = "the white whale ".repeat(8);
+    await Promise.all(users.map((user, i) => learn(user, [`${user} says ${i}, ${long} again and again.`], 4)));
+    for (const user of users) await trained(user);
+    for (const user of users) await ok("POST", `/users/${user}/train`, { steps: 4 });
+    const maxNewTokens = LIMITS.newTokens;
+    const temperature = 1;
+    const prompts = users.map((user) => ({ user, prompt: long }));
+    await Promise.all([
+      ...[0, LIMITS.prompts].map((from) =>
+        ok("POST", "/generate", { prompts: prompts.slice(from, from + LIMITS.prompts), maxNewTokens, temperature }),
+      ),
+      ...users
+        .slice(-LIMITS.generations + 2)
+        .map((user) => ok("POST", `/users/${user}/generate`, { prompt: long, maxNewTokens, temperature })),
+    ]);
+    for (const user of users) await trained(user);
+    const { memory } = await ok("GET", "/");
+    const { heapBytes, bufferBytes } = heap.most;
+    const mb = (bytes) => (bytes / 2 ** 20).toFixed(1);
+    console.log(
+      `# at most: JavaScript heap ${mb(heapBytes)} MB, buffers ${mb(bufferBytes)} MB, linear memory ` +
+        `${mb(memory.reservedBytes)} MB`,
+    );
+    assert(heapBytes > 0 && bufferBytes > 0);
+    assert(memory.reservedBytes <= LIMITS.linearMemoryBytes);
+    assert(
+      heapBytes + bufferBytes + memory.reservedBytes < 128e6,
+      `${heapBytes} + ${bufferBytes} + ${memory.reservedBytes}`,
+    );
+  } finally {
+    worker = shared;
+    await heap.stop(); // workerd waits for its connections to end
+    await own.stop();
+  }
+});
 
 test("a deleted user is gone, also while training, and comes back empty", async () => {
   await learn("dora", WHALE, 100);
@@ -424,3 +415,5 @@ test("a deleted user is gone, also while training, and comes back empty", async 
   assert.equal(steps, 0);
   assert.equal(text, (await say("new", "The whale")).text);
 });
+
+test.run();

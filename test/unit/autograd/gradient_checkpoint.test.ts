@@ -83,44 +83,40 @@ for (const kind of ["Llama", "Gpt2"] as const)
         useDora: true,
       },
     })) {
-      test(
-        `${kind} with LoRA on ${name}, dropout ${loraDropout}: losses, gradients and masks are those without ` +
-          `checkpoints; memory is less`,
-        () => {
-          manualSeed(2);
-          const model =
-            kind === "Llama"
-              ? new models.Llama({ ...LLAMA, numHiddenLayers: 4 })
-              : new models.Gpt2({ ...GPT2, numHiddenLayers: 4 });
-          const adapted = peft.getLoraModel(model, { r: 3, loraDropout, initLoraWeights: false, ...config });
-          const ids = Int32Array.from({ length: 44 }, (_, i) => (i * 17 + 3) % 61);
-          const targets = ids.map((id, i) => (i % 7 === 0 ? -100 : (id + 1) % 61));
-          const live = memoryStats().liveBytes;
-          const [without, withThem] = [false, true].map((on) => {
-            manualSeed(9);
-            model.gradientCheckpointing = on;
-            engine().memory.resetPeak();
-            const values = new Map<string, Float32Array>();
-            for (const step of [0, 1])
-              scope(() => {
-                const loss = model.loss(tensor(ids, [4, 11]), tensor(targets, [4, 11]));
-                values.set(`${step}: loss`, loss.data.slice());
-                loss.backward();
-                for (const [key, v] of takeGradients(adapted.namedParameters())) values.set(`${step}: ${key}`, v);
-              });
-            assert.equal(memoryStats().liveBytes, live);
-            return { values, masks: maskNumber(adapted), peak: memoryStats().peakBytes - live };
-          }) as [
-            { values: Map<string, Float32Array>; masks: number; peak: number },
-            { values: Map<string, Float32Array>; masks: number; peak: number },
-          ];
-          assert(without.values.size > 10);
-          assertSame(`${kind}`, withThem.values, without.values);
-          assert.equal(withThem.masks, without.masks);
-          assert(withThem.peak < 0.7 * without.peak, `peak ${withThem.peak}, ${without.peak} without`);
-          adapted.dispose();
-        },
-      );
+      test(`${kind}, LoRA on ${name}, dropout ${loraDropout}: the bits without checkpoints, in less memory`, () => {
+        manualSeed(2);
+        const model =
+          kind === "Llama"
+            ? new models.Llama({ ...LLAMA, numHiddenLayers: 4 })
+            : new models.Gpt2({ ...GPT2, numHiddenLayers: 4 });
+        const adapted = peft.getLoraModel(model, { r: 3, loraDropout, initLoraWeights: false, ...config });
+        const ids = Int32Array.from({ length: 44 }, (_, i) => (i * 17 + 3) % 61);
+        const targets = ids.map((id, i) => (i % 7 === 0 ? -100 : (id + 1) % 61));
+        const live = memoryStats().liveBytes;
+        const [without, withThem] = [false, true].map((on) => {
+          manualSeed(9);
+          model.gradientCheckpointing = on;
+          engine().memory.resetPeak();
+          const values = new Map<string, Float32Array>();
+          for (const step of [0, 1])
+            scope(() => {
+              const loss = model.loss(tensor(ids, [4, 11]), tensor(targets, [4, 11]));
+              values.set(`${step}: loss`, loss.data.slice());
+              loss.backward();
+              for (const [key, v] of takeGradients(adapted.namedParameters())) values.set(`${step}: ${key}`, v);
+            });
+          assert.equal(memoryStats().liveBytes, live);
+          return { values, masks: maskNumber(adapted), peak: memoryStats().peakBytes - live };
+        }) as [
+          { values: Map<string, Float32Array>; masks: number; peak: number },
+          { values: Map<string, Float32Array>; masks: number; peak: number },
+        ];
+        assert(without.values.size > 10);
+        assertSame(`${kind}`, withThem.values, without.values);
+        assert.equal(withThem.masks, without.masks);
+        assert(withThem.peak < 0.7 * without.peak, `peak ${withThem.peak}, ${without.peak} without`);
+        adapted.dispose();
+      });
     }
 
 test("loralib's layers, fully trained biases, gradients that are added to", () =>
@@ -197,41 +193,37 @@ test("a NaN is the same NaN again", () =>
     assert.deepEqual([...x.grad!.data], [2, 2]);
   }));
 
-test(
-  "memory that runs out while a block runs again: the error, nothing is left behind, and the next mask is the " +
-    "one that failed",
-  () => {
-    const layer = new nn.Linear(8, 8);
-    const { memory } = engine();
-    const alloc = memory.alloc.bind(memory);
-    const live = memoryStats().liveBytes;
-    const run = (at: number): number => {
-      let calls = 0;
-      try {
-        scope(() => {
-          const loss = ops.sum(gradientCheckpoint((t) => ops.dropout(ops.relu(layer.forward(t)), 0.5), ones([4, 8])));
-          memory.alloc = (bytes) => {
-            if (calls++ === at) throw new OutOfMemoryError(bytes, 0, 0);
-            return alloc(bytes);
-          };
-          loss.backward();
-        });
-      } finally {
-        memory.alloc = alloc;
-        takeGradients(layer.namedParameters());
-      }
-      return calls;
-    };
-    const total = run(-1);
-    for (let i = 0; i < total; i++) {
-      const masks = newMask(0.5).stream;
-      assert.throws(() => run(i), OutOfMemoryError);
-      assert.equal(memoryStats().liveBytes, live, `allocation ${i} of ${total}`);
-      assert.equal(newMask(0.5).stream, masks + 1);
+test("memory that runs out while a block runs again: nothing is left behind, and the mask comes again", () => {
+  const layer = new nn.Linear(8, 8);
+  const { memory } = engine();
+  const alloc = memory.alloc.bind(memory);
+  const live = memoryStats().liveBytes;
+  const run = (at: number): number => {
+    let calls = 0;
+    try {
+      scope(() => {
+        const loss = ops.sum(gradientCheckpoint((t) => ops.dropout(ops.relu(layer.forward(t)), 0.5), ones([4, 8])));
+        memory.alloc = (bytes) => {
+          if (calls++ === at) throw new OutOfMemoryError(bytes, 0, 0);
+          return alloc(bytes);
+        };
+        loss.backward();
+      });
+    } finally {
+      memory.alloc = alloc;
+      takeGradients(layer.namedParameters());
     }
-    layer.dispose();
-  },
-);
+    return calls;
+  };
+  const total = run(-1);
+  for (let i = 0; i < total; i++) {
+    const masks = newMask(0.5).stream;
+    assert.throws(() => run(i), OutOfMemoryError);
+    assert.equal(memoryStats().liveBytes, live, `allocation ${i} of ${total}`);
+    assert.equal(newMask(0.5).stream, masks + 1);
+  }
+  layer.dispose();
+});
 
 const x = ones([2, 2]);
 const w = grid([2, 2], 1);

@@ -388,24 +388,21 @@ test("nothing is read or written beyond an operand's last element", async () => 
   }
 });
 
-test(
-  "lines of a B of 3 MB and more are read ahead: the bits stay, and nothing beyond its last element " + "is read",
-  async () => {
-    (await init()).close();
-    const engine = await init();
-    for (const k of [63, 64, 65, 130]) {
-      for (const n of [17, 64, 70]) {
-        const p = problem(14, n, k);
-        const expected = STEPS.map((scale) => reference(p, scale));
-        for (const orientation of ["NN", "TN"] as const) {
-          const call = new Call(engine, orientation, p, { b: { ld: Math.ceil((3 << 18) / k), atEnd: true } });
-          STEPS.forEach((scale, s) => call.check(scale, expected[s]!));
-          call.end();
-        }
+test("a B of 3 MB and more is read ahead: the bits stay, and nothing beyond its last element is read", async () => {
+  (await init()).close();
+  const engine = await init();
+  for (const k of [63, 64, 65, 130]) {
+    for (const n of [17, 64, 70]) {
+      const p = problem(14, n, k);
+      const expected = STEPS.map((scale) => reference(p, scale));
+      for (const orientation of ["NN", "TN"] as const) {
+        const call = new Call(engine, orientation, p, { b: { ld: Math.ceil((3 << 18) / k), atEnd: true } });
+        STEPS.forEach((scale, s) => call.check(scale, expected[s]!));
+        call.end();
       }
     }
-  },
-);
+  }
+});
 
 test("an operand at the end of memory does trap when it is overrun", async () => {
   for (const operand of ["a", "b", "c"] as const) {

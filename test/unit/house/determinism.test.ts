@@ -19,24 +19,20 @@ test("the wasm has SIMD and no relaxed SIMD", () => {
   assert.doesNotMatch(text, /relaxed/);
 });
 
-test(
-  "the relaxed build has one relaxed instruction, no import more, a tile of its own, and an export that tells " +
-    "it apart",
-  () => {
-    const module = binaryen.readBinary(relaxed);
-    const names = (of: binaryen.Module): string[] =>
-      Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name)
-        .filter((name) => !name.startsWith("micro"))
-        .sort();
-    const text = module.emitText();
-    assert.deepEqual([...new Set(text.match(/\S*relaxed_\w+/g))], ["(f32x4.relaxed_madd"]);
-    assert.deepEqual(
-      text.match(/\(import .*/g)?.map((line) => line.split(" ").slice(1, 3).join(" ")),
-      ['"env" "memory"'],
-    );
-    assert.deepEqual(names(module), [...names(binaryen.readBinary(wasm)), "relaxed"].sort());
-  },
-);
+test("the relaxed build: one relaxed instruction, no import more, its own tile, an export that tells it", () => {
+  const module = binaryen.readBinary(relaxed);
+  const names = (of: binaryen.Module): string[] =>
+    Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name)
+      .filter((name) => !name.startsWith("micro"))
+      .sort();
+  const text = module.emitText();
+  assert.deepEqual([...new Set(text.match(/\S*relaxed_\w+/g))], ["(f32x4.relaxed_madd"]);
+  assert.deepEqual(
+    text.match(/\(import .*/g)?.map((line) => line.split(" ").slice(1, 3).join(" ")),
+    ['"env" "memory"'],
+  );
+  assert.deepEqual(names(module), [...names(binaryen.readBinary(wasm)), "relaxed"].sort());
+});
 
 test("each wasm is at most 64 KB", () => {
   for (const { length } of [wasm, relaxed]) assert(length <= 64 * 1024, `${length} bytes`);

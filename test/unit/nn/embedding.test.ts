@@ -100,32 +100,29 @@ test("maxNorm is applied before the look-up, in place, also under noGrad and in 
     }
   }));
 
-test(
-  "lora.Embedding also scales the columns of A that it looks up; train() takes back what was scaled " + "while merged",
-  () =>
-    scope(() => {
-      const layer = new lora.Embedding(5, 3, { r: 2, loraAlpha: 2, maxNorm: 1, normType: 1 });
-      layer.weight.data.fill(0.25);
-      layer.loraA!.data.fill(2);
-      const ids = tensor(new Int32Array([4, 0]));
-      layer.forward(ids);
-      const s = f32(1 / (4 + 1e-7));
-      for (let q = 0; q < 2; q++)
-        for (let id = 0; id < 5; id++) assert.equal(layer.loraA!.data[q * 5 + id], id % 4 === 0 ? 2 * s : 2);
-      const weight = layer.weight.data.slice();
-      assert(
-        weight.every((v) => v === 0.25),
-        "its norm 0.75 is within the limit",
-      );
-      layer.eval();
-      layer.forward(tensor(new Int32Array([1])));
-      const merged = layer.weight.data.slice(3, 6);
-      assert(merged.reduce((sum, v) => sum + Math.abs(v), 0) < 1 + 1e-6, "the merged row is scaled");
-      layer.train();
-      assertBits("weight", layer.weight.data, weight);
-      layer.dispose();
-    }),
-);
+test("lora.Embedding scales the columns of A that it looks up, too; train() takes it back if merged", () =>
+  scope(() => {
+    const layer = new lora.Embedding(5, 3, { r: 2, loraAlpha: 2, maxNorm: 1, normType: 1 });
+    layer.weight.data.fill(0.25);
+    layer.loraA!.data.fill(2);
+    const ids = tensor(new Int32Array([4, 0]));
+    layer.forward(ids);
+    const s = f32(1 / (4 + 1e-7));
+    for (let q = 0; q < 2; q++)
+      for (let id = 0; id < 5; id++) assert.equal(layer.loraA!.data[q * 5 + id], id % 4 === 0 ? 2 * s : 2);
+    const weight = layer.weight.data.slice();
+    assert(
+      weight.every((v) => v === 0.25),
+      "its norm 0.75 is within the limit",
+    );
+    layer.eval();
+    layer.forward(tensor(new Int32Array([1])));
+    const merged = layer.weight.data.slice(3, 6);
+    assert(merged.reduce((sum, v) => sum + Math.abs(v), 0) < 1 + 1e-6, "the merged row is scaled");
+    layer.train();
+    assertBits("weight", layer.weight.data, weight);
+    layer.dispose();
+  }));
 
 test("scaleGradByFreq divides by the count in the call: W and A, not B", () =>
   scope(() => {

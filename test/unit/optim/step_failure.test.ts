@@ -112,23 +112,20 @@ function run(
 
 for (const [name, make] of Object.entries(makers))
   for (const checkpointing of [false, true]) {
-    test(
-      `${name}${checkpointing ? " with checkpoints" : ""}: a step that ran out of memory anywhere, ` + `done again`,
-      () => {
-        const live = memoryStats().liveBytes;
-        const good = run(make, checkpointing, 0, -1)!;
-        for (const failing of [0, 1]) {
-          let at = 0;
-          for (let got; (got = run(make, checkpointing, failing, at)) !== null; at++) {
-            for (const [i, v] of good.bits.entries())
-              assertBits(`step ${failing}, allocation ${at}: ${i}`, got.bits[i]!, v);
-            assert.deepEqual(got.counts, good.counts);
-            assert.equal(memoryStats().liveBytes, live, `step ${failing}, allocation ${at} left memory behind`);
-          }
-          assert(at > 30, `only ${at} allocations`);
+    test(`${name}${checkpointing ? " with checkpoints" : ""}: a step that ran out of memory, done again`, () => {
+      const live = memoryStats().liveBytes;
+      const good = run(make, checkpointing, 0, -1)!;
+      for (const failing of [0, 1]) {
+        let at = 0;
+        for (let got; (got = run(make, checkpointing, failing, at)) !== null; at++) {
+          for (const [i, v] of good.bits.entries())
+            assertBits(`step ${failing}, allocation ${at}: ${i}`, got.bits[i]!, v);
+          assert.deepEqual(got.counts, good.counts);
+          assert.equal(memoryStats().liveBytes, live, `step ${failing}, allocation ${at} left memory behind`);
         }
-      },
-    );
+        assert(at > 30, `only ${at} allocations`);
+      }
+    });
   }
 
 test("backward that runs out of memory outside of a scope frees its graph, which is then used up", () => {

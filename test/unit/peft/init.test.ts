@@ -132,28 +132,24 @@ for (const fanInFanOut of [false, true]) {
       }));
   }
 
-  test(
-    `olora: B has orthonormal columns, A is the top of R, the base what is left (fanInFanOut = ` + `${fanInFanOut})`,
-    () =>
-      scope(() => {
-        const l = initialised("olora", layer(fanInFanOut));
-        const w = uniform(1, k * d);
-        assertOrthonormal("B", l.loraB.data, k, r, 1e-6);
-        // The first r columns of Q span those of W, and R is upper triangular with LAPACK's sign: r_00 < 0 for
-        // w_00 > 0.
-        const all = productOf(l);
-        for (let i = 0; i < k; i++)
-          for (let j = 0; j < r; j++) assert(Math.abs(all[i * d + j]! - w[i * d + j]!) < 1e-6);
-        for (let i = 0; i < r; i++) for (let j = 0; j < i; j++) assert.equal(l.loraA.data[i * d + j], 0);
-        assert.equal(Math.sign(l.loraA.data[0]!), -Math.sign(w[0]!));
-        assertNear(
-          "base + s B A",
-          all.map((v, i) => scaling * v + weightOf(l)[i]!),
-          w,
-          1e-6,
-        );
-      }),
-  );
+  test(`olora: orthonormal B, A the top of R, the base what is left (fanInFanOut = ${fanInFanOut})`, () =>
+    scope(() => {
+      const l = initialised("olora", layer(fanInFanOut));
+      const w = uniform(1, k * d);
+      assertOrthonormal("B", l.loraB.data, k, r, 1e-6);
+      // The first r columns of Q span those of W, and R is upper triangular with LAPACK's sign: r_00 < 0 for
+      // w_00 > 0.
+      const all = productOf(l);
+      for (let i = 0; i < k; i++) for (let j = 0; j < r; j++) assert(Math.abs(all[i * d + j]! - w[i * d + j]!) < 1e-6);
+      for (let i = 0; i < r; i++) for (let j = 0; j < i; j++) assert.equal(l.loraA.data[i * d + j], 0);
+      assert.equal(Math.sign(l.loraA.data[0]!), -Math.sign(w[0]!));
+      assertNear(
+        "base + s B A",
+        all.map((v, i) => scaling * v + weightOf(l)[i]!),
+        w,
+        1e-6,
+      );
+    }));
 }
 
 test("pissa on a zero weight and on one of lower rank than r", () =>

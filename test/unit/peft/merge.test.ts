@@ -23,31 +23,28 @@ function adapt(): peft.LoraModel<Tiny> {
 }
 
 for (const names of [["a"], ["dora"], ["a", "b"], ["dora", "a"], ["b", "dora", "a"], ["a", "b", "dora"]]) {
-  test(
-    `${names.join(", ")} merged give the outputs of ${names.join(", ")} active; unmerging gives the ` + `bits back`,
-    () => {
-      const adapted = adapt();
-      const { model } = adapted;
-      adapted.setAdapter(names);
-      const before = values(adapted);
-      const active = outputs(model);
-      const state = adapted.stateDict();
-      adapted.mergeAdapter();
-      assert.deepEqual(adapted.mergedAdapters, names);
-      assertClose("merged", outputs(model), active);
-      assert(
-        layersOf(adapted, names[0]).every(({ path, layer }) =>
-          layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i]),
-        ),
-      );
-      assert.deepEqual(adapted.stateDict(), state, "a checkpoint holds the originals");
-      adapted.unmergeAdapter();
-      assert.deepEqual(adapted.mergedAdapters, []);
-      assertValues("unmerged", adapted, before);
-      assertBits("unmerged", outputs(model), active);
-      adapted.dispose();
-    },
-  );
+  test(`${names.join(", ")} merged: the outputs of when they are active; unmerging gives the bits back`, () => {
+    const adapted = adapt();
+    const { model } = adapted;
+    adapted.setAdapter(names);
+    const before = values(adapted);
+    const active = outputs(model);
+    const state = adapted.stateDict();
+    adapted.mergeAdapter();
+    assert.deepEqual(adapted.mergedAdapters, names);
+    assertClose("merged", outputs(model), active);
+    assert(
+      layersOf(adapted, names[0]).every(({ path, layer }) =>
+        layer.weight.data.some((v, i) => v !== before.get(`model.${path}.base_layer.weight`)![i]),
+      ),
+    );
+    assert.deepEqual(adapted.stateDict(), state, "a checkpoint holds the originals");
+    adapted.unmergeAdapter();
+    assert.deepEqual(adapted.mergedAdapters, []);
+    assertValues("unmerged", adapted, before);
+    assertBits("unmerged", outputs(model), active);
+    adapted.dispose();
+  });
 }
 
 test("merging bit by bit, again, or some of them only", () => {

@@ -202,71 +202,67 @@ test("a head or a table that is named trains from the base's values, and unload 
     }
 });
 
-test(
-  "LoRA on table and head of a tied model: each acts for itself; merged for good they part, merged for a while " +
-    "they cannot",
-  () => {
-    const A = numbers(2 * V);
-    const B = numbers(2 * D);
-    const C = numbers(2 * D);
-    const E = numbers(2 * V);
-    const scaling = 3 / 2;
-    const table = [...TABLE].map(
-      (v, i) => v + scaling * [0, 1].reduce((sum, r) => sum + A[r * V + Math.floor(i / D)]! * B[(i % D) * 2 + r]!, 0),
-    );
-    const head = [...TABLE].map(
-      (v, i) => v + scaling * [0, 1].reduce((sum, r) => sum + E[Math.floor(i / D) * 2 + r]! * C[r * D + (i % D)]!, 0),
-    );
-    const tensors: Record<string, peft.NamedPeftTensor[]> = {
-      embed_tokens: [
-        { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_A"), shape: [2, V], data: A },
-        { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_B"), shape: [D, 2], data: B },
-      ],
-      lm_head: [
-        { name: peftKey("lm_head", "lora_A"), shape: [2, D], data: C },
-        { name: peftKey("lm_head", "lora_B"), shape: [V, 2], data: E },
-      ],
-    };
-    for (const names of [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
-      for (const withBase of [false, true]) {
-        const wanted = [
-          names.includes("embed_tokens") ? table : TABLE,
-          names.includes("lm_head") ? head : TABLE,
-        ] as const;
-        // By default PEFT writes the base's weight beside the factors of an embedding or head.
-        const base = withBase
-          ? [
-              weight(
-                `base_model.model.${names[0] === "lm_head" ? "lm_head" : "model.embed_tokens"}.base_layer.weight`,
-                TABLE,
-              ),
-            ]
-          : [];
-        peft.writePeftAdapter("memory:tied-lora", { r: 2, loraAlpha: 3, targetModules: names }, [
-          ...names.flatMap((name) => tensors[name]!),
-          ...base,
-        ]);
-        const live = memoryStats().liveBytes;
-        const lora = peft.LoraModel.fromPretrained(tiedModel(), "memory:tied-lora");
-        close("loaded", lora, ...wanted);
-        close("the base", { forward: (ids) => lora.disableAdapter(() => lora.forward(ids)) }, TABLE, TABLE);
-        assert.throws(
-          () => lora.mergeAdapter(),
-          (e: Error) => e instanceof StateError && e.message.includes("too") && e.message.includes("mergeAndUnload"),
-        );
-        close("not merged", lora, ...wanted);
-        assert.equal(lora.mergedAdapters.length, 0);
-        const merged = lora.mergeAndUnload(undefined, { safeMerge: true });
-        close("merged", merged, ...wanted);
-        assert.deepEqual(
-          [merged.config.tieWordEmbeddings, [...merged.namedParameters()].at(-1)![0]],
-          [false, "lm_head.weight"],
-        );
-        merged.dispose();
-        assert.equal(memoryStats().liveBytes, live);
-      }
-  },
-);
+test("LoRA on table and head of a tied model: each for itself; merged for good they part, else they cannot", () => {
+  const A = numbers(2 * V);
+  const B = numbers(2 * D);
+  const C = numbers(2 * D);
+  const E = numbers(2 * V);
+  const scaling = 3 / 2;
+  const table = [...TABLE].map(
+    (v, i) => v + scaling * [0, 1].reduce((sum, r) => sum + A[r * V + Math.floor(i / D)]! * B[(i % D) * 2 + r]!, 0),
+  );
+  const head = [...TABLE].map(
+    (v, i) => v + scaling * [0, 1].reduce((sum, r) => sum + E[Math.floor(i / D) * 2 + r]! * C[r * D + (i % D)]!, 0),
+  );
+  const tensors: Record<string, peft.NamedPeftTensor[]> = {
+    embed_tokens: [
+      { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_A"), shape: [2, V], data: A },
+      { name: peftEmbeddingKey("model.embed_tokens", "lora_embedding_B"), shape: [D, 2], data: B },
+    ],
+    lm_head: [
+      { name: peftKey("lm_head", "lora_A"), shape: [2, D], data: C },
+      { name: peftKey("lm_head", "lora_B"), shape: [V, 2], data: E },
+    ],
+  };
+  for (const names of [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+    for (const withBase of [false, true]) {
+      const wanted = [
+        names.includes("embed_tokens") ? table : TABLE,
+        names.includes("lm_head") ? head : TABLE,
+      ] as const;
+      // By default PEFT writes the base's weight beside the factors of an embedding or head.
+      const base = withBase
+        ? [
+            weight(
+              `base_model.model.${names[0] === "lm_head" ? "lm_head" : "model.embed_tokens"}.base_layer.weight`,
+              TABLE,
+            ),
+          ]
+        : [];
+      peft.writePeftAdapter("memory:tied-lora", { r: 2, loraAlpha: 3, targetModules: names }, [
+        ...names.flatMap((name) => tensors[name]!),
+        ...base,
+      ]);
+      const live = memoryStats().liveBytes;
+      const lora = peft.LoraModel.fromPretrained(tiedModel(), "memory:tied-lora");
+      close("loaded", lora, ...wanted);
+      close("the base", { forward: (ids) => lora.disableAdapter(() => lora.forward(ids)) }, TABLE, TABLE);
+      assert.throws(
+        () => lora.mergeAdapter(),
+        (e: Error) => e instanceof StateError && e.message.includes("too") && e.message.includes("mergeAndUnload"),
+      );
+      close("not merged", lora, ...wanted);
+      assert.equal(lora.mergedAdapters.length, 0);
+      const merged = lora.mergeAndUnload(undefined, { safeMerge: true });
+      close("merged", merged, ...wanted);
+      assert.deepEqual(
+        [merged.config.tieWordEmbeddings, [...merged.namedParameters()].at(-1)![0]],
+        [false, "lm_head.weight"],
+      );
+      merged.dispose();
+      assert.equal(memoryStats().liveBytes, live);
+    }
+});
 
 test("a merge that is refused leaves table and head tied", () => {
   const lora = peft.getLoraModel(tiedModel(), { r: 2, targetModules: ["embed_tokens"], initLoraWeights: false });

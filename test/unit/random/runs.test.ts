@@ -103,18 +103,15 @@ async function run({ build, x }: Kind, seed: number, pause: Turn, checkpointing 
 for (const [name, kind] of Object.entries(kinds))
   for (const checkpointing of [false, true]) {
     if (checkpointing && name.includes("Conv")) continue;
-    test(
-      `${name}${checkpointing ? " with checkpoints" : ""}: runs that take turns have the bits that each ` + `has alone`,
-      async () => {
-        const alone = [await run(kind, 1, macrotask, checkpointing), await run(kind, 2, macrotask, checkpointing)];
-        assert.notDeepEqual(alone[0], alone[1]);
-        for (const pause of [microtask, macrotask]) {
-          const together = await Promise.all([run(kind, 1, pause, checkpointing), run(kind, 2, pause, checkpointing)]);
-          for (const [i, values] of together.entries())
-            for (const [j, v] of values.entries()) assertBits(`run ${i}, parameter ${j}`, v, alone[i]![j]!);
-        }
-      },
-    );
+    test(`${name}${checkpointing ? " with checkpoints" : ""}: runs that take turns, each with its bits`, async () => {
+      const alone = [await run(kind, 1, macrotask, checkpointing), await run(kind, 2, macrotask, checkpointing)];
+      assert.notDeepEqual(alone[0], alone[1]);
+      for (const pause of [microtask, macrotask]) {
+        const together = await Promise.all([run(kind, 1, pause, checkpointing), run(kind, 2, pause, checkpointing)]);
+        for (const [i, values] of together.entries())
+          for (const [j, v] of values.entries()) assertBits(`run ${i}, parameter ${j}`, v, alone[i]![j]!);
+      }
+    });
   }
 
 test("a run that has seeded and awaits its data does not disturb one that trains", async () => {
@@ -132,41 +129,37 @@ test("a run that has seeded and awaits its data does not disturb one that trains
   for (const [j, v] of third.entries()) assertBits(`parameter ${j}`, other[j]!, v);
 });
 
-test(
-  "runs that all await between their seeds and their models are told so, as whose streams they would get is " +
-    "unclear",
-  async () => {
-    const { build } = kinds["lora.Linear"]!;
-    const start = async (seed: number, pause: Turn, use: () => unknown): Promise<unknown> => {
-      manualSeed(seed);
-      await pause();
-      return use();
-    };
-    for (const pause of [microtask, macrotask])
-      for (const use of [build, () => nn.uniform_(tensor([1])), () => newMask(0.5)]) {
-        const results = await Promise.allSettled([start(1, pause, use), start(2, pause, use)]);
-        if (pause === macrotask)
-          assert.deepEqual(
-            results.map((r) => r.status),
-            ["rejected", "rejected"],
-          );
-        for (const r of results)
-          if (r.status === "rejected")
-            assert(r.reason instanceof StateError && r.reason.message.includes("right after manualSeed"));
-        manualSeed(1);
-        assert(build() instanceof nn.Module);
-      }
-    // One after the other, or used at once, they are as ever.
-    await start(1, macrotask, () => 1);
-    await start(2, macrotask, build);
-    manualSeed(3);
-    manualSeed(4);
-    const first = build();
-    await macrotask();
-    manualSeed(4);
-    assertBits("the last seed", build().parameters()[0]!.data, first.parameters()[0]!.data);
-  },
-);
+test("runs that all await between seed and model are told so: whose stream they would get is unclear", async () => {
+  const { build } = kinds["lora.Linear"]!;
+  const start = async (seed: number, pause: Turn, use: () => unknown): Promise<unknown> => {
+    manualSeed(seed);
+    await pause();
+    return use();
+  };
+  for (const pause of [microtask, macrotask])
+    for (const use of [build, () => nn.uniform_(tensor([1])), () => newMask(0.5)]) {
+      const results = await Promise.allSettled([start(1, pause, use), start(2, pause, use)]);
+      if (pause === macrotask)
+        assert.deepEqual(
+          results.map((r) => r.status),
+          ["rejected", "rejected"],
+        );
+      for (const r of results)
+        if (r.status === "rejected")
+          assert(r.reason instanceof StateError && r.reason.message.includes("right after manualSeed"));
+      manualSeed(1);
+      assert(build() instanceof nn.Module);
+    }
+  // One after the other, or used at once, they are as ever.
+  await start(1, macrotask, () => 1);
+  await start(2, macrotask, build);
+  manualSeed(3);
+  manualSeed(4);
+  const first = build();
+  await macrotask();
+  manualSeed(4);
+  assertBits("the last seed", build().parameters()[0]!.data, first.parameters()[0]!.data);
+});
 
 test("a model built before manualSeed is adapted and dropped out with the new seed, as a torch program expects", () => {
   const factors = (before: number): Float32Array[] => {
