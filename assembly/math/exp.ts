@@ -12,7 +12,7 @@ const LN2_LO: f32 = -2.1219444e-4;
 /** 1.5 * 2^23 + 254: adding it rounds to an integer n and leaves n + 254 in the low bits. */
 const SHIFT: f32 = 12583166;
 
-/** n + SHIFT, n the integer nearest to x / ln 2. */
+/** n + SHIFT, where n is the integer nearest to x / ln 2. */
 // @ts-ignore: decorator
 @inline
 export function expShifted(x: v128): v128 {

@@ -8,7 +8,7 @@
 
 const LN2_HI: f32 = 0.693359375;
 const LN2_LO: f32 = -2.1219444e-4;
-/** Bits of sqrt(1/2). */
+/** sqrt(1/2) as a float32's bits. */
 const SQRT_HALF: i32 = 0x3f3504f3;
 const SMALLEST_NORMAL: f32 = 1.17549435e-38;
 
@@ -34,7 +34,7 @@ function log(x: v128): v128 {
   p = f32x4.add(f32x4.mul(p, f), f32x4.splat(-0.2500082));
   p = f32x4.add(f32x4.mul(p, f), f32x4.splat(0.3333333));
 
-  // Smallest terms first.
+  // The smallest terms are added first, which loses the fewest bits.
   const square = f32x4.mul(f, f);
   let y = f32x4.add(f32x4.mul(f32x4.mul(square, f), p), f32x4.mul(e, f32x4.splat(LN2_LO)));
   y = f32x4.sub(y, f32x4.mul(square, f32x4.splat(0.5)));

@@ -143,7 +143,7 @@ export function sumSquares(x: usize, n: i32): f64 {
   return addLanes(even, odd, tail(x, i, true), tail(x + 4, i - 1, true), tail(x + 8, i - 2, true));
 }
 
-/** How many of n values are not finite: x - x is 0 for the others alone. */
+/** How many of n values are not finite: for these alone x - x is not 0, but NaN. */
 export function countNonFinite(x: usize, n: i32): i32 {
   let counts = i32x4.splat(0),
     i = n;

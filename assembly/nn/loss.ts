@@ -58,7 +58,7 @@ export function crossEntropyBackward(
   }
 }
 
-/** Rows that take part in the mean. */
+/** The number of rows that take part in the mean. */
 export function countTargets(targets: usize, rows: i32, ignoreIndex: i32): i32 {
   let count = 0;
   for (let i: usize = 0; i < <usize>rows; i++) count += i32(load<i32>(targets + (i << 2)) != ignoreIndex);

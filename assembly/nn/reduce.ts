@@ -18,7 +18,7 @@ export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divi
   }
 }
 
-/** Two columns, or the last one; what lies below the last row adds 0. */
+/** Two columns, or the last one alone. */
 function sumColumns(y: usize, x: usize, n: i32, row: usize, two: bool, divisor: f64): void {
   const zero = f64x2.splat(0);
   let s0 = zero,
@@ -54,7 +54,7 @@ export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): voi
       for (let j = 1; j < n; j++) {
         p += row;
         const v = load<f32>(p);
-        // Not "v > best": a NaN, of which the first counts, is neither larger nor smaller.
+        // Not "v > best", which is false of every NaN: the first NaN is the largest.
         if (!(v <= best) && best == best) {
           best = v;
           at = j;

@@ -95,7 +95,7 @@ export function softmaxRow(y: usize, x: usize, n: i32): void {
   }
 }
 
-export function rowMax(x: usize, n: i32): f32 {
+function rowMax(x: usize, n: i32): f32 {
   let m = f32x4.splat(-Infinity),
     i = n;
   for (; i >= 4; i -= 4) {

@@ -17,6 +17,6 @@ export function uniformFill(out: usize, state: usize, n: i32, low: f32, high: f3
 /** 24 random bits in [0, 1). */
 // @ts-ignore: decorator
 @inline
-export function uniform24(state: usize): f64 {
+function uniform24(state: usize): f64 {
   return <f64>(mtNext(state) & 0xffffff) * (1.0 / 16777216.0);
 }

@@ -59,7 +59,7 @@ export function gradientCheckpoint<Inputs extends readonly unknown[]>(
   );
 }
 
-/** Kernels are deterministic: other bits are another computation. */
+/** Throws if backward's run of fn gave other bits: kernels are deterministic, so fn computed something else. */
 function checkSame(y: Tensor, again: Tensor): void {
   if (again.shape.join() === y.shape.join() && sameBits(y.data, again.data)) return;
   throw new StateError(
@@ -72,7 +72,7 @@ function sameBits(a: Float32Array, b: Float32Array): boolean {
   const x = new Int32Array(a.buffer, a.byteOffset, a.byteLength / 4);
   const y = new Int32Array(b.buffer, b.byteOffset, b.byteLength / 4);
   for (let i = 0; i < x.length; i++) {
-    // WebAssembly leaves a NaN's bits open.
+    // WebAssembly lets engines choose the bits of a NaN.
     if (x[i] !== y[i] && !(Number.isNaN(a[i]) && Number.isNaN(b[i]))) return false;
   }
   return true;

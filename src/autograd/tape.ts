@@ -10,13 +10,13 @@ import { Tensor } from "../tensor/tensor.js";
 
 let created = 0;
 let enabled = true;
-/** What the ops of a running `watched` used that requires a gradient. */
+/** While `watched` runs: the tensors requiring a gradient that ops have used in it. */
 let used: Set<Tensor> | null = null;
 
 class TapeNode implements GraphNode<Tensor> {
   readonly id = created++;
   /**
-   * @param saved tensors that only backward needs; they go with the node.
+   * @param saved tensors that only backward needs; they are freed with the node
    * @param reads tensors whose values `run` reads, but for `saved`
    */
   constructor(
@@ -102,7 +102,7 @@ function within<T>(where: string, on: boolean, fn: () => T): T {
   return result;
 }
 
-/** Runs fn as `noGrad`; also returns the tensors requiring a gradient that its ops used. */
+/** Runs fn as `noGrad` does; also returns the tensors requiring a gradient that its ops used. */
 export function watched<T>(fn: () => T): [result: T, used: Tensor[]] {
   const own = new Set<Tensor>();
   return [recording(false, own, fn), [...own]];
@@ -123,7 +123,10 @@ export function isRecording(): boolean {
   return enabled;
 }
 
-/** Runs fn recording; also returns what takes a gradient of its result back to the tensors that were there before. */
+/**
+ * Runs fn recording. Also returns a function that takes a gradient of fn's result back to the tensors that were there
+ * before, and frees the graph between.
+ */
 export function recorded(fn: () => Tensor): [result: Tensor, backpropagate: (dy: Tensor) => void] {
   const first = created;
   const y = enableGrad(fn);
@@ -137,7 +140,7 @@ export function recorded(fn: () => Tensor): [result: Tensor, backpropagate: (dy:
   ];
 }
 
-// A method of Tensor as in PyTorch, declared there and put there from here: tensor/ does not know the tape.
+// A method of Tensor, as in PyTorch. tensor/ declares it and does not know the tape, so it gets its body from here.
 Tensor.prototype.backward = function (this: Tensor): void {
   if (this.size !== 1) throw new ShapeError(`backward: the tensor has shape [${this.shape}]; expected one element.`);
   if (this.node === null) {
@@ -153,8 +156,8 @@ Tensor.prototype.backward = function (this: Tensor): void {
 };
 
 /**
- * Propagates root.grad along `outputs`, and frees them on the way; also if it fails: what half of a graph gives is of
- * no use.
+ * Propagates root.grad along `outputs`, and frees them on the way. If it fails, it frees the rest too: a graph that is
+ * half consumed can give no gradient.
  */
 function walk(root: Tensor, outputs: readonly Tensor[]): void {
   const consume = (output: Tensor): void => {
@@ -167,7 +170,8 @@ function walk(root: Tensor, outputs: readonly Tensor[]): void {
   try {
     for (const output of outputs) {
       const node = output.node!;
-      // A leaf's requiresGrad may have been switched off since; a kernel with no other output takes no null pointer.
+      // The caller may have switched off a leaf's requiresGrad since. With no input left that wants a gradient, the
+      // kernel has nothing to write, and those with one output take no null pointer for it.
       if (output.grad !== null && node.inputs.some((t) => t.requiresGrad)) node.run(output.grad);
       consume(output);
     }

@@ -4,16 +4,16 @@ import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 
 /**
- * Values of a matrix, row by row; no view on linear memory (`tensor.data.slice()`, not `tensor.data`): growth would
- * detach it.
+ * Values of a matrix, row by row. They must not be a view on linear memory, which is detached when memory grows: give
+ * `tensor.data.slice()`, not `tensor.data`.
  */
 export type Values = Float32Array | Float64Array;
 
 const LARGEST = 1e100;
 
 /**
- * m x n finite values. The largest magnitude is 0 or within 1e-100 .. 1e100, so that squares neither
- * overflow nor vanish (every float32 qualifies).
+ * Throws unless a holds m x n finite values whose largest magnitude is 0 or within 1e-100 .. 1e100, so that squares
+ * neither overflow nor vanish. Every float32 qualifies.
  */
 export function checkMatrix(where: string, a: Values, m: number, n: number): void {
   checkInteger(where, "m", m, 1);

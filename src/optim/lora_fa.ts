@@ -16,7 +16,7 @@ export interface LoraFAOptions extends AdamOptions {
 }
 
 const DELTA = 1e-8;
-/** What torch.linalg.pinv cuts off, for each row: float32's epsilon. */
+/** torch.linalg.pinv counts singular values as 0 up to rows * this of the largest: float32's epsilon. */
 const EPSILON = 1 / 8388608;
 
 /**
@@ -71,7 +71,7 @@ export class LoraFA extends AdamBase {
     freezeA(model);
   }
 
-  /** As of every optimiser; freezes the A factors that the model has by now, so that new adapters can be added. */
+  /** As of every optimiser. First freezes all A factors that the model has by now: those of a new adapter, too. */
   override addParamGroup(group: ParamGroup<AdamOptions>): void {
     const pairs = pairsOf(this.#model);
     super.addParamGroup(group);

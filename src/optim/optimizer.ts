@@ -30,13 +30,13 @@ export interface OptimizerOptions {
 interface State {
   /** Steps that the parameter has taken. */
   steps: number;
-  /** beta1 and beta2 to that power, as products: no host `pow`. */
+  /** beta1 and beta2 to the power of `steps`, multiplied up step by step: the host's `**` differs between engines. */
   powers: readonly [number, number];
   /** State tensors by name. */
   slots: Record<string, Tensor>;
 }
 
-/** One parameter's part in a step. `state` is what will be after it. */
+/** One parameter's part in a step: p with gradient g and options o. `state` is what it will have after the step. */
 export interface Update<O> {
   p: Tensor;
   g: Tensor;
@@ -45,11 +45,11 @@ export interface Update<O> {
   isFirst: boolean;
 }
 
-/** Largest steps of a state: their powers of beta are multiplied one by one. */
+/** The most steps that a state may claim: the powers of beta take one multiplication for each. */
 const MAX_STEPS = 0x80000000;
-/** Below this nothing overflows: half the largest float32. */
+/** Half the largest float32: an update whose values stay below it overflows nowhere. */
 const SAFE = 1.7e38;
-/** Values that are tried at a time. */
+/** How many values of an update are tried at a time. */
 const CHUNK = 4096;
 
 /**
@@ -123,8 +123,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   }
 
   /**
-   * Updates every parameter that has a gradient. If it throws, nothing has changed: memory for all of it is there
-   * before the first update, and gradients and results are looked at before.
+   * Updates every parameter that has a gradient. If it throws, nothing has changed: before the first update it
+   * allocates all memory that it needs, and looks at all gradients and at what the updates would make.
    * @throws ArgumentError if a group's options are out of range, or a gradient, or what the step would make of a
    * parameter, is not finite; ShapeError for a gradient of another shape; DisposedError, OutOfMemoryError
    */
@@ -164,7 +164,7 @@ export abstract class Optimizer<O extends OptimizerOptions> {
     settle();
   }
 
-  /** A parameter's next state, with the tensors that it lacks: zeros. */
+  /** A parameter's next state. State tensors that it lacks are made, of zeros. */
   #prepare(p: Tensor, g: Tensor, o: O): Update<O> {
     const { steps = 0, powers: [power1, power2] = [1, 1], slots: old = {} } = this.#state.get(p) ?? {};
     const [beta1, beta2] = this.betasOf(o);
@@ -194,7 +194,7 @@ export abstract class Optimizer<O extends OptimizerOptions> {
     const at = this.gradient(update);
     const held = Object.values(slots).map((t) => t.address);
     if (this.largest(update, norm(p.address), norm(at), norm(held[0] ?? p.address)) < SAFE) return;
-    // It may overflow: the same update on copies shows whether it does.
+    // By its norms the update may overflow: made on copies first, it shows whether it does.
     memory.withBlocks(
       [p.address, ...held].map(() => CHUNK * 4),
       (...copies) => {
@@ -230,7 +230,10 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   protected betasOf(_options: O): readonly [number, number] {
     return [1, 1];
   }
-  /** Runs fn with what updates need besides the state; may fail. @internal */
+  /**
+   * Runs fn, the updates, with the memory that they need besides the state. If it throws, nothing was updated.
+   * @internal
+   */
   protected withWork(_updates: readonly Update<O>[], fn: () => void): void {
     fn();
   }
@@ -247,9 +250,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
   protected abstract kernel(update: Update<O>, n: number, p: number, g: number, slots: readonly number[]): void;
 
   /**
-   * Copies of the state by "<index of parameter>.<slot>"; the Adams' has "<index>.step", the parameter's own count.
-   * With
-   * `steps` it is all that a resumed run needs.
+   * Copies of the state by "<index of parameter>.<slot>"; the Adams' also have "<index>.step", the parameter's own
+   * count. With `steps` it is all that a resumed run needs.
    */
   stateDict(): StateDict {
     const out: StateDict = new Map();
@@ -316,7 +318,7 @@ export abstract class Optimizer<O extends OptimizerOptions> {
         ),
     );
     for (const o of this.paramGroups) {
-      // As multiplied step by step; equal counts share the product.
+      // Multiplied as steps multiply them, so that bits are theirs; parameters of equal counts share the product.
       const powers = new Map<number, readonly [number, number]>();
       for (const p of o.params) {
         const entry = next.get(p);

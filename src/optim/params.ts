@@ -17,7 +17,7 @@ export function listOf(where: string, params: unknown): unknown[] {
   );
 }
 
-/** A live leaf of floats. @throws ArgumentError, DisposedError */
+/** Throws unless p is a live float32 tensor that no op computed. @throws ArgumentError, DisposedError */
 export function checkParameter(where: string, p: unknown, index: number): asserts p is Tensor {
   if (!(p instanceof Tensor)) {
     const advice = Array.isArray(p) && p[1] instanceof Tensor ? " Write model.parameters() for namedParameters()." : "";
@@ -32,7 +32,7 @@ export function checkParameter(where: string, p: unknown, index: number): assert
   void p.address;
 }
 
-/** The gradient of a parameter, for use. @throws ShapeError, DisposedError */
+/** A parameter's gradient, or null if it has none. @throws ShapeError if it has another shape; DisposedError */
 export function gradientOf(where: string, p: Tensor, index: number): Tensor | null {
   const { grad } = p;
   if (!grad) return null;

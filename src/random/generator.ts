@@ -7,7 +7,7 @@ import { engine } from "../runtime/engine.js";
 import { checkTensor, shown } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** at::default_rng_seed_val. */
+/** The seed of a generator that nobody seeded; torch's at::default_rng_seed_val. */
 export const DEFAULT_SEED = 67280421310721;
 
 /** Saved states: the seed as u64, then the kernels' block (assembly/random/mt19937.ts), little-endian. */
@@ -16,12 +16,12 @@ const WORDS = 624;
 const POSITION = 2496;
 const HAS_NORMAL = 2500;
 
-/** `uniform_` and `normal_` for n floats at an address that the caller answers for. */
+/** `uniform_` and `normal_` of n floats at an address, for callers that own the memory there and know that n fit. */
 export let fillUniform: (generator: Generator, address: number, n: number, low: number, high: number) => void;
 export let fillNormal: (generator: Generator, address: number, n: number, mean: number, std: number) => void;
 
 /**
- * One stream. Its state is no tensor: it takes no linear memory between draws, and a new engine goes on with it.
+ * One stream of random numbers. Its state lies outside linear memory between draws, so it outlives an engine.
  *
  * Source: Matsumoto & Nishimura 1998 (MT19937); torch.Generator, uniform_ and normal_ on the CPU.
  * @throws ArgumentError for a seed that is no integer in 0 .. 2^53 - 1 (default: torch's, 67280421310721)
@@ -155,8 +155,8 @@ export class Generator {
   }
 
   /**
-   * Runs a kernel on a copy of the state in the kernels' working space, and keeps what it makes of it: no draw
-   * allocates.
+   * Copies the state into the kernels' working space, runs a kernel on it there, and keeps what it became: so a draw
+   * allocates nothing.
    */
   #draw(run: (state: number) => void): Uint8Array {
     const { kernels, memory, scratch } = engine();
@@ -185,7 +185,7 @@ export function kaimingUniformBound(fanIn: number, a: number): number {
   return Math.sqrt(3) * (gain / Math.sqrt(fanIn));
 }
 
-/** @throws ArgumentError */
+/** Returns `seed` if it is one. @throws ArgumentError */
 export function checkedSeed(place: string, seed: number): number {
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new ArgumentError(`${place}: seed must be an integer from 0 to 2^53 - 1; got ${shown(seed)}.`);

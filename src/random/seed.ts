@@ -1,6 +1,6 @@
 /**
- * Whose draws are whose. `manualSeed` begins a run's random streams: torch's, and the dropout masks. A module stays
- * with the streams that it was built on, so that runs which take turns in one process draw what each draws alone.
+ * Which run a draw belongs to. `manualSeed` begins a run's random streams: torch's, and the dropout masks. A module
+ * stays with the streams that it was built on, so that runs which take turns in one process draw what each draws alone.
  */
 import { StateError } from "../runtime/errors.js";
 import { attempt, onFailure } from "../tensor/scope.js";
@@ -21,15 +21,18 @@ export class RandomState {
   readonly generator: Generator;
   /** Number of the next dropout mask. */
   nextMask = 0;
-  /** What took this one's place. */
+  /** The streams to which the modules of these have moved, if they have. */
   successor: RandomState | null = null;
-  /** Whether a module drew from it. */
+  /** Whether a module drew from these streams: then no other module moves to them. */
   taken = false;
   /** Whether the code that called manualSeed is still running, without an await in between. */
   recent = true;
-  /** Whether anything was drawn from it or built on it. */
+  /** Whether anything was drawn from these streams or built on them. */
   used = false;
-  /** The seed of one that was begun right before this one and not used: another run's, most likely. */
+  /**
+   * The seed of streams begun right before these and never used: another run's, most likely, that takes turns with
+   * ours.
+   */
   rival: number | null = null;
 
   constructor(
@@ -39,12 +42,12 @@ export class RandomState {
     this.generator = new Generator(seed);
   }
 
-  /** What took its place last: itself, unless modules moved on. */
+  /** The last of its successors, to which its modules belong now: itself, unless they moved. */
   get latest(): RandomState {
     return this.successor?.latest ?? this;
   }
 
-  /** @throws StateError if it is unclear whose this is */
+  /** Notes that these streams are used. @throws StateError if two runs may take them for theirs */
   use(): void {
     if (!this.used && this.rival !== null && !this.recent) {
       throw new StateError(
@@ -56,7 +59,7 @@ export class RandomState {
     this.used = true;
   }
 
-  /** Comes before each draw: a scope that runs out of memory takes it back. */
+  /** Called before each draw: notes the state, so that a scope which runs out of memory can take the draw back. */
   beforeDraw(): this {
     this.use();
     onFailure(this, () => {
@@ -99,17 +102,17 @@ let current = new RandomState(DEFAULT_SEED, true);
 export function manualSeed(seed: number): void {
   const before = current;
   const begun = (current = new RandomState(checkedSeed("manualSeed", seed)));
-  // The same seed again is more likely a test's habit.
+  // One seed set twice is no sign of two runs: tests do so.
   if (before.recent && !before.used && !before.isDefault && before.seed !== seed) begun.rival = before.seed;
   queueMicrotask(() => {
     begun.recent = false;
   });
 }
 
-/** Of each module: what it was built on. */
+/** The streams that each module was built on. */
 const streams = new WeakMap<object, RandomState>();
 
-/** Lets a module belong to the streams in force, or to those of another. */
+/** Lets a module belong to the streams in force, or to those of another module. */
 export function adopt(module: object, other?: object): RandomState {
   const state = (other && streams.get(other)) ?? current;
   state.use();

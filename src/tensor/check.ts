@@ -10,7 +10,7 @@ function howToMake(dtype: DType): string {
   return ` Make it with tensor(values${dtype === "int32" ? ', shape, "int32"' : ""}).`;
 }
 
-/** A live tensor of this engine, of the dtype, of the shape if given (null matches any size). */
+/** Throws unless t is a live tensor of this engine, of the dtype, and of the shape if one is given (null: any size). */
 export function checkTensor(
   where: string,
   name: string,
@@ -65,7 +65,7 @@ export function checkNumber(where: string, name: string, value: number, low: num
   }
 }
 
-/** A number that kernels take as float32, in which 1e39 is infinite. */
+/** As `checkNumber`, for what kernels take as float32: 1e39, which is infinite there, is refused too. */
 export function checkFloat(where: string, name: string, value: number, low = -Infinity): void {
   checkNumber(where, name, value, low);
   if (!Number.isFinite(Math.fround(value))) {
@@ -79,14 +79,17 @@ export function checkBoolean(where: string, name: string, value: unknown): asser
   }
 }
 
-/** A float32 tensor of `size` values, or null, which undefined becomes. */
+/** A layer's bias: a float32 tensor of `size` values, or null for none, as which undefined counts. */
 export function checkBias(where: string, bias: Tensor | null | undefined, size: number): Tensor | null {
   if (bias === null || bias === undefined) return null;
   checkTensor(where, "bias", bias, "float32", [size]);
   return bias;
 }
 
-/** Arguments that are not looked at would be choices that are not followed. @param advice what to write instead */
+/**
+ * Throws if a function got more arguments than it takes: the caller means something by them that would not happen.
+ * @param advice what to write instead
+ */
 export function checkCount(where: string, given: ArrayLike<unknown>, most: number, advice = ""): void {
   if (given.length <= most) return;
   const last = shown(given[given.length - 1]);
@@ -96,7 +99,7 @@ export function checkCount(where: string, given: ArrayLike<unknown>, most: numbe
   );
 }
 
-/** Every index in 0 .. size - 1, or equal to `ignore`. */
+/** Throws unless every index is in 0 .. size - 1, or equal to `ignore`. */
 export function checkIndices(where: string, name: string, t: Tensor, size: number, ignore?: number): void {
   const values = t.indices;
   for (let i = 0; i < values.length; i++) {

@@ -4,7 +4,7 @@
  */
 import type { DType } from "./dtype.js";
 
-/** torch.set_printoptions: above so many elements only the ends of each dimension are shown. */
+/** Of a tensor with more elements only the ends of each dimension are shown (torch.set_printoptions: threshold). */
 const THRESHOLD = 1000;
 const EDGE = 3;
 

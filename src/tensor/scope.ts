@@ -9,35 +9,40 @@ import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 export interface Owned {
   /** Whether it belongs to no scope any more, but to the caller. */
   readonly kept: boolean;
-  /** Of what was computed: from what, and what backward will read. */
+  /**
+   * Which tensors an op computed it from, and which of their values backward will read; null if no backward may come.
+   */
   readonly node: { readonly inputs: readonly Owned[]; readonly reads: readonly Owned[] } | null;
-  /** Frees its values; it stays a link of its graph. */
+  /** Frees its values, but leaves it in its graph, so that backward still finds what it was computed from. */
   release(): void;
-  /** Frees it. */
+  /** Frees it for good. */
   dispose(): void;
 }
 
 let current: Set<Owned> | undefined;
-/** What each running `allOrNothing` has made so far, kept or not. */
+/** The tensors that each running `allOrNothing` has made so far, kept ones too. */
 const attempts: Owned[][] = [];
 
-/** A new tensor: the innermost running scope owns it. */
+/** Gives a new tensor to the innermost running scope, and to the innermost `allOrNothing`. */
 export function enterScope(tensor: Owned): void {
   current?.add(tensor);
   attempts.at(-1)?.push(tensor);
 }
-/** No scope owns it any more. */
+/** Takes a tensor out of every scope: none will dispose of it. */
 export function leaveScope(tensor: Owned): void {
   for (const s of stack) s.delete(tensor);
 }
 const stack: Set<Owned>[] = [];
 
-/** For each running `attempt`: how to take back what is not in linear memory (draws), by whose it is. */
+/**
+ * For each running `attempt`: how to take back what changed outside linear memory, by the object that changed. Such are
+ * the random streams, which draws move on.
+ */
 const undoing: (Map<object, () => void> | null)[] = [];
 
 /**
- * Runs fn; if it runs out of memory, what `onFailure` noted in it is as it was before, so that doing it again gives
- * what it would have given. @internal
+ * Runs fn. If it runs out of memory, takes back all changes that `onFailure` noted while it ran: the caller may do it
+ * again, and gets what it would have got. @internal
  */
 export function attempt<T>(fn: () => T): T {
   undoing.push(null);
@@ -66,7 +71,10 @@ export function onFailure(owner: object, snapshot: () => () => void): void {
   if (last >= 0 && !undoing[last]?.has(owner)) (undoing[last] ??= new Map()).set(owner, snapshot());
 }
 
-/** An optimiser's step is done: what led to it is not taken back any more. */
+/**
+ * An optimiser calls this when its step is done. Running attempts forget what they noted: should they fail later, the
+ * draws that led to the step stay drawn.
+ */
 export function settle(): void {
   undoing.fill(null);
 }
@@ -95,8 +103,10 @@ export function scope<T>(fn: () => T): T {
 }
 
 /**
- * A scope for a part of a forward pass. Values that backward from the result will read live on for it; of other tensors
- * that the result's graph leads through, the values alone are freed. All of them pass to the enclosing scope. @internal
+ * A scope for a part of a forward pass. Tensors whose values backward from the result will read live on; of the others
+ * in the result's graph the values are freed, and the tensors stay as its links. All of these pass to the enclosing
+ * scope.
+ * @internal
  */
 export function graphScope<T extends Owned>(fn: () => T): T {
   return inScope(fn, (own, result) => {
@@ -144,8 +154,8 @@ function inScope<T>(fn: () => T, end: (own: ReadonlySet<Owned>, result?: T) => v
 }
 
 /**
- * Runs fn; if it throws, disposes every tensor created in it, also those that were kept. Ops and what makes
- * models run in it, so that one that runs out of memory half-way leaves nothing behind. @internal
+ * Runs fn; if it throws, disposes every tensor created in it, also those that were kept. Ops, and functions that make
+ * models, do their work in it: one that runs out of memory half-way leaves nothing behind. @internal
  */
 export function allOrNothing<T>(fn: () => T): T {
   const own: Owned[] = [];

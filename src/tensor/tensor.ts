@@ -54,7 +54,7 @@ export class Tensor {
   node: GraphNode<Tensor> | null = null;
   /** Whether the caller called `keep()`: then neither a scope nor backward frees it. @internal */
   kept = false;
-  /** What cannot be cloned: a copy in another thread would have a shape and no values. @internal */
+  /** A function, which structuredClone and postMessage refuse: a clone would have a shape and no values. @internal */
   readonly clonable = notes.aTensorStaysInItsEngine_sendItsDataAndShape;
   readonly #engine: Engine;
   #address: number;
@@ -165,14 +165,14 @@ export class Tensor {
     this.free("dispose");
   }
 
-  /** Frees its values; what it was computed from stays known, for backward. @internal */
+  /** Frees its values, but leaves it in its graph, so that backward still finds what it was computed from. @internal */
   release(): void {
     if (this.#disposed !== "no") return;
     this.#disposed = "released";
     if (this.#engine.alive) this.#engine.memory.free(this.#address);
   }
 
-  /** @internal */
+  /** Frees its memory and its gradient's. @param by what the error of a later use names @internal */
   free(by: "dispose" | "backward"): void {
     if (this.#disposed === "dispose" || this.#disposed === "backward") return;
     this.release();
@@ -184,8 +184,7 @@ export class Tensor {
   }
 }
 
-// Projects whose `lib` is older than esnext.disposable check these declarations, too. Where the library has it, it is
-// the same.
+// For projects whose `lib` is older than esnext.disposable and lacks the symbol; where `lib` has it, this adds nothing.
 declare global {
   interface SymbolConstructor {
     readonly dispose: unique symbol;
@@ -317,7 +316,7 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((n, d) => n * d, 1);
 }
 
-/** @internal */
+/** Returns `shape` if it is an array of sizes. @throws ShapeError @internal */
 export function checkShape(where: string, shape: readonly number[]): readonly number[] {
   if (!Array.isArray(shape))
     throw new ShapeError(`${where}: shape must be an array of sizes, such as [2, 3]; got ${shown(shape)}.`);
@@ -334,7 +333,7 @@ function checkDType(where: string, dtype: DType): DType {
   return dtype;
 }
 
-/** An array, or something like it, of numbers. @throws DTypeError */
+/** Throws unless these are numbers in an array, a typed array or something like one. @throws DTypeError */
 function checkNumbers(where: string, values: ArrayLike<number>): void {
   let odd: unknown = values;
   if (ArrayBuffer.isView(values)) {
@@ -348,7 +347,7 @@ function checkNumbers(where: string, values: ArrayLike<number>): void {
   throw new DTypeError(`${where}: expected numbers, in an array or a typed array; got ${shown(odd)}.`);
 }
 
-/** Dimensions at most; torch has 64 too. */
+/** The most dimensions a tensor can have; torch has 64 too. */
 const MAX_DEPTH = 64;
 
 function checkIntegers(where: string, values: ArrayLike<number>): void {

@@ -134,16 +134,18 @@ function productOf(where: "mul" | "div", a: Tensor | number, b: Tensor | number)
     const [p, q] = make(made);
     const y = new Tensor(shape);
     const n = y.size;
-    /** Where t's n values are: there, or, if they are repeated, in a block. */
+    /**
+     * The address of t's n values: its own, or, if broadcasting repeats them, that of `block`, where they are written.
+     */
     const full = (t: Tensor, block: number): number => {
       if (t.size === n) return t.address;
       strided(null, shape, block, stridesOf(shape), t.address, spreadStrides(t.shape, shape));
       return block;
     };
-    /** fn with a block for the n values of t, if one is needed. */
+    /** Runs fn with a block for the n values of t, or with 0 if t has them itself. */
     const withRoom = (t: Tensor | null, fn: (block: number) => void): void =>
       t?.size === n ? fn(0) : memory.withBlocks([n * 4], fn);
-    // y itself is room for one of them.
+    // One repeated operand can be written to y itself, since the kernel works in place.
     if (p.size === n) forward(y.address, p.address, full(q, y.address), n);
     else withRoom(q, (block) => forward(y.address, full(p, y.address), full(q, block), n));
 

@@ -17,7 +17,7 @@ function args(mask: DropoutMask): [number, number, number, number, number] {
   ];
 }
 
-/** The kernels with a mask's arguments. @internal */
+/** Forward and backward of one mask, on addresses. @internal */
 export const dropoutKernels = {
   forward(y: number, x: number, n: number, mask: DropoutMask): void {
     engine().kernels.dropoutForward(y, x, n, 0, ...args(mask));

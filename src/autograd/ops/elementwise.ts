@@ -52,7 +52,7 @@ function activation(
 ): (x: Tensor) => Tensor {
   return function (x) {
     checkTensor(where, "x", x);
-    // Numbers are let through: they are the index in `tensors.map(ops.relu)`.
+    // A number is let through: in `tensors.map(ops.relu)` it is the index.
     const option: unknown = arguments[1];
     if (typeof option === "string" || (typeof option === "object" && option !== null)) {
       throw new ArgumentError(`${where}: there are no options; got ${shown(option)}.`);

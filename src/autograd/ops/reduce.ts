@@ -8,7 +8,7 @@ import { axisOf, strided } from "./strides.js";
 
 type Parts = [outer: number, n: number, inner: number, shape: number[]];
 
-/** x as [outer, n, inner], of which n goes, and the result's shape. */
+/** x seen as [outer, n, inner], where n is the dimension to reduce, and the result's shape. */
 function parts(where: string, x: Tensor, dim: number | undefined, keepdim: boolean): Parts {
   checkTensor(where, "x", x);
   checkBoolean(where, "keepdim", keepdim);
