@@ -29,6 +29,7 @@ export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 
 export { stridedCopy, stridedAxpy } from "./nn/strided";
+export { bfloat16Widen } from "./nn/widen";
 export { axisSum, axisMax } from "./nn/reduce";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";

@@ -20,7 +20,8 @@ export type ModelConfig = ReturnType<AnyFamily["parseConfig"]>;
 /** A model of any family and what its folder says; `config.modelType` says of which. */
 export type AnyLoadedModel = Loaded<AnyFamily>;
 
-function familyOf(modelType: unknown): Family<ModelConfig, CausalLM> | undefined {
+/** The family of a model_type, if the library has it. @internal */
+export function familyOf(modelType: unknown): Family<ModelConfig, CausalLM> | undefined {
   return typeof modelType === "string" && Object.hasOwn(FAMILIES, modelType)
     ? FAMILIES[modelType as keyof typeof FAMILIES]
     : undefined;

@@ -6,6 +6,7 @@ import type { Module } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
 import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
+import { setBfloat16 } from "../tensor/bfloat16.js";
 import type { CausalLM } from "./causal_lm.js";
 import type { Dimension, Family, FamilyConfig } from "./family.js";
 
@@ -140,7 +141,8 @@ export class Weights<Config extends FamilyConfig> {
     for (const [key, parameter] of model.namedParameters()) {
       const view = this.#tensors.get(key)!;
       try {
-        copyFloat32(view, parameter.data);
+        if (view.dtype === "BF16") setBfloat16(parameter, view.bytes);
+        else copyFloat32(view, parameter.data);
       } catch (cause) {
         if (!(cause instanceof FormatError)) throw cause;
         throw new FormatError(`${this.#where}: ${cause.message}`, { cause });

@@ -1,0 +1,103 @@
+/**
+ * How long loading a model takes, beside one loop that reads the same files and widens them: load.mjs [--config
+ * <config.json>] [--shards <number>]. Without a config the model has SmolLM2-135M's shape. Each is a process of its
+ * own, as a user's first load is, and they take turns; the clock is CPU time, of the collector's threads too. The exit
+ * code is 1 if the median ratio is above the bar, or if the two have not the same weights.
+ */
+import { spawnSync } from "node:child_process";
+import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { SMOLLM2_135M, writeModelFolder } from "./model_folder.mjs";
+
+const BAR = 1.5;
+/** An odd number, so that one is in the middle. */
+const ROUNDS = 9;
+const median = (values) => values.toSorted((a, b) => a - b)[(ROUNDS - 1) / 2];
+
+const clock = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+};
+
+/** All bits of all values, in any order. */
+const mixed = (arrays) => {
+  let mix = 0;
+  for (const values of arrays) {
+    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+    for (let i = 0; i < bits.length; i++) mix ^= bits[i];
+  }
+  return mix >>> 0;
+};
+
+/** Reads a file whole, and its bf16 values into float32 in one loop. */
+function widen(path) {
+  const fd = openSync(path, "r");
+  const bytes = new Uint8Array(fstatSync(fd).size);
+  for (let done = 0; done < bytes.length; ) done += readSync(fd, bytes, { offset: done });
+  closeSync(fd);
+  const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const halves = new Uint16Array(bytes.buffer, start);
+  const bits = new Uint32Array(halves.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = halves[i] << 16;
+  return new Float32Array(bits.buffer);
+}
+
+async function contestant(name, folder, files) {
+  let arrays;
+  let start = clock();
+  if (name === "loop") arrays = files.map((file) => widen(`${folder}/${file}`));
+  else {
+    const { init, models } = await import("../dist/src/index.js");
+    await init();
+    start = clock();
+    const { model } = models.loadModel(folder);
+    arrays = model.parameters();
+  }
+  const ms = clock() - start;
+  console.log(JSON.stringify({ ms, mix: mixed(name === "loop" ? arrays : arrays.map(({ data }) => data)) }));
+}
+
+function measured(name, folder, files) {
+  const child = spawnSync(process.execPath, [fileURLToPath(import.meta.url), name, folder, ...files], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  if (child.status !== 0) throw new Error(`${name} ended with ${child.status ?? child.signal}`);
+  return JSON.parse(child.stdout);
+}
+
+function main() {
+  const { values } = parseArgs({ options: { config: { type: "string" }, shards: { type: "string", default: "1" } } });
+  const config = values.config === undefined ? SMOLLM2_135M : JSON.parse(readFileSync(values.config, "utf8"));
+  const folder = mkdtempSync(join(tmpdir(), "wasm-lora-load-"));
+  try {
+    const files = writeModelFolder(folder, config, { shards: Number(values.shards) });
+    const megabytes = files.reduce((sum, file) => sum + statSync(`${folder}/${file}`).size, 0) / 1e6;
+    console.log(
+      `${megabytes.toFixed(1)} MB of bf16 in ${files.length} files; ${cpus()[0].model}, Node ${process.version}`,
+    );
+    const rounds = Array.from({ length: ROUNDS }, (_, i) => {
+      const order = i % 2 === 0 ? ["loop", "load"] : ["load", "loop"];
+      const round = Object.fromEntries(order.map((name) => [name, measured(name, folder, files)]));
+      if (round.loop.mix !== round.load.mix) throw new Error("the loaded weights are not the file's");
+      console.log(
+        `loop ${round.loop.ms.toFixed(0)} ms, load ${round.load.ms.toFixed(0)} ms: ` +
+          `${(round.load.ms / round.loop.ms).toFixed(2)}`,
+      );
+      return round;
+    });
+    const of = (name) => median(rounds.map((round) => round[name].ms)).toFixed(0);
+    const ratio = median(rounds.map(({ load, loop }) => load.ms / loop.ms));
+    console.log(`medians: loop ${of("loop")} ms, load ${of("load")} ms; ratio ${ratio.toFixed(2)}, at most ${BAR}`);
+    return ratio <= BAR ? 0 : 1;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const [name, ...rest] = process.argv.slice(2);
+if (name === "loop" || name === "load") await contestant(name, rest[0], rest.slice(1));
+else process.exitCode = main();
