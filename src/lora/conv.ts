@@ -5,12 +5,11 @@ import { add } from "../autograd/ops/arithmetic.js";
 import { reshape, scale } from "../autograd/ops/elementwise.js";
 import { linear } from "../autograd/ops/linear.js";
 import { ConvNd, type ConvLayerOptions, type Sizes } from "../nn/conv.js";
-import { addProduct, Merge } from "../nn/merge.js";
+import { addProduct } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
-import { drawFor } from "../random/seed.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { sizeOf, type Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, makeFactors, resetFactors, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, type LoraOptions, withFactors } from "./layer.js";
 
 /** Options of lora's convolutions. */
 export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
@@ -35,24 +34,8 @@ export interface LoraConvOptions extends LoraOptions, ConvLayerOptions {
  *
  * Source: loralib.ConvLoRA.
  */
-export abstract class ConvLoRA extends ConvNd {
+export abstract class ConvLoRA extends withFactors(ConvNd) {
   /** @internal */ static override readonly className: string = "ConvLoRA";
-  /** [r * K, inChannels * K], or null if r = 0. */
-  readonly loraA: Parameter | null = null;
-  /** [outChannels / groups * H, r * K], or null if r = 0. */
-  readonly loraB: Parameter | null = null;
-  /** Rank; 0: the plain layer. */
-  readonly r: number;
-  /** Numerator of scaling. */
-  readonly loraAlpha: number;
-  /** loraAlpha / r, or 0 if r = 0. */
-  readonly scaling: number;
-  /** Probability of dropping an element of the branch's input while training. */
-  readonly loraDropout: number;
-  /** Whether eval() merges and train() unmerges. */
-  readonly mergeWeights: boolean;
-  readonly #merge = new Merge();
-
   /** @param where prefix of error messages @param dims number of spatial dimensions @internal */
   constructor(
     where: string,
@@ -62,7 +45,7 @@ export abstract class ConvLoRA extends ConvNd {
     kernelSize: Sizes,
     options: LoraConvOptions = {},
   ) {
-    const checked = checkLoraOptions(where, options, [
+    const { settings, base } = checkLoraOptions(where, options, [
       "loraDropout",
       "stride",
       "padding",
@@ -70,49 +53,19 @@ export abstract class ConvLoRA extends ConvNd {
       "groups",
       "bias",
     ]);
-    super(where, dims, inChannels, outChannels, kernelSize, checked.base);
-    ({
-      r: this.r,
-      loraAlpha: this.loraAlpha,
-      scaling: this.scaling,
-      loraDropout: this.loraDropout,
-      mergeWeights: this.mergeWeights,
-    } = checked);
-    if (this.r > 0) {
-      const last = this.kernelSize[dims - 1]!;
-      const others = sizeOf(this.kernelSize.slice(0, -1));
-      [this.loraA, this.loraB] = makeFactors(
-        this,
-        [this.r * last, inChannels * last],
-        [(outChannels / this.groups) * others, this.r * last],
-      );
-      this.weight.requiresGrad = false;
-    }
-    // ConvNd's constructor has drawn the base once; loralib's own reset draws it again, for r = 0 too.
-    this.resetParameters();
+    super(where, dims, inChannels, outChannels, kernelSize, base);
+    const { r } = settings;
+    const last = this.kernelSize[dims - 1]!;
+    const others = sizeOf(this.kernelSize.slice(0, -1));
+    this.adapt(settings, [
+      [r * last, inChannels * last],
+      [(outChannels / this.groups) * others, r * last],
+    ]);
   }
 
-  /** Draws in loralib's order: the convolution's weight and bias, then loraA; loraB is zeros. */
-  override resetParameters(): void {
-    drawFor(this, () => {
-      super.resetParameters();
-      resetFactors(this.loraA, this.loraB);
-    });
-  }
-
-  /** Whether the weight holds the product now. */
-  get merged(): boolean {
-    return this.#merge.merged;
-  }
-
-  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
-  override train(mode = true): this {
-    const { weight, loraA, loraB, scaling } = this;
-    if (this.mergeWeights && loraA && loraB) {
-      // W's elements in the order of B A: the merge of a matrix.
-      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, false));
-    }
-    return super.train(mode);
+  /** W's elements stand in the order of B A: the merge of a matrix. @internal */
+  override addFactors(loraA: Parameter, loraB: Parameter): void {
+    addProduct(this.weight, loraA, loraB, this.scaling, false);
   }
 
   /** Shapes and errors are those of the plain convolution. */
@@ -128,15 +81,6 @@ export abstract class ConvLoRA extends ConvNd {
         conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, [], where),
       );
     });
-  }
-
-  /** @internal */
-  override unmergedData(p: Parameter): Float32Array {
-    return p === this.weight ? this.#merge.originalOf(p) : p.data;
-  }
-  /** @internal */
-  override isMerged(): boolean {
-    return this.merged;
   }
 }
 

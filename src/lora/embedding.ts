@@ -1,12 +1,11 @@
 /** lora.Embedding: a frozen table with a trainable low-rank update. */
 import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
-import { addProduct, Merge } from "../nn/merge.js";
+import { addProduct } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
-import * as init from "../nn/init.js";
-import { drawFor } from "../random/seed.js";
+import { normal_, zeros_ } from "../nn/init.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, makeFactors, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, type LoraOptions, withFactors } from "./layer.js";
 
 /** Options of lora.Embedding. */
 export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
@@ -29,62 +28,32 @@ export interface LoraEmbeddingOptions extends LoraOptions, EmbeddingOptions {}
  * const layer = new lora.Embedding(1000, 64, { r: 4, loraAlpha: 8 });
  * const y = layer.forward(tensor(new Int32Array([3, 14, 15]))); // [3, 64]
  */
-export class Embedding extends PlainEmbedding {
+export class Embedding extends withFactors(PlainEmbedding) {
   /** @internal */ static override readonly className: string = "Embedding";
-  /** [r, numEmbeddings], or null if r = 0. */
-  readonly loraA: Parameter | null = null;
-  /** [embeddingDim, r], or null if r = 0. */
-  readonly loraB: Parameter | null = null;
-  /** Rank; 0: the plain layer. */
-  readonly r: number;
-  /** Numerator of scaling. */
-  readonly loraAlpha: number;
-  /** loraAlpha / r, or 0 if r = 0. */
-  readonly scaling: number;
-  /** Whether eval() merges and train() unmerges. */
-  readonly mergeWeights: boolean;
-  readonly #merge = new Merge();
-
   constructor(numEmbeddings: number, embeddingDim: number, options: LoraEmbeddingOptions = {}) {
-    const checked = checkLoraOptions("lora.Embedding", options, [
+    const { settings, base } = checkLoraOptions("lora.Embedding", options, [
       "paddingIdx",
       "maxNorm",
       "normType",
       "scaleGradByFreq",
     ]);
-    super(numEmbeddings, embeddingDim, checked.base);
-    ({ r: this.r, loraAlpha: this.loraAlpha, scaling: this.scaling, mergeWeights: this.mergeWeights } = checked);
-    if (this.r > 0) {
-      [this.loraA, this.loraB] = makeFactors(this, [this.r, numEmbeddings], [embeddingDim, this.r]);
-      this.weight.requiresGrad = false;
-    }
-    // nn.Embedding's constructor has drawn the table once; loralib's own reset draws it again.
-    this.resetParameters();
+    super(numEmbeddings, embeddingDim, base);
+    const { r } = settings;
+    this.adapt(settings, [
+      [r, numEmbeddings],
+      [embeddingDim, r],
+    ]);
   }
 
-  override resetParameters(): void {
-    drawFor(this, () => {
-      super.resetParameters();
-      // Not there yet when nn.Embedding's constructor calls this.
-      if (this.loraA && this.loraB) {
-        init.zeros_(this.loraA);
-        init.normal_(this.loraB);
-      }
-    });
+  /** @internal */
+  override resetFactors(loraA: Parameter, loraB: Parameter): void {
+    zeros_(loraA);
+    normal_(loraB);
   }
 
-  /** Whether the weight holds the product now. */
-  get merged(): boolean {
-    return this.#merge.merged;
-  }
-
-  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
-  override train(mode = true): this {
-    const { weight, loraA, loraB, scaling } = this;
-    if (this.mergeWeights && loraA && loraB) {
-      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, true));
-    }
-    return super.train(mode);
+  /** @internal */
+  override addFactors(loraA: Parameter, loraB: Parameter): void {
+    addProduct(this.weight, loraA, loraB, this.scaling, true);
   }
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range */
@@ -92,14 +61,5 @@ export class Embedding extends PlainEmbedding {
     const branches =
       this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
     return embedding(ids, this.weight, this.lookUp, branches, "lora.Embedding.forward");
-  }
-
-  /** @internal */
-  override unmergedData(p: Parameter): Float32Array {
-    return p === this.weight ? this.#merge.originalOf(p) : p.data;
-  }
-  /** @internal */
-  override isMerged(): boolean {
-    return this.merged;
   }
 }

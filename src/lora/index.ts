@@ -6,6 +6,6 @@ export { Linear, type LoraLinearOptions } from "./linear.js";
 export { MergedLinear, type MergedLinearOptions } from "./merged_linear.js";
 export { Embedding, type LoraEmbeddingOptions } from "./embedding.js";
 export { Conv1d, Conv2d, Conv3d, ConvLoRA, type LoraConvOptions } from "./conv.js";
-export type { LoraOptions } from "./layer.js";
+export type { LoraLayer, LoraOptions, LoraSettings } from "./layer.js";
 export { loraStateDict, markOnlyLoraAsTrainable } from "./utils.js";
 export type { BiasMode } from "../io/peft/config.js";

@@ -1,13 +1,12 @@
 /** lora.Linear: a frozen linear layer with a trainable low-rank update. */
 import { linear } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
-import { addProduct, Merge } from "../nn/merge.js";
+import { addProduct } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
-import { drawFor } from "../random/seed.js";
 import { checkInteger } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, makeFactors, resetFactors, type LoraOptions } from "./layer.js";
+import { checkLoraOptions, type LoraOptions, withFactors } from "./layer.js";
 
 /** Options of lora.Linear. */
 export interface LoraLinearOptions extends LoraOptions, LinearOptions {
@@ -30,64 +29,23 @@ export interface LoraLinearOptions extends LoraOptions, LinearOptions {
  * const layer = new lora.Linear(768, 768, { r: 8, loraAlpha: 16 });
  * const y = layer.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 768]
  */
-export class Linear extends PlainLinear {
+export class Linear extends withFactors(PlainLinear) {
   /** @internal */ static override readonly className: string = "Linear";
-  /** [r, inFeatures], or null if r = 0. */
-  readonly loraA: Parameter | null = null;
-  /** [outFeatures, r], or null if r = 0. */
-  readonly loraB: Parameter | null = null;
-  /** Rank; 0: the plain layer. */
-  readonly r: number;
-  /** Numerator of scaling. */
-  readonly loraAlpha: number;
-  /** loraAlpha / r, or 0 if r = 0. */
-  readonly scaling: number;
-  /** Probability of dropping an element of the branch's input while training. */
-  readonly loraDropout: number;
-  /** Whether eval() merges and train() unmerges. */
-  readonly mergeWeights: boolean;
-  readonly #merge = new Merge();
-
   constructor(inFeatures: number, outFeatures: number, options: LoraLinearOptions = {}) {
     checkInteger("lora.Linear", "inFeatures", inFeatures, 1);
     checkInteger("lora.Linear", "outFeatures", outFeatures, 1);
-    const checked = checkLoraOptions("lora.Linear", options, ["loraDropout", "bias", "fanInFanOut"]);
-    super(inFeatures, outFeatures, checked.base);
-    ({
-      r: this.r,
-      loraAlpha: this.loraAlpha,
-      scaling: this.scaling,
-      loraDropout: this.loraDropout,
-      mergeWeights: this.mergeWeights,
-    } = checked);
-    if (this.r > 0) {
-      [this.loraA, this.loraB] = makeFactors(this, [this.r, inFeatures], [outFeatures, this.r]);
-      this.weight.requiresGrad = false;
-    }
-    // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
-    this.resetParameters();
+    const { settings, base } = checkLoraOptions("lora.Linear", options, ["loraDropout", "bias", "fanInFanOut"]);
+    super(inFeatures, outFeatures, base);
+    const { r } = settings;
+    this.adapt(settings, [
+      [r, inFeatures],
+      [outFeatures, r],
+    ]);
   }
 
-  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA. */
-  override resetParameters(): void {
-    drawFor(this, () => {
-      super.resetParameters();
-      resetFactors(this.loraA, this.loraB);
-    });
-  }
-
-  /** Whether the weight holds the product now. */
-  get merged(): boolean {
-    return this.#merge.merged;
-  }
-
-  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
-  override train(mode = true): this {
-    const { weight, loraA, loraB, scaling } = this;
-    if (this.mergeWeights && loraA && loraB) {
-      this.#merge.follow(mode, weight, () => addProduct(weight, loraA, loraB, scaling, this.fanInFanOut));
-    }
-    return super.train(mode);
+  /** @internal */
+  override addFactors(loraA: Parameter, loraB: Parameter): void {
+    addProduct(this.weight, loraA, loraB, this.scaling, this.fanInFanOut);
   }
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
@@ -106,14 +64,5 @@ export class Linear extends PlainLinear {
           : [];
       return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
     });
-  }
-
-  /** @internal */
-  override unmergedData(p: Parameter): Float32Array {
-    return p === this.weight ? this.#merge.originalOf(p) : p.data;
-  }
-  /** @internal */
-  override isMerged(): boolean {
-    return this.merged;
   }
 }

@@ -2,15 +2,13 @@
 import { linear } from "../autograd/ops/linear.js";
 import { mergedLinear } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
-import { Merge } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
-import { drawFor } from "../random/seed.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkInteger, shownAll } from "../tensor/check.js";
 import { attempt } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLoraOptions, makeFactors, resetFactors } from "./layer.js";
+import { checkLoraOptions, withFactors } from "./layer.js";
 import type { LoraLinearOptions } from "./linear.js";
 
 /** Options of lora.MergedLinear. */
@@ -37,32 +35,22 @@ export interface MergedLinearOptions extends LoraLinearOptions {
  * const qkv = new lora.MergedLinear(768, 3 * 768, { r: 8, loraAlpha: 16, enableLora: [true, false, true] });
  * const y = qkv.forward(tensor(new Float32Array(2 * 768), [2, 768])); // [2, 2304]
  */
-export class MergedLinear extends PlainLinear {
+export class MergedLinear extends withFactors(PlainLinear) {
   /** @internal */ static override readonly className: string = "MergedLinear";
-  /** [g r, inFeatures], or null if r = 0 or no block is enabled. */
-  readonly loraA: Parameter | null = null;
-  /** [g outFeatures / enableLora.length, r], or null with loraA. */
-  readonly loraB: Parameter | null = null;
-  /** Rank; 0: the plain layer. */
-  readonly r: number;
-  /** Numerator of scaling. */
-  readonly loraAlpha: number;
-  /** loraAlpha / r, or 0 if r = 0. */
-  readonly scaling: number;
-  /** Probability of dropping an element of the branch's input while training. */
-  readonly loraDropout: number;
   /** Which of the equal blocks of outputs have factors. */
   readonly enableLora: readonly boolean[];
-  /** Whether eval() merges and train() unmerges. */
-  readonly mergeWeights: boolean;
-  readonly #merge = new Merge();
 
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
     const where = "lora.MergedLinear";
     checkInteger(where, "inFeatures", inFeatures, 1);
     checkInteger(where, "outFeatures", outFeatures, 1);
-    const checked = checkLoraOptions(where, options, ["loraDropout", "bias", "fanInFanOut", "enableLora"]);
-    const { enableLora = [false], ...base } = checked.base;
+    const { settings, base: others } = checkLoraOptions(where, options, [
+      "loraDropout",
+      "bias",
+      "fanInFanOut",
+      "enableLora",
+    ]);
+    const { enableLora = [false], ...base } = others;
     if (!Array.isArray(enableLora) || enableLora.length === 0 || enableLora.some((e) => typeof e !== "boolean")) {
       throw new ArgumentError(`${where}: enableLora must be a list of booleans; got ${shownAll(enableLora)}.`);
     }
@@ -72,49 +60,22 @@ export class MergedLinear extends PlainLinear {
       );
     }
     super(inFeatures, outFeatures, base);
-    ({
-      r: this.r,
-      loraAlpha: this.loraAlpha,
-      scaling: this.scaling,
-      loraDropout: this.loraDropout,
-      mergeWeights: this.mergeWeights,
-    } = checked);
     this.enableLora = Object.freeze([...enableLora]);
+    const { r } = settings;
     const enabled = enableLora.filter(Boolean).length;
-    if (this.r > 0 && enabled > 0) {
-      [this.loraA, this.loraB] = makeFactors(
-        this,
-        [enabled * this.r, inFeatures],
-        [enabled * (outFeatures / enableLora.length), this.r],
-      );
-      this.weight.requiresGrad = false;
-    }
-    // nn.Linear's constructor has drawn the base once; loralib's own reset draws it again.
-    this.resetParameters();
+    this.adapt(
+      settings,
+      enabled > 0
+        ? [
+            [enabled * r, inFeatures],
+            [enabled * (outFeatures / enableLora.length), r],
+          ]
+        : null,
+    );
   }
 
-  /** Draws in loralib's order: nn.Linear's weight and bias, then loraA; loraB is zeros. */
-  override resetParameters(): void {
-    drawFor(this, () => {
-      super.resetParameters();
-      resetFactors(this.loraA, this.loraB);
-    });
-  }
-
-  /** Whether the weight holds the products now. */
-  get merged(): boolean {
-    return this.#merge.merged;
-  }
-
-  /** train() restores the weight's original bits; eval() merges (both only if mergeWeights). */
-  override train(mode = true): this {
-    const { loraA, loraB } = this;
-    if (this.mergeWeights && loraA && loraB)
-      this.#merge.follow(mode, this.weight, () => this.#addProducts(loraA, loraB));
-    return super.train(mode);
-  }
-
-  #addProducts(loraA: Parameter, loraB: Parameter): void {
+  /** @internal */
+  override addFactors(loraA: Parameter, loraB: Parameter): void {
     const { kernels, memory, scratch } = engine();
     const { inFeatures: d, outFeatures: k, enableLora, fanInFanOut } = this;
     const width = fanInFanOut ? k / enableLora.length : d;
@@ -153,14 +114,5 @@ export class MergedLinear extends PlainLinear {
         where,
       );
     });
-  }
-
-  /** @internal */
-  override unmergedData(p: Parameter): Float32Array {
-    return p === this.weight ? this.#merge.originalOf(p) : p.data;
-  }
-  /** @internal */
-  override isMerged(): boolean {
-    return this.merged;
   }
 }

@@ -170,7 +170,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    * x), but with dropout on the base alone, y += (g - 1) * W x̃ + g * s B A x̃. The last step brings the bias.
    * @param first the first with DoRA
    */
-  #inTurn(x: Tensor, terms: readonly Term[], first: number): Tensor {
+  #inTurn(x: Tensor, terms: readonly Acting[], first: number): Tensor {
     const axis = this.outputAxis(x);
     let y = this.product(
       x,
@@ -215,13 +215,13 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     return this.drops && this.training && adapter.loraDropout > 0;
   }
 
-  #branch({ adapter, from, to }: Term): LoraBranch {
+  #branch({ adapter, from, to }: Acting): LoraBranch {
     const { loraA, loraB, scaling, loraDropout } = adapter;
     return { loraA, loraB, scaling, mask: this.#isDropping(adapter) ? this.newMask(loraDropout) : null, from, to };
   }
 
   /** Which adapters act, and on which items of x. */
-  #terms(x: Tensor): Term[] {
+  #terms(x: Tensor): Acting[] {
     if (this.disabled || this.mergedAdapters.length > 0) return [];
     const names = this.adapterNames;
     if (!names)
@@ -232,7 +232,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
           `names, ${names.length}.`,
       );
     }
-    const terms: Term[] = [];
+    const terms: Acting[] = [];
     for (let from = 0, to = 0; from < names.length; from = to) {
       for (to = from + 1; names[to] === names[from]; ) to++;
       const adapter = this.adapters.get(names[from]!);
@@ -389,7 +389,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 }
 
-interface Term {
+/** An adapter at work, on all items of the batch or on some. */
+interface Acting {
   adapter: Adapter;
   from?: number;
   to?: number;
