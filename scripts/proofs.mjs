@@ -3,11 +3,9 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
-const files = ["kill", "checkpoint"].map((name) =>
-  fileURLToPath(new URL(`../dist/test/cli/${name}.test.js`, import.meta.url)),
-);
+const runner = fileURLToPath(new URL("test.mjs", import.meta.url));
 process.exitCode =
-  spawnSync(process.execPath, ["--test", ...files], {
+  spawnSync(process.execPath, [runner, "--output", "--limit", "3600", "cli/kill", "cli/checkpoint"], {
     stdio: "inherit",
     env: { ...process.env, WASM_LORA_PROOFS: "1" },
   }).status ?? 1;

@@ -11,199 +11,132 @@
  * A file that does not load, crashes, hangs, registers no test or does not run what it registers is a failure. The
  * last line is "N passed, N failed, N skipped in N files, N s"; the exit code is 1 if anything failed, or nothing ran.
  */
-import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { SingleBar } from "cli-progress";
+import { killAll, runFile } from "./test/process.mjs";
 import { shownStack } from "./test/stack.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const child = fileURLToPath(new URL("test/file.mjs", import.meta.url));
 const slow = join(root, "test/slow");
-/** Seconds of each file when it last ran here: what takes long starts first, and what is left can be told. */
+/** Seconds of each file when it last passed here: what takes long starts first, and what is left can be told. */
 const TIMES = join(root, "build/test-times.json");
-/** A process that is there so long after its last test has left something open. */
-const GRACE_MS = 10_000;
 const LINE_EVERY_MS = 10_000;
-/** Of what a failed file printed. */
+/** Of what a file with a failure printed. */
 const LAST_LINES = 60;
 
 const { values: options, positionals: words } = parseArgs({
   allowPositionals: true,
   options: {
     only: { type: "string", short: "t", default: "" },
-    in: { type: "string", default: "test" },
+    in: { type: "string", default: join(root, "test") },
     output: { type: "boolean", default: false },
     limit: { type: "string", default: "600" },
   },
 });
-const limit = Number(options.limit);
-const folder = resolve(options.in);
-const times = existsSync(TIMES) ? JSON.parse(readFileSync(TIMES, "utf8")) : {};
 
 /** Found by their sources: what an older build left in dist/ is no test. */
-function files() {
+function testFiles(folder) {
   return readdirSync(folder, { recursive: true, encoding: "utf8" })
     .map((file) => join(folder, file))
     .filter((file) => /\.test\.(ts|mjs)$/.test(file) && !file.includes(`${sep}node_modules${sep}`))
     .filter((file) => folder.startsWith(slow) || !file.startsWith(slow + sep))
-    .map((source) => ({ source, name: relative(root, source).split(sep).join("/") }))
+    .map((source) => ({ source, name: source.startsWith(root) ? relative(root, source) : source }))
+    .map(({ source, name }) => ({ source, name: name.split(sep).join("/") }))
     .filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)))
     .map(({ source, name }) => ({
       name,
       path: name.endsWith(".ts") ? join(root, "dist", name.replace(/ts$/, "js")) : source,
-      // Before the first run, files with child processes go first, then large ones.
-      seconds: times[name] ?? (name.includes("/cli/") ? 10 : 1) * (0.5 + statSync(source).size / 20_000),
+      // Before the first run here: large ones take longer, and those with child processes.
+      expected: times[name] ?? (name.includes("/cli/") ? 10 : 1) * (0.5 + statSync(source).size / 20_000),
+      started: Infinity,
     }))
-    .sort((a, b) => b.seconds - a.seconds);
+    .sort((a, b) => b.expected - a.expected);
 }
 
-/** Every process that runs, with those that it started: a group each, where there are groups. */
-const running = new Set();
-function end(process_, signal = "SIGKILL") {
-  try {
-    process.kill(process.platform === "win32" ? process_.pid : -process_.pid, signal);
-  } catch {
-    // It has ended by itself.
-  }
-}
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    for (const process_ of running) end(process_);
-    process.exit(130);
-  });
-}
-
-/** Runs one file. Gives { passed, skipped: names, failures: [{ name, message, stack, difference }], output }. */
-function runFile({ path }) {
-  return new Promise((done) => {
-    const result = { passed: 0, skipped: [], failures: [], output: "" };
-    const fail = (name, message) => result.failures.push({ name, message, stack: "", difference: "" });
-    let current = "loading the file";
-    let ended = false;
-    const process_ = spawn(process.execPath, [child, path, options.only], {
-      stdio: ["ignore", "pipe", "pipe", "ipc"],
-      detached: process.platform !== "win32",
-    });
-    running.add(process_);
-    const expire = () => {
-      if (ended) fail("the process", `is still there ${GRACE_MS / 1000} s after its last test: something is left open`);
-      else fail(current, `no end after ${limit} s, which a file may take`);
-      ended = true;
-      end(process_);
-    };
-    let timer = setTimeout(expire, limit * 1000);
-    for (const stream of [process_.stdout, process_.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => {
-        result.output += text;
-      });
-    }
-    process_.on("message", ({ event, name, ...failure }) => {
-      if (event === "start") current = name;
-      else if (event === "pass") result.passed++;
-      else if (event === "skip") result.skipped.push(name);
-      else if (event === "fail") result.failures.push({ name, ...failure });
-      else if (event === "end") {
-        ended = true;
-        clearTimeout(timer);
-        timer = setTimeout(expire, GRACE_MS);
-      }
-    });
-    process_.on("error", (error) => fail("the process", error.message));
-    process_.on("close", (code, signal) => {
-      clearTimeout(timer);
-      running.delete(process_);
-      if (!ended) fail(current, `the process ended with ${signal ?? `code ${code}`} before its last test`);
-      else if (code !== 0 && signal !== "SIGKILL") fail("the process", `ended with ${signal ?? `code ${code}`}`);
-      // uvu's own marks and counts.
-      result.output = result.output.replace(/[•✘] | {2}\(\d+ \/ \d+\)\n/g, "");
-      done(result);
-    });
-  });
-}
-
+const times = existsSync(TIMES) ? JSON.parse(readFileSync(TIMES, "utf8")) : {};
+const files = testFiles(resolve(options.in));
 const counts = { passed: 0, failed: 0, skipped: 0, done: 0 };
-const started = performance.now();
-const elapsed = () => (performance.now() - started) / 1000;
-const work = files();
-const total = work.reduce((sum, { seconds }) => sum + seconds, 0);
-/** Of `total`, what the files that are done were expected to take. */
-let behind = 0;
+const begin = performance.now();
+const elapsed = () => (performance.now() - begin) / 1000;
 
 const bar = process.stdout.isTTY
-  ? new SingleBar({ format: "{bar} {value}/{total} files {told}", hideCursor: true, barsize: 24 })
+  ? new SingleBar({ format: "{bar} {value}/{total} files: {told}", hideCursor: true, barsize: 24 })
   : null;
+
+/** Counts, and the time that is left if the rest takes, to what was expected, as long as the files until now. */
 function progress() {
-  const left = behind > 0 ? ((total - behind) * elapsed()) / behind : total / availableParallelism();
+  let [behind, ahead] = [0, 0];
+  for (const { expected, started, seconds } of files) {
+    const share = seconds === undefined ? Math.min(0.9, Math.max(0, elapsed() - started) / expected) : 1;
+    behind += share * expected;
+    ahead += (1 - share) * expected;
+  }
+  const left = behind > 0 ? (ahead * elapsed()) / behind : ahead / availableParallelism();
   return `${counts.passed} passed, ${counts.failed} failed, ${elapsed().toFixed(0)} s, about ${left.toFixed(0)} s left`;
 }
-const tell = () =>
-  bar
-    ? bar.update(counts.done, { told: progress() })
-    : console.log(`${counts.done}/${work.length} files: ${progress()}`);
+function tell() {
+  if (bar) bar.update(counts.done, { told: progress() });
+  else console.log(`${counts.done}/${files.length} files: ${progress()}`);
+}
 /** A bar is taken away while something else is written. */
 function print(text) {
   bar?.stop();
   console.log(text);
-  bar?.start(work.length, counts.done, { told: progress() });
+  bar?.start(files.length, counts.done, { told: progress() });
 }
 
-function report({ name }, { failures, skipped, output }) {
-  for (const failure of failures) {
-    const parts = [failure.message, failure.difference, shownStack(failure.stack, root)].filter(Boolean);
-    print(`FAIL ${name} > ${failure.name}\n${parts.join("\n").replace(/^/gm, "    ")}\n`);
+const indented = (text) => text.replace(/^/gm, "    ");
+
+function report(name, { failures, skipped, output }) {
+  for (const { name: test, message, difference, stack } of failures) {
+    const parts = [message, difference, shownStack(stack, root)].filter(Boolean);
+    print(`FAIL ${name} > ${test}\n${indented(parts.join("\n"))}\n`);
   }
   for (const test of skipped) print(`SKIP ${name} > ${test}`);
-  const lines = output.trimEnd().split("\n");
-  if (output.trim() === "" || (failures.length === 0 && !options.output)) return;
-  print(
-    `${name} printed:\n${lines
-      .slice(options.output ? 0 : -LAST_LINES)
-      .join("\n")
-      .replace(/^/gm, "    ")}\n`,
-  );
+  if (output === "" || (failures.length === 0 && !options.output)) return;
+  const lines = output.split("\n").slice(options.output ? 0 : -LAST_LINES);
+  print(`${name} printed:\n${indented(lines.join("\n"))}\n`);
 }
 
+/** Runs one file after another, as long as there are any. */
 async function worker(queue) {
   for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-    const from = elapsed();
-    const result = existsSync(file.path)
-      ? await runFile(file)
-      : {
-          passed: 0,
-          skipped: [],
-          failures: [{ name: "the file", message: "is not built: npm run build:ts", stack: "" }],
-        };
-    if (options.only === "" && result.failures.length === 0)
-      times[file.name] = Math.round((elapsed() - from) * 100) / 100;
-    behind += file.seconds;
+    file.started = elapsed();
+    const result = await runFile(file.path, options.only, Number(options.limit));
+    file.seconds = elapsed() - file.started;
+    if (options.only === "" && result.failures.length === 0) times[file.name] = Number(file.seconds.toFixed(2));
     counts.done++;
     counts.passed += result.passed;
     counts.failed += result.failures.length;
     counts.skipped += result.skipped.length;
-    report(file, result);
-    if (bar) tell();
+    report(file.name, result);
   }
 }
 
-bar?.start(work.length, 0, { told: progress() });
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    killAll();
+    process.exit(1);
+  });
+}
+bar?.start(files.length, 0, { told: progress() });
 tell();
-const lines = setInterval(tell, bar ? 1000 : LINE_EVERY_MS);
-const queue = [...work];
-await Promise.all(Array.from({ length: Math.min(availableParallelism(), work.length) }, () => worker(queue)));
-clearInterval(lines);
+const telling = setInterval(tell, bar ? 500 : LINE_EVERY_MS);
+const queue = [...files];
+await Promise.all(Array.from({ length: availableParallelism() }, () => worker(queue)));
+clearInterval(telling);
 bar?.stop();
 
 mkdirSync(dirname(TIMES), { recursive: true });
 writeFileSync(TIMES, JSON.stringify(times, null, 1));
-const nothing = counts.passed + counts.failed + counts.skipped === 0;
-if (nothing)
-  console.error(`no test matches ${[...words, options.only && `--only ${options.only}`].filter(Boolean).join(" ")}`);
+const isNone = counts.passed + counts.failed + counts.skipped === 0;
+if (isNone) console.error(`No test matches ${[...words, options.only && `--only ${options.only}`].join(" ").trim()}`);
 console.log(
-  `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped in ${work.length} files, ` +
+  `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped in ${files.length} files, ` +
     `${elapsed().toFixed(1)} s`,
 );
-process.exitCode = counts.failed > 0 || nothing ? 1 : 0;
+process.exitCode = counts.failed > 0 || isNone ? 1 : 0;

@@ -20,6 +20,7 @@ export function shownStack(stack, root) {
     .join("\n");
 }
 
+/** Where the source has it, if the file was compiled. */
 function placed(path, row, column, root) {
   const map = `${path}.map`;
   if (existsSync(map)) {
@@ -34,5 +35,5 @@ function placed(path, row, column, root) {
       return `${source}:${originalLine + 1}:${originalColumn + 1}`;
     }
   }
-  return `${relative(root, path)}:${row}:${column}`;
+  return `${path.startsWith(root) ? relative(root, path) : path}:${row}:${column}`;
 }

@@ -1,5 +1,5 @@
 /**
- * Runs one test file for scripts/test.mjs, in a process of its own: file.mjs <file> [pattern of names]. To the file,
+ * Runs one test file for process.mjs: child.mjs <file> <pattern of names>. To the file,
  * this module is uvu (by the hook below): it registers everything with the real one, and tells the parent what each
  * test came to, which uvu's summary does not say. What uvu's `before` throws, for one, uvu itself swallows.
  */
@@ -16,22 +16,21 @@ globalThis.UVU_QUEUE = [[]];
 const uvu = await import("uvu");
 
 /** What waits for its `run()`, by suite; and whether anything was registered at all. */
-const waiting = new Map();
+const waiting = new Set();
 let registered = 0;
 
 const tell = (event, name, more = {}) => process.send({ event, name, ...more });
+const fault = (name, message) => tell("fail", name, { message, difference: "", stack: "" });
 
 function told(error) {
-  const isError = error instanceof Error;
-  const { code, generatedMessage = true, actual, expected } = isError ? error : {};
+  if (!(error instanceof Error)) return { message: `thrown: ${inspect(error)}`, difference: "", stack: "" };
+  const { name, message, stack = "", generatedMessage, operator, actual, expected } = error;
+  // With words of the test's own, not every version of node:assert shows a difference; assert.ok has none.
+  const isMute = generatedMessage === false && operator !== "==" && !/ !== |\+ actual - expected/.test(message);
   return {
-    message: isError ? `${error.name}: ${error.message}` : `thrown: ${inspect(error)}`,
-    stack: (isError && error.stack?.slice(error.stack.indexOf("\n    at "))) || "",
-    // With a message of the test's own, node:assert shows no difference.
-    difference:
-      code === "ERR_ASSERTION" && !generatedMessage && (actual !== undefined || expected !== undefined)
-        ? `actual:   ${short(actual)}\nexpected: ${short(expected)}`
-        : "",
+    message: `${name}: ${message}`,
+    difference: isMute ? `actual:   ${short(actual)}\nexpected: ${short(expected)}` : "",
+    stack: stack.slice(stack.indexOf("\n    at ")),
   };
 }
 const short = (value) => inspect(value, { depth: 2, maxArrayLength: 20, maxStringLength: 1000 });
@@ -39,7 +38,7 @@ const short = (value) => inspect(value, { depth: 2, maxArrayLength: 20, maxStrin
 /** uvu's test of this suite. */
 function recorded(real, suiteName) {
   const full = (name) => (suiteName ? `${suiteName}: ${name}` : name);
-  const wait = () => waiting.set(full("run() was not called"), real);
+  const wait = () => waiting.add(suiteName || "the file");
   const add = (name, handler) => {
     registered++;
     if (!wanted.test(full(name))) return;
@@ -72,14 +71,14 @@ function recorded(real, suiteName) {
   add.after.each = hook(real.after.each, "after.each");
   add.only = (name, handler) => {
     add(name, handler);
-    tell("fail", full(name), { message: "test.only leaves the others out: use the runner's --only", stack: "" });
+    fault(full(name), "test.only leaves others out; the runner has --only");
   };
   add.skip = (name = "a test without a name") => {
     registered++;
     if (wanted.test(full(name))) tell("skip", full(name));
   };
   add.run = () => {
-    waiting.delete(full("run() was not called"));
+    waiting.delete(suiteName || "the file");
     real.run();
   };
   return add;
@@ -90,9 +89,8 @@ export const suite = (name = "", state) => recorded(uvu.suite("", state), name);
 
 async function run() {
   await import(pathToFileURL(file).href);
-  for (const name of waiting.keys())
-    tell("fail", name, { message: "tests were registered that do not run", stack: "" });
-  if (registered === 0) tell("fail", "no tests", { message: "the file registers no test", stack: "" });
+  for (const name of waiting) fault(name, "run() is not called after what is registered");
+  if (registered === 0) fault("the file", "registers no test");
   for (const execute of globalThis.UVU_QUEUE[0]) {
     // Hooks that throw have been told.
     await Promise.resolve(execute()).catch(() => {});
