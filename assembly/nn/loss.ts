@@ -103,6 +103,7 @@ export function mseForward(x: usize, target: usize, n: i32): f32 {
 export function mseBackward(dx: usize, x: usize, target: usize, n: i32, g: f32): void {
   const scale = (g * 2) / <f32>n;
   for (let p: usize = 0; p < (<usize>n) << 2; p += 4) {
-    store<f32>(dx + p, load<f32>(dx + p) + scale * (load<f32>(x + p) - load<f32>(target + p)));
+    const d = load<f32>(x + p) - load<f32>(target + p);
+    store<f32>(dx + p, load<f32>(dx + p) + scale * d);
   }
 }

@@ -16,7 +16,10 @@ export function rmsNormForward(y: usize, rstd: usize, x: usize, weight: usize, r
     store<f32>(rstd + ((<usize>i) << 2), scale);
     const s = f32x4.splat(scale);
     let p: usize = 0;
-    for (; p + 16 <= row; p += 16) v128.store(y + p, f32x4.mul(f32x4.mul(v128.load(x + p), s), v128.load(weight + p)));
+    for (; p + 16 <= row; p += 16) {
+      const hat = f32x4.mul(v128.load(x + p), s); // normalize
+      v128.store(y + p, f32x4.mul(hat, v128.load(weight + p))); // scale
+    }
     for (; p < row; p += 4) store<f32>(y + p, load<f32>(x + p) * scale * load<f32>(weight + p));
     x += row;
     y += row;
@@ -38,7 +41,8 @@ export function rmsNormBackward(
     const scale = load<f32>(rstd + ((<usize>i) << 2));
     if (dWeight != 0) {
       for (let p: usize = 0; p < row; p += 4) {
-        store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * (load<f32>(x + p) * scale));
+        const hat = load<f32>(x + p) * scale;
+        store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * hat);
       }
     }
     if (dx != 0) {
@@ -47,13 +51,15 @@ export function rmsNormBackward(
       const m = f32x4.splat(mean);
       let p: usize = 0;
       for (; p + 16 <= row; p += 16) {
+        const hat = f32x4.mul(v128.load(x + p), s);
         const g = f32x4.mul(v128.load(dy + p), v128.load(weight + p));
-        const d = f32x4.mul(s, f32x4.sub(g, f32x4.mul(f32x4.mul(v128.load(x + p), s), m)));
+        const d = f32x4.mul(s, f32x4.sub(g, f32x4.mul(hat, m)));
         v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
       }
       for (; p < row; p += 4) {
+        const hat = load<f32>(x + p) * scale;
         const g = load<f32>(dy + p) * load<f32>(weight + p);
-        store<f32>(dx + p, load<f32>(dx + p) + scale * (g - load<f32>(x + p) * scale * mean));
+        store<f32>(dx + p, load<f32>(dx + p) + scale * (g - hat * mean));
       }
       dx += row;
     }
@@ -67,13 +73,15 @@ function weightedDot(dy: usize, weight: usize, x: usize, n: i32): f32 {
   let sums = f32x4.splat(0),
     i = n;
   for (; i >= 4; i -= 4) {
-    sums = f32x4.add(sums, f32x4.mul(f32x4.mul(v128.load(dy), v128.load(weight)), v128.load(x)));
+    const g = f32x4.mul(v128.load(dy), v128.load(weight));
+    sums = f32x4.add(sums, f32x4.mul(g, v128.load(x)));
     dy += 16;
     weight += 16;
     x += 16;
   }
   if (i > 0) {
-    sums = f32x4.add(sums, f32x4.mul(f32x4.mul(loadLanes(dy, i, 0), loadLanes(weight, i, 0)), loadLanes(x, i, 0)));
+    const g = f32x4.mul(loadLanes(dy, i, 0), loadLanes(weight, i, 0));
+    sums = f32x4.add(sums, f32x4.mul(g, loadLanes(x, i, 0)));
   }
   return addLanes(sums);
 }

@@ -26,7 +26,8 @@ export function softmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: 
   for (let i = 0; i < rows; i++) {
     const mean = dot(y, dy, dim);
     for (let p: usize = 0; p < row; p += 4) {
-      store<f32>(dx + p, load<f32>(dx + p) + load<f32>(y + p) * (load<f32>(dy + p) - mean));
+      const d = load<f32>(y + p) * (load<f32>(dy + p) - mean);
+      store<f32>(dx + p, load<f32>(dx + p) + d);
     }
     dx += row;
     dy += row;
