@@ -8,19 +8,19 @@ function exp(x: number): number {
   return engine().kernels.exp64(x);
 }
 
-/** Of bytes, in units of 2^20. */
+/** Bytes as megabytes of 2^20 bytes, with one decimal. */
 export function megabytes(bytes: number): string {
   return (bytes / 1048576).toFixed(1);
 }
 
-/** With a comma after each thousand. */
+/** A number with a comma after each thousand. */
 export function count(n: number): string {
   return n.toLocaleString("en-US");
 }
 
-/** The units in which a time left is told; what it rounds to is what it is split by, so that "1m60s" cannot be. */
+/** A time that is left, in one or two units. It is rounded before it is split, so that "1m60s" cannot be. */
 export function formatTime(seconds: number): string {
-  // Before the first step there is nothing to reckon with.
+  // Before the first step the bar knows no time.
   if (typeof seconds !== "number" || !Number.isFinite(seconds)) return "?";
   const whole = seconds > 10 ? Math.round(seconds / 5) * 5 : Math.max(0, Math.ceil(seconds));
   const two = (n: number): string => String(n).padStart(2, "0");
@@ -30,7 +30,7 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)}h${two(minutes % 60)}m`;
 }
 
-/** exp(loss). Where that has many digits, its leading ones and its power of ten, which no double needs to hold. */
+/** exp(loss); a large one by its leading digits and its power of ten, which may be beyond any double. */
 export function perplexity(loss: number): string {
   if (loss < 20) return exp(loss).toFixed(2);
   let power = Math.floor(loss / LN10);

@@ -39,7 +39,7 @@ export async function generateText(options: GenerateCommand): Promise<void> {
   }
   for (const piece of codec.tokenizer.decodeStream(chain(prompt, drawn), { skipSpecialTokens: true })) {
     write(piece);
-    // Lets it be known that nobody reads any more.
+    // Between two pieces the event loop runs, so that a pipe that nobody reads any more ends the program.
     await new Promise((resolve) => setImmediate(resolve));
   }
   process.stdout.write("\n");

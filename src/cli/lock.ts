@@ -34,11 +34,12 @@ interface Owner {
 export interface FolderLock {
   /** Says that the run is alive. @throws StateError if another run has taken the folder meanwhile */
   keep(): void;
+  /** Gives the folder back. */
   release(): void;
 }
 
 /**
- * Takes a folder, which is there, or refuses.
+ * Takes a folder, which must exist, for one run, or refuses.
  * @param where the command, for errors
  * @throws FileError naming the owner if another run has it
  */
@@ -46,7 +47,7 @@ export function lockFolder(where: string, folder: string): FolderLock {
   if (folder.startsWith("memory:")) return lockInMemory(where, folder);
   const path = `${folder}/${LOCK_FILE}`;
   const self = describeSelf();
-  // A lock is taken away and made anew at most once or twice; more is others doing the same.
+  // A dead owner's lock is taken away once or twice; who has to do it more often competes with other runs.
   for (let attempts = 0; !create(path, self); attempts++) {
     const owner = readOwner(path);
     const age = ageOf(path);
@@ -87,7 +88,7 @@ export function lockFolder(where: string, folder: string): FolderLock {
   };
 }
 
-/** A run does not end for want of a lock's care: at worst it is looked at by somebody before they take the folder. */
+/** Cares for the lock, and lets the run go on if that fails: at worst somebody else must find out whether it lives. */
 function tryTo(care: () => void): void {
   try {
     care();
@@ -121,7 +122,7 @@ function create(path: string, self: Owner): boolean {
       linkSync(draft, path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "EEXIST") throw error;
-      // A file system without links.
+      // This file system has no links, so the lock is written in place.
       writeFileSync(path, contents, { flag: "wx" });
     }
     return true;
@@ -141,7 +142,7 @@ function takeAway(path: string, token: string | undefined): void {
     renameSync(path, aside);
     if (readOwner(aside)?.token !== token) linkSync(aside, path);
   } catch {
-    // Gone meanwhile: the next attempt sees what is there.
+    // Somebody else took it away meanwhile; the next attempt sees what is there now.
   }
   rmSync(aside, { force: true });
 }
@@ -173,7 +174,8 @@ function ageOf(path: string): number {
 }
 
 function isAlive(owner: Owner, self: Owner, age: number): boolean {
-  // From here its process can be seen; its own earlier self, too, is one that has ended.
+  // The owner is a process of this machine, so it can be asked for; one of the same number that began at another time
+  // is another process.
   if (owner.host === self.host && owner.boot === self.boot && owner.space === self.space) {
     if (!isRunning(owner.process)) return false;
     if (owner.began !== "") return beganAt(owner.process) === owner.began;
@@ -186,7 +188,7 @@ function isRunning(id: number): boolean {
     process.kill(id, 0);
     return true;
   } catch (error) {
-    // Somebody else's, or hidden from us.
+    // EPERM: the process is there and belongs to somebody else.
     return (error as NodeJS.ErrnoException).code !== "ESRCH";
   }
 }

@@ -32,7 +32,7 @@ const numeric = <K extends keyof FinetuneSettings>(key: K): ((text: string) => F
   parsed(SETTINGS[key], parseNumber);
 const path = (text: string): string => {
   if (!PATH.holds(text)) throw new InvalidArgumentError(`expected ${PATH.expected}; got "${text}".`);
-  // The library's files in memory: a command's end would be theirs.
+  // The library's files in memory end with the process, so a command has no use for one.
   if (text.startsWith("memory:"))
     throw new InvalidArgumentError(`expected a place on the disk; what is at "${text}" goes with this process.`);
   return text;
@@ -138,8 +138,8 @@ function onOneLine(text: string): string {
 }
 
 /**
- * The one way out: a line that says what is wrong. What is not ours to expect says so too, and where it came from on
- * demand.
+ * The one way out: a line that says what is wrong. An error that this program did not foresee is called a fault of its
+ * own; WASM_LORA_DEBUG=1 shows where it came from.
  */
 function fail(error: unknown): void {
   process.exitCode = 1;
@@ -160,8 +160,8 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.exit();
   });
 }
-// A reader that closes the pipe (head, less) is no error, and no reason to throw a training away; a full disk behind it
-// is one.
+// A reader that closes the pipe (head, less) is no error, and no reason to throw a training away. A full disk behind
+// the output is an error.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE" && process.argv[2] === "finetune") return;

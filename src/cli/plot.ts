@@ -4,15 +4,15 @@ import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
 import { printable } from "../runtime/printable.js";
 
-/** Finite, and so is the distance of any two. */
+/** Whether a loss has a place in the picture: it is finite, and so is its distance from any other that is drawn. */
 function isDrawn(loss: number): boolean {
   return Math.abs(loss) < 1e300;
 }
 
-/** A run of any length is drawn by at most this many points: more are not seen, and take minutes. */
+/** Points that a curve is drawn by at most: more are not seen, and a run of a million steps would take minutes. */
 const MOST_POINTS = 2_000;
 
-/** `points` steps of all, the first being 0; first and last among them. */
+/** Picks at most `points` of a run's steps, evenly, the first and the last among them. */
 function pickSteps(all: number, points: number): number[] {
   return Array.from({ length: Math.min(all, points) }, (_, i) =>
     Math.round((i * (all - 1)) / Math.max(1, Math.min(all, points) - 1)),
@@ -20,8 +20,8 @@ function pickSteps(all: number, points: number): number[] {
 }
 
 /**
- * Mean over a window that ends at the step: single batches are noisy. Losses that are not finite count for nothing; NaN
- * if none is.
+ * The mean over a window of steps that ends at this one, since single batches are noisy. Losses that are not finite are
+ * left out; without any other the mean is NaN.
  */
 export function meanAt(losses: readonly number[], step: number): number {
   const window = Math.max(1, Math.round(losses.length / 25));

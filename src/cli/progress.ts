@@ -10,7 +10,7 @@ export interface Progress {
   stop(): void;
 }
 
-/** Of a pass over `total` windows, on a terminal. */
+/** The progress of a pass over `total` windows, on a terminal alone. */
 export function passProgress(label: string, total: number): Progress {
   return start(
     new SingleBar({
@@ -24,7 +24,7 @@ export function passProgress(label: string, total: number): Progress {
   );
 }
 
-/** Of training; a step's values are its loss and its tokens a second. */
+/** The progress of training; a step's values are its loss and its tokens a second. */
 export function trainingProgress(total: number, done: number): Progress {
   const format = "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB";
   const progress = start(new SingleBar({ ...OPTIONS, format, noTTYOutput: true, notTTYSchedule: 5000 }), total, done, {

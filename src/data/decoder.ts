@@ -10,11 +10,11 @@ import { patternOf, prependScheme } from "./tokenizer_json.js";
 
 /** A list of tokens on its way: any number of times (add* next), then end. */
 export interface Stage {
-  /** More of the present token. */
+  /** Takes more text of the present token. */
   add(text: string): void;
-  /** The present token is complete; another one may follow. */
+  /** Says that the present token is complete; another one may follow. */
   next(): void;
-  /** No more tokens. */
+  /** Says that no more tokens come. */
   end(): void;
 }
 
@@ -98,7 +98,7 @@ const cleaning =
       ),
     );
 
-/** All tokens as one. */
+/** Joins all tokens into one. */
 const fuse: StageMaker = (out) => ({
   add(text) {
     out.add(text);

@@ -21,13 +21,13 @@ const Tokenizer = (library as unknown as Library).Tokenizer;
 /** Compiles patterns in Oniguruma's syntax. */
 export const SplitPreTokenizer = (library as unknown as Library).SplitPreTokenizer;
 
-/** What the model needs beside its JSON. */
+/** What a model of ours needs to know beside the JSON that the library gets. */
 export interface Mends {
   /** Its own tokens: the library adds the added ones to them. */
   ids: ReadonlyMap<string, number>;
   /** The token for text that no other has; null: there is none. */
   unknown: string | null;
-  /** Unknown tokens in a row are one. */
+  /** Whether several unknown tokens in a row become one. */
   fuseUnknown: boolean;
   /** Characters that no token has are left out before merging (BPE without a token for unknown text). */
   dropUnknown: boolean;

@@ -1,7 +1,7 @@
 /** The text of a file, whatever editor wrote it. */
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 
-/** Byte order marks. */
+/** The byte order mark of each encoding, at the start of a file. */
 const MARKS: Readonly<Record<Encoding, readonly number[]>> = {
   "utf-8": [0xef, 0xbb, 0xbf],
   "utf-16le": [0xff, 0xfe],
@@ -45,7 +45,7 @@ export function decodeText(bytes: Uint8Array, name = "text"): string {
     : decodeUtf16(text, encoding === "utf-16le");
 }
 
-/** Here, since not every runtime's TextDecoder knows both orders. */
+/** Decodes by itself, since not every runtime's TextDecoder knows both orders of bytes. */
 function decodeUtf16(bytes: Uint8Array, littleEndian: boolean): string {
   const view = new DataView(bytes.buffer);
   const parts: string[] = [];
@@ -58,7 +58,7 @@ function decodeUtf16(bytes: Uint8Array, littleEndian: boolean): string {
   return parts.join("");
 }
 
-/** As TextDecoder calls it. */
+/** An encoding by the name that TextDecoder knows it by. */
 export type Encoding = "utf-8" | "utf-16le" | "utf-16be";
 
 /** How a text's bytes are to be read, by its mark or its NULs. */
@@ -74,8 +74,8 @@ export function encodingOf(bytes: Uint8Array): Encoding {
     if (sample[i] === 0) even++;
     if (sample[i + 1] === 0) odd++;
   }
-  // Spaces, digits and ends of lines are ASCII in any script; a character whose other half is zero is rare. Beside
-  // another character one alone proves nothing.
+  // Spaces, digits and ends of lines are ASCII in any script, so in UTF-16 one half of them is zero, always the same
+  // one; characters whose other half is zero are rare. A single zero in a longer text proves nothing.
   if (bytes.length % 2 === 0 && Math.max(even, odd) >= Math.max(Math.min(2, pairs), pairs / 50) && even !== odd) {
     if (20 * even <= odd) return "utf-16le";
     if (20 * odd <= even) return "utf-16be";

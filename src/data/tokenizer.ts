@@ -142,7 +142,7 @@ export class Tokenizer {
     checkOptions("Tokenizer.encode", options, ["addSpecialTokens"]);
     if (typeof text !== "string")
       throw new ArgumentError(`Tokenizer.encode: text must be a string; got ${text === null ? "null" : typeof text}.`);
-    // Here alone JavaScript's white space is another than Unicode's.
+    // In these two characters alone JavaScript's white space differs from Unicode's, which the original strips by.
     if (this.#strips && /[\ufeff\u0085]/.test(text))
       this.#fail(
         "added_tokens",
@@ -150,7 +150,7 @@ export class Tokenizer {
       );
     let result;
     try {
-      // Lone surrogates have no UTF-8.
+      // A lone surrogate has no bytes in UTF-8, so it is encoded as the replacement character.
       result = this.#encoder.encode(text.replace(/\p{Surrogate}/gu, "\ufffd"), {
         add_special_tokens: options?.addSpecialTokens ?? true,
       });

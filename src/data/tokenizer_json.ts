@@ -17,7 +17,7 @@ const sequence = (key: "normalizers" | "pretokenizers", parts: readonly Part[]):
   type: "Sequence",
   [key]: parts,
 });
-/** Replaces in a normaliser or pre-tokeniser; "$" means itself. */
+/** A normaliser or pre-tokeniser that replaces what a pattern matches; "$" in the replacement means itself. */
 const replace = (pattern: object, content: string): Part => ({
   type: "Replace",
   pattern,
@@ -30,7 +30,7 @@ const replaceRegex = (source: string, content: string): Part => replace({ Regex:
  * for a beginning.
  */
 const rewrite = (source: string, content: string): Part => ({ type: "Replace", pattern: { Regex: source }, content });
-/** By characters, as the original: the end of a word would make another sigma. */
+/** Character by character, as the original does it: JavaScript alone would make a word's last sigma another letter. */
 const LOWERCASE: readonly Part[] = [replace({ String: "Σ" }, "σ"), { type: "Lowercase" }];
 
 /** A pattern's source, and itself compiled. */
@@ -120,7 +120,7 @@ export function normalizer(json: unknown, field: string, fail: Fail): Part {
         ...(flag("strip_left", true) ? [rewrite("\\s*([\\s\\S]*)", "$1")] : []),
         ...(flag("strip_right", true) ? [rewrite("((?:[\\s\\S]*\\S)?)\\s*", "$1")] : []),
       ]);
-    // Not before an empty text.
+    // The pattern needs a character: nothing is put before an empty text.
     case "Prepend":
       return rewrite("([\\s\\S]+)", `${string("prepend").replaceAll("$", "$$$$")}$1`);
     case "Replace":
@@ -160,10 +160,10 @@ function patternJson(json: unknown, field: string, fail: Fail): object {
 
 const BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] as const;
 const PUNCTUATION = "[\\p{P}\\u0021-\\u002F\\u003A-\\u0040\\u005B-\\u0060\\u007B-\\u007E]";
-/** Rust's \w; Oniguruma's has superscript digits too. */
+/** The characters of Rust's \w; Oniguruma's \w has superscript digits too. */
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d";
 const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-/** All matches, and nothing else. */
+/** A pre-tokeniser that keeps what a pattern matches and drops the rest. */
 const only = (source: string): Part => ({
   type: "Split",
   pattern: { Regex: source },
@@ -278,7 +278,7 @@ interface ModelPart {
 
 export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
   const { object, type: given, string, count, flag, list } = fields(json, field, fail);
-  // Old files do not name the type.
+  // Older files do not name the model's type; its fields tell it.
   const type =
     given ??
     (Array.isArray(object["vocab"])
@@ -517,7 +517,7 @@ export function addedToken(json: unknown, field: string, fail: Fail, id?: number
   };
 }
 
-/** What the library cannot keep apart. */
+/** Refuses added tokens that the library would confuse with other parts of the file, though each is supported alone. */
 export function checkTogether(
   added: readonly AddedToken[],
   preTokenizer: unknown,

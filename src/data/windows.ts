@@ -58,7 +58,7 @@ export function randomWindows(
   checkInteger(where, "seed", seed, 0);
   const all = checkLength(where, tokens, seq);
   const { kernels, memory } = engine();
-  // Tensors of ids and targets would not fit either.
+  // Refused here, before the arrays of ids and targets are made, which as tensors would not fit either.
   if (8 * batch * seq > memory.limit)
     throw new ArgumentError(
       `${where}: batch = ${batch} of seq = ${seq} tokens take ${8 * batch * seq} bytes; there are ${memory.limit} ` +

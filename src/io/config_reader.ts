@@ -10,7 +10,7 @@ import { asObject, show } from "./json.js";
 export function readModelType(json: unknown, name: string): unknown {
   const config = asObject(json);
   if (!config) throw new FormatError(`${name}: the file holds no JSON object.`);
-  // What a hub answers instead of a file is JSON too.
+  // A hub answers in JSON too when it refuses a file.
   if (config.model_type === undefined && typeof config.error === "string")
     throw new FormatError(
       `${name}: the file is a server's answer, ${show(config.error)}, instead of the file; download it again.`,

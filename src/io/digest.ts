@@ -32,7 +32,7 @@ export interface Hash {
 export class Sha256 implements Hash {
   readonly #state = Int32Array.from(PRIMES.slice(0, 8), (p) => rootBits(p, 2));
   readonly #words = new Int32Array(64);
-  /** What came since the last whole block. */
+  /** The bytes that came since the last whole block of 64. */
   readonly #block = new Uint8Array(64);
   #length = 0;
 

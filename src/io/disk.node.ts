@@ -184,7 +184,7 @@ function syncDirectory(directory: string): void {
       closeSync(fd);
     }
   } catch {
-    // The file itself is whole and in its place.
+    // Where a folder cannot be synchronised, the file itself is whole and in its place all the same.
   }
 }
 
@@ -192,17 +192,17 @@ function syncDirectory(directory: string): void {
 function sweep(directory: string, stale: (name: string, age: number) => boolean): void {
   try {
     for (const name of readdirSync(directory)) {
-      // Asked by name first: a folder may hold many files.
+      // By the name alone first: a folder may hold many files, and each question for an age is a system call.
       if (!stale(name, Infinity)) continue;
       try {
         if (stale(name, Date.now() - statSync(`${directory}/${name}`).mtimeMs))
           rmSync(`${directory}/${name}`, { recursive: true, force: true });
       } catch {
-        // Taken away by somebody else meanwhile, or not ours to remove.
+        // Somebody else has taken it away meanwhile, or it is not ours to remove.
       }
     }
   } catch {
-    // Tidiness is no reason to fail.
+    // What cannot be tidied up is left: the caller's own work has succeeded.
   }
 }
 
@@ -226,7 +226,7 @@ function makeDirectory(path: string): void {
   try {
     mkdirSync(path);
   } catch (error) {
-    // Somebody else may have made it meanwhile.
+    // Another process may have made the folder meanwhile, which is as good.
     if (!isDirectory()) throw error;
   }
 }

@@ -1,6 +1,6 @@
-/** A file of its own: what is on disk and what is in memory both have it, and neither knows the other. */
+/** In a file of its own, since files on disk and files in memory both need it, and neither imports the other. */
 
-/** A file as it will be. */
+/** A file that is to be written: its place and its whole contents. */
 export interface FileToWrite {
   path: string;
   bytes: Uint8Array;

@@ -72,7 +72,10 @@ export function readCheckpoint(directory: string): CheckpointViews {
   return { tensors, astray, metadata };
 }
 
-/** @throws FormatError for the first tensor that is astray @internal */
+/**
+ * Refuses a folder whose shards and index differ. @internal
+ * @throws FormatError naming the first tensor that is astray
+ */
 export function refuseAstray(directory: string, { tensors, astray }: CheckpointViews): void {
   for (const [name, path] of astray) {
     const index = `${directory}/${INDEX_FILE}`;

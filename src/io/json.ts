@@ -9,10 +9,14 @@ import { ArgumentError } from "../runtime/errors.js";
 
 /** Nesting beyond this is refused, so that hostile text cannot exhaust the stack. */
 const MAX_DEPTH = 500;
-/** 2^53 - 1 has 16 digits. */
+/** 2^53 - 1, the largest exact integer, has 16 digits. */
 const MAX_INTEGER_DIGITS = 16;
 const NUMBER_CHARACTERS = "0123456789+-.eE";
 
+/**
+ * Reads JSON from a text piece by piece, and says where it is not what was expected. It builds nothing by itself, so
+ * that the caller bounds what hostile text makes it build.
+ */
 export class JsonCursor {
   #position = 0;
 
@@ -22,7 +26,7 @@ export class JsonCursor {
     readonly fail: (message: string) => never,
   ) {}
 
-  /** How much of the text is behind it. */
+  /** Number of characters that it has read. */
   get position(): number {
     return this.#position;
   }

@@ -12,6 +12,7 @@
  */
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
+import { className } from "../runtime/shown.js";
 import { JsonCursor, show } from "./json.js";
 import { beginsAsText, signatureOf } from "./signature.js";
 
@@ -251,7 +252,7 @@ function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => 
   }
 
   if (dtype === undefined) return failTensor("has no dtype");
-  // One string for each dtype, not one for each tensor.
+  // The constant's string, not the header's: a million tensors would otherwise hold a million copies of "F32".
   const known = isDtype(dtype)
     ? DTYPES[DTYPES.indexOf(dtype)]!
     : failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
@@ -272,7 +273,7 @@ function integers(cursor: JsonCursor): number[] {
   do values.push(cursor.integer());
   while (cursor.accept(","));
   cursor.expect("]");
-  // A copy has no room to grow.
+  // A list that grew by pushing has room for more; its copy has none.
   return values.slice();
 }
 
@@ -297,7 +298,7 @@ function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (me
   let bits = DTYPE_BITS[dtype];
   for (const size of shape) {
     bits *= size;
-    // Exact up to 2^53, and no file of that size exists.
+    // Products are exact up to 2^53, and no file has so many bits.
     if (!Number.isSafeInteger(bits)) fail(`of ${dtype} and shape ${show(shape)} overflows: more than 2^53 bits`);
   }
   if (bits % 8 !== 0) fail(`of ${dtype} and shape ${show(shape)} takes ${bits} bits; expected whole bytes`);
@@ -481,9 +482,9 @@ function checkTensor(tensor: TensorToWrite): TensorToWrite {
   return tensor;
 }
 
-/** Of a value that is not what it should be. */
+/** What a value is that is not what it should be. */
 function typeName(value: unknown): string {
-  return value === null ? "null" : typeof value === "object" ? (value.constructor?.name ?? "an object") : typeof value;
+  return value === null ? "null" : typeof value === "object" ? className(value) || "an object" : typeof value;
 }
 
 function checkName(name: string): string {

@@ -12,7 +12,7 @@ const SIGNATURES: readonly [readonly number[], string][] = [
   [[0xfe, 0xff], "UTF-16; save it as UTF-8"],
 ];
 
-/** How much of a file is looked at. */
+/** Bytes at a file's start that are looked at. */
 const LOOKED_AT = 512;
 
 /** What the bytes are, with what to do, or undefined if nothing tells. Only asked for a file that was refused. */

@@ -38,7 +38,7 @@ export interface WrappedLM extends Module {
 export function tiedHead(model: Module, table: { readonly weight: Parameter }): Linear {
   const { weight } = table;
   const [outFeatures, inFeatures] = weight.shape;
-  // The constructor would draw a weight.
+  // Made without its constructor, which would allocate and draw a weight of its own.
   const head = Object.assign(Object.create(Linear.prototype) as Linear, {
     training: model.training,
     inFeatures,

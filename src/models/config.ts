@@ -20,7 +20,7 @@ export function checkConfig(
   const values = config as Record<string, number>;
   if ((values["modelType"] as unknown) !== modelType)
     throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(values["modelType"])}.`);
-  // Layers are made one by one.
+  // Layers are made one by one, so a config may not ask for a billion of them.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);
   if (typeof values["tieWordEmbeddings"] !== "boolean")

@@ -117,7 +117,7 @@ function folderUrl(url: string | URL): URL {
   try {
     folder = new URL(url, (globalThis as { location?: { href: string } }).location?.href);
   } catch {
-    // Told below.
+    // What is no URL at all is refused below, with what is no web address.
   }
   if (folder === undefined || !/^https?:$/.test(folder.protocol)) {
     throw new ArgumentError(

@@ -249,12 +249,12 @@ export class Gpt2 extends Module {
     return lnF.forward(x);
   }
 
-  /** Lets adapters see a tied head. @internal */
+  /** Gives a tied head a layer of its own, so that adapters can act on it apart from the table. @internal */
   showHead(): void {
     this.lmHead ??= tiedHead(this, this.transformer.wte);
   }
 
-  /** Afterwards: null if it is tied still. @internal */
+  /** Takes that layer away again, unless an adapter has made its weight another than the table's. @internal */
   hideHead(): void {
     this.lmHead = untiedHead(this.lmHead, this.transformer.wte);
     if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };

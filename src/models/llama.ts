@@ -275,12 +275,12 @@ export class Llama extends Module {
     return this.model.norm.forward(x);
   }
 
-  /** Lets adapters see a tied head. @internal */
+  /** Gives a tied head a layer of its own, so that adapters can act on it apart from the table. @internal */
   showHead(): void {
     this.lmHead ??= tiedHead(this, this.model.embedTokens);
   }
 
-  /** Afterwards: null if it is tied still. @internal */
+  /** Takes that layer away again, unless an adapter has made its weight another than the table's. @internal */
   hideHead(): void {
     this.lmHead = untiedHead(this.lmHead, this.model.embedTokens);
     if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
@@ -335,7 +335,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
       config[name] == null
         ? {}
         : (asObject(config[name]) ?? fail(`${name} is ${show(config[name])}; expected an object`));
-    // The type first: the others only follow from it.
+    // The kind of scaling is judged first, since the other keys only follow from it.
     for (const [key, value] of Object.entries(parameters).sort(
       ([a], [b]) => Number(b.endsWith("type")) - Number(a.endsWith("type")),
     )) {

@@ -11,9 +11,9 @@ import type { CausalLM } from "./causal_lm.js";
 import type { Dimension, Family, FamilyConfig } from "./family.js";
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
-/** Tensors that a message names at most. */
+/** Tensors that one message names at most. */
 const NAMED = 4;
-/** Names that are compared at least. */
+/** Expected names that are compared before a list of missing ones may end the comparison. */
 const LOOKED_AT = 64;
 
 /** The head's key, in every family. */
@@ -94,7 +94,7 @@ export class Weights<Config extends FamilyConfig> {
       if (view) this.#checkShape(name, view, dimensions);
       else missing.push(name);
       expected.add(name);
-      // The first layer's names are those of all.
+      // All layers have the names of the first, so what is missing there is the same for the rest.
       if (missing.length >= NAMED && expected.size > LOOKED_AT) break;
     }
     const unexpected = [...this.#tensors.keys()].filter(

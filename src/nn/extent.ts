@@ -33,7 +33,7 @@ export function extentOf(where: string, model: Module): <T>(fn: () => T) => T {
     if (changes === noted) return fn();
     const undo: (() => void)[] = [];
     try {
-      // Where there were no adapters none act.
+      // Adapters that a layer got since then must not act.
       for (const module of switchedIn(model)) if (!held.has(module)) undo.push(module.disable());
       for (const enter of held.values()) undo.push(enter());
       return fn();

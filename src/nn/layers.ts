@@ -21,7 +21,7 @@ export interface LinearOptions {
 
 /** A module that maps one tensor to one tensor: what may stand in for a linear layer. */
 export interface Layer extends Module {
-  /** Shapes are those of the layer it stands for. */
+  /** Maps x; the shapes of x and of the result are those of the layer that it stands in for. */
   forward(x: Tensor): Tensor;
 }
 
@@ -109,7 +109,7 @@ export class Embedding extends Module {
   /** @internal */ static override readonly className: string = "Embedding";
   /** [numEmbeddings, embeddingDim] */
   readonly weight: Parameter;
-  /** Counted from the start; null: none. */
+  /** The id whose row gets no gradient, counted from the start of the table; null: there is none. */
   readonly paddingIdx: number | null;
   /** Largest norm of a row that is looked up; null: any. */
   readonly maxNorm: number | null;

@@ -78,7 +78,7 @@ export abstract class Module {
         for (const [, child] of this.children()) child.train(mode);
       });
     } catch (error) {
-      // A layer that merges may run out of memory.
+      // A layer that merges on eval() may have run out of memory: the layers before it are unmerged again.
       for (const [module, training, isMerged] of before) {
         if (module.isMerged() && !isMerged) module.train(true);
         module.training = training;
@@ -314,7 +314,7 @@ function* within(
         );
   } else if (Array.isArray(value)) {
     const list = value as unknown[];
-    // A config may hold a long list of numbers.
+    // No iterator for what is no object: a config may hold a list of a million numbers.
     for (let i = 0; i < list.length; i++)
       if (typeof list[i] === "object")
         yield* within(
@@ -379,7 +379,7 @@ function refuseUnnamed(path: string, module: Module, known: ReadonlySet<unknown>
     else if (Array.isArray(value) || isPlain(value))
       for (const item of Array.isArray(value) ? (value as unknown[]) : Object.values(value))
         check(name, item, opaque, seen);
-    // What refers to the module is not a part of it.
+    // An object that refers to the module, such as an optimiser or a parent, is no part of it.
     else if (opaque === null && !Object.values(value).includes(module))
       for (const item of Object.values(value)) check(name, item, value, seen);
   };

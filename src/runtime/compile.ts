@@ -1,7 +1,7 @@
 /** What may go wrong between the place of the kernels' file and a compiled module, said so that it can be mended. */
 import { EngineError } from "./errors.js";
 
-/** The way out wherever the file cannot be had. */
+/** How each of these messages ends: what helps wherever the kernels' file cannot be had. */
 export const OTHERWISE = "or pass init({ module }), for instance that of wasm-lora/inline.";
 
 /**

@@ -106,7 +106,7 @@ function checkInit(options: InitOptions): number {
     throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
   if (relaxed && module !== undefined)
     throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
-  // By its tag: the module may come from another realm.
+  // Not by instanceof: a module from another realm (an iframe, node:vm) has another constructor and the same tag.
   if (module !== undefined && Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
     throw new ArgumentError(
       `init: module must be a WebAssembly.Module, which WebAssembly.compile makes of a file's bytes; got ` +
@@ -147,7 +147,7 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
 }
 
 let current: Engine | undefined;
-/** Whether the relaxed build was asked for, wherever it runs. */
+/** Whether `init` was asked for the relaxed build, also where this machine runs the default one instead. */
 let askedRelaxed = false;
 
 /** The living engine, if it is what `options` ask for. @throws StateError */
@@ -199,7 +199,7 @@ export async function init(options: InitOptions = {}): Promise<Engine> {
           return loadModule(false);
         });
   const module = options.module ?? (await load());
-  // Another call may have made it meanwhile.
+  // While this call waited for its module, another one may have made the engine.
   const meanwhile = living(options, maximum);
   if (meanwhile) return meanwhile;
   current = instantiate(module, options);

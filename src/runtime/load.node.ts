@@ -7,7 +7,7 @@ import { EngineError } from "./errors.js";
 const REFUSED = ["EACCES", "EPERM", "ERR_ACCESS_DENIED", "NotCapable", "PermissionDenied"];
 
 export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  // Each written out: webpack takes the files along.
+  // Both URLs are written out, since webpack finds by this very expression which files it must take along.
   const url = inPackage(() =>
     relaxed
       ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url)

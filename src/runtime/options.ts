@@ -46,8 +46,8 @@ const MAX_LENGTH = 64;
  */
 export function checkOptions(where: string, options: unknown, known: readonly string[]): void {
   if (options === undefined) return;
-  // Neither a Map, nor a module: what has no keys of its own would say nothing. (Plain objects of other realms are
-  // plain.)
+  // A Map or a module is refused: it may have no keys of its own, and its contents would be ignored in silence. An
+  // object of another realm is plain by this test too.
   const parent =
     typeof options === "object" && options !== null ? (Object.getPrototypeOf(options) as object | null) : undefined;
   if (typeof options !== "object" || options === null || (parent && Object.getPrototypeOf(parent) !== null)) {

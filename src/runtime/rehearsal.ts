@@ -6,9 +6,9 @@ import { ArgumentError, OutOfMemoryError } from "./errors.js";
 import type { Kernels } from "./kernels.js";
 import { blockBytes, LinearMemory, type MemoryStats } from "./memory.js";
 
-/** Values of larger tensors are not there at all. */
+/** Tensors of more values than this have a length and no values. */
 const SMALL = 65536;
-/** Tensors at a time; a model of a thousand layers with adapters has half of them. */
+/** Tensors that may live at a time; a model of a thousand layers with adapters has half as many. */
 const MOST = 100_000;
 
 /** A view of nothing that takes what is written, and says that it has `length` values. */
@@ -33,7 +33,7 @@ class Ledger extends LinearMemory {
   #handedOut = 0;
   #liveBytes = 0;
   #peakBytes = 0;
-  /** What every view of floats is on. */
+  /** The one block of memory that every view of floats shares. */
   readonly #floats = new Float32Array(SMALL);
 
   constructor() {
@@ -41,7 +41,7 @@ class Ledger extends LinearMemory {
   }
 
   override alloc(bytes: number): number {
-    // Never 0, which means "not wanted".
+    // The first is 1, since kernels take the address 0 for "not wanted".
     const size = blockBytes(bytes);
     const address = ++this.#handedOut;
     if (!Number.isSafeInteger(this.#liveBytes + size))
@@ -87,7 +87,7 @@ class Ledger extends LinearMemory {
   }
 }
 
-/** Sizes that kernels report are real; all else gives 0. */
+/** Kernels that do nothing: those that report a size still do, all others give 0. */
 function idle(kernels: Kernels): Kernels {
   const isSize = (name: string): boolean => name === "heapBase" || name.endsWith("Bytes");
   return Object.fromEntries(

@@ -65,7 +65,7 @@ function found(value: unknown, seen: Set<object>): string | undefined {
   if (!Array.isArray(value) && prototype !== null && prototype !== Object.prototype) return undefined;
   seen.add(value);
   let lazy: string | undefined;
-  // All of them: none may be left whose rejection nobody sees.
+  // Every item is looked at, also after one was found: a promise that is left would reject with nobody to see it.
   for (const item of Array.isArray(value) ? (value as unknown[]) : Object.values(value))
     lazy = found(item, seen) ?? lazy;
   return lazy;

@@ -36,7 +36,7 @@ export function chooseTile({ kernels, memory, scratch: a }: Engine): void {
       fastest[i] = Math.min(fastest[i], t);
     }
   }
-  // Where one seems far ahead, the other was not optimised yet.
+  // A tile that seems far ahead was compared with one that the engine had not optimised yet: then the default stays.
   const ratio = fastest[1] / fastest[0];
   kernels.useBigTile(same === SETTLED && ratio < 1 && ratio > 0.6);
 }
