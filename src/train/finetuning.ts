@@ -61,6 +61,7 @@ export interface FinetuningState {
  * run.dispose();
  */
 export class Finetuning<M extends CausalLM = CausalLM> {
+  /** @internal */ static readonly className: string = "Finetuning";
   /** All settings, with their defaults. */
   readonly settings: FinetuningSettings;
   /** The model with its adapter. */
