@@ -9,7 +9,8 @@ import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
-const FAMILIES = { llama, gpt2 };
+/** By model_type. @internal */
+export const FAMILIES = { llama, gpt2 };
 
 type AnyFamily = (typeof FAMILIES)[keyof typeof FAMILIES];
 type Loaded<F> = F extends Family<infer Config, infer Model> ? LoadedModel<Model, Config> : never;

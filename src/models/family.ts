@@ -36,6 +36,8 @@ export interface Family<Config extends FamilyConfig, Model extends CausalLM> {
   readonly prefix: string;
   /** Key of the embedding table. */
   readonly table: string;
+  /** Key of the head where it has a weight of its own. */
+  readonly head: string;
   /** What the keys of layers begin with, before the layer's number. */
   readonly layers: string;
   /** The key of config.json that says how many layers there are. */

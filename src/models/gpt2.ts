@@ -319,6 +319,7 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   };
 }
 
+/** Every key of a GPT-2, with the keys of config.json that say its shape. */
 function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimension[]]> {
   const hidden: Dimension = ["n_embd", c.hiddenSize];
   const mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
@@ -346,12 +347,14 @@ function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimens
   }
 }
 
+/** What the table of families holds. @internal */
 export const gpt2: Family<Gpt2Config, Gpt2> = {
   modelType: "gpt2",
   parseConfig: parseGpt2Config,
   create: (config) => new Gpt2(config),
   prefix: "transformer.",
   table: "transformer.wte.weight",
+  head: "lm_head.weight",
   layers: "transformer.h.",
   layerCount: "n_layer",
   isBuffer: (name) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(name),

@@ -382,6 +382,7 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   };
 }
 
+/** Every key of a Llama, with the keys of config.json that say its shape. */
 function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
   const hidden: Dimension = ["hidden_size", c.hiddenSize];
   const vocab: Dimension = ["vocab_size", c.vocabSize];
@@ -402,12 +403,14 @@ function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dime
   }
 }
 
+/** What the table of families holds. @internal */
 export const llama: Family<LlamaConfig, Llama> = {
   modelType: "llama",
   parseConfig: parseLlamaConfig,
   create: (config) => new Llama(config),
   prefix: "model.",
   table: "model.embed_tokens.weight",
+  head: "lm_head.weight",
   layers: "model.layers.",
   layerCount: "num_hidden_layers",
   isBuffer: (name) => /(^|\.)rotary_emb\.inv_freq$/.test(name),

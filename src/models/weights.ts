@@ -16,9 +16,6 @@ const NAMED = 4;
 /** Expected names that are compared before a list of missing ones may end the comparison. */
 const LOOKED_AT = 64;
 
-/** The head's key, in every family. */
-const HEAD = "lm_head.weight";
-
 /** A folder's tensors under the keys that the model has. */
 export class Weights<Config extends FamilyConfig> {
   readonly #where: string;
@@ -28,7 +25,8 @@ export class Weights<Config extends FamilyConfig> {
 
   /** @throws FileError, FormatError, also where a tensor is there under two names */
   constructor(directory: string, family: Family<Config, CausalLM>) {
-    const { prefix } = family;
+    const { prefix, head } = family;
+    const ofHead = head.slice(0, head.lastIndexOf(".") + 1);
     this.#where = directory;
     this.#family = family;
     this.#checkpoint = readCheckpoint(directory);
@@ -37,7 +35,7 @@ export class Weights<Config extends FamilyConfig> {
         this.#checkpoint.astray.delete(name);
         continue;
       }
-      const key = name.startsWith(prefix) || name.startsWith("lm_head.") ? name : prefix + name;
+      const key = name.startsWith(prefix) || name.startsWith(ofHead) ? name : prefix + name;
       if (this.#tensors.has(key))
         throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
       this.#tensors.set(key, view);
@@ -52,19 +50,19 @@ export class Weights<Config extends FamilyConfig> {
    * @param tied what config.json says
    */
   tie(tied: boolean): boolean {
-    const { table, prefix } = this.#family;
+    const { table, head, prefix } = this.#family;
     const a = this.#tensors.get(table);
-    const b = this.#tensors.get(HEAD);
+    const b = this.#tensors.get(head);
     const { metadata } = this.#checkpoint;
     // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
-    const alias = (!a && metadata.get(table) === HEAD) || (!b && metadata.get(HEAD) === table);
+    const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
     if (!tied && !alias) return false;
     // An index may list a head that was left out of its shard, or a shard have one that is not listed.
-    for (const name of [table, HEAD, table.slice(prefix.length)]) this.#checkpoint.astray.delete(name);
+    for (const name of [table, head, table.slice(prefix.length)]) this.#checkpoint.astray.delete(name);
     if (a && b && !equal(a, b)) return false;
     const one = a ?? b;
     if (one) this.#tensors.set(table, one);
-    this.#tensors.delete(HEAD);
+    this.#tensors.delete(head);
     return true;
   }
 
@@ -73,7 +71,7 @@ export class Weights<Config extends FamilyConfig> {
    * @throws FormatError naming the key of config.json and the tensor that disagree, or what is missing or too much
    */
   check(config: Config): void {
-    const { layers, layerCount } = this.#family;
+    const { head, layers, layerCount } = this.#family;
     const count = config.numHiddenLayers;
     const path = `${this.#where}/config.json`;
     refuseAstray(this.#where, this.#checkpoint);
@@ -106,7 +104,7 @@ export class Weights<Config extends FamilyConfig> {
         .map((name) => name.slice(0, 100))
         .join(", ") || "nothing";
     if (missing.length + unexpected.length > 0) {
-      const advice = missing.includes(HEAD)
+      const advice = missing.includes(head)
         ? " Where the embedding table is the head, config.json says tie_word_embeddings: true."
         : "";
       throw new FormatError(

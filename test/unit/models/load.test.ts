@@ -21,6 +21,7 @@ import {
   scope,
   ShapeError,
   tensor,
+  train,
   zeros as zeroTensor,
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
@@ -472,6 +473,15 @@ test("a load draws nothing: what follows depends on the seed alone, not on the b
   manualSeed(3);
   assert.throws(() => models.loadLlama(whole({ ...CONFIG, vocab_size: 9 }, wide(8))), FormatError);
   assert.equal(new nn.Linear(2, 2).weight.data[0], first, "a layer after a load that failed");
+});
+
+test("a load is planned as its configuration is", () => {
+  const path = whole(CONFIG, wide(8));
+  const step = { batch: 1, seq: 4, adapter: { r: 2, targetModules: "all-linear" as const } };
+  const { model, config } = models.loadLlama(path);
+  model.dispose();
+  const plan = train.planTraining(() => models.loadModel(path).model, step);
+  assert.deepEqual(plan, train.planTraining(config, step));
 });
 
 test("a load that runs out of memory at any allocation leaves nothing behind, and layers made then are drawn", () => {
