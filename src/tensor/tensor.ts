@@ -80,7 +80,7 @@ export class Tensor {
     return this.#disposed !== "no";
   }
 
-  /** Address in linear memory. @throws DisposedError, also for a tensor of another engine. */
+  /** Address in linear memory, for kernels. @throws DisposedError, also for a tensor of another engine. @internal */
   get address(): number {
     if (this.#disposed === "backward") {
       throw new DisposedError(
