@@ -1,6 +1,6 @@
 /** Where a model's modules are, what they are called, and which of them is its head. */
 import { lastName, lastNames } from "../io/peft/paths.js";
-import { escapePattern } from "../io/peft/python_regexp.js";
+import { escapePattern } from "../io/peft/regexp/pattern.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { nearest } from "../runtime/options.js";
 import { ModulesToSave } from "./modules_to_save.js";

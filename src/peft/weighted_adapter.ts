@@ -1,6 +1,6 @@
 /** LoraModel.addWeightedAdapter: one new adapter of several, in every layer that has any of them. */
 import type { LoraConfig } from "../io/peft/config.js";
-import { escapePattern } from "../io/peft/python_regexp.js";
+import { escapePattern } from "../io/peft/regexp/pattern.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkNumber } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";

@@ -1,5 +1,5 @@
 /**
- * src/io/peft/python_regexp.ts against JavaScript's RegExp, on what the two languages share: fullmatch is ^(?:pattern)$
+ * src/io/peft/regexp/ against JavaScript's RegExp, on what the two languages share: fullmatch is ^(?:pattern)$
  * there.
  */
 import assert from "node:assert/strict";

@@ -1,7 +1,8 @@
 /** PEFT's rules on names, one path at a time: what the library asks of many with one budget. */
 import type { LoraConfig } from "../../src/io/peft/config.js";
 import { Matching } from "../../src/io/peft/match.js";
-import { checkPattern, codesOf, newBudget, Pattern } from "../../src/io/peft/python_regexp.js";
+import { newBudget } from "../../src/io/peft/regexp/budget.js";
+import { checkPattern, codesOf, Pattern } from "../../src/io/peft/regexp/pattern.js";
 import { ArgumentError } from "../../src/runtime/errors.js";
 
 const NOTHING = {

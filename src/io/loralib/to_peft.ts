@@ -19,7 +19,7 @@ import type { StateEntry } from "../../runtime/state_entry.js";
 import { show } from "../json.js";
 import type { LoraConfig } from "../peft/config.js";
 import { biasKey, factorKeys, baseKey, type NamedPeftTensor } from "../peft/keys.js";
-import { escapePattern } from "../peft/python_regexp.js";
+import { escapePattern } from "../peft/regexp/pattern.js";
 import { checkLoralib, loralibFactor, type LoralibState } from "./state.js";
 
 /** Factors with the rank and alpha that go with them, which need not be loralib's: loraAlpha / r is. */

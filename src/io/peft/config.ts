@@ -7,7 +7,7 @@ import { ArgumentError, FormatError } from "../../runtime/errors.js";
 import { checkOptions, nearest, withDefaults, type Options } from "../../runtime/options.js";
 import { snakeCase } from "../../runtime/snake_case.js";
 import { show } from "../json.js";
-import { checkPattern } from "./python_regexp.js";
+import { checkPattern } from "./regexp/pattern.js";
 
 /** Which biases train and are saved: none; all of the model; only those of LoRA layers. */
 export type BiasMode = "none" | "all" | "lora_only";
@@ -26,7 +26,10 @@ export interface LoraConfig {
   loraAlpha: number;
   /** Probability of dropping an element of an adapter's input while training. Default 0. */
   loraDropout: number;
-  /** Paths of the adapted modules or their ends after a dot; or a pattern for the whole path; or "all-linear". */
+  /**
+   * Paths of the adapted modules or their ends after a dot; or a pattern for the whole path; or "all-linear": every
+   * linear layer but the output layer, which the model's getOutputEmbeddings() gives if it has that method.
+   */
   targetModules: readonly string[] | string;
   /** Modules that stay as they are whatever targetModules says; a list or a pattern, as there. Default null. */
   excludeModules: readonly string[] | string | null;

@@ -23,7 +23,7 @@ import {
   PREFIX,
 } from "./keys.js";
 import { Endings, Matching } from "./match.js";
-import { newBudget, type Fail } from "./python_regexp.js";
+import { type Fail, newBudget } from "./regexp/budget.js";
 
 type Shape = readonly number[];
 type Shapes = ReadonlyMap<string, Shape>;

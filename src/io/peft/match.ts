@@ -5,11 +5,12 @@
  * layersPattern, it also takes a layer's name at the very start of a path.
  *
  * Configs come from strangers and may be as long as they like, and so may the names of tensors. So names are looked up,
- * not tried one after another, and patterns have a budget of steps (see python_regexp.ts).
+ * not tried one after another, and patterns have a budget of steps (see regexp/).
  */
 import type { LoraConfig } from "./config.js";
 import { endsOf, lastNames, starts } from "./paths.js";
-import { codesOf, isPlain, newBudget, Pattern, spend, type Budget, type Fail } from "./python_regexp.js";
+import { type Budget, type Fail, newBudget, spend } from "./regexp/budget.js";
+import { codesOf, isPlain, Pattern } from "./regexp/pattern.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";

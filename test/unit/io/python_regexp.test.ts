@@ -1,5 +1,5 @@
 /**
- * src/io/peft/python_regexp.ts. What each pattern matches was taken from CPython 3: bool(re.fullmatch(pattern, text)).
+ * src/io/peft/regexp/. What each pattern matches was taken from CPython 3: bool(re.fullmatch(pattern, text)).
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
