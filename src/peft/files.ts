@@ -3,11 +3,11 @@ import type { LoraConfig } from "../io/peft/config.js";
 import { readPeftAdapter, writePeftAdapter } from "../io/peft/folder.js";
 import {
   BASE_LAYER,
+  baseKey,
   biasKey,
   factorKeys,
-  magnitudeShape,
-  baseKey,
   magnitudeKey,
+  magnitudeShape,
   type NamedPeftTensor,
 } from "../io/peft/keys.js";
 import { show } from "../io/json.js";
