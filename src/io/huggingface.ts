@@ -16,7 +16,7 @@ export const MODEL_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
 /** The tensors of a folder, not copied. */
-export interface CheckpointViews {
+export interface WeightViews {
   /** By name, as the files have them. */
   tensors: Map<string, TensorView>;
   /**
@@ -34,7 +34,7 @@ export interface CheckpointViews {
  * says
  * @internal
  */
-export function readCheckpoint(directory: string): CheckpointViews {
+export function readWeightViews(directory: string): WeightViews {
   const tensors = new Map<string, TensorView>();
   const astray = new Map<string, string>();
   const metadata = new Map<string, string>();
@@ -51,7 +51,7 @@ export function readCheckpoint(directory: string): CheckpointViews {
   }
   if (!exists(indexPath)) {
     throw new FileError(
-      `cannot read a checkpoint from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
+      `cannot read weights from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
         "check the path, and save pickled weights (.bin) as safetensors.",
     );
   }
@@ -76,7 +76,7 @@ export function readCheckpoint(directory: string): CheckpointViews {
  * Refuses a folder whose shards and index differ. @internal
  * @throws FormatError naming the first tensor that is astray
  */
-export function refuseAstray(directory: string, { tensors, astray }: CheckpointViews): void {
+export function refuseAstray(directory: string, { tensors, astray }: WeightViews): void {
   for (const [name, path] of astray) {
     const index = `${directory}/${INDEX_FILE}`;
     throw new FormatError(
@@ -102,9 +102,9 @@ export function loadWeights(
   directory: string,
   wanted: (name: string) => boolean = () => true,
 ): Map<string, StateEntry> {
-  const checkpoint = readCheckpoint(directory);
-  const { tensors } = checkpoint;
-  refuseAstray(directory, checkpoint);
+  const views = readWeightViews(directory);
+  const { tensors } = views;
+  refuseAstray(directory, views);
   const weights = new Map<string, StateEntry>();
   for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
   return weights;

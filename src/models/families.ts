@@ -35,7 +35,7 @@ function supported(): string {
 
 /**
  * The model of a folder, of the family that its config.json names in model_type.
- * @throws FileError, FormatError; also for a model_type that is none of "llama" and "gpt2"
+ * @throws FileError, FormatError; also for a model_type of no family here
  *
  * @example
  * const { model } = models.loadModel("models/base");

@@ -108,7 +108,7 @@ export class Gpt2MLP extends Module {
 /** Attention and MLP, each on its normalised input and added to it. */
 export class Gpt2Block extends Module {
   /** @internal */ static override readonly className: string = "Gpt2Block";
-  // The key in the checkpoint: camelCase would lose the underscore before a digit.
+  // The key in files: camelCase would lose the underscore before a digit.
   /** Before the attention. */
   readonly ln_1: LayerNorm;
   /** Attention. */
@@ -162,7 +162,7 @@ export class Gpt2Model extends Module {
 /**
  * A GPT-2 with its language-model head; keys are Hugging Face's ("transformer.h.0.attn.c_attn.weight").
  * Weights start random as there: N(0, 0.02²), into the residual stream N(0, 0.02² / (2 layers)), biases
- * zero; load a checkpoint with `loadStateDict` or `models.loadGpt2`, and add LoRA with `peft.getLoraModel`. It has
+ * zero; load others with `loadStateDict` or `models.loadGpt2`, and add LoRA with `peft.getLoraModel`. It has
  * no dropout.
  *
  * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py.

@@ -172,8 +172,8 @@ export class LlamaModel extends Module {
 }
 
 /**
- * A Llama with its language-model head. Weights start random (N(0, 0.02²) as Hugging Face's); load a
- * checkpoint with `loadStateDict` or `models.loadLlama`, and add LoRA with `peft.getLoraModel`.
+ * A Llama with its language-model head. Weights start random (N(0, 0.02²) as Hugging Face's); load
+ * others with `loadStateDict` or `models.loadLlama`, and add LoRA with `peft.getLoraModel`.
  *
  * Source: Touvron et al. 2023; transformers, models/llama/modeling_llama.py.
  * @throws ArgumentError on a size out of range; ShapeError for an odd headDim

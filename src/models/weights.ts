@@ -1,5 +1,5 @@
 /** The weights of a model's folder: which tensor is which parameter, whether they fit config.json; loading them. */
-import { readCheckpoint, refuseAstray, type CheckpointViews } from "../io/huggingface.js";
+import { readWeightViews, refuseAstray, type WeightViews } from "../io/huggingface.js";
 import { show } from "../io/json.js";
 import { copyFloat32, type TensorView } from "../io/safetensors.js";
 import type { Module } from "../nn/module.js";
@@ -21,7 +21,7 @@ export class Weights<Config extends FamilyConfig> {
   readonly #where: string;
   readonly #family: Family<Config, CausalLM>;
   readonly #tensors = new Map<string, TensorView>();
-  readonly #checkpoint: CheckpointViews;
+  readonly #files: WeightViews;
 
   /** @throws FileError, FormatError, also where a tensor is there under two names */
   constructor(directory: string, family: Family<Config, CausalLM>) {
@@ -29,10 +29,10 @@ export class Weights<Config extends FamilyConfig> {
     const ofHead = head.slice(0, head.lastIndexOf(".") + 1);
     this.#where = directory;
     this.#family = family;
-    this.#checkpoint = readCheckpoint(directory);
-    for (const [name, view] of this.#checkpoint.tensors) {
+    this.#files = readWeightViews(directory);
+    for (const [name, view] of this.#files.tensors) {
       if (family.isBuffer(name)) {
-        this.#checkpoint.astray.delete(name);
+        this.#files.astray.delete(name);
         continue;
       }
       const key = name.startsWith(prefix) || name.startsWith(ofHead) ? name : prefix + name;
@@ -40,8 +40,7 @@ export class Weights<Config extends FamilyConfig> {
         throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
       this.#tensors.set(key, view);
     }
-    for (const name of [...this.#checkpoint.astray.keys()])
-      if (family.isBuffer(name)) this.#checkpoint.astray.delete(name);
+    for (const name of [...this.#files.astray.keys()]) if (family.isBuffer(name)) this.#files.astray.delete(name);
   }
 
   /**
@@ -53,12 +52,12 @@ export class Weights<Config extends FamilyConfig> {
     const { table, head, prefix } = this.#family;
     const a = this.#tensors.get(table);
     const b = this.#tensors.get(head);
-    const { metadata } = this.#checkpoint;
+    const { metadata } = this.#files;
     // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
     const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
     if (!tied && !alias) return false;
     // An index may list a head that was left out of its shard, or a shard have one that is not listed.
-    for (const name of [table, head, table.slice(prefix.length)]) this.#checkpoint.astray.delete(name);
+    for (const name of [table, head, table.slice(prefix.length)]) this.#files.astray.delete(name);
     if (a && b && !equal(a, b)) return false;
     const one = a ?? b;
     if (one) this.#tensors.set(table, one);
@@ -74,7 +73,7 @@ export class Weights<Config extends FamilyConfig> {
     const { head, layers, layerCount } = this.#family;
     const count = config.numHiddenLayers;
     const path = `${this.#where}/config.json`;
-    refuseAstray(this.#where, this.#checkpoint);
+    refuseAstray(this.#where, this.#files);
     let found = 0;
     for (const name of this.#tensors.keys()) {
       const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
