@@ -3,13 +3,14 @@
  * only over what this tab has seen: another tab's run is never replaced unseen.
  */
 import { createStore, promisifyRequest } from "idb-keyval";
-import { io, type nn } from "wasm-lora";
+import { train } from "wasm-lora";
 import { DRAFT, type Draft } from "./draft";
 import { Refusal } from "./refusal";
 import type { SavedRun } from "./run";
 
-export interface KeptRun extends SavedRun {
-  digest: string;
+export interface KeptRun {
+  /** The run's state, with the rest of it as notes, as the library writes it. */
+  checkpoint: Uint8Array;
   /** Another number with each save: by it a tab knows the record that it has seen. */
   revision: number;
 }
@@ -19,16 +20,17 @@ const BEFORE = "run-before";
 /** Where idb-keyval keeps the draft too. */
 const store = createStore("keyval-store", "keyval");
 
-export function seal(saved: SavedRun): KeptRun {
-  return { ...saved, digest: digestOf(saved), revision: Math.random() };
+export function seal({ state, ...notes }: SavedRun): KeptRun {
+  return { checkpoint: train.encodeCheckpoint(state, notes), revision: Math.random() };
 }
 
-/** Whether it is what was sealed, to the bit. */
-export function isWhole(record: unknown): record is KeptRun {
+/** The run of a record; null: it is not what was sealed, to the bit. */
+export function unseal(record: unknown): SavedRun | null {
   try {
-    return digestOf(record as KeptRun) === (record as KeptRun).digest;
+    const { state, notes } = train.decodeCheckpoint((record as KeptRun).checkpoint);
+    return { ...(notes as unknown as Omit<SavedRun, "state">), state };
   } catch {
-    return false; // it does not even have the parts of a run
+    return null; // it does not even have the parts of a run
   }
 }
 
@@ -90,11 +92,4 @@ async function change(seen: number | null, make: (runs: IDBObjectStore, latest: 
   } catch (error) {
     throw refusal ?? error;
   }
-}
-
-function digestOf({ base, text, settings, losses, factors, moments, before, after }: SavedRun): string {
-  const parts = (kind: string, state: nn.StateDict) =>
-    [...state].map(([name, { shape, data }]) => ({ name: `${kind}.${name}`, dtype: "F32", shape, bytes: data }));
-  const rest = JSON.stringify([settings, losses, before, after]);
-  return io.digestOfTensors([...parts("factors", factors), ...parts("moments", moments)], { base, text, rest });
 }

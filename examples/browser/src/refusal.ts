@@ -32,12 +32,6 @@ export function explain(error: unknown): { place: Place; sentence: string } {
         `browser of 2023 or later.`,
     };
   }
-  if (name === "DivergedError") {
-    return {
-      place: "text",
-      sentence: `The model cannot learn from this (${message}). Use another text, fewer steps or a smaller rank.`,
-    };
-  }
   return {
     place: "page",
     sentence: `Something went wrong (${message}). Reload the page: your text and what was saved of the run are kept.`,

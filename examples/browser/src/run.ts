@@ -1,8 +1,8 @@
 /**
- * One fine-tuning run, step by step. The same text and settings give the same bits as
- * `wasm-lora finetune --batch 8 --seq 64 --r <rank> --alpha <2 rank> --steps <steps>` does in Node.
+ * The page's fine-tuning run: the library's, with the page's settings, reports and refusals. It is the run of
+ * `wasm-lora finetune --batch 8 --seq 64 --r <rank> --alpha <2 rank> --steps <steps>`, to the same bits.
  */
-import { data, io, lora, manualSeed, models, type nn, noGrad, optim, peft, scope, tensor } from "wasm-lora";
+import { data, DivergedError, io, models, type peft, train } from "wasm-lora";
 import { BASE_ID, type Base } from "./base";
 import { Refusal } from "./refusal";
 
@@ -18,17 +18,15 @@ export interface Report {
   sample: string;
 }
 
-/** All that a run needs to go on, or to be shown again. IndexedDB stores it as it is. */
+/** All that a run needs to go on, or to be shown again. */
 export interface SavedRun {
   base: string;
   text: string;
   settings: Settings;
-  losses: number[];
-  factors: nn.StateDict;
-  moments: nn.StateDict;
   before: Report;
   /** null while the run is not finished. */
   after: Report | null;
+  state: train.FinetuningState;
 }
 
 export interface Adapter {
@@ -38,22 +36,11 @@ export interface Adapter {
 
 export const BATCH = 8,
   SEQ = 64;
-const LEARNING_RATE = 5e-3;
 const SEED = 0;
 const SAMPLE_TOKENS = 100;
-const HELD_OUT_WINDOWS = 128;
 const MOST_CHARACTERS = 2_000_000;
 
-/** A number that is not finite where there must be one: nothing that comes of it is kept. */
-export class DivergedError extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = "DivergedError";
-  }
-}
-
 export class Run {
-  readonly losses: number[] = [];
   before!: Report;
   after: Report | null = null;
 
@@ -61,14 +48,10 @@ export class Run {
     private readonly base: Base,
     readonly text: string,
     readonly settings: Settings,
-    readonly adapted: peft.LoraModel<models.Llama>,
-    private readonly train: Int32Array,
-    private readonly heldOut: Int32Array,
-    private readonly optimizer: optim.AdamW,
-    private readonly schedule: optim.Schedule,
+    private readonly training: train.Finetuning<models.Llama>,
   ) {}
 
-  /** @throws Refusal if the text is too short or too long */
+  /** @throws Refusal if the text is too short or too long, or nothing can be learned from it */
   static begin(base: Base, text: string, settings: Settings, onSample: (text: string) => void): Run {
     const run = Run.#prepare(base, text, settings);
     try {
@@ -91,13 +74,11 @@ export class Run {
     }
     const run = Run.#prepare(base, saved.text, saved.settings);
     try {
-      run.adapted.loadStateDict(saved.factors, false);
-      run.optimizer.loadStateDict(saved.moments, saved.losses.length);
+      run.training.restore(saved.state);
     } catch (error) {
       run.dispose();
       throw error;
     }
-    run.losses.push(...saved.losses);
     run.before = saved.before;
     run.after = saved.after;
     return run;
@@ -111,67 +92,40 @@ export class Run {
           `${MOST_CHARACTERS.toLocaleString("en-US")}. Use a part of it.`,
       );
     }
-    // Before the model is made: its initialisation draws from the seed too.
-    manualSeed(SEED);
+    const tokens = base.tokenizer.encode(text);
+    if (data.trainTestSplit(tokens).test.length <= SEQ) throw new Refusal("text", tooShort(tokens.length));
+    const { rank, steps } = settings;
+    const adapter = { r: rank, loraAlpha: 2 * rank, baseModelNameOrPath: "models/base" };
     const model = base.load();
-    const adapted = peft.getLoraModel(model, {
-      r: settings.rank,
-      loraAlpha: 2 * settings.rank,
-      targetModules: "all-linear",
-      baseModelNameOrPath: "models/base",
-      taskType: "CAUSAL_LM",
-    });
-    const ids = Int32Array.from(base.tokenizer.encode(text));
-    const cut = Math.floor(ids.length * 0.9);
-    if (ids.length - cut < SEQ + 1) {
-      adapted.dispose();
-      throw new Refusal("text", tooShort(ids.length));
+    try {
+      const training = new train.Finetuning(model, tokens, { adapter, steps, batch: BATCH, seq: SEQ, seed: SEED });
+      return new Run(base, text, settings, training);
+    } catch (error) {
+      model.dispose();
+      throw error;
     }
-    const optimizer = new optim.AdamW(
-      adapted.parameters().filter((p) => p.requiresGrad),
-      { lr: LEARNING_RATE, weightDecay: 0 },
-    );
-    const schedule = optim.cosineSchedule(settings.steps, Math.ceil(settings.steps / 20));
-    return new Run(base, text, settings, adapted, ids.subarray(0, cut), ids.subarray(cut), optimizer, schedule);
+  }
+
+  get adapted(): peft.LoraModel<models.Llama> {
+    return this.training.adapted;
+  }
+
+  get losses(): readonly number[] {
+    return this.training.losses;
   }
 
   get isComplete(): boolean {
-    return this.losses.length === this.settings.steps;
+    return this.training.isComplete;
   }
 
-  /**
-   * One optimiser step; its loss is added to `losses`. All or nothing: after a step that ran out of memory, the same
-   * step gives the bits that it would have given.
-   * @throws DivergedError if the loss is not finite, ArgumentError if a gradient or a new weight is not
-   */
+  /** One optimiser step, all or nothing; its loss is added to `losses`. @throws DivergedError, OutOfMemoryError */
   step(): void {
-    const step = this.losses.length;
-    const trained = this.optimizer.paramGroups.flatMap((g) => g.params);
-    const { ids, targets } = data.randomWindows(this.train, step, { batch: BATCH, seq: SEQ, seed: SEED });
-    this.adapted.train();
-    try {
-      this.losses.push(
-        scope(() => {
-          const loss = this.adapted.model.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));
-          const value = loss.item();
-          if (!Number.isFinite(value)) throw new DivergedError(`the loss of step ${step + 1} is ${value}`);
-          loss.backward();
-          optim.clipGradNorm_(trained, 1);
-          for (const g of this.optimizer.paramGroups) g.lr = LEARNING_RATE * this.schedule(step);
-          this.optimizer.step();
-          return value;
-        }),
-      );
-    } finally {
-      // Also of a step that failed: what its backward pass had added would be part of the next one's.
-      this.optimizer.zeroGrad();
-    }
+    this.training.step();
   }
 
   /** What the model writes now, in the middle of training. */
-  sample(): string {
-    this.adapted.eval();
-    return write(this.base, this.adapted.model, this.settings.prompt, SEED, () => {});
+  sample(onText: (text: string) => void = () => {}): string {
+    return write(this.base, this.adapted.model.eval(), this.settings.prompt, SEED, onText);
   }
 
   /** Ends the run here, complete or not. */
@@ -179,30 +133,23 @@ export class Run {
     this.after = this.#report(onSample);
   }
 
+  /** @throws Refusal where the loss is not finite: nothing that comes of it is kept */
   #report(onSample: (text: string) => void): Report {
-    this.adapted.eval();
-    const windows = data.evenWindows(this.heldOut, SEQ, HELD_OUT_WINDOWS);
-    const losses = windows.map(({ ids, targets }) =>
-      noGrad(() => scope(() => this.adapted.model.loss(tensor(ids, [1, SEQ]), tensor(targets, [1, SEQ])).item())),
-    );
-    const heldOutLoss = losses.reduce((a, b) => a + b, 0) / losses.length;
-    if (!Number.isFinite(heldOutLoss)) throw new DivergedError(`the loss on the text's last tenth is ${heldOutLoss}`);
-    return { heldOutLoss, sample: write(this.base, this.adapted.model, this.settings.prompt, SEED, onSample) };
+    try {
+      return { heldOutLoss: this.training.evaluate(), sample: this.sample(onSample) };
+    } catch (error) {
+      if (!(error instanceof DivergedError)) throw error;
+      throw new Refusal(
+        "text",
+        `The model cannot learn from this (${error.reason}). Use another text, fewer steps or a smaller rank.`,
+      );
+    }
   }
 
-  /** Copies: training may go on before they are written. */
+  /** A copy: training may go on before it is written. */
   save(): SavedRun {
     const { text, settings, before, after } = this;
-    return {
-      base: BASE_ID,
-      text,
-      settings,
-      losses: [...this.losses],
-      factors: lora.loraStateDict(this.adapted),
-      moments: this.optimizer.stateDict(),
-      before,
-      after,
-    };
+    return { base: BASE_ID, text, settings, before, after, state: this.training.state() };
   }
 
   /** As PEFT saves it. */
@@ -213,7 +160,7 @@ export class Run {
   }
 
   dispose(): void {
-    this.optimizer.dispose();
+    this.training.dispose();
     this.adapted.dispose();
   }
 }

@@ -1,11 +1,11 @@
 /** The worker: all of the model's work, and the run's place in IndexedDB. The page calls it through Comlink. */
 import { expose } from "comlink";
-import { data, init, io, memoryStats, type models, peft } from "wasm-lora";
+import { data, DivergedError, init, io, memoryStats, type models, peft } from "wasm-lora";
 import { BASE_ID, fetchBase, type Base } from "./base";
 import { printable } from "./format";
-import { deleteRuns, isWhole, readRuns, returnToBefore, revisionOf, seal, writeRun, type KeptRun } from "./kept";
+import { deleteRuns, readRuns, returnToBefore, revisionOf, seal, unseal, writeRun, type KeptRun } from "./kept";
 import { Refusal } from "./refusal";
-import { BATCH, Run, SEQ, write, type Adapter, type Report, type Settings } from "./run";
+import { BATCH, Run, SEQ, write, type Adapter, type Report, type SavedRun, type Settings } from "./run";
 
 export interface Progress {
   step: number;
@@ -53,7 +53,7 @@ class Studio {
   #pauseWanted = false;
   #uploaded: peft.LoraModel<models.Llama> | null = null;
   /** The last good state, wherever it could be kept. */
-  #last: KeptRun | null = null;
+  #last: SavedRun | null = null;
   /** Of the record in IndexedDB, as this tab saw it last. */
   #seen: number | null = null;
   #unkept: string | null = null;
@@ -83,9 +83,11 @@ class Studio {
     return { run: trouble ? null : this.view(), trouble };
   }
 
-  #restore(saved: unknown, before: unknown): Trouble | null {
-    if (!isWhole(saved)) {
-      const step = isWhole(before) && before.base === BASE_ID ? before.losses.length : null;
+  #restore(record: unknown, recordBefore: unknown): Trouble | null {
+    const saved = unseal(record);
+    if (!saved) {
+      const before = unseal(recordBefore);
+      const step = before?.base === BASE_ID ? before.state.losses.length : null;
       const found =
         step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
       const sentence =
@@ -101,7 +103,7 @@ class Studio {
       const { message } = error as Error;
       const sentence = other
         ? message
-        : `The saved run, at step ${saved.losses.length} of ${saved.settings.steps}, could not be opened ` +
+        : `The saved run, at step ${saved.state.losses.length} of ${saved.settings.steps}, could not be opened ` +
           `(${message}). It is kept as it is: close other tabs and try again.`;
       return { sentence, before: null, mayPass: !other };
     }
@@ -120,18 +122,19 @@ class Studio {
         this.#seen = null;
         return null;
       }
-      const { before } = await readRuns();
-      if (!isWhole(before))
+      const { before: record } = await readRuns();
+      const before = unseal(record);
+      if (!before)
         throw new Refusal(
           "page",
           "The run that was saved before it is damaged too. Delete the saved run, and train anew.",
         );
       const run = Run.restore(this.#base, before);
-      await returnToBefore(before, this.#seen).catch((error) => {
+      await returnToBefore(record as KeptRun, this.#seen).catch((error) => {
         run.dispose();
         throw error;
       });
-      [this.#run, this.#last, this.#seen] = [run, before, before.revision];
+      [this.#run, this.#last, this.#seen] = [run, before, revisionOf(record)];
       return this.view();
     });
   }
@@ -214,26 +217,23 @@ class Studio {
     try {
       run.step();
     } catch (error) {
-      const { name, message } = error as Error;
-      if (name === "OutOfMemoryError") {
+      if ((error as Error).name === "OutOfMemoryError") {
         throw new Refusal(
           "page",
           `This device ran out of memory in step ${step}. The run is as it was before that step: close other tabs, ` +
             `and resume.`,
         );
       }
-      if (name === "EngineError" || name === "DisposedError") throw error;
-      // What is left is a loss, a gradient or a weight that is not finite.
+      if (!(error instanceof DivergedError)) throw error;
       const last = this.#last!;
       run.dispose();
       this.#run = null;
       this.#run = Run.restore(this.#base, last);
       throw new Refusal(
         "page",
-        `Training has diverged: ${message}. The run is back at step ${last.losses.length}, the last one that was ` +
-          `saved. ` +
-          "Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller rank or a " +
-          "longer text.",
+        `Training has diverged: ${error.reason}. The run is back at step ${last.state.losses.length}, the last one ` +
+          "that was saved. Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller " +
+          "rank or a longer text.",
       );
     }
   }
@@ -271,11 +271,12 @@ class Studio {
 
   async #write(withDraft: boolean): Promise<void> {
     if (!this.#run) return;
-    const kept = seal(this.#run.save());
+    const saved = this.#run.save();
+    const kept = seal(saved);
     const {
       text,
       settings: { rank, steps, prompt },
-    } = kept;
+    } = saved;
     try {
       await writeRun(
         kept,
@@ -288,7 +289,7 @@ class Studio {
       if (error instanceof Refusal) throw error;
       this.#unkept = notKept(error as Error);
     }
-    this.#last = kept;
+    this.#last = saved;
     this.#onUnkept(this.#unkept === null ? null : kept);
   }
 
@@ -336,7 +337,7 @@ class Studio {
 
   view(): RunView {
     const { text, settings, losses, before, after } = this.#run!;
-    return { text, settings, losses, before, after };
+    return { text, settings, losses: [...losses], before, after };
   }
 }
 

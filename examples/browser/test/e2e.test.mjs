@@ -12,6 +12,7 @@ import { suite, test } from "uvu";
 import axe from "axe-core";
 import { strToU8, unzipSync, zipSync } from "fflate";
 import { preview } from "vite";
+import { train } from "wasm-lora";
 import { BROWSERS } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
 
@@ -98,18 +99,20 @@ async function untilCurve(b) {
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
-const savedLosses = (b) =>
-  b.evaluate(
+const savedLosses = async (b) => {
+  const bytes = await b.evaluate(
     () =>
       new Promise((resolve, reject) => {
         const opening = indexedDB.open("keyval-store");
         opening.onerror = reject;
         opening.onsuccess = () => {
           const reading = opening.result.transaction("keyval").objectStore("keyval").get("run");
-          reading.onsuccess = () => resolve(reading.result.losses);
+          reading.onsuccess = () => resolve([...reading.result.checkpoint]);
         };
       }),
   );
+  return train.decodeCheckpoint(Uint8Array.from(bytes)).state.losses;
+};
 const downloaded = async (b) =>
   Buffer.from(
     await b.evaluate(async () => {
@@ -518,13 +521,22 @@ const stored = (b, change = null) =>
           const found = {};
           for (const key of ["run", "run-before"]) {
             runs.get(key).onsuccess = ({ target }) => {
-              found[key] = target.result && { step: target.result.losses.length, digest: target.result.digest };
+              const record = target.result;
+              if (!record?.checkpoint) return;
+              // A safetensors file: the header's length, the header, the tensors' bytes.
+              const { buffer, byteOffset } = record.checkpoint;
+              const start = 8 + Number(new DataView(buffer, byteOffset).getBigUint64(0, true));
+              const header = new TextDecoder().decode(record.checkpoint.subarray(8, start));
+              const { __metadata__: metadata, ...tensors } = JSON.parse(header);
+              found[key] = { step: JSON.parse(metadata.run).step, digest: metadata.digest };
               if (key === "run-before" || !change) return;
-              if (change === "weight") [...target.result.factors.values()][0].data[0] += 1;
-              if (change === "loss") target.result.losses[0] += 1;
-              if (change === "base") target.result.base = "model-of-yesterday.safetensors";
-              if (change === "nonsense") target.result.factors = "none";
-              runs.put(change === "hole" ? 7 : target.result, key);
+              const place = (name) => start + tensors[name].data_offsets[0];
+              const factor = Object.keys(tensors).find((name) => name.startsWith("factors."));
+              if (change === "weight") record.checkpoint[place(factor)] ^= 1;
+              if (change === "loss") record.checkpoint[place("losses")] ^= 1;
+              if (change === "base") record.checkpoint[header.indexOf("model-") + 8] ^= 1;
+              if (change === "nonsense") record.checkpoint = record.checkpoint.slice(0, start);
+              runs.put(change === "hole" ? 7 : record, key);
             };
           }
           runs.transaction.oncomplete = () => {

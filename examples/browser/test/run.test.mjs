@@ -20,7 +20,7 @@ const server = await createServer({
   server: { middlewareMode: true },
   ssr: { external: ["wasm-lora"] },
 });
-const { Run, DivergedError } = await server.ssrLoadModule("/src/run.ts");
+const { Run } = await server.ssrLoadModule("/src/run.ts");
 const format = await server.ssrLoadModule("/src/format.ts");
 const files = await server.ssrLoadModule("/src/adapter_files.ts");
 const library = await import("wasm-lora");
@@ -49,10 +49,7 @@ function withFailure(at, fn) {
 
 const begin = () => Run.begin(base, TEXT, SETTINGS, () => {});
 /** What a step changes: weights, moments, losses. */
-const stateOf = (run) => {
-  const { factors, moments, losses } = run.save();
-  return structuredClone({ factors, moments, losses });
-};
+const stateOf = (run) => structuredClone(run.save().state);
 
 test("a step that runs out of memory, wherever, changes nothing: done again it gives the bits of a whole run", () => {
   const clean = begin();
@@ -91,20 +88,21 @@ test("a loss or a weight that is not finite stops the run by name, before it is 
   factor.data.fill(3e38);
   assert.throws(
     () => run.step(),
-    (error) => error instanceof DivergedError && /^the loss of step 2 is (NaN|Infinity|-Infinity)$/.test(error.message),
+    (error) =>
+      error instanceof library.DivergedError && /^the loss of step 2 is (NaN|Infinity|-Infinity)$/.test(error.reason),
   );
   assert.equal(run.losses.length, 1);
-  assert.throws(
-    () => run.finish(() => {}),
-    (error) => error instanceof DivergedError,
-  );
+  assert.throws(() => run.finish(() => {}), {
+    name: "Refusal:text",
+    message: /^The model cannot learn from this \(the held-out loss after step 1 is /,
+  });
   run.dispose();
   const back = Run.restore(base, saved);
   const live = library.memoryStats().liveBytes;
-  assert.deepEqual(stateOf(back), { factors: saved.factors, moments: saved.moments, losses: saved.losses });
+  assert.deepEqual(stateOf(back), saved.state);
   // What cannot be restored leaves nothing behind.
   const wrong = structuredClone(saved);
-  wrong.moments.set("999.expAvg", { shape: [1], data: new Float32Array(1) });
+  wrong.state.optimizer.set("999.expAvg", { shape: [1], data: new Float32Array(1) });
   assert.throws(() => Run.restore(base, wrong));
   assert.equal(library.memoryStats().liveBytes, live);
   back.dispose();
@@ -116,6 +114,51 @@ test("what is saved does not change when training goes on before it is written",
   const copy = structuredClone(saved);
   run.step();
   assert.deepEqual(saved, copy);
+  run.dispose();
+});
+
+test("what is kept is what was saved, and any damage of it is noticed", async () => {
+  const { seal, unseal } = await server.ssrLoadModule("/src/kept.ts");
+  const run = begin();
+  run.step();
+  const saved = run.save();
+  const kept = seal(saved);
+  assert.deepEqual(unseal(kept), saved);
+  for (const at of [0, 9, kept.checkpoint.length / 2, kept.checkpoint.length - 1]) {
+    const damaged = structuredClone(kept);
+    damaged.checkpoint[Math.floor(at)] ^= 4;
+    assert.equal(unseal(damaged), null, `byte ${at}`);
+  }
+  for (const nothing of [undefined, null, 7, {}, { ...kept, checkpoint: "none" }]) assert.equal(unseal(nothing), null);
+  run.dispose();
+});
+
+test("a run is the command line's: losses, reports and both files of the adapter, to the byte", async () => {
+  const { finetune, FINETUNE_DEFAULTS } = await import("../../../dist/src/cli/finetune.js");
+  const { memoryFiles } = library.io;
+  memoryFiles.set("memory:text", new TextEncoder().encode(TEXT));
+  const { rank, steps, prompt } = SETTINGS;
+  const settings = { ...FINETUNE_DEFAULTS, r: rank, alpha: 2 * rank, steps, prompt, batch: 8, seq: 64 };
+  const { log } = console;
+  console.log = () => {};
+  const here = process.cwd();
+  process.chdir(fileURLToPath(new URL("../../..", import.meta.url)));
+  try {
+    await finetune({ ...settings, model: "models/base", data: "memory:text", out: "memory:cli" }, new Set());
+  } finally {
+    process.chdir(here);
+    console.log = log;
+  }
+  const result = JSON.parse(new TextDecoder().decode(memoryFiles.get("memory:cli/result.json")));
+
+  const run = begin();
+  while (!run.isComplete) run.step();
+  run.finish(() => {});
+  assert.deepEqual(run.losses, result.losses);
+  assert.deepEqual([run.before.heldOutLoss, run.after.heldOutLoss], [result.heldOutBefore, result.heldOutAfter]);
+  const { config, weights } = run.adapter();
+  assert.deepEqual(weights, memoryFiles.get("memory:cli/adapter/adapter_model.safetensors"));
+  assert.deepEqual(config, memoryFiles.get("memory:cli/adapter/adapter_config.json"));
   run.dispose();
 });
 
