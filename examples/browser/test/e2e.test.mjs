@@ -12,7 +12,7 @@ import { suite, test } from "uvu";
 import axe from "axe-core";
 import { strToU8, unzipSync, zipSync } from "fflate";
 import { preview } from "vite";
-import { train } from "wasm-lora";
+import * as wasmLora from "wasm-lora";
 import { BROWSERS } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
 
@@ -111,7 +111,7 @@ const savedLosses = async (b) => {
         };
       }),
   );
-  return train.decodeCheckpoint(Uint8Array.from(bytes)).state.losses;
+  return wasmLora.train.decodeCheckpoint(Uint8Array.from(bytes)).state.losses;
 };
 const downloaded = async (b) =>
   Buffer.from(

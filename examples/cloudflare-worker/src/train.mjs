@@ -2,24 +2,21 @@
  * Some steps of one user's training, from saved bytes to saved bytes: between two slices a training takes no
  * memory, and cut into other slices, or by a restart, it gives the same bits.
  */
-import { data, io, manualSeed, optim, scope, tensor } from "wasm-lora";
-import { withFiles } from "./base.mjs";
+import { DivergedError, io, train } from "wasm-lora";
 
-const ADAPTER = { r: 8, loraAlpha: 16, targetModules: "all-linear", taskType: "CAUSAL_LM" };
-const ROWS = 4;
+/** The recipe of `wasm-lora finetune`; of a user's few sentences nothing is held out. */
+const SETTINGS = { adapter: { baseModelNameOrPath: "models/base" }, batch: 4, testSize: 0 };
 const WINDOW = 64;
-const LEARNING_RATE = 3e-3;
 const NAME = "in-training";
 const FOLDER = "memory:in-training";
-const MOMENTS = "moments.safetensors";
 
 /** Nothing learned yet. */
-export const UNTRAINED = { steps: 0, losses: [], files: {}, moments: null, digest: null };
+export const UNTRAINED = { steps: 0, losses: [], files: {}, checkpoint: null };
 
 /** A training that must not go on: what was saved before it is kept. */
 export class TrainingError extends Error {
-  constructor(message) {
-    super(message);
+  constructor(message, options) {
+    super(message, options);
     this.name = "TrainingError";
   }
 }
@@ -27,87 +24,50 @@ export class TrainingError extends Error {
 /**
  * @param tokens of all examples, each after a begin-of-text
  * @param state what the slice before returned, or UNTRAINED
- * @returns { steps, losses, files: the adapter as PEFT's, moments: the optimiser's, as safetensors, digest: of all of
- * it }
- * @throws TrainingError if the state is not what was saved, or if a loss is not finite; the library's errors, which
- * refuse to make or to save weights and moments that are not
+ * @param target steps that are asked for in all: the learning rate ends with the last of them
+ * @param count steps of this slice
+ * @returns { steps, losses, files: the adapter as PEFT's, checkpoint: all that the next slice goes on from }
+ * @throws TrainingError if the checkpoint is not what was saved, or if a loss, a gradient or a weight is not finite;
+ * the library's errors
  */
-export function trainSlice(base, tokens, state, count) {
-  if (state.digest && digestOf(state) !== state.digest) {
-    throw new TrainingError(
-      `the training saved at step ${state.steps} is damaged: its digest is another. DELETE the user and train anew.`,
-    );
-  }
+export function trainSlice(base, tokens, state, target, count = target - state.steps) {
   const { adapted } = base;
-  startAdapter(adapted, state);
+  const seq = Math.min(WINDOW, tokens.length - 1);
+  const run = new train.Finetuning(adapted, tokens, { ...SETTINGS, seq, steps: target }, NAME);
   try {
-    adapted.setAdapter(NAME);
-    const trained = adapted.parameters().filter((p) => p.requiresGrad);
-    const optimizer = new optim.AdamW(trained, { lr: LEARNING_RATE, weightDecay: 0 });
-    try {
-      if (state.moments) {
-        withFiles(FOLDER, { [MOMENTS]: state.moments }, (folder) =>
-          optimizer.loadStateDict(io.loadStateDict(`${folder}/${MOMENTS}`), state.steps),
-        );
-      }
-      const losses = [...state.losses];
-      const steps = state.steps + count;
-      while (losses.length < steps) losses.push(trainStep(adapted.model, optimizer, trained, tokens, losses.length));
-      adapted.savePretrained(FOLDER, NAME);
-      io.saveStateDict(`${FOLDER}/${MOMENTS}`, optimizer.stateDict());
-      const { [MOMENTS]: moments, ...files } = takeFiles("adapter_config.json", "adapter_model.safetensors", MOMENTS);
-      const after = { steps, losses, files, moments };
-      return { ...after, digest: digestOf(after) };
-    } finally {
-      optimizer.zeroGrad();
-      optimizer.dispose();
-    }
+    if (state.steps > 0) run.restore(savedState(state));
+    for (let i = 0; i < count; i++) run.step();
+    const after = run.state();
+    const { losses } = after;
+    return { steps: losses.length, losses, files: filesOf(adapted), checkpoint: train.encodeCheckpoint(after) };
+  } catch (error) {
+    if (!(error instanceof DivergedError)) throw error;
+    throw new TrainingError(
+      `training diverged at step ${run.losses.length + 1}: ${error.reason}. The adapter stays as it was; ` +
+        "send other examples, or DELETE the user and train fewer steps.",
+      { cause: error },
+    );
   } finally {
+    run.dispose();
     adapted.deleteAdapter(NAME);
   }
 }
 
-function startAdapter(adapted, { steps, files }) {
-  if (steps > 0) return withFiles(FOLDER, files, (folder) => adapted.loadAdapter(folder, NAME, { isTrainable: true }));
-  manualSeed(0);
-  adapted.addAdapter(NAME, ADAPTER);
+function savedState({ steps, checkpoint }) {
+  try {
+    return train.decodeCheckpoint(checkpoint).state;
+  } catch (cause) {
+    throw new TrainingError(
+      `the training saved at step ${steps} is damaged: its digest is another. DELETE the user and train anew.`,
+      { cause },
+    );
+  }
 }
 
-function trainStep(model, optimizer, trained, tokens, step) {
-  return scope(() => {
-    const loss = model.loss(...batchAt(tokens, step));
-    const value = loss.item();
-    if (!Number.isFinite(value)) {
-      throw new TrainingError(
-        `training diverged at step ${step + 1}: the loss is ${value}. The adapter stays as it was; ` +
-          "send other examples, or DELETE the user and train fewer steps.",
-      );
-    }
-    loss.backward();
-    optim.clipGradNorm_(trained, 1);
-    optimizer.step();
-    optimizer.zeroGrad();
-    return value;
-  });
-}
-
-/** One digest of what must belong together. */
-function digestOf({ steps, losses, files, moments }) {
-  const part = (name, bytes) => ({ name, dtype: "U8", shape: [bytes.length], bytes });
-  const parts = [...Object.entries(files), ["moments", moments]].map(([name, bytes]) => part(name, bytes));
-  return io.digestOfTensors(parts, { steps: `${steps}`, losses: JSON.stringify(losses) });
-}
-
-/** A step's windows are the same in every slice. */
-function batchAt(tokens, step) {
-  const seq = Math.min(WINDOW, tokens.length - 1);
-  const { ids, targets } = data.randomWindows(tokens, step, { batch: ROWS, seq, seed: 0 });
-  return [tensor(ids, [ROWS, seq]), tensor(targets, [ROWS, seq])];
-}
-
-function takeFiles(...names) {
+function filesOf(adapted) {
+  adapted.savePretrained(FOLDER, NAME);
   const files = {};
-  for (const name of names) {
+  for (const name of ["adapter_config.json", "adapter_model.safetensors"]) {
     files[name] = io.memoryFiles.get(`${FOLDER}/${name}`);
     io.memoryFiles.delete(`${FOLDER}/${name}`);
   }

@@ -54,11 +54,11 @@ export class User extends DurableObject {
     const state = this.#state();
     const count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
     if (count <= 0) return;
-    const { files, moments, ...progress } = trainSlice(base, this.#get("tokens"), state, count);
+    const { files, checkpoint, ...progress } = trainSlice(base, this.#get("tokens"), state, user.target, count);
     // Written together or not at all: nothing is awaited between.
     this.#put("progress", progress);
     this.#put("files", files);
-    this.#put("moments", moments);
+    this.#put("checkpoint", checkpoint);
     if (user.failures > 0) this.#put("user", { ...user, failures: 0 });
   }
 
@@ -176,13 +176,13 @@ export class User extends DurableObject {
     return {
       ...this.#progress(),
       files: this.#get("files") ?? UNTRAINED.files,
-      moments: this.#get("moments") ?? UNTRAINED.moments,
+      checkpoint: this.#get("checkpoint") ?? UNTRAINED.checkpoint,
     };
   }
 
   #progress() {
-    const { steps, losses, digest } = UNTRAINED;
-    return this.#get("progress") ?? { steps, losses, digest };
+    const { steps, losses } = UNTRAINED;
+    return this.#get("progress") ?? { steps, losses };
   }
 
   #get(key) {

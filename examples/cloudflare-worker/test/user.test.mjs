@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { test } from "uvu";
 import * as esbuild from "esbuild";
-import { DisposedError, EngineError, memoryStats, OutOfMemoryError } from "wasm-lora";
+import { data, DisposedError, EngineError, io, memoryStats, OutOfMemoryError, train } from "wasm-lora";
 import { engine } from "../../../dist/src/runtime/engine.js";
 import { loadBase } from "../src/base.mjs";
 import { kept } from "../src/kept.mjs";
@@ -147,12 +147,7 @@ test("an engine that trapped is followed by another, and a training goes on to t
   globalThis.baseForTest = embedded;
   const base = await embedded();
   const tokens = Int32Array.from(base.encode(TEXT));
-  const expected = trainSlice(
-    base,
-    tokens,
-    trainSlice(base, tokens, UNTRAINED, LIMITS.stepsPerSlice),
-    LIMITS.stepsPerSlice,
-  );
+  const expected = trainSlice(base, tokens, UNTRAINED, 2 * LIMITS.stepsPerSlice);
   const { user, call, stored } = makeUser();
   await call("POST", "examples", { texts: [TEXT] });
   await call("POST", "train", { steps: 2 * LIMITS.stepsPerSlice });
@@ -174,23 +169,23 @@ test("an engine that trapped is followed by another, and a training goes on to t
 test("memory that runs out in a slice: done again, it gives the same bits; nothing is left behind", async () => {
   const base = await embedded();
   const tokens = Int32Array.from(base.encode(TEXT));
-  const first = trainSlice(base, tokens, UNTRAINED, 1);
-  const second = trainSlice(base, tokens, first, 1);
+  const first = trainSlice(base, tokens, UNTRAINED, 2, 1);
+  const second = trainSlice(base, tokens, first, 2);
   for (const [state, expected] of [
     [UNTRAINED, first],
     [first, second],
   ]) {
     const live = memoryStats().liveBytes;
-    const places = withFailure(-1, () => trainSlice(base, tokens, state, 1));
+    const places = withFailure(-1, () => trainSlice(base, tokens, state, 2, 1));
     for (let at = 0; at < places; at += Math.ceil(places / 60)) {
       assert.throws(
-        () => withFailure(at, () => trainSlice(base, tokens, state, 1)),
+        () => withFailure(at, () => trainSlice(base, tokens, state, 2, 1)),
         OutOfMemoryError,
         `allocation ${at} of ${places}`,
       );
       assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
     }
-    assert.deepEqual(trainSlice(base, tokens, state, 1), expected);
+    assert.deepEqual(trainSlice(base, tokens, state, 2, 1), expected);
   }
 });
 
@@ -296,45 +291,66 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   const good = structuredClone(Object.fromEntries(stored));
 
   // Finite, but no longer so when it is multiplied.
-  const { tensors, metadata } = io.parseSafetensors(good.files["adapter_model.safetensors"]);
-  const huge = [...tensors].map(([name, t]) => ({
-    name,
-    dtype: "F32",
-    shape: t.shape,
-    data: io.toFloat32(t).fill(3e38),
-  }));
-  const { digest, config, ...rest } = Object.fromEntries(Object.entries(metadata ?? {}));
-  stored.set("files", { ...good.files, "adapter_model.safetensors": io.serializeSafetensors(huge, rest) });
-  stored.set("progress", { ...good.progress, digest: null });
-  const poisoned = structuredClone(stored.get("files"));
+  const { state } = train.decodeCheckpoint(good.checkpoint);
+  for (const { data } of state.factors.values()) data.fill(3e38);
+  stored.set("checkpoint", train.encodeCheckpoint(state));
   await call("POST", "train", { steps: 1 });
   await user.alarm();
   let status = await call("GET", "status");
   assert.equal(status.training, false);
   assert.equal(status.steps, 1);
   assert.match(status.error, /^TrainingError: training diverged at step 2: .+ The adapter stays as it was;/);
-  assert.deepEqual(stored.get("files"), poisoned);
+  assert.deepEqual(stored.get("files"), good.files);
 
-  for (const spoil of [
-    (state) => {
-      state.files["adapter_model.safetensors"][state.files["adapter_model.safetensors"].length - 1] ^= 1;
-    },
-    (state) => {
-      state.moments[state.moments.length - 3] ^= 64;
-    },
-    (state) => {
-      state.progress.losses[0] += 1;
-    },
-  ]) {
-    const state = structuredClone(good);
-    spoil(state);
-    for (const [key, value] of Object.entries(state)) stored.set(key, value);
+  const { tensors } = io.parseSafetensors(good.checkpoint);
+  for (const kind of ["factors.", "optimizer.", "losses"]) {
+    const { bytes } = [...tensors.values()].find(({ name }) => name.startsWith(kind));
+    const checkpoint = good.checkpoint.slice();
+    checkpoint[bytes.byteOffset - good.checkpoint.byteOffset + 2] ^= 64;
+    for (const [key, value] of Object.entries({ ...good, checkpoint })) stored.set(key, value);
     await call("POST", "train", { steps: 1 });
     await user.alarm();
     status = await call("GET", "status");
     assert.match(status.error, /^TrainingError: the training saved at step 1 is damaged: its digest is another\./);
     assert.equal(status.steps, 1);
   }
+
+  // Of the adapter's files nothing is learned: the next slice makes them anew.
+  for (const [key, value] of Object.entries(good)) stored.set(key, value);
+  stored.set("files", { ...good.files, "adapter_model.safetensors": new Uint8Array(8) });
+  await call("POST", "train", { steps: 1 });
+  await user.alarm();
+  status = await call("GET", "status");
+  assert.deepEqual([status.error, status.steps], [null, 2]);
+  const expected = trainSlice(await embedded(), stored.get("tokens"), { steps: 1, checkpoint: good.checkpoint }, 2);
+  assert.deepEqual(stored.get("files"), structuredClone(expected.files));
+});
+
+test("a training is the command line's on the same tokens: both files of the adapter, to the byte", async () => {
+  const base = await embedded();
+  const text = `${TEXT} `.repeat(80);
+  const whole = Int32Array.from(base.encode(text));
+  const trained = trainSlice(base, data.trainTestSplit(whole).train, UNTRAINED, 6, 6);
+
+  const { finetune, FINETUNE_DEFAULTS } = await import("../../../dist/src/cli/finetune.js");
+  io.memoryFiles.set("memory:text", new TextEncoder().encode(text));
+  const { log } = console;
+  console.log = () => {};
+  const here = process.cwd();
+  process.chdir(fileURLToPath(new URL("../../..", import.meta.url)));
+  try {
+    const command = { ...FINETUNE_DEFAULTS, steps: 6, batch: 4, seq: 64 };
+    await finetune({ ...command, model: "models/base", data: "memory:text", out: "memory:cli" }, new Set());
+  } finally {
+    process.chdir(here);
+    console.log = log;
+  }
+  assert.deepEqual(
+    trained.losses,
+    JSON.parse(new TextDecoder().decode(io.memoryFiles.get("memory:cli/result.json"))).losses,
+  );
+  for (const [name, bytes] of Object.entries(trained.files))
+    assert.deepEqual(bytes, io.memoryFiles.get(`memory:cli/adapter/${name}`), name);
 });
 
 test.run();
