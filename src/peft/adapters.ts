@@ -3,7 +3,7 @@
  * writes, combines and merges adapters works on this.
  */
 import type { LoraConfig } from "../io/peft/config.js";
-import { Endings } from "../io/peft/match.js";
+import { Endings } from "../io/peft/names.js";
 import { changed } from "../nn/extent.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
@@ -24,7 +24,7 @@ export interface Layer {
 export class Adapters {
   readonly #configs = new Map<string, LoraConfig>();
   #active: readonly string[] = [];
-  /** Of the calls that run a function with other adapters at work. */
+  /** The methods that run a caller's function with other adapters at work, innermost last. */
   readonly #inside: string[] = [];
 
   /** @throws StateError if the model has adapters of another LoraModel */
@@ -166,7 +166,7 @@ export class Adapters {
     for (const name of names) this.setRequiresGrad(name, true);
   }
 
-  /** Whether what this adapter has trains. */
+  /** Lets what this adapter has train, or freezes it. */
   setRequiresGrad(adapterName: string, requiresGrad: boolean): void {
     for (const p of this.parameters(adapterName)) p.requiresGrad = requiresGrad;
   }

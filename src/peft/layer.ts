@@ -75,7 +75,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   activeAdapters: readonly string[] = [];
   /** @internal */
   disabled = false;
-  /** The weight is another one than while adapters act. */
+  /** Whether `disable` holds back what adapters have put into the weight: merged products, or an init's change. */
   #aside = false;
   /** One adapter's name for each item of the batch; null: the active ones for all. @internal */
   adapterNames: readonly string[] | null = null;

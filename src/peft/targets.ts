@@ -1,7 +1,8 @@
 /** What a config means in a model: the layers it adapts, the modules it copies, and the names that mean nothing. */
 import { show } from "../io/json.js";
 import type { LoraConfig } from "../io/peft/config.js";
-import { Endings, Matching } from "../io/peft/match.js";
+import { Matching } from "../io/peft/match.js";
+import { Endings } from "../io/peft/names.js";
 import { endsOf } from "../io/peft/paths.js";
 import type { Module } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";

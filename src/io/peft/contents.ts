@@ -22,7 +22,8 @@ import {
   magnitudeKey,
   PREFIX,
 } from "./keys.js";
-import { Endings, Matching } from "./match.js";
+import { Matching } from "./match.js";
+import { Endings } from "./names.js";
 import { type Fail, newBudget } from "./regexp/budget.js";
 
 type Shape = readonly number[];

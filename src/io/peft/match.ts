@@ -8,9 +8,11 @@
  * not tried one after another, and patterns have a budget of steps (see regexp/).
  */
 import type { LoraConfig } from "./config.js";
-import { endsOf, lastNames, starts } from "./paths.js";
-import { type Budget, type Fail, newBudget, spend } from "./regexp/budget.js";
-import { codesOf, isPlain, Pattern } from "./regexp/pattern.js";
+import { Names, SavedModules } from "./names.js";
+import { endsOf, lastNames } from "./paths.js";
+import { PatternValues } from "./pattern_values.js";
+import { type Budget, type Fail, newBudget } from "./regexp/budget.js";
+import { codesOf, Pattern } from "./regexp/pattern.js";
 
 /** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
@@ -42,8 +44,8 @@ export class Matching {
   readonly #saved: SavedModules;
   readonly #layers: ReadonlySet<number> | null;
   readonly #layerPatterns: readonly Pattern[];
-  readonly #ranks: Keys;
-  readonly #alphas: Keys;
+  readonly #ranks: PatternValues;
+  readonly #alphas: PatternValues;
 
   /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
   constructor(config: Rules, fail: Fail) {
@@ -75,8 +77,8 @@ export class Matching {
     if (patterns.length > MAX_LAYER_PATTERNS)
       fail(`it has ${patterns.length} patterns for the names of layers; at most ${MAX_LAYER_PATTERNS} are taken`);
     this.#layerPatterns = patterns.map((pattern) => new Pattern(pattern, "layer"));
-    this.#ranks = new Keys(rankPattern, fail);
-    this.#alphas = new Keys(alphaPattern, fail);
+    this.#ranks = new PatternValues(rankPattern, fail);
+    this.#alphas = new PatternValues(alphaPattern, fail);
   }
 
   /**
@@ -166,7 +168,7 @@ export class Matching {
     ] as const) {
       const entry = keys.unused(adapted, this.#budget);
       if (entry === undefined) continue;
-      const alone = new Keys({ [entry]: pattern[entry]! }, this.#budget.fail);
+      const alone = new PatternValues({ [entry]: pattern[entry]! }, this.#budget.fail);
       const isLate = alone.unused(adapted, this.#budget) === undefined;
       return {
         field,
@@ -208,151 +210,5 @@ export class Matching {
     return (
       (this.#alphas.value(path, this.#budget) ?? this.#config.loraAlpha) / (this.#config.useRslora ? Math.sqrt(r) : r)
     );
-  }
-}
-
-/** Whole names that end a path where a dot comes before, or that are the path. */
-class Names {
-  readonly #names: ReadonlySet<string>;
-  readonly #lengths: ReadonlySet<number>;
-
-  constructor(names: readonly string[]) {
-    this.#names = new Set(names);
-    this.#lengths = new Set(names.map(({ length }) => length));
-  }
-
-  has(path: string): boolean {
-    return this.#names.has(path);
-  }
-
-  ends(path: string): boolean {
-    return starts(path).some((at) => this.#lengths.has(path.length - at) && this.#names.has(path.slice(at)));
-  }
-}
-
-/**
- * The keys of rank_pattern or alpha_pattern with their values. Most are names, also with dots that any sign may
- * replace.
- */
-class Keys {
-  readonly #keys: readonly string[];
-  readonly #values: readonly number[];
-  /** Place among the keys, by name; of ends of paths, and of whole ones (^). */
-  readonly #names = new Map<string, number>();
-  readonly #paths = new Map<string, number>();
-  readonly #lengths = new Set<number>();
-  /** Names with such dots, by their length. */
-  readonly #open = new Map<number, { text: string; anchored: boolean; place: number }[]>();
-  readonly #patterns: { pattern: Pattern; place: number }[] = [];
-
-  constructor(keys: Readonly<Record<string, number>>, fail: Fail) {
-    this.#keys = Object.keys(keys);
-    this.#values = Object.values(keys);
-    for (const [place, key] of this.#keys.entries()) {
-      const pattern = isPlain(key) ? null : new Pattern(key, "end");
-      const name = pattern ? pattern.name(fail) : { text: key, open: key.includes("."), anchored: false };
-      if (name === null) {
-        this.#patterns.push({ pattern: pattern!, place });
-        continue;
-      }
-      const { text, open, anchored } = name;
-      this.#lengths.add(text.length);
-      if (open && !this.#open.get(text.length)?.push({ text, anchored, place }))
-        this.#open.set(text.length, [{ text, anchored, place }]);
-      if (open) continue;
-      if (anchored) this.#paths.set(text, Math.min(place, this.#paths.get(text) ?? place));
-      else this.#names.set(text, Math.min(place, this.#names.get(text) ?? place));
-    }
-  }
-
-  /** A key that is the first to match on none of these paths. */
-  unused(paths: readonly string[], budget: Budget): string | undefined {
-    const used = new Set(paths.map((path) => this.#first(path, budget)));
-    return this.#keys.find((_, place) => !used.has(place));
-  }
-
-  /** The value of the first key that matches. */
-  value(path: string, budget: Budget): number | undefined {
-    return this.#values[this.#first(path, budget)];
-  }
-
-  #first(path: string, budget: Budget): number {
-    let first = this.#paths.get(path) ?? Infinity;
-    for (const start of starts(path)) {
-      if (!this.#lengths.has(path.length - start)) continue;
-      const end = path.slice(start);
-      first = Math.min(first, this.#names.get(end) ?? Infinity);
-      for (const { text, anchored, place } of this.#open.get(end.length) ?? []) {
-        spend(budget, 1);
-        if (place < first && (start === 0 || !anchored) && fits(text, end)) first = place;
-      }
-    }
-    if (this.#patterns.length > 0) {
-      const codes = codesOf(path);
-      for (const { pattern, place } of this.#patterns) {
-        if (place > first) break;
-        if (pattern.match(codes, budget) === 0) first = place;
-      }
-    }
-    return first;
-  }
-}
-
-/** Whether they are equal but for dots of `name`, compared from the end, where paths differ. */
-function fits(name: string, text: string): boolean {
-  for (let i = name.length - 1; i >= 0; i--) if (name[i] !== text[i] && name[i] !== ".") return false;
-  return true;
-}
-
-/** modules_to_save where PEFT takes its names for patterns: to keep LoRA off these modules and those in them. */
-class SavedModules {
-  readonly #names = new Set<string>();
-  readonly #patterns: Pattern[] = [];
-
-  constructor(names: readonly string[]) {
-    for (const name of names) {
-      if (/^\w+$/.test(name)) this.#names.add(name);
-      else this.#patterns.push(new Pattern(name, "module"));
-    }
-  }
-
-  hold(path: string, budget: Budget): boolean {
-    if (this.#names.size > 0 && path.split(".").some((part) => this.#names.has(part))) return true;
-    const codes = this.#patterns.length > 0 ? codesOf(path) : [];
-    return this.#patterns.some((pattern) => pattern.match(codes, budget) === 0);
-  }
-}
-
-/** Names that PEFT looks for at the end of a path, also within a word. */
-export class Endings {
-  readonly #names: ReadonlySet<string>;
-  readonly #lengths: readonly number[];
-
-  constructor(names: readonly string[]) {
-    this.#names = new Set(names);
-    this.#lengths = [...new Set(names.map(({ length }) => length))].sort((a, b) => a - b);
-  }
-
-  /** Those at the end of the path's first `length` signs. */
-  *of(path: string, length: number, budget?: Budget): IterableIterator<string> {
-    for (const size of this.#lengths) {
-      if (size > length) return;
-      if (budget) spend(budget, 1 + size / 16);
-      const end = path.slice(length - size, length);
-      if (this.#names.has(end)) yield end;
-    }
-  }
-
-  /** Whether a module's path ends in one. */
-  hold(path: string): boolean {
-    return !this.of(path, path.length).next().done;
-  }
-
-  /** Whether a parameter is in a module whose path ends in one. */
-  holdParameter(path: string, budget: Budget): boolean {
-    for (let dot = path.indexOf("."); dot >= 0; dot = path.indexOf(".", dot + 1)) {
-      if (!this.of(path, dot, budget).next().done) return true;
-    }
-    return false;
   }
 }

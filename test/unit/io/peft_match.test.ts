@@ -1,7 +1,7 @@
 /**
- * src/io/peft/match.ts. The cases of targets() are those of PEFT's own tests (tests/test_tuners_utils.py,
- * REGEX_TEST_CASES and the tests of exclude_modules), those of patternValue() the example of its guide
- * (docs/source/developer_guides/lora.md, "Fine grained control over ranks and alpha (scaling)").
+ * src/io/peft/match.ts, names.ts and pattern_values.ts. The cases of targets() are those of PEFT's own tests
+ * (tests/test_tuners_utils.py, REGEX_TEST_CASES and the tests of exclude_modules), those of patternValue() the example
+ * of its guide (docs/source/developer_guides/lora.md, "Fine grained control over ranks and alpha (scaling)").
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";

@@ -3,20 +3,20 @@
 /** Throws the caller's error; the message says what is wrong. */
 export type Fail = (message: string) => never;
 
-/**
- * Steps that are left, so that many patterns on many names end, too; and instructions, so that they do not fill memory.
- */
+/** What the patterns of one config may still take, so that many of them on many names end, too, and fit into memory. */
 export interface Budget {
+  /** Steps. */
   left: number;
+  /** Instructions. */
   room: number;
   fail: Fail;
 }
 
 /** Half a second's (measured). 100 patterns on 1,000 names take a fifth of it. */
 const STEPS = 20_000_000;
-/** What it takes to begin. */
+/** Steps that a run counts before its first. */
 export const COST_OF_A_RUN = 20;
-/** Some 10 MB. */
+/** Of all patterns of a config together: some 10 MB. */
 export const INSTRUCTIONS = 200_000;
 
 export function newBudget(fail: Fail): Budget {
