@@ -12,13 +12,14 @@ export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
-export { loraConvForward, loraConvBackward } from "./lora/conv";
+export { convPanelBytes, loraConvForward, loraConvBackward } from "./lora/conv";
 export { mergedLinearForward, mergedLinearBackward, mergedLinearMerge } from "./lora/merged_linear";
-export { loraMerge } from "./lora/merge";
+export { loraMerge, mergeRowsBytes } from "./lora/merge";
 export { doraNorm } from "./lora/dora";
+export { linearCrossEntropy } from "./lora/linear_loss";
 
 export { qrFactor, qrApply } from "./linalg/qr";
-export { svdTall } from "./linalg/svd";
+export { svdTall, svdWorkBytes } from "./linalg/svd";
 export { dgemm } from "./linalg/dgemm";
 
 export { exp64 } from "./math/double";
@@ -69,10 +70,9 @@ export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward 
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
 export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
-export { attentionForward, attentionBackward } from "./nn/attention";
+export { attentionForward, attentionBackward, attentionProbsBytes } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
 export { bceForward, bceBackward } from "./nn/bce";
-export { linearCrossEntropy } from "./nn/linear_loss";
 
 export { sgdStep } from "./optim/sgd";
 export { adamStep } from "./optim/adamw";

@@ -51,30 +51,46 @@ const LINEAR = {
       [n * d, d * k, r * d, k * r, n * r, n * k, n * r, n * k, n * d, r * d, k * r],
       (x, w, a, b, hs, y, zs, dy, dx, da, db) =>
         measure(() => {
-          kernels.loraLinearForward(n, d, k, r, SCALING, x, x, w, false, 0, a, b, hs, y, scratch);
-          kernels.loraLinearBackward(
+          kernels.loraLinearForward({
             n,
             d,
             k,
             r,
-            SCALING,
+            s: SCALING,
             x,
+            xDropped: x,
+            weight: w,
+            fanInFanOut: false,
+            bias: 0,
+            a,
+            b,
+            hs,
+            y,
+            scratch,
+          });
+          kernels.loraLinearBackward({
+            n,
+            d,
+            k,
+            r,
+            s: SCALING,
             x,
-            w,
-            false,
+            xDropped: x,
+            weight: w,
+            fanInFanOut: false,
             a,
             b,
             hs,
             zs,
             dy,
             dx,
-            0,
-            0,
-            0,
+            dxDropped: 0,
+            dWeight: 0,
+            dBias: 0,
             da,
             db,
             scratch,
-          );
+          });
         }),
     ),
 };
@@ -108,32 +124,50 @@ const MERGED = {
       (x, w, a, b, hs, y, zs, dy, dx, da, db, enabled) => {
         memory.i32(enabled, BLOCKS).set(ENABLED);
         return measure(() => {
-          kernels.mergedLinearForward(n, d, k, r, BLOCKS, SCALING, enabled, x, x, w, false, 0, a, b, hs, y, scratch);
-          kernels.mergedLinearBackward(
+          kernels.mergedLinearForward({
             n,
             d,
             k,
             r,
-            BLOCKS,
-            SCALING,
+            blocks: BLOCKS,
+            s: SCALING,
             enabled,
             x,
+            xDropped: x,
+            weight: w,
+            fanInFanOut: false,
+            bias: 0,
+            a,
+            b,
+            hs,
+            y,
+            scratch,
+          });
+          kernels.mergedLinearBackward({
+            n,
+            d,
+            k,
+            r,
+            blocks: BLOCKS,
+            s: SCALING,
+            enabled,
             x,
-            w,
-            false,
+            xDropped: x,
+            weight: w,
+            fanInFanOut: false,
             a,
             b,
             hs,
             zs,
             dy,
             dx,
-            0,
-            0,
-            0,
+            dxDropped: 0,
+            dWeight: 0,
+            dBias: 0,
             da,
             db,
             scratch,
-          );
+          });
         });
       },
     ),
@@ -178,30 +212,45 @@ const CONV = {
       (x, w, a, b, h, y, zs, dy, dx, da, db, tile, shape) => {
         memory.i32(shape, 21).set([c, 1, side, side, o, 1, side, side, 1, 3, 3, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]);
         return measure(() => {
-          kernels.loraConvForward(shape, n, r, SCALING, x, x, w, 0, a, b, h, y, tile, scratch);
-          kernels.loraConvBackward(
+          kernels.loraConvForward({
             shape,
             n,
             r,
-            SCALING,
+            s: SCALING,
             x,
+            xDropped: x,
+            weight: w,
+            bias: 0,
+            a,
+            b,
+            h,
+            y,
+            panel: tile,
+            scratch,
+          });
+          kernels.loraConvBackward({
+            shape,
+            n,
+            r,
+            s: SCALING,
             x,
-            w,
+            xDropped: x,
+            weight: w,
             a,
             b,
             h,
             zs,
             dy,
             dx,
-            0,
-            0,
-            0,
+            dxDropped: 0,
+            dWeight: 0,
+            dBias: 0,
             da,
             db,
             tile,
-            COLUMNS,
+            columns: COLUMNS,
             scratch,
-          );
+          });
         });
       },
     );

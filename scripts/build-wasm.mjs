@@ -1,7 +1,16 @@
 /**
- * assembly/ -> build/wasm-lora.wasm, build/wasm-lora.relaxed.wasm and, for tests alone, build/wasm-lora.probes.wasm;
- * src/runtime/kernels.ts (the exports' types) and src/runtime/wasm_base64.ts (the bytes of the first for
- * wasm-lora/inline). Nothing is done where all of them were made of the same sources by the same compilers before.
+ * assembly/ -> three modules in build/, and what TypeScript knows of them in src/runtime/. Nothing is done where all of
+ * it was made of the same sources by the same compilers before.
+ *
+ *   module              asc                          wasm-opt            text               then
+ *   wasm-lora           index.ts                     -O4                 shorten            |
+ *     its tiles         micro, rank4, gemv,          TIDY: order kept    memory of main,    | wasm-merge -> .wasm
+ *                       micro2x16by8; unrolled, -O0                      shorten            |
+ *   wasm-lora.relaxed   the same, RELAXED=1, with relaxed.ts and micro6x8
+ *   wasm-lora.probes    probes.ts (for tests)        -O4                 shorten            wasm-as -> .wasm
+ *
+ *   src/runtime/abi.ts          of the first, while asc compiles it: the kernels' types and call blocks (asc-abi.mjs)
+ *   src/runtime/wasm_base64.ts  the bytes of the first, for wasm-lora/inline
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -20,7 +29,7 @@ function digestOfSources() {
   const folders = ["assembly", "scripts"].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => join(folder, name)),
   );
-  const sources = folders.filter((name) => /\.ts$|build-wasm\.mjs$|asc-unrolled\.mjs$/.test(name)).sort();
+  const sources = folders.filter((name) => /\.ts$|build-wasm\.mjs$|asc-\w+\.mjs$/.test(name)).sort();
   for (const name of [...sources, "asconfig.json"]) hash.update(`${name}\0`).update(readFileSync(join(root, name)));
   for (const name of ["assemblyscript", "binaryen"]) hash.update(require(`${name}/package.json`).version);
   return hash.digest("hex");
@@ -30,7 +39,7 @@ const MADE = [
   "build/wasm-lora.wasm",
   "build/wasm-lora.relaxed.wasm",
   "build/wasm-lora.probes.wasm",
-  "src/runtime/kernels.ts",
+  "src/runtime/abi.ts",
   "src/runtime/wasm_base64.ts",
 ];
 const stamp = join(root, "build/sources.sha256");
@@ -49,89 +58,13 @@ const tool = (name) => join(dirname(require.resolve("binaryen/package.json")), "
 const FEATURES = ["simd", "bulk-memory", "sign-ext", "nontrapping-float-to-int", "mutable-globals"].map(
   (feature) => `--enable-${feature}`,
 );
-const NO_OPTIONS = { asc: [], binaryen: [] };
-const RELAXED = { asc: ["--use", "RELAXED=1", "--enable", "relaxed-simd"], binaryen: ["--enable-relaxed-simd"] };
+const DEFAULT = { asc: ["--transform", "./scripts/asc-abi.mjs"], tiles: [], binaryen: [] };
+const RELAX = ["--use", "RELAXED=1", "--enable", "relaxed-simd"];
+const RELAXED = { asc: RELAX, tiles: RELAX, binaryen: ["--enable-relaxed-simd"] };
+const PROBES = { asc: [], binaryen: [] };
 
-/** The kernels but for the register tiles: build/<name>.wat. */
-async function compile(name, entries, options = NO_OPTIONS) {
-  await run(
-    asc,
-    ...entries,
-    "--target",
-    "release",
-    "--bindings",
-    "raw",
-    "--outFile",
-    `build/${name}.asc.wasm`,
-    ...options.asc,
-  );
-  await run(
-    tool("wasm-opt"),
-    `build/${name}.asc.wasm`,
-    "-S",
-    "-o",
-    `build/${name}.wat`,
-    "-O4",
-    "--converge",
-    ...FEATURES,
-    ...options.binaryen,
-  );
-  rewrite(`build/${name}.wat`, shorten);
-}
-
-/**
- * Four equal lanes, 18 bytes as a constant, take 4 to 8 as the splat of one: of a float, or of an integer where the
- * bits are no normal float. Engines make the same code of it or faster code (measured).
- */
-function shorten(text) {
-  return text.replace(/\(v128\.const i32x4 (0x[0-9a-f]{8}) \1 \1 \1\)/g, splat);
-}
-
-function splat(_, bits) {
-  const [float] = new Float32Array(Uint32Array.of(bits).buffer);
-  return Number.isFinite(float) && Math.abs(float) >= 2 ** -126
-    ? `(f32x4.splat (f32.const ${float}))`
-    : `(i32x4.splat (i32.const ${bits}))`;
-}
-
-function rewrite(file, change) {
-  writeFileSync(join(root, file), change(readFileSync(join(root, file), "utf8")));
-}
-
-/** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts): build/<name>.micro.wat. */
-async function compileTiles(name, bigTile, options) {
-  const sources = ["micro", "rank4", "gemv", bigTile].map((file) => `assembly/gemm/${file}.ts`);
-  await run(
-    "scripts/asc-unrolled.mjs",
-    ...sources,
-    "--config",
-    "none",
-    "-O0",
-    "--noAssert",
-    "--runtime",
-    "stub",
-    "--importMemory",
-    "--noExportMemory",
-    "--enable",
-    "simd",
-    "--outFile",
-    `build/${name}.micro.asc.wasm`,
-    ...options.asc,
-  );
-  await run(
-    tool("wasm-opt"),
-    `build/${name}.micro.asc.wasm`,
-    "-S",
-    "-o",
-    `build/${name}.micro.wat`,
-    ...TIDY,
-    ...FEATURES,
-    ...options.binaryen,
-  );
-  // The one memory is that of the other kernels, which import it.
-  rewrite(`build/${name}.micro.wat`, (text) => shorten(text.replace('"env" "memory"', '"main" "memory"')));
-}
-
+/** For tiles: alone, in text order, on the other kernels' memory. */
+const ALONE = "--config none -O0 --noAssert --runtime stub --importMemory --noExportMemory --enable simd".split(" ");
 /**
  * Compile-time choices made, fewer locals and blocks. No pass that nests one expression in another: that would change
  * the order.
@@ -150,38 +83,69 @@ const TIDY = [
   "--vacuum",
 ];
 
-async function build(name, entries, bigTile, options = NO_OPTIONS) {
-  await Promise.all([compile(name, entries, options), compileTiles(name, bigTile, options)]);
-  await run(
-    tool("wasm-merge"),
-    `build/${name}.wat`,
-    "main",
-    `build/${name}.micro.wat`,
-    "micro",
-    "-o",
-    `build/${name}.wasm`,
-    ...FEATURES,
-    ...options.binaryen,
-  );
+/** A module in text form, by the passes given: build/<name>.wat. */
+function optimise(name, passes, options) {
+  const [from, to] = [`build/${name}.asc.wasm`, `build/${name}.wat`];
+  return run(tool("wasm-opt"), from, "-S", "-o", to, ...passes, ...FEATURES, ...options.binaryen);
+}
+
+/** The kernels but for the register tiles. */
+async function compile(name, entries, options) {
+  await run(asc, ...entries, "--target", "release", "--outFile", `build/${name}.asc.wasm`, ...options.asc);
+  await optimise(name, ["-O4", "--converge"], options);
+  replace(`build/${name}.wat`, SAME_LANES, splat);
+}
+
+/** The register tiles, in the order in which they are written (see assembly/gemm/micro.ts). */
+async function compileTiles(name, bigTile, options) {
+  const sources = ["micro", "rank4", "gemv", bigTile].map((file) => `assembly/gemm/${file}.ts`);
+  await run("scripts/asc-unrolled.mjs", ...sources, ...ALONE, "--outFile", `build/${name}.asc.wasm`, ...options.tiles);
+  await optimise(name, TIDY, options);
+  // The one memory is that of the other kernels, which import it.
+  replace(`build/${name}.wat`, '"env" "memory"', '"main" "memory"');
+  replace(`build/${name}.wat`, SAME_LANES, splat);
+}
+
+/** @throws if there is nothing to replace: then a compiler writes something else than this script was made for */
+function replace(file, what, by) {
+  const before = readFileSync(join(root, file), "utf8");
+  const after = before.replace(what, by);
+  if (after === before) throw new Error(`${file} has nothing like ${what} any more; look at what the compilers write.`);
+  writeFileSync(join(root, file), after);
+}
+
+/**
+ * Four equal lanes, 18 bytes as a constant, take 4 to 8 as the splat of one: of a float, or of an integer where the
+ * bits are no normal float. Engines make the same code of it or faster code (measured).
+ */
+const SAME_LANES = /\(v128\.const i32x4 (0x[0-9a-f]{8}) \1 \1 \1\)/g;
+function splat(_, bits) {
+  const [float] = new Float32Array(Uint32Array.of(bits).buffer);
+  return Number.isFinite(float) && Math.abs(float) >= 2 ** -126
+    ? `(f32x4.splat (f32.const ${float}))`
+    : `(i32x4.splat (i32.const ${bits}))`;
+}
+
+async function build(name, entries, bigTile, options) {
+  await Promise.all([compile(name, entries, options), compileTiles(`${name}.micro`, bigTile, options)]);
+  const parts = [`build/${name}.wat`, "main", `build/${name}.micro.wat`, "micro"];
+  await run(tool("wasm-merge"), ...parts, "-o", `build/${name}.wasm`, ...FEATURES, ...options.binaryen);
+}
+
+async function buildProbes(name) {
+  await compile(name, ["assembly/probes.ts"], PROBES);
+  await run(tool("wasm-as"), `build/${name}.wat`, "-o", `build/${name}.wasm`, ...FEATURES);
 }
 
 await Promise.all([
-  build("wasm-lora", ["assembly/index.ts"], "micro2x16by8"),
+  build("wasm-lora", ["assembly/index.ts"], "micro2x16by8", DEFAULT),
   build("wasm-lora.relaxed", ["assembly/index.ts", "assembly/relaxed.ts"], "micro6x8", RELAXED),
-  compile("wasm-lora.probes", ["assembly/probes.ts"]).then(() =>
-    run(tool("wasm-as"), "build/wasm-lora.probes.wat", "-o", "build/wasm-lora.probes.wasm", ...FEATURES),
-  ),
+  buildProbes("wasm-lora.probes"),
 ]);
 
 writeFileSync(
   join(root, "src/runtime/wasm_base64.ts"),
   "// Generated from build/wasm-lora.wasm by scripts/build-wasm.mjs; not in version control.\n" +
     `export const base64: string = "${readFileSync(join(root, "build/wasm-lora.wasm"), "base64")}";\n`,
-);
-const declarations = readFileSync(join(root, "build/wasm-lora.asc.d.ts"), "utf8");
-writeFileSync(
-  join(root, "src/runtime/kernels.ts"),
-  "// Generated from assembly/ by scripts/build-wasm.mjs; not in version control.\n" +
-    declarations.replace(/\/\*\* Instantiates[^]*/, "export type Kernels = typeof __AdaptedExports;\n"),
 );
 writeFileSync(stamp, digest);

@@ -9,51 +9,30 @@
  * ascending, however the columns are cut into tiles.
  *
  * x: one image, [channels, id, ih, iw]. tile: [channels * taps, count], rows `step` bytes apart.
- * shape: 21 i32 in a row (two leading sizes of 1 make it 1-D, one makes it 2-D):
- *   inChannels id ih iw  outChannels od oh ow  kd kh kw  sd sh sw  pd ph pw  dd dh dw  groups
  *
  * Source: Chellapilla et al. 2006; torch.nn.functional.unfold and fold.
  */
 
-// @ts-ignore: decorator
-@inline
-export function inChannels(shape: usize): i32 {
-  return load<i32>(shape);
-}
-// @ts-ignore: decorator
-@inline
-export function outChannels(shape: usize): i32 {
-  return load<i32>(shape, 16);
-}
-// @ts-ignore: decorator
-@inline
-export function groupsOf(shape: usize): i32 {
-  return load<i32>(shape, 80);
-}
+import { ConvShape } from "../abi";
+
 /** Elements of one channel of x. */
-// @ts-ignore: decorator
-@inline
-export function inSize(shape: usize): i32 {
-  return load<i32>(shape, 4) * load<i32>(shape, 8) * load<i32>(shape, 12);
+export function inSize(shape: ConvShape): i32 {
+  return shape.id * shape.ih * shape.iw;
 }
 /** Positions: elements of one channel of y. */
-// @ts-ignore: decorator
-@inline
-export function outSize(shape: usize): i32 {
-  return load<i32>(shape, 20) * load<i32>(shape, 24) * load<i32>(shape, 28);
+export function outSize(shape: ConvShape): i32 {
+  return shape.od * shape.oh * shape.ow;
 }
 /** Elements of the kernel for one channel. */
-// @ts-ignore: decorator
-@inline
-export function taps(shape: usize): i32 {
-  return load<i32>(shape, 32) * load<i32>(shape, 36) * load<i32>(shape, 40);
+export function taps(shape: ConvShape): i32 {
+  return shape.kd * shape.kh * shape.kw;
 }
 
-export function im2col(tile: usize, step: usize, x: usize, shape: usize, first: i32, count: i32): void {
+export function im2col(tile: usize, step: usize, x: usize, shape: ConvShape, first: i32, count: i32): void {
   visit(tile, step, x, shape, first, count, false);
 }
 
-export function col2im(dx: usize, tile: usize, step: usize, shape: usize, first: i32, count: i32): void {
+export function col2im(dx: usize, tile: usize, step: usize, shape: ConvShape, first: i32, count: i32): void {
   visit(tile, step, dx, shape, first, count, true);
 }
 
@@ -62,25 +41,25 @@ export function col2im(dx: usize, tile: usize, step: usize, shape: usize, first:
  */
 // @ts-ignore: decorator
 @inline
-function visit(tile: usize, step: usize, x: usize, shape: usize, first: i32, count: i32, add: bool): void {
-  const channels = load<i32>(shape),
-    id = load<i32>(shape, 4),
-    ih = load<i32>(shape, 8),
-    iw = load<i32>(shape, 12);
-  const outH = load<i32>(shape, 24),
-    outW = load<i32>(shape, 28);
-  const kd = load<i32>(shape, 32),
-    kh = load<i32>(shape, 36),
-    kw = load<i32>(shape, 40);
-  const sd = load<i32>(shape, 44),
-    sh = load<i32>(shape, 48),
-    sw = load<i32>(shape, 52);
-  const pd = load<i32>(shape, 56),
-    ph = load<i32>(shape, 60),
-    pw = load<i32>(shape, 64);
-  const dd = load<i32>(shape, 68),
-    dh = load<i32>(shape, 72),
-    dw = load<i32>(shape, 76);
+function visit(tile: usize, step: usize, x: usize, shape: ConvShape, first: i32, count: i32, add: bool): void {
+  const channels = shape.inChannels,
+    id = shape.id,
+    ih = shape.ih,
+    iw = shape.iw;
+  const outH = shape.oh,
+    outW = shape.ow;
+  const kd = shape.kd,
+    kh = shape.kh,
+    kw = shape.kw;
+  const sd = shape.sd,
+    sh = shape.sh,
+    sw = shape.sw;
+  const pd = shape.pd,
+    ph = shape.ph,
+    pw = shape.pw;
+  const dd = shape.dd,
+    dh = shape.dh,
+    dw = shape.dw;
   const channelStep = <usize>taps(shape) * step,
     channelSize = (<usize>inSize(shape)) << 2;
   const firstRow = first / outW,

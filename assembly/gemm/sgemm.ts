@@ -8,13 +8,14 @@
  * No element of A or B is skipped, zero or not: 0 * Inf is NaN.
  *
  *   NN: A [m, k] lda, B [k, n] ldb      NT: A [m, k] lda, B [n, k] ldb      TN: A [k, m] lda, B [k, n] ldb
- *   C [m, n] ldc. Leading dimensions count elements, not bytes.
+ *   C [m, n] ldc. As in BLAS, leading dimensions (lda) count elements; all other strides (ars) count bytes.
  *
  * Panels of 16 columns of B are packed per k-block, four side by side, and used by all rows. A is read where it lies,
  * except in TN. Where a packed panel would be used too little, or B's rows are one already, B is read where it lies too
  * (update.ts, gemv.ts).
  * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
  */
+import { Sgemm } from "../abi";
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
@@ -57,7 +58,27 @@ export function sgemmScratchBytes(): i32 {
   return <i32>(STRIP_BYTES + TILE_BYTES + BLOCK_BYTES);
 }
 
-export function sgemmNN(
+export function sgemmNN(call: Sgemm): void {
+  const a = call.a,
+    b = call.b,
+    c = call.c;
+  gemmNN(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
+}
+export function sgemmNT(call: Sgemm): void {
+  const a = call.a,
+    b = call.b,
+    c = call.c;
+  gemmNT(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
+}
+export function sgemmTN(call: Sgemm): void {
+  const a = call.a,
+    b = call.b,
+    c = call.c;
+  gemmTN(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
+}
+
+/** The same for kernels that are made of them, in BLAS's order. */
+export function gemmNN(
   m: i32,
   n: i32,
   k: i32,
@@ -75,7 +96,7 @@ export function sgemmNN(
   gemm(m, n, k, alpha, a, bytes(lda), 4, b, bytes(ldb), false, c, bytes(ldc), beta != 0, scratch);
 }
 
-export function sgemmNT(
+export function gemmNT(
   m: i32,
   n: i32,
   k: i32,
@@ -93,7 +114,7 @@ export function sgemmNT(
   gemm(m, n, k, alpha, a, bytes(lda), 4, b, bytes(ldb), true, c, bytes(ldc), beta != 0, scratch);
 }
 
-export function sgemmTN(
+export function gemmTN(
   m: i32,
   n: i32,
   k: i32,

@@ -12,7 +12,7 @@
  * Input: largest magnitude 0, or within 1e-100 .. 1e100.
  *
  * Matrices lie by columns (see qr.ts). a: [m, n], overwritten. u: [m, n]. s: [n]. v: [n, n].
- * work: n * n + 2 * n values. Returns the number of sweeps, or -1 if 60 were not enough.
+ * work: svdWorkBytes(n). Returns the number of sweeps, or -1 if 60 were not enough.
  */
 import { qrApply, qrFactor } from "./qr";
 import { daxpy, ddot, drot, dscal, ZERO_SQUARED } from "./vector";
@@ -23,6 +23,11 @@ const MAX_SWEEPS: i32 = 60;
  * Two blocks of 16 columns of X and W stay in the second-level cache (measured: 1536 x 1536 in 25 s, unblocked 36 s).
  */
 const BLOCK: i32 = 16;
+
+/** Working space for n columns: W, and n values each of tau and of norms. */
+export function svdWorkBytes(n: f64): f64 {
+  return (n * n + 2 * n) * 8;
+}
 
 export function svdTall(u: usize, s: usize, v: usize, a: usize, work: usize, m: i32, n: i32): i32 {
   const column = (<usize>n) << 3,

@@ -1,32 +1,28 @@
 /**
  * The norms of DoRA: c_j = ||W_j + s * (B A)_j||, one for each of k outputs (Liu et al. 2024, eq. 5; PEFT's
  * get_weight_norm). v = f32(W + f32(s * BA)) with BA in sgemm's order, then sqrt(sum of v^2), in float64,
- * rounded once. 32 rows of W at a time: there is never a second matrix of W's size.
+ * rounded once. Some rows of W at a time: there is never a second matrix of W's size.
  * W [k, d]: each sum in sumSquares' order (nn/elementwise.ts). W [d, k] (fanInFanOut, or an embedding's table,
  * d = vocabulary, k = dimension): rows of W ascending, in one accumulator a column.
- *
- * A: [r, d]. B: [k, r]. norm: [k]. rows: room for 32 rows of W. sums: [k] float64, only if fanInFanOut.
- * scratch: sgemmScratchBytes().
  */
+import { DoraNorm } from "../abi";
 import { gemm } from "../gemm/sgemm";
 import { sumSquares } from "../nn/elementwise";
+import { ROWS } from "./merge";
 
-const ROWS: i32 = 32;
-
-export function doraNorm(
-  k: i32,
-  d: i32,
-  r: i32,
-  s: f32,
-  w: usize,
-  fanInFanOut: bool,
-  a: usize,
-  b: usize,
-  norm: usize,
-  rows: usize,
-  sums: usize,
-  scratch: usize,
-): void {
+export function doraNorm(call: DoraNorm): void {
+  const k = call.k,
+    d = call.d,
+    r = call.r,
+    s = call.s,
+    w = call.weight,
+    fanInFanOut = call.fanInFanOut,
+    a = call.a,
+    b = call.b,
+    norm = call.norm,
+    rows = call.rows,
+    sums = call.sums,
+    scratch = call.scratch;
   const height = fanInFanOut ? d : k,
     width = fanInFanOut ? k : d;
   const wRow = (<usize>width) << 2,

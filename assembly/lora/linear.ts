@@ -2,148 +2,162 @@
  * LoRA linear. y = x Wᵀ + bias + s * (x̃ Aᵀ) Bᵀ, x̃ = dropout(x) (Hu et al. 2021; loralib.Linear).
  *
  * Forward, by k-concatenation: hs = s * x̃ Aᵀ, then y = bias ⊕ [x | hs] [W | B]ᵀ in one accumulator.
- * Backward: zs = s * dy B; dA += zsᵀ x̃; dB += dyᵀ hs; dbias += sum of rows of dy;
+ * Backward: zs = s * dy B; dA += zsᵀ x̃; dB += dyᵀ hs; dBias += sum of rows of dy;
  * dx += [dy | zs] [W ; A]; dW += dyᵀ x only where the weight is trained (r = 0, or unfrozen).
+ * With dropout the two terms of dx part: dx gets dy W, and dxDropped zs A.
  *
- * x, x̃, dx: [n, d]. y, dy: [n, k]. A: [r, d]. B: [k, r]. hs, zs: [n, r]. bias: [k]. All contiguous.
- * W: [k, d], or [d, k] if fanInFanOut. A null pointer means: no bias; or, for a gradient, not wanted.
- * r = 0 is the plain linear layer. Gradients are added to what the buffers hold, rows of the batch in
- * ascending order, so micro-batches accumulate to the bits of the whole batch.
- * A further low-rank term, or one for some rows only, is loraBranch*: y += hs Bᵀ in the accumulators as
- * they stand; dx += zs A.
- * scratch: sgemmScratchBytes().
+ * r = 0 is the plain linear layer. Gradients add rows of the batch in ascending order, so micro-batches accumulate to
+ * the bits of the whole batch. A further low-rank term, or one for some rows only, is loraBranch*: y += hs Bᵀ in the
+ * accumulators as they stand; dx += zs A.
  */
-import { gemm, gemmTwo, sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
+import { LoraBranchBackward, LoraBranchForward, LoraLinearBackward, LoraLinearForward, LoraTerm } from "../abi";
+import { gemm, gemmTwo, gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
 
-export function loraLinearForward(
+export function loraLinearForward(call: LoraLinearForward): void {
+  const n = call.n,
+    d = call.d,
+    k = call.k,
+    r = call.r,
+    bias = call.bias,
+    fanInFanOut = call.fanInFanOut;
+  if (bias != 0) repeatRow(call.y, bias, n, k);
+  if (r > 0) hidden(call);
+  const wRow = bytes(fanInFanOut ? k : d);
+  gemmTwo(
+    n,
+    k,
+    d,
+    call.x,
+    call.weight,
+    wRow,
+    !fanInFanOut,
+    r,
+    call.hs,
+    call.b,
+    bytes(r),
+    true,
+    call.y,
+    bias != 0,
+    call.scratch,
+  );
+}
+
+export function loraLinearBackward(call: LoraLinearBackward): void {
+  const n = call.n,
+    d = call.d,
+    k = call.k,
+    r = call.r,
+    a = call.a,
+    dy = call.dy,
+    dx = call.dx,
+    zs = call.zs,
+    weight = call.weight,
+    fanInFanOut = call.fanInFanOut,
+    scratch = call.scratch;
+  weightGradients(n, d, k, call.x, fanInFanOut, dy, call.dWeight, call.dBias, scratch);
+  if (r > 0) factorGradients(call);
+  if (dx == 0) return;
+  const wRow = bytes(fanInFanOut ? k : d);
+  if (call.dxDropped != 0) {
+    gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch);
+    gemmNN(n, d, r, 1, zs, r, a, d, 0, call.dxDropped, d, scratch);
+  } else {
+    gemmTwo(n, d, k, dy, weight, wRow, fanInFanOut, r, zs, a, bytes(d), false, dx, true, scratch);
+  }
+}
+
+/** The plain layer, for kernels that are made of it. */
+export function linearForward(
   n: i32,
   d: i32,
   k: i32,
-  r: i32,
-  s: f32,
   x: usize,
-  xDropped: usize,
-  w: usize,
+  weight: usize,
   fanInFanOut: bool,
   bias: usize,
-  a: usize,
-  b: usize,
-  hs: usize,
   y: usize,
   scratch: usize,
 ): void {
   if (bias != 0) repeatRow(y, bias, n, k);
-  if (r > 0) sgemmNT(n, r, d, s, xDropped, d, a, d, 0, hs, r, scratch);
-  const wRow = (<usize>(fanInFanOut ? k : d)) << 2;
-  gemmTwo(n, k, d, x, w, wRow, !fanInFanOut, r, hs, b, (<usize>r) << 2, true, y, bias != 0, scratch);
+  const wRow = bytes(fanInFanOut ? k : d);
+  gemm(n, k, d, 1, x, bytes(d), 4, weight, wRow, !fanInFanOut, y, bytes(k), bias != 0, scratch);
 }
 
-/**
- * With dropout (xDropped != x) the two terms of dx part: dx gets dy W, and dxDropped [n, d] is
- * overwritten with zs A for the caller to mask and add. Without, dxDropped is null.
- */
-export function loraLinearBackward(
+/** Its gradients; null: not wanted. */
+export function linearBackward(
   n: i32,
   d: i32,
   k: i32,
-  r: i32,
-  s: f32,
   x: usize,
-  xDropped: usize,
-  w: usize,
+  weight: usize,
   fanInFanOut: bool,
-  a: usize,
-  b: usize,
-  hs: usize,
-  zs: usize,
   dy: usize,
   dx: usize,
-  dxDropped: usize,
-  dw: usize,
-  dbias: usize,
-  da: usize,
-  db: usize,
+  dWeight: usize,
+  dBias: usize,
   scratch: usize,
 ): void {
-  if (dbias != 0) addColumnSums(dbias, dy, n, k);
-  if (dw != 0) {
-    if (fanInFanOut) sgemmTN(d, k, n, 1, x, d, dy, k, 1, dw, k, scratch);
-    else sgemmTN(k, d, n, 1, dy, k, x, d, 1, dw, d, scratch);
-  }
-  if (r > 0) factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
-  if (dx == 0) return;
-  const wRow = (<usize>(fanInFanOut ? k : d)) << 2;
-  const dRow = (<usize>d) << 2;
-  if (dxDropped != 0) {
-    gemm(n, d, k, 1, dy, (<usize>k) << 2, 4, w, wRow, fanInFanOut, dx, dRow, true, scratch);
-    sgemmNN(n, d, r, 1, zs, r, a, d, 0, dxDropped, d, scratch);
-  } else {
-    gemmTwo(n, d, k, dy, w, wRow, fanInFanOut, r, zs, a, dRow, false, dx, true, scratch);
-  }
+  weightGradients(n, d, k, x, fanInFanOut, dy, dWeight, dBias, scratch);
+  const wRow = bytes(fanInFanOut ? k : d);
+  if (dx != 0) gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch);
+}
+
+/** dBias += sum of rows of dy; dW += dyᵀ x. */
+function weightGradients(
+  n: i32,
+  d: i32,
+  k: i32,
+  x: usize,
+  fanInFanOut: bool,
+  dy: usize,
+  dWeight: usize,
+  dBias: usize,
+  scratch: usize,
+): void {
+  if (dBias != 0) addColumnSums(dBias, dy, n, k);
+  if (dWeight == 0) return;
+  if (fanInFanOut) gemmTN(d, k, n, 1, x, d, dy, k, 1, dWeight, k, scratch);
+  else gemmTN(k, d, n, 1, dy, k, x, d, 1, dWeight, d, scratch);
 }
 
 /** y += s * (x̃ Aᵀ) Bᵀ; hs is kept for backward. */
-export function loraBranchForward(
-  n: i32,
-  d: i32,
-  k: i32,
-  r: i32,
-  s: f32,
-  xDropped: usize,
-  a: usize,
-  b: usize,
-  hs: usize,
-  y: usize,
-  scratch: usize,
-): void {
-  sgemmNT(n, r, d, s, xDropped, d, a, d, 0, hs, r, scratch);
-  sgemmNT(n, k, r, 1, hs, r, b, r, 1, y, k, scratch);
+export function loraBranchForward(call: LoraBranchForward): void {
+  const k = call.k,
+    r = call.r;
+  hidden(call);
+  gemmNT(call.n, k, r, 1, call.hs, r, call.b, r, 1, call.y, k, call.scratch);
 }
 
-/** dxDropped as in loraLinearBackward: null adds to dx itself. */
-export function loraBranchBackward(
-  n: i32,
-  d: i32,
-  k: i32,
-  r: i32,
-  s: f32,
-  xDropped: usize,
-  a: usize,
-  b: usize,
-  hs: usize,
-  zs: usize,
-  dy: usize,
-  dx: usize,
-  dxDropped: usize,
-  da: usize,
-  db: usize,
-  scratch: usize,
-): void {
-  factorGradients(n, d, k, r, s, xDropped, b, hs, zs, dy, dx != 0, da, db, scratch);
-  if (dxDropped != 0) sgemmNN(n, d, r, 1, zs, r, a, d, 0, dxDropped, d, scratch);
-  else if (dx != 0) sgemmNN(n, d, r, 1, zs, r, a, d, 1, dx, d, scratch);
+export function loraBranchBackward(call: LoraBranchBackward): void {
+  const d = call.d,
+    r = call.r,
+    dropped = call.dxDropped,
+    dx = dropped != 0 ? dropped : call.dx;
+  factorGradients(call);
+  if (dx != 0) gemmNN(call.n, d, r, 1, call.zs, r, call.a, d, dropped != 0 ? 0 : 1, dx, d, call.scratch);
 }
 
-/** zs = s * dy B where da or dx needs it; dA += zsᵀ x̃; dB += dyᵀ hs. */
-function factorGradients(
-  n: i32,
-  d: i32,
-  k: i32,
-  r: i32,
-  s: f32,
-  xDropped: usize,
-  b: usize,
-  hs: usize,
-  zs: usize,
-  dy: usize,
-  needsDx: bool,
-  da: usize,
-  db: usize,
-  scratch: usize,
-): void {
-  if (da != 0 || needsDx) sgemmNN(n, r, k, s, dy, k, b, r, 0, zs, r, scratch);
-  if (da != 0) sgemmTN(r, d, n, 1, zs, r, xDropped, d, 1, da, d, scratch);
-  if (db != 0) sgemmTN(k, r, n, 1, dy, k, hs, r, 1, db, r, scratch);
+/** hs = s * x̃ Aᵀ */
+function hidden(call: LoraTerm): void {
+  const d = call.d,
+    r = call.r;
+  gemmNT(call.n, r, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, r, call.scratch);
+}
+
+/** zs = s * dy B where dA or dx needs it; dA += zsᵀ x̃; dB += dyᵀ hs. */
+function factorGradients(call: LoraBranchBackward): void {
+  const n = call.n,
+    d = call.d,
+    k = call.k,
+    r = call.r,
+    dy = call.dy,
+    zs = call.zs,
+    da = call.da,
+    db = call.db,
+    scratch = call.scratch;
+  if (da != 0 || call.dx != 0) gemmNN(n, r, k, call.s, dy, k, call.b, r, 0, zs, r, scratch);
+  if (da != 0) gemmTN(r, d, n, 1, zs, r, call.xDropped, d, 1, da, d, scratch);
+  if (db != 0) gemmTN(k, r, n, 1, dy, k, call.hs, r, 1, db, r, scratch);
 }
 
 function repeatRow(y: usize, row: usize, n: i32, k: i32): void {
@@ -155,7 +169,7 @@ function repeatRow(y: usize, row: usize, n: i32, k: i32): void {
 }
 
 /** sums[j] += sum over rows i, ascending, of x[i][j]. x: [n, k]. */
-export function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
+function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
   const row = (<usize>k) << 2;
   let j = k;
   for (; j >= 4; j -= 4) {
@@ -180,4 +194,10 @@ export function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
     sums += 4;
     x += 4;
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function bytes(elements: i32): usize {
+  return (<usize>elements) << 2;
 }

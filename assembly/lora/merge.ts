@@ -1,26 +1,25 @@
 /**
  * Merge. W += s * B A, rounded as loralib does: the product first, times s, then the sum.
- * A: [r, d]. B: [k, r]. W: [k, d], or [d, k] if fanInFanOut (then the product is transposed; the
- * same layout serves an embedding, whose weight is [vocabulary = d, dimension = k]).
- * rows: room for 32 rows of W. scratch: sgemmScratchBytes().
+ * If fanInFanOut the product is transposed; the same layout serves an embedding, whose weight is
+ * [vocabulary = d, dimension = k].
  */
+import { LoraMerge } from "../abi";
 import { gemm } from "../gemm/sgemm";
 
-const ROWS: i32 = 32;
+/** Rows of W at a time. */
+export const ROWS: i32 = 32;
 
-export function loraMerge(
-  k: i32,
-  d: i32,
-  r: i32,
-  s: f32,
-  w: usize,
-  fanInFanOut: bool,
-  a: usize,
-  b: usize,
-  rows: usize,
-  scratch: usize,
-): void {
-  addScaledProduct(k, d, r, s, w, fanInFanOut ? k : d, fanInFanOut, a, b, rows, scratch);
+/** Working space for a weight of so many columns. */
+export function mergeRowsBytes(columns: f64): f64 {
+  return columns * <f64>(ROWS * 4);
+}
+
+export function loraMerge(call: LoraMerge): void {
+  const k = call.k,
+    d = call.d,
+    fanInFanOut = call.fanInFanOut,
+    ldw = fanInFanOut ? k : d;
+  addScaledProduct(k, d, call.r, call.s, call.weight, ldw, fanInFanOut, call.a, call.b, call.rows, call.scratch);
 }
 
 /** The same where the rows of W are ldw elements apart. */

@@ -5,127 +5,79 @@
  *
  * Forward: hs = s * x̃ Aᵀ in one product, then y = bias ⊕ x Wᵀ, whose accumulators go on over hs_j B_jᵀ.
  * Backward: zs_j = s * dy_j B_j; dA += zsᵀ x̃ in one product; dB_j += dy_jᵀ hs_j; dx += [dy | zs] [W ; A].
- * dW and dbias as in linear.ts.
+ * dW and dBias as in linear.ts.
  *
- * x, x̃, dx: [n, d]. y, dy: [n, k]. enabled: [blocks] i32, not 0 where a block has factors; g of them.
- * A: [g r, d]. B: [g k / blocks, r]: the factors of the enabled blocks, in order. hs, zs: [n, g r].
- * W: [k, d], or [d, k] if fanInFanOut. All contiguous. g >= 1, r >= 1, blocks divides k.
- * Null pointers, the order of sums and scratch: as in linear.ts.
+ * The order of sums is linear.ts's.
  */
-import { sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
-import { loraLinearBackward, loraLinearForward } from "./linear";
+import { MergedLinearBackward, MergedLinearForward, MergedLinearMerge } from "../abi";
+import { gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
+import { linearBackward, linearForward } from "./linear";
 import { addScaledProduct } from "./merge";
 
-export function mergedLinearForward(
-  n: i32,
-  d: i32,
-  k: i32,
-  r: i32,
-  blocks: i32,
-  s: f32,
-  enabled: usize,
-  x: usize,
-  xDropped: usize,
-  w: usize,
-  fanInFanOut: bool,
-  bias: usize,
-  a: usize,
-  b: usize,
-  hs: usize,
-  y: usize,
-  scratch: usize,
-): void {
-  const width = k / blocks,
-    rank = r * count(enabled, blocks);
-  sgemmNT(n, rank, d, s, xDropped, d, a, d, 0, hs, rank, scratch);
-  loraLinearForward(n, d, k, 0, 0, x, x, w, fanInFanOut, bias, 0, 0, 0, y, scratch);
-  for (let block = 0; block < blocks; block++) {
-    if (!isEnabled(enabled, block)) continue;
-    sgemmNT(n, width, r, 1, hs, rank, b, r, 1, y + bytes(block * width), k, scratch);
+export function mergedLinearForward(call: MergedLinearForward): void {
+  const n = call.n,
+    d = call.d,
+    k = call.k,
+    r = call.r,
+    y = call.y,
+    scratch = call.scratch;
+  const width = k / call.blocks,
+    rank = r * count(call.enabled, call.blocks);
+  gemmNT(n, rank, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, rank, scratch);
+  linearForward(n, d, k, call.x, call.weight, call.fanInFanOut, call.bias, y, scratch);
+  let hs = call.hs,
+    b = call.b;
+  for (let block = 0; block < call.blocks; block++) {
+    if (!isEnabled(call.enabled, block)) continue;
+    gemmNT(n, width, r, 1, hs, rank, b, r, 1, y + bytes(block * width), k, scratch);
     hs += bytes(r);
     b += bytes(width * r);
   }
 }
 
-/** dxDropped: as in loraLinearBackward. */
-export function mergedLinearBackward(
-  n: i32,
-  d: i32,
-  k: i32,
-  r: i32,
-  blocks: i32,
-  s: f32,
-  enabled: usize,
-  x: usize,
-  xDropped: usize,
-  w: usize,
-  fanInFanOut: bool,
-  a: usize,
-  b: usize,
-  hs: usize,
-  zs: usize,
-  dy: usize,
-  dx: usize,
-  dxDropped: usize,
-  dw: usize,
-  dbias: usize,
-  da: usize,
-  db: usize,
-  scratch: usize,
-): void {
-  const width = k / blocks,
-    rank = r * count(enabled, blocks);
-  loraLinearBackward(n, d, k, 0, 0, x, x, w, fanInFanOut, 0, 0, 0, 0, dy, dx, 0, dw, dbias, 0, 0, scratch);
+export function mergedLinearBackward(call: MergedLinearBackward): void {
+  const n = call.n,
+    d = call.d,
+    k = call.k,
+    r = call.r,
+    dx = call.dx,
+    da = call.da,
+    db = call.db,
+    zs = call.zs,
+    scratch = call.scratch;
+  const width = k / call.blocks,
+    rank = r * count(call.enabled, call.blocks);
+  linearBackward(n, d, k, call.x, call.weight, call.fanInFanOut, call.dy, dx, call.dWeight, call.dBias, scratch);
   let factor: usize = 0,
     column: usize = 0;
-  for (let block = 0; block < blocks; block++) {
-    if (!isEnabled(enabled, block)) continue;
-    const dyBlock = dy + bytes(block * width);
-    if (da != 0 || dx != 0) sgemmNN(n, r, width, s, dyBlock, k, b + factor, r, 0, zs + column, rank, scratch);
-    if (db != 0) sgemmTN(width, r, n, 1, dyBlock, k, hs + column, rank, 1, db + factor, r, scratch);
+  for (let block = 0; block < call.blocks; block++) {
+    if (!isEnabled(call.enabled, block)) continue;
+    const dy = call.dy + bytes(block * width);
+    if (da != 0 || dx != 0) gemmNN(n, r, width, call.s, dy, k, call.b + factor, r, 0, zs + column, rank, scratch);
+    if (db != 0) gemmTN(width, r, n, 1, dy, k, call.hs + column, rank, 1, db + factor, r, scratch);
     factor += bytes(width * r);
     column += bytes(r);
   }
-  if (da != 0) sgemmTN(rank, d, n, 1, zs, rank, xDropped, d, 1, da, d, scratch);
-  if (dxDropped != 0) sgemmNN(n, d, rank, 1, zs, rank, a, d, 0, dxDropped, d, scratch);
-  else if (dx != 0) sgemmNN(n, d, rank, 1, zs, rank, a, d, 1, dx, d, scratch);
+  if (da != 0) gemmTN(rank, d, n, 1, zs, rank, call.xDropped, d, 1, da, d, scratch);
+  if (call.dxDropped != 0) gemmNN(n, d, rank, 1, zs, rank, call.a, d, 0, call.dxDropped, d, scratch);
+  else if (dx != 0) gemmNN(n, d, rank, 1, zs, rank, call.a, d, 1, dx, d, scratch);
 }
 
-/**
- * W[block j] += s * B_j A_j in the rows of W (its columns if fanInFanOut), rounded as in merge.ts. rows: as there, for
- * W.
- */
-export function mergedLinearMerge(
-  d: i32,
-  k: i32,
-  r: i32,
-  blocks: i32,
-  s: f32,
-  enabled: usize,
-  w: usize,
-  fanInFanOut: bool,
-  a: usize,
-  b: usize,
-  rows: usize,
-  scratch: usize,
-): void {
-  const width = k / blocks;
-  for (let block = 0; block < blocks; block++) {
-    if (!isEnabled(enabled, block)) continue;
-    const first = bytes(block * width);
-    addScaledProduct(
-      width,
-      d,
-      r,
-      s,
-      w + (fanInFanOut ? first : first * <usize>d),
-      fanInFanOut ? k : d,
-      fanInFanOut,
-      a,
-      b,
-      rows,
-      scratch,
-    );
+/** W[block j] += s * B_j A_j in the rows of W (its columns if fanInFanOut), rounded as in merge.ts. */
+export function mergedLinearMerge(call: MergedLinearMerge): void {
+  const d = call.d,
+    k = call.k,
+    r = call.r,
+    fanInFanOut = call.fanInFanOut,
+    ldw = fanInFanOut ? k : d,
+    width = k / call.blocks;
+  let a = call.a,
+    b = call.b;
+  for (let block = 0; block < call.blocks; block++) {
+    if (!isEnabled(call.enabled, block)) continue;
+    const first = bytes(block * width),
+      w = call.weight + (fanInFanOut ? first : first * <usize>d);
+    addScaledProduct(width, d, r, call.s, w, ldw, fanInFanOut, a, b, call.rows, call.scratch);
     a += bytes(r * d);
     b += bytes(width * r);
   }

@@ -2,90 +2,78 @@
  * Causal attention with grouped key/value heads. y = softmax(scale * q kᵀ + mask) v, per head;
  * query t sees keys 0 .. offset + t, offset = keys - queries (a cache of earlier keys).
  *
- * q, y: [batch, queries, heads, dim]. k, v: [batch, keys, kvHeads, dim]; heads h of q share k/v head
- * h * kvHeads / heads (Ainslie et al. 2023). Probabilities are never kept: backward computes them
- * again, 32 query rows at a time, so memory is 32 x keys floats whatever the batch and head count.
+ * Heads h of q share k/v head h * kvHeads / heads (Ainslie et al. 2023). Probabilities are never kept: backward
+ * computes them again, some query rows at a time, so their memory does not grow with batch, heads or queries.
  * Products run in sgemm's canonical order, a query's bits do not depend on its neighbours, and a
  * step with cached keys gives the bits of the whole sequence. A masked probability is exactly 0;
- * as 0 * NaN is NaN, a non-finite value in v can reach up to 31 earlier rows of its own head.
- *
- * probs, dprobs: room for 32 x keys floats each. Gradients are added, query blocks ascending, heads
- * of one group ascending; null: not wanted.
+ * as 0 * NaN is NaN, a non-finite value in v can reach up to ROWS - 1 earlier rows of its own head.
+ * Gradients are added, query blocks ascending, heads of one group ascending.
  */
-import { sgemmNN, sgemmNT, sgemmTN } from "../gemm/sgemm";
+import { Attention, AttentionBackward, AttentionForward } from "../abi";
+import { gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
 import { dot, softmaxRow } from "./softmax";
 
+/** Query rows at a time. */
 const ROWS: i32 = 32;
 
-export function attentionForward(
-  y: usize,
-  q: usize,
-  k: usize,
-  v: usize,
-  batch: i32,
-  queries: i32,
-  keys: i32,
-  heads: i32,
-  kvHeads: i32,
-  dim: i32,
-  scale: f32,
-  probs: usize,
-  scratch: usize,
-): void {
+/** Room for the probabilities of these rows. */
+export function attentionProbsBytes(keys: f64): f64 {
+  return keys * <f64>(ROWS * 4);
+}
+
+export function attentionForward(call: AttentionForward): void {
+  const queries = call.queries,
+    heads = call.heads,
+    dim = call.dim;
   const ldq = heads * dim,
-    ldk = kvHeads * dim,
-    group = heads / kvHeads;
-  for (let b = 0; b < batch; b++) {
+    ldk = call.kvHeads * dim,
+    group = heads / call.kvHeads;
+  for (let b = 0; b < call.batch; b++) {
     for (let h = 0; h < heads; h++) {
-      const kv = at(b * keys, ldk, (h / group) * dim);
+      const kv = at(b * call.keys, ldk, (h / group) * dim);
       for (let t = 0; t < queries; t += ROWS) {
         const rows = min(ROWS, queries - t),
-          seen = keys - queries + t + rows;
+          seen = call.keys - queries + t + rows;
         const row = at(b * queries + t, ldq, h * dim);
-        causalProbs(probs, q + row, ldq, k + kv, ldk, rows, seen, dim, scale, scratch);
-        sgemmNN(rows, dim, seen, 1, probs, seen, v + kv, ldk, 0, y + row, ldq, scratch);
+        causalProbs(call, call.q + row, call.k + kv, rows, seen);
+        gemmNN(rows, dim, seen, 1, call.probs, seen, call.v + kv, ldk, 0, call.y + row, ldq, call.scratch);
       }
     }
   }
 }
 
 /** dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. */
-export function attentionBackward(
-  dq: usize,
-  dk: usize,
-  dv: usize,
-  dy: usize,
-  q: usize,
-  k: usize,
-  v: usize,
-  batch: i32,
-  queries: i32,
-  keys: i32,
-  heads: i32,
-  kvHeads: i32,
-  dim: i32,
-  scale: f32,
-  probs: usize,
-  dprobs: usize,
-  scratch: usize,
-): void {
+export function attentionBackward(call: AttentionBackward): void {
+  const queries = call.queries,
+    heads = call.heads,
+    dim = call.dim,
+    scale = call.scale,
+    dq = call.dq,
+    dk = call.dk,
+    dv = call.dv,
+    probs = call.probs,
+    dprobs = call.dprobs,
+    scratch = call.scratch;
   const ldq = heads * dim,
-    ldk = kvHeads * dim,
-    group = heads / kvHeads;
-  for (let b = 0; b < batch; b++) {
+    ldk = call.kvHeads * dim,
+    group = heads / call.kvHeads;
+  for (let b = 0; b < call.batch; b++) {
     for (let h = 0; h < heads; h++) {
-      const kv = at(b * keys, ldk, (h / group) * dim);
+      const kv = at(b * call.keys, ldk, (h / group) * dim),
+        k = call.k + kv;
       for (let t = 0; t < queries; t += ROWS) {
         const rows = min(ROWS, queries - t),
-          seen = keys - queries + t + rows;
-        const row = at(b * queries + t, ldq, h * dim);
-        causalProbs(probs, q + row, ldq, k + kv, ldk, rows, seen, dim, scale, scratch);
-        if (dv != 0) sgemmTN(seen, dim, rows, 1, probs, seen, dy + row, ldq, 1, dv + kv, ldk, scratch);
+          seen = call.keys - queries + t + rows;
+        const row = at(b * queries + t, ldq, h * dim),
+          q = call.q + row,
+          dy = call.dy + row;
+        causalProbs(call, q, k, rows, seen);
+        if (dv != 0) gemmTN(seen, dim, rows, 1, probs, seen, dy, ldq, 1, dv + kv, ldk, scratch);
         if (dq == 0 && dk == 0) continue;
-        sgemmNT(rows, seen, dim, 1, dy + row, ldq, v + kv, ldk, 0, dprobs, seen, scratch);
+        gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
         softmaxGradient(dprobs, probs, rows, seen);
-        if (dq != 0) sgemmNN(rows, dim, seen, scale, dprobs, seen, k + kv, ldk, 1, dq + row, ldq, scratch);
-        if (dk != 0) sgemmTN(seen, dim, rows, scale, dprobs, seen, q + row, ldq, 1, dk + kv, ldk, scratch);
+        if (dq != 0) gemmNN(rows, dim, seen, scale, dprobs, seen, k, ldk, 1, dq + row, ldq, scratch);
+        if (dk != 0) gemmTN(seen, dim, rows, scale, dprobs, seen, q, ldq, 1, dk + kv, ldk, scratch);
       }
     }
   }
@@ -97,20 +85,13 @@ function at(row: i32, ld: i32, column: i32): usize {
   return (<usize>row * <usize>ld + <usize>column) << 2;
 }
 
-/** probs [rows, seen]: row i is the softmax over its first seen - rows + i + 1 scores, then zeros. */
-function causalProbs(
-  probs: usize,
-  q: usize,
-  ldq: i32,
-  k: usize,
-  ldk: i32,
-  rows: i32,
-  seen: i32,
-  dim: i32,
-  scale: f32,
-  scratch: usize,
-): void {
-  sgemmNT(rows, seen, dim, scale, q, ldq, k, ldk, 0, probs, seen, scratch);
+/** probs [rows, seen]: row i is the softmax over its first seen - rows + i + 1 scores of q's rows, then zeros. */
+function causalProbs(call: Attention, q: usize, k: usize, rows: i32, seen: i32): void {
+  const dim = call.dim,
+    ldq = call.heads * dim,
+    ldk = call.kvHeads * dim;
+  let probs = call.probs;
+  gemmNT(rows, seen, dim, call.scale, q, ldq, k, ldk, 0, probs, seen, call.scratch);
   for (let i = 0; i < rows; i++) {
     const own = seen - rows + i + 1;
     softmaxRow(probs, probs, own);

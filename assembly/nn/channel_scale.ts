@@ -5,6 +5,7 @@
  * x, dx, y, dy: [outer, channels, inner] contiguous (inner = 1: channels last). g, dg, bias, dBias: [channels].
  * y may be x. dx, dg or dBias null: not wanted.
  */
+import { ChannelScaleBackward } from "../abi";
 import { addForward, addScalar, mulBackward, mulForward, saxpy, sscal } from "./elementwise";
 
 export function channelScaleForward(
@@ -34,19 +35,17 @@ export function channelScaleForward(
   }
 }
 
-export function channelScaleBackward(
-  dx: usize,
-  dg: usize,
-  dBias: usize,
-  dy: usize,
-  x: usize,
-  g: usize,
-  outer: i32,
-  channels: i32,
-  inner: i32,
-): void {
+export function channelScaleBackward(call: ChannelScaleBackward): void {
+  const dg = call.dg,
+    dBias = call.dBias,
+    g = call.g,
+    channels = call.channels,
+    inner = call.inner;
+  let dx = call.dx,
+    dy = call.dy,
+    x = call.x;
   const last = inner == 1,
-    runs = last ? outer : outer * channels;
+    runs = last ? call.outer : call.outer * channels;
   const step = (<usize>(last ? channels : inner)) << 2;
   for (let i = 0; i < runs; i++) {
     if (last) {

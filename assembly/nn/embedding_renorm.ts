@@ -3,34 +3,26 @@
  * (torch.embedding_renorm_). |row|_p = (sum |x|^p)^(1/p) in float64, elements ascending, rounded to
  * float32 as torch's norm is; p = Infinity: max |x|. The factor is rounded to float32, then multiplied.
  * |x|^p = exp(p log |x|), except for p = 1 and 2.
- *
- * ids: [n] i32, each in 0 .. vocab - 1. W: row i starts i * rowStride elements on, its dim elements are
- * elementStride apart: (dim, 1) for a table [vocab, dim], (1, vocab) for a factor [dim, vocab].
- * seen: [vocab] i32, working space. p > 0.
  */
+import { EmbeddingRenorm } from "../abi";
 import { exp64, log64 } from "../math/double";
 import { idAt } from "./embedding";
 
-export function embeddingRenorm(
-  n: i32,
-  dim: i32,
-  ids: usize,
-  w: usize,
-  rowStride: i32,
-  elementStride: i32,
-  maxNorm: f64,
-  p: f64,
-  seen: usize,
-): void {
-  const row = (<usize>rowStride) << 2,
-    step = (<usize>elementStride) << 2;
+export function embeddingRenorm(call: EmbeddingRenorm): void {
+  const n = call.n,
+    dim = call.dim,
+    ids = call.ids,
+    maxNorm = call.maxNorm,
+    seen = call.seen;
+  const row = (<usize>call.rowStride) << 2,
+    step = (<usize>call.elementStride) << 2;
   for (let i = 0; i < n; i++) store<i32>(seen + (idAt(ids, i) << 2), 0);
   for (let i = 0; i < n; i++) {
     const id = idAt(ids, i);
     if (load<i32>(seen + (id << 2)) != 0) continue;
     store<i32>(seen + (id << 2), 1);
-    const start = w + id * row,
-      norm = <f64>(<f32>normOf(start, dim, step, p));
+    const start = call.w + id * row,
+      norm = <f64>(<f32>normOf(start, dim, step, call.p));
     if (!(norm > maxNorm)) continue;
     const factor = <f32>(maxNorm / (norm + 1e-7));
     let at = start;

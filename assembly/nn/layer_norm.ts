@@ -2,23 +2,19 @@
  * LayerNorm. y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), per row; var is the
  * biased variance, computed from x - mean (Ba et al. 2016; torch.nn.LayerNorm).
  * Backward: g = dy * weight; dx += rstd * (g - mean(g) - x̂ * mean(g * x̂)); dWeight += dy * x̂; dBias += dy.
- * x, dx, y, dy: [rows, dim] contiguous. weight, bias: [dim]. mean, rstd: [rows], kept for backward.
  * Sums along a row are taken in float64, ascending: cancellation in the variance is the point of failure.
- * dWeight and dBias add rows in ascending order, in float32. dx, dWeight or dBias null: not wanted.
+ * dWeight and dBias add rows in ascending order, in float32.
  */
-export function layerNormForward(
-  y: usize,
-  mean: usize,
-  rstd: usize,
-  x: usize,
-  weight: usize,
-  bias: usize,
-  rows: i32,
-  dim: i32,
-  eps: f32,
-): void {
+import { LayerNormBackward, LayerNormForward } from "../abi";
+
+export function layerNormForward(call: LayerNormForward): void {
+  const weight = call.weight,
+    bias = call.bias,
+    dim = call.dim;
+  let x = call.x,
+    y = call.y;
   const row = (<usize>dim) << 2;
-  for (let i: usize = 0; i < <usize>rows; i++) {
+  for (let i: usize = 0; i < <usize>call.rows; i++) {
     let total: f64 = 0;
     for (let p: usize = 0; p < row; p += 4) total += load<f32>(x + p);
     const mu = total / <f64>dim;
@@ -28,9 +24,9 @@ export function layerNormForward(
       squares += d * d;
     }
     const m = <f32>mu,
-      s = <f32>(1.0 / sqrt<f64>(squares / <f64>dim + <f64>eps));
-    store<f32>(mean + (i << 2), m);
-    store<f32>(rstd + (i << 2), s);
+      s = <f32>(1.0 / sqrt<f64>(squares / <f64>dim + <f64>call.eps));
+    store<f32>(call.mean + (i << 2), m);
+    store<f32>(call.rstd + (i << 2), s);
     for (let p: usize = 0; p < row; p += 4) {
       store<f32>(y + p, (load<f32>(x + p) - m) * s * load<f32>(weight + p) + load<f32>(bias + p));
     }
@@ -39,22 +35,18 @@ export function layerNormForward(
   }
 }
 
-export function layerNormBackward(
-  dx: usize,
-  dWeight: usize,
-  dBias: usize,
-  dy: usize,
-  x: usize,
-  weight: usize,
-  mean: usize,
-  rstd: usize,
-  rows: i32,
-  dim: i32,
-): void {
+export function layerNormBackward(call: LayerNormBackward): void {
+  const dWeight = call.dWeight,
+    dBias = call.dBias,
+    weight = call.weight,
+    dim = call.dim;
+  let dx = call.dx,
+    dy = call.dy,
+    x = call.x;
   const row = (<usize>dim) << 2;
-  for (let i: usize = 0; i < <usize>rows; i++) {
-    const m = load<f32>(mean + (i << 2)),
-      s = load<f32>(rstd + (i << 2));
+  for (let i: usize = 0; i < <usize>call.rows; i++) {
+    const m = load<f32>(call.mean + (i << 2)),
+      s = load<f32>(call.rstd + (i << 2));
     let sumG: f64 = 0,
       sumGx: f64 = 0;
     for (let p: usize = 0; p < row; p += 4) {

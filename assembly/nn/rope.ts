@@ -3,8 +3,9 @@
  *   y[j] = x[j] cos - x[j + h] sin,  y[j + h] = x[j + h] cos + x[j] sin,  j < h = dim / 2,
  * with the angle position * theta^(-2j / dim) rounded to float32 as Hugging Face does.
  * Backward turns the other way: dx += R(-angle) dy.
- * x, y, dx, dy: [batch, steps, heads, dim] contiguous; time step t has position first + t. cos, sin: [positions, h].
+ * Time step t has position first + t.
  */
+import { RopeBackward, RopeForward } from "../abi";
 import { exp64, log64 } from "../math/double";
 import { sinCosLow } from "../math/sincos";
 
@@ -22,20 +23,16 @@ export function ropeTable(cos: usize, sin: usize, positions: i32, half: i32, the
   }
 }
 
-export function ropeForward(
-  y: usize,
-  x: usize,
-  cos: usize,
-  sin: usize,
-  batch: i32,
-  steps: i32,
-  heads: i32,
-  dim: i32,
-  first: i32,
-): void {
-  const halfRow = (<usize>(dim >> 1)) << 2;
-  for (let i = 0; i < batch; i++) {
-    let angle = <usize>first * halfRow;
+export function ropeForward(call: RopeForward): void {
+  const cos = call.cos,
+    sin = call.sin,
+    steps = call.steps,
+    heads = call.heads;
+  let x = call.x,
+    y = call.y;
+  const halfRow = (<usize>(call.dim >> 1)) << 2;
+  for (let i = 0; i < call.batch; i++) {
+    let angle = <usize>call.first * halfRow;
     for (let t = 0; t < steps; t++) {
       for (let h = 0; h < heads; h++) {
         for (let p: usize = 0; p < halfRow; p += 4) {
@@ -54,20 +51,16 @@ export function ropeForward(
   }
 }
 
-export function ropeBackward(
-  dx: usize,
-  dy: usize,
-  cos: usize,
-  sin: usize,
-  batch: i32,
-  steps: i32,
-  heads: i32,
-  dim: i32,
-  first: i32,
-): void {
-  const halfRow = (<usize>(dim >> 1)) << 2;
-  for (let i = 0; i < batch; i++) {
-    let angle = <usize>first * halfRow;
+export function ropeBackward(call: RopeBackward): void {
+  const cos = call.cos,
+    sin = call.sin,
+    steps = call.steps,
+    heads = call.heads;
+  let dx = call.dx,
+    dy = call.dy;
+  const halfRow = (<usize>(call.dim >> 1)) << 2;
+  for (let i = 0; i < call.batch; i++) {
+    let angle = <usize>call.first * halfRow;
     for (let t = 0; t < steps; t++) {
       for (let h = 0; h < heads; h++) {
         for (let p: usize = 0; p < halfRow; p += 4) {

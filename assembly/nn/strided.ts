@@ -8,30 +8,26 @@
  * (torch.expand), a stride of 0 in y adds up what was repeated. Every element of y has one float32 accumulator;
  * i, then j, then k ascend. Strides count elements. y and x must not overlap.
  */
+import { StridedAxpy, StridedCopy } from "../abi";
 import { transpose } from "../gemm/pack";
 import { addScalar, saxpy } from "./elementwise";
 
-export function stridedCopy(
-  y: usize,
-  x: usize,
-  n: i32,
-  ys: i32,
-  xs: i32,
-  n1: i32,
-  ys1: i32,
-  xs1: i32,
-  n2: i32,
-  ys2: i32,
-  xs2: i32,
-): void {
-  for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
+export function stridedCopy(call: StridedCopy): void {
+  const ys1 = call.ys1,
+    xs1 = call.xs1,
+    n2 = call.n2,
+    ys2 = call.ys2,
+    xs2 = call.xs2;
+  let y = call.y,
+    x = call.x;
+  for (let i = call.n; i > 0; i--, y += bytes(call.ys), x += bytes(call.xs)) {
     if (ys2 == 1 && xs1 == 1 && xs2 > 1) {
-      transpose(y, bytes(ys1), x, bytes(xs2), n2, n1);
+      transpose(y, bytes(ys1), x, bytes(xs2), n2, call.n1);
       continue;
     }
     let to = y,
       from = x;
-    for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
+    for (let j = call.n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
       if (ys2 == 1 && xs2 == 1) memory.copy(to, from, bytes(n2));
       else if (ys2 == 1 && xs2 == 0) fill(to, load<f32>(from), n2);
       else for (let k = 0; k < n2; k++) store<f32>(to + bytes(k * ys2), load<f32>(from + bytes(k * xs2)));
@@ -39,24 +35,19 @@ export function stridedCopy(
   }
 }
 
-export function stridedAxpy(
-  alpha: f32,
-  y: usize,
-  x: usize,
-  n: i32,
-  ys: i32,
-  xs: i32,
-  n1: i32,
-  ys1: i32,
-  xs1: i32,
-  n2: i32,
-  ys2: i32,
-  xs2: i32,
-): void {
-  for (; n > 0; n--, y += bytes(ys), x += bytes(xs)) {
+export function stridedAxpy(call: StridedAxpy): void {
+  const alpha = call.alpha,
+    ys1 = call.ys1,
+    xs1 = call.xs1,
+    n2 = call.n2,
+    ys2 = call.ys2,
+    xs2 = call.xs2;
+  let y = call.y,
+    x = call.x;
+  for (let i = call.n; i > 0; i--, y += bytes(call.ys), x += bytes(call.xs)) {
     let to = y,
       from = x;
-    for (let j = n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
+    for (let j = call.n1; j > 0; j--, to += bytes(ys1), from += bytes(xs1)) {
       if (ys2 == 1 && xs2 == 1) saxpy(to, from, n2, alpha);
       else if (ys2 == 1 && xs2 == 0) addScalar(to, n2, alpha * load<f32>(from));
       else

@@ -4,26 +4,25 @@
  *   AdamW: p *= decay (decay = 1 - lr * weightDecay).  Adam: g += l2 * p.
  *   m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2
  *   p -= stepSize * m / (sqrt(v) / rootCorrection2 + eps)
- * stepSize = lr / (1 - beta1^t) and rootCorrection2 = sqrt(1 - beta2^t) come from the wrapper.
- * p, g, m, v: [n] contiguous. All elementwise, so lanes and tail have the same bits. g is not changed.
+ * All elementwise, so lanes and tail have the same bits.
  */
-export function adamStep(
-  p: usize,
-  g: usize,
-  m: usize,
-  v: usize,
-  n: i32,
-  decay: f32,
-  l2: f32,
-  beta1: f32,
-  rest1: f32,
-  beta2: f32,
-  rest2: f32,
-  stepSize: f32,
-  rootCorrection2: f32,
-  eps: f32,
-): void {
-  for (let i: usize = 0; i < (<usize>n) << 2; i += 4) {
+import { AdamStep } from "../abi";
+
+export function adamStep(call: AdamStep): void {
+  const p = call.p,
+    g = call.g,
+    m = call.m,
+    v = call.v,
+    decay = call.decay,
+    l2 = call.l2,
+    beta1 = call.beta1,
+    rest1 = call.rest1,
+    beta2 = call.beta2,
+    rest2 = call.rest2,
+    stepSize = call.stepSize,
+    rootCorrection2 = call.rootCorrection2,
+    eps = call.eps;
+  for (let i: usize = 0; i < (<usize>call.n) << 2; i += 4) {
     const w = load<f32>(p + i) * decay;
     const d = load<f32>(g + i) + l2 * w;
     const m1 = beta1 * load<f32>(m + i) + rest1 * d;

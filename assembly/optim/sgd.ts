@@ -1,20 +1,19 @@
 /**
  * SGD, one step over n contiguous values (torch.optim.SGD, dampening 0):
  *   g += weightDecay * p;  buf = first ? g : momentum * buf + g;  g = nesterov ? g + momentum * buf : buf;  p -= lr * g
- * p, g: [n]; buf: [n], unused (may be null) when momentum = 0. g is not changed.
  */
-export function sgdStep(
-  p: usize,
-  g: usize,
-  buf: usize,
-  n: i32,
-  lr: f32,
-  momentum: f32,
-  weightDecay: f32,
-  nesterov: bool,
-  first: bool,
-): void {
-  for (let i: usize = 0; i < (<usize>n) << 2; i += 4) {
+import { SgdStep } from "../abi";
+
+export function sgdStep(call: SgdStep): void {
+  const p = call.p,
+    g = call.g,
+    buf = call.buf,
+    lr = call.lr,
+    momentum = call.momentum,
+    weightDecay = call.weightDecay,
+    nesterov = call.nesterov,
+    first = call.first;
+  for (let i: usize = 0; i < (<usize>call.n) << 2; i += 4) {
     const w = load<f32>(p + i);
     let d = load<f32>(g + i);
     if (weightDecay != 0) d += weightDecay * w;

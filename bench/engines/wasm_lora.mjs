@@ -63,7 +63,8 @@ function on(engine) {
     matmul(m, n, k, a, b) {
       const addresses = blocks(a, b, m * n);
       const [pa, pb, pc] = addresses;
-      const run = () => kernels.sgemmNN(m, n, k, 1, pa, k, pb, n, 0, pc, n, scratch);
+      const run = () =>
+        kernels.sgemmNN({ m, n, k, alpha: 1, a: pa, lda: k, b: pb, ldb: n, beta: 0, c: pc, ldc: n, scratch });
       return {
         run,
         result() {
@@ -114,40 +115,134 @@ function on(engine) {
           return outputs.map(([address, length]) => memory.f32(address, length).slice());
         },
         run() {
-          kernels.loraLinearForward(n, d, k, r, s, px, px, pw, false, 0, pa, pb, phs, py, scratch);
-          kernels.loraLinearBackward(
+          kernels.loraLinearForward({
             n,
             d,
             k,
             r,
             s,
-            px,
-            px,
-            pw,
-            false,
-            pa,
-            pb,
-            phs,
-            pzs,
-            pdy,
-            pdx,
-            0,
-            0,
-            0,
-            pda,
-            pdb,
+            x: px,
+            xDropped: px,
+            weight: pw,
+            fanInFanOut: false,
+            bias: 0,
+            a: pa,
+            b: pb,
+            hs: phs,
+            y: py,
             scratch,
-          );
+          });
+          kernels.loraLinearBackward({
+            n,
+            d,
+            k,
+            r,
+            s,
+            x: px,
+            xDropped: px,
+            weight: pw,
+            fanInFanOut: false,
+            a: pa,
+            b: pb,
+            hs: phs,
+            zs: pzs,
+            dy: pdy,
+            dx: pdx,
+            dxDropped: 0,
+            dWeight: 0,
+            dBias: 0,
+            da: pda,
+            db: pdb,
+            scratch,
+          });
         },
         runProducts() {
-          kernels.sgemmNT(n, r, d, s, px, d, pa, d, 0, phs, r, scratch);
-          kernels.sgemmNT(n, k, d, 1, px, d, pw, d, 0, py, k, scratch);
-          kernels.sgemmNT(n, k, r, 1, phs, r, pb, r, 1, py, k, scratch);
-          kernels.sgemmNN(n, r, k, s, pdy, k, pb, r, 0, pzs, r, scratch);
-          kernels.sgemmTN(r, d, n, 1, pzs, r, px, d, 1, pda, d, scratch);
-          kernels.sgemmTN(k, r, n, 1, pdy, k, phs, r, 1, pdb, r, scratch);
-          kernels.sgemmNN(n, d, k, 1, pdy, k, pw, d, 1, pdx, d, scratch);
-          kernels.sgemmNN(n, d, r, 1, pzs, r, pa, d, 1, pdx, d, scratch);
+          kernels.sgemmNT({
+            m: n,
+            n: r,
+            k: d,
+            alpha: s,
+            a: px,
+            lda: d,
+            b: pa,
+            ldb: d,
+            beta: 0,
+            c: phs,
+            ldc: r,
+            scratch,
+          });
+          kernels.sgemmNT({
+            m: n,
+            n: k,
+            k: d,
+            alpha: 1,
+            a: px,
+            lda: d,
+            b: pw,
+            ldb: d,
+            beta: 0,
+            c: py,
+            ldc: k,
+            scratch,
+          });
+          kernels.sgemmNT({
+            m: n,
+            n: k,
+            k: r,
+            alpha: 1,
+            a: phs,
+            lda: r,
+            b: pb,
+            ldb: r,
+            beta: 1,
+            c: py,
+            ldc: k,
+            scratch,
+          });
+          kernels.sgemmNN({ m: n, n: r, k, alpha: s, a: pdy, lda: k, b: pb, ldb: r, beta: 0, c: pzs, ldc: r, scratch });
+          kernels.sgemmTN({
+            m: r,
+            n: d,
+            k: n,
+            alpha: 1,
+            a: pzs,
+            lda: r,
+            b: px,
+            ldb: d,
+            beta: 1,
+            c: pda,
+            ldc: d,
+            scratch,
+          });
+          kernels.sgemmTN({
+            m: k,
+            n: r,
+            k: n,
+            alpha: 1,
+            a: pdy,
+            lda: k,
+            b: phs,
+            ldb: r,
+            beta: 1,
+            c: pdb,
+            ldc: r,
+            scratch,
+          });
+          kernels.sgemmNN({ m: n, n: d, k, alpha: 1, a: pdy, lda: k, b: pw, ldb: d, beta: 1, c: pdx, ldc: d, scratch });
+          kernels.sgemmNN({
+            m: n,
+            n: d,
+            k: r,
+            alpha: 1,
+            a: pzs,
+            lda: r,
+            b: pa,
+            ldb: d,
+            beta: 1,
+            c: pdx,
+            ldc: d,
+            scratch,
+          });
         },
         free: () => release(addresses),
       };

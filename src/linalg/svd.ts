@@ -31,7 +31,7 @@ export function svd(a: Values, m: number, n: number): Svd {
   const wide = m < n;
   const [rows, q] = wide ? [n, m] : [m, n];
   return memory.withBlocks(
-    [m * n * 8, m * n * 8, q * 8, q * q * 8, (q * q + 2 * q) * 8],
+    [m * n * 8, m * n * 8, q * 8, q * q * 8, kernels.svdWorkBytes(q)],
     (pa, long, ps, square, work) => {
       if (wide) memory.f64(pa, m * n).set(a);
       else transposeInto(memory.f64(pa, m * n), a, m, n);

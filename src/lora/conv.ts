@@ -1,5 +1,5 @@
 /** lora.Conv1d, Conv2d and Conv3d: a frozen convolution with a trainable low-rank update of its weight. */
-import { conv } from "../autograd/ops/conv.js";
+import { convAt } from "../autograd/ops/conv.js";
 import { dropoutBy } from "../autograd/ops/dropout.js";
 import { add } from "../autograd/ops/arithmetic.js";
 import { reshape, scale } from "../autograd/ops/elementwise.js";
@@ -75,10 +75,10 @@ export abstract class ConvLoRA extends withFactors(ConvNd) {
     const { loraA, loraB, weight, bias } = this;
     return allOrNothing(() => {
       const delta = reshape(scale(linear(loraB, loraA, null, [], true), this.scaling), weight.shape);
-      if (!this.training || this.loraDropout === 0) return conv(x, add(weight, delta), bias, this.window, [], where);
+      if (!this.training || this.loraDropout === 0) return convAt(where, x, add(weight, delta), bias, this.window, []);
       return add(
-        conv(x, weight, bias, this.window, [], where),
-        conv(dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, [], where),
+        convAt(where, x, weight, bias, this.window, []),
+        convAt(where, dropoutBy(x, this.newMask(this.loraDropout)), delta, null, this.window, []),
       );
     });
   }

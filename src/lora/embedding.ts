@@ -1,5 +1,5 @@
 /** lora.Embedding: a frozen table with a trainable low-rank update. */
-import { embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
+import { embeddingAt, type EmbeddingOptions } from "../autograd/ops/embedding.js";
 import { Embedding as PlainEmbedding } from "../nn/layers.js";
 import { addProduct } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
@@ -60,6 +60,6 @@ export class Embedding extends withFactors(PlainEmbedding) {
   override forward(ids: Tensor): Tensor {
     const branches =
       this.loraA && this.loraB && !this.merged ? [{ loraA: this.loraA, loraB: this.loraB, scaling: this.scaling }] : [];
-    return embedding(ids, this.weight, this.lookUp, branches, "lora.Embedding.forward");
+    return embeddingAt("lora.Embedding.forward", ids, this.weight, this.lookUp, branches);
   }
 }

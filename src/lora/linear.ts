@@ -1,5 +1,5 @@
 /** lora.Linear: a frozen linear layer with a trainable low-rank update. */
-import { linear } from "../autograd/ops/linear.js";
+import { linearAt } from "../autograd/ops/linear.js";
 import { Linear as PlainLinear, type LinearOptions } from "../nn/layers.js";
 import { addProduct } from "../nn/merge.js";
 import type { Parameter } from "../nn/module.js";
@@ -62,7 +62,7 @@ export class Linear extends withFactors(PlainLinear) {
               },
             ]
           : [];
-      return linear(x, this.weight, this.bias, branches, this.fanInFanOut, "lora.Linear.forward");
+      return linearAt("lora.Linear.forward", x, this.weight, this.bias, branches, this.fanInFanOut);
     });
   }
 }

@@ -1,6 +1,6 @@
 /** lora.MergedLinear: a frozen linear layer whose outputs are equal blocks, some with a low-rank update. */
-import { linear } from "../autograd/ops/linear.js";
-import { mergedLinear } from "../autograd/ops/merged_linear.js";
+import { linearAt } from "../autograd/ops/linear.js";
+import { mergedLinearAt } from "../autograd/ops/merged_linear.js";
 import { Linear as PlainLinear } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
@@ -78,23 +78,23 @@ export class MergedLinear extends withFactors(PlainLinear) {
   override addFactors(loraA: Parameter, loraB: Parameter): void {
     const { kernels, memory, scratch } = engine();
     const { inFeatures: d, outFeatures: k, enableLora, fanInFanOut } = this;
-    const width = fanInFanOut ? k / enableLora.length : d;
-    memory.withBlocks([enableLora.length * 4, 32 * width * 4], (enabled, rows) => {
-      memory.i32(enabled!, enableLora.length).set(enableLora.map(Number));
-      kernels.mergedLinearMerge(
-        d,
+    const blocks = enableLora.length;
+    memory.withBlocks([blocks * 4, kernels.mergeRowsBytes(fanInFanOut ? k : d)], (enabled, rows) => {
+      memory.i32(enabled, blocks).set(enableLora.map(Number));
+      kernels.mergedLinearMerge({
+        weight: this.weight.address,
+        a: loraA.address,
+        b: loraB.address,
+        enabled,
+        blocks,
         k,
-        this.r,
-        enableLora.length,
-        this.scaling,
-        enabled!,
-        this.weight.address,
+        d,
+        r: this.r,
+        s: this.scaling,
         fanInFanOut,
-        loraA.address,
-        loraB.address,
-        rows!,
+        rows,
         scratch,
-      );
+      });
     });
   }
 
@@ -102,17 +102,11 @@ export class MergedLinear extends withFactors(PlainLinear) {
   override forward(x: Tensor): Tensor {
     const where = "lora.MergedLinear.forward";
     const { loraA, loraB } = this;
-    if (!loraA || !loraB || this.merged) return linear(x, this.weight, this.bias, [], this.fanInFanOut, where);
+    if (!loraA || !loraB || this.merged) return linearAt(where, x, this.weight, this.bias, [], this.fanInFanOut);
     return attempt(() => {
       const mask = this.training && this.loraDropout > 0 ? this.newMask(this.loraDropout) : null;
-      return mergedLinear(
-        x,
-        this.weight,
-        this.bias,
-        { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora },
-        this.fanInFanOut,
-        where,
-      );
+      const factors = { loraA, loraB, scaling: this.scaling, mask, enableLora: this.enableLora };
+      return mergedLinearAt(where, x, this.weight, this.bias, factors, this.fanInFanOut);
     });
   }
 }

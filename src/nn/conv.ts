@@ -1,5 +1,5 @@
 /** Convolutions with torch's defaults and inits. */
-import { conv, type ConvOptions } from "../autograd/ops/conv.js";
+import { convAt, type ConvOptions } from "../autograd/ops/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkBoolean, checkInteger, shownAll } from "../tensor/check.js";
@@ -105,7 +105,7 @@ export abstract class ConvNd extends Module {
    * @throws ShapeError, DTypeError, DisposedError
    */
   forward(x: Tensor): Tensor {
-    return conv(x, this.weight, this.bias, this.window, [], `${this.where}.forward`);
+    return convAt(`${this.where}.forward`, x, this.weight, this.bias, this.window, []);
   }
 
   /** The op's options. @internal */

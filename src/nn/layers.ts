@@ -1,7 +1,7 @@
 /** Plain layers with torch's defaults and inits. */
 import { layerNorm, rmsNorm } from "../autograd/ops/index.js";
-import { checkEmbeddingOptions, embedding, type EmbeddingOptions } from "../autograd/ops/embedding.js";
-import { linear } from "../autograd/ops/linear.js";
+import { checkEmbeddingOptions, embeddingAt, type EmbeddingOptions } from "../autograd/ops/embedding.js";
+import { linearAt } from "../autograd/ops/linear.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkBoolean, checkCount, checkInteger, checkNumber } from "../tensor/check.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -82,7 +82,7 @@ export class Linear extends Module {
 
   /** x [..., inFeatures] -> [..., outFeatures]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias, [], this.fanInFanOut, "Linear.forward");
+    return linearAt("Linear.forward", x, this.weight, this.bias, [], this.fanInFanOut);
   }
 }
 
@@ -148,7 +148,7 @@ export class Embedding extends Module {
 
   /** ids int32 [...] -> [..., embeddingDim]. @throws ArgumentError for an id out of range; DTypeError, DisposedError */
   forward(ids: Tensor): Tensor {
-    return embedding(ids, this.weight, this.lookUp, [], "Embedding.forward");
+    return embeddingAt("Embedding.forward", ids, this.weight, this.lookUp, []);
   }
 
   /** The op's options. @internal */

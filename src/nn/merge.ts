@@ -63,7 +63,18 @@ export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling
   const r = loraA.shape[0]!;
   const d = loraA.size / r;
   const k = loraB.shape[0]!;
-  memory.withBlocks([32 * (fanInFanOut ? k : d) * 4], (rows) =>
-    kernels.loraMerge(k, d, r, scaling, weight.address, fanInFanOut, loraA.address, loraB.address, rows!, scratch),
+  memory.withBlocks([kernels.mergeRowsBytes(fanInFanOut ? k : d)], (rows) =>
+    kernels.loraMerge({
+      weight: weight.address,
+      a: loraA.address,
+      b: loraB.address,
+      k,
+      d,
+      r,
+      s: scaling,
+      fanInFanOut,
+      rows,
+      scratch,
+    }),
   );
 }

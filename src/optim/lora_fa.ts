@@ -110,7 +110,20 @@ export class LoraFA extends AdamBase {
     const r = this.#frozen.get(p)!.shape[0]!;
     const k = p.size / r;
     memory.f32(projection, r * r).set(inverse);
-    kernels.sgemmNN(k, r, r, 1, g.address, r, projection, r, 0, projected, r, scratch);
+    kernels.sgemmNN({
+      c: projected,
+      a: g.address,
+      b: projection,
+      m: k,
+      n: r,
+      k: r,
+      ldc: r,
+      lda: r,
+      ldb: r,
+      alpha: 1,
+      beta: 0,
+      scratch,
+    });
     return projected;
   }
 

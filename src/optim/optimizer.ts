@@ -409,17 +409,17 @@ export class SGD extends Optimizer<SGDOptions> {
     g: number,
     [buffer = 0]: readonly number[],
   ): void {
-    engine().kernels.sgdStep(
+    engine().kernels.sgdStep({
       p,
+      buf: o.momentum !== 0 ? buffer : 0,
       g,
-      o.momentum !== 0 ? buffer : 0,
       n,
-      o.lr,
-      o.momentum,
-      o.weightDecay,
-      o.nesterov,
-      isFirst,
-    );
+      lr: o.lr,
+      momentum: o.momentum,
+      weightDecay: o.weightDecay,
+      nesterov: o.nesterov,
+      first: isFirst,
+    });
   }
 }
 
@@ -492,22 +492,22 @@ export abstract class AdamBase extends Optimizer<AdamOptions> {
     const [decay, l2] = this.decays(o);
     const stepSize = o.lr / (1 - power1);
     const root = Math.sqrt(1 - power2);
-    engine().kernels.adamStep(
+    engine().kernels.adamStep({
       p,
+      m: m!,
+      v: v!,
       g,
-      m!,
-      v!,
       n,
       decay,
       l2,
       beta1,
-      1 - beta1,
+      rest1: 1 - beta1,
       beta2,
-      1 - beta2,
-      this.correctsEps ? stepSize : stepSize * root,
-      this.correctsEps ? root : 1,
-      o.eps,
-    );
+      rest2: 1 - beta2,
+      stepSize: this.correctsEps ? stepSize : stepSize * root,
+      rootCorrection2: this.correctsEps ? root : 1,
+      eps: o.eps,
+    });
   }
 }
 

@@ -1,5 +1,6 @@
 /** PEFT's lora.Conv1d, Conv2d and Conv3d: a convolution with named adapters, each of two convolutions. */
-import { conv, type LoraBranch } from "../autograd/ops/index.js";
+import { convAt } from "../autograd/ops/conv.js";
+import type { LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { ConvNd } from "../nn/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
@@ -45,7 +46,8 @@ export class LoraConv extends LoraLayer<ConvNd> {
 
   protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
     const { weight, bias: b, stride, padding, dilation, groups } = this.baseLayer;
-    return conv(x, weight, bias ? b : null, { stride, padding, dilation, groups }, branches, "peft.LoraConv.forward");
+    const window = { stride, padding, dilation, groups };
+    return convAt("peft.LoraConv.forward", x, weight, bias ? b : null, window, branches);
   }
 
   override checkDense(where: string): void {

@@ -1,5 +1,6 @@
 /** PEFT's lora.Embedding: a table with named adapters. */
-import { embedding, type LoraBranch } from "../autograd/ops/index.js";
+import { embeddingAt } from "../autograd/ops/embedding.js";
+import type { LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { Embedding } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
@@ -36,12 +37,7 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
 
   protected override product(ids: Tensor, branches: readonly LoraBranch[]): Tensor {
     const { weight, paddingIdx, maxNorm, normType, scaleGradByFreq } = this.baseLayer;
-    return embedding(
-      ids,
-      weight,
-      { paddingIdx, maxNorm, normType, scaleGradByFreq },
-      branches,
-      "peft.LoraEmbedding.forward",
-    );
+    const options = { paddingIdx, maxNorm, normType, scaleGradByFreq };
+    return embeddingAt("peft.LoraEmbedding.forward", ids, weight, options, branches);
   }
 }

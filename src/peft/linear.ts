@@ -1,5 +1,5 @@
 /** PEFT's lora.Linear: a linear layer, or Hugging Face's Conv1D (fanInFanOut), with named adapters. */
-import { linear, type LoraBranch } from "../autograd/ops/index.js";
+import { linearAt, type LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { Linear } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
@@ -37,6 +37,6 @@ export class LoraLinear extends LoraLayer<Linear> {
 
   protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
     const { weight, bias: b, fanInFanOut } = this.baseLayer;
-    return linear(x, weight, bias ? b : null, branches, fanInFanOut, "peft.LoraLinear.forward");
+    return linearAt("peft.LoraLinear.forward", x, weight, bias ? b : null, branches, fanInFanOut);
   }
 }

@@ -3,8 +3,8 @@
  * reaches kernels through `engine()`; only `load.*.ts` knows where the bytes come from.
  */
 import { loadModule } from "#load";
+import { type Block, BLOCK_BYTES, type Kernels, WRITERS } from "./abi.js";
 import { ArgumentError, EngineError, StateError } from "./errors.js";
-import type { Kernels } from "./kernels.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 import { checkOptions } from "./options.js";
 import { chooseTile } from "./tile.js";
@@ -29,6 +29,9 @@ export interface InitOptions {
 
 const PAGE = 65536;
 
+/** What an instance exports: kernels as they are, taking numbers or a block's address. */
+export type KernelExports = { heapBase(): number } & Record<string, (...args: unknown[]) => unknown>;
+
 /**
  * One instance of the kernels with its linear memory, made by `init`. A process has one at a time.
  *
@@ -40,7 +43,11 @@ const PAGE = 65536;
  * await init(); // a new engine; t.data throws DisposedError
  */
 export class Engine {
-  /** The exports of assembly/index.ts. @internal */
+  /**
+   * The exports of assembly/index.ts. Those with more than eight arguments take them by name; they are written into the
+   * call block, whose address the kernel gets.
+   * @internal
+   */
   readonly kernels: Kernels;
   /** @internal */
   readonly memory: LinearMemory;
@@ -50,16 +57,21 @@ export class Engine {
   readonly scratch: number;
   /** Whether kernels compute nothing and large views hold nothing. @internal */
   readonly isRehearsal: boolean;
+  /** Address of the call block, and views of it, which are made anew when memory has grown. */
+  readonly #block: number;
+  #views: Block;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
   /** Use `init`. @internal */
-  constructor(exports: Kernels, memory: LinearMemory, isRehearsal = false) {
+  constructor(exports: KernelExports, memory: LinearMemory, isRehearsal = false) {
     this.isRehearsal = isRehearsal;
     this.kernels = this.#guard(exports);
     this.memory = memory;
     this.relaxed = "relaxed" in exports;
     this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());
+    this.#block = memory.alloc(BLOCK_BYTES);
+    this.#views = this.#viewBlock();
     memory.resetPeak();
   }
 
@@ -79,12 +91,11 @@ export class Engine {
   }
 
   /** A trap may leave memory half-written: from then on each call is refused. */
-  #guard(exports: Kernels): Kernels {
+  #guard(exports: KernelExports): Kernels {
     const guarded: Record<string, unknown> = {};
-    for (const [name, value] of Object.entries(exports)) {
-      if (typeof value !== "function") continue;
-      const kernel = value as (...args: unknown[]) => unknown;
-      guarded[name] = (...args: unknown[]) => {
+    for (const [name, kernel] of Object.entries(exports)) {
+      if (typeof kernel !== "function") continue;
+      const run = (...args: unknown[]): unknown => {
         this.assertAlive();
         try {
           return kernel(...args);
@@ -93,8 +104,27 @@ export class Engine {
           throw new EngineError(`${this.#dead}. Call init() for a new engine.`, { cause });
         }
       };
+      const write = (WRITERS as Record<string, ((to: Block, call: unknown) => void) | undefined>)[name];
+      guarded[name] = !write
+        ? run
+        : (call: unknown) => {
+            // A view of memory that has grown has no bytes any more.
+            if (this.#views.u8.length === 0) this.#views = this.#viewBlock();
+            write(this.#views, call);
+            return run(this.#block);
+          };
     }
     return guarded as unknown as Kernels;
+  }
+
+  #viewBlock(): Block {
+    const { memory } = this;
+    return {
+      i32: memory.i32(this.#block, BLOCK_BYTES / 4),
+      f32: memory.f32(this.#block, BLOCK_BYTES / 4),
+      f64: memory.f64(this.#block, BLOCK_BYTES / 8),
+      u8: memory.u8(this.#block, BLOCK_BYTES),
+    };
   }
 }
 
@@ -140,9 +170,10 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
       "init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.",
     );
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
-  const kernels = exports as unknown as Kernels;
+  const kernels = exports as KernelExports;
   const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
   chooseTile(made);
+  made.memory.resetPeak();
   return made;
 }
 

@@ -1,9 +1,9 @@
 /**
  * An engine that computes nothing and counts what it is asked for: code that runs on it tells its memory beforehand.
  */
-import { Engine, engine, withEngine } from "./engine.js";
+import type { Kernels } from "./abi.js";
+import { Engine, engine, type KernelExports, withEngine } from "./engine.js";
 import { ArgumentError, OutOfMemoryError } from "./errors.js";
-import type { Kernels } from "./kernels.js";
 import { blockBytes, LinearMemory, type MemoryStats } from "./memory.js";
 
 /** Tensors of more values than this have a length and no values. */
@@ -88,11 +88,11 @@ class Ledger extends LinearMemory {
 }
 
 /** Kernels that do nothing: those that report a size still do, all others give 0. */
-function idle(kernels: Kernels): Kernels {
+function idle(kernels: Kernels): KernelExports {
   const isSize = (name: string): boolean => name === "heapBase" || name.endsWith("Bytes");
   return Object.fromEntries(
     Object.entries(kernels).map(([name, kernel]) => [name, isSize(name) ? kernel : () => 0]),
-  ) as unknown as Kernels;
+  ) as KernelExports;
 }
 
 /** Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far. */

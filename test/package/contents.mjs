@@ -16,7 +16,7 @@ const FILES = [
 ];
 
 /** Made by the build from no file of version control. */
-const GENERATED = ["runtime/kernels", "runtime/wasm_base64"];
+const GENERATED = ["runtime/abi", "runtime/wasm_base64"];
 
 /** The list above, and of each module of src/ its JavaScript, types and source map. */
 export function expectedContents(root) {

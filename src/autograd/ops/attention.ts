@@ -1,4 +1,5 @@
 /** Rotary embedding and causal attention. Kernels: assembly/nn/{rope,attention}.ts. */
+import type { Attention } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
@@ -63,14 +64,9 @@ export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   const { cos, sin } = table;
-  kernels.ropeForward(y.address, x.address, cos.address, sin.address, batch, steps, heads, dim, first);
-  return record(
-    y,
-    [x],
-    (dy) => kernels.ropeBackward(gradient(x), dy.address, cos.address, sin.address, batch, steps, heads, dim, first),
-    [],
-    [cos, sin],
-  );
+  const shared = { cos: cos.address, sin: sin.address, batch, steps, heads, dim, first };
+  kernels.ropeForward({ ...shared, y: y.address, x: x.address });
+  return record(y, [x], (dy) => kernels.ropeBackward({ ...shared, dx: gradient(x), dy: dy.address }), [], [cos, sin]);
 }
 
 /**
@@ -99,48 +95,34 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   if (kvHeads === 0 || heads % kvHeads)
     throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
   const { kernels, memory, scratch } = engine();
-  const scale = 1 / Math.sqrt(dim);
-  const block = 32 * keys * 4;
+  const shared = (probs: number): Attention => ({
+    q: q.address,
+    k: k.address,
+    v: v.address,
+    batch,
+    queries,
+    keys,
+    heads,
+    kvHeads,
+    dim,
+    scale: 1 / Math.sqrt(dim),
+    probs,
+    scratch,
+  });
+  const block = kernels.attentionProbsBytes(keys);
   return allOrNothing(() => {
     const y = new Tensor(q.shape);
-    memory.withBlocks([block], (probs) =>
-      kernels.attentionForward(
-        y.address,
-        q.address,
-        k.address,
-        v.address,
-        batch,
-        queries,
-        keys,
-        heads,
-        kvHeads,
-        dim,
-        scale,
-        probs!,
-        scratch,
-      ),
-    );
+    memory.withBlocks([block], (probs) => kernels.attentionForward({ ...shared(probs), y: y.address }));
     return record(y, [q, k, v], (dy) =>
       memory.withBlocks([block, block], (probs, dprobs) =>
-        kernels.attentionBackward(
-          gradient(q),
-          gradient(k),
-          gradient(v),
-          dy.address,
-          q.address,
-          k.address,
-          v.address,
-          batch,
-          queries,
-          keys,
-          heads,
-          kvHeads,
-          dim,
-          scale,
-          probs!,
-          dprobs!,
-          scratch,
-        ),
+        kernels.attentionBackward({
+          ...shared(probs),
+          dq: gradient(q),
+          dk: gradient(k),
+          dv: gradient(v),
+          dy: dy.address,
+          dprobs,
+        }),
       ),
     );
   });

@@ -1,15 +1,15 @@
 /**
  * Convolution in one to three dimensions, with LoRA branches. Kernels: assembly/lora/conv.ts, assembly/gemm/im2col.ts.
  */
+import type { ConvShape, LoraConv } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBias, checkFloat, checkInteger, checkTensor, shownAll } from "../../tensor/check.js";
+import { checkBias, checkInteger, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
-import { checkBranches, checkMask } from "./branches.js";
-import { dropoutKernels } from "./dropout.js";
+import { dropped, droppedBytes, noTerm, type Term, termsOf, withDropped } from "./branch.js";
 import { gradient, record } from "../tape.js";
 
 /** How the window moves; the arrays have one number for each spatial dimension. */
@@ -36,7 +36,7 @@ export interface ConvBranch {
   mask: DropoutMask | null;
   /** The term is added for images x[from], ..., x[to - 1] only. Default 0. */
   from?: number | undefined;
-  /** Behind the last image. Default: x's number of images. */
+  /** The image behind the last that takes the term. Default: x's number of images. */
   to?: number | undefined;
 }
 
@@ -55,7 +55,6 @@ const LARGEST = 0x0fffffff;
  * @param weight [outChannels, inChannels / groups, ...kernel]
  * @param bias [outChannels] or null
  * @param branches default: none
- * @param where prefix of error messages
  * @returns [n, outChannels, ...], of size floor((spatial + 2 padding - dilation (kernel - 1) - 1) / stride) + 1
  * @throws ShapeError, DTypeError, ArgumentError for a number out of range, DisposedError
  *
@@ -69,44 +68,72 @@ export function conv(
   bias: Tensor | null = null,
   options: ConvOptions = {},
   branches: readonly ConvBranch[] = [],
-  where = "conv",
+): Tensor {
+  return convAt("conv", x, weight, bias, options, branches);
+}
+
+/** `conv` of a layer, whose name `where` begins the messages of errors. @internal */
+export function convAt(
+  where: string,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  options: ConvOptions,
+  branches: readonly ConvBranch[],
 ): Tensor {
   checkOptions(where, options, ["stride", "padding", "dilation", "groups"]);
-  const shape = checkedShape(where, x, weight, options);
-  const { n, inChannels, outChannels, spatial, kernel, out } = shape;
+  const sizes = checkedSizes(where, x, weight, options);
+  const { n, inChannels, outChannels, groups, spatial, kernel, out } = sizes;
   bias = checkBias(where, bias, outChannels);
-  checkBranches(where, branches);
-  const terms = branches.map((branch) => term(where, branch, shape));
+  const terms = termsOf(where, branches, {
+    inputs: [inChannels, ...kernel],
+    shapeB: (r) => {
+      if (r % groups)
+        throw new ShapeError(
+          `${where}: loraA has shape [${[r, inChannels, ...kernel]}]; its rank ${r} must be a multiple of groups = ` +
+            `${groups}.`,
+        );
+      return [outChannels, r / groups, ...kernel.map(() => 1)];
+    },
+    parts: n,
+    items: 1,
+  });
   // The first term shares the columns of x with W if it is for every image.
-  const passes = terms[0]?.images === n ? terms : [{ ...NO_TERM, images: n }, ...terms];
+  const passes = terms[0]?.count === n ? terms : [noTerm(n), ...terms];
   const image = inChannels * sizeOf(spatial);
   const positions = sizeOf(out);
   const window = inChannels * sizeOf(kernel);
   const columns = Math.min(TILE_COLUMNS, positions);
   const { kernels, memory, scratch } = engine();
+  const shape = shapeOf(sizes);
   return allOrNothing(() => {
     const y = new Tensor([n, outChannels, ...out]);
-    const hs = passes.map(({ images, r }) => new Tensor([images, r, ...out]));
+    const hidden = passes.map(({ count, r }) => new Tensor([count, r, ...out]));
+    const atX = (t: Term): number => x.address + t.first * image * 4;
+    /** Of y or of its gradient. */
+    const atY = (t: Term, of: Tensor): number => of.address + t.first * outChannels * positions * 4;
+    /** What the kernels of both directions take of a pass. */
+    const shared = (t: Term, i: number, xDropped: number): LoraConv => ({
+      ...shape,
+      x: atX(t),
+      xDropped,
+      weight: i === 0 ? weight.address : 0,
+      a: t.a?.address ?? 0,
+      b: t.b?.address ?? 0,
+      h: hidden[i]!.address,
+      n: t.count,
+      r: t.r,
+      s: t.s,
+      scratch,
+    });
     for (const [i, t] of passes.entries()) {
-      const base = i === 0;
-      const first = x.address + t.first * image * 4;
-      memory.withBlocks([SHAPE_BYTES, window * 64, maskedBytes(t, image)], (block, panel, masked) =>
-        kernels.loraConvForward(
-          written(block!, shape),
-          t.images,
-          t.r,
-          t.s,
-          first,
-          input(t, first, image, masked!),
-          base ? weight.address : 0,
-          base ? (bias?.address ?? 0) : 0,
-          t.a?.address ?? 0,
-          t.b?.address ?? 0,
-          hs[i]!.address,
-          y.address + t.first * outChannels * positions * 4,
-          panel!,
-          scratch,
-        ),
+      memory.withBlocks([kernels.convPanelBytes(window), droppedBytes(t, image)], (panel, block) =>
+        kernels.loraConvForward({
+          ...shared(t, i, dropped(t, atX(t), image, block)),
+          y: atY(t, y),
+          bias: i === 0 ? (bias?.address ?? 0) : 0,
+          panel,
+        }),
       );
     }
     return record(
@@ -115,51 +142,32 @@ export function conv(
       (dy) => {
         const dx = gradient(x);
         for (const [i, t] of passes.entries()) {
-          const base = i === 0;
-          const first = x.address + t.first * image * 4;
-          const dxFirst = dx && dx + t.first * image * 4;
-          const sizes = [
-            SHAPE_BYTES,
-            window * columns * 4,
-            t.r * positions * 4,
-            maskedBytes(t, image),
-            dx ? maskedBytes(t, image) : 0,
-          ];
-          memory.withBlocks(sizes, (block, tile, zs, masked, dmasked) => {
-            const dxDropped = t.mask && dx ? dmasked! : 0;
-            kernels.loraConvBackward(
-              written(block!, shape),
-              t.images,
-              t.r,
-              t.s,
-              first,
-              input(t, first, image, masked!),
-              base ? weight.address : 0,
-              t.a?.address ?? 0,
-              t.b?.address ?? 0,
-              hs[i]!.address,
-              zs!,
-              dy.address + t.first * outChannels * positions * 4,
-              dxFirst,
-              dxDropped,
-              base ? gradient(weight) : 0,
-              base ? gradient(bias) : 0,
-              gradient(t.a),
-              gradient(t.b),
-              tile!,
-              columns,
-              scratch,
-            );
-            if (dxDropped) dropoutKernels.backward(dxFirst, dxDropped, t.images * image, t.mask!);
-          });
+          const dxImages = dx && dx + t.first * image * 4;
+          memory.withBlocks([window * columns * 4, t.r * positions * 4], (tile, zs) =>
+            withDropped(t, image, atX(t), dxImages, (xDropped, dxDropped) =>
+              kernels.loraConvBackward({
+                ...shared(t, i, xDropped),
+                dx: dxImages,
+                dxDropped,
+                dWeight: i === 0 ? gradient(weight) : 0,
+                dBias: i === 0 ? gradient(bias) : 0,
+                da: gradient(t.a),
+                db: gradient(t.b),
+                dy: atY(t, dy),
+                columns,
+                zs,
+                tile,
+              }),
+            ),
+          );
         }
       },
-      hs,
+      hidden,
     );
   });
 }
 
-interface ConvShape {
+interface ConvSizes {
   n: number;
   inChannels: number;
   outChannels: number;
@@ -172,7 +180,7 @@ interface ConvShape {
   dilation: readonly number[];
 }
 
-function checkedShape(where: string, x: Tensor, weight: Tensor, options: ConvOptions): ConvShape {
+function checkedSizes(where: string, x: Tensor, weight: Tensor, options: ConvOptions): ConvSizes {
   checkTensor(where, "x", x);
   const dims = x.rank - 2;
   if (dims < 1 || dims > 3) {
@@ -235,68 +243,16 @@ function checkedSteps(
   return values;
 }
 
-/** A checked branch, for images `first` .. `first + images - 1`. */
-interface Term {
-  r: number;
-  s: number;
-  a: Tensor | null;
-  b: Tensor | null;
-  mask: DropoutMask | null;
-  first: number;
-  images: number;
-}
-
-/** The plain convolution's: rank 0. */
-const NO_TERM: Term = { r: 0, s: 0, a: null, b: null, mask: null, first: 0, images: 0 };
-
-function term(
-  where: string,
-  { loraA, loraB, scaling, mask, from = 0, to }: ConvBranch,
-  { n, inChannels, outChannels, groups, kernel }: ConvShape,
-): Term {
-  checkTensor(where, "loraA", loraA, "float32", [null, inChannels, ...kernel]);
-  const r = loraA.shape[0]!;
-  if (r % groups)
-    throw new ShapeError(
-      `${where}: loraA has shape [${loraA.shape}]; its rank ${r} must be a multiple of groups = ${groups}.`,
-    );
-  checkTensor(where, "loraB", loraB, "float32", [outChannels, r / groups, ...kernel.map(() => 1)]);
-  checkFloat(where, "scaling", scaling);
-  checkMask(where, mask);
-  checkInteger(where, "from", from, 0, n);
-  checkInteger(where, "to", to ?? n, from, n);
-  return { r, s: scaling, a: loraA, b: loraB, mask, first: from, images: (to ?? n) - from };
-}
-
-function maskedBytes(t: Term, image: number): number {
-  return t.mask ? t.images * image * 4 : 0;
-}
-
-/** Address of the term's images of dropout(x), made in `block` if there is a mask; x's are at `first`. */
-function input(t: Term, first: number, image: number, block: number): number {
-  if (!t.mask) return first;
-  dropoutKernels.forward(block, first, t.images * image, t.mask);
-  return block;
-}
-
-const SHAPE_BYTES = 21 * 4;
-
-/** The kernels' description of a shape (assembly/gemm/im2col.ts), at `block`. */
-function written(block: number, shape: ConvShape): number {
-  const three = (values: readonly number[], leading: number): number[] => [leading, leading, ...values].slice(-3);
-  const { inChannels, outChannels, groups, spatial, out, kernel, stride, padding, dilation } = shape;
-  engine()
-    .memory.i32(block, SHAPE_BYTES / 4)
-    .set([
-      inChannels,
-      ...three(spatial, 1),
-      outChannels,
-      ...three(out, 1),
-      ...three(kernel, 1),
-      ...three(stride, 1),
-      ...three(padding, 0),
-      ...three(dilation, 1),
-      groups,
-    ]);
-  return block;
+/** The kernels' description of sizes: always three spatial dimensions. */
+function shapeOf(sizes: ConvSizes): ConvShape {
+  const three = (values: readonly number[], leading: number): [number, number, number] =>
+    [leading, leading, ...values].slice(-3) as [number, number, number];
+  const { inChannels, outChannels, groups, spatial, out, kernel, stride, padding, dilation } = sizes;
+  const [id, ih, iw] = three(spatial, 1);
+  const [od, oh, ow] = three(out, 1);
+  const [kd, kh, kw] = three(kernel, 1);
+  const [sd, sh, sw] = three(stride, 1);
+  const [pd, ph, pw] = three(padding, 0);
+  const [dd, dh, dw] = three(dilation, 1);
+  return { inChannels, id, ih, iw, outChannels, od, oh, ow, kd, kh, kw, sd, sh, sw, pd, ph, pw, dd, dh, dw, groups };
 }

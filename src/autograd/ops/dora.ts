@@ -26,21 +26,14 @@ import { gradient, record } from "../tape.js";
  * @param loraA [r, d], or [r, inChannels, ...kernel]
  * @param loraB [k, r], or [k, r, 1, ...]
  * @param scaling s, a finite number
- * @param where prefix of error messages
  * @throws ShapeError, DTypeError, ArgumentError
  *
  * @example
  * const weight = tensor([[3, 4], [0, 2]]);
  * console.log(ops.doraNorm(weight, zeros([1, 2]), zeros([2, 1]), 2).data); // Float32Array(2) [ 5, 2 ]
  */
-export function doraNorm(
-  weight: Tensor,
-  loraA: Tensor,
-  loraB: Tensor,
-  scaling: number,
-  fanInFanOut = false,
-  where = "doraNorm",
-): Tensor {
+export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false): Tensor {
+  const where = "doraNorm";
   checkTensor(where, "weight", weight);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   if (weight.rank < 2 || (fanInFanOut && weight.rank > 2)) {
@@ -54,22 +47,22 @@ export function doraNorm(
   checkFloat(where, "scaling", scaling);
   const { kernels, memory, scratch } = engine();
   const d = sizeOf(inputs);
-  return memory.withBlocks([32 * (fanInFanOut ? k : d) * 4, k * 8], (rows, sums) => {
+  return memory.withBlocks([kernels.mergeRowsBytes(fanInFanOut ? k : d), k * 8], (rows, sums) => {
     const norm = new Tensor([k]);
-    kernels.doraNorm(
+    kernels.doraNorm({
+      norm: norm.address,
+      weight: weight.address,
+      a: loraA.address,
+      b: loraB.address,
       k,
       d,
-      loraA.shape[0]!,
-      scaling,
-      weight.address,
+      r: loraA.shape[0]!,
+      s: scaling,
       fanInFanOut,
-      loraA.address,
-      loraB.address,
-      norm.address,
-      rows!,
-      sums!,
+      rows,
+      sums,
       scratch,
-    );
+    });
     return norm;
   });
 }
@@ -134,16 +127,16 @@ export function channelScale(x: Tensor, g: Tensor, bias: Tensor | null = null, d
   const y = new Tensor(x.shape);
   kernels.channelScaleForward(y.address, x.address, g.address, bias?.address ?? 0, outer, channels, inner);
   return record(y, [x, g, bias], (dy) =>
-    kernels.channelScaleBackward(
-      gradient(x),
-      gradient(g),
-      gradient(bias),
-      dy.address,
-      x.address,
-      g.address,
+    kernels.channelScaleBackward({
+      dx: gradient(x),
+      dg: gradient(g),
+      dBias: gradient(bias),
+      dy: dy.address,
+      x: x.address,
+      g: g.address,
       outer,
       channels,
       inner,
-    ),
+    }),
   );
 }

@@ -1,30 +1,33 @@
 /** Dropout by a counter-based generator: backward makes the mask again, nothing is stored. */
 import { type DropoutMask, newMask } from "../../random/seed.js";
+import type { Dropout } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { checkCount, checkNumber, checkTensor } from "../../tensor/check.js";
 import { attempt } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
-function args(mask: DropoutMask): [number, number, number, number, number] {
-  const p = mask.p === 1 ? 0xffffffff : Math.floor(mask.p * 4294967296);
-  return [
-    p,
-    mask.p === 1 ? 0 : 1 / (1 - mask.p),
-    mask.seed % 4294967296,
-    Math.floor(mask.seed / 4294967296),
-    mask.stream,
-  ];
+/** The kernels' arguments for n elements under a mask. */
+function masked(n: number, { p, seed, stream }: DropoutMask): Dropout {
+  return {
+    n,
+    first: 0,
+    threshold: p === 1 ? 0xffffffff : Math.floor(p * 4294967296),
+    scale: p === 1 ? 0 : 1 / (1 - p),
+    seedLo: seed % 4294967296,
+    seedHi: Math.floor(seed / 4294967296),
+    stream,
+  };
 }
 
 /** Forward and backward of one mask, on addresses. @internal */
 export const dropoutKernels = {
   forward(y: number, x: number, n: number, mask: DropoutMask): void {
-    engine().kernels.dropoutForward(y, x, n, 0, ...args(mask));
+    engine().kernels.dropoutForward({ ...masked(n, mask), y, x });
   },
   /** dx += mask * dy */
   backward(dx: number, dy: number, n: number, mask: DropoutMask): void {
-    engine().kernels.dropoutBackward(dx, dy, n, 0, ...args(mask));
+    engine().kernels.dropoutBackward({ ...masked(n, mask), dx, dy });
   },
 };
 

@@ -1,7 +1,7 @@
 /** Multiples, shapes and activations, element by element. Kernels: assembly/nn/elementwise.ts, activation.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
-import type { Kernels } from "../../runtime/kernels.js";
+import type { Kernels } from "../../runtime/abi.js";
 import { checkFloat, checkSameShape, checkTensor, shown } from "../../tensor/check.js";
 import { checkShape, sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";

@@ -2,13 +2,14 @@
  * Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts,
  * assembly/lora/embedding.ts.
  */
+import type { LoraEmbedding } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBoolean, checkFloat, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, onFailure } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { checkBranches } from "./branches.js";
+import { type Term, termsOf } from "./branch.js";
 
 /** torch.nn.functional.embedding's options. */
 export interface EmbeddingOptions {
@@ -32,7 +33,7 @@ export interface EmbeddingBranch {
   scaling: number;
   /** The part of ids' first dimension that takes this branch is from .. to - 1. Default 0. */
   from?: number | undefined;
-  /** Behind the last. Default: the first dimension's size. */
+  /** The one behind the last that takes it. Default: the first dimension's size. */
   to?: number | undefined;
 }
 
@@ -67,7 +68,6 @@ export function checkEmbeddingOptions(
  * @param ids int32 of any shape, values in 0 .. vocab - 1
  * @param weight [vocab, dim]
  * @param branches default: none
- * @param where prefix of error messages
  * @returns [...ids.shape, dim]
  * @throws ArgumentError for an id, an option or a range out of bounds; ShapeError, DTypeError, DisposedError
  *
@@ -80,22 +80,38 @@ export function embedding(
   weight: Tensor,
   options: EmbeddingOptions = {},
   branches: readonly EmbeddingBranch[] = [],
-  where = "embedding",
+): Tensor {
+  return embeddingAt("embedding", ids, weight, options, branches);
+}
+
+/** `embedding` of a layer, whose name `where` begins the messages of errors. @internal */
+export function embeddingAt(
+  where: string,
+  ids: Tensor,
+  weight: Tensor,
+  options: EmbeddingOptions,
+  branches: readonly EmbeddingBranch[],
 ): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   checkTensor(where, "ids", ids, "int32");
   const [vocab, dim] = weight.shape as [number, number];
   const { paddingIdx, maxNorm, normType, scaleGradByFreq } = checkEmbeddingOptions(where, options, vocab);
   checkIndices(where, "ids", ids, vocab);
-  checkBranches(where, branches);
-  const parts = branches.map((branch) => place(where, branch, ids, vocab, dim));
+  const n = ids.size;
+  const parts = ids.shape[0] ?? 1;
+  const terms = termsOf(where, branches, {
+    inputs: [vocab],
+    shapeB: (r) => [dim, r],
+    parts,
+    items: parts === 0 ? 0 : n / parts,
+  });
 
   const { kernels, memory, scratch } = engine();
-  const n = ids.size;
+  const factors = terms.flatMap(({ a, b }) => [a!, b!]);
   const padding = paddingIdx ?? -1;
   const renorm = (maximum: number): void =>
     memory.withBlocks([vocab * 4], (seen) => {
-      for (const t of [weight, ...parts.map(({ a }) => a)]) {
+      for (const t of [weight, ...terms.map(({ a }) => a!)]) {
         // Whatever in this scope runs out of memory later, the step begins again with the rows as they were.
         onFailure(t, () => {
           const before = t.data.slice();
@@ -104,9 +120,12 @@ export function embedding(
           };
         });
       }
-      kernels.embeddingRenorm(n, dim, ids.address, weight.address, dim, 1, maximum, normType, seen!);
-      for (const { a, r, first, count } of parts) {
-        kernels.embeddingRenorm(count, r, ids.address + first * 4, a.address, 1, vocab, maximum, normType, seen!);
+      const shared = { maxNorm: maximum, p: normType, seen };
+      const table = { w: weight.address, ids: ids.address, n, dim, rowStride: dim, elementStride: 1 };
+      kernels.embeddingRenorm({ ...table, ...shared });
+      for (const { a, r, first, count } of terms) {
+        const columns = { w: a!.address, ids: ids.address + first * 4, n: count, dim: r };
+        kernels.embeddingRenorm({ ...columns, rowStride: 1, elementStride: vocab, ...shared });
       }
     });
   /** Runs `use` with the address of `count` factors of the gradients of ids from `first` on: 0 for ones. */
@@ -120,25 +139,19 @@ export function embedding(
 
   return allOrNothing(() => {
     const y = new Tensor([...ids.shape, dim]);
-    const hidden = parts.map(({ r, count }) => new Tensor([count, r]));
+    const hidden = terms.map(({ r, count }) => new Tensor([count, r]));
+    /** What the kernels of both directions take of a term. */
+    const shared = ({ b, r, s, first, count }: Term, i: number): LoraEmbedding => {
+      const [at, hs] = [ids.address + first * 4, hidden[i]!.address];
+      return { ids: at, b: b!.address, hs, n: count, dim, r, vocab, s, scratch };
+    };
     if (maxNorm !== null) renorm(maxNorm);
     kernels.embeddingForward(y.address, weight.address, ids.address, n, dim);
-    for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
-      kernels.loraEmbeddingForward(
-        count,
-        dim,
-        r,
-        vocab,
-        s,
-        ids.address + first * 4,
-        a.address,
-        b.address,
-        hidden[i]!.address,
-        y.address + first * dim * 4,
-        scratch,
-      );
+    for (const [i, t] of terms.entries()) {
+      const at = y.address + t.first * dim * 4;
+      kernels.loraEmbeddingForward({ ...shared(t, i), y: at, a: t.a!.address });
     }
-    const tables = [weight, ...parts.flatMap(({ a, b }) => [a, b])];
+    const tables = [weight, ...factors];
     return record(
       y,
       tables,
@@ -148,29 +161,22 @@ export function embedding(
           withFactors(0, n, (factors) =>
             kernels.embeddingBackward(dw, dy.address, ids.address, factors, n, dim, padding),
           );
-        for (const [i, { a, b, s, r, first, count }] of parts.entries()) {
-          const da = gradient(a);
-          const db = gradient(b);
+        for (const [i, t] of terms.entries()) {
+          const { first, count } = t;
+          const da = gradient(t.a);
+          const db = gradient(t.b);
           if (!da && !db) continue;
-          withFactors(first, count, (factors) =>
-            memory.withBlocks([count * r * 4], (zs) =>
-              kernels.loraEmbeddingBackward(
-                count,
-                dim,
-                r,
-                vocab,
-                s,
-                padding,
-                ids.address + first * 4,
-                factors,
-                b.address,
-                hidden[i]!.address,
-                zs!,
-                dy.address + first * dim * 4,
+          withFactors(first, count, (f) =>
+            memory.withBlocks([count * t.r * 4], (zs) =>
+              kernels.loraEmbeddingBackward({
+                ...shared(t, i),
                 da,
                 db,
-                scratch,
-              ),
+                dy: dy.address + first * dim * 4,
+                f,
+                paddingIdx: padding,
+                zs,
+              }),
             ),
           );
         }
@@ -179,19 +185,4 @@ export function embedding(
       [ids, ...tables],
     );
   });
-}
-
-/** A checked branch, its range in elements of ids. */
-function place(where: string, branch: EmbeddingBranch, ids: Tensor, vocab: number, dim: number) {
-  const { loraA: a, loraB: b, scaling: s } = branch;
-  checkTensor(where, "loraA", a, "float32", [null, vocab]);
-  const r = a.shape[0]!;
-  const rows = ids.shape[0] ?? 1;
-  const { from = 0, to = rows } = branch;
-  checkTensor(where, "loraB", b, "float32", [dim, r]);
-  checkFloat(where, "scaling", s);
-  checkInteger(where, "from", from, 0, rows);
-  checkInteger(where, "to", to, from, rows);
-  const each = rows === 0 ? 0 : ids.size / rows;
-  return { a, b, s, r, first: from * each, count: (to - from) * each };
 }

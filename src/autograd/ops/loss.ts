@@ -1,4 +1,4 @@
-/** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, linear_loss.ts, bce.ts. */
+/** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, bce.ts, assembly/lora/linear_loss.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import {
@@ -107,25 +107,25 @@ export function linearCrossEntropy(
   const { kernels, memory, scratch } = engine();
   const n = targets.size;
   const rows = Math.min(chunk, n);
-  const run = (g: number, dx: number, dw: number, dbias: number): number =>
+  const run = (g: number, dx: number, dWeight: number, dBias: number): number =>
     memory.withBlocks([rows * classes * 4], (logits) =>
-      kernels.linearCrossEntropy(
+      kernels.linearCrossEntropy({
+        dx,
+        dWeight,
+        dBias,
+        x: x.address,
+        weight: weight.address,
+        bias: bias?.address ?? 0,
+        targets: targets.address,
         n,
         d,
         classes,
-        rows,
-        x.address,
-        weight.address,
-        bias?.address ?? 0,
-        targets.address,
+        chunk: rows,
         ignoreIndex,
         g,
-        logits!,
-        dx,
-        dw,
-        dbias,
+        logits,
         scratch,
-      ),
+      }),
     );
   const onlyX = (): boolean => x.requiresGrad && !weight.requiresGrad && !bias?.requiresGrad;
   return allOrNothing(() => {

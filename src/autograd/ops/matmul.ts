@@ -46,13 +46,32 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const each = (visit: (atA: number, atB: number, atY: number) => void): void => {
     for (const [i, p] of placesA.entries()) visit(p * n * k * 4, placesB[i]! * k * m * 4, i * n * m * 4);
   };
-  each((p, q, o) => kernels.sgemmNN(rows, m, k, 1, a.address + p, k, b.address + q, m, 0, y.address + o, m, scratch));
+  each((p, q, o) =>
+    kernels.sgemmNN({
+      c: y.address + o,
+      a: a.address + p,
+      b: b.address + q,
+      m: rows,
+      n: m,
+      k,
+      ldc: m,
+      lda: k,
+      ldb: m,
+      alpha: 1,
+      beta: 0,
+      scratch,
+    }),
+  );
   return record(y, [a, b], (dy) => {
     const da = gradient(a);
     const db = gradient(b);
+    const added = { alpha: 1, beta: 1, scratch };
     each((p, q, o) => {
-      if (da) kernels.sgemmNT(rows, k, m, 1, dy.address + o, m, b.address + q, m, 1, da + p, k, scratch);
-      if (db) kernels.sgemmTN(k, m, rows, 1, a.address + p, k, dy.address + o, m, 1, db + q, m, scratch);
+      const at = dy.address + o;
+      if (da)
+        kernels.sgemmNT({ c: da + p, a: at, b: b.address + q, m: rows, n: k, k: m, ldc: k, lda: m, ldb: m, ...added });
+      if (db)
+        kernels.sgemmTN({ c: db + q, a: a.address + p, b: at, m: k, n: m, k: rows, ldc: m, lda: k, ldb: m, ...added });
     });
   });
 }

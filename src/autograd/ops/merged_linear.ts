@@ -5,8 +5,7 @@ import { checkOptions } from "../../runtime/options.js";
 import { checkBias, checkBoolean, checkFloat, checkLastDimension, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
-import { checkMask } from "./branches.js";
-import { dropoutKernels } from "./dropout.js";
+import { checkMask, dropped, droppedBytes, type Term, withDropped } from "./branch.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
 
@@ -27,7 +26,6 @@ export interface MergedLoraFactors extends Pick<LoraBranch, "loraA" | "loraB" | 
  * @param x [..., inFeatures]
  * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
  * @param bias [outFeatures] or null
- * @param where prefix of error messages
  * @returns [..., outFeatures]
  * @throws ArgumentError if no block is enabled; ShapeError, DTypeError, DisposedError
  *
@@ -41,7 +39,18 @@ export function mergedLinear(
   bias: Tensor | null,
   lora: MergedLoraFactors,
   fanInFanOut = false,
-  where = "mergedLinear",
+): Tensor {
+  return mergedLinearAt("mergedLinear", x, weight, bias, lora, fanInFanOut);
+}
+
+/** `mergedLinear` of a layer, whose name `where` begins the messages of errors. @internal */
+export function mergedLinearAt(
+  where: string,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  lora: MergedLoraFactors,
+  fanInFanOut: boolean,
 ): Tensor {
   checkTensor(where, "weight", weight, "float32", [null, null]);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
@@ -72,78 +81,43 @@ export function mergedLinear(
 
   const { kernels, memory, scratch } = engine();
   const n = sizeOf(x.shape.slice(0, -1));
-  const hidden = n * g * r * 4;
-  const dropBytes = mask ? x.size * 4 : 0;
-  const dropped = (block: number): number => {
-    if (!mask) return x.address;
-    dropoutKernels.forward(block, x.address, x.size, mask);
-    return block;
-  };
-  const flags = (block: number): number => {
-    memory.i32(block, blocks).set(enableLora.map(Number));
-    return block;
-  };
+  const term: Term = { r: g * r, s, a, b, mask: mask ?? null, first: 0, count: n };
   return allOrNothing(() => {
     const y = new Tensor([...x.shape.slice(0, -1), k]);
     const hs = new Tensor([n, g * r]);
-    memory.withBlocks([blocks * 4, dropBytes], (enabled, block) =>
-      kernels.mergedLinearForward(
-        n,
-        d,
-        k,
-        r,
-        blocks,
-        s,
-        flags(enabled!),
-        x.address,
-        dropped(block!),
-        weight.address,
-        fanInFanOut,
-        bias?.address ?? 0,
-        a.address,
-        b.address,
-        hs.address,
-        y.address,
-        scratch,
-      ),
+    /** What the kernels of both directions take; which blocks are enabled is written at `enabled`. */
+    const shared = (enabled: number, xDropped: number) => {
+      memory.i32(enabled, blocks).set(enableLora.map(Number));
+      const [at, w] = [x.address, weight.address];
+      const factors = { a: a.address, b: b.address, hs: hs.address, r, s };
+      return { ...factors, x: at, xDropped, weight: w, n, d, k, enabled, blocks, fanInFanOut, scratch };
+    };
+    memory.withBlocks([blocks * 4, droppedBytes(term, d)], (enabled, block) =>
+      kernels.mergedLinearForward({
+        ...shared(enabled, dropped(term, x.address, d, block)),
+        y: y.address,
+        bias: bias?.address ?? 0,
+      }),
     );
     return record(
       y,
       [x, weight, bias, a, b],
       (dy) =>
-        memory.withBlocks([blocks * 4, hidden, dropBytes, dropBytes], (enabled, zs, block, dblock) => {
+        memory.withBlocks([blocks * 4, n * term.r * 4], (enabled, zs) => {
           const dx = gradient(x);
-          const dxDropped = mask && dx ? dblock! : 0;
-          const dw = gradient(weight);
-          const dbias = gradient(bias);
-          const da = gradient(a);
-          const db = gradient(b);
-          kernels.mergedLinearBackward(
-            n,
-            d,
-            k,
-            r,
-            blocks,
-            s,
-            flags(enabled!),
-            x.address,
-            dropped(block!),
-            weight.address,
-            fanInFanOut,
-            a.address,
-            b.address,
-            hs.address,
-            zs!,
-            dy.address,
-            dx,
-            dxDropped,
-            dw,
-            dbias,
-            da,
-            db,
-            scratch,
+          withDropped(term, d, x.address, dx, (xDropped, dxDropped) =>
+            kernels.mergedLinearBackward({
+              ...shared(enabled, xDropped),
+              dx,
+              dxDropped,
+              dWeight: gradient(weight),
+              dBias: gradient(bias),
+              da: gradient(a),
+              db: gradient(b),
+              dy: dy.address,
+              zs,
+            }),
           );
-          if (dxDropped) dropoutKernels.backward(dx, dxDropped, x.size, mask!);
         }),
       [hs],
     );

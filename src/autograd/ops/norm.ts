@@ -4,7 +4,7 @@ import { ShapeError } from "../../runtime/errors.js";
 import { checkFloat, checkInteger, checkLastDimension, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
-import type { Kernels } from "../../runtime/kernels.js";
+import type { Kernels } from "../../runtime/abi.js";
 import { gradient, record } from "../tape.js";
 import { transpose } from "./arrange.js";
 
@@ -80,33 +80,33 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
     const y = new Tensor(x.shape);
     const mean = new Tensor([rows]);
     const rstd = new Tensor([rows]);
-    kernels.layerNormForward(
-      y.address,
-      mean.address,
-      rstd.address,
-      x.address,
-      weight.address,
-      bias.address,
+    kernels.layerNormForward({
+      y: y.address,
+      mean: mean.address,
+      rstd: rstd.address,
+      x: x.address,
+      weight: weight.address,
+      bias: bias.address,
       rows,
       dim,
       eps,
-    );
+    });
     return record(
       y,
       [x, weight, bias],
       (dy) =>
-        kernels.layerNormBackward(
-          gradient(x),
-          gradient(weight),
-          gradient(bias),
-          dy.address,
-          x.address,
-          weight.address,
-          mean.address,
-          rstd.address,
+        kernels.layerNormBackward({
+          dx: gradient(x),
+          dWeight: gradient(weight),
+          dBias: gradient(bias),
+          dy: dy.address,
+          x: x.address,
+          weight: weight.address,
+          mean: mean.address,
+          rstd: rstd.address,
           rows,
           dim,
-        ),
+        }),
       [mean, rstd],
     );
   });

@@ -77,18 +77,11 @@ function walk(alpha: number | null, y: number, x: number, dims: number[]): void 
     for (let i = 0; i < size!; i++) walk(alpha, y + i * ys! * 4, x + i * xs! * 4, rest);
     return;
   }
-  const { stridedCopy, stridedAxpy } = engine().kernels;
-  const [n, a, b, n1, a1, b1, n2, a2, b2] = dims as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  if (alpha === null) stridedCopy(y, x, n, a, b, n1, a1, b1, n2, a2, b2);
-  else stridedAxpy(alpha, y, x, n, a, b, n1, a1, b1, n2, a2, b2);
+  const { kernels } = engine();
+  const [n, ys, xs, n1, ys1, xs1, n2, ys2, xs2] = dims as Nine;
+  const call = { y, x, n, ys, xs, n1, ys1, xs1, n2, ys2, xs2 };
+  if (alpha === null) kernels.stridedCopy(call);
+  else kernels.stridedAxpy({ ...call, alpha });
 }
+
+type Nine = [number, number, number, number, number, number, number, number, number];

@@ -222,7 +222,8 @@ test("memory that runs out in backward gives its working space back", () => {
   const before = live();
   scope(() => {
     const loss = ops.sum(ops.causalAttention(q, q, q));
-    const empty = fillBut(32 * 2000 * 4 + 20000); // one of the two [32, keys] buffers fits
+    // One of the two buffers of probabilities fits.
+    const empty = fillBut(engine().kernels.attentionProbsBytes(2000) + 20000);
     assert.throws(() => loss.backward(), OutOfMemoryError);
     empty();
   });

@@ -387,8 +387,29 @@ test("gradcheck finds a rotation in the wrong direction", () =>
         return record(y, [x], (dy) => {
           const { kernels } = engine();
           if (mistake)
-            kernels.ropeForward(gradient(x), dy.address, table.cos.address, table.sin.address, 1, 4, 2, 4, 0);
-          else kernels.ropeBackward(gradient(x), dy.address, table.cos.address, table.sin.address, 1, 4, 2, 4, 0);
+            kernels.ropeForward({
+              y: gradient(x),
+              x: dy.address,
+              cos: table.cos.address,
+              sin: table.sin.address,
+              batch: 1,
+              steps: 4,
+              heads: 2,
+              dim: 4,
+              first: 0,
+            });
+          else
+            kernels.ropeBackward({
+              dx: gradient(x),
+              dy: dy.address,
+              cos: table.cos.address,
+              sin: table.sin.address,
+              batch: 1,
+              steps: 4,
+              heads: 2,
+              dim: 4,
+              first: 0,
+            });
         });
       },
       ["rotated again"],

@@ -144,29 +144,29 @@ test("the kernel: formula in float64, guards, null gradients", () => {
           dbias: addProduct(new Float32Array(classes), new Float32Array(n).fill(1), dlogits, 1, classes, n),
         };
         const f = new Frame(engine(), `linearCrossEntropy [${n}, ${d}, ${classes}] chunk ${chunk} ${wanted}`);
-        const inputs = [
-          f.input("x", x),
-          f.input("W", w),
-          f.input("bias", bias),
-          f.integers("targets", targets),
-        ] as const;
+        const inputs = {
+          x: f.input("x", x),
+          weight: f.input("W", w),
+          bias: f.input("bias", bias),
+          targets: f.integers("targets", targets),
+        };
         const before = Object.fromEntries(wanted.map((key) => [key, draw(expected[key]!.length)]));
         const rooms = Object.fromEntries(wanted.map((key) => [key, f.room(key, expected[key]!.length, before[key])]));
         const at = (key: string): number => rooms[key]?.address ?? 0;
-        const loss = kernels.linearCrossEntropy(
+        const loss = kernels.linearCrossEntropy({
+          ...inputs,
           n,
           d,
           classes,
           chunk,
-          ...inputs,
-          -100,
+          ignoreIndex: -100,
           g,
-          f.room("logits", chunk * classes).address,
-          at("dx"),
-          at("dW"),
-          at("dbias"),
+          logits: f.room("logits", chunk * classes).address,
+          dx: at("dx"),
+          dWeight: at("dW"),
+          dBias: at("dbias"),
           scratch,
-        );
+        });
         assertClose(f.label, [loss], [lossAt(logits)]);
         for (const key of wanted)
           assertClose(`${f.label} ${key}`, rooms[key]!.read(), plus(before[key]!, expected[key]!));

@@ -64,7 +64,7 @@ function product(
     .sort((x, y) => Number(layout[x]?.atEnd ?? false) - Number(layout[y]?.atEnd ?? false));
   const { a, b, c } = Object.fromEntries(names.map((name) => [name, make[name]()])) as Record<keyof Layout, Operand>;
   const kernel = { NN: kernels.sgemmNN, NT: kernels.sgemmNT, TN: kernels.sgemmTN }[orientation];
-  kernel(m, n, k, alpha, a.address, a.ld, b.address, b.ld, beta, c.address, c.ld, scratch);
+  kernel({ c: c.address, a: a.address, b: b.address, m, n, k, ldc: c.ld, lda: a.ld, ldb: b.ld, alpha, beta, scratch });
   a.assertUnchanged(label);
   b.assertUnchanged(label);
   c.assertGuards(label);

@@ -125,20 +125,20 @@ class Call {
     if (beta === 0) this.#c.poison();
     else this.#c.fill(c);
     try {
-      this.engine.kernels[`sgemm${this.orientation}`](
+      this.engine.kernels[`sgemm${this.orientation}`]({
         m,
         n,
         k,
         alpha,
-        this.#a.address,
-        this.#a.ld,
-        this.#b.address,
-        this.#b.ld,
+        a: this.#a.address,
+        lda: this.#a.ld,
+        b: this.#b.address,
+        ldb: this.#b.ld,
         beta,
-        this.#c.address,
-        this.#c.ld,
-        this.#scratch.address,
-      );
+        c: this.#c.address,
+        ldc: this.#c.ld,
+        scratch: this.#scratch.address,
+      });
     } catch (cause) {
       throw new Error(`${this.#label([alpha, beta])}: ${(cause as Error).message}`, { cause });
     }
@@ -413,7 +413,21 @@ test("an operand at the end of memory does trap when it is overrun", async () =>
       new Operand(memory, rows, cols, { atEnd: name === operand }).address;
     const [a, b, c] = [at("a", p.m, p.k), at("b", p.k, p.n), at("c", p.m, p.n)];
     assert.throws(
-      () => kernels.sgemmNN(p.m + 1, p.n + 1, p.k + 1, 1, a, p.k, b, p.n, 0, c, p.n, engine.scratch),
+      () =>
+        kernels.sgemmNN({
+          m: p.m + 1,
+          n: p.n + 1,
+          k: p.k + 1,
+          alpha: 1,
+          a,
+          lda: p.k,
+          b,
+          ldb: p.n,
+          beta: 0,
+          c,
+          ldc: p.n,
+          scratch: engine.scratch,
+        }),
       EngineError,
     );
   }

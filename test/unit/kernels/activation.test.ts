@@ -4,8 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
+import type { Kernels } from "../../../src/runtime/abi.js";
 import { init } from "../../../src/runtime/engine.js";
-import type { Kernels } from "../../../src/runtime/kernels.js";
 import { erf } from "../../support/erf.js";
 import { assertClose, f32, readGolden } from "../../support/golden.js";
 import { assertSameBits, Operand, randomArray } from "../../support/kernels.js";

@@ -95,23 +95,23 @@ function attentionForward(
     engine,
     `attentionForward ${JSON.stringify(s)}`,
     [q, k, v],
-    [q.length, 32 * s.keys],
+    [q.length, engine.kernels.attentionProbsBytes(s.keys) / 4],
     ([pq, pk, pv], [y, probs]) =>
-      engine.kernels.attentionForward(
-        y!,
-        pq!,
-        pk!,
-        pv!,
-        s.batch,
-        s.queries,
-        s.keys,
-        s.heads,
-        s.kvHeads,
-        s.dim,
+      engine.kernels.attentionForward({
+        y: y!,
+        q: pq!,
+        k: pk!,
+        v: pv!,
+        batch: s.batch,
+        queries: s.queries,
+        keys: s.keys,
+        heads: s.heads,
+        kvHeads: s.kvHeads,
+        dim: s.dim,
         scale,
-        probs!,
-        engine.scratch,
-      ),
+        probs: probs!,
+        scratch: engine.scratch,
+      }),
   )[0]!;
 }
 
@@ -128,28 +128,28 @@ function attentionBackward(
 ): (Float32Array | undefined)[] {
   const label = `attentionBackward ${JSON.stringify(s)}`;
   const f = new Frame(engine, label);
-  const probs = f.room("probs", 32 * s.keys);
-  const dprobs = f.room("dprobs", 32 * s.keys);
+  const probs = f.room("probs", engine.kernels.attentionProbsBytes(s.keys) / 4);
+  const dprobs = f.room("dprobs", engine.kernels.attentionProbsBytes(s.keys) / 4);
   const results = runWanted(engine, label, [dy, q, k, v], before, ([pdy, pq, pk, pv], [dq, dk, dv]) =>
-    engine.kernels.attentionBackward(
-      dq!,
-      dk!,
-      dv!,
-      pdy!,
-      pq!,
-      pk!,
-      pv!,
-      s.batch,
-      s.queries,
-      s.keys,
-      s.heads,
-      s.kvHeads,
-      s.dim,
+    engine.kernels.attentionBackward({
+      dq: dq!,
+      dk: dk!,
+      dv: dv!,
+      dy: pdy!,
+      q: pq!,
+      k: pk!,
+      v: pv!,
+      batch: s.batch,
+      queries: s.queries,
+      keys: s.keys,
+      heads: s.heads,
+      kvHeads: s.kvHeads,
+      dim: s.dim,
       scale,
-      probs.address,
-      dprobs.address,
-      engine.scratch,
-    ),
+      probs: probs.address,
+      dprobs: dprobs.address,
+      scratch: engine.scratch,
+    }),
   );
   f.end();
   return results;

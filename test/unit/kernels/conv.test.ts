@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
+import type { ConvShape } from "../../../src/runtime/abi.js";
 import { type Engine, init } from "../../../src/runtime/engine.js";
 import { addProduct, draw, Frame, scaled } from "../../support/frame.js";
 import { Operand, transposed } from "../../support/kernels.js";
@@ -111,17 +112,16 @@ function hidden(c: Case, o: Operands): Float32Array {
   return h;
 }
 
-const shapeOf = (c: Shape): number[] => [
-  c.cin,
-  ...c.size,
-  c.cout,
-  ...outOf(c),
-  ...c.kernel,
-  ...c.stride,
-  ...c.padding,
-  ...c.dilation,
-  c.groups,
-];
+function shapeOf(c: Shape): ConvShape {
+  const [id, ih, iw] = c.size;
+  const [od, oh, ow] = outOf(c);
+  const [kd, kh, kw] = c.kernel;
+  const [sd, sh, sw] = c.stride;
+  const [pd, ph, pw] = c.padding;
+  const [dd, dh, dw] = c.dilation;
+  const [inChannels, outChannels, groups] = [c.cin, c.cout, c.groups];
+  return { inChannels, id, ih, iw, outChannels, od, oh, ow, kd, kh, kw, sd, sh, sw, pd, ph, pw, dd, dh, dw, groups };
+}
 
 function checkForward(engine: Engine, scratch: number, c: Case, o: Operands, h: Float32Array): void {
   const { positions, window, outs, depth, ranks } = sizesOf(c);
@@ -146,22 +146,22 @@ function checkForward(engine: Engine, scratch: number, c: Case, o: Operands, h: 
   }
   const f = new Frame(engine, `loraConvForward ${JSON.stringify(c)}`);
   const x = f.input("x", o.x);
-  engine.kernels.loraConvForward(
-    f.integers("shape", shapeOf(c)),
-    c.n,
-    c.r,
-    c.s,
+  engine.kernels.loraConvForward({
+    ...shapeOf(c),
+    n: c.n,
+    r: c.r,
+    s: c.s,
     x,
-    c.dropout ? f.input("xDropped", o.xDropped) : x,
-    c.base ? f.input("W", o.W) : 0,
-    c.base && c.bias ? f.input("bias", o.bias) : 0,
-    c.r ? f.input("A", o.A) : 0,
-    c.r ? f.input("B", o.B) : 0,
-    c.r ? f.output("h", h) : 0,
-    c.base ? f.output("y", y) : f.output("y", y, before),
-    f.room("panel", window * 16).address,
+    xDropped: c.dropout ? f.input("xDropped", o.xDropped) : x,
+    weight: c.base ? f.input("W", o.W) : 0,
+    bias: c.base && c.bias ? f.input("bias", o.bias) : 0,
+    a: c.r ? f.input("A", o.A) : 0,
+    b: c.r ? f.input("B", o.B) : 0,
+    h: c.r ? f.output("h", h) : 0,
+    y: c.base ? f.output("y", y) : f.output("y", y, before),
+    panel: f.room("panel", engine.kernels.convPanelBytes(window) / 4).address,
     scratch,
-  );
+  });
   f.end();
 }
 
@@ -223,29 +223,29 @@ function checkBackward(engine: Engine, scratch: number, c: Case, o: Operands, h:
   const gradient = (name: keyof Wanted, exists: boolean): number =>
     wanted[name] && exists ? f.output(name, sums[name], before[name]) : 0;
   const x = f.input("x", o.x);
-  engine.kernels.loraConvBackward(
-    f.integers("shape", shapeOf(c)),
+  engine.kernels.loraConvBackward({
+    ...shapeOf(c),
     n,
     r,
     s,
     x,
-    c.dropout ? f.input("xDropped", o.xDropped) : x,
-    c.base ? f.input("W", o.W) : 0,
-    lora ? f.input("A", o.A) : 0,
-    lora ? f.input("B", o.B) : 0,
-    lora ? f.input("h", h) : 0,
-    lora ? f.room("zs", r * positions).address : 0,
-    f.input("dy", o.dy),
-    gradient("dx", true),
-    c.dropout && wanted.dx ? f.output("dxDropped", sums.dxDropped) : 0,
-    gradient("dW", c.base),
-    gradient("dbias", c.base),
-    gradient("dA", lora),
-    gradient("dB", lora),
-    f.room("tile", window * c.columns).address,
-    c.columns,
+    xDropped: c.dropout ? f.input("xDropped", o.xDropped) : x,
+    weight: c.base ? f.input("W", o.W) : 0,
+    a: lora ? f.input("A", o.A) : 0,
+    b: lora ? f.input("B", o.B) : 0,
+    h: lora ? f.input("h", h) : 0,
+    zs: lora ? f.room("zs", r * positions).address : 0,
+    dy: f.input("dy", o.dy),
+    dx: gradient("dx", true),
+    dxDropped: c.dropout && wanted.dx ? f.output("dxDropped", sums.dxDropped) : 0,
+    dWeight: gradient("dW", c.base),
+    dBias: gradient("dbias", c.base),
+    da: gradient("dA", lora),
+    db: gradient("dB", lora),
+    tile: f.room("tile", window * c.columns).address,
+    columns: c.columns,
     scratch,
-  );
+  });
   f.end();
 }
 
@@ -455,22 +455,22 @@ test("conv kernels: what is not finite stays in its windows, and 0 * Inf is NaN"
   y.fill(NaN, 19, 22);
   const f = new Frame(engine, "infinity");
   const at = f.input("x", x);
-  kernels.loraConvForward(
-    f.integers("shape", shapeOf(shape)),
-    1,
-    0,
-    0,
-    at,
-    at,
-    f.input("W", w),
-    0,
-    0,
-    0,
-    0,
-    f.output("y", y),
-    f.room("panel", 48).address,
+  kernels.loraConvForward({
+    ...shapeOf(shape),
+    n: 1,
+    r: 0,
+    s: 0,
+    x: at,
+    xDropped: at,
+    weight: f.input("W", w),
+    bias: 0,
+    a: 0,
+    b: 0,
+    h: 0,
+    y: f.output("y", y),
+    panel: f.room("panel", kernels.convPanelBytes(3) / 4).address,
     scratch,
-  );
+  });
   f.end();
 });
 

@@ -69,23 +69,23 @@ function checkLinearForward(engine: Engine, scratch: number, c: Linear, o: Linea
   const f = new Frame(engine, `loraLinearForward ${JSON.stringify(c)}`);
   const x = f.input("x", o.x);
   const xDropped = c.dropout ? f.input("xDropped", o.xDropped) : x;
-  engine.kernels.loraLinearForward(
+  engine.kernels.loraLinearForward({
     n,
     d,
     k,
     r,
-    c.s,
+    s: c.s,
     x,
     xDropped,
-    f.input("W", o.W),
-    c.fanInFanOut,
-    c.bias ? f.input("bias", o.bias) : 0,
-    r > 0 ? f.input("A", o.A) : 0,
-    r > 0 ? f.input("B", o.B) : 0,
-    r > 0 ? f.output("hs", hs) : 0,
-    f.output("y", y),
+    weight: f.input("W", o.W),
+    fanInFanOut: c.fanInFanOut,
+    bias: c.bias ? f.input("bias", o.bias) : 0,
+    a: r > 0 ? f.input("A", o.A) : 0,
+    b: r > 0 ? f.input("B", o.B) : 0,
+    hs: r > 0 ? f.output("hs", hs) : 0,
+    y: f.output("y", y),
     scratch,
-  );
+  });
   f.end();
 }
 
@@ -143,7 +143,7 @@ function checkLinearBackward(
       })
     : 0;
   const dxDropped = c.dropout && wanted.dx ? f.output("dxDropped", addProduct(zeros(n * d), zs, o.A, n, d, r)) : 0;
-  engine.kernels.loraLinearBackward(
+  engine.kernels.loraLinearBackward({
     n,
     d,
     k,
@@ -151,21 +151,21 @@ function checkLinearBackward(
     s,
     x,
     xDropped,
-    f.input("W", o.W),
+    weight: f.input("W", o.W),
     fanInFanOut,
-    lora ? f.input("A", o.A) : 0,
-    lora ? f.input("B", o.B) : 0,
-    lora ? f.input("hs", hs) : 0,
-    lora ? f.room("zs", n * r).address : 0,
-    f.input("dy", o.dy),
+    a: lora ? f.input("A", o.A) : 0,
+    b: lora ? f.input("B", o.B) : 0,
+    hs: lora ? f.input("hs", hs) : 0,
+    zs: lora ? f.room("zs", n * r).address : 0,
+    dy: f.input("dy", o.dy),
     dx,
     dxDropped,
-    dW,
-    dbias,
-    dA,
-    dB,
+    dWeight: dW,
+    dBias: dbias,
+    da: dA,
+    db: dB,
     scratch,
-  );
+  });
   f.end();
 }
 
@@ -286,19 +286,19 @@ test("lora embedding, forward and backward", async () => {
             const hs = scaled(rowsOfA, s);
             const y = addProduct(y0.slice(), hs, transposed(B, dim, r), n, dim, r);
             const forward = new Frame(engine, `loraEmbeddingForward ${label}`);
-            engine.kernels.loraEmbeddingForward(
+            engine.kernels.loraEmbeddingForward({
               n,
               dim,
               r,
               vocab,
               s,
-              forward.integers("ids", ids),
-              forward.input("A", A),
-              forward.input("B", B),
-              forward.output("hs", hs),
-              forward.output("y", y, y0),
-              scratch.address,
-            );
+              ids: forward.integers("ids", ids),
+              a: forward.input("A", A),
+              b: forward.input("B", B),
+              hs: forward.output("hs", hs),
+              y: forward.output("y", y, y0),
+              scratch: scratch.address,
+            });
             forward.end();
 
             const zs = addProduct(zeros(n * r), dy, scaled(B, s), n, r, dim);
@@ -314,23 +314,23 @@ test("lora embedding, forward and backward", async () => {
                     dA[q * vocab + id] = dA[q * vocab + id]! + f32((factors ? f[i]! : 1) * zs[i * r + q]!);
                 });
                 addProduct(dB, transposed(dy, n, dim), hs, dim, r, n);
-                engine.kernels.loraEmbeddingBackward(
+                engine.kernels.loraEmbeddingBackward({
                   n,
                   dim,
                   r,
                   vocab,
                   s,
                   paddingIdx,
-                  backward.integers("ids", ids),
-                  factors ? backward.input("f", f) : 0,
-                  backward.input("B", B),
-                  backward.input("hs", hs),
-                  backward.room("zs", n * r).address,
-                  backward.input("dy", dy),
-                  mask & 1 ? 0 : backward.output("dA", dA, before.dA),
-                  mask & 2 ? 0 : backward.output("dB", dB, before.dB),
-                  scratch.address,
-                );
+                  ids: backward.integers("ids", ids),
+                  f: factors ? backward.input("f", f) : 0,
+                  b: backward.input("B", B),
+                  hs: backward.input("hs", hs),
+                  zs: backward.room("zs", n * r).address,
+                  dy: backward.input("dy", dy),
+                  da: mask & 1 ? 0 : backward.output("dA", dA, before.dA),
+                  db: mask & 2 ? 0 : backward.output("dB", dB, before.dB),
+                  scratch: scratch.address,
+                });
                 backward.end();
               }
           }
@@ -352,22 +352,22 @@ test("lora merge: both layouts, blocks of 32 rows", async () => {
             const product = addProduct(zeros(k * d), B, A, k, d, r);
             const delta = scaled(fanInFanOut ? transposed(product, k, d) : product, s);
             const f = new Frame(engine, `loraMerge ${JSON.stringify({ k, d, r, s, fanInFanOut })}`);
-            engine.kernels.loraMerge(
+            engine.kernels.loraMerge({
               k,
               d,
               r,
               s,
-              f.output(
+              weight: f.output(
                 "W",
                 W.map((w, i) => w + delta[i]!),
                 W,
               ),
               fanInFanOut,
-              f.input("A", A),
-              f.input("B", B),
-              f.room("rows", 32 * width).address,
-              scratch.address,
-            );
+              a: f.input("A", A),
+              b: f.input("B", B),
+              rows: f.room("rows", engine.kernels.mergeRowsBytes(width) / 4).address,
+              scratch: scratch.address,
+            });
             f.end();
           }
       }
@@ -488,6 +488,9 @@ test("strides: copies, and multiples added where they repeat", async () => {
   ];
   const extent = (dims: readonly Dim[], which: 1 | 2): number =>
     dims.some(([n]) => n === 0) ? 0 : 1 + dims.reduce((sum, d) => sum + (d[0] - 1) * d[which], 0);
+  const named = ([[n, ys, xs], [n1, ys1, xs1], [n2, ys2, xs2]]: [Dim, Dim, Dim]) => {
+    return { n, ys, xs, n1, ys1, xs1, n2, ys2, xs2 };
+  };
   for (const dims of cases) {
     const visit = (run: (y: number, x: number) => void): void => {
       for (let i = 0; i < dims[0][0]; i++)
@@ -504,7 +507,7 @@ test("strides: copies, and multiples added where they repeat", async () => {
       copied[y] = small[x]!;
     });
     const f = new Frame(engine, `stridedCopy ${label}`);
-    engine.kernels.stridedCopy(f.output("y", copied, large), f.input("x", small), ...dims[0], ...dims[1], ...dims[2]);
+    engine.kernels.stridedCopy({ y: f.output("y", copied, large), x: f.input("x", small), ...named(dims) });
     f.end();
     // y repeats x's elements, and x y's.
     const changedOver = dims.map(([n, ys, xs]) => [n, xs, ys] as const) as unknown as [Dim, Dim, Dim];
@@ -518,14 +521,12 @@ test("strides: copies, and multiples added where they repeat", async () => {
           to[at] = to[at]! + f32(alpha * from[of]!);
         });
         const g = new Frame(engine, `stridedAxpy ${label}, alpha ${alpha}, adjoint ${adjoint}`);
-        engine.kernels.stridedAxpy(
+        engine.kernels.stridedAxpy({
           alpha,
-          g.output("y", to, before),
-          g.input("x", from),
-          ...used[0],
-          ...used[1],
-          ...used[2],
-        );
+          y: g.output("y", to, before),
+          x: g.input("x", from),
+          ...named(used),
+        });
         g.end();
       }
   }
@@ -655,8 +656,28 @@ test("rope: rotation and its inverse, from any first position", async () => {
             const px = f.input("x", x);
             const pc = f.input("cos", cos);
             const ps = f.input("sin", sin);
-            engine.kernels.ropeForward(f.output("y", y), px, pc, ps, batch, steps, heads, dim, first);
-            engine.kernels.ropeBackward(f.output("dx", dx, before), px, pc, ps, batch, steps, heads, dim, first);
+            engine.kernels.ropeForward({
+              y: f.output("y", y),
+              x: px,
+              cos: pc,
+              sin: ps,
+              batch,
+              steps,
+              heads,
+              dim,
+              first,
+            });
+            engine.kernels.ropeBackward({
+              dx: f.output("dx", dx, before),
+              dy: px,
+              cos: pc,
+              sin: ps,
+              batch,
+              steps,
+              heads,
+              dim,
+              first,
+            });
             f.end();
           }
 });
@@ -686,17 +707,17 @@ test("sgdStep: five steps of each variant", async () => {
               p[i] = p[i]! - f32(lr * d);
             }
             const f = new Frame(engine, `sgdStep ${JSON.stringify({ n, momentum, weightDecay, nesterov, step })}`);
-            engine.kernels.sgdStep(
-              f.output("p", p, before.p),
-              f.input("g", g),
-              momentum === 0 ? 0 : f.output("buf", buf, before.buf),
+            engine.kernels.sgdStep({
+              p: f.output("p", p, before.p),
+              g: f.input("g", g),
+              buf: momentum === 0 ? 0 : f.output("buf", buf, before.buf),
               n,
               lr,
               momentum,
               weightDecay,
               nesterov,
               first,
-            );
+            });
             f.end();
           }
         }
@@ -737,11 +758,11 @@ test("adamStep: five steps of Adam, Adam with L2 and AdamW", async () => {
           p[i] = w - f32(f32(stepSize * m[i]!) / denominator);
         }
         const f = new Frame(engine, `adamStep ${JSON.stringify({ n, decay, l2, step })}`);
-        engine.kernels.adamStep(
-          f.output("p", p, before.p),
-          f.input("g", g),
-          f.output("m", m, before.m),
-          f.output("v", v, before.v),
+        engine.kernels.adamStep({
+          p: f.output("p", p, before.p),
+          g: f.input("g", g),
+          m: f.output("m", m, before.m),
+          v: f.output("v", v, before.v),
           n,
           decay,
           l2,
@@ -750,9 +771,9 @@ test("adamStep: five steps of Adam, Adam with L2 and AdamW", async () => {
           beta2,
           rest2,
           stepSize,
-          root,
+          rootCorrection2: root,
           eps,
-        );
+        });
         f.end();
       }
     }

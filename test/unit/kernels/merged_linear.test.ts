@@ -78,25 +78,25 @@ function check(engine: Engine, scratch: number, c: Case, wanted: (name: string) 
   const forward = new Frame(engine, `mergedLinearForward ${label}`);
   const flags = enabled.map(Number);
   const fx = forward.input("x", x);
-  engine.kernels.mergedLinearForward(
+  engine.kernels.mergedLinearForward({
     n,
     d,
     k,
     r,
     blocks,
     s,
-    forward.integers("enabled", flags),
-    fx,
-    c.dropout ? forward.input("xDropped", xDropped) : fx,
-    forward.input("W", W),
+    enabled: forward.integers("enabled", flags),
+    x: fx,
+    xDropped: c.dropout ? forward.input("xDropped", xDropped) : fx,
+    weight: forward.input("W", W),
     fanInFanOut,
-    c.bias ? forward.input("bias", bias) : 0,
-    forward.input("A", A),
-    forward.input("B", B),
-    forward.output("hs", hs),
-    forward.output("y", y),
+    bias: c.bias ? forward.input("bias", bias) : 0,
+    a: forward.input("A", A),
+    b: forward.input("B", B),
+    hs: forward.output("hs", hs),
+    y: forward.output("y", y),
     scratch,
-  );
+  });
   forward.end();
 
   const backward = new Frame(
@@ -139,31 +139,31 @@ function check(engine: Engine, scratch: number, c: Case, wanted: (name: string) 
   const dxDropped =
     c.dropout && wanted("dx") ? backward.output("dxDropped", addProduct(zeros(n * d), zs, A, n, d, rank)) : 0;
   const bx = backward.input("x", x);
-  engine.kernels.mergedLinearBackward(
+  engine.kernels.mergedLinearBackward({
     n,
     d,
     k,
     r,
     blocks,
     s,
-    backward.integers("enabled", flags),
-    bx,
-    c.dropout ? backward.input("xDropped", xDropped) : bx,
-    backward.input("W", W),
+    enabled: backward.integers("enabled", flags),
+    x: bx,
+    xDropped: c.dropout ? backward.input("xDropped", xDropped) : bx,
+    weight: backward.input("W", W),
     fanInFanOut,
-    backward.input("A", A),
-    backward.input("B", B),
-    backward.input("hs", hs),
-    backward.room("zs", n * rank).address,
-    backward.input("dy", dy),
+    a: backward.input("A", A),
+    b: backward.input("B", B),
+    hs: backward.input("hs", hs),
+    zs: backward.room("zs", n * rank).address,
+    dy: backward.input("dy", dy),
     dx,
     dxDropped,
-    dW,
-    dbias,
-    dA,
-    dB,
+    dWeight: dW,
+    dBias: dbias,
+    da: dA,
+    db: dB,
     scratch,
-  );
+  });
   backward.end();
 }
 
@@ -244,20 +244,20 @@ test("merged linear's merge: the rows, or columns, of enabled blocks and no othe
               assert.equal(j, g);
               const layout = (t: Float32Array): Float32Array => (fanInFanOut ? transposed(t, k, d) : t);
               const f = new Frame(engine, `mergedLinearMerge ${JSON.stringify({ fanInFanOut, enabled, d, width, r })}`);
-              engine.kernels.mergedLinearMerge(
+              engine.kernels.mergedLinearMerge({
                 d,
                 k,
                 r,
                 blocks,
                 s,
-                f.integers("enabled", enabled.map(Number)),
-                f.output("W", layout(merged), layout(w)),
+                enabled: f.integers("enabled", enabled.map(Number)),
+                weight: f.output("W", layout(merged), layout(w)),
                 fanInFanOut,
-                f.input("A", A),
-                f.input("B", B),
-                f.room("rows", 32 * (fanInFanOut ? width : d)).address,
+                a: f.input("A", A),
+                b: f.input("B", B),
+                rows: f.room("rows", engine.kernels.mergeRowsBytes(fanInFanOut ? width : d) / 4).address,
                 scratch,
-              );
+              });
               f.end();
             }
   }));

@@ -254,7 +254,18 @@ const NORMS: readonly Norm[] = [
         `layerNormForward [${rows}, ${dim}]`,
         [x, weight!, bias!],
         [x.length, rows, rows],
-        ([px, pw, pb], [py, pm, ps]) => engine.kernels.layerNormForward(py!, pm!, ps!, px!, pw!, pb!, rows, dim, EPS),
+        ([px, pw, pb], [py, pm, ps]) =>
+          engine.kernels.layerNormForward({
+            y: py!,
+            mean: pm!,
+            rstd: ps!,
+            x: px!,
+            weight: pw!,
+            bias: pb!,
+            rows,
+            dim,
+            eps: EPS,
+          }),
       );
       return { y: y!, kept: [m!, rstd!] };
     },
@@ -267,7 +278,18 @@ const NORMS: readonly Norm[] = [
         [dy, x, weight, m!, rstd!],
         before,
         ([pdy, px, pw, pm, ps], [pdx, pdw, pdb]) =>
-          engine.kernels.layerNormBackward(pdx!, pdw!, pdb!, pdy!, px!, pw!, pm!, ps!, rows, dim),
+          engine.kernels.layerNormBackward({
+            dx: pdx!,
+            dWeight: pdw!,
+            dBias: pdb!,
+            dy: pdy!,
+            x: px!,
+            weight: pw!,
+            mean: pm!,
+            rstd: ps!,
+            rows,
+            dim,
+          }),
       );
     },
   },

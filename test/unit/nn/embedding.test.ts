@@ -39,17 +39,17 @@ for (const p of [0.5, 1, 2, 2.5, 3, Infinity]) {
           const frame = new Frame(engine(), `embeddingRenorm ${JSON.stringify({ dim, maxNorm, asColumns })}`);
           const operand = frame.room("W", w.length, w);
           const [rowStride, elementStride] = asColumns ? [1, vocab] : [dim, 1];
-          engine().kernels.embeddingRenorm(
-            IDS.length,
+          engine().kernels.embeddingRenorm({
+            n: IDS.length,
             dim,
-            frame.integers("ids", IDS),
-            operand.address,
+            ids: frame.integers("ids", IDS),
+            w: operand.address,
             rowStride,
             elementStride,
             maxNorm,
             p,
-            frame.room("seen", vocab).address,
-          );
+            seen: frame.room("seen", vocab).address,
+          });
           const got = operand.read();
           frame.end();
           for (let id = 0; id < vocab; id++) {

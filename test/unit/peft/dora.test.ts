@@ -42,20 +42,20 @@ test("doraNorm: both layouts, blocks of 32 rows, the bits of the documented orde
               return Math.sqrt(fanInFanOut ? row.reduce((sum, x) => sum + x * x, 0) : fourLanes(row));
             });
             const f = new Frame(engine, `doraNorm ${JSON.stringify({ k, d, r, s, fanInFanOut })}`);
-            kernels.doraNorm(
+            kernels.doraNorm({
               k,
               d,
               r,
               s,
-              f.input("W", W),
+              weight: f.input("W", W),
               fanInFanOut,
-              f.input("A", A),
-              f.input("B", B),
-              f.output("norm", norm),
-              f.room("rows", 32 * width).address,
-              fanInFanOut ? f.room("sums", 2 * k).address : 0,
-              scratch.address,
-            );
+              a: f.input("A", A),
+              b: f.input("B", B),
+              norm: f.output("norm", norm),
+              rows: f.room("rows", kernels.mergeRowsBytes(width) / 4).address,
+              sums: fanInFanOut ? f.room("sums", 2 * k).address : 0,
+              scratch: scratch.address,
+            });
             f.end();
           }
   scratch.assertGuards(() => "scratch");
@@ -92,23 +92,24 @@ test("channelScale: every tail, with and without bias, gradients wanted or not, 
               db[at(i)] = db[at(i)]! + v;
             });
             const back = new Frame(engine, `backward ${label} ${wanted}`);
-            kernels.channelScaleBackward(
-              wanted & 1
-                ? back.output(
-                    "dx",
-                    before.dx.map((v, i) => v + f32(dy[i]! * g[at(i)]!)),
-                    before.dx,
-                  )
-                : 0,
-              wanted & 2 ? back.output("dg", dg, before.dg) : 0,
-              wanted & 4 ? back.output("dBias", db, before.db) : 0,
-              back.input("dy", dy),
-              back.input("x", x),
-              back.input("g", g),
+            kernels.channelScaleBackward({
+              dx:
+                wanted & 1
+                  ? back.output(
+                      "dx",
+                      before.dx.map((v, i) => v + f32(dy[i]! * g[at(i)]!)),
+                      before.dx,
+                    )
+                  : 0,
+              dg: wanted & 2 ? back.output("dg", dg, before.dg) : 0,
+              dBias: wanted & 4 ? back.output("dBias", db, before.db) : 0,
+              dy: back.input("dy", dy),
+              x: back.input("x", x),
+              g: back.input("g", g),
               outer,
               channels,
               inner,
-            );
+            });
             back.end();
           }
         }

@@ -35,6 +35,9 @@ function written(n: number, fill: (address: number) => void, where = memory): Ui
   return words;
 }
 
+/** A key as the kernels name it. */
+const named = ([seedLo, seedHi, stream]: readonly number[]) => ({ seedLo: seedLo!, seedHi: seedHi!, stream: stream! });
+
 /** Runs a dropout kernel on inputs that end with linear memory; `out` holds `start`, or poison. */
 function dropped(
   kernel: "dropoutForward" | "dropoutBackward",
@@ -46,17 +49,9 @@ function dropped(
   const out = new Operand(memory, 1, x.length);
   if (start) out.fill(start);
   const input = new Operand(memory, 1, x.length, { atEnd: true }).fill(x);
-  kernels[kernel](
-    out.address,
-    input.address,
-    x.length,
-    first,
-    Math.floor(p * 2 ** 32),
-    scale,
-    key[0]!,
-    key[1]!,
-    key[2]!,
-  );
+  const mask = { n: x.length, first, threshold: Math.floor(p * 2 ** 32), scale, ...named(key) };
+  if (kernel === "dropoutForward") kernels.dropoutForward({ ...mask, y: out.address, x: input.address });
+  else kernels.dropoutBackward({ ...mask, dx: out.address, dy: input.address });
   out.assertGuards(() => `${kernel} of ${x.length} from ${first}`);
   input.assertUnchanged(() => kernel);
   const y = out.read();
@@ -148,8 +143,9 @@ test("n = 0 writes nothing and draws nothing", () => {
   const before = g.state();
   written(0, (at) => fillUniform(g, at, 0, 0, 1));
   written(0, (at) => fillNormal(g, at, 0, 0, 1));
-  written(0, (at) => kernels.dropoutForward(at, at, 0, 3, 0, 2, ...KEY));
-  written(0, (at) => kernels.dropoutBackward(at, at, 0, 3, 0, 2, ...KEY));
+  const mask = { n: 0, first: 3, threshold: 0, scale: 2, ...named(KEY) };
+  written(0, (at) => kernels.dropoutForward({ ...mask, y: at, x: at }));
+  written(0, (at) => kernels.dropoutBackward({ ...mask, dx: at, dy: at }));
   assert.deepEqual(g.state(), before);
 });
 
@@ -312,7 +308,8 @@ test("dropout: the whole is its pieces", () => {
 test("dropout: y may be x", () => {
   const x = randomArray(4, 39);
   const inPlace = new Operand(memory, 1, 39).fill(x);
-  kernels.dropoutForward(inPlace.address, inPlace.address, 39, 5, Math.floor(P * 2 ** 32), SCALE, ...KEY);
+  const mask = { n: 39, first: 5, threshold: Math.floor(P * 2 ** 32), scale: SCALE, ...named(KEY) };
+  kernels.dropoutForward({ ...mask, y: inPlace.address, x: inPlace.address });
   assertBits(inPlace.read(), dropped("dropoutForward", x, 5), "in place");
   inPlace.free();
 });

@@ -1,0 +1,53 @@
+/**
+ * Cross-entropy over a linear layer's outputs, some rows at a time: loss = crossEntropy(x Wᵀ + bias, targets)
+ * without the [n, classes] logits. Where a gradient is wanted, the rows' logits turn into g times theirs at
+ * once: dx += dlogits W; dW += dlogitsᵀ x; dBias += sum of rows of dlogits (Hsu et al. 2024, Liger Kernel).
+ *
+ * Everything goes by rows or adds rows in ascending order, so the bits are those of loraLinear* (r = 0) and
+ * crossEntropy* on all rows, whatever the chunk.
+ */
+import { LinearCrossEntropy } from "../abi";
+import { addRowGradient, countTargets } from "../nn/loss";
+import { logSumExp } from "../nn/softmax";
+import { linearBackward, linearForward } from "./linear";
+
+export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
+  const n = call.n,
+    d = call.d,
+    classes = call.classes,
+    chunk = call.chunk,
+    weight = call.weight,
+    ignoreIndex = call.ignoreIndex,
+    logits = call.logits,
+    scratch = call.scratch;
+  const count = countTargets(call.targets, n, ignoreIndex),
+    scale = call.g / <f32>count;
+  let x = call.x,
+    targets = call.targets,
+    dx = call.dx;
+  const wanted = dx != 0 || call.dWeight != 0 || call.dBias != 0;
+  const xRow = (<usize>d) << 2,
+    row = (<usize>classes) << 2;
+  let total: f64 = 0;
+  for (let i = 0; i < n; i += chunk) {
+    const rows = min(chunk, n - i);
+    linearForward(rows, d, classes, x, weight, false, call.bias, logits, scratch);
+    let z = logits;
+    for (let j = 0; j < rows; j++) {
+      const target = load<i32>(targets);
+      if (target != ignoreIndex) {
+        const lse = logSumExp(z, classes);
+        total += <f64>(lse - load<f32>(z + ((<usize>target) << 2)));
+        if (wanted) addRowGradient(z, 0, z, lse, target, classes, scale);
+      } else if (wanted) {
+        memory.fill(z, 0, row);
+      }
+      targets += 4;
+      z += row;
+    }
+    if (wanted) linearBackward(rows, d, classes, x, weight, false, logits, dx, call.dWeight, call.dBias, scratch);
+    x += <usize>rows * xRow;
+    if (dx != 0) dx += <usize>rows * xRow;
+  }
+  return <f32>(total / <f64>count);
+}
