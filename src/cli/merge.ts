@@ -122,13 +122,7 @@ function writeMerged(from: string, adapter: string, to: string): number {
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
   writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
-  writeAtomic(
-    `${to}/config.json`,
-    mergedConfig(
-      `${from}/config.json`,
-      tensors.map(({ name }) => name),
-    ),
-  );
+  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, model.config.tieWordEmbeddings));
   return tensors.length;
 }
 
@@ -159,10 +153,10 @@ function companions(folder: string): string[] {
  * The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which
  * base and adapter may have changed.
  */
-function mergedConfig(path: string, names: readonly string[]): string {
+function mergedConfig(path: string, tied: boolean): string {
   const config = readJson(path) as Record<string, unknown>;
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
-  config["tie_word_embeddings"] = !names.includes("lm_head.weight");
+  config["tie_word_embeddings"] = tied;
   try {
     return `${JSON.stringify(config, null, 2)}\n`;
   } catch (cause) {

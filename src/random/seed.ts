@@ -78,7 +78,7 @@ let current = new RandomState(DEFAULT_SEED, true);
 
 /**
  * Begins new random streams: initialisation draws what PyTorch draws after `torch.manual_seed(seed)`; dropout masks
- * (which are ours, not torch's) repeat too.
+ * (which are ours, not torch's) repeat too. Loading a model draws nothing.
  *
  * Modules that are built from here on belong to these streams and stay with them, also when another run calls
  * manualSeed meanwhile: `getLoraModel` and `addAdapter` draw factors, and layers draw dropout masks, from the model's
