@@ -1,7 +1,8 @@
 /**
  * The library. `init()` loads the kernels; then `tensor` and its like make tensors, `ops` and `nn` compute, `lora` and
  * `peft` adapt,
- * `optim` trains, `models` has whole language models and `io` their files.
+ * `optim` updates, `models` has whole language models, `data` their texts and `io` their files, and `train` fine-tunes
+ * them.
  * @module wasm-lora
  */
 export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engine.js";

@@ -1,6 +1,6 @@
 /** Teaches a small language model a text: train, save, load, merge, write. Runs in Node, Deno and Bun alike. */
 import { fileURLToPath } from "node:url";
-import { data, init, manualSeed, models, noGrad, optim, peft, scope, tensor } from "wasm-lora";
+import { init, models, noGrad, peft, scope, tensor, train } from "wasm-lora";
 
 const TEXT =
   "To bake a loaf of bread, stir the yeast into warm water and wait until it foams. Knead the dough for ten " +
@@ -9,13 +9,10 @@ const TEXT =
   "the loaf for forty minutes. It is done when it sounds hollow as you knock on its crust. Let the bread cool " +
   "before you cut it.";
 const PROMPT = "Knead the dough";
-const STEPS = 60;
-const BATCH = 4;
 const SEQ = 32;
 const out = fileURLToPath(new URL("runs/adapter", import.meta.url));
 
 await init();
-manualSeed(0);
 
 // Text in, text out: a model that has read State of the Union addresses only.
 const { model, tokenizer, eosTokenIds } = await models.loadBase();
@@ -24,22 +21,14 @@ const write = (llama) => PROMPT + tokenizer.decode(models.generate(llama, tokeni
 console.log(`before: ${write(model)}`);
 
 // Train: factors of rank 8 on all linear layers, on random windows of the text.
-const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
+const tokens = tokenizer.encode(TEXT);
+const run = new train.Finetuning(model, tokens, { steps: 60, batch: 4, seq: SEQ, testSize: 0 });
+const { adapted } = run;
 adapted.printTrainableParameters();
-const tokens = Int32Array.from(tokenizer.encode(TEXT));
-const trained = adapted.parameters().filter((p) => p.requiresGrad);
-const optimizer = new optim.AdamW(trained, { lr: 5e-3 });
-for (let step = 0; step < STEPS; step++) {
-  const { ids, targets } = data.randomWindows(tokens, step, { batch: BATCH, seq: SEQ, seed: 0 });
-  scope(() => {
-    // frees everything made inside
-    const loss = adapted.loss(tensor(ids, [BATCH, SEQ]), tensor(targets, [BATCH, SEQ]));
-    loss.backward();
-    optim.clipGradNorm_(trained, 1);
-    optimizer.step();
-    optimizer.zeroGrad();
-    if (step % 20 === 0 || step === STEPS - 1) console.log(`step ${step + 1}: loss ${loss.item().toFixed(4)}`);
-  });
+while (!run.isComplete) {
+  const loss = run.step();
+  const step = run.losses.length;
+  if (step % 20 === 1 || run.isComplete) console.log(`step ${step}: loss ${loss.toFixed(4)}`);
 }
 console.log(`after: ${write(adapted)}`);
 
@@ -48,7 +37,7 @@ adapted.savePretrained(out);
 
 // Load into a fresh model, then merge: a plain Llama that has learned the text.
 const logits = (llama) =>
-  noGrad(() => scope(() => llama.forward(tensor(tokens.subarray(0, SEQ), [1, SEQ])).data.slice()));
+  noGrad(() => scope(() => llama.forward(tensor(Int32Array.from(tokens.slice(0, SEQ)), [1, SEQ])).data.slice()));
 const loaded = peft.LoraModel.fromPretrained((await models.loadBase()).model, out);
 const expected = logits(adapted);
 console.log(`loaded: the same bits as the trained one: ${logits(loaded).every((x, i) => x === expected[i])}`);
