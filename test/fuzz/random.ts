@@ -3,22 +3,17 @@
  * again from what a failure prints.
  * Source: mulberry32 (Tommy Ettinger), seeded by FNV-1a of the three.
  */
+import { words } from "../support/random.js";
+
 export class Random {
-  #state: number;
+  readonly #next: () => number;
 
   constructor(target: string, seed: number, index: number) {
     let hash = 0x811c9dc5;
     for (const char of `${target} ${seed} ${index}`) hash = Math.imul(hash ^ char.charCodeAt(0), 0x01000193);
-    this.#state = hash;
+    this.#next = words(hash);
     // FNV leaves neighbours alike in the high bits; one step apart is not enough for the first draw.
     this.#next();
-  }
-
-  #next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
   }
 
   /** From 0 to below n. */

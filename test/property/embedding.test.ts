@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import fc from "fast-check";
 import { init, ops, scope, tensor } from "../../src/index.js";
-import { stream } from "../support/gradcheck.js";
+import { stream } from "../support/random.js";
 
 await init();
 

@@ -7,7 +7,7 @@ import { test } from "uvu";
 import fc from "fast-check";
 import { init, lora, manualSeed, ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertBits } from "../support/golden.js";
-import { stream } from "../support/gradcheck.js";
+import { stream } from "../support/random.js";
 
 await init();
 

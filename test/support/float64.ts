@@ -1,6 +1,6 @@
 /** Plain float64 matrices for references: sequential loops, nothing of the library's. */
 import assert from "node:assert/strict";
-import { stream } from "./gradcheck.js";
+import { stream } from "./random.js";
 
 export type Real = ArrayLike<number>;
 

@@ -5,7 +5,8 @@
  */
 import assert from "node:assert/strict";
 import type { Engine } from "../../src/runtime/engine.js";
-import { assertSameBits, Operand, randomArray } from "./kernels.js";
+import { assertSameBits, Operand } from "./kernels.js";
+import { randomArray } from "./random.js";
 
 interface Expectation {
   operand: Operand;

@@ -1,6 +1,7 @@
 /** Reference cases written by PyTorch and loralib (test/fixtures/README.md), read without our own reader. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import { compareBits } from "./bits.js";
 import { ROOT } from "./root.js";
 
 const fixtures = new URL("test/fixtures/", ROOT);
@@ -74,10 +75,7 @@ export function assertClose(
   }
 }
 
+/** Equal bits, a NaN's too. */
 export function assertBits(label: string, actual: Float32Array, expected: Float32Array): void {
-  assert.equal(actual.length, expected.length, `${label}: length`);
-  const a = new Uint32Array(actual.slice().buffer);
-  const b = new Uint32Array(expected.slice().buffer);
-  for (let i = 0; i < a.length; i++)
-    if (a[i] !== b[i]) assert.fail(`${label}[${i}]: got ${actual[i]}, expected ${expected[i]} to the bit`);
+  compareBits(actual, expected, actual.length, false, () => label);
 }

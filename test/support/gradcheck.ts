@@ -15,21 +15,11 @@
 import assert from "node:assert/strict";
 import { ops, scope, tensor, type Tensor } from "../../src/index.js";
 import { noGrad } from "../../src/autograd/tape.js";
+import { stream } from "./random.js";
 
 const H = 2 ** -6;
 const NOISE = 8;
 const RELATIVE = 2e-4;
-
-/** Mulberry32: a fixed stream of numbers in [0, 1) that is not the library's. */
-export function stream(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
 
 /** A tensor of multiples of 2^-10 in [-1, 1); |value| >= away. */
 export function gridTensor(shape: readonly number[], seed: number, requiresGrad = true, away = 0): Tensor {

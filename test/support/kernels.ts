@@ -14,6 +14,7 @@
  */
 import assert from "node:assert/strict";
 import type { LinearMemory } from "../../src/runtime/memory.js";
+import { compareBits } from "./bits.js";
 
 export const POISON = 0x7fa5a5a5;
 const GUARD = 16;
@@ -125,21 +126,6 @@ export class Operand {
   }
 }
 
-/** mulberry32: a seeded stream of f32 values in [-1, 1), multiples of 2^-23. */
-export function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 8) * 2 ** -23 - 1;
-  };
-}
-
-export function randomArray(seed: number, length: number): Float32Array {
-  return new Float32Array(length).map(random(seed));
-}
-
 /** [rows, cols] -> [cols, rows] */
 export function transposed(x: Float32Array, rows: number, cols: number): Float32Array {
   const y = new Float32Array(x.length);
@@ -147,23 +133,7 @@ export function transposed(x: Float32Array, rows: number, cols: number): Float32
   return y;
 }
 
-const bitsOf = (x: Float32Array): Uint32Array => new Uint32Array(x.buffer, x.byteOffset, x.length);
-
-/** Equal bits, except that any NaN equals any NaN: WebAssembly leaves a NaN's payload open. */
+/** Equal bits, except that any NaN equals any NaN. */
 export function assertSameBits(actual: Float32Array, expected: Float32Array, cols: number, label: () => string): void {
-  assert.equal(actual.length, expected.length, label());
-  const a = bitsOf(actual);
-  const e = bitsOf(expected);
-  const differs = (i: number): boolean => a[i] !== e[i] && !(Number.isNaN(actual[i]) && Number.isNaN(expected[i]));
-  for (let i = 0; i < a.length; i++) {
-    if (!differs(i)) continue;
-    let count = 0;
-    for (let j = i; j < a.length; j++) if (differs(j)) count++;
-    const show = (x: Float32Array, bits: Uint32Array): string =>
-      `${x[i]} (0x${bits[i]!.toString(16).padStart(8, "0")})`;
-    assert.fail(
-      `${label()}: element [${Math.floor(i / cols)}, ${i % cols}] is ${show(actual, a)}, expected ` +
-        `${show(expected, e)}; ${count} of ${a.length} elements differ`,
-    );
-  }
+  compareBits(actual, expected, cols, true, label);
 }

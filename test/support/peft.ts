@@ -7,7 +7,7 @@ import { test } from "uvu";
 import { manualSeed, nn, noGrad, ops, peft, scope, type Tensor, tensor } from "../../src/index.js";
 import { ModulesToSave } from "../../src/peft/modules_to_save.js";
 import { assertBits } from "./golden.js";
-import { stream } from "./gradcheck.js";
+import { stream } from "./random.js";
 
 class Body extends nn.Module {
   readonly fc: nn.Layer = new nn.Linear(6, 8);

@@ -23,7 +23,8 @@ import { svd, svdLowrank } from "../../../src/linalg/svd.js";
 import { combineAdapters } from "../../../src/peft/weighted.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
-import { gridTensor as grid, stream } from "../../support/gradcheck.js";
+import { gridTensor as grid } from "../../support/gradcheck.js";
+import { stream } from "../../support/random.js";
 
 await init();
 // The first draw makes the random stream's state, which stays.

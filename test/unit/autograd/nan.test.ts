@@ -5,8 +5,9 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, init, manualSeed, ops, scope, tensor, Tensor, type WasmLoraError } from "../../../src/index.js";
-import { gridTensor as grid, stream } from "../../support/gradcheck.js";
+import { gridTensor as grid } from "../../support/gradcheck.js";
 import { int, OPS } from "../../support/op_calls.js";
+import { stream } from "../../support/random.js";
 
 await init();
 

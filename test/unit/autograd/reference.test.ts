@@ -7,7 +7,8 @@ import { test } from "uvu";
 import { init, ops, scope, tensor, type Tensor, zeros } from "../../../src/index.js";
 import { gradient, weighted } from "../../support/frame.js";
 import { assertClose } from "../../support/golden.js";
-import { gridTensor as grid, stream } from "../../support/gradcheck.js";
+import { gridTensor as grid } from "../../support/gradcheck.js";
+import { stream } from "../../support/random.js";
 
 await init();
 

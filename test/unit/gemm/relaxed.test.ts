@@ -7,8 +7,9 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, type Engine, init, StateError } from "../../../src/index.js";
-import { assertSameBits, Operand, type Placement, randomArray, transposed } from "../../support/kernels.js";
+import { assertSameBits, Operand, type Placement, transposed } from "../../support/kernels.js";
 import { byOption, initRelaxed, runs } from "../../support/relaxed.js";
+import { randomArray } from "../../support/random.js";
 
 type Orientation = "NN" | "NT" | "TN";
 const ORIENTATIONS: readonly Orientation[] = ["NN", "NT", "TN"];

@@ -10,7 +10,8 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { type Engine, init } from "../../../src/runtime/engine.js";
 import { EngineError } from "../../../src/runtime/errors.js";
-import { assertSameBits, Operand, type Placement, random, randomArray, transposed } from "../../support/kernels.js";
+import { assertSameBits, Operand, type Placement, transposed } from "../../support/kernels.js";
+import { random, randomArray } from "../../support/random.js";
 
 type Orientation = "NN" | "NT" | "TN";
 const ORIENTATIONS: readonly Orientation[] = ["NN", "NT", "TN"];

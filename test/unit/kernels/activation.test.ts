@@ -8,7 +8,8 @@ import type { Kernels } from "../../../src/runtime/abi.js";
 import { init } from "../../../src/runtime/engine.js";
 import { erf } from "../../support/erf.js";
 import { assertClose, f32, readGolden } from "../../support/golden.js";
-import { assertSameBits, Operand, randomArray } from "../../support/kernels.js";
+import { assertSameBits, Operand } from "../../support/kernels.js";
+import { randomArray } from "../../support/random.js";
 
 interface Activation {
   name: string;

@@ -7,7 +7,8 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init, lora, manualSeed, nn, ops, optim, ones, peft, scope, tensor, type Tensor } from "../../../src/index.js";
 import { assertBits, assertClose } from "../../support/golden.js";
-import { gradcheck, stream } from "../../support/gradcheck.js";
+import { gradcheck } from "../../support/gradcheck.js";
+import { stream } from "../../support/random.js";
 
 await init();
 

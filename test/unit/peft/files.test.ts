@@ -20,7 +20,6 @@ import {
 import { readPeftAdapter, writePeftAdapter } from "../../../src/io/peft/folder.js";
 import type { StateEntry } from "../../../src/runtime/state_entry.js";
 import { assertBits, assertClose } from "../../support/golden.js";
-import { stream } from "../../support/gradcheck.js";
 import {
   ALL,
   assertSameFolder,
@@ -34,6 +33,7 @@ import {
   trainable,
   values,
 } from "../../support/peft.js";
+import { stream } from "../../support/random.js";
 
 await init();
 const at = temporary();

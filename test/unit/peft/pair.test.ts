@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, FormatError, init, io, memoryStats, nn, peft } from "../../../src/index.js";
-import { stream } from "../../support/gradcheck.js";
+import { stream } from "../../support/random.js";
 
 await init();
 class Model extends nn.Module {

@@ -20,9 +20,9 @@ import {
   StateError,
   tensor,
 } from "../../../src/index.js";
-import { stream } from "../../support/gradcheck.js";
 import { peftEmbeddingKey, peftKey } from "../../support/peft_keys.js";
 import { layersOf, copiesOf } from "../../support/peft.js";
+import { stream } from "../../support/random.js";
 
 await init();
 const V = 7;

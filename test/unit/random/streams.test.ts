@@ -10,8 +10,9 @@ import { engine, init } from "../../../src/runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError } from "../../../src/runtime/errors.js";
 import { ones, type Tensor, zeros } from "../../../src/tensor/tensor.js";
 import { readGolden } from "../../support/golden.js";
-import { assertSameBits, Operand, POISON, randomArray } from "../../support/kernels.js";
+import { assertSameBits, Operand, POISON } from "../../support/kernels.js";
 import { loadProbes } from "../../support/probes.js";
+import { randomArray } from "../../support/random.js";
 
 const SEEDS = [0, 1, 42, 123456789];
 const SIZES = [...Array.from({ length: 40 }, (_, i) => i + 1), 1000];

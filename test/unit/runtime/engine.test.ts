@@ -21,7 +21,8 @@ import {
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { LinearMemory } from "../../../src/runtime/memory.js";
-import { gridTensor as grid, stream } from "../../support/gradcheck.js";
+import { gridTensor as grid } from "../../support/gradcheck.js";
+import { stream } from "../../support/random.js";
 
 const PAGE = 65536;
 const LIMIT = 64 * PAGE;
