@@ -111,7 +111,12 @@ export function evenWindows(tokens: Int32Array | readonly number[], seq: number,
 export function trainTestSplit(
   tokens: Int32Array | readonly number[],
   testSize = 0.1,
-): { train: Int32Array; test: Int32Array } {
+): {
+  /** The beginning of the text. */
+  train: Int32Array;
+  /** The end of it. */
+  test: Int32Array;
+} {
   const where = "trainTestSplit";
   checkNumber(where, "testSize", testSize, 0, 1);
   if (testSize === 1) throw new ArgumentError(`${where}: testSize must be below 1; got 1.`);

@@ -16,6 +16,7 @@ const OWN = ["step", "dropoutStream"];
 
 /** A state read from a file. */
 export interface Checkpoint {
+  /** For `Finetuning.restore`. */
   state: FinetuningState;
   /** What was written beside it, as JSON has it. Whoever wrote it knows what it must be. */
   notes: Record<string, unknown>;

@@ -3,6 +3,7 @@
  * @module
  */
 export { Finetuning, type FinetuningState } from "./finetuning.js";
+export type { Hash } from "../io/digest.js";
 export type { FinetuningSettings } from "./settings.js";
 export { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from "./checkpoint.js";
 export { planTraining, type TrainingPlan, type TrainingPlanOptions } from "./plan.js";
