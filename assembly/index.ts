@@ -1,6 +1,6 @@
 /**
- * The ABI: every kernel the wrapper may call, grouped by room. Arguments stand in one order: outputs, inputs, working
- * space, sizes, scalars; that of BLAS is not ours.
+ * The ABI: every kernel the wrapper may call, grouped by room. Arguments stand in one order, in calls and in call
+ * blocks: outputs, inputs, sizes, scalars, working space. BLAS's order is another one.
  */
 
 /** First address that the module's own data does not use. */

@@ -8,7 +8,11 @@
  * No element of A or B is skipped, zero or not: 0 * Inf is NaN.
  *
  *   NN: A [m, k] lda, B [k, n] ldb      NT: A [m, k] lda, B [n, k] ldb      TN: A [k, m] lda, B [k, n] ldb
- *   C [m, n] ldc. As in BLAS, leading dimensions (lda) count elements; all other strides (ars) count bytes.
+ *   C [m, n] ldc.
+ *
+ * Strides have two units, here and in all that this file calls. Leading dimensions are BLAS's: lda, ldb, ldc count
+ * elements. sgemm*, and gemm* for other kernels, take these and turn them into strides in bytes, which inner loops add
+ * to addresses: ars leads from row to row of A and acs from column to column, bs from row to row of B as it is stored.
  *
  * Panels of 16 columns of B are packed per k-block, four side by side, and used by all rows. A is read where it lies,
  * except in TN. Where a packed panel would be used too little, or B's rows are one already, B is read where it lies too
@@ -33,7 +37,7 @@ const TILE_BYTES: usize = 2 * 16 * 4;
 /** What TN transposes of op(A) at a time: 128 x 512 floats, 256 KB, stay in the second-level cache. */
 const MC: i32 = 128;
 const KT: i32 = 512;
-/** A row's distance: a power of two would put all rows into the same few sets of the cache (+2 to 7 %). */
+/** From row to row of that block: a power of two would put all rows into the same few sets of the cache (+2 to 7 %). */
 const BLOCK_ROW: usize = (<usize>KT + 16) * 4;
 const BLOCK_BYTES: usize = <usize>MC * BLOCK_ROW;
 /**

@@ -29,7 +29,7 @@ export function svdWorkBytes(n: f64): f64 {
   return (n * n + 2 * n) * 8;
 }
 
-export function svdTall(u: usize, s: usize, v: usize, a: usize, work: usize, m: i32, n: i32): i32 {
+export function svdTall(u: usize, s: usize, v: usize, a: usize, m: i32, n: i32, work: usize): i32 {
   const column = (<usize>n) << 3,
     tau = work,
     norms = tau + column,

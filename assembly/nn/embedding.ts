@@ -28,7 +28,7 @@ export function embeddingBackward(dw: usize, dy: usize, ids: usize, f: usize, n:
 }
 
 /** f[i] = 1 / (how often ids[i] is among ids). counts: [vocab] i32, working space. */
-export function embeddingFactors(f: usize, ids: usize, counts: usize, n: i32): void {
+export function embeddingFactors(f: usize, ids: usize, n: i32, counts: usize): void {
   for (let i = 0; i < n; i++) store<i32>(counts + (idAt(ids, i) << 2), 0);
   for (let i = 0; i < n; i++) {
     const count = counts + (idAt(ids, i) << 2);

@@ -28,7 +28,8 @@ export function layerNormForward(call: LayerNormForward): void {
     store<f32>(call.mean + (i << 2), m);
     store<f32>(call.rstd + (i << 2), s);
     for (let p: usize = 0; p < row; p += 4) {
-      store<f32>(y + p, (load<f32>(x + p) - m) * s * load<f32>(weight + p) + load<f32>(bias + p));
+      const hat = (load<f32>(x + p) - m) * s; // normalize
+      store<f32>(y + p, hat * load<f32>(weight + p) + load<f32>(bias + p)); // scale and shift
     }
     x += row;
     y += row;
@@ -63,7 +64,8 @@ export function layerNormBackward(call: LayerNormBackward): void {
         meanGx = <f32>(sumGx / <f64>dim);
       for (let p: usize = 0; p < row; p += 4) {
         const hat = (load<f32>(x + p) - m) * s;
-        store<f32>(dx + p, load<f32>(dx + p) + s * (load<f32>(dy + p) * load<f32>(weight + p) - meanG - hat * meanGx));
+        const g = load<f32>(dy + p) * load<f32>(weight + p);
+        store<f32>(dx + p, load<f32>(dx + p) + s * (g - meanG - hat * meanGx));
       }
       dx += row;
     }

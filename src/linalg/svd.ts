@@ -35,7 +35,7 @@ export function svd(a: Values, m: number, n: number): Svd {
     (pa, long, ps, square, work) => {
       if (wide) memory.f64(pa, m * n).set(a);
       else transposeInto(memory.f64(pa, m * n), a, m, n);
-      const sweeps = kernels.svdTall(long, ps, square, pa, work, rows, q);
+      const sweeps = kernels.svdTall(long, ps, square, pa, rows, q, work);
       if (sweeps < 0) throw new ArgumentError(`svd: a of shape [${m}, ${n}] did not converge.`);
       const left = memory.f64(wide ? square : long, m * q);
       const right = memory.f64(wide ? long : square, q * n);

@@ -42,7 +42,7 @@ export interface ConvBranch {
 
 /** Columns of the column matrix that backward makes at a time: 64 cost 3% more, 512 gain 2% (measured). */
 const TILE_COLUMNS = 128;
-/** Of sizes, strides, paddings and dilations: sums of a few of them are 32-bit integers. */
+/** The largest size, stride, padding or dilation: kernels add up a few of them in 32 bits. */
 const LARGEST = 0x0fffffff;
 
 /**
@@ -110,7 +110,7 @@ export function convAt(
     const y = new Tensor([n, outChannels, ...out]);
     const hidden = passes.map(({ count, r }) => new Tensor([count, r, ...out]));
     const atX = (t: Term): number => x.address + t.first * image * 4;
-    /** Of y or of its gradient. */
+    /** The address of a term's images in y, or in y's gradient. */
     const atY = (t: Term, of: Tensor): number => of.address + t.first * outChannels * positions * 4;
     /** What the kernels of both directions take of a pass. */
     const shared = (t: Term, i: number, xDropped: number): LoraConv => ({

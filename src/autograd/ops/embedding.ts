@@ -33,7 +33,7 @@ export interface EmbeddingBranch {
   scaling: number;
   /** The part of ids' first dimension that takes this branch is from .. to - 1. Default 0. */
   from?: number | undefined;
-  /** The one behind the last that takes it. Default: the first dimension's size. */
+  /** Where that part ends: the position behind its last one. Default: the first dimension's size. */
   to?: number | undefined;
 }
 
@@ -112,7 +112,7 @@ export function embeddingAt(
   const renorm = (maximum: number): void =>
     memory.withBlocks([vocab * 4], (seen) => {
       for (const t of [weight, ...terms.map(({ a }) => a!)]) {
-        // Whatever in this scope runs out of memory later, the step begins again with the rows as they were.
+        // Should this scope run out of memory later, the rows are put back: the step done again starts from them.
         onFailure(t, () => {
           const before = t.data.slice();
           return () => {
@@ -128,11 +128,14 @@ export function embeddingAt(
         kernels.embeddingRenorm({ ...columns, rowStride: 1, elementStride: vocab, ...shared });
       }
     });
-  /** Runs `use` with the address of `count` factors of the gradients of ids from `first` on: 0 for ones. */
+  /**
+   * Runs `use` with the address of one factor for each of `count` ids from `first` on, by which its gradient is
+   * multiplied; with 0 where all are 1.
+   */
   const withFactors = (first: number, count: number, use: (factors: number) => void): void => {
     if (!scaleGradByFreq) return use(0);
     memory.withBlocks([vocab * 4, count * 4], (counts, factors) => {
-      kernels.embeddingFactors(factors, ids.address + first * 4, counts, count);
+      kernels.embeddingFactors(factors, ids.address + first * 4, count, counts);
       use(factors);
     });
   };

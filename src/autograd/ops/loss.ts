@@ -69,9 +69,8 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
 
 /**
  * `crossEntropy(linear(x, weight, bias), targets)`, with the same bits forward and backward, in memory for the logits
- * of
- * `chunk` rows. If nothing but x requires a gradient, forward computes that too, and backward takes it if the loss has
- * the gradient 1, as that of `loss.backward()`; otherwise backward computes the logits anew.
+ * of `chunk` rows. If nothing but x requires a gradient, forward computes that too, and backward takes it if the loss
+ * has the gradient 1, as that of `loss.backward()`; otherwise backward computes the logits anew.
  *
  * Source: Hsu et al. 2024 (Liger Kernel, fused linear cross-entropy).
  * @param x [..., inFeatures]
@@ -143,7 +142,7 @@ export function linearCrossEntropy(
       [x, weight, bias],
       (dy) => {
         const g = dy.item();
-        // What is taken out of `ready` is not freed with the node.
+        // The node frees what is in `ready`: taken out, it lives on as x's gradient.
         if (ready.length > 0 && g === 1 && x.grad === null && onlyX()) x.grad = ready.pop()!;
         else run(g, gradient(x), gradient(weight), gradient(bias));
       },

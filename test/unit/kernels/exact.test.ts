@@ -248,7 +248,7 @@ test("embedding, forward and backward", async () => {
           const pids = frame.integers("ids", ids);
           engine.kernels.embeddingForward(frame.output("y", y), frame.input("W", W), pids, n, dim);
           const pf = factors ? frame.output("f", f) : 0;
-          if (factors) engine.kernels.embeddingFactors(pf, pids, frame.room("counts", vocab).address, n);
+          if (factors) engine.kernels.embeddingFactors(pf, pids, n, frame.room("counts", vocab).address);
           engine.kernels.embeddingBackward(
             frame.output("dW", dW, before),
             frame.input("dy", dy),

@@ -255,7 +255,7 @@ test("the QR and SVD kernels write only their operands", () => {
       new Float64Array(kernels.svdWorkBytes(n) / 8),
     ].map(guarded);
     const [a, u, s, v, work] = operands.map((o) => o.address);
-    assert(kernels.svdTall(u!, s!, v!, a!, work!, m, n) > 0);
+    assert(kernels.svdTall(u!, s!, v!, a!, m, n, work!) > 0);
     operands.forEach((o, i) => {
       o.assertGuards(() => `svdTall [${m}, ${n}], operand ${i}`);
       o.free();
