@@ -5,7 +5,7 @@ import { formatTime, megabytes } from "./format.js";
 
 const OPTIONS = { barsize: 24, hideCursor: true, etaBuffer: 50, formatTime };
 
-export interface Progress {
+interface Progress {
   step(values?: Record<string, string | number>): void;
   stop(): void;
 }

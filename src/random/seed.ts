@@ -124,7 +124,7 @@ export function adopt(module: object, other?: object): RandomState {
  * A module's streams: fresh ones of manualSeed, to which all that shared its own moves then, or its own. A module that
  * was built on streams that nobody seeded moves to any fresh ones.
  */
-function streamsOf(module: object): RandomState {
+export function streamsOf(module: object): RandomState {
   const { latest } = streams.get(module) ?? adopt(module);
   if (latest !== current && (current.taken || !(current.recent || latest.isDefault))) return latest;
   current.taken = true;
@@ -195,12 +195,4 @@ export function repeatMasks<T>(masks: readonly DropoutMask[], fn: () => T): T {
   } finally {
     repeated = before;
   }
-}
-
-/** Number of masks that a module's run has drawn since its seed: with it a resumed run draws the masks that follow. */
-export function maskNumber(module: object): number {
-  return streamsOf(module).nextMask;
-}
-export function setMaskNumber(module: object, number: number): void {
-  streamsOf(module).nextMask = number;
 }

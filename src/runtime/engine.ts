@@ -150,7 +150,7 @@ function checkInit(options: InitOptions): number {
 }
 
 /** An engine, without making it the current one. @internal */
-export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
+function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
   const maximum = checkInit({ ...options, module, relaxed: undefined });
   let memory: WebAssembly.Memory;
   try {

@@ -105,7 +105,7 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
     batch,
     seq,
     adapter,
-    optimizer = (m) => new AdamW(m.parameters().filter((p) => p.requiresGrad)),
+    optimizer = (m) => new AdamW(m.parameters()),
     evaluation,
     generation,
   } = options ?? ({} as TrainingPlanOptions);

@@ -22,7 +22,7 @@ import {
   type Tensor,
   tensor,
 } from "../../../src/index.js";
-import { maskNumber, newMask } from "../../../src/random/seed.js";
+import { newMask, streamsOf } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
 import { gradcheck, gridTensor as grid } from "../../support/gradcheck.js";
@@ -106,7 +106,7 @@ for (const kind of ["Llama", "Gpt2"] as const)
               for (const [key, v] of takeGradients(adapted.namedParameters())) values.set(`${step}: ${key}`, v);
             });
           assert.equal(memoryStats().liveBytes, live);
-          return { values, masks: maskNumber(adapted), peak: memoryStats().peakBytes - live };
+          return { values, masks: streamsOf(adapted).nextMask, peak: memoryStats().peakBytes - live };
         }) as [
           { values: Map<string, Float32Array>; masks: number; peak: number },
           { values: Map<string, Float32Array>; masks: number; peak: number },

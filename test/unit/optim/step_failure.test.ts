@@ -19,7 +19,7 @@ import {
   tensor,
   type Tensor,
 } from "../../../src/index.js";
-import { maskNumber } from "../../../src/random/seed.js";
+import { streamsOf } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
 
@@ -103,7 +103,7 @@ function run(
   const state = [...optimizer.stateDict()].map(([, { data }]) => data);
   const out = {
     bits: [...model.parameters().map((p) => p.data.slice()), ...state],
-    counts: [optimizer.steps, maskNumber(model)],
+    counts: [optimizer.steps, streamsOf(model).nextMask],
   };
   optimizer.dispose();
   model.dispose();

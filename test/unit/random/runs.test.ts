@@ -17,7 +17,7 @@ import {
   tensor,
   type Tensor,
 } from "../../../src/index.js";
-import { maskNumber, newMask, setMaskNumber } from "../../../src/random/seed.js";
+import { newMask, streamsOf } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
@@ -209,8 +209,8 @@ test("a module's masks are counted for its run, and can be set", () => {
   manualSeed(3);
   const b = new lora.Linear(4, 4, OPTIONS);
   for (let i = 0; i < 3; i++) a.forward(x);
-  assert.deepEqual([maskNumber(a), maskNumber(b)], [3, 0]);
-  setMaskNumber(b, 3);
+  assert.deepEqual([streamsOf(a).nextMask, streamsOf(b).nextMask], [3, 0]);
+  streamsOf(b).nextMask = 3;
   assert.deepEqual(
     [a.newMask(0.5), newMask(0.5)],
     [
@@ -250,7 +250,7 @@ test("running out of memory takes draws back: a scope's, an op's, an adapter's; 
   const x = tensor(wave(4), [1, 4]);
   failEach(
     () => layer.forward(x),
-    () => assert.equal(maskNumber(layer), 1),
+    () => assert.equal(streamsOf(layer).nextMask, 1),
   );
   const live = memory.stats().liveBytes;
   failEach(
@@ -260,7 +260,7 @@ test("running out of memory takes draws back: a scope's, an op's, an adapter's; 
         ops.dropout(x, 0.5);
         layer.forward(x);
       }),
-    () => assert.equal(maskNumber(layer), 4),
+    () => assert.equal(streamsOf(layer).nextMask, 4),
   );
   assert.equal(memory.stats().liveBytes, live);
 
@@ -272,7 +272,7 @@ test("running out of memory takes draws back: a scope's, an op's, an adapter's; 
       }),
     RangeError,
   );
-  assert.equal(maskNumber(layer), 5);
+  assert.equal(streamsOf(layer).nextMask, 5);
 
   const draw = (): Float32Array => scope(() => nn.normal_(new nn.Parameter([3])).data.slice());
   manualSeed(6);
