@@ -207,13 +207,14 @@ const CONV = {
         r * window,
         o * r,
         window * COLUMNS,
-        21,
       ],
-      (x, w, a, b, h, y, zs, dy, dx, da, db, tile, shape) => {
-        memory.i32(shape, 21).set([c, 1, side, side, o, 1, side, side, 1, 3, 3, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]);
+      (x, w, a, b, h, y, zs, dy, dx, da, db, tile) => {
+        const sizes = { inChannels: c, id: 1, ih: side, iw: side, outChannels: o, od: 1, oh: side, ow: side };
+        const steps = { kd: 1, kh: 3, kw: 3, sd: 1, sh: 1, sw: 1, pd: 0, ph: 1, pw: 1, dd: 1, dh: 1, dw: 1 };
+        const shape = { ...sizes, ...steps, groups: 1 };
         return measure(() => {
           kernels.loraConvForward({
-            shape,
+            ...shape,
             n,
             r,
             s: SCALING,
@@ -229,7 +230,7 @@ const CONV = {
             scratch,
           });
           kernels.loraConvBackward({
-            shape,
+            ...shape,
             n,
             r,
             s: SCALING,

@@ -12,6 +12,8 @@ import { Transform } from "assemblyscript/transform";
 const OUT = "src/runtime/abi.ts";
 /** asc's bit for `@unmanaged`. */
 const UNMANAGED = 1 << 4;
+/** Arguments that a kernel may take by position. */
+const MOST = 8;
 /** The view that writes a field of each type, and the bytes of its elements. */
 const VIEWS = {
   usize: ["i32", 4],
@@ -42,6 +44,8 @@ function exportsOf(program) {
       const block = first?.classReference;
       if (block && (parameterTypes.length > 1 || !block.hasDecorator(UNMANAGED)))
         throw new Error(`${internalName}: a block is an @unmanaged class, and the kernel's only argument`);
+      if (parameterTypes.length > MOST)
+        throw new Error(`${internalName}: more than ${MOST} arguments; declare a block for them in assembly/abi.ts`);
       const parameters = functionTypeNode.parameters.map((p, i) => [p.name.text, parameterTypes[i].toString()]);
       return { name, block, parameters, result: returnType.toString(), file: internalName.replace(/\/\w+$/, ".ts") };
     });
