@@ -1,5 +1,4 @@
 /** Rotary embedding and causal attention. Kernels: assembly/nn/{rope,attention}.ts. */
-import type { Attention } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
@@ -64,9 +63,35 @@ export function rope(x: Tensor, table: RopeTable, first = 0): Tensor {
   const { kernels } = engine();
   const y = new Tensor(x.shape);
   const { cos, sin } = table;
-  const shared = { cos: cos.address, sin: sin.address, batch, steps, heads, dim, first };
-  kernels.ropeForward({ ...shared, y: y.address, x: x.address });
-  return record(y, [x], (dy) => kernels.ropeBackward({ ...shared, dx: gradient(x), dy: dy.address }), [], [cos, sin]);
+  kernels.ropeForward({
+    y: y.address,
+    x: x.address,
+    cos: cos.address,
+    sin: sin.address,
+    batch,
+    steps,
+    heads,
+    dim,
+    first,
+  });
+  return record(
+    y,
+    [x],
+    (dy) =>
+      kernels.ropeBackward({
+        dx: gradient(x),
+        dy: dy.address,
+        cos: cos.address,
+        sin: sin.address,
+        batch,
+        steps,
+        heads,
+        dim,
+        first,
+      }),
+    [],
+    [cos, sin],
+  );
 }
 
 /**
@@ -95,33 +120,47 @@ export function causalAttention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   if (kvHeads === 0 || heads % kvHeads)
     throw new ShapeError(`${where}: heads = ${heads} must be a multiple of kvHeads = ${kvHeads}.`);
   const { kernels, memory, scratch } = engine();
-  const shared = (probs: number): Attention => ({
-    q: q.address,
-    k: k.address,
-    v: v.address,
-    batch,
-    queries,
-    keys,
-    heads,
-    kvHeads,
-    dim,
-    scale: 1 / Math.sqrt(dim),
-    probs,
-    scratch,
-  });
+  const scale = 1 / Math.sqrt(dim);
   const block = kernels.attentionProbsBytes(keys);
   return allOrNothing(() => {
     const y = new Tensor(q.shape);
-    memory.withBlocks([block], (probs) => kernels.attentionForward({ ...shared(probs), y: y.address }));
+    memory.withBlocks([block], (probs) =>
+      kernels.attentionForward({
+        y: y.address,
+        q: q.address,
+        k: k.address,
+        v: v.address,
+        batch,
+        queries,
+        keys,
+        heads,
+        kvHeads,
+        dim,
+        scale,
+        probs,
+        scratch,
+      }),
+    );
     return record(y, [q, k, v], (dy) =>
       memory.withBlocks([block, block], (probs, dprobs) =>
         kernels.attentionBackward({
-          ...shared(probs),
           dq: gradient(q),
           dk: gradient(k),
           dv: gradient(v),
           dy: dy.address,
+          q: q.address,
+          k: k.address,
+          v: v.address,
+          batch,
+          queries,
+          keys,
+          heads,
+          kvHeads,
+          dim,
+          scale,
+          probs,
           dprobs,
+          scratch,
         }),
       ),
     );

@@ -72,6 +72,9 @@ export function checkMask(where: string, mask: DropoutMask | null | undefined): 
   checkInteger(where, "mask.stream", mask.stream, 0);
 }
 
+/** What kernels take for a tensor, or for none. */
+export const addressOf = (t: Tensor | null): number => t?.address ?? 0;
+
 /** Bytes that dropout of a term's items takes, each of `width` values. */
 export function droppedBytes({ mask, count }: Term, width: number): number {
   return mask ? count * width * 4 : 0;

@@ -1,7 +1,7 @@
 /**
  * Convolution in one to three dimensions, with LoRA branches. Kernels: assembly/lora/conv.ts, assembly/gemm/im2col.ts.
  */
-import type { ConvShape, LoraConv } from "../../runtime/abi.js";
+import type { ConvShape } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
@@ -9,7 +9,7 @@ import { checkBias, checkInteger, checkTensor, shownAll } from "../../tensor/che
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
-import { dropped, droppedBytes, noTerm, type Term, termsOf, withDropped } from "./branch.js";
+import { addressOf, dropped, droppedBytes, noTerm, type Term, termsOf, withDropped } from "./branch.js";
 import { gradient, record } from "../tape.js";
 
 /** How the window moves; the arrays have one number for each spatial dimension. */
@@ -83,7 +83,10 @@ export function convAt(
 ): Tensor {
   checkOptions(where, options, ["stride", "padding", "dilation", "groups"]);
   const sizes = checkedSizes(where, x, weight, options);
-  const { n, inChannels, outChannels, groups, spatial, kernel, out } = sizes;
+  const { n, spatial, kernel, out } = sizes;
+  const shape = shapeOf(sizes);
+  const { inChannels, id, ih, iw, outChannels, od, oh, ow, kd, kh, kw, groups } = shape;
+  const { sd, sh, sw, pd, ph, pw, dd, dh, dw } = shape;
   bias = checkBias(where, bias, outChannels);
   const terms = termsOf(where, branches, {
     inputs: [inChannels, ...kernel],
@@ -105,34 +108,49 @@ export function convAt(
   const window = inChannels * sizeOf(kernel);
   const columns = Math.min(TILE_COLUMNS, positions);
   const { kernels, memory, scratch } = engine();
-  const shape = shapeOf(sizes);
   return allOrNothing(() => {
     const y = new Tensor([n, outChannels, ...out]);
     const hidden = passes.map(({ count, r }) => new Tensor([count, r, ...out]));
     const atX = (t: Term): number => x.address + t.first * image * 4;
     /** The address of a term's images in y, or in y's gradient. */
     const atY = (t: Term, of: Tensor): number => of.address + t.first * outChannels * positions * 4;
-    /** What the kernels of both directions take of a pass. */
-    const shared = (t: Term, i: number, xDropped: number): LoraConv => ({
-      ...shape,
-      x: atX(t),
-      xDropped,
-      weight: i === 0 ? weight.address : 0,
-      a: t.a?.address ?? 0,
-      b: t.b?.address ?? 0,
-      h: hidden[i]!.address,
-      n: t.count,
-      r: t.r,
-      s: t.s,
-      scratch,
-    });
     for (const [i, t] of passes.entries()) {
       memory.withBlocks([kernels.convPanelBytes(window), droppedBytes(t, image)], (panel, block) =>
         kernels.loraConvForward({
-          ...shared(t, i, dropped(t, atX(t), image, block)),
           y: atY(t, y),
-          bias: i === 0 ? (bias?.address ?? 0) : 0,
+          x: atX(t),
+          xDropped: dropped(t, atX(t), image, block),
+          weight: i === 0 ? weight.address : 0,
+          bias: i === 0 ? addressOf(bias) : 0,
+          a: addressOf(t.a),
+          b: addressOf(t.b),
+          h: hidden[i]!.address,
+          n: t.count,
+          r: t.r,
+          s: t.s,
+          inChannels,
+          id,
+          ih,
+          iw,
+          outChannels,
+          od,
+          oh,
+          ow,
+          kd,
+          kh,
+          kw,
+          sd,
+          sh,
+          sw,
+          pd,
+          ph,
+          pw,
+          dd,
+          dh,
+          dw,
+          groups,
           panel,
+          scratch,
         }),
       );
     }
@@ -146,7 +164,6 @@ export function convAt(
           memory.withBlocks([window * columns * 4, t.r * positions * 4], (tile, zs) =>
             withDropped(t, image, atX(t), dxImages, (xDropped, dxDropped) =>
               kernels.loraConvBackward({
-                ...shared(t, i, xDropped),
                 dx: dxImages,
                 dxDropped,
                 dWeight: i === 0 ? gradient(weight) : 0,
@@ -154,9 +171,40 @@ export function convAt(
                 da: gradient(t.a),
                 db: gradient(t.b),
                 dy: atY(t, dy),
+                x: atX(t),
+                xDropped,
+                weight: i === 0 ? weight.address : 0,
+                a: addressOf(t.a),
+                b: addressOf(t.b),
+                h: hidden[i]!.address,
+                n: t.count,
+                r: t.r,
+                s: t.s,
+                inChannels,
+                id,
+                ih,
+                iw,
+                outChannels,
+                od,
+                oh,
+                ow,
+                kd,
+                kh,
+                kw,
+                sd,
+                sh,
+                sw,
+                pd,
+                ph,
+                pw,
+                dd,
+                dh,
+                dw,
+                groups,
                 columns,
                 zs,
                 tile,
+                scratch,
               }),
             ),
           );

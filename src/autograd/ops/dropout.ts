@@ -1,33 +1,44 @@
 /** Dropout by a counter-based generator: backward makes the mask again, nothing is stored. */
 import { type DropoutMask, newMask } from "../../random/seed.js";
-import type { Dropout } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { checkCount, checkNumber, checkTensor } from "../../tensor/check.js";
 import { attempt } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
-/** The kernels' arguments for n elements under a mask. */
-function masked(n: number, { p, seed, stream }: DropoutMask): Dropout {
-  return {
-    n,
-    first: 0,
-    threshold: p === 1 ? 0xffffffff : Math.floor(p * 4294967296),
-    scale: p === 1 ? 0 : 1 / (1 - p),
-    seedLo: seed % 4294967296,
-    seedHi: Math.floor(seed / 4294967296),
-    stream,
-  };
-}
+/** floor(p * 2^32) */
+const threshold = (p: number): number => (p === 1 ? 0xffffffff : Math.floor(p * 4294967296));
+/** What is kept is multiplied by it. */
+const factor = (p: number): number => (p === 1 ? 0 : 1 / (1 - p));
 
-/** Forward and backward of one mask, on addresses. @internal */
+/** The kernels with a mask's arguments. @internal */
 export const dropoutKernels = {
-  forward(y: number, x: number, n: number, mask: DropoutMask): void {
-    engine().kernels.dropoutForward({ ...masked(n, mask), y, x });
+  forward(y: number, x: number, n: number, { p, seed, stream }: DropoutMask): void {
+    engine().kernels.dropoutForward({
+      y,
+      x,
+      n,
+      first: 0,
+      threshold: threshold(p),
+      scale: factor(p),
+      seedLo: seed % 4294967296,
+      seedHi: Math.floor(seed / 4294967296),
+      stream,
+    });
   },
   /** dx += mask * dy */
-  backward(dx: number, dy: number, n: number, mask: DropoutMask): void {
-    engine().kernels.dropoutBackward({ ...masked(n, mask), dx, dy });
+  backward(dx: number, dy: number, n: number, { p, seed, stream }: DropoutMask): void {
+    engine().kernels.dropoutBackward({
+      dx,
+      dy,
+      n,
+      first: 0,
+      threshold: threshold(p),
+      scale: factor(p),
+      seedLo: seed % 4294967296,
+      seedHi: Math.floor(seed / 4294967296),
+      stream,
+    });
   },
 };
 

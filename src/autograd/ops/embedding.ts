@@ -2,14 +2,13 @@
  * Embedding look-up with LoRA branches. Kernels: assembly/nn/embedding.ts, embedding_renorm.ts,
  * assembly/lora/embedding.ts.
  */
-import type { LoraEmbedding } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
 import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, onFailure } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { type Term, termsOf } from "./branch.js";
+import { termsOf } from "./branch.js";
 
 /** torch.nn.functional.embedding's options. */
 export interface EmbeddingOptions {
@@ -143,16 +142,22 @@ export function embeddingAt(
   return allOrNothing(() => {
     const y = new Tensor([...ids.shape, dim]);
     const hidden = terms.map(({ r, count }) => new Tensor([count, r]));
-    /** What the kernels of both directions take of a term. */
-    const shared = ({ b, r, s, first, count }: Term, i: number): LoraEmbedding => {
-      const [at, hs] = [ids.address + first * 4, hidden[i]!.address];
-      return { ids: at, b: b!.address, hs, n: count, dim, r, vocab, s, scratch };
-    };
     if (maxNorm !== null) renorm(maxNorm);
     kernels.embeddingForward(y.address, weight.address, ids.address, n, dim);
     for (const [i, t] of terms.entries()) {
-      const at = y.address + t.first * dim * 4;
-      kernels.loraEmbeddingForward({ ...shared(t, i), y: at, a: t.a!.address });
+      kernels.loraEmbeddingForward({
+        y: y.address + t.first * dim * 4,
+        ids: ids.address + t.first * 4,
+        a: t.a!.address,
+        b: t.b!.address,
+        hs: hidden[i]!.address,
+        n: t.count,
+        dim,
+        r: t.r,
+        vocab,
+        s: t.s,
+        scratch,
+      });
     }
     const tables = [weight, ...factors];
     return record(
@@ -172,13 +177,21 @@ export function embeddingAt(
           withFactors(first, count, (f) =>
             memory.withBlocks([count * t.r * 4], (zs) =>
               kernels.loraEmbeddingBackward({
-                ...shared(t, i),
                 da,
                 db,
                 dy: dy.address + first * dim * 4,
+                ids: ids.address + first * 4,
                 f,
+                b: t.b!.address,
+                hs: hidden[i]!.address,
+                n: count,
+                dim,
+                r: t.r,
+                vocab,
+                s: t.s,
                 paddingIdx: padding,
                 zs,
+                scratch,
               }),
             ),
           );

@@ -1,13 +1,12 @@
 /**
  * The LoRA linear op, of which the plain linear layer is the case without branches. Kernels: assembly/lora/linear.ts.
  */
-import type { LoraTerm } from "../../runtime/abi.js";
 import { engine } from "../../runtime/engine.js";
 import { checkBias, checkBoolean, checkLastDimension, checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
-import { dropped, droppedBytes, noTerm, type Term, termsOf, withDropped } from "./branch.js";
+import { addressOf, dropped, droppedBytes, noTerm, type Term, termsOf, withDropped } from "./branch.js";
 import { gradient, record } from "../tape.js";
 
 /** One low-rank term: scaling * (dropout(x) Aᵀ) Bᵀ, for all of x or some of its rows. */
@@ -85,30 +84,39 @@ export function linearAt(
   return allOrNothing(() => {
     const y = new Tensor([...x.shape.slice(0, -1), k]);
     const hidden = [fused, ...others].map(({ count, r }) => new Tensor([count, r]));
-    /** What the kernels of both directions take of a term. */
-    const shared = (t: Term, i: number): Omit<LoraTerm, "n" | "xDropped"> => {
-      const [a, b] = [t.a?.address ?? 0, t.b?.address ?? 0];
-      return { a, b, hs: hidden[i]!.address, d, k, r: t.r, s: t.s, scratch };
-    };
     memory.withBlocks([droppedBytes(fused, d)], (block) =>
       kernels.loraLinearForward({
-        ...shared(fused, 0),
         y: y.address,
         x: x.address,
         xDropped: dropped(fused, x.address, d, block),
         weight: weight.address,
-        bias: bias?.address ?? 0,
+        bias: addressOf(bias),
+        a: addressOf(fused.a),
+        b: addressOf(fused.b),
+        hs: hidden[0]!.address,
         n,
+        d,
+        k,
+        r: fused.r,
+        s: fused.s,
         fanInFanOut,
+        scratch,
       }),
     );
     for (const [i, t] of others.entries()) {
       memory.withBlocks([droppedBytes(t, d)], (block) =>
         kernels.loraBranchForward({
-          ...shared(t, i + 1),
           y: y.address + t.first * k * 4,
           xDropped: dropped(t, atX(t), d, block),
+          a: addressOf(t.a),
+          b: addressOf(t.b),
+          hs: hidden[i + 1]!.address,
           n: t.count,
+          d,
+          k,
+          r: t.r,
+          s: t.s,
+          scratch,
         }),
       );
     }
@@ -125,7 +133,6 @@ export function linearAt(
         memory.withBlocks([n * fused.r * 4], (zs) =>
           withDropped(fused, d, da && x.address, dx, (xDropped, dxDropped) =>
             kernels.loraLinearBackward({
-              ...shared(fused, 0),
               dx,
               dxDropped,
               dWeight,
@@ -136,9 +143,17 @@ export function linearAt(
               x: dWeight && x.address,
               xDropped,
               weight: weight.address,
+              a: addressOf(fused.a),
+              b: addressOf(fused.b),
+              hs: hidden[0]!.address,
               n,
+              d,
+              k,
+              r: fused.r,
+              s: fused.s,
               fanInFanOut,
               zs,
+              scratch,
             }),
           ),
         );
@@ -148,15 +163,22 @@ export function linearAt(
           memory.withBlocks([t.count * t.r * 4], (zs) =>
             withDropped(t, d, da && atX(t), dxRows, (xDropped, dxDropped) =>
               kernels.loraBranchBackward({
-                ...shared(t, i + 1),
                 dx: dxRows,
                 dxDropped,
                 da,
                 db: gradient(t.b),
                 dy: dy.address + t.first * k * 4,
                 xDropped,
+                a: addressOf(t.a),
+                b: addressOf(t.b),
+                hs: hidden[i + 1]!.address,
                 n: t.count,
+                d,
+                k,
+                r: t.r,
+                s: t.s,
                 zs,
+                scratch,
               }),
             ),
           );

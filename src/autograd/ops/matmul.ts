@@ -65,13 +65,40 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return record(y, [a, b], (dy) => {
     const da = gradient(a);
     const db = gradient(b);
-    const added = { alpha: 1, beta: 1, scratch };
     each((p, q, o) => {
       const at = dy.address + o;
+      const [atA, atB] = [a.address + p, b.address + q];
+      const [alpha, beta] = [1, 1];
       if (da)
-        kernels.sgemmNT({ c: da + p, a: at, b: b.address + q, m: rows, n: k, k: m, ldc: k, lda: m, ldb: m, ...added });
+        kernels.sgemmNT({
+          c: da + p,
+          a: at,
+          b: atB,
+          m: rows,
+          n: k,
+          k: m,
+          ldc: k,
+          lda: m,
+          ldb: m,
+          alpha,
+          beta,
+          scratch,
+        });
       if (db)
-        kernels.sgemmTN({ c: db + q, a: a.address + p, b: at, m: k, n: m, k: rows, ldc: m, lda: k, ldb: m, ...added });
+        kernels.sgemmTN({
+          c: db + q,
+          a: atA,
+          b: at,
+          m: k,
+          n: m,
+          k: rows,
+          ldc: m,
+          lda: k,
+          ldb: m,
+          alpha,
+          beta,
+          scratch,
+        });
     });
   });
 }

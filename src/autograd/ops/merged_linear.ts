@@ -5,7 +5,7 @@ import { checkOptions } from "../../runtime/options.js";
 import { checkBias, checkBoolean, checkFloat, checkLastDimension, checkTensor, shownAll } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
-import { checkMask, dropped, droppedBytes, type Term, withDropped } from "./branch.js";
+import { addressOf, checkMask, dropped, droppedBytes, type Term, withDropped } from "./branch.js";
 import type { LoraBranch } from "./linear.js";
 import { gradient, record } from "../tape.js";
 
@@ -85,18 +85,30 @@ export function mergedLinearAt(
   return allOrNothing(() => {
     const y = new Tensor([...x.shape.slice(0, -1), k]);
     const hs = new Tensor([n, g * r]);
-    /** What the kernels of both directions take; which blocks are enabled is written at `enabled`. */
-    const shared = (enabled: number, xDropped: number) => {
-      memory.i32(enabled, blocks).set(enableLora.map(Number));
-      const [at, w] = [x.address, weight.address];
-      const factors = { a: a.address, b: b.address, hs: hs.address, r, s };
-      return { ...factors, x: at, xDropped, weight: w, n, d, k, enabled, blocks, fanInFanOut, scratch };
+    /** Writes at `block` which blocks are enabled. */
+    const flags = (block: number): number => {
+      memory.i32(block, blocks).set(enableLora.map(Number));
+      return block;
     };
     memory.withBlocks([blocks * 4, droppedBytes(term, d)], (enabled, block) =>
       kernels.mergedLinearForward({
-        ...shared(enabled, dropped(term, x.address, d, block)),
         y: y.address,
-        bias: bias?.address ?? 0,
+        x: x.address,
+        xDropped: dropped(term, x.address, d, block),
+        weight: weight.address,
+        bias: addressOf(bias),
+        a: a.address,
+        b: b.address,
+        hs: hs.address,
+        enabled: flags(enabled),
+        blocks,
+        n,
+        d,
+        k,
+        r,
+        s,
+        fanInFanOut,
+        scratch,
       }),
     );
     return record(
@@ -107,7 +119,6 @@ export function mergedLinearAt(
           const dx = gradient(x);
           withDropped(term, d, x.address, dx, (xDropped, dxDropped) =>
             kernels.mergedLinearBackward({
-              ...shared(enabled, xDropped),
               dx,
               dxDropped,
               dWeight: gradient(weight),
@@ -115,7 +126,22 @@ export function mergedLinearAt(
               da: gradient(a),
               db: gradient(b),
               dy: dy.address,
+              x: x.address,
+              xDropped,
+              weight: weight.address,
+              a: a.address,
+              b: b.address,
+              hs: hs.address,
+              enabled: flags(enabled),
+              blocks,
+              n,
+              d,
+              k,
+              r,
+              s,
+              fanInFanOut,
               zs,
+              scratch,
             }),
           );
         }),

@@ -79,9 +79,8 @@ function walk(alpha: number | null, y: number, x: number, dims: number[]): void 
   }
   const { kernels } = engine();
   const [n, ys, xs, n1, ys1, xs1, n2, ys2, xs2] = dims as Nine;
-  const call = { y, x, n, ys, xs, n1, ys1, xs1, n2, ys2, xs2 };
-  if (alpha === null) kernels.stridedCopy(call);
-  else kernels.stridedAxpy({ ...call, alpha });
+  if (alpha === null) kernels.stridedCopy({ y, x, n, ys, xs, n1, ys1, xs1, n2, ys2, xs2 });
+  else kernels.stridedAxpy({ y, x, n, ys, xs, n1, ys1, xs1, n2, ys2, xs2, alpha });
 }
 
 type Nine = [number, number, number, number, number, number, number, number, number];
