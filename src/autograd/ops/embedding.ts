@@ -119,12 +119,29 @@ export function embeddingAt(
           };
         });
       }
-      const shared = { maxNorm: maximum, p: normType, seen };
-      const table = { w: weight.address, ids: ids.address, n, dim, rowStride: dim, elementStride: 1 };
-      kernels.embeddingRenorm({ ...table, ...shared });
+      kernels.embeddingRenorm({
+        w: weight.address,
+        ids: ids.address,
+        n,
+        dim,
+        rowStride: dim,
+        elementStride: 1,
+        maxNorm: maximum,
+        p: normType,
+        seen,
+      });
       for (const { a, r, first, count } of terms) {
-        const columns = { w: a!.address, ids: ids.address + first * 4, n: count, dim: r };
-        kernels.embeddingRenorm({ ...columns, rowStride: 1, elementStride: vocab, ...shared });
+        kernels.embeddingRenorm({
+          w: a!.address,
+          ids: ids.address + first * 4,
+          n: count,
+          dim: r,
+          rowStride: 1,
+          elementStride: vocab,
+          maxNorm: maximum,
+          p: normType,
+          seen,
+        });
       }
     });
   /**
