@@ -8,11 +8,10 @@ import { asObject } from "../io/json.js";
 import { parseSafetensors, serializeSafetensors, toFloat32 } from "../io/safetensors.js";
 import type { StateDict } from "../nn/module.js";
 import { ArgumentError, DivergedError, FormatError } from "../runtime/errors.js";
-import type { FinetuningState } from "./finetuning.js";
+import { shown } from "../runtime/shown.js";
+import { checkState, type FinetuningState } from "./finetuning.js";
 
 const FORMAT = "wasm-lora-run";
-/** Entries of "run" that are the state's; the others are notes. */
-const OWN = ["step", "dropoutStream"];
 
 /** A state read from a file. */
 export interface Checkpoint {
@@ -27,7 +26,7 @@ export interface Checkpoint {
  *
  * @param notes what is to be found beside the state, such as the settings: anything that JSON holds, by names other
  * than "step" and "dropoutStream"
- * @throws DivergedError if a value is not finite; ArgumentError on a note of a name that is taken
+ * @throws DivergedError if a value is not finite; ArgumentError on what is no state, or notes that cannot be kept
  *
  * @example
  * const { model, tokenizer } = await models.loadBase();
@@ -42,13 +41,11 @@ export interface Checkpoint {
  * again.restore(state);
  * console.log(again.step() === run.step()); // true
  */
-export function encodeCheckpoint(
-  { losses, factors, optimizer, dropoutStream }: FinetuningState,
-  notes: Readonly<Record<string, unknown>> = {},
-): Uint8Array {
+export function encodeCheckpoint(state: FinetuningState, notes: Readonly<Record<string, unknown>> = {}): Uint8Array {
   const where = "encodeCheckpoint";
-  const taken = OWN.find((name) => Object.hasOwn(notes, name));
-  if (taken !== undefined) throw new ArgumentError(`${where}: notes must not have "${taken}": it is the state's own.`);
+  checkState(where, state);
+  const { losses, factors, optimizer, dropoutStream } = state;
+  const run = runOf(where, notes, { step: losses.length, dropoutStream });
   const reason = whereNotFinite({ losses, factors, optimizer });
   if (reason) throw new DivergedError(`${where}: ${reason}: the run diverged, and must not go on from here.`, reason);
   const entries = (prefix: string, state: StateDict) =>
@@ -58,7 +55,7 @@ export function encodeCheckpoint(
     ...entries("factors", factors),
     ...entries("optimizer", optimizer),
   ];
-  const metadata = { format: FORMAT, run: JSON.stringify({ ...notes, step: losses.length, dropoutStream }) };
+  const metadata = { format: FORMAT, run };
   const digest = digestOfTensors(
     tensors.map((t) => ({ ...t, bytes: t.data })),
     metadata,
@@ -108,6 +105,18 @@ export function decodeCheckpoint(bytes: Uint8Array, name = "checkpoint"): Checkp
   const reason = whereNotFinite(state);
   if (reason) fail(`${reason}: the run had diverged`);
   return { state, notes };
+}
+
+/** The metadata's entry "run". */
+function runOf(where: string, notes: unknown, own: Readonly<Record<string, number>>): string {
+  if (!asObject(notes)) throw new ArgumentError(`${where}: notes must be an object; got ${shown(notes)}.`);
+  const taken = Object.keys(own).find((name) => Object.hasOwn(notes as object, name));
+  if (taken !== undefined) throw new ArgumentError(`${where}: notes must not have "${taken}": it is the state's own.`);
+  try {
+    return JSON.stringify({ ...(notes as object), ...own });
+  } catch (cause) {
+    throw new ArgumentError(`${where}: notes must be what JSON can hold: ${(cause as Error).message}.`);
+  }
 }
 
 function parseRun(text: string, fail: (message: string) => never): Record<string, unknown> {

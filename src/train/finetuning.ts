@@ -14,6 +14,7 @@ import { LoraModel } from "../peft/model.js";
 import { adopt, RandomState, withStreams } from "../random/seed.js";
 import { ArgumentError, DivergedError, FormatError, StateError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
+import { shown } from "../runtime/shown.js";
 import { scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import { completeSettings, type FinetuningSettings } from "./settings.js";
@@ -35,6 +36,17 @@ export interface FinetuningState {
   optimizer: StateDict;
   /** Number of dropout masks drawn so far. */
   dropoutStream: number;
+}
+
+/** @throws ArgumentError unless it is of the form that `Finetuning.state` gives. @internal */
+export function checkState(where: string, state: unknown): asserts state is FinetuningState {
+  const { losses, factors, optimizer, dropoutStream } = (state ?? {}) as Partial<FinetuningState>;
+  const isState = (value: unknown): boolean =>
+    value instanceof Map && [...value.values()].every((entry) => entry?.data instanceof Float32Array && entry.shape);
+  if (Array.isArray(losses) && isState(factors) && isState(optimizer) && Number.isSafeInteger(dropoutStream)) return;
+  throw new ArgumentError(
+    `${where}: state must be what Finetuning.state() or decodeCheckpoint() gives; got ${shown(state)}.`,
+  );
 }
 
 /**
@@ -94,7 +106,13 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     this.settings = completeSettings(where, settings);
     const { adapter, steps, seq, lr, seed, testSize } = this.settings;
     this.adapted = model instanceof LoraModel ? model : new LoraModel(model);
-    const { config } = this.adapted.model;
+    const { config, loss } = this.adapted.model as Partial<CausalLM>;
+    if (typeof loss !== "function" || !config) {
+      throw new ArgumentError(
+        `${where}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ` +
+          `${shown(this.adapted.model)}.`,
+      );
+    }
     if (seq > config.maxPositionEmbeddings) {
       throw new ArgumentError(
         `${where}: seq = ${seq} is longer than the model's ${config.maxPositionEmbeddings} positions; lower seq.`,
@@ -138,7 +156,8 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     if (this.isComplete) throw new StateError(`${where}: the run has taken all of its ${steps} steps.`);
     const { ids, targets } = randomWindows(this.train, step, { batch, seq, seed });
     const { nextMask } = this.#streams;
-    this.adapted.train();
+    // Whoever has measured or written a text since has set evaluation mode, of either.
+    if (!this.adapted.training || !this.adapted.model.training) this.adapted.train();
     try {
       const value = withStreams(this.#streams, () => scope(() => this.#update(where, step, ids, targets)));
       this.#losses.push(value);
@@ -209,9 +228,11 @@ export class Finetuning<M extends CausalLM = CausalLM> {
    * Brings the run to where another one of the same model, tokens and settings was: what follows has the bits that it
    * would have had there. All or nothing.
    * @param name of the file that the state is from, for errors
-   * @throws FormatError if it does not fit; OutOfMemoryError
+   * @throws ArgumentError for what is no state; FormatError if it does not fit; OutOfMemoryError
    */
-  restore({ losses, factors, optimizer, dropoutStream }: FinetuningState, name = "state"): void {
+  restore(state: FinetuningState, name = "state"): void {
+    checkState("Finetuning.restore", state);
+    const { losses, factors, optimizer, dropoutStream } = state;
     for (const [key, { shape }] of this.#trained) {
       const entry = factors.get(key);
       if (!entry) throw new FormatError(`${name}: factor ${key} is missing.`);

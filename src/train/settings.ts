@@ -78,5 +78,5 @@ export function completeSettings(where: string, given: Options<FinetuningSetting
     const value = settings[key as keyof FinetuningSettings];
     if (!holds(value)) throw new ArgumentError(`${where}: ${key} must be ${expected}; got ${shown(value)}.`);
   }
-  return { ...settings, adapter: { ...FINETUNING_DEFAULTS.adapter, ...settings.adapter } };
+  return { ...settings, adapter: withDefaults<Options<LoraConfig>>(FINETUNING_DEFAULTS.adapter, settings.adapter) };
 }

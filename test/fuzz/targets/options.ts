@@ -242,6 +242,32 @@ const CALLS: Record<string, Call> = {
     [LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }],
     (...a: [any, any]) => train.planTraining(...a),
   ],
+  "train.Finetuning": [
+    [
+      [1, 2, 3, 4, 5, 6, 7, 1, 2, 3],
+      { adapter: { r: 1, targetModules: ["q_proj"] }, steps: 2, batch: 1, seq: 3, lr: 0.1, seed: 1, testSize: 0.5 },
+    ],
+    (tokens, settings) => {
+      const llama = new models.Llama(LLAMA);
+      let run: train.Finetuning | undefined;
+      try {
+        run = new train.Finetuning<models.CausalLM>(llama, tokens, settings);
+        run.step();
+        run.evaluate();
+        run.restore(run.state());
+      } finally {
+        run?.dispose();
+        llama.dispose();
+      }
+    },
+  ],
+  "train.encodeCheckpoint": [
+    [{ sample: "a", settings: { steps: 1 } }],
+    (notes) => {
+      const state = { losses: [1], factors: new Map(), optimizer: new Map(), dropoutStream: 0 };
+      train.decodeCheckpoint(train.encodeCheckpoint(state, notes));
+    },
+  ],
   "io.parseSafetensors": [[{ name: "w" }], (o) => io.parseSafetensors(FILE(), o)],
   "io.serializeSafetensors": [
     [[{ name: "w", dtype: "F32", shape: [6], data: { $array: "Float32Array" } }], { format: "pt" }],

@@ -101,7 +101,13 @@ test("nothing that is not finite is written, or read", () => {
   });
 });
 
-test("notes keep to names of their own", () => {
+test("notes keep to names of their own, and to what JSON holds", () => {
+  const circle: Record<string, unknown> = {};
+  circle["circle"] = circle;
+  for (const wrong of [null, 3, "a", [], { n: 1n }, circle])
+    assert.throws(() => train.encodeCheckpoint(state, wrong as never), ArgumentError);
+  for (const wrong of [undefined, null, {}, { ...state, factors: { f: 1 } }])
+    assert.throws(() => train.encodeCheckpoint(wrong as never), ArgumentError);
   for (const name of ["step", "dropoutStream"])
     assert.throws(() => train.encodeCheckpoint(state, { [name]: 1 }), ArgumentError);
 });

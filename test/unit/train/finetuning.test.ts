@@ -230,6 +230,11 @@ test("what does not fit is refused by name, and the run is as it was", () => {
     assert.throws(() => run.restore({ ...good, ...change }, "run.bin"), { name: "FormatError", message });
     sameStates(run.state(), good);
   }
+  for (const nothing of [undefined, null, 3, {}, { ...good, losses: 3 }, { ...good, factors: [] }])
+    assert.throws(() => run.restore(nothing as never), {
+      name: "ArgumentError",
+      message: /^Finetuning\.restore: state/,
+    });
   run.restore(good);
   sameStates(run.state(), good);
 });
@@ -296,6 +301,18 @@ test("settings: defaults stand beside what is given", () => {
   });
 });
 
+test("a setting that is undefined is one left out", () => {
+  const undefinedOf = (keys: readonly string[]): object => Object.fromEntries(keys.map((key) => [key, undefined]));
+  const adapter = undefinedOf(["r", "loraAlpha", "loraDropout", "targetModules", "taskType"]);
+  const given = { ...undefinedOf(["steps", "batch", "lr", "seed", "testSize"]), adapter, seq: 8 };
+  assert.deepEqual(
+    new train.Finetuning(llama(), tokens, given).settings,
+    new train.Finetuning(llama(), tokens, { seq: 8 }).settings,
+  );
+  const run = begin();
+  assert.equal(run.evaluate({ windows: undefined, onWindow: undefined }), run.evaluate());
+});
+
 test("a text of which nothing is held out is trained on whole", () => {
   const run = new train.Finetuning(llama(), tokens.slice(0, 12), { ...SETTINGS, testSize: 0 });
   assert.deepEqual([run.train.length, run.test.length, run.testWindows.length], [12, 0, 0]);
@@ -331,6 +348,11 @@ test("what cannot be is refused before the model is changed", () => {
     });
   assert.deepEqual([...model.stateDict().keys()], keys);
   assert.equal(memoryStats().liveBytes, liveBytes);
+  for (const wrong of [undefined, { model }, new nn.Linear(2, 2)])
+    assert.throws(() => new train.Finetuning(wrong as never, tokens), {
+      name: "ArgumentError",
+      message: /model must be/,
+    });
 });
 
 test.run();
