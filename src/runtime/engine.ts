@@ -149,8 +149,8 @@ function checkInit(options: InitOptions): number {
   return Math.min(65536, Math.floor(maximumBytes / PAGE));
 }
 
-/** An engine, without making it the current one. @internal */
-function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
+/** An engine, without making it the current one, as bench/ has two beside each other. @internal */
+export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
   const maximum = checkInit({ ...options, module, relaxed: undefined });
   let memory: WebAssembly.Memory;
   try {
