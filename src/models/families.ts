@@ -9,7 +9,7 @@ import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
-/** By model_type. @internal */
+/** The families, by model_type. The public types follow from it, so it stays in the declarations. */
 export const FAMILIES = { llama, gpt2 };
 
 type AnyFamily = (typeof FAMILIES)[keyof typeof FAMILIES];
