@@ -6,6 +6,7 @@ import { engine } from "../runtime/engine.js";
 import { show } from "../io/json.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
+import { shown } from "../runtime/shown.js";
 import { checkInteger, checkNumber } from "../tensor/check.js";
 
 /** Token ids and what follows each: windows one after the other. */
@@ -138,11 +139,7 @@ function checkLength(where: string, tokens: Int32Array | readonly number[], seq:
 function checkTokens(where: string, tokens: Int32Array | readonly number[]): Int32Array {
   if (!(tokens instanceof Int32Array || Array.isArray(tokens))) {
     const got =
-      typeof tokens === "string"
-        ? "a text; encode it first: data.loadTokenizer(folder).encode(text)"
-        : tokens === null
-          ? "null"
-          : ((tokens as object | undefined)?.constructor?.name ?? typeof tokens);
+      typeof tokens === "string" ? "a text; encode it first: data.loadTokenizer(folder).encode(text)" : shown(tokens);
     throw new ArgumentError(`${where}: tokens must be an Int32Array or a list of token ids; got ${got}.`);
   }
   if (tokens instanceof Int32Array) return tokens;
