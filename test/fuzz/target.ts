@@ -81,6 +81,7 @@ export function toText(input: unknown): string {
   return JSON.stringify(
     input,
     (_, value: unknown) => {
+      if (Object.is(value, -0)) return { $number: "-0" };
       if (!(value instanceof Uint8Array))
         return typeof value === "number" && !Number.isFinite(value) ? { $number: String(value) } : value;
       try {
