@@ -3,9 +3,11 @@
  * get_peft_model (torch 2.11, transformers 5.17, PEFT 0.21), to the bit: loading draws nothing, there and here.
  */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { init, manualSeed, models, peft } from "../../src/index.js";
 import { Sha256 } from "../../src/io/digest.js";
+import { ROOT } from "../support/root.js";
 
 await init();
 
@@ -18,7 +20,7 @@ const DIGESTS = {
 for (const [seed, digest] of Object.entries(DIGESTS)) {
   test(`manualSeed(${seed}), loadModel, getLoraModel: PEFT's factors`, () => {
     manualSeed(Number(seed));
-    const { model } = models.loadModel("models/base");
+    const { model } = models.loadModel(fileURLToPath(new URL("models/base", ROOT)));
     const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
     const factors = [...adapted.namedParameters()].filter(([key]) => key.includes("lora_"));
     const hash = new Sha256();
