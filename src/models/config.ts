@@ -3,6 +3,11 @@ import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 
+/** A configuration for the class of its family, which need not say of which family it is. */
+export type ConfigOf<Config extends { modelType: string }> = Readonly<
+  Omit<Config, "modelType"> & Partial<Pick<Config, "modelType">>
+>;
+
 /** @throws ArgumentError for a key that is missing, unknown or out of range */
 export function checkConfig(
   where: string,
@@ -12,14 +17,12 @@ export function checkConfig(
   numbers: readonly string[],
 ): void {
   if (config === undefined)
-    throw new ArgumentError(
-      `${where}: a configuration is needed, with modelType, ${[...counts, ...numbers].join(", ")}.`,
-    );
+    throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
   const others = ["modelType", "tieWordEmbeddings", "bosTokenId", "eosTokenId"];
   checkOptions(where, config, [...counts, ...numbers, ...others]);
   const values = config as Record<string, number>;
-  if ((values["modelType"] as unknown) !== modelType)
-    throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(values["modelType"])}.`);
+  const given: unknown = values["modelType"] ?? modelType;
+  if (given !== modelType) throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(given)}.`);
   // Layers are made one by one, so a config may not ask for a billion of them.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);

@@ -14,7 +14,7 @@ import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
-import { checkConfig } from "./config.js";
+import { checkConfig, type ConfigOf } from "./config.js";
 import type { Dimension, Family } from "./family.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
@@ -170,7 +170,7 @@ export class Gpt2Model extends Module {
  *
  * @example
  * const config = {
- *   modelType: "gpt2", vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
+ *   vocabSize: 61, hiddenSize: 32, intermediateSize: 128, numHiddenLayers: 2, numAttentionHeads: 2,
  *   maxPositionEmbeddings: 17, layerNormEpsilon: 1e-5, tieWordEmbeddings: true, bosTokenId: null, eosTokenId: null,
  * };
  * const model = new models.Gpt2(config);
@@ -178,6 +178,8 @@ export class Gpt2Model extends Module {
  */
 export class Gpt2 extends Module {
   /** @internal */ static override readonly className: string = "Gpt2";
+  /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
+  config: Readonly<Gpt2Config>;
   /** All but the head. */
   readonly transformer: Gpt2Model;
   /**
@@ -191,10 +193,7 @@ export class Gpt2 extends Module {
    */
   gradientCheckpointing = false;
 
-  constructor(
-    /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
-    public config: Readonly<Gpt2Config>,
-  ) {
+  constructor(config: ConfigOf<Gpt2Config>) {
     super();
     checkConfig(
       "Gpt2",
@@ -203,8 +202,9 @@ export class Gpt2 extends Module {
       ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"],
       ["layerNormEpsilon"],
     );
+    this.config = { ...config, modelType: "gpt2" };
     [this.transformer, this.lmHead] = allOrNothing(() => [
-      new Gpt2Model(config),
+      new Gpt2Model(this.config),
       config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
     ]);
     for (const [name, p] of this.namedParameters()) {

@@ -24,5 +24,6 @@ export {
 } from "./gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions, type FetchProgress } from "./fetch.js";
 export { loadModel, type AnyLoadedModel, type ModelConfig } from "./families.js";
+export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";

@@ -15,7 +15,7 @@ import { allOrNothing, graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache } from "./cache.js";
 import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
-import { checkConfig } from "./config.js";
+import { checkConfig, type ConfigOf } from "./config.js";
 import type { Dimension, Family } from "./family.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
@@ -186,6 +186,8 @@ export class LlamaModel extends Module {
  */
 export class Llama extends Module {
   /** @internal */ static override readonly className: string = "Llama";
+  /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
+  config: Readonly<LlamaConfig>;
   /** All but the head. */
   readonly model: LlamaModel;
   /**
@@ -201,10 +203,7 @@ export class Llama extends Module {
   /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
   readonly #tables: RopeTable[] = [];
 
-  constructor(
-    /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
-    public config: Readonly<LlamaConfig>,
-  ) {
+  constructor(config: ConfigOf<LlamaConfig>) {
     super();
     checkConfig(
       "Llama",
@@ -222,8 +221,9 @@ export class Llama extends Module {
       ],
       ["rmsNormEps", "ropeTheta"],
     );
+    this.config = { ...config, modelType: "llama" };
     [this.model, this.lmHead] = allOrNothing(() => {
-      const model = new LlamaModel(config);
+      const model = new LlamaModel(this.config);
       const lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
       for (const p of [...model.parameters(), ...(lmHead?.parameters() ?? [])])
         if (p.rank === 2) init.normal_(p, 0, 0.02);

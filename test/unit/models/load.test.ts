@@ -527,8 +527,11 @@ test("a configuration of one's own: what is missing, unknown or out of range is 
     eosTokenId: [1, 2],
   };
   new models.Llama(LLAMA).dispose();
+  const { modelType: _, ...unsaid } = LLAMA;
+  const plain = new models.Llama(unsaid);
+  assert.equal(plain.config.modelType, "llama");
+  plain.dispose();
   for (const [change, word] of [
-    [{ modelType: undefined }, 'modelType must be "llama"; got undefined'],
     [{ modelType: "gpt2" }, 'got "gpt2"'],
     [{ numLayers: 2 }, "numLayers"],
     [{ numHiddenLayers: undefined }, "numHiddenLayers"],
