@@ -2,9 +2,10 @@
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
+import type { FamilyConfig } from "./family.js";
 
 /** A configuration for the class of its family, which need not say of which family it is. */
-export type ConfigOf<Config extends { modelType: string }> = Readonly<
+export type ConfigOf<Config extends Pick<FamilyConfig, "modelType">> = Readonly<
   Omit<Config, "modelType"> & Partial<Pick<Config, "modelType">>
 >;
 
