@@ -1,12 +1,12 @@
 /** Configurations that a program writes itself; those of files are checked by their readers. */
 import { ArgumentError } from "../runtime/errors.js";
-import { checkOptions } from "../runtime/options.js";
+import { checkOptions, type Options } from "../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
 import type { FamilyConfig } from "./family.js";
 
 /** A configuration for the class of its family, which need not say of which family it is. */
 export type ConfigOf<Config extends Pick<FamilyConfig, "modelType">> = Readonly<
-  Omit<Config, "modelType"> & Partial<Pick<Config, "modelType">>
+  Omit<Config, "modelType"> & Options<Pick<Config, "modelType">>
 >;
 
 /** @throws ArgumentError for a key that is missing, unknown or out of range */

@@ -9,6 +9,6 @@ export { LoraEmbedding } from "./embedding.js";
 export { LoraConv } from "./conv.js";
 export type { LoraConfig, LoraInit } from "../io/peft/config.js";
 export { readPeftAdapter, writePeftAdapter, type PeftAdapter } from "../io/peft/folder.js";
-export type { NamedPeftTensor } from "../io/peft/keys.js";
+export type { LayerKind, NamedPeftTensor } from "../io/peft/keys.js";
 export { loralibToPeft, type ConvertedAdapter, type LoralibLayer } from "../io/loralib/to_peft.js";
 export type { CombinationType } from "./weighted.js";

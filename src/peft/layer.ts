@@ -81,7 +81,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   adapterNames: readonly string[] | null = null;
   readonly #merge = new Merge();
 
-  /** What it is without adapters: its factors' names follow from it. @internal */
+  /** What it is without adapters: its factors' names follow from it. */
   abstract readonly kind: LayerKind;
   /** Whether an adapter's dropout is applied. */
   protected readonly drops: boolean = true;
