@@ -38,11 +38,19 @@ const { values: options, positionals: words } = parseArgs({
   },
 });
 
+/** All files below a folder but those of installed packages, one of which may be a link back to this one. */
+function* filesIn(folder) {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isFile()) yield path;
+    else if (entry.isDirectory() && entry.name !== "node_modules") yield* filesIn(path);
+  }
+}
+
 /** Found by their sources: what an older build left in dist/ is no test. */
 function testFiles(folder) {
-  return readdirSync(folder, { recursive: true, encoding: "utf8" })
-    .map((file) => join(folder, file))
-    .filter((file) => /\.test\.(ts|mjs)$/.test(file) && !file.includes(`${sep}node_modules${sep}`))
+  return [...filesIn(folder)]
+    .filter((file) => /\.test\.(ts|mjs)$/.test(file))
     .filter((file) => folder.startsWith(slow) || !file.startsWith(slow + sep))
     .map((source) => ({ source, name: source.startsWith(root) ? relative(root, source) : source }))
     .map(({ source, name }) => ({ source, name: name.split(sep).join("/") }))

@@ -1,7 +1,7 @@
 /** scripts/test.mjs, on planted files: whatever a file does or leaves undone, no test passes in silence. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
@@ -46,6 +46,20 @@ test("counts what passes and what is skipped, in suites too, and shows progress 
   assert.ok(
     run("shown", { one: 'console.log("said"); test("a", () => {}); test.run();' }, "--output").stdout.includes("said"),
   );
+});
+
+test("installed packages are not searched: one may be a link to what it is installed in", () => {
+  const installed = join(folder, "linked/node_modules");
+  mkdirSync(installed, { recursive: true });
+  symlinkSync("..", join(installed, "itself"), "junction");
+  writeFileSync(join(installed, "theirs.test.mjs"), "process.exit(1);");
+  writeFileSync(join(folder, "linked/ours.test.mjs"), `${HEAD}test("a", () => {}); test.run();`);
+  const { status, stdout } = spawnSync(process.execPath, [runner, "--in", join(folder, "linked")], {
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  assert.equal(status, 0);
+  assert.match(stdout, /^1 passed, 0 failed, 0 skipped in 1 files/m);
 });
 
 test("a failure is shown with its file, its test, the difference, its place, and what the file printed", () => {
