@@ -84,7 +84,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
   readonly test: Int32Array;
   /** Windows of these, spread evenly, at most 128: what `evaluate` takes the mean over. */
   readonly testWindows: readonly TextWindows[];
-  readonly #losses: number[] = [];
+  #losses: number[] = [];
   /** The run's own: what it draws comes from its seed, whatever others draw meanwhile. */
   readonly #streams: RandomState;
   readonly #trained: ReadonlyMap<string, Parameter>;
@@ -246,7 +246,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     this.#optimizer.loadStateDict(optimizer, losses.length);
     for (const [key, p] of this.#trained) p.set(factors.get(key)!.data);
     this.#streams.nextMask = dropoutStream;
-    this.#losses.splice(0, Infinity, ...losses);
+    this.#losses = [...losses];
   }
 
   /** Frees the optimiser's state. The adapter stays on the model: `adapted` saves it, merges it or deletes it. */

@@ -210,6 +210,15 @@ test("a state is a copy; the one of a run that has not begun is a state too", ()
   sameStates(run.state(), again.state());
 });
 
+test("a run of very many steps is restored: its losses are more than a call takes arguments", () => {
+  const run = begin();
+  run.step();
+  const losses = Array.from({ length: 200_000 }, (_, i) => i % 7);
+  run.restore({ ...run.state(), losses });
+  assert.equal(run.losses.length, losses.length);
+  assert.equal(run.losses.at(-1), losses.at(-1));
+});
+
 test("what does not fit is refused by name, and the run is as it was", () => {
   const run = begin();
   steps(run, 2);
