@@ -66,11 +66,7 @@ export function readConfig(where: string, directory: string): unknown {
         `await models.fetchModel(url).`,
     );
   }
-  if (
-    (directory.startsWith("memory:") || !exists(path)) &&
-    exists(`${directory}/adapter_config.json`) &&
-    !exists(path)
-  ) {
+  if (!exists(path) && exists(`${directory}/adapter_config.json`)) {
     throw new FileError(
       `cannot read ${path}: the folder holds a PEFT adapter, not a model. Load its base model and then the ` +
         `adapter: peft.LoraModel.fromPretrained(model, ${show(directory)}).`,
