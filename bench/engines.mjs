@@ -1,13 +1,13 @@
 /** The contestants' names, and the engines, loaded when asked for: tfjs and jax-js change the global scope. */
 
-export const OURS = "wasm-lora",
-  RELAXED = "wasm-lora relaxed",
-  TFJS = "tfjs-wasm",
-  ONNX = "onnxruntime-web",
-  JAX = "jax-js";
-export const FULL_STEP = "wasm-lora, full fine-tuning",
-  TFJS_BEST = "tfjs-wasm at its best",
-  TFJS_WRITTEN = "tfjs-wasm as written";
+export const OURS = "wasm-lora";
+export const RELAXED = "wasm-lora relaxed";
+export const TFJS = "tfjs-wasm";
+export const ONNX = "onnxruntime-web";
+export const JAX = "jax-js";
+export const FULL_STEP = "wasm-lora, full fine-tuning";
+export const TFJS_BEST = "tfjs-wasm at its best";
+export const TFJS_WRITTEN = "tfjs-wasm as written";
 
 /** Each has open(), which gives matmul(m, n, k, a, b) and steps of a layer: { run, result, free }. */
 export const ENGINES = {

@@ -34,8 +34,8 @@ export interface Adapter {
   weights: Uint8Array;
 }
 
-export const BATCH = 8,
-  SEQ = 64;
+export const BATCH = 8;
+export const SEQ = 64;
 const SEED = 0;
 const SAMPLE_TOKENS = 100;
 const MOST_CHARACTERS = 2_000_000;
