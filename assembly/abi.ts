@@ -476,7 +476,7 @@ export class LayerNormForward {
   x: usize;
   /** [dim] */
   weight: usize;
-  /** [dim] */
+  /** [dim], or null: none. */
   bias: usize;
   rows: i32;
   dim: i32;

@@ -1,6 +1,6 @@
 /**
  * LayerNorm. y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), per row; var is the
- * biased variance, computed from x - mean (Ba et al. 2016; torch.nn.LayerNorm).
+ * biased variance, computed from x - mean (Ba et al. 2016; torch.nn.LayerNorm). bias null: there is none.
  * Backward: g = dy * weight; dx += rstd * (g - mean(g) - x̂ * mean(g * x̂)); dWeight += dy * x̂; dBias += dy.
  * Sums along a row are taken in float64, ascending: cancellation in the variance is the point of failure.
  * dWeight and dBias add rows in ascending order, in float32.
@@ -29,7 +29,8 @@ export function layerNormForward(call: LayerNormForward): void {
     store<f32>(call.rstd + (i << 2), s);
     for (let p: usize = 0; p < row; p += 4) {
       const hat = (load<f32>(x + p) - m) * s; // normalize
-      store<f32>(y + p, hat * load<f32>(weight + p) + load<f32>(bias + p)); // scale and shift
+      const scaled = hat * load<f32>(weight + p);
+      store<f32>(y + p, bias != 0 ? scaled + load<f32>(bias + p) : scaled);
     }
     x += row;
     y += row;

@@ -191,7 +191,8 @@ export class RMSNorm extends Module {
 }
 
 /**
- * torch.nn.LayerNorm over the last dimension; weight [dim] starts as ones, bias [dim] as zeros.
+ * torch.nn.LayerNorm over the last dimension; weight [dim] starts as ones, bias [dim] as zeros. bias false: there is
+ * none.
  *
  * @throws ArgumentError on a dim that is no positive integer or an eps below 0
  *
@@ -202,27 +203,29 @@ export class LayerNorm extends Module {
   /** @internal */ static override readonly className: string = "LayerNorm";
   /** [dim] */
   readonly weight: Parameter;
-  /** [dim] */
-  readonly bias: Parameter;
+  /** [dim], or null. */
+  readonly bias: Parameter | null;
   constructor(
     /** Size of x's last dimension. */
     readonly dim: number,
     /** Added to the variance. */
     readonly eps = 1e-5,
+    bias = true,
   ) {
     super();
-    checkCount("LayerNorm", arguments, 2);
+    checkCount("LayerNorm", arguments, 3);
+    checkBoolean("LayerNorm", "bias", bias);
     checkInteger("LayerNorm", "dim", dim, 1);
     checkNumber("LayerNorm", "eps", eps, 0);
     try {
       this.weight = new Parameter([dim]);
-      this.bias = new Parameter([dim]);
+      this.bias = bias ? new Parameter([dim]) : null;
     } catch (error) {
       this.dispose();
       throw error;
     }
     init.ones_(this.weight);
-    init.zeros_(this.bias);
+    if (this.bias) init.zeros_(this.bias);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {

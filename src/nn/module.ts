@@ -36,9 +36,9 @@ export type StateDict = Map<string, StateEntry>;
 /**
  * Base class of layers and models. Properties that are parameters or modules form the tree, also those in arrays, maps
  * and plain objects of any depth. A property's name gives its key in PyTorch's spelling (`selfAttn.qProj.weight` is
- * `self_attn.q_proj.weight`, `loraA` is `lora_A`); an index or a name within it follows as it is (`heads.anna.weight`,
- * `blocks.0.1.weight`). A parameter with several keys is one parameter: `stateDict` has all of its keys, everything
- * else counts it once.
+ * `self_attn.q_proj.weight`, `loraA` is `lora_A`, and `LayerNorm` stays as it is); an index or a name within it follows
+ * as it is (`heads.anna.weight`, `blocks.0.1.weight`). A parameter with several keys is one parameter: `stateDict` has
+ * all of its keys, everything else counts it once.
  *
  * What is in a `#private` field cannot be seen; a set, or an object of another class, that holds a module or parameter
  * which is nowhere else is refused.
@@ -412,8 +412,9 @@ export function stateEntries(where: string, state: unknown): ReadonlyMap<string,
   return entries;
 }
 
-/** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital. */
+/** camelCase property -> PyTorch's snake_case; LoRA's factors keep their capital, and names that begin with one all. */
 function torchName(property: string): string {
+  if (/^[A-Z]/.test(property)) return property;
   return snakeCase(property).replace(
     /^(lora(?:_embedding)?)_([ab])$/,
     (_, stem: string, factor: string) => `${stem}_${factor.toUpperCase()}`,

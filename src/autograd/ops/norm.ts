@@ -1,7 +1,7 @@
 /** RMSNorm, LayerNorm and softmax over the last dimension. Kernels: assembly/nn/{rms_norm,layer_norm,softmax}.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkFloat, checkInteger, checkLastDimension, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkFloat, checkInteger, checkLastDimension, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { Kernels } from "../../runtime/abi.js";
@@ -63,17 +63,17 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
  * Source: Ba et al. 2016; torch.nn.functional.layer_norm.
  * @param x [..., dim]
  * @param weight [dim]
- * @param bias [dim]
+ * @param bias [dim], or null for none
  * @returns x's shape
  * @throws ShapeError, DTypeError, ArgumentError for an eps below 0
  *
  * @example
  * console.log(ops.layerNorm(tensor([[1, 3]]), ones([2]), zeros([2]), 0).data); // Float32Array(2) [ -1, 1 ]
  */
-export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor | null, eps: number): Tensor {
   const [rows, dim] = rowsOf("layerNorm", x);
   checkTensor("layerNorm", "weight", weight, "float32", [dim]);
-  checkTensor("layerNorm", "bias", bias, "float32", [dim]);
+  bias = checkBias("layerNorm", bias, dim);
   checkFloat("layerNorm", "eps", eps, 0);
   const { kernels } = engine();
   return allOrNothing(() => {
@@ -86,7 +86,7 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number):
       rstd: rstd.address,
       x: x.address,
       weight: weight.address,
-      bias: bias.address,
+      bias: bias?.address ?? 0,
       rows,
       dim,
       eps,

@@ -505,7 +505,7 @@ test("a load that runs out of memory at any allocation leaves nothing behind, an
   assert.ok(total > 11);
   for (let i = 0; i < total; i++) refuses(() => failing(i), OutOfMemoryError);
   const layer = new nn.LayerNorm(3);
-  assert.deepEqual([...layer.weight.data, ...layer.bias.data], [1, 1, 1, 0, 0, 0]);
+  assert.deepEqual([...layer.weight.data, ...layer.bias!.data], [1, 1, 1, 0, 0, 0]);
   layer.dispose();
 });
 

@@ -243,6 +243,22 @@ test("the tree of a language model has the keys it had", () => {
   model.dispose();
 });
 
+test("a name that begins with a capital is the key as it is", () => {
+  class Norms extends nn.Module {
+    LayerNorm = new nn.LayerNorm(2, 1e-5, false);
+    Wqkv = linear();
+    lnF = new nn.LayerNorm(2);
+  }
+  const model = new Norms();
+  assert.deepEqual(keys(model), ["LayerNorm.weight", "Wqkv.weight", "ln_f.weight", "ln_f.bias"]);
+  const x = tensor([
+    [1, 3],
+    [2, -5],
+  ]);
+  assert.deepEqual(model.LayerNorm.forward(x).data, model.lnF.forward(x).data);
+  model.dispose();
+});
+
 test("a long list of numbers in a config costs a walk next to nothing", () => {
   const model = Object.assign(new Nested(), {
     settings: {
