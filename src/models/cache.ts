@@ -22,8 +22,8 @@ export interface CacheShape {
  * @example
  * const { model } = models.loadLlama("models/base");
  * const cache = model.newCache();
- * noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3]), cache));
- * const logits = noGrad(() => model.forward(tensor(new Int32Array([8]), [1, 1]), cache)); // [1, 1, 1024]
+ * noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3]), { cache }));
+ * const logits = noGrad(() => model.forward(tensor(new Int32Array([8]), [1, 1]), { cache })); // [1, 1, 1024]
  * console.log(cache.length); // 4
  */
 export class KeyValueCache {

@@ -1,14 +1,14 @@
 /** What one kind of model differs in from another, as loading and planning ask for it; families.ts is the table. */
-import type { CausalLM } from "./causal_lm.js";
+import type { Module } from "../nn/module.js";
 
 /** What every configuration says. */
 export interface FamilyConfig {
   /** transformers' model_type. */
   readonly modelType: string;
-  /** Number of token ids. */
-  vocabSize: number;
   /** Number of layers. */
   numHiddenLayers: number;
+  /** Number of token ids. */
+  vocabSize: number;
   /** Whether the embedding table is the head too. */
   tieWordEmbeddings: boolean;
   /** Begins a text; null: the model has none. */
@@ -17,11 +17,29 @@ export interface FamilyConfig {
   eosTokenId: number | readonly number[] | null;
 }
 
-/** A dimension of a tensor: the key of config.json that says it, and what it says. */
-export type Dimension = readonly [key: string, size: number];
+/**
+ * What a model gives: "causal-lm" the logits of the next token, "none" the states of the last layer, as the base model
+ * has them.
+ */
+export type Head = "causal-lm" | "none";
+
+/** A size that config.json says: its key, or how it follows from keys, and what it is. */
+export type Size = readonly [key: string, size: number];
+
+/** A family's model under one head. */
+export interface HeadOf<Config> {
+  /** transformers' classes, as config.json names them in architectures. */
+  readonly architectures: readonly string[];
+  /** What the keys of the head's own parameters begin with. */
+  readonly keys: readonly string[];
+  /** The module of a configuration, with its initial weights. */
+  create(config: Config): Module;
+  /** Draws a head that the weights lack and that is asked for all the same. Left out: the weights must have it. */
+  draw?(model: Module, config: Config): void;
+}
 
 /** A family of models: a file of this folder, and a line in the table. */
-export interface Family<Config extends FamilyConfig, Model extends CausalLM> {
+export interface Family<Config extends FamilyConfig> {
   /** config.json's model_type. */
   readonly modelType: Config["modelType"];
   /**
@@ -30,20 +48,22 @@ export interface Family<Config extends FamilyConfig, Model extends CausalLM> {
    * @throws FormatError naming the key that is wrong or asks for what is not supported
    */
   parseConfig(json: unknown, name: string): Config;
-  /** The module of a configuration, with its initial weights. */
-  create(config: Config): Model;
-  /** What every key but the head's begins with; a file of the model without its head has names without it. */
+  /** What it may give. The first is that of a config.json that names no architecture. */
+  readonly heads: { readonly [H in Head]?: HeadOf<Config> };
+  /** What every key of the base model begins with where there is a head. Files may have the names without it. */
   readonly prefix: string;
-  /** Key of the embedding table. */
-  readonly table: string;
-  /** Key of the head where it has a weight of its own. */
-  readonly head: string;
-  /** What the keys of layers begin with, before the layer's number. */
+  /** What the keys of layers begin with in the base model, before the layer's number. */
   readonly layers: string;
   /** The key of config.json that says how many layers there are. */
   readonly layerCount: string;
+  /** Keys of the embedding table and of the head that it may be too. Left out: they are never one. */
+  readonly tied?: { readonly table: string; readonly head: string };
+  /** What the keys of heads that files may have begin with: they are left out where another head is asked for. */
+  readonly headKeys: readonly string[];
   /** Whether a file's tensor is a buffer that is computed anyway. */
   isBuffer(name: string): boolean;
-  /** Every key with its shape. It is compared with the file before anything is built. */
-  shapes(config: Config): Iterable<readonly [key: string, shape: readonly Dimension[]]>;
+  /** Today's name of a tensor that older files call otherwise; null: it is left out. */
+  rename?(name: string): string | null;
+  /** The sizes of tensors, for an error that says which key of config.json is wrong. */
+  sizes(config: Config): readonly Size[];
 }

@@ -141,8 +141,8 @@ function draw(
   temperature: number,
   random: Generator,
 ): number {
-  const logits = model.forward(tensor(ids, [1, ids.length]), cache);
-  const last = tensor(logits.data.slice(-model.config.vocabSize));
+  const logits = model.forward(tensor(ids, [1, ids.length]), { cache, logitsToKeep: 1 });
+  const last = tensor(logits.data.slice());
   const largest = checkedLargest(last.data, step);
   // A temperature so small that the logits leave float32 leaves the likeliest token alone.
   if (temperature === 0 || Math.max(1, largest) / temperature > MAX_FLOAT32) return argMax(last.data);

@@ -3,23 +3,28 @@
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
 import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
-import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import { configReader } from "../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
-import { ShapeError } from "../runtime/errors.js";
-import { checkTensor } from "../tensor/check.js";
-import { allOrNothing, graphScope } from "../tensor/scope.js";
+import { graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import { KeyValueCache } from "./cache.js";
-import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
+import type { CacheShape } from "./cache.js";
 import { checkConfig, type ConfigOf } from "./config.js";
-import type { Dimension, Family } from "./family.js";
+import {
+  DecoderForCausalLM,
+  DecoderModel,
+  initialised,
+  type Block,
+  type DecoderConfig,
+  type Pass,
+  type Table,
+} from "./decoder.js";
+import type { Family, Size } from "./family.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
 /** What config.json says of a GPT-2, in the names of LlamaConfig. */
-export interface Gpt2Config {
+export interface Gpt2Config extends DecoderConfig {
   /** transformers' model_type. */
   modelType: "gpt2";
   /** Width of the residual stream, a multiple of numAttentionHeads (n_embd). */
@@ -71,7 +76,7 @@ export class Gpt2Attention extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, cache?: KeyValueCache): Tensor {
+  forward(x: Tensor, { cache }: Pass): Tensor {
     const [batch, steps, size] = x.shape as [number, number, number];
     const heads = this.#heads;
     return graphScope(() => {
@@ -106,7 +111,7 @@ export class Gpt2MLP extends Module {
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
-export class Gpt2Block extends Module {
+export class Gpt2Block extends Module implements Block<Pass> {
   /** @internal */ static override readonly className: string = "Gpt2Block";
   // The key in files: camelCase would lose the underscore before a digit.
   /** Before the attention. */
@@ -127,22 +132,19 @@ export class Gpt2Block extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, cache?: KeyValueCache): Tensor {
+  forward(x: Tensor, pass: Pass): Tensor {
     return graphScope(() => {
-      const h = add(x, this.attn.forward(this.ln_1.forward(x), cache));
+      const h = add(x, this.attn.forward(this.ln_1.forward(x), pass));
       return add(h, this.mlp.forward(this.ln_2.forward(h)));
     });
   }
 }
 
 /** A GPT-2 without its head. */
-export class Gpt2Model extends Module {
+export class Gpt2Model extends DecoderModel<Gpt2Config> {
   /** @internal */ static override readonly className: string = "Gpt2Model";
   /** Of tokens, [vocabSize, hiddenSize]: an nn.Embedding, or what wraps it; so is wpe. */
-  readonly wte: Layer & {
-    /** The table. */
-    readonly weight: Parameter;
-  };
+  readonly wte: Table;
   /** Of positions, [maxPositionEmbeddings, hiddenSize]. */
   readonly wpe: Layer;
   /** First block to last. */
@@ -150,12 +152,52 @@ export class Gpt2Model extends Module {
   /** After the last block. */
   readonly lnF: LayerNorm;
 
-  constructor(c: Gpt2Config) {
-    super();
+  constructor(c: Readonly<Gpt2Config>) {
+    super(c);
     this.wte = new Embedding(c.vocabSize, c.hiddenSize);
     this.wpe = new Embedding(c.maxPositionEmbeddings, c.hiddenSize);
     this.h = Array.from({ length: c.numHiddenLayers }, (_, i) => new Gpt2Block(c, i));
     this.lnF = new LayerNorm(c.hiddenSize, c.layerNormEpsilon);
+  }
+
+  override get table(): Table {
+    return this.wte;
+  }
+
+  override get blocks(): readonly Gpt2Block[] {
+    return this.h;
+  }
+
+  override get lastNorm(): LayerNorm {
+    return this.lnF;
+  }
+
+  override get cacheShape(): CacheShape {
+    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
+    return {
+      numHiddenLayers,
+      maxPositionEmbeddings,
+      numKeyValueHeads: numAttentionHeads,
+      headDim: hiddenSize / numAttentionHeads,
+    };
+  }
+
+  override embed(ids: Tensor, { first }: Pass): Tensor {
+    const steps = ids.shape[1]!;
+    const positions = new Tensor(ids.shape, "int32");
+    positions.indices.forEach((_, i, all) => {
+      all[i] = first + (i % steps);
+    });
+    return graphScope(() => add(this.wte.forward(ids), this.wpe.forward(positions)));
+  }
+
+  override passOf(pass: Pass): Pass {
+    return pass;
+  }
+
+  override initParameter(name: string, parameter: Parameter): void {
+    if (name.endsWith("c_proj.weight")) init.normal_(parameter, 0, 0.02 / Math.sqrt(2 * this.config.numHiddenLayers));
+    else super.initParameter(name, parameter);
   }
 }
 
@@ -176,25 +218,17 @@ export class Gpt2Model extends Module {
  * const model = new models.Gpt2(config);
  * const logits = model.forward(tensor(new Int32Array([3, 1, 4]), [1, 3])); // [1, 3, 61]
  */
-export class Gpt2 extends Module {
+export class Gpt2 extends DecoderForCausalLM<Gpt2Config> {
   /** @internal */ static override readonly className: string = "Gpt2";
-  /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
-  config: Readonly<Gpt2Config>;
   /** All but the head. */
-  readonly transformer: Gpt2Model;
+  declare readonly transformer: Gpt2Model;
   /**
    * null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's
    * weight.
    */
-  lmHead: Layer | null;
-  /**
-   * Whether backward computes each block's activations again, so that only its input is kept (Hugging Face:
-   * gradient_checkpointing_enable()).
-   */
-  gradientCheckpointing = false;
+  declare lmHead: Layer | null;
 
   constructor(config: ConfigOf<Gpt2Config>) {
-    super();
     checkConfig(
       "Gpt2",
       "gpt2",
@@ -202,86 +236,7 @@ export class Gpt2 extends Module {
       ["vocabSize", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "maxPositionEmbeddings"],
       ["layerNormEpsilon"],
     );
-    this.config = { ...config, modelType: "gpt2" };
-    [this.transformer, this.lmHead] = allOrNothing(() => [
-      new Gpt2Model(this.config),
-      config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false }),
-    ]);
-    for (const [name, p] of this.namedParameters()) {
-      if (name.endsWith(".bias")) init.zeros_(p);
-      else if (p.rank === 2)
-        init.normal_(p, 0, name.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(2 * config.numHiddenLayers) : 0.02);
-    }
-  }
-
-  /**
-   * @param ids int32 [batch, steps]
-   * @param cache for one sequence: ids are its next tokens, and the cache takes them in
-   * @returns logits [batch, steps, vocabSize]
-   * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
-   */
-  forward(ids: Tensor, cache?: KeyValueCache): Tensor {
-    const logits = logitsOf(this.#hidden(ids, cache), this.lmHead, this.transformer.wte);
-    if (cache) cache.length += ids.shape[1]!;
-    return logits;
-  }
-
-  /** All but the head: [batch, steps, hiddenSize]. */
-  #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
-    checkTensor("Gpt2.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
-    const { wte, wpe, h, lnF } = this.transformer;
-    const first = cache?.length ?? 0;
-    const [, steps] = ids.shape as [number, number];
-    if (first + steps > this.config.maxPositionEmbeddings) {
-      throw new ShapeError(
-        `Gpt2.forward: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ` +
-          `${this.config.maxPositionEmbeddings}.`,
-      );
-    }
-    const positions = new Tensor(ids.shape, "int32");
-    positions.indices.forEach((_, i, all) => {
-      all[i] = first + (i % steps);
-    });
-    let x = graphScope(() => add(wte.forward(ids), wpe.forward(positions)));
-    for (const block of h)
-      x =
-        this.gradientCheckpointing && !cache ? gradientCheckpoint((t) => block.forward(t), x) : block.forward(x, cache);
-    return lnF.forward(x);
-  }
-
-  /** Gives a tied head a layer of its own, so that adapters can act on it apart from the table. @internal */
-  showHead(): void {
-    this.lmHead ??= tiedHead(this, this.transformer.wte);
-  }
-
-  /** Takes that layer away again, unless an adapter has made its weight another than the table's. @internal */
-  hideHead(): void {
-    this.lmHead = untiedHead(this.lmHead, this.transformer.wte);
-    if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
-  }
-
-  /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  getOutputEmbeddings(): Module {
-    return this.lmHead ?? this.transformer.wte;
-  }
-
-  /**
-   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors
-   * as `forward`.
-   */
-  loss(ids: Tensor, targets: Tensor): Tensor {
-    return lossOf(this.#hidden(ids), this.lmHead, this.transformer.wte, targets);
-  }
-
-  /** An empty cache for `forward`. */
-  newCache(): KeyValueCache {
-    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
-    return new KeyValueCache({
-      numHiddenLayers,
-      maxPositionEmbeddings,
-      numKeyValueHeads: numAttentionHeads,
-      headDim: hiddenSize / numAttentionHeads,
-    });
+    super({ ...config, modelType: "gpt2" }, (c) => new Gpt2Model(c), { base: "transformer", head: "lmHead" });
   }
 }
 
@@ -319,46 +274,27 @@ export function parseGpt2Config(json: unknown, name: string): Gpt2Config {
   };
 }
 
-/** Every key of a GPT-2, with the keys of config.json that say its shape. */
-function* gpt2Shapes(c: Gpt2Config): Generator<readonly [string, readonly Dimension[]]> {
-  const hidden: Dimension = ["n_embd", c.hiddenSize];
-  const mlp: Dimension = ["n_inner (4 n_embd where it is left out)", c.intermediateSize];
-  const vocab: Dimension = ["vocab_size", c.vocabSize];
-  const qkv: Dimension = ["3 n_embd", 3 * c.hiddenSize];
-  yield ["transformer.wte.weight", [vocab, hidden]];
-  yield ["transformer.wpe.weight", [["n_positions", c.maxPositionEmbeddings], hidden]];
-  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
-  const norm = function* (at: string): Generator<readonly [string, readonly Dimension[]]> {
-    for (const name of ["weight", "bias"]) yield [`${at}.${name}`, [hidden]];
-  };
-  yield* norm("transformer.ln_f");
-  for (let i = 0; i < c.numHiddenLayers; i++) {
-    const at = `transformer.h.${i}.`;
-    for (const name of ["ln_1", "ln_2"]) yield* norm(at + name);
-    for (const [name, from, to] of [
-      ["attn.c_attn", hidden, qkv],
-      ["attn.c_proj", hidden, hidden],
-      ["mlp.c_fc", hidden, mlp],
-      ["mlp.c_proj", mlp, hidden],
-    ] as const) {
-      yield [`${at}${name}.weight`, [from, to]];
-      yield [`${at}${name}.bias`, [to]];
-    }
-  }
-}
-
 /** What the table of families holds. @internal */
-export const gpt2: Family<Gpt2Config, Gpt2> = {
+export const gpt2: Family<Gpt2Config> = {
   modelType: "gpt2",
   parseConfig: parseGpt2Config,
-  create: (config) => new Gpt2(config),
+  heads: {
+    "causal-lm": { architectures: ["GPT2LMHeadModel"], keys: ["lm_head."], create: (config) => new Gpt2(config) },
+    none: { architectures: ["GPT2Model"], keys: [], create: (config) => initialised(new Gpt2Model(config)) },
+  },
   prefix: "transformer.",
-  table: "transformer.wte.weight",
-  head: "lm_head.weight",
-  layers: "transformer.h.",
+  layers: "h.",
   layerCount: "n_layer",
+  tied: { table: "transformer.wte.weight", head: "lm_head.weight" },
+  headKeys: ["lm_head.", "score."],
   isBuffer: (name) => /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$/.test(name),
-  shapes: gpt2Shapes,
+  sizes: (c): readonly Size[] => [
+    ["n_embd", c.hiddenSize],
+    ["n_inner (4 n_embd where it is left out)", c.intermediateSize],
+    ["vocab_size", c.vocabSize],
+    ["n_positions", c.maxPositionEmbeddings],
+    ["3 n_embd", 3 * c.hiddenSize],
+  ],
 };
 
 /**
@@ -373,5 +309,5 @@ export const gpt2: Family<Gpt2Config, Gpt2> = {
  * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
  */
 export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
-  return loadFamily(gpt2, directory, readConfig("loadGpt2", directory));
+  return loadFamily<Gpt2Config, Gpt2, "causal-lm">(gpt2, "causal-lm", directory, readConfig("loadGpt2", directory));
 }

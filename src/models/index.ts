@@ -3,7 +3,9 @@
  * @module
  */
 export { KeyValueCache, type CacheShape } from "./cache.js";
-export type { CausalLM, WrappedLM } from "./causal_lm.js";
+export type { CausalLM, ForwardOptions, WrappedLM } from "./causal_lm.js";
+export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./decoder.js";
+export type { Head } from "./family.js";
 export {
   Llama,
   loadLlama,
@@ -23,7 +25,13 @@ export {
   type Gpt2Model,
 } from "./gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions, type FetchProgress } from "./fetch.js";
-export { loadModel, type AnyLoadedModel, type ModelConfig } from "./families.js";
+export {
+  loadModel,
+  type AnyLoadedModel,
+  type HeadModels,
+  type LoadModelOptions,
+  type ModelConfig,
+} from "./families.js";
 export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";

@@ -3,24 +3,28 @@
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
 import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
-import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import { configReader } from "../io/config_reader.js";
 import { asObject, show } from "../io/json.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
-import { Module, type Parameter } from "../nn/module.js";
-import * as init from "../nn/init.js";
-import { checkTensor } from "../tensor/check.js";
-import { ShapeError } from "../runtime/errors.js";
-import { allOrNothing, graphScope } from "../tensor/scope.js";
+import { Module } from "../nn/module.js";
+import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { KeyValueCache } from "./cache.js";
-import { logitsOf, lossOf, tiedHead, untiedHead } from "./causal_lm.js";
+import type { CacheShape } from "./cache.js";
 import { checkConfig, type ConfigOf } from "./config.js";
-import type { Dimension, Family } from "./family.js";
+import {
+  DecoderForCausalLM,
+  DecoderModel,
+  initialised,
+  type Block,
+  type DecoderConfig,
+  type Pass,
+  type Table,
+} from "./decoder.js";
+import type { Family, Size } from "./family.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
 /** What config.json says of a Llama. */
-export interface LlamaConfig {
+export interface LlamaConfig extends DecoderConfig {
   /** transformers' model_type. */
   modelType: "llama";
   /** Width of the residual stream (hidden_size). */
@@ -54,6 +58,11 @@ export interface LlamaConfig {
 /** Positions whose angles are made with a model; more as texts need them. */
 const FIRST_POSITIONS = 2048;
 
+/** What the layers of one forward share: the angles, too. */
+interface LlamaPass extends Pass {
+  readonly table: RopeTable;
+}
+
 /** Attention with rotary positions; heads of q share key/value heads. The projections have no bias. */
 export class LlamaAttention extends Module {
   /** @internal */ static override readonly className: string = "LlamaAttention";
@@ -85,9 +94,8 @@ export class LlamaAttention extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
+  forward(x: Tensor, { table, first, cache }: LlamaPass): Tensor {
     const [batch, steps] = x.shape as [number, number];
-    const first = cache?.length ?? 0;
     return graphScope(() => {
       const q = rope(reshape(this.qProj.forward(x), [batch, steps, this.#heads, this.#dim]), table, first);
       let k = rope(reshape(this.kProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]), table, first);
@@ -122,7 +130,7 @@ export class LlamaMLP extends Module {
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
-export class LlamaLayer extends Module {
+export class LlamaLayer extends Module implements Block<LlamaPass> {
   /** @internal */ static override readonly className: string = "LlamaLayer";
   /** Attention. */
   readonly selfAttn: LlamaAttention;
@@ -142,32 +150,76 @@ export class LlamaLayer extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, table: RopeTable, cache?: KeyValueCache): Tensor {
+  forward(x: Tensor, pass: LlamaPass): Tensor {
     return graphScope(() => {
-      const h = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), table, cache));
+      const h = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), pass));
       return add(h, this.mlp.forward(this.postAttentionLayernorm.forward(h)));
     });
   }
 }
 
 /** A Llama without its head. */
-export class LlamaModel extends Module {
+export class LlamaModel extends DecoderModel<LlamaConfig, LlamaPass> {
   /** @internal */ static override readonly className: string = "LlamaModel";
   /** An nn.Embedding, or what wraps it. */
-  readonly embedTokens: Layer & {
-    /** The table. */
-    readonly weight: Parameter;
-  };
+  readonly embedTokens: Table;
   /** First to last. */
   readonly layers: LlamaLayer[];
   /** After the last layer. */
   readonly norm: RMSNorm;
+  /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
+  readonly #tables: RopeTable[] = [];
 
-  constructor(c: LlamaConfig) {
-    super();
+  constructor(c: Readonly<LlamaConfig>) {
+    super(c);
     this.embedTokens = new Embedding(c.vocabSize, c.hiddenSize);
     this.layers = Array.from({ length: c.numHiddenLayers }, (_, i) => new LlamaLayer(c, i));
     this.norm = new RMSNorm(c.hiddenSize, c.rmsNormEps);
+    this.#tableOf(Math.min(c.maxPositionEmbeddings, FIRST_POSITIONS));
+  }
+
+  override get table(): Table {
+    return this.embedTokens;
+  }
+
+  override get blocks(): readonly LlamaLayer[] {
+    return this.layers;
+  }
+
+  override get lastNorm(): RMSNorm {
+    return this.norm;
+  }
+
+  override get cacheShape(): CacheShape {
+    return this.config;
+  }
+
+  override embed(ids: Tensor): Tensor {
+    return this.embedTokens.forward(ids);
+  }
+
+  override passOf(pass: Pass, steps: number): LlamaPass {
+    return { ...pass, table: this.#tableOf(pass.first + steps) };
+  }
+
+  /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
+  #tableOf(positions: number): RopeTable {
+    const { maxPositionEmbeddings, headDim, ropeTheta } = this.config;
+    const last = this.#tables.at(-1);
+    const there = last?.cos.shape[0] ?? 0;
+    if (last && positions <= there) return last;
+    const table = ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), headDim, ropeTheta);
+    this.#tables.push(table);
+    return table;
+  }
+
+  /** Disposes all parameters and the table of angles. */
+  override dispose(): void {
+    super.dispose();
+    for (const { cos, sin } of this.#tables.splice(0)) {
+      cos.dispose();
+      sin.dispose();
+    }
   }
 }
 
@@ -184,27 +236,17 @@ export class LlamaModel extends Module {
  * const ids = tensor(new Int32Array([5, 6, 7, 8]), [1, 4]), targets = tensor(new Int32Array([6, 7, 8, 9]), [1, 4]);
  * model.loss(ids, targets).backward();
  */
-export class Llama extends Module {
+export class Llama extends DecoderForCausalLM<LlamaConfig> {
   /** @internal */ static override readonly className: string = "Llama";
-  /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
-  config: Readonly<LlamaConfig>;
   /** All but the head. */
-  readonly model: LlamaModel;
+  declare readonly model: LlamaModel;
   /**
    * null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's
    * weight.
    */
-  lmHead: Layer | null;
-  /**
-   * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
-   * gradient_checkpointing_enable()).
-   */
-  gradientCheckpointing = false;
-  /** Angles of positions so far: each table has those before it, which what awaits backward may still read. */
-  readonly #tables: RopeTable[] = [];
+  declare lmHead: Layer | null;
 
   constructor(config: ConfigOf<LlamaConfig>) {
-    super();
     checkConfig(
       "Llama",
       "llama",
@@ -221,96 +263,7 @@ export class Llama extends Module {
       ],
       ["rmsNormEps", "ropeTheta"],
     );
-    this.config = { ...config, modelType: "llama" };
-    [this.model, this.lmHead] = allOrNothing(() => {
-      const model = new LlamaModel(this.config);
-      const lmHead = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
-      for (const p of [...model.parameters(), ...(lmHead?.parameters() ?? [])])
-        if (p.rank === 2) init.normal_(p, 0, 0.02);
-      this.#tableOf(Math.min(config.maxPositionEmbeddings, FIRST_POSITIONS));
-      return [model, lmHead];
-    });
-  }
-
-  /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
-  #tableOf(positions: number): RopeTable {
-    const { maxPositionEmbeddings, headDim, ropeTheta } = this.config;
-    const last = this.#tables.at(-1);
-    const there = last?.cos.shape[0] ?? 0;
-    if (last && positions <= there) return last;
-    if (positions > maxPositionEmbeddings) {
-      throw new ShapeError(
-        `Llama.forward: positions up to ${positions} are needed; the model has maxPositionEmbeddings = ` +
-          `${maxPositionEmbeddings}.`,
-      );
-    }
-    const table = ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), headDim, ropeTheta);
-    this.#tables.push(table);
-    return table;
-  }
-
-  /**
-   * @param ids int32 [batch, steps]
-   * @param cache for one sequence: ids are its next tokens, and the cache takes them in
-   * @returns logits [batch, steps, vocabSize]
-   * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
-   */
-  forward(ids: Tensor, cache?: KeyValueCache): Tensor {
-    const logits = logitsOf(this.#hidden(ids, cache), this.lmHead, this.model.embedTokens);
-    if (cache) cache.length += ids.shape[1]!;
-    return logits;
-  }
-
-  /** All but the head: [batch, steps, hiddenSize]. */
-  #hidden(ids: Tensor, cache?: KeyValueCache): Tensor {
-    checkTensor("Llama.forward", "ids", ids, "int32", [cache ? 1 : null, null]);
-    const table = this.#tableOf((cache?.length ?? 0) + ids.shape[1]!);
-    let x = this.model.embedTokens.forward(ids);
-    for (const layer of this.model.layers) {
-      x =
-        this.gradientCheckpointing && !cache
-          ? gradientCheckpoint((h) => layer.forward(h, table), x)
-          : layer.forward(x, table, cache);
-    }
-    return this.model.norm.forward(x);
-  }
-
-  /** Gives a tied head a layer of its own, so that adapters can act on it apart from the table. @internal */
-  showHead(): void {
-    this.lmHead ??= tiedHead(this, this.model.embedTokens);
-  }
-
-  /** Takes that layer away again, unless an adapter has made its weight another than the table's. @internal */
-  hideHead(): void {
-    this.lmHead = untiedHead(this.lmHead, this.model.embedTokens);
-    if (this.lmHead && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
-  }
-
-  /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
-  getOutputEmbeddings(): Module {
-    return this.lmHead ?? this.model.embedTokens;
-  }
-
-  /**
-   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. Errors
-   * as `forward`.
-   */
-  loss(ids: Tensor, targets: Tensor): Tensor {
-    return lossOf(this.#hidden(ids), this.lmHead, this.model.embedTokens, targets);
-  }
-
-  /** An empty cache for `forward`. */
-  newCache(): KeyValueCache {
-    return new KeyValueCache(this.config);
-  }
-
-  /** Disposes all parameters and the table of angles. */
-  override dispose(): void {
-    super.dispose();
-    for (const { cos, sin } of this.#tables.splice(0)) {
-      cos.dispose();
-      sin.dispose();
-    }
+    super({ ...config, modelType: "llama" }, (c) => new LlamaModel(c));
   }
 }
 
@@ -382,39 +335,27 @@ export function parseLlamaConfig(json: unknown, name: string): LlamaConfig {
   };
 }
 
-/** Every key of a Llama, with the keys of config.json that say its shape. */
-function* llamaShapes(c: LlamaConfig): Generator<readonly [string, readonly Dimension[]]> {
-  const hidden: Dimension = ["hidden_size", c.hiddenSize];
-  const vocab: Dimension = ["vocab_size", c.vocabSize];
-  const mlp: Dimension = ["intermediate_size", c.intermediateSize];
-  const heads: Dimension = ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim];
-  const kv: Dimension = ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim];
-  yield ["model.embed_tokens.weight", [vocab, hidden]];
-  yield ["model.norm.weight", [hidden]];
-  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [vocab, hidden]];
-  for (let i = 0; i < c.numHiddenLayers; i++) {
-    const at = `model.layers.${i}.`;
-    yield [`${at}self_attn.q_proj.weight`, [heads, hidden]];
-    for (const name of ["k", "v"]) yield [`${at}self_attn.${name}_proj.weight`, [kv, hidden]];
-    yield [`${at}self_attn.o_proj.weight`, [hidden, heads]];
-    for (const name of ["gate", "up"]) yield [`${at}mlp.${name}_proj.weight`, [mlp, hidden]];
-    yield [`${at}mlp.down_proj.weight`, [hidden, mlp]];
-    for (const name of ["input", "post_attention"]) yield [`${at}${name}_layernorm.weight`, [hidden]];
-  }
-}
-
 /** What the table of families holds. @internal */
-export const llama: Family<LlamaConfig, Llama> = {
+export const llama: Family<LlamaConfig> = {
   modelType: "llama",
   parseConfig: parseLlamaConfig,
-  create: (config) => new Llama(config),
+  heads: {
+    "causal-lm": { architectures: ["LlamaForCausalLM"], keys: ["lm_head."], create: (config) => new Llama(config) },
+    none: { architectures: ["LlamaModel"], keys: [], create: (config) => initialised(new LlamaModel(config)) },
+  },
   prefix: "model.",
-  table: "model.embed_tokens.weight",
-  head: "lm_head.weight",
-  layers: "model.layers.",
+  layers: "layers.",
   layerCount: "num_hidden_layers",
+  tied: { table: "model.embed_tokens.weight", head: "lm_head.weight" },
+  headKeys: ["lm_head.", "score."],
   isBuffer: (name) => /(^|\.)rotary_emb\.inv_freq$/.test(name),
-  shapes: llamaShapes,
+  sizes: (c): readonly Size[] => [
+    ["hidden_size", c.hiddenSize],
+    ["intermediate_size", c.intermediateSize],
+    ["vocab_size", c.vocabSize],
+    ["num_attention_heads * head_dim", c.numAttentionHeads * c.headDim],
+    ["num_key_value_heads * head_dim", c.numKeyValueHeads * c.headDim],
+  ],
 };
 
 /**
@@ -431,5 +372,5 @@ export const llama: Family<LlamaConfig, Llama> = {
  * console.log(logits.shape[2] === config.vocabSize); // true
  */
 export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  return loadFamily(llama, directory, readConfig("loadLlama", directory));
+  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, "causal-lm", directory, readConfig("loadLlama", directory));
 }

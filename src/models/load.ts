@@ -1,16 +1,17 @@
 /** Models from folders in Hugging Face's layout, of any family. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { exists, readJson } from "../io/files.js";
-import { show } from "../io/json.js";
-import type { Module } from "../nn/module.js";
-import { ArgumentError, FileError } from "../runtime/errors.js";
+import { asObject, show } from "../io/json.js";
+import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
+import { shown } from "../runtime/shown.js";
 import { allOrNothing } from "../tensor/scope.js";
-import type { CausalLM } from "./causal_lm.js";
-import type { Family, FamilyConfig } from "./family.js";
+import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
 import { Weights } from "./weights.js";
 
 /** A model and what its folder says. */
-export interface LoadedModel<M extends Module, Config> {
+export interface LoadedModel<M, Config, H extends Head = "causal-lm"> {
+  /** What the model gives. */
+  readonly head: H;
   /** In training mode, all parameters trainable but those that LoRA freezes. */
   model: M;
   /** The same as model.config: config.json's, but for tieWordEmbeddings, which says what the weights are. */
@@ -28,22 +29,27 @@ export interface LoadedModel<M extends Module, Config> {
 
 /**
  * The model of a folder.
+ * @param asked under which head; undefined: what config.json says
  * @param json of its config.json, as `readConfig` gives it
  * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says
  */
-export function loadFamily<Config extends FamilyConfig, Model extends CausalLM>(
-  family: Family<Config, Model>,
+export function loadFamily<Config extends FamilyConfig, M, H extends Head>(
+  family: Family<Config>,
+  asked: H | undefined,
   path: string,
   json: unknown,
-): LoadedModel<Model, Config> {
+): LoadedModel<M, Config, H> {
   const read = family.parseConfig(json, `${path}/config.json`);
-  const weights = new Weights(path, family);
+  const own = headOfFolder(family, json);
+  const head = checkedHead(family, asked ?? own, json, `${path}/config.json`);
+  const weights = new Weights(path, family, head, head !== own);
   const config = { ...read, tieWordEmbeddings: weights.tie(read.tieWordEmbeddings) };
   weights.check(config);
   let tokenizer: Tokenizer | undefined;
   let eosTokenIds: readonly number[] | undefined;
   return {
-    model: allOrNothing(() => weights.fill(() => family.create(config))),
+    head: head as H,
+    model: allOrNothing(() => weights.fill(config)) as M,
     config,
     path,
     get tokenizer() {
@@ -53,6 +59,27 @@ export function loadFamily<Config extends FamilyConfig, Model extends CausalLM>(
       return (eosTokenIds ??= specialTokens(path, config).eosTokenIds);
     },
   };
+}
+
+/** The head that config.json's architectures name; undefined: none that the family has. */
+function headOfFolder(family: Family<FamilyConfig>, json: unknown): Head | undefined {
+  const heads = Object.entries(family.heads) as [Head, HeadOf<FamilyConfig>][];
+  const names = asObject(json)?.["architectures"];
+  if (names == null) return heads[0]![0];
+  return heads.find(([, { architectures }]) => architectures.includes((names as unknown[])[0] as string))?.[0];
+}
+
+/** @throws ArgumentError for what is no head of the family; FormatError where it must be said which */
+function checkedHead(family: Family<FamilyConfig>, head: Head | undefined, json: unknown, path: string): Head {
+  if (head !== undefined && Object.hasOwn(family.heads, head)) return head;
+  const names = Object.keys(family.heads).map(show).join(", ");
+  if (head !== undefined)
+    throw new ArgumentError(`loadModel: head must be one of ${names} for ${family.modelType}; got ${shown(head)}.`);
+  const known = Object.values(family.heads).flatMap(({ architectures }) => architectures.map(show));
+  throw new FormatError(
+    `${path}: architectures is ${show(asObject(json)!["architectures"])}; supported are ${known.join(", ")}. ` +
+      `Say what to take of it: loadModel(directory, { head }) with one of ${names}.`,
+  );
 }
 
 /** config.json of a folder; what is no folder here is told apart. */

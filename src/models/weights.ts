@@ -6,41 +6,56 @@ import type { Module } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
 import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
+import { rehearse } from "../runtime/rehearsal.js";
 import { setBfloat16 } from "../tensor/bfloat16.js";
-import type { CausalLM } from "./causal_lm.js";
-import type { Dimension, Family, FamilyConfig } from "./family.js";
+import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
 /** Tensors that one message names at most. */
 const NAMED = 4;
-/** Expected names that are compared before a list of missing ones may end the comparison. */
-const LOOKED_AT = 64;
 
 /** A folder's tensors under the keys that the model has. */
 export class Weights<Config extends FamilyConfig> {
   readonly #where: string;
-  readonly #family: Family<Config, CausalLM>;
+  readonly #family: Family<Config>;
+  readonly #head: HeadOf<Config>;
+  /** What the keys of the base model begin with under this head. */
+  readonly #prefix: string;
+  /** Whether the head is another than the folder's own, and may be left out or drawn. */
+  readonly #isOther: boolean;
   readonly #tensors = new Map<string, TensorView>();
   readonly #files: WeightViews;
+  #isDrawn = false;
 
   /** @throws FileError, FormatError, also where a tensor is there under two names */
-  constructor(directory: string, family: Family<Config, CausalLM>) {
-    const { prefix, head } = family;
-    const ofHead = head.slice(0, head.lastIndexOf(".") + 1);
+  constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean) {
     this.#where = directory;
     this.#family = family;
+    this.#head = family.heads[head]!;
+    this.#prefix = head === "none" ? "" : family.prefix;
+    this.#isOther = isOther;
     this.#files = readWeightViews(directory);
-    for (const [name, view] of this.#files.tensors) {
-      if (family.isBuffer(name)) {
-        this.#files.astray.delete(name);
+    const { tensors, astray } = this.#files;
+    for (const name of [...tensors.keys(), ...astray.keys()]) {
+      const today = family.isBuffer(name) ? null : family.rename ? family.rename(name) : name;
+      if (today === null) {
+        astray.delete(name);
         continue;
       }
-      const key = name.startsWith(prefix) || name.startsWith(ofHead) ? name : prefix + name;
-      if (this.#tensors.has(key))
-        throw new FormatError(`${directory} has ${key} twice, with and without ${show(prefix)}.`);
+      const view = tensors.get(name);
+      if (!view) continue;
+      const key = this.#keyOf(today);
+      if (this.#tensors.has(key) && this.#tensors.get(key) !== view)
+        throw new FormatError(`${directory} has ${key} twice, with and without ${show(family.prefix)}.`);
       this.#tensors.set(key, view);
     }
-    for (const name of [...this.#files.astray.keys()]) if (family.isBuffer(name)) this.#files.astray.delete(name);
+  }
+
+  /** The model's key of what a file may name with or without the base model's prefix. */
+  #keyOf(name: string): string {
+    const { prefix, headKeys } = this.#family;
+    if (headKeys.some((start) => name.startsWith(start))) return name;
+    return this.#prefix + (name.startsWith(prefix) ? name.slice(prefix.length) : name);
   }
 
   /**
@@ -49,18 +64,20 @@ export class Weights<Config extends FamilyConfig> {
    * @param tied what config.json says
    */
   tie(tied: boolean): boolean {
-    const { table, head, prefix } = this.#family;
-    const a = this.#tensors.get(table);
+    if (!this.#family.tied) return tied;
+    const { table, head } = this.#family.tied;
+    const key = this.#keyOf(table);
+    const a = this.#tensors.get(key);
     const b = this.#tensors.get(head);
-    const { metadata } = this.#files;
+    const { metadata, astray } = this.#files;
     // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
     const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
     if (!tied && !alias) return false;
     // An index may list a head that was left out of its shard, or a shard have one that is not listed.
-    for (const name of [table, head, table.slice(prefix.length)]) this.#files.astray.delete(name);
+    for (const name of [table, head, table.slice(this.#family.prefix.length)]) astray.delete(name);
     if (a && b && !equal(a, b)) return false;
     const one = a ?? b;
-    if (one) this.#tensors.set(table, one);
+    if (one) this.#tensors.set(key, one);
     this.#tensors.delete(head);
     return true;
   }
@@ -70,40 +87,40 @@ export class Weights<Config extends FamilyConfig> {
    * @throws FormatError naming the key of config.json and the tensor that disagree, or what is missing or too much
    */
   check(config: Config): void {
-    const { head, layers, layerCount } = this.#family;
-    const count = config.numHiddenLayers;
-    const path = `${this.#where}/config.json`;
     refuseAstray(this.#where, this.#files);
-    let found = 0;
-    for (const name of this.#tensors.keys()) {
-      const index = name.startsWith(layers) ? /^\d{1,9}(?=\.)/.exec(name.slice(layers.length)) : null;
-      if (index) found = Math.max(found, Number(index[0]) + 1);
+    const { keys, draw } = this.#head;
+    const ofHead = (name: string): boolean => keys.some((start) => name.startsWith(start));
+    if (this.#isOther) {
+      for (const name of [...this.#tensors.keys()])
+        if (this.#family.headKeys.some((start) => name.startsWith(start)) && !ofHead(name)) this.#tensors.delete(name);
+      this.#isDrawn = draw !== undefined && ![...this.#tensors.keys()].some(ofHead);
     }
-    if (found !== count)
-      throw new FormatError(
-        `${path}: ${layerCount} is ${count}, but the weights have ` +
-          `${found < count ? `no ${layers}${found}.` : `${layers}${found - 1} too.`}`,
-      );
-    const missing: string[] = [];
-    const expected = new Set<string>();
-    for (const [name, dimensions] of this.#family.shapes(config)) {
-      const view = this.#tensors.get(name);
-      if (view) this.#checkShape(name, view, dimensions);
-      else missing.push(name);
-      expected.add(name);
-      // All layers have the names of the first, so what is missing there is the same for the rest.
-      if (missing.length >= NAMED && expected.size > LOOKED_AT) break;
-    }
-    const unexpected = [...this.#tensors.keys()].filter(
-      (name) => !expected.has(name) && !expected.has(name.replace(/\.\d+\./, ".0.")),
+    this.#checkLayers(config.numHiddenLayers);
+    // The model itself says what it has, in a rehearsal, where it takes no memory.
+    const expected = rehearse(
+      () =>
+        new Map(
+          Array.from(
+            skipInit(() => this.#head.create(config)).namedParameters(),
+            ([name, { shape }]) => [name, shape] as const,
+          ),
+        ),
+      Infinity,
     );
+    const missing: string[] = [];
+    for (const [name, shape] of expected) {
+      const view = this.#tensors.get(name);
+      if (view) this.#checkShape(name, view, shape, config);
+      else if (!this.#isDrawn || !ofHead(name)) missing.push(name);
+    }
+    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name));
     const some = (names: string[]): string =>
       names
         .slice(0, NAMED)
         .map((name) => name.slice(0, 100))
         .join(", ") || "nothing";
     if (missing.length + unexpected.length > 0) {
-      const advice = missing.includes(head)
+      const advice = missing.includes(this.#family.tied?.head ?? "")
         ? " Where the embedding table is the head, config.json says tie_word_embeddings: true."
         : "";
       throw new FormatError(
@@ -113,30 +130,53 @@ export class Weights<Config extends FamilyConfig> {
     }
   }
 
-  #checkShape(name: string, { shape, dtype }: TensorView, dimensions: readonly Dimension[]): void {
+  /** As many layers as config.json says, so that the rehearsal is of no more than the file has. */
+  #checkLayers(count: number): void {
+    const start = this.#prefix + this.#family.layers;
+    const found = new Set<number>();
+    for (const name of this.#tensors.keys()) {
+      const index = name.startsWith(start) ? /^\d{1,9}(?=\.)/.exec(name.slice(start.length)) : null;
+      if (index) found.add(Number(index[0]));
+    }
+    const say = (what: string): never => {
+      throw new FormatError(
+        `${this.#where}/config.json: ${this.#family.layerCount} is ${count}, but the weights have ${what}.`,
+      );
+    };
+    const last = Math.max(-1, ...found);
+    if (last >= count) say(`${start}${last} too`);
+    let layer = 0;
+    while (found.has(layer)) layer++;
+    if (layer < count) say(`no ${start}${layer}`);
+  }
+
+  #checkShape(name: string, { shape, dtype }: TensorView, expected: readonly number[], config: Config): void {
     if (!DTYPES.includes(dtype))
       throw new FormatError(
         `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised ` +
           `are not supported: take the model as it was.`,
       );
-    if (shape.length !== dimensions.length)
+    if (shape.length !== expected.length)
       throw new FormatError(
-        `${this.#where}: ${name} has shape ${show(shape)}; expected ${dimensions.length} dimensions.`,
+        `${this.#where}: ${name} has shape ${show(shape)}; expected ${expected.length} dimensions.`,
       );
-    const at = dimensions.findIndex(([, size], i) => shape[i] !== size);
-    if (at >= 0)
-      throw new FormatError(
-        `${this.#where}/config.json: ${dimensions[at]![0]} is ${dimensions[at]![1]}, but ${name} has shape ` +
-          `${show(shape)}.`,
-      );
+    const at = expected.findIndex((size, i) => shape[i] !== size);
+    if (at < 0) return;
+    const keys = this.#family.sizes(config).flatMap(([key, size]) => (size === expected[at] ? [key] : []));
+    throw new FormatError(
+      keys.length > 0
+        ? `${this.#where}/config.json: ${keys.join(" or ")} is ${expected[at]}, but ${name} has shape ${show(shape)}.`
+        : `${this.#where}: ${name} has shape ${show(shape)}; by its config.json it is ${show([...expected])}.`,
+    );
   }
 
-  /** The module that make gives, with the tensors as its weights: nothing is drawn, and each is written once. */
-  fill<M extends Module>(make: () => M): M {
-    const model = skipInit(make);
+  /** The module, with the tensors as its weights: each is written once, and none is drawn but those of a new head. */
+  fill(config: Config): Module {
+    const model = skipInit(() => this.#head.create(config));
     if (engine().isRehearsal) return model;
     for (const [key, parameter] of model.namedParameters()) {
-      const view = this.#tensors.get(key)!;
+      const view = this.#tensors.get(key);
+      if (!view) continue;
       try {
         if (view.dtype === "BF16") setBfloat16(parameter, view.bytes);
         else copyFloat32(view, parameter.data);
@@ -145,6 +185,7 @@ export class Weights<Config extends FamilyConfig> {
         throw new FormatError(`${this.#where}: ${cause.message}`, { cause });
       }
     }
+    if (this.#isDrawn) this.#head.draw!(model, config);
     return model;
   }
 }

@@ -36,7 +36,7 @@ class Ledger extends LinearMemory {
   /** The one block of memory that every view of floats shares. */
   readonly #floats = new Float32Array(SMALL);
 
-  constructor() {
+  constructor(private readonly most: number) {
     super(new WebAssembly.Memory({ initial: 0 }), 0);
   }
 
@@ -44,8 +44,7 @@ class Ledger extends LinearMemory {
     // The first is 1, since kernels take the address 0 for "not wanted".
     const size = blockBytes(bytes);
     const address = ++this.#handedOut;
-    if (!Number.isSafeInteger(this.#liveBytes + size))
-      throw new OutOfMemoryError(bytes, this.#liveBytes, Number.MAX_SAFE_INTEGER);
+    if (this.#liveBytes + size > this.most) throw new OutOfMemoryError(bytes, this.#liveBytes, this.most);
     if (this.#sizes.size === MOST)
       throw new ArgumentError(`planTraining: the model has more than ${MOST} tensors at a time; it cannot be planned.`);
     this.#sizes.set(address, size);
@@ -95,9 +94,12 @@ function idle(kernels: Kernels): KernelExports {
   ) as KernelExports;
 }
 
-/** Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far. */
-export function rehearse<T>(fn: (stats: () => MemoryStats) => T): T {
-  const stand = new Engine(idle(engine().kernels), new Ledger(), true);
+/**
+ * Runs fn, whose tensors and kernel calls cost nothing; `stats` tells the memory that it would have so far.
+ * @param most bytes; above 2^53, the default, they are no longer counted exactly
+ */
+export function rehearse<T>(fn: (stats: () => MemoryStats) => T, most = Number.MAX_SAFE_INTEGER): T {
+  const stand = new Engine(idle(engine().kernels), new Ledger(most), true);
   try {
     return withEngine(stand, () => fn(() => stand.memory.stats()));
   } finally {

@@ -179,7 +179,7 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
           const draw = (tokens: number, before: number): void =>
             between(() => {
               cache.length = before;
-              base.forward(ids(1, tokens), cache);
+              base.forward(ids(1, tokens), { cache, logitsToKeep: 1 });
               softmax(scale(new Tensor([vocabSize]), 1));
               new Tensor([1]);
             });

@@ -87,7 +87,7 @@ adaptedModel("read back from its PEFT folder gives the same logits bitwise", () 
 adaptedModel("decodes with a cache, one token at a time, to the logits of the full forward pass", () => {
   const cache = new models.KeyValueCache(adapted.config);
   for (let i = 0; i < ids.length; i++) {
-    const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), cache).data.slice()));
+    const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), { cache }).data.slice()));
     assert.deepEqual(bits(one), bits(adaptedLogits.subarray(i * vocabSize, (i + 1) * vocabSize)), `position ${i}`);
   }
   cache.dispose();

@@ -282,7 +282,7 @@ test("a model that cannot be made, and a token that cannot be drawn", () => {
   const model = new models.Gpt2(CONFIG);
   // A cache is as it was before the step that ran out of memory: doing it again gives the step's bits.
   const step = (cache: models.KeyValueCache, id: number): number[] =>
-    noGrad(() => scope(() => [...model.forward(tensor(Int32Array.of(id), [1, 1]), cache).data]));
+    noGrad(() => scope(() => [...model.forward(tensor(Int32Array.of(id), [1, 1]), { cache }).data]));
   const whole = model.newCache();
   const expected = [3, 1, 4].map((id) => step(whole, id));
   const cache = model.newCache();

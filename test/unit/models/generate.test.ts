@@ -217,7 +217,7 @@ test("a LoraModel is called as its model is, with its loss, cache and checkpoint
   assert.deepEqual([...noGrad(() => lora.forward(ids)).data], [...noGrad(() => lora.model.forward(ids)).data]);
   assert.equal(noGrad(() => lora.loss(ids, targets)).item(), noGrad(() => lora.model.loss(ids, targets)).item());
   const cache = lora.newCache();
-  noGrad(() => lora.forward(ids, cache));
+  noGrad(() => lora.forward(ids, { cache }));
   assert.equal(cache.length, 3);
   lora.gradientCheckpointing = true;
   assert.equal(lora.model.gradientCheckpointing, true);
@@ -343,7 +343,7 @@ test("memory goes with the text: a long context costs nothing, nor does a genera
   for (let t = 1; t <= 9; t++) {
     noGrad(() =>
       scope(() => {
-        long.forward(tensor(Int32Array.of(t), [1, 1]), cache);
+        long.forward(tensor(Int32Array.of(t), [1, 1]), { cache });
       }),
     );
     assert.ok(
@@ -364,7 +364,7 @@ test("another model's cache is refused", () => {
       () =>
         noGrad(() =>
           scope(() => {
-            model.forward(tensor(Int32Array.of(1), [1, 1]), cache);
+            model.forward(tensor(Int32Array.of(1), [1, 1]), { cache });
           }),
         ),
       (e: Error) => e instanceof ShapeError && e.message.includes("newCache()"),

@@ -258,7 +258,7 @@ test("generation with the cache gives the tokens of whole passes without it", ()
   const cache = model.newCache();
   const all = logitsOf(model);
   for (let t = 0; t < ids.length; t++) {
-    const step = noGrad(() => scope(() => model.forward(tensor(ids.slice(t, t + 1), [1, 1]), cache).data.slice()));
+    const step = noGrad(() => scope(() => model.forward(tensor(ids.slice(t, t + 1), [1, 1]), { cache }).data.slice()));
     assertBits(`step ${t}`, step, all.slice(61 * t, 61 * (t + 1)));
   }
   cache.dispose();

@@ -253,7 +253,7 @@ const cases: [object, string][] = [
   [{ num_hidden_layers: 1e9 }, "num_hidden_layers is 1000000000"],
   [{ num_hidden_layers: 2 }, "num_hidden_layers is 2"],
   [{ vocab_size: 2e8 }, "vocab_size is 200000000, but model.embed_tokens.weight has shape [8,4]"],
-  [{ hidden_size: 2 ** 40 }, "hidden_size is 1099511627776"],
+  [{ hidden_size: 2 ** 40 }, "hidden_size or num_attention_heads * head_dim is 1099511627776"],
   [{ intermediate_size: 5e7 }, "intermediate_size is 50000000, but model.layers.0.mlp.gate_proj.weight"],
   [
     { num_attention_heads: 4, head_dim: 2 },
@@ -323,7 +323,7 @@ for (const prefix of ["", "transformer."]) {
       [{ n_layer: 1e9 }, "n_layer is 1000000000"],
       [{ n_positions: 1e9 }, "n_positions is 1000000000, but transformer.wpe.weight"],
       [{ n_inner: 8 }, "n_inner"],
-      [{ n_embd: 8 }, "n_embd is 8"],
+      [{ n_embd: 8 }, "n_embd or vocab_size is 8"],
       [{ vocab_size: 9 }, "vocab_size is 9"],
     ] as const) {
       refuses(() => load(change), FormatError, words);

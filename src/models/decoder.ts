@@ -1,0 +1,272 @@
+/** What decoders have in common: the way through the layers, and a head that may be the embedding table. */
+import { linear, linearCrossEntropy, crossEntropy, narrow } from "../autograd/ops/index.js";
+import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
+import * as init from "../nn/init.js";
+import { Linear, type Layer } from "../nn/layers.js";
+import { Module, type Parameter } from "../nn/module.js";
+import { adopt } from "../random/seed.js";
+import { ShapeError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
+import { className } from "../runtime/shown.js";
+import { checkInteger, checkTensor } from "../tensor/check.js";
+import { allOrNothing } from "../tensor/scope.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { KeyValueCache, type CacheShape } from "./cache.js";
+import type { CausalLM, ForwardOptions } from "./causal_lm.js";
+import type { FamilyConfig } from "./family.js";
+
+/** What every decoder's configuration says. */
+export interface DecoderConfig extends FamilyConfig {
+  /** Width of the residual stream. */
+  hiddenSize: number;
+  /** Longest sequence. */
+  maxPositionEmbeddings: number;
+}
+
+/** An embedding table: an nn.Embedding, or what wraps it. */
+export type Table = Layer & {
+  /** [rows, width] */
+  readonly weight: Parameter;
+};
+
+/** What the layers of one forward share. */
+export interface Pass {
+  /** Position of the first of these tokens. */
+  readonly first: number;
+  /** Keys and values of the tokens before them; undefined: there is none. */
+  readonly cache: KeyValueCache | undefined;
+}
+
+/** A layer of a decoder. */
+export interface Block<P extends Pass> extends Module {
+  /** x [batch, steps, hiddenSize] -> x's shape. */
+  forward(x: Tensor, pass: P): Tensor;
+}
+
+/** A decoder without its head: token ids to the states of its last layer. */
+export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P extends Pass = Pass> extends Module {
+  /** @internal */ static override readonly className: string = "DecoderModel";
+  /**
+   * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
+   * gradient_checkpointing_enable()).
+   */
+  gradientCheckpointing = false;
+
+  constructor(
+    /** Its sizes. */
+    readonly config: Readonly<C>,
+  ) {
+    super();
+  }
+
+  /** The table of token embeddings (transformers' get_input_embeddings). */
+  abstract get table(): Table;
+  /** First layer to last. @internal */
+  abstract get blocks(): readonly Block<P>[];
+  /** After the last layer. @internal */
+  abstract get lastNorm(): Layer;
+  /** The sizes of a cache. @internal */
+  abstract get cacheShape(): CacheShape;
+  /** What the first layer gets. @internal */
+  abstract embed(ids: Tensor, pass: P): Tensor;
+  /** Adds what this model's layers share. @internal */
+  abstract passOf(pass: Pass, steps: number): P;
+
+  /**
+   * @param ids int32 [batch, steps]
+   * @returns [batch, steps, hiddenSize]
+   * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
+   */
+  forward(ids: Tensor, options?: Omit<ForwardOptions, "logitsToKeep">): Tensor {
+    const where = `${className(this)}.forward`;
+    checkOptions(where, options, ["cache"]);
+    const { cache } = options ?? {};
+    checkTensor(where, "ids", ids, "int32", [cache ? 1 : null, null]);
+    const steps = ids.shape[1]!;
+    const first = cache?.length ?? 0;
+    const { maxPositionEmbeddings } = this.config;
+    if (first + steps > maxPositionEmbeddings) {
+      throw new ShapeError(
+        `${where}: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ` +
+          `${maxPositionEmbeddings}.`,
+      );
+    }
+    const pass = this.passOf({ first, cache }, steps);
+    let x = this.embed(ids, pass);
+    for (const block of this.blocks) {
+      x =
+        this.gradientCheckpointing && !cache
+          ? gradientCheckpoint((t) => block.forward(t, pass), x)
+          : block.forward(x, pass);
+    }
+    x = this.lastNorm.forward(x);
+    if (cache) cache.length += steps;
+    return x;
+  }
+
+  /** An empty cache for `forward`. */
+  newCache(): KeyValueCache {
+    return new KeyValueCache(this.cacheShape);
+  }
+
+  /** Draws a parameter of this model or of its head, as transformers does. @internal */
+  initParameter(name: string, parameter: Parameter): void {
+    if (name.endsWith(".bias")) init.zeros_(parameter);
+    else if (parameter.rank === 2) init.normal_(parameter, 0, 0.02);
+  }
+}
+
+/** A base model with initial weights. @internal */
+export function initialised<M extends DecoderModel>(model: M): M {
+  for (const [name, parameter] of model.namedParameters()) model.initParameter(name, parameter);
+  return model;
+}
+
+/** How a model's parts are called: the properties of transformers' class. */
+export interface Names {
+  /** The base model. */
+  readonly base: string;
+  /** The head. */
+  readonly head: string;
+}
+
+/**
+ * A decoder with its language-model head, each under the name that it has in transformers: `model` and `lmHead` in most
+ * families.
+ *
+ * Source: transformers, its classes ...ForCausalLM.
+ */
+export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends Module implements CausalLM {
+  /** @internal */ static override readonly className: string = "DecoderForCausalLM";
+  /** Its sizes. tieWordEmbeddings becomes false where adapters that are merged part the head from the table. */
+  config: Readonly<C>;
+  readonly #names: Names;
+
+  constructor(
+    config: Readonly<C>,
+    make: (config: Readonly<C>) => DecoderModel<C>,
+    names: Names = { base: "model", head: "lmHead" },
+  ) {
+    super();
+    this.config = config;
+    this.#names = names;
+    allOrNothing(() => {
+      const base = make(config);
+      this.#set(names.base, base);
+      this.#head = config.tieWordEmbeddings ? null : new Linear(config.hiddenSize, config.vocabSize, { bias: false });
+      for (const [name, parameter] of this.namedParameters()) base.initParameter(name, parameter);
+    });
+  }
+
+  #set(name: string, part: Module | null): void {
+    (this as Record<string, unknown>)[name] = part;
+  }
+
+  /** All but the head. */
+  get base(): DecoderModel<C> {
+    return (this as Record<string, unknown>)[this.#names.base] as DecoderModel<C>;
+  }
+
+  /**
+   * null when tied: then the embedding table is the head. While adapters are on the model: a layer on the table's
+   * weight.
+   */
+  get #head(): Layer | null {
+    return (this as Record<string, unknown>)[this.#names.head] as Layer | null;
+  }
+
+  set #head(head: Layer | null) {
+    this.#set(this.#names.head, head);
+  }
+
+  /**
+   * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
+   * gradient_checkpointing_enable()).
+   */
+  get gradientCheckpointing(): boolean {
+    return this.base.gradientCheckpointing;
+  }
+
+  set gradientCheckpointing(wanted: boolean) {
+    this.base.gradientCheckpointing = wanted;
+  }
+
+  /**
+   * @param ids int32 [batch, steps]
+   * @param options with a cache for one sequence, ids are its next tokens, and the cache takes them in; with
+   * logitsToKeep, only the logits of so many last steps are computed (0, the default: of all)
+   * @returns logits [batch, steps, vocabSize]
+   * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
+   */
+  forward(ids: Tensor, options?: ForwardOptions): Tensor {
+    const { logitsToKeep = 0, ...rest } = checked(this, options);
+    let x = this.base.forward(ids, rest);
+    const steps = x.shape[1]!;
+    if (logitsToKeep > 0 && logitsToKeep < steps) x = narrow(x, 1, steps - logitsToKeep, logitsToKeep);
+    const head = this.#head;
+    return head ? head.forward(x) : linear(x, this.base.table.weight);
+  }
+
+  /**
+   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. A
+   * plain head's logits are never there all at once: they can be larger than all else. Errors as `forward`.
+   */
+  loss(ids: Tensor, targets: Tensor): Tensor {
+    const x = this.base.forward(ids);
+    const head = this.#head;
+    if (head === null) return linearCrossEntropy(x, this.base.table.weight, null, targets);
+    // Exactly this class: what extends or wraps it adds to its product.
+    if (head.constructor === Linear)
+      return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
+    return crossEntropy(head.forward(x), targets);
+  }
+
+  /** An empty cache for `forward`. */
+  newCache(): KeyValueCache {
+    return this.base.newCache();
+  }
+
+  /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
+  getOutputEmbeddings(): Module {
+    return this.#head ?? this.base.table;
+  }
+
+  /** Gives a tied head a layer of its own, so that adapters can act on it apart from the table. @internal */
+  showHead(): void {
+    this.#head ??= tiedHead(this, this.base.table);
+  }
+
+  /** Takes that layer away again, unless an adapter has made its weight another than the table's. @internal */
+  hideHead(): void {
+    const head = this.#head;
+    if (head?.constructor === Linear && (head as Linear).weight === this.base.table.weight) this.#head = null;
+    if (this.#head && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
+  }
+}
+
+function checked(model: Module, options: ForwardOptions | undefined): ForwardOptions {
+  const where = `${className(model)}.forward`;
+  checkOptions(where, options, ["cache", "logitsToKeep"]);
+  if (options?.logitsToKeep !== undefined) checkInteger(where, "logitsToKeep", options.logitsToKeep, 0);
+  return options ?? {};
+}
+
+/**
+ * A head on the table's weight. While adapters are on a tied model, its head is such a layer, so that they can act on
+ * table and head each for itself.
+ */
+function tiedHead(model: Module, table: Table): Linear {
+  const { weight } = table;
+  const [outFeatures, inFeatures] = weight.shape;
+  // Made without its constructor, which would allocate and draw a weight of its own.
+  const head = Object.assign(Object.create(Linear.prototype) as Linear, {
+    training: model.training,
+    inFeatures,
+    outFeatures,
+    fanInFanOut: false,
+    weight,
+    bias: null,
+  });
+  adopt(head, model);
+  return head;
+}
