@@ -1,20 +1,21 @@
 /** wasm-lora generate */
+import { generationConfig, untilStopString } from "../data/index.js";
 import { init } from "../runtime/engine.js";
 import { printable } from "../runtime/printable.js";
-import { generate, loadModel } from "../models/index.js";
+import { generate, loadModel, type SamplingOptions } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { oneLine } from "./format.js";
 import { modelOfAdapter } from "./places.js";
 import { announce } from "./progress.js";
-import { loadCodec, promptIds } from "./text.js";
+import { loadCodec, promptIds, type TextCodec } from "./text.js";
 
-interface GenerateCommand {
+interface GenerateCommand extends SamplingOptions {
   model?: string | undefined;
   adapter?: string | undefined;
   prompt: string;
   maxTokens: number;
-  temperature: number;
   seed: number;
+  stop: readonly string[];
   ids?: boolean | undefined;
 }
 
@@ -24,29 +25,96 @@ export async function generateText(options: GenerateCommand): Promise<void> {
   announce(`Loading ${oneLine(folder)} ...`);
   const { model, config } = loadModel(folder);
   const codec = loadCodec(folder, config);
+  const { sampling, taken } = samplingOf(folder, options);
+  for (const line of taken) announce(line);
   if (options.adapter) LoraModel.fromPretrained(model, options.adapter);
   model.eval();
   const prompt = promptIds("generate", codec, options.prompt);
   const drawn = generate(model, prompt, {
     maxNewTokens: options.maxTokens,
-    temperature: options.temperature,
+    ...sampling,
     seed: options.seed,
-    stopToken: codec.stopToken,
+    stopToken: [...codec.stopToken, ...specialStops(codec, options.stop)],
   });
-  if (options.ids) {
-    console.log(JSON.stringify([...prompt, ...drawn]));
-    return;
-  }
-  for (const piece of codec.tokenizer.decodeStream(chain(prompt, drawn), { skipSpecialTokens: true })) {
-    write(piece);
+  const ids: number[] = [];
+  for (const piece of written(codec, prompt, drawn, options.stop, ids)) {
+    if (!options.ids) write(piece);
     // Between two pieces the event loop runs, so that a pipe that nobody reads any more ends the program.
     await new Promise((resolve) => setImmediate(resolve));
   }
-  process.stdout.write("\n");
+  process.stdout.write(options.ids ? `${JSON.stringify(ids)}\n` : "\n");
 }
 
-function* chain(...all: Iterable<number>[]): Generator<number> {
-  for (const ids of all) yield* ids;
+/** Flags by what they set. */
+const FLAGS = {
+  temperature: "--temperature",
+  topK: "--top-k",
+  topP: "--top-p",
+  minP: "--min-p",
+  repetitionPenalty: "--repetition-penalty",
+} as const satisfies Record<keyof SamplingOptions, string>;
+
+/**
+ * How tokens are drawn: as flags say, else as the folder's generation_config.json.
+ * @returns taken: what was taken from that file, and what of it has no effect, a line each
+ */
+export function samplingOf(
+  folder: string,
+  options: SamplingOptions,
+): { sampling: SamplingOptions; taken: readonly string[] } {
+  const { sampling: given, unapplied } = generationConfig(folder);
+  const sampling: SamplingOptions = {};
+  const names: string[] = [];
+  for (const key of Object.keys(FLAGS) as (keyof typeof FLAGS)[]) {
+    sampling[key] = options[key] ?? given[key];
+    if (options[key] === undefined && given[key] !== undefined) names.push(`${FLAGS[key]} ${given[key]}`);
+  }
+  const taken: string[] = [];
+  if (names.length > 0) taken.push(`As generation_config.json says: ${names.join(" ")}`);
+  if (unapplied.length > 0) taken.push(`Without effect in generation_config.json: ${unapplied.join(", ")}`);
+  return { sampling, taken };
+}
+
+/** Stop strings that are a special token each: the text does not show those, so they are stopped at by their ids. */
+function specialStops({ tokenizer }: TextCodec, stops: readonly string[]): number[] {
+  return stops.flatMap((stop) => {
+    const ids = tokenizer.encode(stop, { addSpecialTokens: false });
+    return ids.length === 1 && tokenizer.decode(ids, { skipSpecialTokens: true }) === "" ? ids : [];
+  });
+}
+
+/**
+ * The text of the prompt and of what is drawn after it, up to a stop string in the latter.
+ * @param ids gets those that were taken
+ */
+export function* written(
+  { tokenizer }: TextCodec,
+  prompt: readonly number[],
+  drawn: Iterable<number>,
+  stops: readonly string[],
+  ids: number[],
+): Generator<string> {
+  let isDrawn = false;
+  function* all(): Generator<number> {
+    for (const id of prompt) {
+      ids.push(id);
+      yield id;
+    }
+    isDrawn = true;
+    for (const id of drawn) {
+      ids.push(id);
+      yield id;
+    }
+  }
+  const pieces = tokenizer.decodeStream(all(), { skipSpecialTokens: true });
+  function* from(first: string): Generator<string> {
+    yield first;
+    yield* pieces;
+  }
+  for (let next = pieces.next(); !next.done; next = pieces.next()) {
+    if (isDrawn) return yield* untilStopString(from(next.value), stops);
+    yield next.value;
+  }
 }
 
 /**

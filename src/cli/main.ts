@@ -4,7 +4,7 @@ import { inspect as inspectValue } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
-import { integerFrom, NUMBER_FROM_0, type Rule } from "../train/settings.js";
+import { integerFrom, NUMBER_FROM_0, rule, type Rule } from "../train/settings.js";
 import { finetune } from "./finetune.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
@@ -37,6 +37,14 @@ const path = (text: string): string => {
     throw new InvalidArgumentError(`expected a place on the disk; what is at "${text}" goes with this process.`);
   return text;
 };
+
+/** A probability. */
+const UP_TO_1 = rule<number>("a number in 0 .. 1", (v) => Number.isFinite(v) && v >= 0 && v <= 1);
+const NUMBER_ABOVE_0 = rule<number>("a number above 0", (v) => Number.isFinite(v) && v > 0);
+const stopText = parsed(
+  rule<string>("a text that is not empty", (v) => v !== ""),
+  (text) => text,
+);
 
 const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
@@ -107,12 +115,31 @@ program
   .option("--adapter <folder>", "PEFT adapter folder to apply", path)
   .option("--prompt <text>", "text to continue; empty starts from the begin-of-text token", "")
   .option("--max-tokens <n>", "tokens to add at most", parsed(integerFrom(0), parseNumber), 100)
-  .option("--temperature <x>", "0 takes the likeliest token each time", parsed(NUMBER_FROM_0, parseNumber), 0.8)
+  .option(
+    "--temperature <x>",
+    "0 takes the likeliest token each time (default: as generation_config.json says, else 0.8)",
+    parsed(NUMBER_FROM_0, parseNumber),
+  )
+  .option("--top-k <n>", "draw from so many of the likeliest; 0: from all", parsed(integerFrom(0), parseNumber))
+  .option("--top-p <x>", "draw from the fewest of the likeliest with this share together", parsed(UP_TO_1, parseNumber))
+  .option("--min-p <x>", "draw from those with this share of the likeliest's probability", parsed(UP_TO_1, parseNumber))
+  .option(
+    "--repetition-penalty <x>",
+    "above 1 makes what the text has already less likely",
+    parsed(NUMBER_ABOVE_0, parseNumber),
+  )
+  .option(
+    "--stop <text>",
+    "end before this text; may be given again",
+    (text, all: string[]) => [...all, stopText(text)],
+    [],
+  )
   .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
   .option("--ids", "print token ids as JSON, the prompt's first, instead of text")
   .addHelpText(
     "after",
-    '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1',
+    '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1\n' +
+      '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200',
   )
   .action(generateText);
 

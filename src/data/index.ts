@@ -3,7 +3,9 @@
  * @module
  */
 export { decodeText } from "./text.js";
+export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
+export { untilStopString } from "./stop_strings.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";
 export {
   evenWindows,

@@ -1,7 +1,7 @@
 /** The tokens that begin and end a model's texts, from where Hugging Face's generate() takes them. */
-import { exists, readJson } from "../io/files.js";
 import { FormatError } from "../runtime/errors.js";
-import { asObject, show } from "../io/json.js";
+import { show } from "../io/json.js";
+import { readGenerationConfig } from "./generation_config.js";
 
 /** Token ids as config.json has them: one, several or none. */
 export type TokenIds = number | readonly number[] | null;
@@ -33,12 +33,9 @@ export function specialTokens(
   directory: string,
   config: { bosTokenId: number | null; eosTokenId: TokenIds; vocabSize: number },
 ): SpecialTokens {
-  const path = `${directory}/generation_config.json`;
-  const json = exists(path) ? readJson(path) : {};
-  const given = asObject(json);
-  if (!given) throw new FormatError(`${path}: expected a JSON object.`);
+  const { path, json } = readGenerationConfig(directory);
   const ids = (key: string, fallback: TokenIds): number[] => {
-    const value = given[key] ?? fallback ?? [];
+    const value = json[key] ?? fallback ?? [];
     const list = Array.isArray(value) ? value : [value];
     if (!list.every((id) => Number.isSafeInteger(id)))
       throw new FormatError(`${path}: ${key} is ${show(value)}; expected a token's id or a list of them.`);

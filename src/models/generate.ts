@@ -1,24 +1,21 @@
 /** Sampling from a language model, one token at a time with cached keys and values. */
-import { fillUniform, Generator } from "../random/generator.js";
-import { softmax, scale } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { extentOf } from "../nn/extent.js";
 import { Module } from "../nn/module.js";
-import { ArgumentError, StateError } from "../runtime/errors.js";
+import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { bind } from "../runtime/synchronous.js";
-import { checkInteger, checkNumber, shown } from "../tensor/check.js";
+import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
-import { Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { Tensor, tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { CausalLM, WrappedLM } from "./causal_lm.js";
+import { checkedSampling, Sampler, SAMPLING_OPTIONS, type SamplingOptions } from "./sampling.js";
 
 /** Options of `generate`. */
-export interface GenerateOptions {
+export interface GenerateOptions extends SamplingOptions {
   /** Tokens to add at most. */
   maxNewTokens: number;
-  /** Divides the logits; 0 takes the likeliest token (greedy). Default 0.8. */
-  temperature?: number | undefined;
   /** Seed of the draws. Default 0. */
   seed?: number | undefined;
   /** Ends the text; not returned. One id or several, as a model's `config.eosTokenId`; null: none. Default: none. */
@@ -26,8 +23,7 @@ export interface GenerateOptions {
 }
 
 const WHERE = "generate";
-const OPTIONS: readonly (keyof GenerateOptions)[] = ["maxNewTokens", "temperature", "seed", "stopToken"];
-const MAX_FLOAT32 = 3.4028234663852886e38;
+const OPTIONS: readonly (keyof GenerateOptions)[] = ["maxNewTokens", "seed", "stopToken", ...SAMPLING_OPTIONS];
 
 /**
  * Yields new token ids after `prompt`, each as soon as it is drawn. Ends at a stopToken, after
@@ -59,9 +55,9 @@ export function generate(
   if (options === undefined)
     throw new ArgumentError(`${WHERE}: options must say maxNewTokens: ${WHERE}(model, prompt, { maxNewTokens: 20 }).`);
   checkOptions(WHERE, options, OPTIONS);
-  const { maxNewTokens, temperature = 0.8, seed = 0, stopToken } = options;
+  const { maxNewTokens, seed = 0, stopToken } = options;
   checkInteger(WHERE, "maxNewTokens", maxNewTokens, 0);
-  checkNumber(WHERE, "temperature", temperature, 0);
+  const sampling = checkedSampling(WHERE, options);
   checkInteger(WHERE, "seed", seed, 0);
   const stops = new Set(
     stopToken === undefined || stopToken === null
@@ -74,14 +70,14 @@ export function generate(
   const ids = checkedIds(prompt, vocabSize);
   if (ids.length === 0 || ids.length > limit)
     throw new ArgumentError(`${WHERE}: prompt has ${ids.length} tokens; expected 1 .. ${limit}.`);
-  const random = new Generator(seed);
+  const sampler = new Sampler(WHERE, sampling, seed, ids);
   const within = extentOf(WHERE, base);
   const count = Math.min(maxNewTokens, limit - ids.length);
   function* tokens(): IterableIterator<number> {
     const cache = base.newCache();
     let next = ids;
     for (let i = 0; i < count; i++) {
-      const token = within(() => noGrad(() => scope(() => draw(base, cache, next, i, temperature, random))));
+      const token = within(() => noGrad(() => scope(() => sampler.draw(nextLogits(base, cache, next)))));
       if (stops.has(token)) return;
       yield token;
       next = Int32Array.of(token);
@@ -133,53 +129,7 @@ function checkedIds(prompt: unknown, vocabSize: number): Int32Array {
   return ids;
 }
 
-function draw(
-  model: CausalLM,
-  cache: KeyValueCache,
-  ids: Int32Array,
-  step: number,
-  temperature: number,
-  random: Generator,
-): number {
-  const logits = model.forward(tensor(ids, [1, ids.length]), { cache, logitsToKeep: 1 });
-  const last = tensor(logits.data.slice());
-  const largest = checkedLargest(last.data, step);
-  // A temperature so small that the logits leave float32 leaves the likeliest token alone.
-  if (temperature === 0 || Math.max(1, largest) / temperature > MAX_FLOAT32) return argMax(last.data);
-  const probabilities = softmax(scale(last, 1 / temperature)).data;
-  const u = uniform(random);
-  let sum = 0;
-  for (let i = 0; i < probabilities.length; i++) {
-    sum += probabilities[i]!;
-    if (u < sum) return i;
-  }
-  return argMax(probabilities);
-}
-
-/** The largest absolute value. @throws StateError if one is not finite */
-function checkedLargest(logits: Float32Array, step: number): number {
-  let largest = 0;
-  for (let id = 0; id < logits.length; id++) {
-    const value = logits[id]!;
-    if (!Number.isFinite(value)) {
-      throw new StateError(
-        `${WHERE}: the logits of new token ${step + 1} are not finite (${value} for id ${id}), so none can be drawn: ` +
-          "weights of the model, or of an adapter at work, are not finite or too large.",
-      );
-    }
-    largest = Math.max(largest, Math.abs(value));
-  }
-  return largest;
-}
-
-function uniform(random: Generator): number {
-  const u = zeros([1]);
-  fillUniform(random, u.address, 1, 0, 1);
-  return u.data[0]!;
-}
-
-function argMax(values: Float32Array): number {
-  let best = 0;
-  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
-  return best;
+/** Of the token after ids: [1, 1, vocabSize]. */
+function nextLogits(model: CausalLM, cache: KeyValueCache, ids: Int32Array): Tensor {
+  return model.forward(tensor(ids, [1, ids.length]), { cache, logitsToKeep: 1 });
 }

@@ -35,3 +35,4 @@ export {
 export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";
+export type { SamplingOptions } from "./sampling.js";

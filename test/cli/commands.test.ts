@@ -4,9 +4,10 @@
  * cached decoding equals the full forward pass.
  */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "uvu";
+import { samplingOf } from "../../src/cli/generate.js";
 import { loadTokenizer } from "../../src/data/index.js";
 import { init, models, noGrad, peft, scope, tensor } from "../../src/index.js";
 import { parseSafetensors } from "../../src/io/safetensors.js";
@@ -165,6 +166,54 @@ generating("--ids are the ids of the text", async () => {
 
 generating("an empty prompt starts from the begin-of-text token", async () => {
   assert.equal(JSON.parse(await generate("--ids"))[0], 0);
+});
+
+generating("--stop ends the text, but not within the prompt; --top-k 1 takes the likeliest token", async () => {
+  const greedy = ["--prompt", "The sea", "--temperature", "0"];
+  const text = (await generate(...greedy)).slice(0, -1);
+  // What lies across a border of tokens.
+  const ids = JSON.parse(await generate(...greedy, "--ids")) as number[];
+  const border = loadTokenizer(BASE_MODEL).decode(ids.slice(0, 12), { skipSpecialTokens: true }).length;
+  const stop = text.slice(border - 2, border + 2);
+  const end = text.indexOf(stop, "The sea".length);
+  assert.ok(end > "The sea".length && end < text.length - 4);
+  const until = `${text.slice(0, end)}\n`;
+  assert.equal(await generate(...greedy, "--stop", stop), until);
+  assert.equal(await generate(...greedy, "--stop", "no such text", "--stop", stop), until);
+  assert.ok((JSON.parse(await generate(...greedy, "--stop", stop, "--ids")) as number[]).length < ids.length);
+  assert.equal(await generate(...greedy, "--stop", "The sea"), `${text}\n`);
+  assert.equal(await generate("--prompt", "The sea", "--top-k", "1", "--seed", "5"), `${text}\n`);
+  assert.equal(await generate("--prompt", "The sea", "--top-p", "0", "--min-p", "0.5"), `${text}\n`);
+  assert.notEqual(await generate(...greedy, "--repetition-penalty", "1.5"), `${text}\n`);
+});
+
+generating("what is no share, no penalty and no text is refused by its flag", async () => {
+  for (const [flag, value] of [
+    ["--top-k", "-1"],
+    ["--top-p", "1.5"],
+    ["--min-p", "x"],
+    ["--repetition-penalty", "0"],
+    ["--stop", ""],
+  ])
+    await refuse(folder, ["generate", `${flag}=${value}`], "error", flag!);
+});
+
+generating("generation_config.json says how tokens are drawn, where no flag does", () => {
+  const path = join(folder, "drawn");
+  mkdirSync(path);
+  const put = (json: object): void => {
+    writeFileSync(join(path, "generation_config.json"), JSON.stringify(json));
+  };
+  put({ do_sample: true, temperature: 0.6, top_p: 0.9, repetition_penalty: 1.1, num_beams: 2 });
+  assert.deepEqual(samplingOf(path, { topP: 0.5, minP: 0.1 }), {
+    sampling: { temperature: 0.6, topK: undefined, topP: 0.5, minP: 0.1, repetitionPenalty: 1.1 },
+    taken: [
+      "As generation_config.json says: --temperature 0.6 --repetition-penalty 1.1",
+      "Without effect in generation_config.json: num_beams",
+    ],
+  });
+  put({});
+  assert.deepEqual(samplingOf(path, {}).taken, []);
 });
 
 generating("--max-tokens 0 gives the prompt back", async () => {

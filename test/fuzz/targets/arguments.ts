@@ -36,6 +36,11 @@ const FLAGS = [
   "--adapter",
   "--max-tokens",
   "--temperature",
+  "--top-k",
+  "--top-p",
+  "--min-p",
+  "--repetition-penalty",
+  "--stop",
   "--ids",
   "--help",
   "--version",
@@ -112,6 +117,11 @@ const RULES: Record<string, (value: unknown) => boolean> = {
   alpha: from(0),
   lr: from(0),
   temperature: from(0),
+  topK: whole(0),
+  topP: share,
+  minP: share,
+  repetitionPenalty: (value) => from(0)(value) && value !== 0,
+  stop: (value) => Array.isArray(value) && value.every((text) => typeof text === "string" && text !== ""),
   dropout: (value) => from(0)(value) && (value as number) < 1,
   targetModules: (value) =>
     (typeof value === "string" && value !== "") ||
@@ -121,6 +131,9 @@ const RULES: Record<string, (value: unknown) => boolean> = {
 };
 function from(low: number): (value: unknown) => boolean {
   return (value) => typeof value === "number" && Number.isFinite(value) && value >= low;
+}
+function share(value: unknown): boolean {
+  return from(0)(value) && (value as number) <= 1;
 }
 function whole(low: number): (value: unknown) => boolean {
   return (value) => Number.isSafeInteger(value) && (value as number) >= low;

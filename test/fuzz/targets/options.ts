@@ -216,7 +216,19 @@ const CALLS: Record<string, Call> = {
   "models.Llama": [[LLAMA], (config) => new models.Llama(config)],
   "models.Gpt2": [[GPT2], (config) => new models.Gpt2(config)],
   "models.generate": [
-    [[1, 2], { maxNewTokens: 2, temperature: 0.5, seed: 1, stopToken: 3 }],
+    [
+      [1, 2],
+      {
+        maxNewTokens: 2,
+        temperature: 0.5,
+        topK: 5,
+        topP: 0.9,
+        minP: 0.01,
+        repetitionPenalty: 1.1,
+        seed: 1,
+        stopToken: 3,
+      },
+    ],
     (prompt, o) => {
       const llama = new models.Llama(LLAMA);
       try {

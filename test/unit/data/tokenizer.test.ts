@@ -392,6 +392,50 @@ fromFolder("special tokens: generation_config.json, then config.json; ids beyond
   put("generation_config.json", { eos_token_id: ["4"] });
   refuses(() => of({}), FormatError, "memory:t/generation_config.json", "eos_token_id");
 });
+
+fromFolder("how tokens are drawn: what generation_config.json says, and what of it has no effect here", () => {
+  const of = (json?: unknown) => {
+    io.memoryFiles.delete("memory:t/generation_config.json");
+    if (json !== undefined) put("generation_config.json", json as object);
+    return data.generationConfig("memory:t");
+  };
+  const nothing = { sampling: {}, unapplied: [] };
+  assert.deepEqual(of(), nothing);
+  assert.deepEqual(of({ bos_token_id: 1, top_k: 50, temperature: 0.3, do_sample: null }), nothing, "not while greedy");
+  // Llama-3.2-1B-Instruct's, Qwen2.5's and Gemma 3's.
+  assert.deepEqual(of({ do_sample: true, temperature: 0.6, top_p: 0.9 }).sampling, { temperature: 0.6, topP: 0.9 });
+  assert.deepEqual(of({ do_sample: true, repetition_penalty: 1.1, temperature: 0.7, top_p: 0.8, top_k: 20 }).sampling, {
+    temperature: 0.7,
+    topK: 20,
+    topP: 0.8,
+    repetitionPenalty: 1.1,
+  });
+  assert.deepEqual(of({ do_sample: true, top_k: 64, top_p: 0.95, min_p: null }).sampling, {
+    temperature: 1,
+    topK: 64,
+    topP: 0.95,
+  });
+  assert.deepEqual(of({ do_sample: false, temperature: 0.6, repetition_penalty: 1.2 }).sampling, {
+    temperature: 0,
+    repetitionPenalty: 1.2,
+  });
+  assert.deepEqual(
+    of({ num_beams: 4, typical_p: 1, no_repeat_ngram_size: 3, min_length: 0, max_length: 20, penalty_alpha: null })
+      .unapplied,
+    ["num_beams", "no_repeat_ngram_size"],
+  );
+  for (const [key, wrong] of [
+    ["do_sample", 1],
+    ["temperature", -1],
+    ["temperature", "0.6"],
+    ["top_k", 1.5],
+    ["top_p", 2],
+    ["min_p", true],
+    ["repetition_penalty", 0],
+  ] as const)
+    refuses(() => of({ [key]: wrong }), FormatError, "memory:t/generation_config.json", key);
+  refuses(() => of([]), FormatError, "memory:t/generation_config.json", "object");
+});
 fromFolder.run();
 
 const patterns = suite("patterns");
