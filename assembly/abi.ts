@@ -382,7 +382,7 @@ export class LinearCrossEntropy {
   scratch: usize;
 }
 
-/** Causal attention; see nn/attention.ts. */
+/** Attention; see nn/attention.ts. */
 @unmanaged
 export class Attention {
   /** [batch, queries, heads, dim] */
@@ -391,9 +391,11 @@ export class Attention {
   k: usize;
   /** k's shape. */
   v: usize;
+  /** [batch, queries, 2] int32: each query sees the keys from .. to - 1, 0 <= from <= to <= keys. */
+  ranges: usize;
   batch: i32;
   queries: i32;
-  /** At least queries: the first are from before. */
+  /** Rows of k and v; any of them may be seen by no query. */
   keys: i32;
   /** A multiple of kvHeads. */
   heads: i32;
@@ -401,6 +403,8 @@ export class Attention {
   dim: i32;
   /** Of the scores. */
   scale: f32;
+  /** Scores s become softcap * tanh(s / softcap); 0: they stay. */
+  softcap: f32;
   /** attentionProbsBytes(keys) bytes. */
   probs: usize;
   /** sgemmScratchBytes() bytes. */
@@ -427,28 +431,31 @@ export class AttentionBackward extends Attention {
   dy: usize;
   /** attentionProbsBytes(keys) bytes. */
   dprobs: usize;
+  /** attentionProbsBytes(keys) bytes, only with a softcap. */
+  tanh: usize;
 }
 
 /** Rotary position embedding; see nn/rope.ts. */
 @unmanaged
 export class Rope {
-  /** [positions, dim / 2] */
+  /** [table rows, pairs] */
   cos: usize;
-  /** [positions, dim / 2] */
+  /** [table rows, pairs] */
   sin: usize;
-  batch: i32;
-  steps: i32;
+  /** [rows] int32: the table's row for each. */
+  positions: usize;
+  /** batch * steps */
+  rows: i32;
   heads: i32;
-  /** Even. */
   dim: i32;
-  /** Position of the first step. */
-  first: i32;
+  /** At most dim / 2: what is behind the pairs passes through. */
+  pairs: i32;
 }
 
 /** Forward. */
 @unmanaged
 export class RopeForward extends Rope {
-  /** [batch, steps, heads, dim] */
+  /** [rows, heads, dim] */
   y: usize;
   /** y's shape. */
   x: usize;
@@ -457,7 +464,7 @@ export class RopeForward extends Rope {
 /** Its gradient. */
 @unmanaged
 export class RopeBackward extends Rope {
-  /** [batch, steps, heads, dim] */
+  /** [rows, heads, dim] */
   dx: usize;
   /** dx's shape. */
   dy: usize;

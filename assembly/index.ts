@@ -22,7 +22,7 @@ export { qrFactor, qrApply } from "./linalg/qr";
 export { svdTall, svdWorkBytes } from "./linalg/svd";
 export { dgemm } from "./linalg/dgemm";
 
-export { exp64 } from "./math/double";
+export { exp64, log64 } from "./math/double";
 
 export { mtStateBytes, mtSeed } from "./random/mt19937";
 export { uniformFill } from "./random/uniform";
@@ -69,7 +69,7 @@ export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
 export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward } from "./nn/softmax";
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
-export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
+export { ropeFrequencies, ropeTable, ropeForward, ropeBackward } from "./nn/rope";
 export { attentionForward, attentionBackward, attentionProbsBytes } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
 export { bceForward, bceBackward } from "./nn/bce";

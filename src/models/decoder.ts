@@ -1,5 +1,5 @@
 /** What decoders have in common: the way through the layers, and a head that may be the embedding table. */
-import { linear, linearCrossEntropy, crossEntropy, narrow } from "../autograd/ops/index.js";
+import { attentionRanges, linear, linearCrossEntropy, crossEntropy, narrow } from "../autograd/ops/index.js";
 import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import * as init from "../nn/init.js";
 import { Linear, type Layer } from "../nn/layers.js";
@@ -10,7 +10,7 @@ import { checkOptions } from "../runtime/options.js";
 import { className } from "../runtime/shown.js";
 import { checkInteger, checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache, type CacheShape } from "./cache.js";
 import type { CausalLM, ForwardOptions } from "./causal_lm.js";
 import type { FamilyConfig } from "./family.js";
@@ -31,8 +31,10 @@ export type Table = Layer & {
 
 /** What the layers of one forward share. */
 export interface Pass {
-  /** Position of the first of these tokens. */
-  readonly first: number;
+  /** Of these tokens: int32 [batch, steps]. */
+  readonly positions: Tensor;
+  /** The keys that each of them sees: int32 [batch, steps, 2]. */
+  readonly ranges: Tensor;
   /** Keys and values of the tokens before them; undefined: there is none. */
   readonly cache: KeyValueCache | undefined;
 }
@@ -69,8 +71,8 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
   abstract get cacheShape(): CacheShape;
   /** What the first layer gets. @internal */
   abstract embed(ids: Tensor, pass: P): Tensor;
-  /** Adds what this model's layers share. @internal */
-  abstract passOf(pass: Pass, steps: number): P;
+  /** Adds what this model's layers share; positions are below `reach`. @internal */
+  abstract passOf(pass: Pass, reach: number): P;
 
   /**
    * @param ids int32 [batch, steps]
@@ -82,7 +84,7 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
     checkOptions(where, options, ["cache"]);
     const { cache } = options ?? {};
     checkTensor(where, "ids", ids, "int32", [cache ? 1 : null, null]);
-    const steps = ids.shape[1]!;
+    const [batch, steps] = ids.shape as [number, number];
     const first = cache?.length ?? 0;
     const { maxPositionEmbeddings } = this.config;
     if (first + steps > maxPositionEmbeddings) {
@@ -91,7 +93,12 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
           `${maxPositionEmbeddings}.`,
       );
     }
-    const pass = this.passOf({ first, cache }, steps);
+    const positions = new Tensor(ids.shape, "int32");
+    positions.indices.forEach((_, i, all) => {
+      all[i] = first + (i % steps);
+    });
+    const ranges = attentionRanges({ batch, queries: steps, keys: first + steps });
+    const pass = this.passOf({ positions, ranges, cache }, first + steps);
     let x = this.embed(ids, pass);
     for (const block of this.blocks) {
       x =

@@ -2,13 +2,13 @@
  * GPT-2: a decoder-only transformer (Radford et al. 2019) in Hugging Face's names, composed of public
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
-import { add, causalAttention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
+import { add, attention, geluTanh, narrow, reshape } from "../autograd/ops/index.js";
 import { configReader } from "../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import * as init from "../nn/init.js";
 import { graphScope } from "../tensor/scope.js";
-import { Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { CacheShape } from "./cache.js";
 import { checkConfig, type ConfigOf } from "./config.js";
 import {
@@ -76,7 +76,7 @@ export class Gpt2Attention extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, { cache }: Pass): Tensor {
+  forward(x: Tensor, { ranges, cache }: Pass): Tensor {
     const [batch, steps, size] = x.shape as [number, number, number];
     const heads = this.#heads;
     return graphScope(() => {
@@ -85,7 +85,7 @@ export class Gpt2Attention extends Module {
       let k = narrow(qkv, 2, heads, heads);
       let v = narrow(qkv, 2, 2 * heads, heads);
       if (cache) [k, v] = cache.extend(this.layer, k, v);
-      return this.cProj.forward(reshape(causalAttention(q, k, v), [batch, steps, size]));
+      return this.cProj.forward(reshape(attention(q, k, v, { ranges }), [batch, steps, size]));
     });
   }
 }
@@ -182,12 +182,7 @@ export class Gpt2Model extends DecoderModel<Gpt2Config> {
     };
   }
 
-  override embed(ids: Tensor, { first }: Pass): Tensor {
-    const steps = ids.shape[1]!;
-    const positions = new Tensor(ids.shape, "int32");
-    positions.indices.forEach((_, i, all) => {
-      all[i] = first + (i % steps);
-    });
+  override embed(ids: Tensor, { positions }: Pass): Tensor {
     return graphScope(() => add(this.wte.forward(ids), this.wpe.forward(positions)));
   }
 

@@ -2,12 +2,21 @@
  * Llama: a decoder-only transformer (Touvron et al. 2023) in Hugging Face's names, composed of public
  * parts only: RMSNorm, rotary embedding, causal attention with grouped heads, SwiGLU.
  */
-import { add, causalAttention, reshape, rope, ropeTable, siluMul, type RopeTable } from "../autograd/ops/index.js";
+import {
+  add,
+  attention,
+  reshape,
+  rope,
+  ropeFrequencies,
+  ropeTable,
+  siluMul,
+  type RopeTable,
+} from "../autograd/ops/index.js";
 import { configReader } from "../io/config_reader.js";
 import { asObject, show } from "../io/json.js";
 import { Embedding, Linear, RMSNorm, type Layer } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
-import { graphScope } from "../tensor/scope.js";
+import { graphScope, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { CacheShape } from "./cache.js";
 import { checkConfig, type ConfigOf } from "./config.js";
@@ -94,14 +103,14 @@ export class LlamaAttention extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, { table, first, cache }: LlamaPass): Tensor {
+  forward(x: Tensor, { table, positions, ranges, cache }: LlamaPass): Tensor {
     const [batch, steps] = x.shape as [number, number];
     return graphScope(() => {
-      const q = rope(reshape(this.qProj.forward(x), [batch, steps, this.#heads, this.#dim]), table, first);
-      let k = rope(reshape(this.kProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]), table, first);
+      const q = rope(reshape(this.qProj.forward(x), [batch, steps, this.#heads, this.#dim]), table, positions);
+      let k = rope(reshape(this.kProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]), table, positions);
       let v = reshape(this.vProj.forward(x), [batch, steps, this.#kvHeads, this.#dim]);
       if (cache) [k, v] = cache.extend(this.layer, k, v);
-      return this.oProj.forward(reshape(causalAttention(q, k, v), [batch, steps, this.#heads * this.#dim]));
+      return this.oProj.forward(reshape(attention(q, k, v, { ranges }), [batch, steps, this.#heads * this.#dim]));
     });
   }
 }
@@ -198,8 +207,8 @@ export class LlamaModel extends DecoderModel<LlamaConfig, LlamaPass> {
     return this.embedTokens.forward(ids);
   }
 
-  override passOf(pass: Pass, steps: number): LlamaPass {
-    return { ...pass, table: this.#tableOf(pass.first + steps) };
+  override passOf(pass: Pass, reach: number): LlamaPass {
+    return { ...pass, table: this.#tableOf(reach) };
   }
 
   /** The angles of at least so many positions. What a model is made for may be far more than any text has. */
@@ -208,7 +217,9 @@ export class LlamaModel extends DecoderModel<LlamaConfig, LlamaPass> {
     const last = this.#tables.at(-1);
     const there = last?.cos.shape[0] ?? 0;
     if (last && positions <= there) return last;
-    const table = ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), headDim, ropeTheta);
+    const table = scope(() =>
+      ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), ropeFrequencies(headDim, ropeTheta)),
+    );
     this.#tables.push(table);
     return table;
   }

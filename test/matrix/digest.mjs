@@ -63,6 +63,16 @@ const input = (shape) => {
 /** A seeded loss: the output times drawn numbers, summed. */
 const loss = (y) => ops.sum(ops.mul(y, normal(y.shape)));
 
+const counted = (batch, steps) =>
+  tensor(
+    Int32Array.from({ length: batch * steps }, (_, i) => i % steps),
+    [batch, steps],
+  );
+const causalAttention = (q, k, v) => {
+  const [batch, queries] = q.shape;
+  return ops.attention(q, k, v, { ranges: ops.attentionRanges({ batch, queries }) });
+};
+
 /** The ops that no layer above holds, as functions of drawn tensors. */
 const OPS = [
   [ops.relu, [3, 37]],
@@ -75,8 +85,8 @@ const OPS = [
   [ops.siluMul, [3, 37], [3, 37]],
   [ops.mul, [3, 37], [3, 37]],
   [ops.add, [3, 37], [3, 37]],
-  [(x) => ops.rope(x, ops.ropeTable(9, 8, 10000)), [2, 9, 3, 8]],
-  [ops.causalAttention, [2, 35, 4, 8], [2, 35, 2, 8], [2, 35, 2, 8]],
+  [(x) => ops.rope(x, ops.ropeTable(9, ops.ropeFrequencies(8, 10000)), counted(2, 9)), [2, 9, 3, 8]],
+  [causalAttention, [2, 35, 4, 8], [2, 35, 2, 8], [2, 35, 2, 8]],
   [(x) => ops.crossEntropy(x, ids(7, 29)), [7, 29]],
   [ops.mseLoss, [7, 29], [7, 29]],
 ];

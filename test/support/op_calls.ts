@@ -1,6 +1,7 @@
 /** A valid call of every op, for tests that go through all of them. */
 import { ones, ops, tensor, type Tensor } from "../../src/index.js";
 import { gridTensor as grid } from "./gradcheck.js";
+import { positionsFrom } from "./attention.js";
 
 /** An op's arguments, all valid. What is an object or an array of tensors is fuzzed member by member, too. */
 export type Call = [op: (...args: never[]) => unknown, args: () => unknown[]];
@@ -68,9 +69,19 @@ export const OPS: Record<string, Call> = {
   rmsNorm: [ops.rmsNorm, () => [x23(), grid([3], 2), 1e-5]],
   softmax: [ops.softmax, () => [x23(), 0]],
   logSoftmax: [ops.logSoftmax, () => [x23(), -1]],
-  ropeTable: [ops.ropeTable, () => [4, 4, 10]],
-  rope: [ops.rope, () => [x4(), { cos: ones([4, 2]), sin: ones([4, 2]) }, 1]],
-  causalAttention: [ops.causalAttention, () => [x4(), x4(), x4()]],
+  ropeFrequencies: [ops.ropeFrequencies, () => [4, 10]],
+  ropeTable: [ops.ropeTable, () => [4, grid([2], 1), 1]],
+  rope: [ops.rope, () => [x4(), { cos: ones([4, 2]), sin: ones([4, 2]) }, positionsFrom(1, 1, 2)]],
+  attentionRanges: [
+    ops.attentionRanges,
+    () => [
+      { batch: 1, queries: 2, keys: 3, causal: true, window: 2, attentionMask: tensor(Int32Array.of(1, 1, 0), [1, 3]) },
+    ],
+  ],
+  attention: [
+    ops.attention,
+    () => [x4(), x4(), x4(), { ranges: ops.attentionRanges({ batch: 1, queries: 2 }), scale: 0.5, softcap: 2 }],
+  ],
   crossEntropy: [ops.crossEntropy, () => [x23(), int(0, 2), -100]],
   linearCrossEntropy: [ops.linearCrossEntropy, () => [x23(), grid([4, 3], 2), grid([4], 3), int(0, 2), 1, -100]],
   mseLoss: [ops.mseLoss, () => [x23(), x23()]],

@@ -14,6 +14,7 @@ export { argmax, mean, sum } from "./reduce.js";
 export { matmul } from "./matmul.js";
 export { concat, narrow, transpose } from "./arrange.js";
 export { layerNorm, logSoftmax, rmsNorm, softmax } from "./norm.js";
-export { causalAttention, rope, ropeTable, type RopeTable } from "./attention.js";
+export { attention, attentionRanges, type AttentionOptions, type AttentionRangesOptions } from "./attention.js";
+export { rope, ropeFrequencies, ropeTable, type RopeTable } from "./rope.js";
 export { binaryCrossEntropy, binaryCrossEntropyWithLogits, crossEntropy, linearCrossEntropy, mseLoss } from "./loss.js";
 export { channelScale, doraNorm, doraScale } from "./dora.js";

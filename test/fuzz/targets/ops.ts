@@ -182,23 +182,38 @@ const RECIPES: Record<string, Recipe> = {
     ];
   },
   rope: (r) => {
-    const dim = 2 * r.integer(1, 3);
+    const pairs = r.integer(1, 3);
     const steps = r.integer(1, 4);
+    const batch = r.integer(1, 2);
     return [
-      g(r, r.integer(1, 2), steps, r.integer(1, 2), dim),
-      { cos: t([6, dim / 2]), sin: t([6, dim / 2]) },
-      r.below(4),
+      g(r, batch, steps, r.integer(1, 2), 2 * pairs + r.below(3)),
+      { cos: t([6, pairs]), sin: t([6, pairs]) },
+      t([batch, steps], { ids: 6 }),
     ];
   },
-  ropeTable: (r) => [r.integer(1, 8), 2 * r.integer(1, 4), r.pick([1, 10000])],
-  causalAttention: (r) => {
+  ropeFrequencies: (r) => [2 * r.integer(1, 4), r.pick([1, 10000])],
+  ropeTable: (r) => [r.integer(1, 8), t([r.integer(1, 4)]), r.pick([1, 1.5])],
+  attentionRanges: (r) => {
+    const batch = r.integer(1, 2);
+    const queries = r.integer(0, 5);
+    const keys = queries + r.below(3);
+    const options: { [key: string]: Value } = { batch, queries, keys, causal: r.once(2), window: r.pick([null, 1, 3]) };
+    if (r.once(2)) options["attentionMask"] = t([batch, keys], { ids: 3 });
+    return [options];
+  },
+  attention: (r) => {
     const batch = r.integer(1, 2);
     const kv = r.integer(1, 2);
     const heads = kv * r.integer(1, 2);
     const dim = r.integer(1, 5);
     const queries = r.integer(1, 4);
     const keys = queries + r.below(3);
-    return [g(r, batch, queries, heads, dim), g(r, batch, keys, kv, dim), g(r, batch, keys, kv, dim)];
+    return [
+      g(r, batch, queries, heads, dim),
+      g(r, batch, keys, kv, dim),
+      g(r, batch, keys, kv, dim),
+      { ranges: t([batch, queries, 2], { ids: r.pick([1, keys + 1]) }), softcap: r.pick([null, 2]) },
+    ];
   },
   crossEntropy: (r) => {
     const rows = lead(r);

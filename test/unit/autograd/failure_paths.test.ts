@@ -28,6 +28,7 @@ import { engine } from "../../../src/runtime/engine.js";
 import { LinearMemory } from "../../../src/runtime/memory.js";
 import { assertBits } from "../../support/golden.js";
 import { fillBut } from "../../support/memory.js";
+import { causalAttention, positionsFrom, ropeTable } from "../../support/attention.js";
 
 await init({ maximumBytes: 64 * 65536 });
 new nn.Linear(1, 1).dispose();
@@ -49,12 +50,18 @@ test("reshape refuses negative and fractional dimensions whose product fits", ()
   x.dispose();
 });
 
-test("rope refuses a first position that is no natural number, and a dead table", () => {
-  const table = ops.ropeTable(4, 2, 10);
+test("rope refuses a position that the table has not, and a dead table", () => {
+  const table = ropeTable(4, 2, 10);
   const x = zeros([1, 2, 1, 2]);
-  for (const first of [-1, 1.5, NaN, -100000]) refuses(ArgumentError, () => ops.rope(x, table, first));
+  const row = positionsFrom(0, 1, 2);
+  for (const first of [-1, 3, -100000]) {
+    const positions = positionsFrom(first, 1, 2);
+    refuses(ArgumentError, () => ops.rope(x, table, positions));
+    positions.dispose();
+  }
   table.sin.dispose();
-  refuses(DisposedError, () => ops.rope(x, table));
+  refuses(DisposedError, () => ops.rope(x, table, row));
+  row.dispose();
   table.cos.dispose();
   x.dispose();
 });
@@ -221,7 +228,7 @@ test("memory that runs out in backward gives its working space back", () => {
   q.requiresGrad = true;
   const before = live();
   scope(() => {
-    const loss = ops.sum(ops.causalAttention(q, q, q));
+    const loss = ops.sum(causalAttention(q, q, q));
     // One of the two buffers of probabilities fits.
     const empty = fillBut(engine().kernels.attentionProbsBytes(2000) + 20000);
     assert.throws(() => loss.backward(), OutOfMemoryError);

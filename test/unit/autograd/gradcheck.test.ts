@@ -9,6 +9,7 @@ import { newMask } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { assertBits } from "../../support/golden.js";
 import { gradcheck, gridTensor as grid } from "../../support/gradcheck.js";
+import { causalAttention, positionsFrom, rope, ropeTable } from "../../support/attention.js";
 
 await init();
 
@@ -220,9 +221,9 @@ test("rmsNorm, layerNorm, softmax", () =>
 
 test("rope", () =>
   scope(() => {
-    const table = ops.ropeTable(8, 6, 100);
+    const table = ropeTable(8, 6, 100);
     const x = grid([2, 5, 3, 6], 1);
-    for (const first of [0, 3]) gradcheck(`first = ${first}`, { x }, () => ops.rope(x, table, first));
+    for (const first of [0, 3]) gradcheck(`first = ${first}`, { x }, () => rope(x, table, first));
     table.cos.dispose();
     table.sin.dispose();
   }));
@@ -240,12 +241,12 @@ for (const [queries, keys, heads, kvHeads] of [
       const q = grid([batch, queries, heads, dim], 1);
       const k = grid([batch, keys, kvHeads, dim], 2);
       const v = grid([batch, keys, kvHeads, dim], 3);
-      gradcheck("all", { q, k, v }, () => ops.causalAttention(q, k, v));
+      gradcheck("all", { q, k, v }, () => causalAttention(q, k, v));
       if (keys > 20) return;
       for (const one of [q, k, v]) {
         q.requiresGrad = k.requiresGrad = v.requiresGrad = false;
         one.requiresGrad = true;
-        gradcheck("one", { q, k, v }, () => ops.causalAttention(q, k, v));
+        gradcheck("one", { q, k, v }, () => causalAttention(q, k, v));
       }
     }));
 }
@@ -377,13 +378,14 @@ test("gradcheck finds a dropout mask that backward forgets", () =>
 
 test("gradcheck finds a rotation in the wrong direction", () =>
   scope(() => {
-    const table = ops.ropeTable(4, 4, 100);
+    const table = ropeTable(4, 4, 100);
+    const positions = positionsFrom(0, 1, 4);
     const x = grid([1, 4, 2, 4], 1);
     refusesMistakes(
       "rope",
       { x },
       (mistake) => {
-        const y = noGrad(() => ops.rope(x, table));
+        const y = noGrad(() => rope(x, table));
         return record(y, [x], (dy) => {
           const { kernels } = engine();
           if (mistake)
@@ -392,11 +394,11 @@ test("gradcheck finds a rotation in the wrong direction", () =>
               x: dy.address,
               cos: table.cos.address,
               sin: table.sin.address,
-              batch: 1,
-              steps: 4,
+              positions: positions.address,
+              rows: 4,
               heads: 2,
               dim: 4,
-              first: 0,
+              pairs: 2,
             });
           else
             kernels.ropeBackward({
@@ -404,11 +406,11 @@ test("gradcheck finds a rotation in the wrong direction", () =>
               dy: dy.address,
               cos: table.cos.address,
               sin: table.sin.address,
-              batch: 1,
-              steps: 4,
+              positions: positions.address,
+              rows: 4,
               heads: 2,
               dim: 4,
-              first: 0,
+              pairs: 2,
             });
         });
       },
@@ -446,7 +448,7 @@ test("gradcheck finds attention whose softmax lacks the row sum", () =>
       "attention",
       { q, k, v },
       (mistake) => {
-        const y = noGrad(() => ops.causalAttention(q, k, v));
+        const y = noGrad(() => causalAttention(q, k, v));
         return handMade(y, [q, k, v], (dyData) => {
           const Q = matrix(q.data, t, dim);
           const K_ = matrix(k.data, t, dim);
@@ -542,7 +544,7 @@ test("a batch row alone gives the bits it gives among others, forward and dx", (
     const loraB = grid([k, r], 5);
     const gain = grid([d], 6);
     const shift = grid([d], 7);
-    const table = ops.ropeTable(6, 4, 100);
+    const table = ropeTable(6, 4, 100);
     const cases: Record<string, { x: Tensor; op: (x: Tensor) => Tensor }> = {
       linear: {
         x: grid([n, d], 1),
@@ -552,10 +554,10 @@ test("a batch row alone gives the bits it gives among others, forward and dx", (
       layerNorm: { x: grid([n, d], 1), op: (x) => ops.layerNorm(x, gain, shift, 1e-5) },
       softmax: { x: grid([n, d], 1), op: (x) => ops.softmax(x) },
       gelu: { x: grid([n, d], 1), op: (x) => ops.gelu(x) },
-      rope: { x: grid([3, 6, 2, 4], 1), op: (x) => ops.rope(x, table) },
+      rope: { x: grid([3, 6, 2, 4], 1), op: (x) => rope(x, table) },
       causalAttention: {
         x: grid([3, 6, 2, 4], 1),
-        op: (x) => ops.causalAttention(x, ops.scale(x, 0.3), ops.scale(x, -0.7)),
+        op: (x) => causalAttention(x, ops.scale(x, 0.3), ops.scale(x, -0.7)),
       },
     };
     for (const [name, { x, op }] of Object.entries(cases)) {

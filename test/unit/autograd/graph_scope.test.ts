@@ -23,6 +23,7 @@ import {
 import { graphScope } from "../../../src/tensor/scope.js";
 import { assertBits } from "../../support/golden.js";
 import { gridTensor as grid } from "../../support/gradcheck.js";
+import { causalAttention, rope, ropeTable } from "../../support/attention.js";
 
 await init();
 new nn.Linear(1, 1).dispose();
@@ -196,18 +197,18 @@ const CASES: Record<string, Case | Case[]> = {
   rope: [
     [[1, 3, 2, 4]],
     (x) => {
-      const { cos, sin } = ops.ropeTable(3, 4, 100);
+      const { cos, sin } = ropeTable(3, 4, 100);
       // As tensors of this scope, which kept ones are not.
-      return ops.rope(x, { cos: ops.scale(cos, 1), sin: ops.scale(sin, 1) });
+      return rope(x, { cos: ops.scale(cos, 1), sin: ops.scale(sin, 1) });
     },
   ],
-  causalAttention: [
+  attention: [
     [
       [1, 3, 2, 4],
       [1, 3, 1, 4],
       [1, 3, 1, 4],
     ],
-    ops.causalAttention,
+    causalAttention,
   ],
   crossEntropy: [[[4, 6]], (x) => ops.crossEntropy(x, int(1, -100, 5, 0))],
   linearCrossEntropy: [[[4, 3], [6, 3], [6]], (x, w, b) => ops.linearCrossEntropy(x, w, b, int(1, -100, 5, 0), 3)],
@@ -215,7 +216,7 @@ const CASES: Record<string, Case | Case[]> = {
   channelScale: [[[4, 3], [3], [3]], (x, g, b) => ops.channelScale(x, g, b, 1)],
   doraScale: [[[3]], (m) => ops.doraScale(m, full([3], 2))],
 };
-const OTHERS = ["argmax", "ropeTable", "doraNorm"];
+const OTHERS = ["argmax", "attentionRanges", "ropeFrequencies", "ropeTable", "doraNorm"];
 
 test("every op is here", () => assert.deepEqual(Object.keys(ops).sort(), [...Object.keys(CASES), ...OTHERS].sort()));
 

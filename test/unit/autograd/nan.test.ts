@@ -50,8 +50,8 @@ function run(name: string, which: number, at: number, change: (v: number) => num
   });
 }
 
-/** Of argmax a test of its own is below; ropeTable takes no tensor. */
-const OTHERS = ["argmax", "ropeTable"];
+/** Of argmax a test of its own is below; the others take no floats, or give no tensor. */
+const OTHERS = ["argmax", "attentionRanges", "ropeFrequencies", "ropeTable"];
 /** A slope that is chosen by comparing with 0: torch lets the gradient through where x is NaN. */
 const CHOSEN = ["relu"];
 

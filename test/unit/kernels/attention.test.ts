@@ -29,25 +29,45 @@ interface Shape {
   heads: number;
   kvHeads: number;
   dim: number;
+  /** Of each query of each batch entry; default: causal. */
+  ranges?: readonly (readonly [from: number, to: number])[];
+  softcap?: number;
 }
 
-/** Calls back for each head and query with its probabilities, the queries' and the keys' row offsets. */
+const rangesOf = ({ batch, queries, keys, ranges }: Shape): readonly (readonly [number, number])[] =>
+  ranges ?? range(1, batch).flatMap(() => range(keys - queries + 1, keys).map((to) => [0, to] as const));
+
+/**
+ * Calls back for each head and query with its probabilities, the slopes of its scores, the queries' and the keys' row
+ * offsets; what counts keys from 0 begins at the query's first.
+ */
 function attentionRows(
-  { batch, queries, keys, heads, kvHeads, dim }: Shape,
+  s: Shape,
   scale: number,
   q: Reals,
   k: Reals,
-  visit: (probs: Float64Array, query: number, keyRow: (u: number) => number) => void,
+  visit: (probs: Float64Array, query: number, keyRow: (u: number) => number, slopes: Float64Array) => void,
 ): void {
+  const { batch, queries, keys, heads, kvHeads, dim, softcap } = s;
+  const ranges = rangesOf(s);
   for (let b = 0; b < batch; b++)
     for (let h = 0; h < heads; h++) {
-      const keyRow = (u: number): number => ((b * keys + u) * kvHeads + Math.floor((h * kvHeads) / heads)) * dim;
       for (let t = 0; t < queries; t++) {
+        const [from, to] = ranges[b * queries + t]!;
+        if (from === to) continue;
+        const keyRow = (u: number): number =>
+          ((b * keys + from + u) * kvHeads + Math.floor((h * kvHeads) / heads)) * dim;
         const query = ((b * queries + t) * heads + h) * dim;
-        const scores = new Float64Array(keys - queries + t + 1);
+        const scores = new Float64Array(to - from);
         for (let u = 0; u < scores.length; u++)
           for (let j = 0, at = keyRow(u); j < dim; j++) scores[u] = scores[u]! + scale * q[query + j]! * k[at + j]!;
-        visit(softmax(scores), query, keyRow);
+        const tanh = scores.map((x) => (softcap === undefined ? 0 : Math.tanh(x / softcap)));
+        visit(
+          softmax(scores.map((x, u) => (softcap === undefined ? x : softcap * tanh[u]!))),
+          query,
+          keyRow,
+          tanh.map((x) => 1 - x * x),
+        );
       }
     }
 }
@@ -66,13 +86,13 @@ function attentionGradient(s: Shape, scale: number, dy: Reals, q: Reals, k: Real
   const dq = new Float64Array(q.length);
   const dk = new Float64Array(k.length);
   const dv = new Float64Array(v.length);
-  attentionRows(s, scale, q, k, (probs, query, keyRow) => {
+  attentionRows(s, scale, q, k, (probs, query, keyRow, slopes) => {
     const dProbs = probs.map((_, u) =>
       weighted(dy.subarray(query, query + s.dim), v.subarray(keyRow(u), keyRow(u) + s.dim)),
     );
     const inner = weighted(probs, dProbs);
     probs.forEach((p, u) => {
-      const dScore = scale * p * (dProbs[u]! - inner);
+      const dScore = scale * slopes[u]! * p * (dProbs[u]! - inner);
       for (let j = 0, at = keyRow(u); j < s.dim; j++) {
         dq[query + j] = dq[query + j]! + dScore * k[at + j]!;
         dk[at + j] = dk[at + j]! + dScore * q[query + j]!;
@@ -91,7 +111,9 @@ function attentionForward(
   k: Float32Array,
   v: Float32Array,
 ): Float32Array {
-  return run(
+  const f = new Frame(engine, "attentionForward");
+  const ranges = f.integers("ranges", rangesOf(s).flat());
+  const [y] = run(
     engine,
     `attentionForward ${JSON.stringify(s)}`,
     [q, k, v],
@@ -109,10 +131,14 @@ function attentionForward(
         kvHeads: s.kvHeads,
         dim: s.dim,
         scale,
+        softcap: s.softcap ?? 0,
+        ranges,
         probs: probs!,
         scratch: engine.scratch,
       }),
-  )[0]!;
+  );
+  f.end();
+  return y!;
 }
 
 /** before: dq, dk, dv; undefined: not wanted. */
@@ -130,6 +156,8 @@ function attentionBackward(
   const f = new Frame(engine, label);
   const probs = f.room("probs", engine.kernels.attentionProbsBytes(s.keys) / 4);
   const dprobs = f.room("dprobs", engine.kernels.attentionProbsBytes(s.keys) / 4);
+  const tanh = s.softcap === undefined ? 0 : f.room("tanh", engine.kernels.attentionProbsBytes(s.keys) / 4).address;
+  const ranges = f.integers("ranges", rangesOf(s).flat());
   const results = runWanted(engine, label, [dy, q, k, v], before, ([pdy, pq, pk, pv], [dq, dk, dv]) =>
     engine.kernels.attentionBackward({
       dq: dq!,
@@ -146,6 +174,9 @@ function attentionBackward(
       kvHeads: s.kvHeads,
       dim: s.dim,
       scale,
+      softcap: s.softcap ?? 0,
+      ranges,
+      tanh,
       probs: probs.address,
       dprobs: dprobs.address,
       scratch: engine.scratch,
@@ -275,6 +306,77 @@ for (const [heads, kvHeads] of [
       }
   });
 }
+
+/** The ranges of `length` queries: texts of these lengths after one another, 0 of which are padding. */
+const texts = (lengths: readonly number[], window = Infinity, causal = true): (readonly [number, number])[] => {
+  let start = 0;
+  return lengths.flatMap((length) => {
+    const first = start;
+    start += Math.abs(length);
+    return range(first, start - 1).map((i) =>
+      length < 0
+        ? ([0, 0] as const)
+        : ([Math.max(first, i - window + 1), causal ? i + 1 : Math.min(start, i + window)] as const),
+    );
+  });
+};
+
+for (const [name, ranges] of Object.entries({
+  "a window": texts([70], 9),
+  "a window both ways": texts([70], 9, false),
+  "all keys": texts([70], Infinity, false),
+  "texts and padding": texts([-2, 5, 1, 30, -3, 29]),
+  "texts, a window both ways": texts([-40, 20, -1, 9], 4, false),
+  "nothing seen": texts([-70]),
+}))
+  for (const softcap of [undefined, 1.5]) {
+    test(`attention: ${name}${softcap === undefined ? "" : ", softcap"}: formula and gradients`, async () => {
+      const engine = await init();
+      for (const [heads, kvHeads] of [
+        [2, 2],
+        [4, 2],
+      ] as const)
+        for (const dim of [3, 8]) {
+          const s: Shape = {
+            batch: 2,
+            queries: 70,
+            keys: 70,
+            heads,
+            kvHeads,
+            dim,
+            ranges: [...ranges, ...texts([70])],
+          };
+          if (softcap !== undefined) s.softcap = softcap;
+          const { q, k, v, dy, before, scale } = attentionOperands(s);
+          assertClose(name, attentionForward(engine, s, scale, q, k, v), attention(s, scale, q, k, v));
+          const results = attentionBackward(engine, s, scale, before, dy, q, k, v);
+          attentionGradient(s, scale, dy, q, k, v).forEach((g, j) =>
+            assertClose(`${name} d${"qkv"[j]}`, results[j]!, plus(before[j]!, g)),
+          );
+        }
+    });
+  }
+
+test("attention: the float64 gradient of a softcap agrees with central differences", () => {
+  const s: Shape = { batch: 1, queries: 4, keys: 4, heads: 2, kvHeads: 1, dim: 2, softcap: 0.7, ranges: texts([1, 3]) };
+  const { q, k, v, dy, scale } = attentionOperands(s);
+  const [dq, dk] = attentionGradient(s, scale, dy, q, k, v);
+  const loss = (q: Reals, k: Reals): number => weighted(dy, attention(s, scale, q, k, v));
+  assertClose(
+    "dq",
+    dq!,
+    gradient((x) => loss(x, k), q),
+    0,
+    1e-8,
+  );
+  assertClose(
+    "dk",
+    dk!,
+    gradient((x) => loss(q, x), k),
+    0,
+    1e-8,
+  );
+});
 
 test("attention: huge scores do not overflow; a NaN key reaches no earlier query", async () => {
   const engine = await init();

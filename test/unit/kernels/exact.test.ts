@@ -624,62 +624,62 @@ test("mse, forward and backward", async () => {
   });
 });
 
-test("rope: rotation and its inverse, from any first position", async () => {
+test("rope: rotation and its inverse, at any positions, the rest passed through", async () => {
   const engine = await init();
-  for (const dim of [2, 4, 6, 8, 32])
-    for (const batch of [1, 2])
-      for (const steps of [0, 1, 2, 5])
-        for (const heads of [1, 3])
-          for (const first of [0, 4]) {
-            const h = dim / 2;
-            const size = batch * steps * heads * dim;
-            const cos = draw((first + steps) * h);
-            const sin = draw((first + steps) * h);
-            const x = draw(size);
-            const before = draw(size);
-            const y = zeros(size);
-            const dx = before.slice();
-            for (let row = 0; row < batch * steps * heads; row++) {
-              const position = first + (Math.floor(row / heads) % steps);
-              for (let j = 0; j < h; j++) {
-                const c = cos[position * h + j]!;
-                const s = sin[position * h + j]!;
-                const i1 = row * dim + j;
-                const i2 = i1 + h;
-                y[i1] = f32(x[i1]! * c) - f32(x[i2]! * s);
-                y[i2] = f32(x[i2]! * c) + f32(x[i1]! * s);
-                dx[i1] = before[i1]! + f32(f32(x[i1]! * c) + f32(x[i2]! * s));
-                dx[i2] = before[i2]! + f32(f32(x[i2]! * c) - f32(x[i1]! * s));
-              }
+  for (const pairs of [1, 2, 3, 4, 9, 16])
+    for (const rest of [0, 1, 6])
+      for (const rows of [0, 1, 7])
+        for (const heads of [1, 3]) {
+          const dim = 2 * pairs + rest;
+          const size = rows * heads * dim;
+          const cos = draw(5 * pairs);
+          const sin = draw(5 * pairs);
+          const positions = Array.from({ length: rows }, (_, i) => (i * 3 + 4) % 5);
+          const x = draw(size);
+          const before = draw(size);
+          const y = x.slice();
+          const dx = before.map((b, i) => b + x[i]!);
+          for (let row = 0; row < rows * heads; row++) {
+            for (let j = 0; j < pairs; j++) {
+              const c = cos[positions[Math.floor(row / heads)]! * pairs + j]!;
+              const s = sin[positions[Math.floor(row / heads)]! * pairs + j]!;
+              const i1 = row * dim + j;
+              const i2 = i1 + pairs;
+              y[i1] = f32(x[i1]! * c) - f32(x[i2]! * s);
+              y[i2] = f32(x[i2]! * c) + f32(x[i1]! * s);
+              dx[i1] = before[i1]! + f32(f32(x[i1]! * c) + f32(x[i2]! * s));
+              dx[i2] = before[i2]! + f32(f32(x[i2]! * c) - f32(x[i1]! * s));
             }
-            const f = new Frame(engine, `rope ${JSON.stringify({ dim, batch, steps, heads, first })}`);
-            const px = f.input("x", x);
-            const pc = f.input("cos", cos);
-            const ps = f.input("sin", sin);
-            engine.kernels.ropeForward({
-              y: f.output("y", y),
-              x: px,
-              cos: pc,
-              sin: ps,
-              batch,
-              steps,
-              heads,
-              dim,
-              first,
-            });
-            engine.kernels.ropeBackward({
-              dx: f.output("dx", dx, before),
-              dy: px,
-              cos: pc,
-              sin: ps,
-              batch,
-              steps,
-              heads,
-              dim,
-              first,
-            });
-            f.end();
           }
+          const f = new Frame(engine, `rope ${JSON.stringify({ pairs, dim, rows, heads })}`);
+          const px = f.input("x", x);
+          const pc = f.input("cos", cos);
+          const ps = f.input("sin", sin);
+          const pp = f.integers("positions", positions);
+          engine.kernels.ropeForward({
+            y: f.output("y", y),
+            x: px,
+            cos: pc,
+            sin: ps,
+            positions: pp,
+            rows,
+            heads,
+            dim,
+            pairs,
+          });
+          engine.kernels.ropeBackward({
+            dx: f.output("dx", dx, before),
+            dy: px,
+            cos: pc,
+            sin: ps,
+            positions: pp,
+            rows,
+            heads,
+            dim,
+            pairs,
+          });
+          f.end();
+        }
 });
 
 test("sgdStep: five steps of each variant", async () => {

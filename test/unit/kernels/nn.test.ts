@@ -426,8 +426,11 @@ test("ropeTable: cosines and sines of position * theta^(-j / half)", async () =>
           engine,
           `ropeTable ${positions} ${half} ${theta}`,
           [],
-          [positions * half, positions * half],
-          (_, [c, s]) => engine.kernels.ropeTable(c!, s!, positions, half, theta),
+          [positions * half, positions * half, half],
+          (_, [c, s, frequencies]) => {
+            engine.kernels.ropeFrequencies(frequencies!, half, theta);
+            engine.kernels.ropeTable(c!, s!, frequencies!, positions, half, 1);
+          },
         );
         for (let t = 0, at = 0; t < positions; t++)
           for (let j = 0; j < half; j++, at++) {

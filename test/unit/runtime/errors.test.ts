@@ -24,6 +24,7 @@ import {
 } from "../../../src/index.js";
 import { assertBits } from "../../support/golden.js";
 import { type ErrorClass, refuses } from "../../support/refuses.js";
+import { positionsFrom, ropeTable } from "../../support/attention.js";
 
 await init();
 
@@ -34,7 +35,8 @@ const scalar = zeros([]);
 const ids = zeros([2], "int32");
 const ids23 = zeros([2, 3], "int32");
 const x1322 = zeros([1, 3, 2, 2]);
-const table = ops.ropeTable(4, 2, 10);
+const table = ropeTable(4, 2, 10);
+const steps13 = positionsFrom(0, 1, 3);
 const dead = zeros([2, 3]);
 dead.dispose();
 const nothing = null as unknown as Tensor;
@@ -77,7 +79,7 @@ const unary: Record<string, (x: Tensor) => unknown> = {
   rmsNorm: (x) => ops.rmsNorm(x, t4, 1e-5),
   layerNorm: (x) => ops.layerNorm(x, t4, t4, 1e-5),
   linear: (x) => ops.linear(x, t23),
-  rope: (x) => ops.rope(x, table),
+  rope: (x) => ops.rope(x, table, steps13),
 };
 const binary: Record<string, [string, string, (a: Tensor, b: Tensor) => unknown]> = {
   add: ["a", "b", ops.add],
@@ -220,35 +222,84 @@ refuses("embedding: a branch's range backwards", ArgumentError, ["embedding", "t
   ),
 );
 
-refuses("ropeTable: odd", ShapeError, ["ropeTable", "dim", "even", "3"], () => ops.ropeTable(4, 3, 10));
-refuses("ropeTable: positions", ArgumentError, ["ropeTable", "positions", "0"], () => ops.ropeTable(0, 2, 10));
-refuses("ropeTable: theta", ArgumentError, ["ropeTable", "theta", "NaN"], () => ops.ropeTable(4, 2, NaN));
-refuses("rope: rank", ShapeError, ["rope", "x", "[2,3]"], () => ops.rope(t23, table));
-refuses("rope: dim", ShapeError, ["rope", "x", "[1,3,1,4]", "2"], () =>
-  scope(() => ops.rope(zeros([1, 3, 1, 4]), table)),
+refuses("ropeFrequencies: odd", ShapeError, ["ropeFrequencies", "dim", "even", "3"], () => ops.ropeFrequencies(3, 10));
+refuses("ropeFrequencies: theta", ArgumentError, ["ropeFrequencies", "theta", "NaN"], () =>
+  ops.ropeFrequencies(2, NaN),
 );
-refuses("rope: too far", ShapeError, ["rope", "5", "4"], () => ops.rope(x1322, table, 2));
+refuses("ropeTable: positions", ArgumentError, ["ropeTable", "positions", "0"], () => scope(() => ropeTable(0, 2, 10)));
+refuses("ropeTable: frequencies", ShapeError, ["ropeTable", "frequencies", "[2,3]"], () => ops.ropeTable(4, t23));
+refuses("ropeTable: attentionFactor", ArgumentError, ["ropeTable", "attentionFactor", "1e+39"], () =>
+  scope(() => ops.ropeTable(4, zeros([2]), 1e39)),
+);
+refuses("rope: rank", ShapeError, ["rope", "x", "[2,3]"], () => ops.rope(t23, table, ids23));
+refuses("rope: too many pairs", ShapeError, ["rope", "1 pairs", "[1,3,2,1]", "0"], () =>
+  scope(() => ops.rope(zeros([1, 3, 2, 1]), table, steps13)),
+);
+refuses("rope: positions' shape", ShapeError, ["rope", "positions", "[2,3]", "[1, 3]"], () =>
+  ops.rope(x1322, table, ids23),
+);
+refuses("rope: too far", ArgumentError, ["rope", "positions", "4", "0 .. 3"], () =>
+  scope(() => ops.rope(x1322, table, positionsFrom(2, 1, 3))),
+);
 
-refuses("causalAttention: rank", ShapeError, ["causalAttention", "q", "[2,3]"], () =>
-  ops.causalAttention(t23, t23, t23),
+const ranges132 = ops.attentionRanges({ batch: 1, queries: 3 });
+const masked = (...mask: number[]): Tensor =>
+  ops.attentionRanges({ batch: 1, queries: 4, attentionMask: tensor(Int32Array.from(mask), [1, 4]) });
+refuses("attention: rank", ShapeError, ["attention", "q", "[2,3]"], () =>
+  ops.attention(t23, t23, t23, { ranges: ranges132 }),
 );
-refuses("causalAttention: dtype", DTypeError, ["causalAttention", "k", "float32", "int32"], () =>
-  ops.causalAttention(x1322, ids, x1322),
+refuses("attention: dtype", DTypeError, ["attention", "k", "float32", "int32"], () =>
+  ops.attention(x1322, ids, x1322, { ranges: ranges132 }),
 );
-refuses("causalAttention: fewer keys", ShapeError, ["causalAttention", "3 queries", "2"], () =>
+refuses("attention: fewer keys", ArgumentError, ["attention", "query 2 of row 0", "0 .. 3", "2 keys"], () =>
   scope(() => {
     const k = zeros([1, 2, 2, 2]);
-    ops.causalAttention(x1322, k, k);
+    ops.attention(x1322, k, k, { ranges: ranges132 });
   }),
 );
-refuses("causalAttention: heads", ShapeError, ["causalAttention", "heads = 2", "kvHeads = 3"], () =>
+refuses("attention: heads", ShapeError, ["attention", "heads = 2", "kvHeads = 3"], () =>
   scope(() => {
     const k = zeros([1, 3, 3, 2]);
-    ops.causalAttention(x1322, k, k);
+    ops.attention(x1322, k, k, { ranges: ranges132 });
   }),
 );
-refuses("causalAttention: v", ShapeError, ["causalAttention", "v", "[1,4,2,2]", "[1, 3, 2, 2]"], () =>
-  scope(() => ops.causalAttention(x1322, x1322, zeros([1, 4, 2, 2]))),
+refuses("attention: v", ShapeError, ["attention", "v", "[1,4,2,2]", "[1, 3, 2, 2]"], () =>
+  scope(() => ops.attention(x1322, x1322, zeros([1, 4, 2, 2]), { ranges: ranges132 })),
+);
+refuses("attention: ranges' shape", ShapeError, ["attention", "ranges", "[1,3]", "[1, 3, 2]"], () =>
+  ops.attention(x1322, x1322, x1322, { ranges: steps13 }),
+);
+refuses("attention: no ranges", DTypeError, ["attention", "ranges", "undefined"], () =>
+  ops.attention(x1322, x1322, x1322, {} as never),
+);
+for (const [from, to] of [
+  [-1, 2],
+  [2, 1],
+  [0, 4],
+] as const)
+  refuses("attention: a range", ArgumentError, ["attention", "query 0 of row 0", `${from} .. ${to}`, "3 keys"], () =>
+    scope(() => {
+      const ranges = tensor(Int32Array.of(from, to, 0, 1, 0, 1), [1, 3, 2]);
+      ops.attention(x1322, x1322, x1322, { ranges });
+    }),
+  );
+refuses("attention: softcap", ArgumentError, ["attention", "softcap", "0"], () =>
+  ops.attention(x1322, x1322, x1322, { ranges: ranges132, softcap: 0 }),
+);
+refuses("attentionRanges: keys", ArgumentError, ["attentionRanges", "keys", "3 .. 2147483647", "2"], () =>
+  ops.attentionRanges({ batch: 1, queries: 3, keys: 2 }),
+);
+refuses("attentionRanges: window", ArgumentError, ["attentionRanges", "window", "0"], () =>
+  ops.attentionRanges({ batch: 1, queries: 3, window: 0 }),
+);
+refuses("attentionRanges: mask's shape", ShapeError, ["attentionRanges", "attentionMask", "[2,3]", "[1, 4]"], () =>
+  ops.attentionRanges({ batch: 1, queries: 4, attentionMask: ids23 }),
+);
+refuses("attentionRanges: a negative mask", ArgumentError, ["attentionRanges", "attentionMask", "-1", "[0, 1]"], () =>
+  scope(() => masked(1, -1, 1, 1)),
+);
+refuses("attentionRanges: a hole", ArgumentError, ["attentionRanges", "attentionMask", "1 at [0, 3]", "one run"], () =>
+  scope(() => masked(1, 1, 0, 1)),
 );
 
 refuses("crossEntropy: targets' shape", ShapeError, ["crossEntropy", "targets", "[2]", "[3,2]"], () =>
