@@ -159,8 +159,8 @@ export class Embedding extends Module {
 }
 
 /**
- * torch.nn.RMSNorm over the last dimension; weight [dim] starts as ones. eps is 1e-6 unless given, as in Hugging Face's
- * LlamaRMSNorm.
+ * torch.nn.RMSNorm over the last dimension, with the factor offset + weight; weight [dim] starts so that this is 1. eps
+ * is 1e-6 unless given, as in Hugging Face's LlamaRMSNorm; offset is 0, or 1 as in GemmaRMSNorm.
  *
  * @throws ArgumentError on a dim that is no positive integer or an eps below 0
  *
@@ -176,17 +176,21 @@ export class RMSNorm extends Module {
     readonly dim: number,
     /** Added to the mean square. */
     readonly eps = 1e-6,
+    /** Added to the weight. */
+    readonly offset: 0 | 1 = 0,
   ) {
     super();
-    checkCount("RMSNorm", arguments, 2);
+    checkCount("RMSNorm", arguments, 3);
     checkInteger("RMSNorm", "dim", dim, 1);
     checkNumber("RMSNorm", "eps", eps, 0);
+    checkInteger("RMSNorm", "offset", offset, 0, 1);
     this.weight = new Parameter([dim]);
-    init.ones_(this.weight);
+    if (offset === 0) init.ones_(this.weight);
+    else init.zeros_(this.weight);
   }
   /** x [..., dim] -> [..., dim]. @throws ShapeError, DTypeError, DisposedError */
   forward(x: Tensor): Tensor {
-    return rmsNorm(x, this.weight, this.eps);
+    return rmsNorm(x, this.weight, this.eps, this.offset);
   }
 }
 

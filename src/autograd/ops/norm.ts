@@ -17,40 +17,43 @@ function rowsOf(where: string, x: Tensor): [number, number] {
 }
 
 /**
- * x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+ * x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension.
  *
- * Source: Zhang & Sennrich 2019; Hugging Face LlamaRMSNorm.
+ * Source: Zhang & Sennrich 2019; Hugging Face LlamaRMSNorm, GemmaRMSNorm (offset 1).
  * @param x [..., dim]
  * @param weight [dim]
+ * @param offset default 0
  * @returns x's shape
  * @throws ShapeError, DTypeError, ArgumentError for an eps below 0
  *
  * @example
  * console.log(ops.rmsNorm(tensor([[2, -2]]), ones([2]), 0).data); // Float32Array(2) [ 1, -1 ]
  */
-export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
+export function rmsNorm(x: Tensor, weight: Tensor, eps: number, offset = 0): Tensor {
   const [rows, dim] = rowsOf("rmsNorm", x);
   checkTensor("rmsNorm", "weight", weight, "float32", [null]);
   checkLastDimension("rmsNorm", "x", x, weight.size, "weight's size");
   checkFloat("rmsNorm", "eps", eps, 0);
-  const { kernels } = engine();
+  checkFloat("rmsNorm", "offset", offset);
+  const { kernels, memory } = engine();
+  const withGain = (use: (gain: number) => void): void =>
+    offset === 0
+      ? use(weight.address)
+      : memory.withBlocks([dim * 4], (gain) => {
+          memory.f32(gain, dim).set(weight.data);
+          kernels.addScalar(gain, dim, offset);
+          use(gain);
+        });
   return allOrNothing(() => {
     const y = new Tensor(x.shape);
     const rstd = new Tensor([rows]);
-    kernels.rmsNormForward(y.address, rstd.address, x.address, weight.address, rows, dim, eps);
+    withGain((gain) => kernels.rmsNormForward(y.address, rstd.address, x.address, gain, rows, dim, eps));
     return record(
       y,
       [x, weight],
       (dy) =>
-        kernels.rmsNormBackward(
-          gradient(x),
-          gradient(weight),
-          dy.address,
-          x.address,
-          weight.address,
-          rstd.address,
-          rows,
-          dim,
+        withGain((gain) =>
+          kernels.rmsNormBackward(gradient(x), gradient(weight), dy.address, x.address, gain, rstd.address, rows, dim),
         ),
       [rstd],
     );

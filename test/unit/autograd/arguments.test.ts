@@ -160,6 +160,7 @@ test("arguments that other libraries take in these places", () =>
     word(() => make(nn.LayerNorm)(...([[8]] as never[])), "LayerNorm", "dim", "array");
     word(() => make(nn.LayerNorm)(...([8, 1e-5, 0] as never[])), "LayerNorm", "bias", "0");
     word(() => make(nn.RMSNorm)(...([8, { eps: 1 }] as never[])), "RMSNorm", "eps", "object");
+    word(() => make(nn.RMSNorm)(...([8, 1e-6, true] as never[])), "RMSNorm", "offset", "true");
     word(() => make(nn.Conv2d)(...([3, 4, 3, 1, 1] as never[])), "Conv2d", "options", "stride", "1");
     word(() => make(nn.Conv2d)(...([3, 4, 3, { strides: 2 }] as never[])), "strides", "stride");
     word(() => make(nn.Dropout)(...([0.5, true] as never[])), "Dropout", "true");

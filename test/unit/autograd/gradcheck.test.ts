@@ -208,6 +208,7 @@ test("rmsNorm, layerNorm, softmax", () =>
     const weight = grid([D], 2);
     const bias = grid([D], 3);
     gradcheck("rmsNorm", { x, weight }, () => ops.rmsNorm(x, weight, 1e-5));
+    gradcheck("rmsNorm, offset", { x, weight }, () => ops.rmsNorm(x, weight, 1e-5, 1));
     gradcheck("layerNorm", { x, weight, bias }, () => ops.layerNorm(x, weight, bias, 1e-5));
     gradcheck("softmax", { x }, () => ops.softmax(x));
     weight.requiresGrad = bias.requiresGrad = false;

@@ -162,6 +162,9 @@ for (const p of [1.5, -0.1, NaN])
 refuses("softmax: no columns", ShapeError, ["softmax", "x", "[2,0]"], () => scope(() => ops.softmax(zeros([2, 0]))));
 refuses("rmsNorm: weight's size", ShapeError, ["rmsNorm", "x", "[2,3]", "4"], () => ops.rmsNorm(t23, t4, 1e-5));
 refuses("rmsNorm: weight's rank", ShapeError, ["rmsNorm", "weight", "[2,3]"], () => ops.rmsNorm(t23, t23, 1e-5));
+refuses("rmsNorm: offset", ArgumentError, ["rmsNorm", "offset", "NaN"], () =>
+  scope(() => ops.rmsNorm(t23, zeros([3]), 1e-5, NaN)),
+);
 refuses("rmsNorm: eps", ArgumentError, ["rmsNorm", "eps", "-1"], () => scope(() => ops.rmsNorm(t23, zeros([3]), -1)));
 refuses("layerNorm: weight", ShapeError, ["layerNorm", "weight", "[4]", "[3]"], () => ops.layerNorm(t23, t4, t4, 1e-5));
 refuses("layerNorm: bias", ShapeError, ["layerNorm", "bias", "[4]", "[3]"], () =>
