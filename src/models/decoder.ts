@@ -233,6 +233,11 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
     return this.base.newCache();
   }
 
+  /** The table of token embeddings (transformers' get_input_embeddings). */
+  getInputEmbeddings(): Module {
+    return this.base.table;
+  }
+
   /** The head; the embedding table where it is both (transformers' get_output_embeddings). */
   getOutputEmbeddings(): Module {
     return this.#head ?? this.base.table;

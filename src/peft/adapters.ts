@@ -13,6 +13,7 @@ import { BASE, LoraLayer } from "./layer.js";
 import { LoraLinear } from "./linear.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import { changesBaseWeight, prepareAdapter, type Source } from "./new_adapter.js";
+import { withTargets } from "./default_targets.js";
 import { hideHead, places, shortNames, showHead } from "./places.js";
 
 /** A layer with adapters, and its path in the model. */
@@ -100,8 +101,8 @@ export class Adapters {
   parameters(adapterName: string): Parameter[] {
     const layers = this.layers(adapterName);
     const factors = layers.flatMap(({ layer }) => {
-      const { loraA, loraB, magnitude } = layer.adapters.get(adapterName)!;
-      return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
+      const { loraA, loraB, loraBias, magnitude } = layer.adapters.get(adapterName)!;
+      return [loraA, loraB, loraBias, magnitude].filter((p) => p !== null);
     });
     const copied = this.copies(adapterName).flatMap(({ module }) => module.parameters());
     const adapted = layers.map(({ path }) => path);
@@ -113,7 +114,10 @@ export class Adapters {
    * A further adapter with values from anywhere; the first becomes the active one.
    * @param where the caller, for errors
    */
-  inject(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+  inject(where: string, adapterName: string, given: LoraConfig, source: Source): void {
+    const config = withTargets(where, this.model, given);
+    for (const key of ["trainableTokenIndices", "layerReplication"] as const)
+      if (config[key]) throw new ArgumentError(`${where}: ${key} is not supported.`);
     this.withHead(() => {
       this.refuseInside(where);
       this.checkNewName(where, adapterName);
@@ -128,11 +132,22 @@ export class Adapters {
     });
   }
 
+  /** Whether the base weights are other ones while this adapter is here. */
+  changesBase(adapterName: string): boolean {
+    return this.layers(adapterName).some(({ layer }) => layer.adapters.get(adapterName)!.initial);
+  }
+
   /** Puts other values in an adapter's place; it stays active or not, and trains or not, as it was. */
-  replace(where: string, adapterName: string, config: LoraConfig, source: Source): void {
+  replace(where: string, adapterName: string, given: LoraConfig, source: Source): void {
+    const config = withTargets(where, this.model, given);
     this.refuseInside(where);
     this.config(adapterName);
     this.refuseMerged(where);
+    if (changesBaseWeight(config) && this.changesBase(adapterName))
+      throw new StateError(
+        `${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights, as adapter ` +
+          `"${adapterName}" did; call deleteAdapter() and loadAdapter().`,
+      );
     this.#checkBeside(
       where,
       this.names.filter((name) => name !== adapterName),
@@ -253,13 +268,12 @@ export class Adapters {
           `${others.join(", ")}; use it on a model without adapters.`,
       );
     }
-    const changer = this.layers()
-      .flatMap(({ layer }) => [...layer.adapters])
-      .find(([name, { initial }]) => initial && others.includes(name))?.[0];
+    const changer = others.find((name) => this.changesBase(name));
     if (changer !== undefined) {
       throw new StateError(
-        `${where}: the init of adapter "${changer}" changed the base weights, so no other can stand beside it; ` +
-          "save it, delete it and load it again, as a plain adapter on the base as it was.",
+        `${where}: adapter "${changer}" changed the base weights (by its init, or a table in its folder), so no ` +
+          "other can stand beside it; delete it first. One whose init was done here is a plain adapter once it is " +
+          "saved and loaded again.",
       );
     }
   }

@@ -4,10 +4,9 @@ import type { LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { ConvNd } from "../nn/conv.js";
 import { ArgumentError } from "../runtime/errors.js";
-import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraConv } from "./init_lora_weights.js";
-import { LoraLayer } from "./layer.js";
+import { type Factors, LoraLayer } from "./layer.js";
 
 /**
  * A convolution with adapters: x [n, inChannels, ...] -> [n, outChannels, ...]. Factors: loraA
@@ -40,14 +39,14 @@ export class LoraConv extends LoraLayer<ConvNd> {
     ];
   }
 
-  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
-    initLoraConv(kind, where, loraA, loraB);
+  override initFactors(kind: LoraInit, where: string, factors: Factors): void {
+    initLoraConv(kind, where, factors);
   }
 
-  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
-    const { weight, bias: b, stride, padding, dilation, groups } = this.baseLayer;
+  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: Tensor | null): Tensor {
+    const { weight, stride, padding, dilation, groups } = this.baseLayer;
     const window = { stride, padding, dilation, groups };
-    return convAt("peft.LoraConv.forward", x, weight, bias ? b : null, window, branches);
+    return convAt("peft.LoraConv.forward", x, weight, bias, window, branches);
   }
 
   override checkDense(where: string): void {

@@ -3,10 +3,9 @@ import { embeddingAt } from "../autograd/ops/embedding.js";
 import type { LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { Embedding } from "../nn/layers.js";
-import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraEmbedding } from "./init_lora_weights.js";
-import { LoraLayer } from "./layer.js";
+import { type Factors, LoraLayer } from "./layer.js";
 
 /**
  * nn.Embedding with adapters: ids int32 [...] -> [..., embeddingDim]. Factors: loraA [r, numEmbeddings],
@@ -31,8 +30,8 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
     ];
   }
 
-  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter): void {
-    initLoraEmbedding(kind, where, loraA, loraB);
+  override initFactors(kind: LoraInit, where: string, factors: Factors): void {
+    initLoraEmbedding(kind, where, factors);
   }
 
   protected override product(ids: Tensor, branches: readonly LoraBranch[]): Tensor {

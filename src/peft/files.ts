@@ -2,9 +2,10 @@
 import type { LoraConfig } from "../io/peft/config.js";
 import { readPeftAdapter, writePeftAdapter } from "../io/peft/folder.js";
 import {
-  BASE_LAYER,
   baseKey,
+  baseWeightKey,
   biasKey,
+  factorBiasKey,
   factorKeys,
   magnitudeKey,
   magnitudeShape,
@@ -16,17 +17,25 @@ import { FormatError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
 import type { Adapters } from "./adapters.js";
 import { collect } from "./collect.js";
-import type { Source } from "./new_adapter.js";
+import { LoraLinear } from "./linear.js";
+import { changesBaseWeight, type Source } from "./new_adapter.js";
 
 /** Writes an adapter as PEFT does. */
-export function saveAdapter(adapters: Adapters, directory: string, adapterName: string): void {
-  const { config, parts, copies, biases } = collect(adapters, adapterName);
-  const tensors: NamedPeftTensor[] = parts.flatMap(({ path, kind, loraA, loraB, magnitude }) => {
+export function saveAdapter(
+  adapters: Adapters,
+  directory: string,
+  adapterName: string,
+  saveEmbeddingLayers: boolean | "auto",
+): void {
+  const { config, parts, copies, biases } = collect(adapters, adapterName, saveEmbeddingLayers);
+  const tensors: NamedPeftTensor[] = parts.flatMap(({ path, kind, loraA, loraB, loraBias, magnitude, base }) => {
     const [a, b] = factorKeys(path, kind);
     const factors = [
       { name: a, ...loraA },
       { name: b, ...loraB },
     ];
+    if (base) factors.push({ name: baseWeightKey(path), ...base });
+    if (loraBias) factors.push({ name: factorBiasKey(path), shape: [loraBias.length], data: loraBias });
     if (!magnitude) return factors;
     const shape = magnitudeShape(magnitude.length, loraB.shape.length);
     return [...factors, { name: magnitudeKey(path), shape, data: magnitude }];
@@ -39,17 +48,27 @@ export function saveAdapter(adapters: Adapters, directory: string, adapterName: 
 
 export function loadAdapter(adapters: Adapters, directory: string, adapterName: string): void {
   const { config, tensors } = readPeftAdapter(directory);
-  adapters.inject("loadAdapter", adapterName, config, fromTensors(adapters, config, tensors, directory));
+  adapters.inject(
+    "loadAdapter",
+    adapterName,
+    config,
+    fromTensors(adapters, adapters.names, config, tensors, directory),
+  );
 }
 
 export function hotswapAdapter(adapters: Adapters, directory: string, adapterName: string): void {
   const { config, tensors } = readPeftAdapter(directory);
-  adapters.replace("hotswapAdapter", adapterName, config, fromTensors(adapters, config, tensors, directory));
+  const others = adapters.names.filter((name) => name !== adapterName || adapters.changesBase(name));
+  adapters.replace("hotswapAdapter", adapterName, config, fromTensors(adapters, others, config, tensors, directory));
 }
 
-/** Every tensor of the folder must be used, and every parameter found. */
+/**
+ * Every tensor of the folder must be used, and every parameter found.
+ * @param others adapters that the new one stands beside
+ */
 function fromTensors(
   adapters: Adapters,
+  others: readonly string[],
   config: LoraConfig,
   tensors: ReadonlyMap<string, StateEntry>,
   directory: string,
@@ -71,17 +90,38 @@ function fromTensors(
   };
   const seen = new Map<Parameter, string>();
   return {
-    factors({ path, layer }, loraA, loraB) {
+    factors(part, factors) {
+      const { path, layer, scaling } = part;
+      const { loraA, loraB, loraBias } = factors;
       const [a, b] = factorKeys(path, layer.kind);
-      const base = baseKey(`${path}.${BASE_LAYER}.weight`);
-      set(loraA, a);
-      set(loraB, b);
-      if (tensors.has(base) && !sameValues(find(base, layer.weight.shape), layer.unmergedData(layer.weight))) {
-        throw new FormatError(
-          `${directory}: tensor ${base} differs from the model's own weight: the adapter belongs to another ` +
-            `base.${asked(config)}`,
-        );
+      const values = [
+        find(a, loraA.shape),
+        find(b, loraB.shape),
+        loraBias && find(factorBiasKey(path), loraBias.shape),
+      ];
+      const key = baseWeightKey(path);
+      const { weight } = layer;
+      let before: Float32Array | null = null;
+      if (tensors.has(key)) {
+        // PEFT puts the folder's table over the base's own.
+        const table = find(key, weight.shape);
+        const isOther = !sameValues(table, weight.data);
+        if (isOther && others.length > 0)
+          throw new FormatError(
+            `${directory}: tensor ${key} differs from the model's own weight, which ${others.join(", ")} ` +
+              `${others.length === 1 ? "has" : "have"}, too; load the adapter on a model without others.`,
+          );
+        if (isOther) {
+          before = weight.data.slice();
+          weight.set(table);
+        }
+      } else if (layer instanceof LoraLinear && changesBaseWeight(config)) {
+        // The init again, as PEFT does it, for what it leaves in the base; the factors are the folder's.
+        before = weight.data.slice();
+        layer.initFactors(config.initLoraWeights, `${directory}: ${path}`, factors, scaling);
       }
+      for (const [i, p] of [loraA, loraB, loraBias].entries()) p?.set(values[i]!);
+      return { initial: before && { weight: before, factors: null } };
     },
     magnitude({ path, layer }, magnitude) {
       set(magnitude, magnitudeKey(path), magnitudeShape(magnitude.size, layer.weight.rank));

@@ -17,6 +17,14 @@ import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
+/** What is initialised. */
+interface Factors {
+  loraA: Tensor;
+  loraB: Tensor;
+  /** [outFeatures], or null: there is none. Default null. */
+  loraBias?: Tensor | null | undefined;
+}
+
 /** The frozen layer below an adapter. */
 interface LoraBase {
   /** [outFeatures, inFeatures], or transposed if fanInFanOut. */
@@ -43,13 +51,16 @@ function refuse(where: string, kind: unknown, allowed: string): never {
  * | "pissa_niter_N" | the same by `svdLowrank` with N iterations: for weights too large for a full SVD | | W - s B A |
  * | "olora" | R[:r] | Q[:, :r], of W = Q R (Büyükakyüz 2024) | W - s B A |
  *
+ * loraBias, which only booleans go with, is drawn as torch draws a bias of B, and is 0 for true.
+ *
  * Where the base weight changes, W' + s B A gives W back to float32 rounding of the product and of both sums;
  * decompositions are in float64. PEFT decomposes a fanInFanOut weight for "olora" untransposed, which only
  * fits square layers; here it is transposed.
  *
  * Source: PEFT, LoraLayer.update_layer and its *_init methods.
  * @param where the layer, for error messages
- * @param loraA [r, inFeatures]  @param loraB [outFeatures, r]  @param scaling s
+ * @param factors loraA [r, inFeatures], loraB [outFeatures, r]
+ * @param scaling s
  * @throws ShapeError, DTypeError; ArgumentError on an unknown kind, an odd r for "orthogonal", an r above
  * min(inFeatures, outFeatures) for "pissa" and "olora", a scaling that is not positive for "pissa", a weight that is
  * not finite. Nothing is drawn or changed then.
@@ -57,26 +68,26 @@ function refuse(where: string, kind: unknown, allowed: string): never {
  * @example
  * const layer = new nn.Linear(64, 32);
  * const loraA = zeros([4, 64]), loraB = zeros([32, 4]);
- * initLoraWeights("pissa", "layer", loraA, loraB, { weight: layer.weight, fanInFanOut: false }, 2);
+ * initLoraWeights("pissa", "layer", { loraA, loraB }, { weight: layer.weight, fanInFanOut: false }, 2);
  */
 export function initLoraWeights(
   kind: LoraInit,
   where: string,
-  loraA: Tensor,
-  loraB: Tensor,
+  factors: Factors,
   base: LoraBase,
   scaling: number,
 ): void {
+  const { loraA, loraB } = factors;
   checkTensor(where, "loraA", loraA, "float32", [null, null]);
   const [r, d] = loraA.shape as [number, number];
   checkTensor(where, "loraB", loraB, "float32", [null, r]);
   checkInteger(where, "r", r, 1);
   const k = loraB.shape[0]!;
   checkTensor(where, "weight", base.weight, "float32", base.fanInFanOut ? [d, k] : [k, d]);
-  if (typeof kind === "boolean" || kind === "gaussian") return drawFactors(kind, loraA, loraB);
+  if (typeof kind === "boolean" || kind === "gaussian") return drawFactors(kind, factors);
   if (kind === "orthogonal") {
     if (r % 2 !== 0) throw new ArgumentError(`${where}: "orthogonal" needs an even r; got ${r}.`);
-    construct(loraA, loraB);
+    construct(factors);
     return orthogonal(loraA, loraB, r, d, k);
   }
   const pissa = kind === "pissa" || (typeof kind === "string" && ITERATIONS.test(kind));
@@ -91,7 +102,7 @@ export function initLoraWeights(
     );
 
   const w = base.fanInFanOut ? transpose(base.weight.data, d, k) : base.weight.data.slice();
-  construct(loraA, loraB);
+  construct(factors);
   if (kind === "olora") {
     const { q, r: upper } = qr(w, k, d);
     const width = Math.min(d, k);
@@ -118,7 +129,7 @@ export function initLoraWeights(
  * `false` both N(0, 1). As in PEFT, the other kinds mean `true` here.
  * @throws ShapeError, DTypeError
  */
-export function initLoraEmbedding(kind: LoraInit, where: string, loraA: Tensor, loraB: Tensor): void {
+export function initLoraEmbedding(kind: LoraInit, where: string, { loraA, loraB }: Factors): void {
   checkTensor(where, "loraA", loraA, "float32", [null, null]);
   checkTensor(where, "loraB", loraB, "float32", [null, loraA.shape[0]!]);
   init.normal_(loraA);
@@ -134,7 +145,8 @@ export function initLoraEmbedding(kind: LoraInit, where: string, loraA: Tensor, 
  * @param kind true, false or "gaussian"
  * @throws ShapeError, DTypeError, ArgumentError on another kind
  */
-export function initLoraConv(kind: LoraInit, where: string, loraA: Tensor, loraB: Tensor): void {
+export function initLoraConv(kind: LoraInit, where: string, factors: Factors): void {
+  const { loraA, loraB } = factors;
   checkTensor(where, "loraA", loraA);
   checkTensor(where, "loraB", loraB, "float32", [null, null, ...loraA.shape.slice(2).map(() => 1)]);
   if (loraA.shape[0]! % loraB.shape[1]! !== 0) {
@@ -144,21 +156,25 @@ export function initLoraConv(kind: LoraInit, where: string, loraA: Tensor, loraB
   }
   if (typeof kind !== "boolean" && kind !== "gaussian")
     refuse(where, kind, 'true, false or "gaussian" for a convolution');
-  drawFactors(kind, loraA, loraB);
+  drawFactors(kind, factors);
 }
 
 /** The draws of the constructors of A and B. */
-function construct(loraA: Tensor, loraB: Tensor): void {
+function construct({ loraA, loraB, loraBias }: Factors): void {
   init.kaimingUniform_(loraA);
   init.kaimingUniform_(loraB);
+  const bound = 1 / Math.sqrt(loraB.size / loraB.shape[0]!);
+  if (loraBias) init.uniform_(loraBias, -bound, bound);
 }
 
-function drawFactors(kind: boolean | "gaussian", loraA: Tensor, loraB: Tensor): void {
-  construct(loraA, loraB);
+function drawFactors(kind: boolean | "gaussian", factors: Factors): void {
+  const { loraA, loraB, loraBias } = factors;
+  construct(factors);
   if (kind === false) return;
   if (kind === "gaussian") init.normal_(loraA, 0, 1 / loraA.shape[0]!);
   else init.kaimingUniform_(loraA);
   init.zeros_(loraB);
+  if (loraBias) init.zeros_(loraBias);
 }
 
 function orthogonal(loraA: Tensor, loraB: Tensor, r: number, d: number, k: number): void {

@@ -10,6 +10,7 @@ import type { LoraInit } from "../io/peft/config.js";
 import { BASE_LAYER, FACTOR_NAMES, type LayerKind, MAGNITUDE } from "../io/peft/keys.js";
 import { addProduct, Merge } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
 import { attempt, scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
@@ -20,6 +21,8 @@ export interface Adapter {
   readonly loraA: Parameter;
   /** [outFeatures, r], or the layer's `factorShapes`. */
   readonly loraB: Parameter;
+  /** [outFeatures], a bias of loraB that is scaled as its product is; or null. */
+  readonly loraBias: Parameter | null;
   /** DoRA's magnitude vector, or null. */
   readonly magnitude: Parameter | null;
   /** Its rank in this layer. */
@@ -29,18 +32,24 @@ export interface Adapter {
   /** Probability of dropping an element of its input while training. */
   readonly loraDropout: number;
   /**
-   * The factors right after an init that took their product out of the base weight (pissa, olora), and that weight
-   * before.
+   * The base weight before this adapter changed it: by an init that took the first product out of it (pissa, olora), or
+   * by a table that its folder has. null: it did not.
    */
   readonly initial: {
-    /** loraA then. */
-    loraA: Float32Array;
-    /** loraB then. */
-    loraB: Float32Array;
     /** The base weight before. */
     weight: Float32Array;
+    /** The factors right after an init that was done here; null where the folder says what was changed. */
+    factors: {
+      /** loraA then. */
+      loraA: Float32Array;
+      /** loraB then. */
+      loraB: Float32Array;
+    } | null;
   } | null;
 }
+
+/** What an init sets. */
+export type Factors = Pick<Adapter, "loraA" | "loraB" | "loraBias">;
 
 /** In a batch of mixed adapters: the name for items that the base model computes alone. */
 export const BASE = "__base__";
@@ -80,6 +89,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   /** One adapter's name for each item of the batch; null: the active ones for all. @internal */
   adapterNames: readonly string[] | null = null;
   readonly #merge = new Merge();
+  /** Of the base layer's bias, which biases of factors go into. */
+  readonly #biasMerge = new Merge();
 
   /** What it is without adapters: its factors' names follow from it. */
   abstract readonly kind: LayerKind;
@@ -110,6 +121,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     for (const [name, adapter] of this.adapters) {
       yield [`${loraA}.${name}${suffix}`, adapter.loraA];
       yield [`${loraB}.${name}${suffix}`, adapter.loraB];
+      if (adapter.loraBias) yield [`${loraB}.${name}.bias`, adapter.loraBias];
       if (adapter.magnitude) yield [`${MAGNITUDE}.${name}.weight`, adapter.magnitude];
     }
   }
@@ -121,15 +133,15 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   checkDense(_where: string): void {}
 
   /** Initialises new factors. @throws ArgumentError if this layer cannot have that init @internal */
-  abstract initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void;
+  abstract initFactors(kind: LoraInit, where: string, factors: Factors, scaling: number): void;
 
   /** The dimension of the output that DoRA scales; by default the last. */
   protected outputAxis(_x: Tensor): number | undefined {
     return undefined;
   }
 
-  /** The base layer's output with these low-rank terms in its accumulators. */
-  protected abstract product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor;
+  /** The base layer's output with these low-rank terms in its accumulators, and this bias instead of its own. */
+  protected abstract product(x: Tensor, branches: readonly LoraBranch[], bias: Tensor | null): Tensor;
 
   /**
    * The base layer's output plus the terms of the active adapters; what is merged is in the weight. Shapes are the base
@@ -145,7 +157,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
         return this.product(
           x,
           terms.map((t) => this.#branch(t)),
-          true,
+          this.#bias(terms),
         );
       return terms.length === 1 ? this.#directed(x, terms[0]!.adapter) : this.#inTurn(x, terms, first);
     });
@@ -156,12 +168,12 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     const g = this.#gain(adapter);
     const branches = [{ ...adapter, mask: null }];
     if (!this.#isDropping(adapter)) {
-      return channelScale(this.product(x, branches, false), g, this.baseLayer.bias ?? null, this.outputAxis(x));
+      return channelScale(this.product(x, branches, null), g, this.#bias(), this.outputAxis(x));
     }
     const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
     return add(
-      this.product(add(x, scale(dropped, -1)), [], true),
-      channelScale(this.product(dropped, branches, false), g, null, this.outputAxis(x)),
+      this.product(add(x, scale(dropped, -1)), [], this.#bias()),
+      channelScale(this.product(dropped, branches, null), g, null, this.outputAxis(x)),
     );
   }
 
@@ -172,35 +184,31 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    */
   #inTurn(x: Tensor, terms: readonly Acting[], first: number): Tensor {
     const axis = this.outputAxis(x);
+    const before = terms.slice(0, first);
     let y = this.product(
       x,
-      terms.slice(0, first).map((t) => this.#branch(t)),
-      false,
+      before.map((t) => this.#branch(t)),
+      this.#bias(before, null),
     );
     for (const [i, term] of terms.entries()) {
       if (i < first) continue;
       const { adapter } = term;
       const isLast = i === terms.length - 1;
-      const bias = isLast ? (this.baseLayer.bias ?? null) : null;
+      const bias = this.#bias([term], isLast ? this.#bias() : null);
       const branch = adapter.magnitude ? { ...adapter, mask: null } : this.#branch(term);
       if (!adapter.magnitude) {
-        y = add(y, this.#difference(this.product(x, [branch], isLast), x));
+        y = add(y, this.#difference(this.product(x, [branch], bias), x));
       } else if (this.#isDropping(adapter)) {
         const dropped = dropoutBy(x, this.newMask(adapter.loraDropout));
         y = add(
           y,
           this.#difference(
-            channelScale(this.product(dropped, [branch], false), this.#gain(adapter), bias, axis),
+            channelScale(this.product(dropped, [branch], null), this.#gain(adapter), bias, axis),
             dropped,
           ),
         );
       } else {
-        y = channelScale(
-          add(y, this.#difference(this.product(x, [branch], false), x)),
-          this.#gain(adapter),
-          bias,
-          axis,
-        );
+        y = channelScale(add(y, this.#difference(this.product(x, [branch], null), x)), this.#gain(adapter), bias, axis);
       }
     }
     return y;
@@ -208,7 +216,18 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** y - W x */
   #difference(y: Tensor, x: Tensor): Tensor {
-    return add(y, scale(this.product(x, [], false), -1));
+    return add(y, scale(this.product(x, [], null), -1));
+  }
+
+  /** A bias, by default the base layer's, plus those of the terms' factors, scaled. */
+  #bias(terms: readonly Acting[] = [], base: Tensor | null = this.baseLayer.bias ?? null): Tensor | null {
+    let sum = base;
+    for (const { adapter } of terms) {
+      if (!adapter.loraBias) continue;
+      const term = scale(adapter.loraBias, adapter.scaling);
+      sum = sum ? add(sum, term) : term;
+    }
+    return sum;
   }
 
   #isDropping(adapter: Adapter): boolean {
@@ -274,11 +293,13 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
    */
   merge(where: string, names: readonly string[], safeMerge: boolean): () => void {
     const { weight } = this;
+    const { bias } = this.baseLayer;
     const count = this.mergedAdapters.length;
-    const before = count > 0 ? weight.data.slice() : null;
+    const before = count > 0 ? { weight: weight.data.slice(), bias: bias?.data.slice() } : null;
     const undo = (): void => {
       if (!before) return this.unmerge();
-      weight.set(before);
+      weight.set(before.weight);
+      if (bias) bias.set(before.bias!);
       this.mergedAdapters.length = count;
     };
     try {
@@ -286,18 +307,33 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
         const adapter = this.adapters.get(name);
         if (!adapter || this.mergedAdapters.includes(name)) continue;
         this.checkDense(where);
+        const check = (p: Parameter, what: string): void => {
+          if (safeMerge && !p.data.every(Number.isFinite)) {
+            throw new ArgumentError(
+              `${where}: adapter "${name}" gives a merged ${what} with values that are not finite; all weights are ` +
+                `as they were.`,
+            );
+          }
+        };
+        const { loraBias, scaling } = adapter;
+        if (loraBias && !bias)
+          throw new ArgumentError(
+            `${where}: adapter "${name}" has biases (loraBias) and the base layer has none that could take them in; ` +
+              `run it unmerged.`,
+          );
         this.#merge.apply(
           weight,
           () => this.#addTo(weight, adapter),
-          () => {
-            if (safeMerge && !weight.data.every(Number.isFinite)) {
-              throw new ArgumentError(
-                `${where}: adapter "${name}" gives a merged weight with values that are not finite; all weights ` +
-                  `are as they were.`,
-              );
-            }
-          },
+          () => check(weight, "weight"),
         );
+        if (loraBias && bias) {
+          const { kernels } = engine();
+          this.#biasMerge.apply(
+            bias,
+            () => kernels.saxpy(bias.address, loraBias.address, bias.size, scaling),
+            () => check(bias, "bias"),
+          );
+        }
         this.mergedAdapters.push(name);
       }
     } catch (error) {
@@ -307,9 +343,10 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     return undo;
   }
 
-  /** Restores the weight's original bits. */
+  /** Restores the original bits of weight and bias. */
   unmerge(): void {
     this.#merge.restore(this.weight);
+    if (this.baseLayer.bias) this.#biasMerge.restore(this.baseLayer.bias);
     this.mergedAdapters.length = 0;
   }
 
@@ -320,10 +357,14 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     const original = aside ? null : (this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null));
     const held = original && weight.data.slice();
     if (original) weight.set(original);
+    const { bias } = this.baseLayer;
+    const heldBias = !aside && bias && this.#biasMerge.merged ? bias.data.slice() : null;
+    if (heldBias) bias!.set(this.#biasMerge.originalOf(bias!));
     this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
       if (held) weight.set(held);
+      if (heldBias) bias!.set(heldBias);
       this.#aside = aside;
       this.disabled = disabled;
     };
@@ -356,17 +397,17 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     };
   }
 
-  /** The weight before an adapter's init changed it, if one did. */
+  /** The weight before an adapter changed it, if one did. */
   #changedFrom(): Float32Array | undefined {
     return [...this.adapters.values()].find(({ initial }) => initial)?.initial?.weight;
   }
 
-  /** Frees an adapter, if it is here, and gives the weight back what the adapter's init took out of it. @internal */
+  /** Frees an adapter, if it is here, and gives the weight back the values that it had before the adapter. @internal */
   remove(name: string): void {
     const adapter = this.adapters.get(name);
     if (!adapter) return;
     if (adapter.initial && !this.isMerged()) this.weight.set(adapter.initial.weight);
-    for (const t of [adapter.loraA, adapter.loraB, adapter.magnitude]) t?.dispose();
+    for (const t of [adapter.loraA, adapter.loraB, adapter.loraBias, adapter.magnitude]) t?.dispose();
     this.adapters.delete(name);
   }
 
@@ -374,6 +415,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   unload(): Base {
     for (const name of [...this.adapters.keys()]) this.remove(name);
     this.#merge.settle();
+    this.#biasMerge.settle();
     this.mergedAdapters.length = 0;
     this.baseLayer.training = this.training;
     return this.baseLayer;
@@ -381,7 +423,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 
   /** What a checkpoint holds: never merged weights. @internal */
   override unmergedData(p: Parameter): Float32Array {
-    return p === this.weight ? this.#merge.originalOf(p) : p.data;
+    if (p === this.weight) return this.#merge.originalOf(p);
+    return p === this.baseLayer.bias ? this.#biasMerge.originalOf(p) : p.data;
   }
   /** @internal */
   override isMerged(): boolean {

@@ -2,10 +2,9 @@
 import { linearAt, type LoraBranch } from "../autograd/ops/linear.js";
 import type { LoraInit } from "../io/peft/config.js";
 import type { Linear } from "../nn/layers.js";
-import type { Parameter } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { initLoraWeights } from "./init_lora_weights.js";
-import { LoraLayer } from "./layer.js";
+import { type Factors, LoraLayer } from "./layer.js";
 
 /**
  * nn.Linear with adapters: x [..., inFeatures] -> [..., outFeatures]. Factors: loraA [r, inFeatures], loraB
@@ -31,12 +30,12 @@ export class LoraLinear extends LoraLayer<Linear> {
     return this.baseLayer.fanInFanOut;
   }
 
-  override initFactors(kind: LoraInit, where: string, loraA: Parameter, loraB: Parameter, scaling: number): void {
-    initLoraWeights(kind, where, loraA, loraB, this.baseLayer, scaling);
+  override initFactors(kind: LoraInit, where: string, factors: Factors, scaling: number): void {
+    initLoraWeights(kind, where, factors, this.baseLayer, scaling);
   }
 
-  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: boolean): Tensor {
-    const { weight, bias: b, fanInFanOut } = this.baseLayer;
-    return linearAt("peft.LoraLinear.forward", x, weight, bias ? b : null, branches, fanInFanOut);
+  protected override product(x: Tensor, branches: readonly LoraBranch[], bias: Tensor | null): Tensor {
+    const { weight, fanInFanOut } = this.baseLayer;
+    return linearAt("peft.LoraLinear.forward", x, weight, bias, branches, fanInFanOut);
   }
 }

@@ -15,7 +15,7 @@ import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
 import { addInitialised } from "./initial_adapter.js";
 import { BASE } from "./layer.js";
 import { mergeAdapters, partHead, unmergeAdapters } from "./merging.js";
-import { outputEmbeddings } from "./places.js";
+import { inputEmbeddings, outputEmbeddings } from "./places.js";
 import type { CombinationType } from "./weighted.js";
 import { addWeighted } from "./weighted_adapter.js";
 
@@ -313,19 +313,29 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /**
-   * Writes an adapter as PEFT does: adapter_config.json and adapter_model.safetensors. An adapter that began by
-   * changing the base (pissa, olora) is written as the exact difference from the base as it was, of twice the rank.
+   * Writes an adapter as PEFT does: adapter_config.json and adapter_model.safetensors. One that began here by changing
+   * the base (pissa, olora) is written as the exact difference from the base as it was, of twice the rank; one that was
+   * read with such an init is written as it was read, for readers that do the init again.
    *
    * Source: PEFT, PeftModel.save_pretrained.
+   * @param options `saveEmbeddingLayers`: whether the base weights of adapted embedding and head are written, too.
+   * Default "auto", as PEFT does it: where targetModules name embed_tokens or lm_head
    * @throws ArgumentError if there is no such adapter; FileError
    *
    * @example
    * const { model } = models.loadLlama("models/base");
    * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }).savePretrained("adapter");
    */
-  savePretrained(directory: string, adapterName = "default"): void {
+  savePretrained(
+    directory: string,
+    adapterName = "default",
+    options: { saveEmbeddingLayers?: boolean | "auto" | undefined } = {},
+  ): void {
     checkDirectory("savePretrained", directory);
-    saveAdapter(this.#adapters, directory, adapterName);
+    checkOptions("savePretrained", options, ["saveEmbeddingLayers"]);
+    const { saveEmbeddingLayers = "auto" } = options;
+    if (saveEmbeddingLayers !== "auto") checkBoolean("savePretrained", "saveEmbeddingLayers", saveEmbeddingLayers);
+    saveAdapter(this.#adapters, directory, adapterName, saveEmbeddingLayers);
   }
 
   /**
@@ -431,6 +441,10 @@ export class LoraModel<M extends Module = Module> extends Module {
   /** The wrapped model's. */
   getOutputEmbeddings(): Module | null {
     return outputEmbeddings(this.model);
+  }
+  /** The wrapped model's. */
+  getInputEmbeddings(): Module | null {
+    return inputEmbeddings(this.model);
   }
 
   /** As `Module.loadStateDict`. @throws StateError while merged, or the originals of the weights would be lost */

@@ -8,7 +8,7 @@ import { type Module, Parameter } from "../nn/module.js";
 import { drawFor } from "../random/seed.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
-import type { Adapter } from "./layer.js";
+import type { Adapter, Factors } from "./layer.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import { type Place, tiedPlaces } from "./places.js";
 import { copiedPlaces, noTarget, type Part, targetsOf } from "./targets.js";
@@ -16,7 +16,7 @@ import { copiedPlaces, noTarget, type Part, targetsOf } from "./targets.js";
 /** Where an adapter's values come from. What one of these throws leaves the model as it was. */
 export interface Source {
   /** Sets the factors of a part. */
-  factors(part: Part, loraA: Parameter, loraB: Parameter): Pick<Adapter, "initial"> | void;
+  factors(part: Part, factors: Factors): Pick<Adapter, "initial"> | void;
   /** Changes DoRA's magnitude, which holds the norms of W + s B A. */
   magnitude?(part: Part, magnitude: Parameter): void;
   /** Changes a copy made for modulesToSave. */
@@ -36,7 +36,7 @@ export function prepareAdapter(
   return drawFor(model, () => {
     const targets = targetsOf(where, model, config);
     const copied = copiedPlaces(model, config);
-    if (targets.length === 0) throw noTarget(where, model, config.targetModules, config.baseModelNameOrPath);
+    if (targets.length === 0) throw noTarget(where, model, config);
     const parts = targets.map(({ part }) => part);
     checkApart(where, parts, copied);
     checkTied(where, model, config, parts);
@@ -117,7 +117,10 @@ function makeAdapter(where: string, part: Part, config: LoraConfig, source: Sour
   const [a, b] = layer.factorShapes(r, `${where}: ${part.path}`);
   const loraA = owned(a);
   const loraB = owned(b);
-  const { initial = null } = source.factors(part, loraA, loraB) ?? {};
+  if (config.loraBias && layer.kind === "embedding")
+    throw new ArgumentError(`${where}: ${part.path} is an embedding, which cannot have loraBias; leave it out.`);
+  const loraBias = config.loraBias ? owned([b[0]!]) : null;
+  const { initial = null } = source.factors(part, { loraA, loraB, loraBias }) ?? {};
   if (initial) undo.push(() => layer.weight.set(initial.weight));
   let magnitude: Parameter | null = null;
   if (config.useDora) {
@@ -128,5 +131,5 @@ function makeAdapter(where: string, part: Part, config: LoraConfig, source: Sour
     });
     source.magnitude?.(part, magnitude);
   }
-  return { loraA, loraB, magnitude, r, scaling, loraDropout: config.loraDropout, initial };
+  return { loraA, loraB, loraBias, magnitude, r, scaling, loraDropout: config.loraDropout, initial };
 }

@@ -40,6 +40,8 @@ export function meant(name: string, paths: readonly string[]): string {
 interface LanguageModel {
   /** The module that makes its logits, as transformers' get_output_embeddings; null: none. */
   getOutputEmbeddings(): Module | null;
+  /** The table of its tokens, as transformers' get_input_embeddings. */
+  getInputEmbeddings(): Module;
   /** Lets adapters see a head that is the embedding table as a layer of its own. */
   showHead(): void;
   /** Afterwards: the head is the table again, unless they have parted. */
@@ -49,6 +51,11 @@ interface LanguageModel {
 /** The module that makes a model's logits, which PEFT's "all-linear" leaves out; null: there is none. */
 export function outputEmbeddings(model: Module): Module | null {
   return (model as Partial<LanguageModel>).getOutputEmbeddings?.() ?? null;
+}
+
+/** The module that looks up a model's tokens; null: it does not tell. */
+export function inputEmbeddings(model: Module): Module | null {
+  return (model as Partial<LanguageModel>).getInputEmbeddings?.() ?? null;
 }
 
 export function showHead(model: Module): void {

@@ -4,11 +4,14 @@ import type { LoraConfig } from "../io/peft/config.js";
 import { Matching } from "../io/peft/match.js";
 import { Endings } from "../io/peft/names.js";
 import { endsOf } from "../io/peft/paths.js";
+import { Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
+import { className } from "../runtime/shown.js";
 import { shown } from "../tensor/check.js";
 import { LoraLayer } from "./layer.js";
 import { meant, outputEmbeddings, places, tiedPlaces, type Place } from "./places.js";
+import { isPlain } from "./plain.js";
 import { isAdaptable, isLinear, wrap } from "./wrap.js";
 
 /** A layer that an adapter takes in. */
@@ -45,7 +48,11 @@ function findTargets(where: string, model: Module, config: LoraConfig): { target
   const targets: Target[] = [];
   for (const place of all) {
     const { path, module } = place;
-    if (!matching.targets(path, isLinear(module), module === head)) continue;
+    const isParameter = targetsWeight(where, path, module, matching);
+    if (matching.targets(path, isLinear(module), module === head)) {
+      if (isParameter)
+        throw new ArgumentError(`${where}: ${path} matches targetModules, and its weight targetParameters; name one.`);
+    } else if (!isParameter) continue;
     const layer = wrap(where, path, module);
     const owner = owners.get(layer.baseLayer) ?? path;
     if (owner !== path)
@@ -57,6 +64,25 @@ function findTargets(where: string, model: Module, config: LoraConfig): { target
     targets.push({ place, part: { path, layer, r: matching.rank(path), scaling: matching.scaling(path) } });
   }
   return { targets, matching };
+}
+
+/**
+ * Whether targetParameters name a module's weight.
+ * @throws ArgumentError for another parameter that they name
+ */
+function targetsWeight(where: string, path: string, module: Module, matching: Matching): boolean {
+  const base = module instanceof LoraLayer ? module.baseLayer : module;
+  const named = [...base.ownParameters()]
+    .map(([name]) => name)
+    .filter((name) => matching.targetsParameter(`${path}.${name}`));
+  if (named.length === 0) return false;
+  const isWeight = isPlain(base, Linear) && !base.fanInFanOut && named.join() === "weight";
+  if (isWeight) return true;
+  throw new ArgumentError(
+    `${where}: targetParameters names ${path}.${named[0]}, of shape ` +
+      `[${[...base.ownParameters()].find(([name]) => name === named[0])![1].shape}] in a ${className(base)}; only ` +
+      `weights [outFeatures, inFeatures] of nn.Linear can be adapted so.`,
+  );
 }
 
 /** The modules that a config copies; with ensureWeightTying table and head go together. */
@@ -77,11 +103,20 @@ export function copiedPlaces(model: Module, { modulesToSave, ensureWeightTying }
 export function checkEntries(where: string, model: Module, config: LoraConfig): void {
   const all = [...places(model)];
   const paths = all.map(({ path }) => path);
-  if (typeof config.targetModules !== "string") {
+  const { targetModules } = config;
+  if (targetModules !== null && typeof targetModules !== "string") {
     const ends = new Set(paths.flatMap(endsOf));
-    const unknown = config.targetModules.find((name) => !ends.has(name));
-    if (unknown !== undefined) throw noTarget(where, model, [unknown]);
+    const unknown = targetModules.find((name) => !ends.has(name));
+    if (unknown !== undefined) throw noTarget(where, model, { ...config, targetModules: [unknown] });
   }
+  const parameters = [...model.namedParameters()].map(([path]) => path);
+  const parameterEnds = new Set(parameters.flatMap(endsOf));
+  const noParameter = config.targetParameters?.find((name) => !parameterEnds.has(name));
+  if (noParameter !== undefined)
+    throw new ArgumentError(
+      `${where}: targetParameters holds ${shown(noParameter)}, which matches no parameter.` +
+        meant(noParameter, parameters),
+    );
   const saved = new Endings(config.modulesToSave ?? []);
   const found = new Set(paths.flatMap((path) => [...saved.of(path, path.length)]));
   const absent = config.modulesToSave?.find((name) => !found.has(name));
@@ -104,9 +139,9 @@ export function checkEntries(where: string, model: Module, config: LoraConfig): 
 export function noTarget(
   where: string,
   model: Module,
-  targetModules: LoraConfig["targetModules"],
-  base: string | null = null,
+  { targetModules: targets, targetParameters, baseModelNameOrPath: base }: LoraConfig,
 ): ArgumentError {
+  const targetModules = targets ?? [];
   const all = [...places(model)];
   const linears = new Set(all.flatMap(({ name, module }) => (isLinear(module) ? [name] : [])));
   const isName = typeof targetModules === "string" && all.some(({ path }) => endsOf(path).includes(targetModules));
@@ -120,8 +155,9 @@ export function noTarget(
       : "";
   const names = [...linears].slice(0, 12).join(", ") || "nothing: there are none";
   const made = base === null ? "" : ` The adapter was made for ${show(base)}.`;
+  const isParameters = targetModules.length === 0 && targetParameters !== null;
+  const what = isParameters ? `targetParameters = ${show(targetParameters)}` : `targetModules = ${show(targetModules)}`;
   return new ArgumentError(
-    `${where}: targetModules = ${show(targetModules)} matches no module; the model's linear layers are called ` +
-      `${names}.${advice}${made}`,
+    `${where}: ${what} matches no module; the model's linear layers are called ` + `${names}.${advice}${made}`,
   );
 }

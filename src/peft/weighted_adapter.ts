@@ -43,7 +43,7 @@ export function addWeighted(
     );
     const ranks = new Map([...combined].map(([path, { loraA }]) => [path, loraA.shape[0]!]));
     adapters.inject(WHERE, newName, configOf(configs[0]!, ranks, shortNames(adapters.model, [...combined.keys()])), {
-      factors({ path }, loraA, loraB) {
+      factors({ path }, { loraA, loraB }) {
         const { loraA: a, loraB: b } = combined.get(path)!;
         loraA.set(a.data);
         loraB.set(b.data);

@@ -9,6 +9,7 @@ const NOTHING = {
   r: 8,
   loraAlpha: 8,
   targetModules: [],
+  targetParameters: null,
   excludeModules: null,
   layersToTransform: null,
   layersPattern: null,

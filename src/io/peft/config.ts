@@ -28,9 +28,16 @@ export interface LoraConfig {
   loraDropout: number;
   /**
    * Paths of the adapted modules or their ends after a dot; or a pattern for the whole path; or "all-linear": every
-   * linear layer but the output layer, which the model's getOutputEmbeddings() gives if it has that method.
+   * linear layer but the output layer, which the model's getOutputEmbeddings() gives if it has that method, or the
+   * classification head with taskType "SEQ_CLS". null (default): those that PEFT adapts in models of this model_type;
+   * none beside targetParameters.
    */
-  targetModules: readonly string[] | string;
+  targetModules: readonly string[] | string | null;
+  /**
+   * Paths of weights of linear layers or their ends after a dot ("mlp.gate_proj.weight"): adapted as targetModules are,
+   * without dropout. Default null.
+   */
+  targetParameters: readonly string[] | null;
   /** Modules that stay as they are whatever targetModules says; a list or a pattern, as there. Default null. */
   excludeModules: readonly string[] | string | null;
   /** Indices of the layers to adapt; null: all (default). Only with a list in targetModules. */
@@ -52,32 +59,49 @@ export interface LoraConfig {
   /** Each adapted module has a magnitude vector beside its factors. Default false. */
   useDora: boolean;
   /**
+   * Each loraB has a bias, scaled as its product is. It can be merged where the base layer has a bias. Default false.
+   */
+  loraBias: boolean;
+  /**
    * How factors start: true (default) with A uniform and B zero; false with both uniform; "gaussian"; "orthogonal"; or
-   * from the weight's decomposition. A folder takes only those that leave the base as it was: true, false, "gaussian",
-   * "orthogonal".
+   * from the weight's decomposition. A folder takes only those whose reader can have the base as it was trained on:
+   * true, false, "gaussian" and "orthogonal" leave it as it was, "pissa" and "olora" are done again by the reader.
    */
   initLoraWeights: LoraInit;
   /** Ends of paths of modules that are trained and saved whole. Default null. */
   modulesToSave: readonly string[] | null;
   /**
+   * Ids of tokens whose rows of the embedding table are trained and saved, and of a head that is the table; or such
+   * lists by the ends of paths of embeddings and linear layers. Default null.
+   */
+  trainableTokenIndices: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
+  /**
+   * Ranges [from, to) of the model's layers, which it has one after another: [[0, 2], [1, 3]] makes layers 0, 1, 1, 2
+   * of three. Those that are there more than once share their weights and have factors of their own. Default null.
+   */
+  layerReplication: readonly (readonly [from: number, to: number])[] | null;
+  /**
    * Of a model whose output head is its embedding table: modulesToSave that has one of the two means both, trained as
-   * one weight. Default false: each is trained for itself, and the other keeps the base's values.
+   * one weight. Default false: each is trained for itself, and the other keeps the base's values. trainableTokenIndices
+   * of the table are the head's in any case, unless it has other ones there.
    */
   ensureWeightTying: boolean;
   /** For readers of the folder; not looked at here. Default null. */
   baseModelNameOrPath: string | null;
   /**
-   * One of PEFT's ("CAUSAL_LM", "SEQ_CLS", ...): for readers of the folder; nothing here depends on it. Default null.
+   * One of PEFT's ("CAUSAL_LM", "SEQ_CLS", ...). A new adapter for a classification ("SEQ_CLS", "TOKEN_CLS") has
+   * "classifier" and "score" in modulesToSave, one for "QUESTION_ANS" "qa_outputs". Default null.
    */
   taskType: string | null;
 }
 
-/** PEFT's LoraConfig(), adapting nothing. */
+/** PEFT's LoraConfig(). */
 const DEFAULTS: LoraConfig = {
   r: 8,
   loraAlpha: 8,
   loraDropout: 0,
-  targetModules: [],
+  targetModules: null,
+  targetParameters: null,
   excludeModules: null,
   layersToTransform: null,
   layersPattern: null,
@@ -87,8 +111,11 @@ const DEFAULTS: LoraConfig = {
   bias: "none",
   useRslora: false,
   useDora: false,
+  loraBias: false,
   initLoraWeights: true,
   modulesToSave: null,
+  trainableTokenIndices: null,
+  layerReplication: null,
   ensureWeightTying: false,
   baseModelNameOrPath: null,
   taskType: null,
@@ -106,7 +133,7 @@ const TASK_TYPES: readonly string[] = [
   "FEATURE_EXTRACTION",
 ];
 
-/** What PEFT 0.20.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
+/** What PEFT 0.21.0 writes besides, when none of it is in use. The version is that of the format: no PEFT ran. */
 const OTHER_FIELDS = {
   alora_invocation_tokens: null,
   arrow_config: null,
@@ -114,39 +141,42 @@ const OTHER_FIELDS = {
   corda_config: null,
   eva_config: null,
   inference_mode: true,
-  layer_replication: null,
+  kasa_config: null,
   loftq_config: {},
-  lora_bias: false,
   lora_ga_config: null,
   megatron_config: null,
   megatron_core: "megatron.core",
   monteclora_config: null,
   peft_type: "LORA",
-  peft_version: "0.20.0",
+  peft_version: "0.21.0",
   qalora_group_size: 16,
   revision: null,
-  target_parameters: null,
-  trainable_token_indices: null,
   use_bdlora: null,
   use_qalora: false,
   velora_config: null,
 };
 
-/** Inits that leave the base weights as they were, so that the factors alone are the adapter. */
-const INITS_ON_UNCHANGED_BASE: readonly unknown[] = [true, false, "gaussian", "orthogonal"];
+/** Inits that leave the base weights as they were, and those that a reader does again on its base, as PEFT does. */
+const PORTABLE_INITS: readonly unknown[] = [true, false, "gaussian", "orthogonal", "pissa", "olora"];
 
-/** Two more such inits of PEFT's. Their work is done in a saved adapter, and they are not ours. */
+/** Two more of PEFT's that leave the base as it was. Their work is done in a saved adapter, and they are not ours. */
 const FOREIGN_INITS: readonly unknown[] = ["eva", "mica"];
 
 /**
- * Keys that say nothing about what a trained adapter computes: where it comes from, how it was run or
- * initialised, and sizes that count only beside a switch which is refused itself.
+ * Keys that say nothing about what a trained adapter computes: where it comes from, how it was run or initialised (what
+ * counts is init_lora_weights), and sizes that count only beside a switch which is refused itself. `merge_weights` is
+ * of PEFT's first releases, `model_type` of Cloudflare's.
  */
 const INFORMATIVE_KEYS = new Set([
   "auto_mapping",
+  "corda_config",
   "eva_config",
   "inference_mode",
+  "loftq_config",
+  "lora_ga_config",
   "megatron_core",
+  "merge_weights",
+  "model_type",
   "peft_version",
   "qalora_group_size",
   "revision",
@@ -193,7 +223,7 @@ export function completeConfig(where: string, config: Options<LoraConfig>): Lora
     );
   checkOptions(where, config, KEYS);
   const full = checkFields(withDefaults<LoraConfig>(DEFAULTS, config), refuse(where), (key) => key);
-  checkLayers(full, refuse(where), (key) => key);
+  checkTogether(full, refuse(where), (key) => key);
   return full;
 }
 
@@ -237,29 +267,31 @@ export function parsePeftConfig(json: unknown, name: string): LoraConfig {
   if (typeof json !== "object" || json === null || Array.isArray(json)) return fail("the file holds no JSON object");
   const { peft_type, ...others } = json as Record<string, unknown>;
   if (peft_type !== "LORA") fail(`peft_type is ${show(peft_type)}; only "LORA" is supported`);
-  // PEFT fills in target_modules by the base's architecture when it trains, so a saved adapter has them.
-  const config: Record<keyof LoraConfig, unknown> = { ...DEFAULTS, targetModules: undefined };
+  const config: Record<keyof LoraConfig, unknown> = { ...DEFAULTS };
   for (const key of KEYS) {
     const given = others[snakeCase(key)];
     if (given !== undefined) config[key] = given;
     delete others[snakeCase(key)];
   }
   if (FOREIGN_INITS.includes(config.initLoraWeights)) config.initLoraWeights = true;
-  if (isOff(config.ensureWeightTying)) config.ensureWeightTying = false;
+  for (const key of ["ensureWeightTying", "loraBias"] as const) if (isOff(config[key])) config[key] = false;
+  for (const key of ["targetParameters", "trainableTokenIndices", "layerReplication"] as const)
+    if (isOff(config[key])) config[key] = null;
   for (const [key, value] of Object.entries(others)) {
     if (!INFORMATIVE_KEYS.has(key) && !isOff(value)) fail(`${key} is ${show(value)}; this feature is not supported`);
   }
   const full = checkPortable(checkFields(config, fail, snakeCase), fail, snakeCase);
-  checkLayers(full, fail, snakeCase);
+  checkTogether(full, fail, snakeCase);
   return full;
 }
 
-/** Refuses a folder whose factors are not the whole adapter: with these inits the base has changed too. */
+/** Refuses a folder whose reader cannot have the base that it was trained on. */
 function checkPortable(config: LoraConfig, fail: (message: string) => never, spell: Spell): LoraConfig {
-  if (!INITS_ON_UNCHANGED_BASE.includes(config.initLoraWeights)) {
+  if (!PORTABLE_INITS.includes(config.initLoraWeights)) {
     fail(
-      `${spell("initLoraWeights")} is ${show(config.initLoraWeights)}, which changes or may change the base weights; ` +
-        "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)",
+      `${spell("initLoraWeights")} is ${show(config.initLoraWeights)}, which changes or may change the base weights ` +
+        "by what the folder does not have; convert the adapter to plain LoRA (PEFT: " +
+        "path_initial_model_for_weight_conversion)",
     );
   }
   return config;
@@ -290,6 +322,10 @@ function checkFields(
   const isText = (value: unknown): boolean => value === null || typeof value === "string";
   const isNames = (value: unknown): boolean => Array.isArray(value) && value.every((name) => typeof name === "string");
   const isIndex = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isIndices = (value: unknown): boolean =>
+    Array.isArray(value) && value.length > 0 && value.every(isIndex) && new Set(value).size === value.length;
+  const isRange = (value: unknown): boolean =>
+    Array.isArray(value) && value.length === 2 && value.every(isIndex) && value[0] < value[1];
   const isRecord = (value: unknown, valid: (value: unknown) => boolean): boolean =>
     typeof value === "object" && value !== null && !Array.isArray(value) && Object.values(value).every(valid);
 
@@ -302,9 +338,13 @@ function checkFields(
   );
   check(
     "targetModules",
-    (value: unknown) => typeof value === "string" || isNames(value),
-    `a list of module names, a pattern or "all-linear" (an adapter of ${spell("modulesToSave")} alone is not ` +
-      `supported)`,
+    (value: unknown) => isText(value) || isNames(value),
+    'a list of module names, a pattern, "all-linear" or null',
+  );
+  check(
+    "targetParameters",
+    (value: unknown) => value === null || (isNames(value) && (value as string[]).length > 0),
+    "a list of names of parameters or null",
   );
   check(
     "excludeModules",
@@ -327,10 +367,21 @@ function checkFields(
   check("bias", (value: string) => ["none", "all", "lora_only"].includes(value), '"none", "all" or "lora_only"');
   check("useRslora", isBoolean, "true or false");
   check("useDora", isBoolean, "true or false");
+  check("loraBias", isBoolean, "true or false");
   check(
     "modulesToSave",
     (value: unknown) => value === null || (isNames(value) && !(value as string[]).includes("")),
     "a list of module names or null",
+  );
+  check(
+    "trainableTokenIndices",
+    (value: unknown) => value === null || isIndices(value) || isRecord(value, isIndices),
+    "a list of token ids, each once, lists of them by names of modules, or null",
+  );
+  check(
+    "layerReplication",
+    (value: unknown) => value === null || (Array.isArray(value) && value.length > 0 && value.every(isRange)),
+    "a list of ranges [from, to) of layers or null",
   );
   check("ensureWeightTying", isBoolean, "true or false");
   check("baseModelNameOrPath", isText, "a string or null");
@@ -357,7 +408,24 @@ function checkPatterns(config: LoraConfig, fail: (message: string) => never, spe
   }
 }
 
-/** PEFT's own conditions; it does not take index 0 alone for given. */
+/** PEFT's own conditions on fields beside each other. */
+function checkTogether(config: LoraConfig, fail: (message: string) => never, spell: Spell): void {
+  checkLayers(config, fail, spell);
+  const { loraBias, targetParameters, initLoraWeights, useDora, loraDropout, fanInFanOut } = config;
+  const refuse = (key: keyof LoraConfig, beside: keyof LoraConfig): never =>
+    fail(
+      `${spell(key)} is ${show(config[key])} beside ${spell(beside)} ${show(config[beside])}; PEFT has no such adapter`,
+    );
+  if (loraBias && useDora) refuse("loraBias", "useDora");
+  if (loraBias && typeof initLoraWeights !== "boolean") refuse("loraBias", "initLoraWeights");
+  if (targetParameters === null) return;
+  if (useDora) refuse("targetParameters", "useDora");
+  if (loraBias) refuse("targetParameters", "loraBias");
+  if (loraDropout > 0) refuse("targetParameters", "loraDropout");
+  if (fanInFanOut) refuse("targetParameters", "fanInFanOut");
+}
+
+/** It does not take index 0 alone for given. */
 function checkLayers(
   { targetModules, layersToTransform, layersPattern }: LoraConfig,
   fail: (message: string) => never,

@@ -5,6 +5,8 @@
  *   base_model.model.<module>.lora_embedding_A       (r, V)         .lora_embedding_B       (dim, r)
  *   convolutions: lora_A.weight (r, in, K...), lora_B.weight (out, r / groups, 1...)
  *   embeddings and heads, by default of PEFT's: base_model.model.<module>.base_layer.weight, the base's own
+ *   lora_bias: base_model.model.<module>.lora_B.bias (out)
+ *   trainable_token_indices: base_model.model.<module>.token_adapter.trainable_tokens_delta (tokens, dim)
  *   use_dora: base_model.model.<module>.lora_magnitude_vector (out), (dim) or, of convolutions, (1, out, 1...)
  *   bias "all", "lora_only": base_model.model.<module>[.base_layer].bias
  *   modules_to_save: base_model.model.<module>.weight and whatever else the module holds, in its own names
@@ -14,6 +16,8 @@ import type { LoraConfig } from "./config.js";
 import {
   BASE_LAYER,
   before,
+  factorBiasKey,
+  FACTOR_NAMES,
   type FactorKey,
   factorKeys,
   MAGNITUDE,
@@ -21,6 +25,7 @@ import {
   parseFactorKey,
   magnitudeKey,
   PREFIX,
+  TOKENS,
 } from "./keys.js";
 import { Matching } from "./match.js";
 import { Endings } from "./names.js";
@@ -28,12 +33,6 @@ import { type Fail, newBudget } from "./regexp/budget.js";
 
 type Shape = readonly number[];
 type Shapes = ReadonlyMap<string, Shape>;
-
-/** Names that PEFT gives to what is not ours, and what to do about it. */
-const NOT_OURS: readonly (readonly [name: RegExp, advice: string])[] = [
-  [/\.lora_[AB]\.bias$/, "biases of factors (lora_bias) are not supported"],
-  [/\.token_adapter\./, "single trained tokens (trainable_token_indices) are not supported"],
-];
 
 /** Every tensor is a factor with its partner, of the module's rank, or something that the config announces. */
 export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): void {
@@ -45,8 +44,12 @@ export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): v
     const path = name.slice(PREFIX.length);
     const factor = parseFactorKey(path);
     const directed = before(path, `.${MAGNITUDE}`);
+    const biased = before(path, `.${FACTOR_NAMES.linear.loraB}.bias`);
+    const tokens = before(path, `.${TOKENS}`);
     if (factor) checkFactor(name, factor, shape, shapes, config, matching, fail);
     else if (directed !== undefined) checkMagnitude(directed, shape, shapes, config, fail);
+    else if (biased !== undefined) checkFactorBias(biased, shape, shapes, config, fail);
+    else if (tokens !== undefined) checkTokens(name, tokens, shape, config, fail);
     else if (!saved.holdParameter(path, budget) && !isTied(path, config) && !isBaseWeight(path, shapes))
       checkBias(path, shapes, config, fail);
   }
@@ -72,6 +75,8 @@ function checkFactor(
     fail(`${which} has shape ${show(shape)}, its partner ${show(partnerShape)}; expected as many dimensions`);
   if (config.useDora && !shapes.has(magnitudeKey(module)))
     fail(`${which} has no ${show(magnitudeKey(module))} beside it, but use_dora is true`);
+  if (config.loraBias && kind === "linear" && !shapes.has(factorBiasKey(module)))
+    fail(`${which} has no ${show(factorBiasKey(module))} beside it, but lora_bias is true`);
   const r = matching.rank(module);
   if (isA || shape.length === 2) {
     if (shape[isA ? 0 : 1] !== r)
@@ -101,6 +106,33 @@ function checkMagnitude(module: string, shape: Shape, shapes: Shapes, config: Lo
   if (shape.join() !== expected.join()) fail(`${which} has shape ${show(shape)}; expected ${show(expected)}`);
 }
 
+function checkFactorBias(module: string, shape: Shape, shapes: Shapes, config: LoraConfig, fail: Fail): void {
+  const which = `tensor ${show(factorBiasKey(module))}`;
+  if (!config.loraBias) fail(`${which} is a bias of a factor, but lora_bias is false`);
+  const b = factorShapes(module, shapes)[1] ?? fail(`${which} has no factors beside it`);
+  if (shape.join() !== String(b[0])) fail(`${which} has shape ${show(shape)}; expected [${b[0]}]`);
+}
+
+/** As many rows as there are ids; of which module, the model tells. */
+function checkTokens(
+  name: string,
+  module: string,
+  shape: Shape,
+  { trainableTokenIndices: indices }: LoraConfig,
+  fail: Fail,
+): void {
+  if (!indices) return fail(`tensor ${show(name)} has rows of trained tokens, but trainable_token_indices is null`);
+  const lists = Array.isArray(indices)
+    ? [indices as number[]]
+    : Object.entries(indices as Record<string, readonly number[]>).flatMap(([end, list]) =>
+        module.endsWith(end) ? [list] : [],
+      );
+  if (lists.length === 0) fail(`tensor ${show(name)} is of no module that trainable_token_indices names`);
+  const counts = lists.map(({ length }) => length);
+  if (shape.length !== 2 || !counts.includes(shape[0]!))
+    fail(`tensor ${show(name)} has shape ${show(shape)}; expected [${counts.join(" or ")}, dim], a row for each id`);
+}
+
 /** Of an adapted embedding or head, which PEFT saves beside its factors. */
 function isBaseWeight(path: string, shapes: Shapes): boolean {
   const module = before(path, `.${BASE_LAYER}.weight`);
@@ -115,7 +147,6 @@ function isTied(path: string, { ensureWeightTying, modulesToSave }: LoraConfig):
 /** "all" takes every name with "bias", as PEFT and loralib do; "lora_only" the biases beside factors. */
 function checkBias(path: string, shapes: Shapes, { bias }: LoraConfig, fail: Fail): void {
   const which = `tensor ${show(PREFIX + path)}`;
-  for (const [name, advice] of NOT_OURS) if (name.test(path)) fail(`${which}: ${advice}`);
   const module = before(path, `.${BASE_LAYER}.bias`) ?? before(path, ".bias");
   const isOfLora = module !== undefined && shapes.has(factorKeys(module, "linear")[0]);
   if (bias === "all" ? path.includes("bias") : bias === "lora_only" && isOfLora) return;

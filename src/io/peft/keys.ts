@@ -76,6 +76,24 @@ export function magnitudeShape(outputs: number, dimensions: number): number[] {
   return dimensions > 2 ? Array.from({ length: dimensions }, (_, i) => (i === 1 ? outputs : 1)) : [outputs];
 }
 
+/** The key of the bias of a module's loraB. */
+export function factorBiasKey(modulePath: string): string {
+  return `${PREFIX}${modulePath}.${FACTOR_NAMES.linear.loraB}.bias`;
+}
+
+/** Trained rows of a module's table, in a file; in a model the adapter's name follows. */
+export const TOKENS = "token_adapter.trainable_tokens_delta";
+
+/** The key of the trained rows of a module's table. PEFT calls them a delta, but they are the rows themselves. */
+export function tokensKey(modulePath: string): string {
+  return `${PREFIX}${modulePath}.${TOKENS}`;
+}
+
+/** The key of the base weight of an adapted module. */
+export function baseWeightKey(modulePath: string): string {
+  return `${PREFIX}${modulePath}.${BASE_LAYER}.weight`;
+}
+
 /** The key of DoRA's magnitude of a module. */
 export function magnitudeKey(modulePath: string): string {
   return `${PREFIX}${modulePath}.${MAGNITUDE}`;

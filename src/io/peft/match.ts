@@ -21,6 +21,7 @@ const ALL_LINEAR = "all-linear";
 type Rules = Pick<
   LoraConfig,
   | "targetModules"
+  | "targetParameters"
   | "excludeModules"
   | "layersToTransform"
   | "layersPattern"
@@ -40,6 +41,7 @@ export class Matching {
   readonly #config: Rules;
   readonly #budget: Budget;
   readonly #targets: Names | Pattern | null;
+  readonly #parameters: Names;
   readonly #excluded: Names | Pattern | null;
   readonly #saved: SavedModules;
   readonly #layers: ReadonlySet<number> | null;
@@ -50,7 +52,7 @@ export class Matching {
   /** @param fail throws the caller's error for a pattern that cannot be matched, or not within the budget */
   constructor(config: Rules, fail: Fail) {
     const {
-      targetModules,
+      targetParameters,
       excludeModules,
       layersToTransform,
       layersPattern,
@@ -60,10 +62,12 @@ export class Matching {
     } = config;
     const read = (names: readonly string[] | string): Names | Pattern =>
       typeof names === "string" ? new Pattern(names, "whole") : new Names(names);
+    const targetModules = config.targetModules ?? [];
     this.#config = config;
     this.#budget = newBudget(fail);
     this.#targets =
       typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
+    this.#parameters = new Names(targetParameters ?? []);
     this.#excluded = excludeModules ? read(excludeModules) : null;
     this.#saved = new SavedModules(modulesToSave ?? []);
     const layers = typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform;
@@ -104,6 +108,11 @@ export class Matching {
     return targets.has(path) || (targets.ends(path) && (this.#layers === null || this.#layers.has(this.#layer(path))));
   }
 
+  /** Whether targetParameters name this parameter: its path, or the end of it after a dot. */
+  targetsParameter(path: string): boolean {
+    return this.#parameters.ends(path);
+  }
+
   /**
    * The first entry that says nothing about a model of these modules, with the names that would.
    * @param paths of modules that can be adapted
@@ -113,7 +122,8 @@ export class Matching {
     paths: readonly string[],
     adapted: readonly string[],
   ): { field: keyof LoraConfig; entry: unknown; why: string; near: readonly string[] } | undefined {
-    const { targetModules, excludeModules, rankPattern, alphaPattern } = this.#config;
+    const { excludeModules, rankPattern, alphaPattern } = this.#config;
+    const targetModules = this.#config.targetModules ?? [];
     const ends = new Set(paths.flatMap(endsOf));
     if (excludeModules) {
       const entry =
@@ -162,14 +172,15 @@ export class Matching {
           };
       }
     }
+    const patternPaths = adapted.map((path) => this.#patternPath(path));
     for (const [field, keys, pattern] of [
       ["rankPattern", this.#ranks, rankPattern],
       ["alphaPattern", this.#alphas, alphaPattern],
     ] as const) {
-      const entry = keys.unused(adapted, this.#budget);
+      const entry = keys.unused(patternPaths, this.#budget);
       if (entry === undefined) continue;
       const alone = new PatternValues({ [entry]: pattern[entry]! }, this.#budget.fail);
-      const isLate = alone.unused(adapted, this.#budget) === undefined;
+      const isLate = alone.unused(patternPaths, this.#budget) === undefined;
       return {
         field,
         entry,
@@ -193,12 +204,18 @@ export class Matching {
     return -1;
   }
 
+  /** What patterns are matched with: the path of the module, or of its weight if that is what is targeted. */
+  #patternPath(path: string): string {
+    const weight = `${path}.weight`;
+    return this.targetsParameter(weight) ? weight : path;
+  }
+
   /**
    * The module's rank: of the first key of rankPattern that is, as a regular expression, its whole path or the end
    * after a dot; else r. Source: PEFT, get_pattern_key.
    */
   rank(path: string): number {
-    return this.#ranks.value(path, this.#budget) ?? this.#config.r;
+    return this.#ranks.value(this.#patternPath(path), this.#budget) ?? this.#config.r;
   }
 
   /**
@@ -208,7 +225,8 @@ export class Matching {
   scaling(path: string): number {
     const r = this.rank(path);
     return (
-      (this.#alphas.value(path, this.#budget) ?? this.#config.loraAlpha) / (this.#config.useRslora ? Math.sqrt(r) : r)
+      (this.#alphas.value(this.#patternPath(path), this.#budget) ?? this.#config.loraAlpha) /
+      (this.#config.useRslora ? Math.sqrt(r) : r)
     );
   }
 }

@@ -42,12 +42,13 @@ const REFERENCE_CONFIG = {
   lora_bias: false,
   lora_dropout: 0.05,
   lora_ga_config: null,
+  kasa_config: null,
   megatron_config: null,
   megatron_core: "megatron.core",
   modules_to_save: null,
   monteclora_config: null,
   peft_type: "LORA",
-  peft_version: "0.20.0",
+  peft_version: "0.21.0",
   qalora_group_size: 16,
   r: 2,
   rank_pattern: {},
@@ -68,7 +69,8 @@ const DEFAULTS: LoraConfig = {
   r: 8,
   loraAlpha: 8,
   loraDropout: 0,
-  targetModules: [],
+  targetModules: null,
+  targetParameters: null,
   excludeModules: null,
   layersToTransform: null,
   layersPattern: null,
@@ -78,8 +80,11 @@ const DEFAULTS: LoraConfig = {
   bias: "none",
   useRslora: false,
   useDora: false,
+  loraBias: false,
   initLoraWeights: true,
   modulesToSave: null,
+  trainableTokenIndices: null,
+  layerReplication: null,
   ensureWeightTying: false,
   baseModelNameOrPath: null,
   taskType: null,
@@ -146,6 +151,7 @@ test("the config: the text of Python's json.dumps(config, indent=2, sort_keys=Tr
   "fan_in_fan_out": false,
   "inference_mode": true,
   "init_lora_weights": true,
+  "kasa_config": null,
   "layer_replication": null,
   "layers_pattern": null,
   "layers_to_transform": null,
@@ -159,7 +165,7 @@ test("the config: the text of Python's json.dumps(config, indent=2, sort_keys=Tr
   "modules_to_save": null,
   "monteclora_config": null,
   "peft_type": "LORA",
-  "peft_version": "0.20.0",
+  "peft_version": "0.21.0",
   "qalora_group_size": 16,
   "r": 4,
   "rank_pattern": {
@@ -223,7 +229,12 @@ test("the config: invalid values are refused by name", () => {
     [{ loraDropout: 1 }, "loraDropout is 1"],
     [{ loraDropout: -0.1 }, "loraDropout"],
     [{ bias: "some" }, 'bias is "some"'],
-    [{ targetModules: null }, "targetModules is null"],
+    [{ targetModules: {} }, "targetModules is {}"],
+    [{ targetParameters: [] }, "targetParameters is []"],
+    [{ loraBias: 1 }, "loraBias is 1"],
+    [{ trainableTokenIndices: [-1] }, "trainableTokenIndices is [-1]"],
+    [{ trainableTokenIndices: { wte: [] } }, 'trainableTokenIndices is {"wte":[]}'],
+    [{ layerReplication: [[2, 1]] }, "layerReplication is [[2,1]]"],
     [{ targetModules: [1] }, "targetModules"],
     [{ targetModules: "(q" }, 'targetModules has "(q"'],
     [{ excludeModules: 1 }, "excludeModules is 1"],
@@ -246,9 +257,7 @@ test("the config: invalid values are refused by name", () => {
     [{ fanInFanOut: 1 }, "fanInFanOut is 1"],
     [{ useRslora: null }, "useRslora is null"],
     [{ useDora: "yes" }, 'useDora is "yes"'],
-    [{ initLoraWeights: "pissa" }, "initLoraWeights"],
     [{ initLoraWeights: "pissa_niter_4" }, "initLoraWeights"],
-    [{ initLoraWeights: "olora" }, "initLoraWeights"],
     [{ initLoraWeights: "eva" }, "initLoraWeights"],
     [{ modulesToSave: "head" }, "modulesToSave"],
     [{ modulesToSave: [""] }, "modulesToSave"],
@@ -380,29 +389,26 @@ const unsupported: Record<string, unknown> = {
   alpha_pattern: { q_proj: "4" },
   arrow_config: { top_k: 1 },
   bias: "other",
-  corda_config: { a: 1 },
   ensure_weight_tying: 1,
   exclude_modules: 1,
   fan_in_fan_out: null,
-  init_lora_weights: "pissa",
+  init_lora_weights: "corda",
   kasa_config: { a: 1 },
-  layer_replication: [[0, 1]],
+  layer_replication: [[1, 1]],
   layers_pattern: "h",
   layers_to_transform: ["0"],
-  loftq_config: { loftq_bits: 4 },
   lora_alpha: "16",
-  lora_bias: true,
+  lora_bias: "no",
   lora_dropout: 2,
-  lora_ga_config: { a: 1 },
   megatron_config: { a: 1 },
   modules_to_save: [1],
   monteclora_config: { a: 1 },
   peft_type: "LOHA",
   r: 0,
   rank_pattern: { q_proj: 0.5 },
-  target_modules: null,
-  target_parameters: ["w"],
-  trainable_token_indices: [1],
+  target_modules: 1,
+  target_parameters: "w",
+  trainable_token_indices: [1, 1],
   use_bdlora: { a: 1 },
   use_dora: "true",
   use_qalora: true,
@@ -414,11 +420,11 @@ for (const [key, value] of Object.entries(unsupported)) {
     refuses(adapterWith({ [key]: value }), "adapter_config.json", key));
 }
 
-test("inits that changed the base weights are refused, the others are not", () => {
-  for (const init of ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "new", null, 1]) {
+test("inits that changed the base by what the folder lacks are refused, the others are not", () => {
+  for (const init of ["pissa_niter_16", "corda", "loftq", "lora_ga", "new", null, 1]) {
     refuses(adapterWith({ init_lora_weights: init }), "init_lora_weights");
   }
-  for (const init of [true, false, "gaussian", "orthogonal"]) {
+  for (const init of [true, false, "gaussian", "orthogonal", "pissa", "olora"]) {
     assert.equal(readPeftAdapter(adapterWith({ init_lora_weights: init })).config.initLoraWeights, init);
   }
   // The base is as it was, and a trained adapter needs no init any more.
@@ -426,12 +432,24 @@ test("inits that changed the base weights are refused, the others are not", () =
     assert.equal(readPeftAdapter(adapterWith({ init_lora_weights: init })).config.initLoraWeights, true);
 });
 
-test("an adapter of modules_to_save alone is refused, and says so", () => {
-  refuses(
-    adapterWith({ target_modules: null, modules_to_save: ["score"] }, [zeros("base_model.model.score.weight", 2, 2)]),
-    "target_modules is null",
-    "modules_to_save alone",
-  );
+test("what says nothing about the result is taken", () => {
+  const told = { model_type: "llama", merge_weights: false, enable_lora: null, corda_config: { a: 1 } };
+  const before = { loftq_config: { loftq_bits: 4 }, lora_ga_config: { a: 1 }, eva_config: { rho: 2 } };
+  assert.equal(readPeftAdapter(adapterWith({ ...told, ...before })).config.r, 2);
+  for (const key of ["target_modules", "target_parameters", "layer_replication", "trainable_token_indices"])
+    assert.equal(readPeftAdapter(adapterWith({ [key]: null })).config.r, 2);
+});
+
+test("fields that PEFT has no adapter for together are refused by both names", () => {
+  const pairs: [object, string, string][] = [
+    [{ lora_bias: true, use_dora: true }, "lora_bias", "use_dora"],
+    [{ lora_bias: true, init_lora_weights: "olora" }, "lora_bias", "init_lora_weights"],
+    [{ target_parameters: ["w"], use_dora: true }, "target_parameters", "use_dora"],
+    [{ target_parameters: ["w"], lora_bias: true, lora_dropout: 0 }, "target_parameters", "lora_bias"],
+    [{ target_parameters: ["w"], lora_dropout: 0.1 }, "target_parameters", "lora_dropout"],
+    [{ target_parameters: ["w"], fan_in_fan_out: true, lora_dropout: 0 }, "target_parameters", "fan_in_fan_out"],
+  ];
+  for (const [config, one, other] of pairs) refuses(adapterWith(config), one, other, "PEFT has no such adapter");
 });
 
 test("every feature of ours in PEFT's spelling is read", () => {
@@ -538,6 +556,19 @@ const wrongTensors: Record<string, [object, Factor[], string]> = {
     "lora_magnitude_vector.weight",
   ],
   "a bias on B": [{ bias: "all" }, [...FACTORS, zeros(`${Q}.lora_B.bias`, 6)], "lora_bias"],
+  "a bias of no B": [{ lora_bias: true }, [zeros(`${Q}.lora_B.bias`, 6)], "no factors beside it"],
+  "a bias on B of another size": [{ lora_bias: true }, [...FACTORS, zeros(`${Q}.lora_B.bias`, 5)], "expected [6]"],
+  "no bias on B": [{ lora_bias: true }, FACTORS, "lora_B.bias"],
+  "too few rows of tokens": [
+    { trainable_token_indices: [1, 2] },
+    [...FACTORS, zeros("base_model.model.wte.token_adapter.trainable_tokens_delta", 1, 6)],
+    "expected [2, dim]",
+  ],
+  "rows of tokens of a module that is not named": [
+    { trainable_token_indices: { embed_tokens: [1] } },
+    [...FACTORS, zeros("base_model.model.wte.token_adapter.trainable_tokens_delta", 1, 6)],
+    "no module that trainable_token_indices names",
+  ],
   "single tokens": [
     { bias: "all" },
     [...FACTORS, zeros("base_model.model.wte.token_adapter.trainable_tokens_delta", 1, 6)],

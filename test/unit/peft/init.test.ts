@@ -52,7 +52,7 @@ function layer(fanInFanOut = false, values: ArrayLike<number> = uniform(1, k * d
 }
 function initialised(kind: LoraInit, l = layer(), s = scaling): Layer {
   manualSeed(seed);
-  initLoraWeights(kind, "layer", l.loraA, l.loraB, l, s);
+  initLoraWeights(kind, "layer", l, l, s);
   return l;
 }
 const weightOf = (l: Layer): ArrayLike<number> =>
@@ -176,11 +176,11 @@ test("embedding: A zeros, B the normals after two constructors' draws; false kee
     const loraA = new Tensor([2, 3]);
     const loraB = new Tensor([1, 2]);
     manualSeed(seed);
-    initLoraEmbedding(false, "table", loraA, loraB);
+    initLoraEmbedding(false, "table", { loraA, loraB });
     assertClose("A", loraA.data, normals.subarray(0, 6), 0, 2e-6);
     assertClose("B", loraB.data, normals.subarray(6, 8), 0, 2e-6);
     manualSeed(seed);
-    initLoraEmbedding("pissa", "table", loraA, loraB);
+    initLoraEmbedding("pissa", "table", { loraA, loraB });
     assertBits("A", loraA.data, new Float32Array(6));
     assertClose("B", loraB.data, normals.subarray(8, 10), 0, 2e-6);
   }));
@@ -190,19 +190,19 @@ test("convolution: fan-in is channels times kernel; groups; other kinds are refu
     const loraA = new Tensor([4, 3, 3, 2]);
     const loraB = new Tensor([6, 2, 1, 1]);
     manualSeed(seed);
-    initLoraConv(true, "conv", loraA, loraB);
+    initLoraConv(true, "conv", { loraA, loraB });
     assertBits("A", loraA.data, drawn(72 + 12, 72, 18));
     assert(loraB.data.every((v) => v === 0));
     manualSeed(seed);
-    initLoraConv(false, "conv", loraA, loraB);
+    initLoraConv(false, "conv", { loraA, loraB });
     assertBits("B", loraB.data, drawn(72, 12, 2));
-    initLoraConv("gaussian", "conv", loraA, loraB);
+    initLoraConv("gaussian", "conv", { loraA, loraB });
     assert(largest(loraA.data) < 5 / 4 && loraB.data.every((v) => v === 0));
     assert.throws(
-      () => initLoraConv("pissa", "conv", loraA, loraB),
+      () => initLoraConv("pissa", "conv", { loraA, loraB }),
       /conv: initLoraWeights must be true, false or "gaussian".*"pissa"/,
     );
-    assert.throws(() => initLoraConv(true, "conv", loraA, new Tensor([6, 3, 1, 1])), ShapeError);
+    assert.throws(() => initLoraConv(true, "conv", { loraA, loraB: new Tensor([6, 3, 1, 1]) }), ShapeError);
   }));
 
 test("what is refused changes nothing", () =>
@@ -214,17 +214,14 @@ test("what is refused changes nothing", () =>
     const run =
       (kind: unknown, f: { loraA: Tensor; loraB: Tensor } = l, s = scaling) =>
       () =>
-        initLoraWeights(kind as LoraInit, "q_proj", f.loraA, f.loraB, l, s);
+        initLoraWeights(kind as LoraInit, "q_proj", f, l, s);
     for (const kind of ["PiSSA", "pissa_niter_", "pissa_niter_x", "loftq", 1, null, undefined])
       assert.throws(run(kind), /q_proj: initLoraWeights must be/);
     assert.throws(run("orthogonal", odd), /even r; got 3/);
     for (const kind of ["pissa", "olora", "pissa_niter_2"]) assert.throws(run(kind, wide), ArgumentError);
     for (const s of [0, -1, NaN]) assert.throws(run("pissa", l, s), ArgumentError);
     assert.throws(run(true, { loraA: l.loraA, loraB: odd.loraB }), ShapeError);
-    assert.throws(
-      () => initLoraWeights(true, "q_proj", l.loraA, l.loraB, { weight: l.weight, fanInFanOut: true }, 1),
-      ShapeError,
-    );
+    assert.throws(() => initLoraWeights(true, "q_proj", l, { weight: l.weight, fanInFanOut: true }, 1), ShapeError);
     assertBits("weight", l.weight.data, before);
     l.weight.data[7] = NaN;
     assert.throws(run("olora"), /weight holds NaN at 7/);
@@ -234,10 +231,10 @@ test("inits leave nothing in linear memory", () =>
   scope(() => {
     const l = layer();
     manualSeed(seed);
-    initLoraWeights(true, "layer", l.loraA, l.loraB, l, 1);
+    initLoraWeights(true, "layer", l, l, 1);
     const before = memoryStats().liveBytes;
     for (const kind of ["pissa", "pissa_niter_2", "olora", "orthogonal", "gaussian"] as const)
-      initLoraWeights(kind, "layer", l.loraA, l.loraB, l, 1);
+      initLoraWeights(kind, "layer", l, l, 1);
     assert.equal(memoryStats().liveBytes, before);
   }));
 

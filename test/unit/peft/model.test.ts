@@ -326,8 +326,7 @@ for (const init of ["pissa", "pissa_niter_4", "olora"] as const) {
       assertBits("enabled", outputs(model), y);
       assert.throws(
         () => adapted.addAdapter("b", { targetModules: ["fc"] }),
-        (e: Error) =>
-          e instanceof StateError && e.message.includes('the init of adapter "default" changed the base weights'),
+        (e: Error) => e instanceof StateError && e.message.includes('adapter "default" changed the base weights'),
       );
       adapted.mergeAdapter();
       assertBits(

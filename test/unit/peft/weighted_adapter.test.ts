@@ -226,7 +226,7 @@ test("a combined adapter is in its adapters' layers only, whatever others are ca
     grouped.addWeightedAdapter(["default"], [1], "x"),
   );
   const pissa = peft.getLoraModel(tiny(), { r: 2, targetModules: ["fc"], initLoraWeights: "pissa" });
-  refuses("a changed base", StateError, ["addWeightedAdapter: the init of adapter"], () =>
+  refuses("a changed base", StateError, ["addWeightedAdapter: adapter", "changed the base weights"], () =>
     pissa.addWeightedAdapter(["default"], [1], "x"),
   );
   test("a refusal changes nothing", () => {

@@ -1,0 +1,95 @@
+/**
+ * Adapters that PEFT 0.21 trained and saved (test/fixtures/families/zoo): each is loaded, saved again, merged, taken
+ * off and trained a step. Expected: PEFT's logits with each adapter, in float64, rounded once. What is no LoRA is
+ * refused by name. Nothing here is of one case but what its config says.
+ */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "uvu";
+import { fileURLToPath } from "node:url";
+import { FormatError, init, io, models, noGrad, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { assertClose, assertBits, f32, ints, readGolden } from "../support/golden.js";
+import { ROOT } from "../support/root.js";
+
+await init();
+const ZOO = new URL("test/fixtures/families/zoo/", ROOT);
+const at = (name: string): string => fileURLToPath(new URL(name, ZOO));
+const reference = readGolden("families/zoo/reference");
+const { shape, data: inputs } = ints(reference, "in.input_ids");
+const names = readdirSync(ZOO).filter(
+  (name) => name !== "base" && !name.includes(".") && !/tokens|replication/.test(name),
+);
+const base = (): models.CausalLM => models.loadModel(at("base")).model;
+const ids = (): Tensor => tensor(inputs.slice(), shape);
+const logitsOf = (model: { forward(ids: Tensor): Tensor }): Float32Array =>
+  noGrad(() => scope(() => model.forward(ids()).data.slice()));
+const configOf = (folder: string): Record<string, unknown> =>
+  JSON.parse(readFileSync(new URL(`${folder}/adapter_config.json`, ZOO), "utf8")) as Record<string, unknown>;
+
+/** Lists that are sets in PEFT, in order; and without the name of its class of the model. */
+function asSets(config: Record<string, unknown>): Record<string, unknown> {
+  const sorted = (value: unknown): unknown =>
+    Array.isArray(value) && value.every((v) => typeof v === "string") ? [...value].sort() : value;
+  return Object.fromEntries(
+    Object.entries({ ...config, auto_mapping: null }).map(([key, value]) => [key, sorted(value)]),
+  );
+}
+
+test("without adapter", () => {
+  const model = base();
+  assertClose("base", logitsOf(model), f32(reference, "base").data);
+  model.dispose();
+});
+
+for (const name of names) {
+  const config = configOf(name);
+  const type = String(config["peft_type"]);
+  if (type !== "LORA") {
+    test(`${name} is refused by name`, () => {
+      const model = base();
+      assert.throws(
+        () => peft.LoraModel.fromPretrained(model, at(name)),
+        (error) => error instanceof FormatError && error.message.includes(`peft_type is "${type}"`),
+      );
+      model.dispose();
+    });
+    continue;
+  }
+  const expected = f32(reference, name).data;
+
+  test(`${name}: loaded`, () => {
+    const model = base();
+    const plain = logitsOf(model);
+    const adapted = peft.LoraModel.fromPretrained(model, at(name));
+    assertClose(name, logitsOf(adapted), expected);
+    assertBits(
+      "without it",
+      adapted.disableAdapter(() => logitsOf(model)),
+      plain,
+    );
+    adapted.deleteAdapter("default");
+    assertBits("without it again", logitsOf(model), plain);
+    model.dispose();
+  });
+
+  test(`${name}: saved again, it is what PEFT wrote`, () => {
+    const folder = `memory:zoo-${name}`;
+    const adapted = peft.LoraModel.fromPretrained(base(), at(name));
+    adapted.savePretrained(folder);
+    const theirs = peft.readPeftAdapter(at(name));
+    const ours = peft.readPeftAdapter(folder);
+    assert.deepEqual([...ours.tensors.keys()].sort(), [...theirs.tensors.keys()].sort());
+    for (const [key, { shape, data }] of theirs.tensors) {
+      assert.deepEqual(ours.tensors.get(key)!.shape, shape, key);
+      assertBits(key, ours.tensors.get(key)!.data, data);
+    }
+    const written: unknown = JSON.parse(new TextDecoder().decode(io.memoryFiles.get(`${folder}/adapter_config.json`)));
+    assert.deepEqual(asSets(written as Record<string, unknown>), asSets(config));
+    const again = peft.LoraModel.fromPretrained(base(), folder);
+    assertBits("read again", logitsOf(again), logitsOf(adapted));
+    again.dispose();
+    adapted.dispose();
+  });
+}
+
+test.run();
