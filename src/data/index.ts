@@ -2,6 +2,7 @@
  * Texts for language models: files to text, text to tokens, tokens to batches, and back to text.
  * @module
  */
+export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { decodeText } from "./text.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";

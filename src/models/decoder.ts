@@ -17,6 +17,14 @@ import type { FamilyConfig } from "./family.js";
 
 /** What every decoder's configuration says. */
 export interface DecoderConfig extends FamilyConfig {
+  /** Number of token ids. */
+  vocabSize: number;
+  /** Whether the embedding table is the head too. */
+  tieWordEmbeddings: boolean;
+  /** Begins a text; null: the model has none. */
+  bosTokenId: number | null;
+  /** Ends a text, each of several; null: the model has none. */
+  eosTokenId: number | readonly number[] | null;
   /** Width of the residual stream. */
   hiddenSize: number;
   /** Longest sequence. */

@@ -5,25 +5,35 @@ import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { CausalLM } from "./causal_lm.js";
-import type { DecoderForCausalLM, DecoderModel } from "./decoder.js";
-import type { Family, Head } from "./family.js";
+import { bert } from "./bert.js";
+import type { SequenceClassifier } from "./classification.js";
+import type { DecoderForCausalLM } from "./decoder.js";
+import { distilbert } from "./distilbert.js";
+import type { Encoder } from "./encoder.js";
+import type { Family, FamilyConfig, Head } from "./family.js";
 import { gpt2, type Gpt2Config } from "./gpt2.js";
 import { llama, type LlamaConfig } from "./llama.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import { roberta } from "./roberta.js";
+import { vit, type ViTForImageClassification } from "./vit.js";
 
-/** The configuration of a model of any family; its modelType says of which. */
+/** The configuration of a language model of any family; its modelType says of which. */
 export type ModelConfig = LlamaConfig | Gpt2Config;
 
 /** What `loadModel` gives under each head. */
 export interface HeadModels {
   /** The logits of the next token. */
-  "causal-lm": DecoderForCausalLM;
+  "causal-lm": DecoderForCausalLM<ModelConfig>;
+  /** The logits of a text's classes. */
+  "sequence-classification": SequenceClassifier;
+  /** The logits of an image's classes. */
+  "image-classification": ViTForImageClassification;
   /** The states of the last layer. */
-  none: DecoderModel;
+  none: Encoder;
 }
 
 /** A model of any family and what its folder says; `config.modelType` says of which, `head` what it gives. */
-export type AnyLoadedModel<H extends Head = "causal-lm"> = LoadedModel<HeadModels[H], ModelConfig, H>;
+export type AnyLoadedModel<H extends Head = "causal-lm"> = LoadedModel<HeadModels[H], HeadModels[H]["config"], H>;
 
 /** Options of `loadModel`. */
 export interface LoadModelOptions<H extends Head = "causal-lm"> {
@@ -32,12 +42,22 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
    * the folder has for another head is left out.
    */
   head?: H | undefined;
+  /**
+   * Classes of a classifier. Default: what config.json says. A head that the weights lack is drawn, from the stream of
+   * `manualSeed`: matrices N(0, initializer_range²), biases zeros.
+   */
+  numLabels?: number | undefined;
 }
 
-const FAMILIES = new Map<unknown, Family<ModelConfig>>([llama, gpt2].map((family) => [family.modelType, family]));
+const DECODERS: readonly Family<FamilyConfig>[] = [llama, gpt2];
+const ENCODERS: readonly Family<FamilyConfig>[] = [bert, roberta, distilbert, vit];
+
+const FAMILIES = new Map<unknown, Family<FamilyConfig>>(
+  [...DECODERS, ...ENCODERS].map((family) => [family.modelType, family]),
+);
 
 /** The family of a model_type, if the library has it. @internal */
-export function familyOf(modelType: unknown): Family<ModelConfig> | undefined {
+export function familyOf(modelType: unknown): Family<FamilyConfig> | undefined {
   return FAMILIES.get(modelType);
 }
 
@@ -46,8 +66,8 @@ export function modelTypes(): string[] {
   return [...FAMILIES.values()].map(({ modelType }) => modelType);
 }
 
-function supported(): string {
-  const names = modelTypes().map(show);
+function supported(families: readonly Family<FamilyConfig>[] = [...FAMILIES.values()]): string {
+  const names = families.map(({ modelType }) => show(modelType));
   return `supported are ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
@@ -65,13 +85,13 @@ export function loadModel<H extends Head = "causal-lm">(
   directory: string,
   options?: LoadModelOptions<H>,
 ): AnyLoadedModel<H> {
-  checkOptions("loadModel", options, ["head"]);
+  checkOptions("loadModel", options, ["head", "numLabels"]);
   const json = readConfig("loadModel", directory);
   const path = `${directory}/config.json`;
   const modelType = readModelType(json, path);
   const family = familyOf(modelType);
   if (!family) throw new FormatError(`${path}: model_type is ${show(modelType)}; ${supported()}.`);
-  return loadFamily<ModelConfig, HeadModels[H], H>(family, options?.head, directory, json);
+  return loadFamily<FamilyConfig, HeadModels[H], H>(family, options?.head, directory, json, options?.numLabels);
 }
 
 /**
@@ -82,6 +102,6 @@ export function loadModel<H extends Head = "causal-lm">(
 export function createModel(where: string, config: ModelConfig): CausalLM {
   const { modelType } = config;
   const head = familyOf(modelType)?.heads["causal-lm"];
-  if (!head) throw new ArgumentError(`${where}: model.modelType is ${shown(modelType)}; ${supported()}.`);
+  if (!head) throw new ArgumentError(`${where}: model.modelType is ${shown(modelType)}; ${supported(DECODERS)}.`);
   return head.create(config) as CausalLM;
 }

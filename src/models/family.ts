@@ -7,21 +7,13 @@ export interface FamilyConfig {
   readonly modelType: string;
   /** Number of layers. */
   numHiddenLayers: number;
-  /** Number of token ids. */
-  vocabSize: number;
-  /** Whether the embedding table is the head too. */
-  tieWordEmbeddings: boolean;
-  /** Begins a text; null: the model has none. */
-  bosTokenId: number | null;
-  /** Ends a text, each of several; null: the model has none. */
-  eosTokenId: number | readonly number[] | null;
 }
 
 /**
- * What a model gives: "causal-lm" the logits of the next token, "none" the states of the last layer, as the base model
- * has them.
+ * What a model gives: "causal-lm" the logits of the next token, "sequence-classification" those of a text's classes,
+ * "image-classification" those of an image's, "none" the states of the last layer, as the base model has them.
  */
-export type Head = "causal-lm" | "none";
+export type Head = "causal-lm" | "sequence-classification" | "image-classification" | "none";
 
 /** A size that config.json says: its key, or how it follows from keys, and what it is. */
 export type Size = readonly [key: string, size: number];
@@ -32,10 +24,18 @@ export interface HeadOf<Config> {
   readonly architectures: readonly string[];
   /** What the keys of the head's own parameters begin with. */
   readonly keys: readonly string[];
-  /** The module of a configuration, with its initial weights. */
-  create(config: Config): Module;
-  /** Draws a head that the weights lack and that is asked for all the same. Left out: the weights must have it. */
-  draw?(model: Module, config: Config): void;
+  /** What keys begin with that a file may have and this head has no use for. */
+  readonly unused?: readonly string[];
+  /**
+   * The module of a configuration, with its initial weights.
+   * @param has whether there are weights whose keys begin so, for what a model may lack. Left out: there are.
+   */
+  create(config: Config, has?: (start: string) => boolean): Module;
+  /**
+   * Standard deviation of the initial weights of a head that the weights lack and that is asked for all the same. Left
+   * out: the weights must have it.
+   */
+  std?(config: Config): number;
 }
 
 /** A family of models: a file of this folder, and a line in the table. */

@@ -32,6 +32,24 @@ export {
   type LoadModelOptions,
   type ModelConfig,
 } from "./families.js";
+export {
+  classificationLoss,
+  type Labels,
+  type ProblemType,
+  type SequenceClassifier,
+} from "./classification.js";
+export type { Encoder, EncoderOptions } from "./encoder.js";
+export { BertForSequenceClassification, BertModel, type BertConfig } from "./bert.js";
+export { RobertaForSequenceClassification, type RobertaClassificationHead } from "./roberta.js";
+export { DistilBertForSequenceClassification, DistilBertModel, type DistilBertConfig } from "./distilbert.js";
+export { ViTForImageClassification, ViTModel, type ViTConfig } from "./vit.js";
+export {
+  loadSentenceEncoder,
+  multipleNegativesRankingLoss,
+  SentenceEncoder,
+  type Pooling,
+  type SentenceEncoderOptions,
+} from "./sentence_encoder.js";
 export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
 export { generate, type GenerateOptions } from "./generate.js";

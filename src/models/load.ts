@@ -5,6 +5,8 @@ import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
 import { allOrNothing } from "../tensor/scope.js";
+import { readLabels } from "./classification.js";
+import type { DecoderConfig } from "./decoder.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
 import { Weights } from "./weights.js";
 
@@ -14,7 +16,7 @@ export interface LoadedModel<M, Config, H extends Head = "causal-lm"> {
   readonly head: H;
   /** In training mode, all parameters trainable but those that LoRA freezes. */
   model: M;
-  /** The same as model.config: config.json's, but for tieWordEmbeddings, which says what the weights are. */
+  /** model.config: config.json's, but for tieWordEmbeddings, which says what the weights are. */
   config: Config;
   /** The folder. */
   path: string;
@@ -31,34 +33,56 @@ export interface LoadedModel<M, Config, H extends Head = "causal-lm"> {
  * The model of a folder.
  * @param asked under which head; undefined: what config.json says
  * @param json of its config.json, as `readConfig` gives it
- * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says
+ * @param numLabels of a classifier; undefined: what config.json says
+ * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says;
+ * ArgumentError for a number of classes where there are none
  */
-export function loadFamily<Config extends FamilyConfig, M, H extends Head>(
+export function loadFamily<Config extends FamilyConfig, M extends { readonly config: unknown }, H extends Head>(
   family: Family<Config>,
   asked: H | undefined,
   path: string,
   json: unknown,
-): LoadedModel<M, Config, H> {
-  const read = family.parseConfig(json, `${path}/config.json`);
+  numLabels?: number,
+): LoadedModel<M, M["config"], H> {
+  const name = `${path}/config.json`;
+  const read = family.parseConfig(json, name) as Config & Partial<Text>;
   const own = headOfFolder(family, json);
-  const head = checkedHead(family, asked ?? own, json, `${path}/config.json`);
+  const head = checkedHead(family, asked ?? own, json, name);
   const weights = new Weights(path, family, head, head !== own);
-  const config = { ...read, tieWordEmbeddings: weights.tie(read.tieWordEmbeddings) };
+  const tied = read.tieWordEmbeddings;
+  const config = {
+    ...labelsOf(head, json, name, numLabels),
+    ...read,
+    ...(tied === undefined ? {} : { tieWordEmbeddings: weights.tie(tied) }),
+  };
   weights.check(config);
   let tokenizer: Tokenizer | undefined;
   let eosTokenIds: readonly number[] | undefined;
   return {
     head: head as H,
-    model: allOrNothing(() => weights.fill(config)) as M,
-    config,
+    model: allOrNothing(() => weights.fill(config)) as unknown as M,
+    config: config as M["config"],
     path,
     get tokenizer() {
       return (tokenizer ??= loadTokenizer(path));
     },
     get eosTokenIds() {
-      return (eosTokenIds ??= specialTokens(path, config).eosTokenIds);
+      const { bosTokenId = null, eosTokenId = null, vocabSize = 0 } = config;
+      return (eosTokenIds ??= specialTokens(path, { bosTokenId, eosTokenId, vocabSize }).eosTokenIds);
     },
   };
+}
+
+/** What configurations of models of texts say, and some of others. */
+type Text = Pick<DecoderConfig, "tieWordEmbeddings" | "bosTokenId" | "eosTokenId" | "vocabSize">;
+
+/** What a classifier's configuration says beside. */
+function labelsOf(head: Head, json: unknown, name: string, numLabels: number | undefined): object {
+  if (head.endsWith("-classification")) return readLabels(json, name, numLabels);
+  if (numLabels === undefined) return {};
+  throw new ArgumentError(
+    `loadModel: numLabels is ${shown(numLabels)}, but the model is no classifier; say which one it is to be by head.`,
+  );
 }
 
 /** The head that config.json's architectures name; undefined: none that the family has. */

@@ -2,7 +2,8 @@
 import { readWeightViews, refuseAstray, type WeightViews } from "../io/huggingface.js";
 import { show } from "../io/json.js";
 import { copyFloat32, type TensorView } from "../io/safetensors.js";
-import type { Module } from "../nn/module.js";
+import * as init from "../nn/init.js";
+import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
 import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
@@ -21,11 +22,10 @@ export class Weights<Config extends FamilyConfig> {
   readonly #head: HeadOf<Config>;
   /** What the keys of the base model begin with under this head. */
   readonly #prefix: string;
-  /** Whether the head is another than the folder's own, and may be left out or drawn. */
+  /** Whether the head is another than the folder's own, which is left out then; this one may be drawn. */
   readonly #isOther: boolean;
   readonly #tensors = new Map<string, TensorView>();
   readonly #files: WeightViews;
-  #isDrawn = false;
 
   /** @throws FileError, FormatError, also where a tensor is there under two names */
   constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean) {
@@ -45,6 +45,7 @@ export class Weights<Config extends FamilyConfig> {
       const view = tensors.get(name);
       if (!view) continue;
       const key = this.#keyOf(today);
+      if (this.#head.unused?.some((start) => key.startsWith(start))) continue;
       if (this.#tensors.has(key) && this.#tensors.get(key) !== view)
         throw new FormatError(`${directory} has ${key} twice, with and without ${show(family.prefix)}.`);
       this.#tensors.set(key, view);
@@ -88,30 +89,24 @@ export class Weights<Config extends FamilyConfig> {
    */
   check(config: Config): void {
     refuseAstray(this.#where, this.#files);
-    const { keys, draw } = this.#head;
+    const { keys, std } = this.#head;
     const ofHead = (name: string): boolean => keys.some((start) => name.startsWith(start));
+    const isDrawn = (name: string): boolean => this.#isOther && std !== undefined && ofHead(name);
     if (this.#isOther) {
       for (const name of [...this.#tensors.keys()])
         if (this.#family.headKeys.some((start) => name.startsWith(start)) && !ofHead(name)) this.#tensors.delete(name);
-      this.#isDrawn = draw !== undefined && ![...this.#tensors.keys()].some(ofHead);
     }
     this.#checkLayers(config.numHiddenLayers);
     // The model itself says what it has, in a rehearsal, where it takes no memory.
     const expected = rehearse(
-      () =>
-        new Map(
-          Array.from(
-            skipInit(() => this.#head.create(config)).namedParameters(),
-            ([name, { shape }]) => [name, shape] as const,
-          ),
-        ),
+      () => new Map(Array.from(this.#create(config).namedParameters(), ([name, { shape }]) => [name, shape] as const)),
       Infinity,
     );
     const missing: string[] = [];
     for (const [name, shape] of expected) {
       const view = this.#tensors.get(name);
       if (view) this.#checkShape(name, view, shape, config);
-      else if (!this.#isDrawn || !ofHead(name)) missing.push(name);
+      else if (!isDrawn(name)) missing.push(name);
     }
     const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name));
     const some = (names: string[]): string =>
@@ -170,13 +165,22 @@ export class Weights<Config extends FamilyConfig> {
     );
   }
 
+  /** The module without its values. */
+  #create(config: Config): Module {
+    const has = (start: string): boolean => [...this.#tensors.keys()].some((name) => name.startsWith(start));
+    return skipInit(() => this.#head.create(config, has));
+  }
+
   /** The module, with the tensors as its weights: each is written once, and none is drawn but those of a new head. */
   fill(config: Config): Module {
-    const model = skipInit(() => this.#head.create(config));
+    const model = this.#create(config);
     if (engine().isRehearsal) return model;
     for (const [key, parameter] of model.namedParameters()) {
       const view = this.#tensors.get(key);
-      if (!view) continue;
+      if (!view) {
+        drawHead(key, parameter, this.#head.std!(config));
+        continue;
+      }
       try {
         if (view.dtype === "BF16") setBfloat16(parameter, view.bytes);
         else copyFloat32(view, parameter.data);
@@ -185,9 +189,15 @@ export class Weights<Config extends FamilyConfig> {
         throw new FormatError(`${this.#where}: ${cause.message}`, { cause });
       }
     }
-    if (this.#isDrawn) this.#head.draw!(model, config);
     return model;
   }
+}
+
+/** Initial values as transformers': matrices N(0, std²), biases zeros, weights of norms ones. */
+function drawHead(key: string, parameter: Parameter, std: number): void {
+  if (parameter.rank > 1) init.normal_(parameter, 0, std);
+  else if (key.endsWith(".bias")) init.zeros_(parameter);
+  else init.ones_(parameter);
 }
 
 function equal(a: TensorView, b: TensorView): boolean {

@@ -3,10 +3,10 @@
  *
  * An example sees the names of wasm-lora and of its own file. A line `console.log(...); // text` prints that text, and
  * `const y = ...; // [2, 3]` makes something of that shape. Examples run in a temporary folder in which models/ is the
- * repository's and gpt2/ a small checkpoint.
+ * repository's, gpt2/ a small checkpoint, and bert/, minilm/ and others are the reference cases of these families.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -14,6 +14,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { format } from "node:util";
 import ts from "typescript";
 import * as wasmLora from "../../../src/index.js";
+import { LETTER_TOKENIZER } from "../../support/letter_tokenizer.js";
 import { ROOT } from "../../support/root.js";
 
 const root = fileURLToPath(ROOT);
@@ -27,6 +28,10 @@ process.chdir(folder);
 symlinkSync(join(root, "models"), "models");
 await wasmLora.init();
 writeGpt2("gpt2");
+for (const family of ["bert", "roberta", "distilbert", "vit"])
+  symlinkSync(join(root, "test/fixtures/families", `${family}_cls`), family);
+cpSync(join(root, "test/fixtures/families/minilm_embed"), "minilm", { recursive: true });
+writeFileSync("minilm/tokenizer.json", JSON.stringify(LETTER_TOKENIZER));
 
 function writeGpt2(directory: string): void {
   mkdirSync(directory);

@@ -205,7 +205,7 @@ test("checkpoints that do not fit are refused and leave no memory behind", () =>
     );
     assert.equal(memoryStats().liveBytes, before, `${word}: memory leaked`);
   }
-  for (const type of ["bert", undefined, 3]) {
+  for (const type of ["bloom", undefined, 3]) {
     const directory = modelFolder(whole, [], { ...TINY, model_type: type });
     assert.throws(
       () => models.loadModel(directory),

@@ -336,10 +336,10 @@ test("what is no folder is told apart", () => {
   refuses(() => models.loadLlama("https://example.org/model"), ArgumentError, "fetchModel");
   refuses(() => models.loadLlama(5 as never), ArgumentError, "directory");
   refuses(
-    () => models.loadModel(whole({ model_type: "mistral" }, {})),
+    () => models.loadModel(whole({ model_type: "bloom" }, {})),
     FormatError,
-    '"mistral"',
-    'supported are "llama" and "gpt2"',
+    '"bloom"',
+    'supported are "llama", ',
   );
   refuses(
     () => models.loadModel(whole({ error: "Repository not found" }, {})),

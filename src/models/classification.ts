@@ -1,0 +1,105 @@
+/** Classes and their losses: what every classifier's config.json says, whatever it classifies. */
+import { binaryCrossEntropyWithLogits, crossEntropy, mseLoss, reshape } from "../autograd/ops/index.js";
+import { configReader, readModelType } from "../io/config_reader.js";
+import { asObject, show } from "../io/json.js";
+import { checkInteger } from "../tensor/check.js";
+import type { Module } from "../nn/module.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { EncoderOptions } from "./encoder.js";
+
+const PROBLEM_TYPES = ["regression", "single_label_classification", "multi_label_classification"] as const;
+
+/** A model that tells classes of texts. */
+export interface SequenceClassifier extends Module {
+  /** What config.json says; at least this. */
+  readonly config: Labels & {
+    /** transformers' model_type. */
+    readonly modelType: string;
+    /** Longest text. */
+    maxPositionEmbeddings: number;
+    /** Token that fills up shorter texts; null: the model has none. */
+    padTokenId: number | null;
+  };
+  /** ids int32 [batch, steps], a text a row -> logits [batch, classes]. */
+  forward(ids: Tensor, options?: EncoderOptions): Tensor;
+  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
+  loss(ids: Tensor, labels: Tensor, options?: EncoderOptions): Tensor;
+}
+
+/** Classes that a model may have: each is named. */
+const MOST = 1_000_000;
+
+/** transformers' problem_type. */
+export type ProblemType = (typeof PROBLEM_TYPES)[number];
+
+/** What a classifier's configuration says of its classes. */
+export interface Labels {
+  /** Names of the classes, of which each has a logit. */
+  id2label: readonly string[];
+  /** What the loss is; null: as the labels' dtype says, see `classificationLoss`. */
+  problemType: ProblemType | null;
+}
+
+/** transformers' names of classes that have none. */
+function unnamed(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => `LABEL_${i}`);
+}
+
+/**
+ * What config.json says of classes: id2label or else num_labels, and problem_type; and the token that fills up texts.
+ * Source: transformers, PretrainedConfig.
+ * @param name of the file, for errors
+ * @param numLabels what `loadModel` was asked for; undefined: what the file says
+ * @throws FormatError naming the key that is wrong; ArgumentError for numLabels
+ */
+export function readLabels(json: unknown, name: string, numLabels?: number): Labels & { padTokenId: number | null } {
+  const { config, fail, count, token } = configReader(json, name, readModelType(json, name) as string);
+  const problemType = (config.problem_type ?? null) as ProblemType | null;
+  if (problemType !== null && !PROBLEM_TYPES.includes(problemType))
+    fail(`problem_type is ${show(problemType)}; expected ${PROBLEM_TYPES.map(show).join(", ")} or null`);
+  const padTokenId = config.pad_token_id == null ? null : token("pad_token_id", 0);
+  if (numLabels !== undefined) {
+    checkInteger("loadModel", "numLabels", numLabels, 1, MOST);
+    return { id2label: unnamed(numLabels), problemType, padTokenId };
+  }
+  if (config.id2label == null) {
+    const given = count("num_labels", 2);
+    if (given > MOST) fail(`num_labels is ${given}; expected at most ${MOST}`);
+    return { id2label: unnamed(given), problemType, padTokenId };
+  }
+  const names = asObject(config.id2label) ?? fail(`id2label is ${show(config.id2label)}; expected an object`);
+  const id2label = Object.keys(names).map((_, i) => {
+    const label = names[i];
+    return typeof label === "string" || typeof label === "number"
+      ? String(label)
+      : fail(`id2label has no name for ${i}`);
+  });
+  if (id2label.length === 0) fail("id2label is empty; expected a name for each class");
+  return { id2label, problemType, padTokenId };
+}
+
+/**
+ * The loss of a classifier, a mean of shape [], as transformers has it:
+ *
+ * - "single_label_classification", or null and int32 labels [batch]: `ops.crossEntropy`, which ignores -100
+ * - "multi_label_classification", or null and float32 labels [batch, classes]: `ops.binaryCrossEntropyWithLogits`
+ * - "regression", or null and one class, with float32 labels [batch, classes], or [batch] of one class: `ops.mseLoss`
+ *
+ * Source: transformers, loss/loss_utils.py (ForSequenceClassificationLoss).
+ * @param logits [batch, classes]
+ * @throws ArgumentError for a class that is none; ShapeError, DTypeError
+ *
+ * @example
+ * const labels = { id2label: ["no", "yes"], problemType: null };
+ * const loss = models.classificationLoss(zeros([1, 2]), tensor(new Int32Array([1])), labels);
+ * console.log(loss.item().toFixed(4)); // 0.6931
+ */
+export function classificationLoss(logits: Tensor, labels: Tensor, { id2label, problemType }: Labels): Tensor {
+  const isOne = id2label.length === 1;
+  const type =
+    problemType ??
+    (isOne ? "regression" : labels.dtype === "int32" ? "single_label_classification" : "multi_label_classification");
+  if (type === "single_label_classification") return crossEntropy(logits, labels);
+  if (type === "multi_label_classification") return binaryCrossEntropyWithLogits(logits, labels);
+  return mseLoss(isOne && labels.rank === 1 ? reshape(logits, [logits.size]) : logits, labels);
+}
