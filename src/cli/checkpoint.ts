@@ -3,6 +3,7 @@
  * one or the new one, whole. The one before it is kept beside it, for the day that the disk lies.
  */
 import { exists, readBytes, writeAtomic } from "../io/files.js";
+import { show } from "../io/json.js";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.js";
 import type { FinetuningState } from "../train/finetuning.js";
@@ -10,6 +11,8 @@ import { checkSettings, type FinetuneSettings } from "./settings.js";
 
 export interface Checkpoint extends FinetuningState {
   settings: FinetuneSettings;
+  /** Of a model of the hub, what it was. */
+  modelCommit?: string | undefined;
   /** Digest of the frozen weights and the tokens: a run goes on only with the same. */
   inputs: string;
   /** Held-out loss before training. */
@@ -30,8 +33,8 @@ export function previousPath(out: string): string {
  * @throws DivergedError, before anything is written, if a value is not finite; FileError
  */
 export function saveCheckpoint(out: string, checkpoint: Checkpoint, keep: boolean): void {
-  const { settings, inputs, heldOutBefore, sampleBefore, ...state } = checkpoint;
-  const bytes = encodeCheckpoint(state, { settings, inputs, heldOutBefore, sampleBefore });
+  const { settings, modelCommit, inputs, heldOutBefore, sampleBefore, ...state } = checkpoint;
+  const bytes = encodeCheckpoint(state, { settings, modelCommit, inputs, heldOutBefore, sampleBefore });
   writeAtomic(checkpointPath(out), bytes, keep ? previousPath(out) : undefined);
 }
 
@@ -72,11 +75,20 @@ export function readCheckpoint(path: string): Checkpoint {
     throw new FormatError(`${path}: ${message}.`);
   };
   const { state, notes } = decodeCheckpoint(readBytes(path), path);
-  const { inputs, heldOutBefore, sampleBefore } = notes;
+  const { inputs, heldOutBefore, sampleBefore, modelCommit } = notes;
   if (typeof inputs !== "string" || !Number.isFinite(heldOutBefore) || typeof sampleBefore !== "string")
     return fail("its metadata's run lacks inputs, heldOutBefore or sampleBefore");
+  if (modelCommit !== undefined && !(typeof modelCommit === "string" && /^[0-9a-f]{40}$/.test(modelCommit)))
+    fail(`its run's modelCommit is ${show(modelCommit)}; expected the 40 digits of a commit`);
   const settings = checkSettings(notes["settings"], fail);
   const step = state.losses.length;
   if (step > settings.steps) fail(`it is of step ${step}, but the run has ${settings.steps}`);
-  return { ...state, settings, inputs, heldOutBefore: heldOutBefore as number, sampleBefore };
+  return {
+    ...state,
+    settings,
+    ...(modelCommit === undefined ? {} : { modelCommit: modelCommit as string }),
+    inputs,
+    heldOutBefore: heldOutBefore as number,
+    sampleBefore,
+  };
 }

@@ -14,6 +14,7 @@ import {
   type FoundCheckpoint,
 } from "./checkpoint.js";
 import { count, formatTime, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
 import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
@@ -27,6 +28,8 @@ export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
 export type FinetuneCommand = FinetuneSettings & {
   out: string;
   resume?: boolean | undefined;
+  /** Decides no bits either. */
+  offline?: boolean | undefined;
   /** Decides no bits: a resumed run may change it. */
   gradientCheckpointing?: boolean | undefined;
 };
@@ -73,7 +76,7 @@ async function go(
   lock: FolderLock,
   found: FoundCheckpoint | undefined,
 ): Promise<void> {
-  const { out, resume: _, gradientCheckpointing = false, ...given } = command;
+  const { out, resume: _, offline, gradientCheckpointing = false, ...given } = command;
   const saved = found?.checkpoint;
   if (saved) checkSame(given, saved.settings, explicit);
   if (found?.damage)
@@ -82,10 +85,14 @@ async function go(
         `${found.checkpoint.losses.length}.`,
     );
   const settings = saved?.settings ?? given;
-  const places = saved ? placesOf(saved.settings, given, explicit, out) : given;
+  const places = saved ? placesOf(saved, given, explicit, out) : given;
+  const { path: model, commit: modelCommit } = await findFolder("finetune", places.model, "model", {
+    offline,
+    keep: lock.keep,
+  });
 
-  console.log(`Loading ${oneLine(places.model)} ...`);
-  const run = prepareRun(settings, places, gradientCheckpointing, (characters, read, seconds) => {
+  console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
+  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, (characters, read, seconds) => {
     const as = read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`;
     const time = seconds === undefined ? "" : `, about ${formatTime(seconds)}`;
     console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${as}${time} ...`);
@@ -109,7 +116,7 @@ async function go(
     lock.keep();
     // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
     training.evaluate({ windows: training.testWindows.slice(0, 1) });
-    saveCheckpoint(out, { ...training.state(), settings, inputs, heldOutBefore, sampleBefore }, isGood);
+    saveCheckpoint(out, { ...training.state(), settings, modelCommit, inputs, heldOutBefore, sampleBefore }, isGood);
     isGood = true;
   };
   if (saved) {
@@ -139,7 +146,10 @@ async function go(
   // What counts comes before what is drawn of it.
   training.adapted.savePretrained(`${out}/adapter`);
   const { losses } = training;
-  writeAtomic(`${out}/result.json`, `${JSON.stringify({ settings, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`);
+  writeAtomic(
+    `${out}/result.json`,
+    `${JSON.stringify({ settings, modelCommit, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`,
+  );
   const title =
     `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ` +
     `${perplexity(heldOutAfter)}`;
@@ -182,13 +192,13 @@ function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: R
 }
 
 function placesOf(
-  saved: FinetuneSettings,
+  { settings: saved, modelCommit }: FoundCheckpoint["checkpoint"],
   given: FinetuneSettings,
   explicit: ReadonlySet<string>,
   out: string,
 ): Places {
   return {
-    model: explicit.has("model") ? given.model : modelOfRun(saved.model, out),
+    model: explicit.has("model") ? given.model : modelOfRun(saved.model, modelCommit, out),
     data: explicit.has("data") ? given.data : textOfRun(saved.data, out),
   };
 }

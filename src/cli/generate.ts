@@ -5,7 +5,8 @@ import { printable } from "../runtime/printable.js";
 import { generate, loadModel, type SamplingOptions } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { oneLine } from "./format.js";
-import { modelOfAdapter } from "./places.js";
+import { findFolder } from "./hub.js";
+import { modelFor } from "./places.js";
 import { announce } from "./progress.js";
 import { loadCodec, promptIds, type TextCodec } from "./text.js";
 
@@ -17,17 +18,19 @@ interface GenerateCommand extends SamplingOptions {
   seed: number;
   stop: readonly string[];
   ids?: boolean | undefined;
+  offline?: boolean | undefined;
 }
 
 export async function generateText(options: GenerateCommand): Promise<void> {
   await init();
-  const folder = options.model ?? modelOfAdapter("generate", options.adapter);
+  const adapter = options.adapter && (await findFolder("generate", options.adapter, "adapter", options)).path;
+  const folder = await modelFor("generate", { ...options, adapter });
   announce(`Loading ${oneLine(folder)} ...`);
   const { model, config } = loadModel(folder);
   const codec = loadCodec(folder, config);
   const { sampling, taken } = samplingOf(folder, options);
   for (const line of taken) announce(line);
-  if (options.adapter) LoraModel.fromPretrained(model, options.adapter);
+  if (adapter) LoraModel.fromPretrained(model, adapter);
   model.eval();
   const prompt = promptIds("generate", codec, options.prompt);
   const drawn = generate(model, prompt, {

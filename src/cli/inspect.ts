@@ -5,6 +5,7 @@ import { readWeightMap } from "../io/huggingface.js";
 import { parseSafetensors } from "../io/safetensors.js";
 import { FileError } from "../runtime/errors.js";
 import { count, oneLine } from "./format.js";
+import { findFolder } from "./hub.js";
 
 const WEIGHTS = ["adapter_model.safetensors", "model.safetensors"];
 const INDEX = "model.safetensors.index.json";
@@ -12,7 +13,8 @@ const CONFIGS = ["adapter_config.json", "config.json"];
 /** Of a file, at most so many tensors and entries of metadata are listed, and of a config so many lines. */
 const MOST_LINES = 5_000;
 
-export async function inspect(path: string): Promise<void> {
+export async function inspect(named: string, options: { offline?: boolean | undefined } = {}): Promise<void> {
+  const { path } = await findFolder("inspect", named, "either", options);
   if (!existsSync(path)) throw new FileError(`inspect: ${path} does not exist.`);
   if (!statSync(path).isDirectory()) return printTensors(path);
   const files = WEIGHTS.map((file) => `${path}/${file}`).filter((file) => existsSync(file));

@@ -38,6 +38,15 @@ export interface FolderLock {
   release(): void;
 }
 
+/** Who has a folder. */
+interface Holder {
+  who: string;
+  /** Seconds since it was last seen. */
+  seen: number;
+  /** Its lock. */
+  path: string;
+}
+
 /**
  * Takes a folder, which must exist, for one run, or refuses.
  * @param where the command, for errors
@@ -45,6 +54,17 @@ export interface FolderLock {
  */
 export function lockFolder(where: string, folder: string): FolderLock {
   if (folder.startsWith("memory:")) return lockInMemory(where, folder);
+  const lock = tryLock(where, folder);
+  if ("keep" in lock) return lock;
+  throw new FileError(
+    `${where}: another run has ${folder} (${lock.who}, last seen ${lock.seen} s ago): wait for its end ` +
+      `or choose another --out; ` +
+      `if it is dead, remove ${lock.path}.`,
+  );
+}
+
+/** As `lockFolder`, of a folder on the disk; another owner is no error. */
+export function tryLock(where: string, folder: string): FolderLock | Holder {
   const path = `${folder}/${LOCK_FILE}`;
   const self = describeSelf();
   // A dead owner's lock is taken away once or twice; who has to do it more often competes with other runs.
@@ -53,11 +73,7 @@ export function lockFolder(where: string, folder: string): FolderLock {
     const age = ageOf(path);
     if (attempts > 8 || (owner ? isAlive(owner, self, age) : age < DEAD_MS)) {
       const who = owner ? `process ${owner.process} on ${show(owner.host)}` : "an owner that it does not name";
-      throw new FileError(
-        `${where}: another run has ${folder} (${who}, last seen ${Math.round(age / 1000)} s ago): wait for its end ` +
-          `or choose another --out; ` +
-          `if it is dead, remove ${path}.`,
-      );
+      return { who, seen: Math.round(age / 1000), path };
     }
     takeAway(path, owner?.token);
   }

@@ -49,6 +49,12 @@ const stopText = parsed(
 const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
   .version(packageVersion())
+  .addHelpText(
+    "after",
+    "\norg/name[@revision] is a model or an adapter on the Hugging Face hub, where no folder has that name. It is " +
+      "downloaded\ninto the cache of huggingface_hub (HF_HUB_CACHE, HF_HOME) from HF_ENDPOINT, with HF_TOKEN if that " +
+      "is set.",
+  )
   // Commander's suggestions come on a line of their own; here an error is one line.
   .configureOutput({
     outputError: (text, write) => {
@@ -60,13 +66,22 @@ const d = FINETUNE_DEFAULTS;
 const MODEL = (): Option =>
   new Option(
     "--model <folder>",
-    "model folder; without it the one that the adapter's config names, or the embedded one",
+    "model folder, or org/name[@revision] on the hub; without it the one that the adapter's config names, or the " +
+      "embedded one",
   ).argParser(path);
+const OFFLINE = (): Option =>
+  new Option("--offline", "take models of the hub from the cache alone, as HF_HUB_OFFLINE=1 does");
 program
   .command("finetune")
   .description("Train LoRA factors of a language model on a text; write them as a PEFT adapter folder.")
   .option("--data <file>", "text to train on; its last tenth is held out. A resumed run knows it", path)
-  .option("--model <folder>", "holds config.json, model.safetensors, tokenizer.json", path, BASE_MODEL)
+  .option(
+    "--model <folder>",
+    "holds config.json, model.safetensors, tokenizer.json; or org/name[@revision] on the hub",
+    path,
+    BASE_MODEL,
+  )
+  .addOption(OFFLINE())
   .option("--out <folder>", "where the adapter, the checkpoint and the loss curve go", path, "runs/finetune")
   .option("--r <n>", "rank of the factors", numeric("r"), d.r)
   .option("--alpha <x>", "loraAlpha; the update is scaled by alpha / r", numeric("alpha"), d.alpha)
@@ -112,7 +127,8 @@ program
   .command("generate")
   .description("Continue a prompt.")
   .addOption(MODEL())
-  .option("--adapter <folder>", "PEFT adapter folder to apply", path)
+  .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
+  .addOption(OFFLINE())
   .option("--prompt <text>", "text to continue; empty starts from the begin-of-text token", "")
   .option("--max-tokens <n>", "tokens to add at most", parsed(integerFrom(0), parseNumber), 100)
   .option(
@@ -147,7 +163,8 @@ program
   .command("merge")
   .description("Write a model folder with the adapter's update added to its weights (float32).")
   .addOption(MODEL())
-  .requiredOption("--adapter <folder>", "PEFT adapter folder", path)
+  .requiredOption("--adapter <folder>", "PEFT adapter folder, or org/name[@revision] on the hub", path)
+  .addOption(OFFLINE())
   .requiredOption("--out <folder>", "folder to write; a new one", path)
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(merge);
@@ -155,7 +172,8 @@ program
 program
   .command("inspect")
   .description("List what a .safetensors file, a model folder or an adapter folder holds.")
-  .argument("<path>", "file or folder", path)
+  .argument("<path>", "file or folder, or org/name[@revision] on the hub", path)
+  .addOption(OFFLINE())
   .addHelpText("after", "\nExample:\n  wasm-lora inspect runs/moby-dick/adapter")
   .action(inspect);
 

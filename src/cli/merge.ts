@@ -8,18 +8,22 @@ import { loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
+import { findFolder } from "./hub.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
-import { modelOfAdapter } from "./places.js";
+import { modelFor } from "./places.js";
 import { announce } from "./progress.js";
 
 interface MergeCommand {
   model?: string | undefined;
   adapter: string;
   out: string;
+  offline?: boolean | undefined;
 }
 
 export async function merge(options: MergeCommand): Promise<void> {
-  const { adapter, out, model = modelOfAdapter("merge", adapter) } = options;
+  const { out } = options;
+  const { path: adapter } = await findFolder("merge", options.adapter, "adapter", options);
+  const model = await modelFor("merge", { ...options, adapter });
   refuseOccupied(model, adapter, out);
   await init();
   // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.

@@ -1,8 +1,10 @@
 /** Where a model or a text is that was named somewhere else: contents decide in the end, so a path is only a hint. */
 import { dirname, isAbsolute, resolve } from "node:path";
 import { exists, readJson } from "../io/files.js";
+import { parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { FileError } from "../runtime/errors.js";
+import { findFolder, type FindOptions } from "./hub.js";
 import { BASE_MODEL, isBaseModel } from "./paths.js";
 
 /**
@@ -26,8 +28,13 @@ function findModel(path: string, nearby: string): string | undefined {
   return findFrom(path, nearby, "config.json") ?? (isBaseModel(path) ? BASE_MODEL : undefined);
 }
 
-/** A resumed run's model. @throws FileError if it is not there */
-export function modelOfRun(path: string, out: string): string {
+/**
+ * A resumed run's model: a folder, or a name on the hub, of the commit that the run began with.
+ * @throws FileError if it is not there
+ */
+export function modelOfRun(path: string, commit: string | undefined, out: string): string {
+  const name = commit === undefined ? undefined : parseHubName(path);
+  if (name) return `${name.repo}@${commit}`;
   return findModel(path, out) ?? gone("model", path, "--model");
 }
 
@@ -42,16 +49,35 @@ function gone(what: string, path: string, option: string): never {
   );
 }
 
+/** What a command was told about its model. */
+interface Told extends FindOptions {
+  model?: string | undefined;
+  /** Its folder. */
+  adapter?: string | undefined;
+}
+
 /**
- * The model that a command works on where --model is left out: the adapter's base by its config, else the embedded one.
- * @throws FileError if the base is not there; the readers' errors if the config is none
+ * The folder of the model that a command works on. Where --model is left out: the adapter's base by its config, a
+ * folder or a name on the hub; else the embedded one.
+ * @throws as `findFolder`, and FileError if the base is not there; the readers' errors if the config is none
  */
-export function modelOfAdapter(where: string, adapter: string | undefined): string {
+export async function modelFor(where: string, { model, adapter, ...options }: Told): Promise<string> {
+  if (model !== undefined) return (await findFolder(where, model, "model", options)).path;
   if (adapter === undefined) return BASE_MODEL;
   const path = `${adapter}/adapter_config.json`;
   const name = (readJson(path) as { base_model_name_or_path?: unknown } | null)?.base_model_name_or_path;
   if (name === undefined || name === null || name === "") return BASE_MODEL;
   const found = typeof name === "string" ? findModel(name, adapter) : undefined;
+  if (found === undefined && typeof name === "string" && parseHubName(name)) {
+    try {
+      return (await findFolder(where, name, "model", options)).path;
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      throw new FileError(`${error.message} It is what ${path} names as the adapter's base; --model names another.`, {
+        cause: error,
+      });
+    }
+  }
   if (found === undefined || found.startsWith("memory:")) {
     throw new FileError(
       `${where}: ${path} names ${show(name)} as the adapter's base, and no model's folder is there; say where it ` +

@@ -40,6 +40,28 @@ export function trainingProgress(total: number, done: number): Progress {
   };
 }
 
+/** The progress of a download, in bytes. */
+export function downloadProgress(total: number, done: number): { add(bytes: number): void; stop(): void } {
+  const bar = new SingleBar({
+    ...OPTIONS,
+    // The speed of the last seconds, not of the last parts, of which there are hundreds in one.
+    etaBuffer: 500,
+    format: "{bar} {value}/{total} MB | {eta_formatted} left",
+    formatValue: (value, _, type) => (type === "value" || type === "total" ? megabytes(value) : String(value)),
+    noTTYOutput: true,
+    notTTYSchedule: 5000,
+  });
+  bar.start(total, done);
+  return {
+    add: (bytes) => {
+      bar.increment(bytes);
+    },
+    stop: () => {
+      bar.stop();
+    },
+  };
+}
+
 function start(bar: SingleBar, total: number, done: number, values: Record<string, string>): Progress {
   bar.start(total, done, values);
   return {

@@ -2,6 +2,8 @@
  * The settings of the command finetune, and the one judge of their values: options are checked by it, and what a
  * checkpoint says. Those that the run itself has are judged as train/settings.ts does.
  */
+import { exists } from "../io/files.js";
+import { parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import type { Options } from "../runtime/options.js";
 import {
@@ -74,8 +76,13 @@ export const SETTINGS: { readonly [K in keyof FinetuneSettings]: Rule<FinetuneSe
 /** What the run itself is given. */
 export function finetuningSettings(settings: FinetuneSettings): Options<FinetuningSettings> {
   const { model, r, alpha, dropout, targetModules, steps, batch, seq, lr, seed } = settings;
-  const adapter = { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: model };
+  const adapter = { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: baseName(model) };
   return { adapter, steps, batch, seq, lr, seed };
+}
+
+/** What PEFT finds the base by: a folder, or a name on the hub, which has no revision there. */
+function baseName(model: string): string {
+  return (!exists(model) && parseHubName(model)?.repo) || model;
 }
 
 /** @param fail throws the caller's error */
