@@ -100,6 +100,8 @@ export class LoraLinearForward extends LoraBranchForward {
   /** [k], or null. */
   bias: usize;
   fanInFanOut: bool;
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  format: i32;
 }
 
 /** Its gradients. */
@@ -114,6 +116,8 @@ export class LoraLinearBackward extends LoraBranchBackward {
   /** W: [k, d], or [d, k] if fanInFanOut. */
   weight: usize;
   fanInFanOut: bool;
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  format: i32;
 }
 
 /**
@@ -175,6 +179,8 @@ export class MergedLinearMerge extends LoraMerge {
 export class DoraNorm extends LoraMerge {
   /** [k] */
   norm: usize;
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  format: i32;
   /** Room for [k] float64, only if fanInFanOut. */
   sums: usize;
 }
@@ -376,6 +382,8 @@ export class LinearCrossEntropy {
   ignoreIndex: i32;
   /** Gradient of the loss. */
   g: f32;
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  format: i32;
   /** Room for [chunk, classes]. */
   logits: usize;
   /** sgemmScratchBytes() bytes. */

@@ -9,6 +9,7 @@ export function heapBase(): usize {
 }
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm/sgemm";
+export { widen } from "./gemm/half";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";
@@ -30,7 +31,6 @@ export { normalFill } from "./random/normal";
 export { philox4x32, dropoutForward, dropoutBackward } from "./random/dropout";
 
 export { stridedCopy, stridedAxpy } from "./nn/strided";
-export { bfloat16Widen } from "./nn/widen";
 export { axisSum, axisMax } from "./nn/reduce";
 export { embeddingForward, embeddingBackward, embeddingFactors } from "./nn/embedding";
 export { embeddingRenorm } from "./nn/embedding_renorm";

@@ -1,18 +1,34 @@
 /**
  * One row times a transposed matrix, without packing: c[j] (+)= sum over p of a[p] * B[j, p].
- * a: [k] contiguous, B: row-major [n, k] with row stride bcs bytes, c: [n] contiguous.
- * Same canonical order as the tiles (one accumulator an element, p ascending): eight rows of B are read four values at
- * a time and transposed in registers, never summed along k by lanes.
+ * a: [k] contiguous, B: row-major [n, k] of a format (half.ts) with row stride bcs bytes, c: [n] contiguous.
+ * Same canonical order as the tiles (one accumulator an element, p ascending): eight rows of B are read one vector at a
+ * time and transposed in registers, never summed along k by lanes. A vector of halves is transposed in pairs, as four
+ * lanes of two values, and widened after that: it takes half of the shuffles.
  *
  * Compiled in the order written here, like micro.ts. V8 could hold sixteen columns, JavaScriptCore spills them
  * (eight: 4 -> 9 GFLOP/s there; Node 20 16 -> 18, Node 26 the same).
  */
+import { BF16, F16, F32, lower, one, stored, upper } from "./half";
 import { madd } from "./madd";
 import { even, odd } from "./shuffle";
 
+export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
+  if (format == F32) gemv(n, k, a, b, bcs, c, accumulate, F32);
+  else if (format == BF16) gemv(n, k, a, b, bcs, c, accumulate, BF16);
+  else gemv(n, k, a, b, bcs, c, accumulate, F16);
+}
+
+/** The same value of four rows. */
 // @ts-ignore: decorator
 @inline
-function gather(r: usize, bcs: usize): v128 {
+function gather(r: usize, bcs: usize, format: i32): v128 {
+  if (format != F32) {
+    let lanes = i32x4.splat(load<u16>(r));
+    lanes = i32x4.replace_lane(lanes, 1, load<u16>(r + bcs));
+    lanes = i32x4.replace_lane(lanes, 2, load<u16>(r + 2 * bcs));
+    lanes = i32x4.replace_lane(lanes, 3, load<u16>(r + 3 * bcs));
+    return lower(lanes, format);
+  }
   return f32x4.replace_lane(
     f32x4.replace_lane(f32x4.replace_lane(v128.load32_splat(r), 1, load<f32>(r + bcs)), 2, load<f32>(r + 2 * bcs)),
     3,
@@ -20,7 +36,9 @@ function gather(r: usize, bcs: usize): v128 {
   );
 }
 
-export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool): void {
+// @ts-ignore: decorator
+@inline
+function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
   const group = bcs << 2;
   for (; n >= 8; n -= 8) {
     let c0 = f32x4.splat(0),
@@ -32,45 +50,101 @@ export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, 
     let x = a,
       r = b,
       p = k;
-    for (; p >= 4; p -= 4) {
-      const q = r + group;
-      const r0 = v128.load(r),
-        r1 = v128.load(r + bcs),
-        r2 = v128.load(r + 2 * bcs),
-        r3 = v128.load(r + 3 * bcs);
-      const re01 = even(r0, r1),
-        ro01 = odd(r0, r1),
-        re23 = even(r2, r3),
-        ro23 = odd(r2, r3);
-      const q0 = v128.load(q),
-        q1 = v128.load(q + bcs),
-        q2 = v128.load(q + 2 * bcs),
-        q3 = v128.load(q + 3 * bcs);
-      const qe01 = even(q0, q1),
-        qo01 = odd(q0, q1),
-        qe23 = even(q2, q3),
-        qo23 = odd(q2, q3);
-      let s = v128.load32_splat(x);
-      c0 = madd(c0, s, even(re01, re23));
-      c1 = madd(c1, s, even(qe01, qe23));
-      s = v128.load32_splat(x, 4);
-      c0 = madd(c0, s, even(ro01, ro23));
-      c1 = madd(c1, s, even(qo01, qo23));
-      s = v128.load32_splat(x, 8);
-      c0 = madd(c0, s, odd(re01, re23));
-      c1 = madd(c1, s, odd(qe01, qe23));
-      s = v128.load32_splat(x, 12);
-      c0 = madd(c0, s, odd(ro01, ro23));
-      c1 = madd(c1, s, odd(qo01, qo23));
-      x += 16;
-      r += 16;
+    if (format == F32) {
+      for (; p >= 4; p -= 4) {
+        const q = r + group;
+        const r0 = v128.load(r),
+          r1 = v128.load(r + bcs),
+          r2 = v128.load(r + 2 * bcs),
+          r3 = v128.load(r + 3 * bcs);
+        const re01 = even(r0, r1),
+          ro01 = odd(r0, r1),
+          re23 = even(r2, r3),
+          ro23 = odd(r2, r3);
+        const q0 = v128.load(q),
+          q1 = v128.load(q + bcs),
+          q2 = v128.load(q + 2 * bcs),
+          q3 = v128.load(q + 3 * bcs);
+        const qe01 = even(q0, q1),
+          qo01 = odd(q0, q1),
+          qe23 = even(q2, q3),
+          qo23 = odd(q2, q3);
+        let s = v128.load32_splat(x);
+        c0 = madd(c0, s, even(re01, re23));
+        c1 = madd(c1, s, even(qe01, qe23));
+        s = v128.load32_splat(x, 4);
+        c0 = madd(c0, s, even(ro01, ro23));
+        c1 = madd(c1, s, even(qo01, qo23));
+        s = v128.load32_splat(x, 8);
+        c0 = madd(c0, s, odd(re01, re23));
+        c1 = madd(c1, s, odd(qe01, qe23));
+        s = v128.load32_splat(x, 12);
+        c0 = madd(c0, s, odd(ro01, ro23));
+        c1 = madd(c1, s, odd(qo01, qo23));
+        x += 16;
+        r += 16;
+      }
+    } else {
+      for (; p >= 8; p -= 8) {
+        const q = r + group;
+        const r0 = v128.load(r),
+          r1 = v128.load(r + bcs),
+          r2 = v128.load(r + 2 * bcs),
+          r3 = v128.load(r + 3 * bcs);
+        const re01 = even(r0, r1),
+          ro01 = odd(r0, r1),
+          re23 = even(r2, r3),
+          ro23 = odd(r2, r3);
+        const q0 = v128.load(q),
+          q1 = v128.load(q + bcs),
+          q2 = v128.load(q + 2 * bcs),
+          q3 = v128.load(q + 3 * bcs);
+        const qe01 = even(q0, q1),
+          qo01 = odd(q0, q1),
+          qe23 = even(q2, q3),
+          qo23 = odd(q2, q3);
+        let s = v128.load32_splat(x),
+          t = v128.load32_splat(x, 4),
+          u = even(re01, re23),
+          v = even(qe01, qe23);
+        c0 = madd(c0, s, lower(u, format));
+        c1 = madd(c1, s, lower(v, format));
+        c0 = madd(c0, t, upper(u, format));
+        c1 = madd(c1, t, upper(v, format));
+        s = v128.load32_splat(x, 8);
+        t = v128.load32_splat(x, 12);
+        u = even(ro01, ro23);
+        v = even(qo01, qo23);
+        c0 = madd(c0, s, lower(u, format));
+        c1 = madd(c1, s, lower(v, format));
+        c0 = madd(c0, t, upper(u, format));
+        c1 = madd(c1, t, upper(v, format));
+        s = v128.load32_splat(x, 16);
+        t = v128.load32_splat(x, 20);
+        u = odd(re01, re23);
+        v = odd(qe01, qe23);
+        c0 = madd(c0, s, lower(u, format));
+        c1 = madd(c1, s, lower(v, format));
+        c0 = madd(c0, t, upper(u, format));
+        c1 = madd(c1, t, upper(v, format));
+        s = v128.load32_splat(x, 24);
+        t = v128.load32_splat(x, 28);
+        u = odd(ro01, ro23);
+        v = odd(qo01, qo23);
+        c0 = madd(c0, s, lower(u, format));
+        c1 = madd(c1, s, lower(v, format));
+        c0 = madd(c0, t, upper(u, format));
+        c1 = madd(c1, t, upper(v, format));
+        x += 32;
+        r += 16;
+      }
     }
     for (; p > 0; p--) {
       const s = v128.load32_splat(x);
-      c0 = madd(c0, s, gather(r, bcs));
-      c1 = madd(c1, s, gather(r + group, bcs));
+      c0 = madd(c0, s, gather(r, bcs, format));
+      c1 = madd(c1, s, gather(r + group, bcs, format));
       x += 4;
-      r += 4;
+      r += stored(1, format);
     }
     v128.store(c, c0);
     v128.store(c, c1, 16);
@@ -79,7 +153,7 @@ export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, 
   }
   for (; n > 0; n--) {
     let sum = accumulate ? load<f32>(c) : <f32>0;
-    for (let p: usize = 0; p < (<usize>k) << 2; p += 4) sum += load<f32>(a + p) * load<f32>(b + p);
+    for (let p = 0; p < k; p++) sum += load<f32>(a + stored(p, F32)) * one(b + stored(p, format), format);
     store<f32>(c, sum);
     b += bcs;
     c += 4;

@@ -2,8 +2,10 @@
  * Panels of B for the register tiles: panel[p][j] = alpha * B[p, j], p < k, j < 16, row-major, one panel behind the
  * other. The last one is as narrow as a tile can be (4, 8 or 16 columns); its columns beyond `width` are padding whose
  * products are thrown away. B is read where it lies (row-major [k, n] or, for op(B) = Bᵀ, row-major [n, k]) and never
- * beyond its last element, so a weight needs no second copy for its backward pass.
+ * beyond its last element, so a weight needs no second copy for its backward pass. Whatever B's format (half.ts), a
+ * panel is float32: here a frozen weight is widened.
  */
+import { BF16, F16, F32, four, lower, one, stored, upper } from "./half";
 import { even, odd } from "./shuffle";
 
 /** Columns that the tiles compute for a panel of which `width` columns are wanted. */
@@ -22,27 +24,36 @@ const AHEAD: i32 = 64;
  * B row-major [k, n]: row p at b + p * brs, columns contiguous. The panels are filled side by side: whole cache lines
  * of B, one after another (one panel at a time, 8 x 768 x 768 takes 12 % longer).
  */
-export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32): void {
+export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32, format: i32): void {
+  if (format == F32) packRowsAs(panel, b, brs, k, width, F32);
+  else if (format == BF16) packRowsAs(panel, b, brs, k, width, BF16);
+  else packRowsAs(panel, b, brs, k, width, F16);
+}
+
+// @ts-ignore: decorator
+@inline
+function packRowsAs(panel: usize, b: usize, brs: usize, k: i32, width: i32, format: i32): void {
   const next = (<usize>k) << 6,
     whole = width >> 4,
     last = width & 15;
-  const step = (<usize>panelWidth(last)) << 2;
+  const lastWidth = panelWidth(last),
+    step = stored(lastWidth, F32);
   const far = <usize>k * brs >= FAR;
   let narrow = panel + <usize>whole * next;
   for (; k > 0; k--) {
-    if (far && (k & (AHEAD - 1)) == 0) touch(b, brs, width);
+    if (far && (k & (AHEAD - 1)) == 0) touch(b, brs, stored(width, format));
     let to = panel,
       from = b;
     for (let q = 0; q < whole; q++) {
-      v128.store(to, v128.load(from));
-      v128.store(to, v128.load(from, 16), 16);
-      v128.store(to, v128.load(from, 32), 32);
-      v128.store(to, v128.load(from, 48), 48);
+      v128.store(to, four(from, format));
+      v128.store(to, four(from + stored(4, format), format), 16);
+      v128.store(to, four(from + stored(8, format), format), 32);
+      v128.store(to, four(from + stored(12, format), format), 48);
       to += next;
-      from += 64;
+      from += stored(16, format);
     }
-    for (let j: usize = 0; j < step; j += 4)
-      store<f32>(narrow + j, j < (<usize>last) << 2 ? load<f32>(from + j) : <f32>0);
+    for (let j = 0; j < lastWidth; j++)
+      store<f32>(narrow + stored(j, F32), j < last ? one(from + stored(j, format), format) : <f32>0);
     panel += 64;
     narrow += step;
     b += brs;
@@ -50,13 +61,13 @@ export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32)
 }
 
 /**
- * Reads one float of each line of AHEAD rows. Stores wait in line behind a missing load, so copying alone asks for few
+ * Reads one byte of each line of AHEAD rows. Stores wait in line behind a missing load, so copying alone asks for few
  * lines at a time, and rows pages apart are more than a prefetcher follows (128 rows of A: +1 %, 32: +3 %, 16: +5 %).
  */
-function touch(b: usize, brs: usize, width: i32): void {
+function touch(b: usize, brs: usize, width: usize): void {
   const end = b + AHEAD * brs;
   for (; b < end; b += brs) {
-    for (let j: usize = 0; j < (<usize>width) << 2; j += 64) load<f32>(b + j);
+    for (let j: usize = 0; j < width; j += 64) load<u8>(b + j);
   }
 }
 
@@ -64,9 +75,11 @@ function touch(b: usize, brs: usize, width: i32): void {
  * B stored as its transpose, row-major [n, k]: column j at b + j * bcs, its k values contiguous. One panel after
  * another.
  */
-export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void {
+export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i32, format: i32): void {
   for (; width > 0; width -= 16) {
-    packPanel(panel, b, bcs, k, min(width, 16));
+    if (format == F32) packPanel(panel, b, bcs, k, min(width, 16), F32);
+    else if (format == BF16) packPanel(panel, b, bcs, k, min(width, 16), BF16);
+    else packPanel(panel, b, bcs, k, min(width, 16), F16);
     panel += (<usize>k) << 6;
     b += bcs << 4;
   }
@@ -78,7 +91,9 @@ export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i
  */
 const LINE: i32 = 16;
 
-function packPanel(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void {
+// @ts-ignore: decorator
+@inline
+function packPanel(panel: usize, b: usize, bcs: usize, k: i32, width: i32, format: i32): void {
   const nr = panelWidth(width),
     last = width - 1;
   const step = (<usize>nr) << 2;
@@ -93,9 +108,10 @@ function packPanel(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void
         b + <usize>min(j + 2, last) * bcs,
         b + <usize>min(j + 3, last) * bcs,
         min(k, LINE),
+        format,
       );
     }
-    b += LINE << 2;
+    b += stored(LINE, format);
     panel += step * LINE;
   }
 }
@@ -113,7 +129,7 @@ export function scalePanel(panel: usize, count: i32, alpha: f32): void {
 export function transpose(to: usize, trs: usize, from: usize, frs: usize, rows: i32, columns: i32): void {
   let i = 0;
   for (; i + 4 <= rows; i += 4) {
-    transposeFour(to, trs, from, from + frs, from + (frs << 1), from + frs * 3, columns);
+    transposeFour(to, trs, from, from + frs, from + (frs << 1), from + frs * 3, columns, F32);
     from += frs << 2;
     to += 16;
   }
@@ -130,11 +146,24 @@ export function transpose(to: usize, trs: usize, from: usize, frs: usize, rows: 
   }
 }
 
-/** to[j][i] = ri[j], i < 4, j < columns. Inlined: packing calls it every 16 steps of k (a call: -11 % at 8 rows). */
+/**
+ * to[j][i] = ri[j], i < 4, j < columns. Halves are transposed in pairs, as four lanes of two values, and then widened.
+ * Inlined: packing calls it every 16 steps of k (a call: -11 % at 8 rows).
+ */
 // @ts-ignore: decorator
 @inline
-function transposeFour(to: usize, trs: usize, r0: usize, r1: usize, r2: usize, r3: usize, columns: i32): void {
-  for (; columns >= 4; columns -= 4) {
+function transposeFour(
+  to: usize,
+  trs: usize,
+  r0: usize,
+  r1: usize,
+  r2: usize,
+  r3: usize,
+  columns: i32,
+  format: i32,
+): void {
+  const atOnce = format == F32 ? 4 : 8;
+  for (; columns >= atOnce; columns -= atOnce) {
     const x0 = v128.load(r0),
       x1 = v128.load(r1),
       x2 = v128.load(r2),
@@ -143,25 +172,37 @@ function transposeFour(to: usize, trs: usize, r0: usize, r1: usize, r2: usize, r
       odd01 = odd(x0, x1);
     const even23 = even(x2, x3),
       odd23 = odd(x2, x3);
-    v128.store(to, even(even01, even23));
-    v128.store(to + trs, even(odd01, odd23));
-    v128.store(to + (trs << 1), odd(even01, even23));
-    v128.store(to + trs * 3, odd(odd01, odd23));
+    to = putColumns(to, trs, even(even01, even23), format);
+    to = putColumns(to, trs, even(odd01, odd23), format);
+    to = putColumns(to, trs, odd(even01, even23), format);
+    to = putColumns(to, trs, odd(odd01, odd23), format);
     r0 += 16;
     r1 += 16;
     r2 += 16;
     r3 += 16;
-    to += trs << 2;
   }
   for (; columns > 0; columns--) {
-    store<f32>(to, load<f32>(r0));
-    store<f32>(to, load<f32>(r1), 4);
-    store<f32>(to, load<f32>(r2), 8);
-    store<f32>(to, load<f32>(r3), 12);
-    r0 += 4;
-    r1 += 4;
-    r2 += 4;
-    r3 += 4;
+    store<f32>(to, one(r0, format));
+    store<f32>(to, one(r1, format), 4);
+    store<f32>(to, one(r2, format), 8);
+    store<f32>(to, one(r3, format), 12);
+    r0 += stored(1, format);
+    r1 += stored(1, format);
+    r2 += stored(1, format);
+    r3 += stored(1, format);
     to += trs;
   }
+}
+
+/** Stores the one column of four values that the lanes are, or the two; returns where the next one goes. */
+// @ts-ignore: decorator
+@inline
+function putColumns(to: usize, trs: usize, lanes: v128, format: i32): usize {
+  if (format == F32) {
+    v128.store(to, lanes);
+    return to + trs;
+  }
+  v128.store(to, lower(lanes, format));
+  v128.store(to + trs, upper(lanes, format));
+  return to + (trs << 1);
 }

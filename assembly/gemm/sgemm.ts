@@ -21,6 +21,7 @@
  */
 import { Sgemm } from "../abi";
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
+import { F32, stored } from "./half";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
@@ -182,7 +183,7 @@ function applyBeta(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
 
 /**
  * C (+)= A * alpha * op(B). A element (i, p) at a + i * ars + p * acs. bs: row stride of B as stored;
- * transposed: stored as [n, k]. Strides in bytes.
+ * transposed: stored as [n, k]; format: what it is stored in (half.ts). Strides in bytes.
  */
 export function gemm(
   m: i32,
@@ -199,32 +200,33 @@ export function gemm(
   crs: usize,
   accumulate: bool,
   scratch: usize,
+  format: i32 = F32,
 ): void {
   if (k == 0) {
     if (!accumulate) zeroRows(m, n, c, crs);
     return;
   }
   if (m == 1 && transposed && alpha == 1 && acs == 4) {
-    gemvT(n, k, a, b, bs, c, accumulate);
+    gemvT(n, k, a, b, bs, c, accumulate, format);
     return;
   }
   // One contiguous column is the same product the other way round.
-  if (n == 1 && crs == 4 && alpha == 1 && acs == 4 && (transposed || bs == 4)) {
-    gemvT(m, k, b, a, ars, c, accumulate);
+  if (n == 1 && crs == 4 && alpha == 1 && acs == 4 && (transposed || bs == 4) && format == F32) {
+    gemvT(m, k, b, a, ars, c, accumulate, F32);
     return;
   }
   if (!transposed && alpha == 1 && n >= 16 && (m <= FEW_ROWS || k <= SHORT_K)) {
-    gemmByUpdates(m, n, k, a, ars, acs, b, bs, c, crs, accumulate);
+    gemmByUpdates(m, n, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format);
     return;
   }
   for (let j = 0; j < n; j += 16 * PANELS) {
-    stripOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch);
+    stripOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch, format);
   }
 }
 
 /**
  * C (+)= [A | A2] * [op(B) ; op(B2)]: the accumulators go on over a second k-segment while the 16
- * columns of C are still in the first-level cache. Same bits as two accumulating calls.
+ * columns of C are still in the first-level cache. Same bits as two accumulating calls. format: of B; B2 is float32.
  */
 export function gemmTwo(
   m: i32,
@@ -242,16 +244,17 @@ export function gemmTwo(
   c: usize,
   accumulate: bool,
   scratch: usize,
+  format: i32,
 ): void {
   const crs = bytes(n);
   if (m == 1 || k == 0 || (!transposed && m <= FEW_ROWS)) {
-    gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
+    gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format);
     gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
     return;
   }
   for (let j = 0; j < n; j += 16 * PANELS) {
-    stripOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch);
-    if (k2 > 0) stripOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
+    stripOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format);
+    if (k2 > 0) stripOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch, F32);
   }
 }
 
@@ -272,15 +275,16 @@ function stripOfC(
   crs: usize,
   accumulate: bool,
   scratch: usize,
+  format: i32,
 ): void {
   const width = min(16 * PANELS, n - j);
   // Rows as wide as a tile are a packed panel already.
-  const inPlace = !transposed && n == panelWidth(n) && bs == bytes(n) && alpha == 1;
+  const inPlace = !transposed && n == panelWidth(n) && bs == bytes(n) && alpha == 1 && format == F32;
   for (let p = 0; p < k; p += KC) {
     const kb = min(KC, k - p);
     if (!inPlace) {
-      if (transposed) packColumns(scratch, b + <usize>j * bs + bytes(p), bs, kb, width);
-      else packRows(scratch, b + <usize>p * bs + bytes(j), bs, kb, width);
+      if (transposed) packColumns(scratch, b + <usize>j * bs + stored(p, format), bs, kb, width, format);
+      else packRows(scratch, b + <usize>p * bs + stored(j, format), bs, kb, width, format);
       if (alpha != 1) scalePanel(scratch, kb * ((width & ~15) + panelWidth(width & 15)), alpha);
     }
     const panels = inPlace ? b + <usize>p * bs : scratch;

@@ -104,7 +104,16 @@ export declare function micro1x4(
 ): void;
 // @ts-ignore: decorator
 @external("micro", "gemvT")
-export declare function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool): void;
+export declare function gemvT(
+  n: i32,
+  k: i32,
+  a: usize,
+  b: usize,
+  bcs: usize,
+  c: usize,
+  accumulate: bool,
+  format: i32,
+): void;
 // @ts-ignore: decorator
 @external("micro", "rank4x2")
 export declare function rank4x2(

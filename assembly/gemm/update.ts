@@ -2,14 +2,18 @@
  * C (+)= A * B by updates of rank 4, for few rows or a short k: B is read where it lies, along its rows, and nothing is
  * packed. The order is the tiles': one accumulator an element, p ascending; between two updates it waits in C.
  *
- * A element (i, p) is at a + i * ars + p * acs; B row p is n contiguous floats at b + p * bs; C row i at c + i * crs.
- * Strides in bytes. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
+ * A element (i, p) is at a + i * ars + p * acs; B row p is n contiguous values at b + p * bs, float32 or of a format
+ * (half.ts) whose rows are widened four at a time; C row i at c + i * crs. Strides in bytes. scratch: room for four
+ * such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
+import { F32, stored, widen } from "./half";
 import { madd } from "./madd";
 import { rank4x1, rank4x2 } from "./tiles";
 
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
 const STRIP: i32 = 1024;
+/** From row to row of those that are widened: a power of two would put all of them into the same sets of the cache. */
+const WIDE_ROW: usize = (<usize>STRIP + 16) * 4;
 
 export function gemmByUpdates(
   m: i32,
@@ -23,6 +27,8 @@ export function gemmByUpdates(
   c: usize,
   crs: usize,
   accumulate: bool,
+  scratch: usize,
+  format: i32,
 ): void {
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
@@ -30,22 +36,33 @@ export function gemmByUpdates(
       r = b,
       p = k;
     // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
-    const updates = m == 1 ? p >> 2 : 1;
+    const updates = m == 1 && format == F32 ? p >> 2 : 1;
     for (; p >= 4; p -= 4 * updates) {
-      rank4(updates, m, width, x, ars, acs, r, bs, c, crs, accumulate || p < k);
+      const rows = format == F32 ? r : widenRows(scratch, r, bs, 4, width, format);
+      rank4(updates, m, width, x, ars, acs, rows, format == F32 ? bs : WIDE_ROW, c, crs, accumulate || p < k);
       x += (acs << 2) * updates;
       r += (bs << 2) * updates;
     }
     for (; p > 0; p--) {
+      const row = format == F32 ? r : widenRows(scratch, r, bs, 1, width, format);
       for (let i = 0; i < m; i++) {
-        rank1(width, x + <usize>i * ars, r, c + <usize>i * crs, accumulate || p < k);
+        rank1(width, x + <usize>i * ars, row, c + <usize>i * crs, accumulate || p < k);
       }
       x += acs;
       r += bs;
     }
-    b += (<usize>STRIP) << 2;
-    c += (<usize>STRIP) << 2;
+    b += stored(STRIP, format);
+    c += stored(STRIP, F32);
   }
+}
+
+/** Some rows of B as float32, WIDE_ROW bytes apart; returns where. */
+function widenRows(to: usize, b: usize, bs: usize, rows: i32, width: i32, format: i32): usize {
+  for (let i = 0; i < rows; i++) {
+    widen(to + <usize>i * WIDE_ROW, b, width, format);
+    b += bs;
+  }
+  return to;
 }
 
 /** All rows: columns that fill vectors, then the others. */

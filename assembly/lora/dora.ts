@@ -6,6 +6,7 @@
  * d = vocabulary, k = dimension): rows of W ascending, in one accumulator a column.
  */
 import { DoraNorm } from "../abi";
+import { BF16, F16, F32, four, one, stored } from "../gemm/half";
 import { gemm } from "../gemm/sgemm";
 import { sumSquares } from "../nn/elementwise";
 import { ROWS } from "./merge";
@@ -17,6 +18,7 @@ export function doraNorm(call: DoraNorm): void {
     s = call.s,
     w = call.weight,
     fanInFanOut = call.fanInFanOut,
+    format = call.format,
     a = call.a,
     b = call.b,
     norm = call.norm,
@@ -33,7 +35,10 @@ export function doraNorm(call: DoraNorm): void {
     const m = min(ROWS, height - i);
     if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
     else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, wRow, false, scratch);
-    addScaled(rows, w + <usize>i * wRow, s, m * width);
+    const from = w + <usize>i * stored(width, format);
+    if (format == F32) addScaled(rows, from, s, m * width, F32);
+    else if (format == BF16) addScaled(rows, from, s, m * width, BF16);
+    else addScaled(rows, from, s, m * width, F16);
     for (let q = 0; q < m; q++) {
       const row = rows + <usize>q * wRow;
       if (fanInFanOut) addSquares(sums, row, width);
@@ -45,14 +50,16 @@ export function doraNorm(call: DoraNorm): void {
 }
 
 /** p = w + s * p */
-function addScaled(p: usize, w: usize, s: f32, n: i32): void {
+// @ts-ignore: decorator
+@inline
+function addScaled(p: usize, w: usize, s: f32, n: i32, format: i32): void {
   const ss = f32x4.splat(s);
   for (; n >= 4; n -= 4) {
-    v128.store(p, f32x4.add(v128.load(w), f32x4.mul(ss, v128.load(p))));
+    v128.store(p, f32x4.add(four(w, format), f32x4.mul(ss, v128.load(p))));
     p += 16;
-    w += 16;
+    w += stored(4, format);
   }
-  for (; n > 0; n--, p += 4, w += 4) store<f32>(p, load<f32>(w) + s * load<f32>(p));
+  for (; n > 0; n--, p += 4, w += stored(1, format)) store<f32>(p, one(w, format) + s * load<f32>(p));
 }
 
 /** sums += p^2, in float64 */

@@ -6,11 +6,13 @@
  * dx += [dy | zs] [W ; A]; dW += dyᵀ x only where the weight is trained (r = 0, or unfrozen).
  * With dropout the two terms of dx part: dx gets dy W, and dxDropped zs A.
  *
+ * W may be of any format (gemm/half.ts); everything else, dW too, is float32.
  * r = 0 is the plain linear layer. Gradients add rows of the batch in ascending order, so micro-batches accumulate to
  * the bits of the whole batch. A further low-rank term, or one for some rows only, is loraBranch*: y += hs Bᵀ in the
  * accumulators as they stand; dx += zs A.
  */
 import { LoraBranchBackward, LoraBranchForward, LoraLinearBackward, LoraLinearForward, LoraTerm } from "../abi";
+import { stored } from "../gemm/half";
 import { gemm, gemmTwo, gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
 
 export function loraLinearForward(call: LoraLinearForward): void {
@@ -19,10 +21,11 @@ export function loraLinearForward(call: LoraLinearForward): void {
     k = call.k,
     r = call.r,
     bias = call.bias,
-    fanInFanOut = call.fanInFanOut;
+    fanInFanOut = call.fanInFanOut,
+    format = call.format;
   if (bias != 0) repeatRow(call.y, bias, n, k);
   if (r > 0) hidden(call);
-  const wRow = bytes(fanInFanOut ? k : d);
+  const wRow = stored(fanInFanOut ? k : d, format);
   gemmTwo(
     n,
     k,
@@ -39,6 +42,7 @@ export function loraLinearForward(call: LoraLinearForward): void {
     call.y,
     bias != 0,
     call.scratch,
+    format,
   );
 }
 
@@ -53,16 +57,17 @@ export function loraLinearBackward(call: LoraLinearBackward): void {
     zs = call.zs,
     weight = call.weight,
     fanInFanOut = call.fanInFanOut,
+    format = call.format,
     scratch = call.scratch;
   weightGradients(n, d, k, call.x, fanInFanOut, dy, call.dWeight, call.dBias, scratch);
   if (r > 0) factorGradients(call);
   if (dx == 0) return;
-  const wRow = bytes(fanInFanOut ? k : d);
+  const wRow = stored(fanInFanOut ? k : d, format);
   if (call.dxDropped != 0) {
-    gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch);
+    gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch, format);
     gemmNN(n, d, r, 1, zs, r, a, d, 0, call.dxDropped, d, scratch);
   } else {
-    gemmTwo(n, d, k, dy, weight, wRow, fanInFanOut, r, zs, a, bytes(d), false, dx, true, scratch);
+    gemmTwo(n, d, k, dy, weight, wRow, fanInFanOut, r, zs, a, bytes(d), false, dx, true, scratch, format);
   }
 }
 
@@ -77,10 +82,11 @@ export function linearForward(
   bias: usize,
   y: usize,
   scratch: usize,
+  format: i32,
 ): void {
   if (bias != 0) repeatRow(y, bias, n, k);
-  const wRow = bytes(fanInFanOut ? k : d);
-  gemm(n, k, d, 1, x, bytes(d), 4, weight, wRow, !fanInFanOut, y, bytes(k), bias != 0, scratch);
+  const wRow = stored(fanInFanOut ? k : d, format);
+  gemm(n, k, d, 1, x, bytes(d), 4, weight, wRow, !fanInFanOut, y, bytes(k), bias != 0, scratch, format);
 }
 
 /** Its gradients; null: not wanted. */
@@ -96,10 +102,11 @@ export function linearBackward(
   dWeight: usize,
   dBias: usize,
   scratch: usize,
+  format: i32,
 ): void {
   weightGradients(n, d, k, x, fanInFanOut, dy, dWeight, dBias, scratch);
-  const wRow = bytes(fanInFanOut ? k : d);
-  if (dx != 0) gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch);
+  const wRow = stored(fanInFanOut ? k : d, format);
+  if (dx != 0) gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch, format);
 }
 
 /** dBias += sum of rows of dy; dW += dyᵀ x. */

@@ -18,6 +18,7 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
     chunk = call.chunk,
     weight = call.weight,
     ignoreIndex = call.ignoreIndex,
+    format = call.format,
     logits = call.logits,
     scratch = call.scratch;
   const count = countTargets(call.targets, n, ignoreIndex),
@@ -31,7 +32,7 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
   let total: f64 = 0;
   for (let i = 0; i < n; i += chunk) {
     const rows = min(chunk, n - i);
-    linearForward(rows, d, classes, x, weight, false, call.bias, logits, scratch);
+    linearForward(rows, d, classes, x, weight, false, call.bias, logits, scratch, format);
     let z = logits;
     for (let j = 0; j < rows; j++) {
       const target = load<i32>(targets);
@@ -45,7 +46,8 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
       targets += 4;
       z += row;
     }
-    if (wanted) linearBackward(rows, d, classes, x, weight, false, logits, dx, call.dWeight, call.dBias, scratch);
+    if (wanted)
+      linearBackward(rows, d, classes, x, weight, false, logits, dx, call.dWeight, call.dBias, scratch, format);
     x += <usize>rows * xRow;
     if (dx != 0) dx += <usize>rows * xRow;
   }

@@ -24,7 +24,7 @@ export function mergedLinearForward(call: MergedLinearForward): void {
   const width = k / call.blocks,
     rank = r * count(call.enabled, call.blocks);
   gemmNT(n, rank, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, rank, scratch);
-  linearForward(n, d, k, call.x, call.weight, call.fanInFanOut, call.bias, y, scratch);
+  linearForward(n, d, k, call.x, call.weight, call.fanInFanOut, call.bias, y, scratch, call.format);
   let hs = call.hs,
     b = call.b;
   for (let block = 0; block < call.blocks; block++) {
@@ -47,7 +47,20 @@ export function mergedLinearBackward(call: MergedLinearBackward): void {
     scratch = call.scratch;
   const width = k / call.blocks,
     rank = r * count(call.enabled, call.blocks);
-  linearBackward(n, d, k, call.x, call.weight, call.fanInFanOut, call.dy, dx, call.dWeight, call.dBias, scratch);
+  linearBackward(
+    n,
+    d,
+    k,
+    call.x,
+    call.weight,
+    call.fanInFanOut,
+    call.dy,
+    dx,
+    call.dWeight,
+    call.dBias,
+    scratch,
+    call.format,
+  );
   let factor: usize = 0,
     column: usize = 0;
   for (let block = 0; block < call.blocks; block++) {

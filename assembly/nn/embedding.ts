@@ -3,14 +3,18 @@
  * The row paddingIdx gets no gradient (-1: none). f: [n], or null for 1 (torch's scale_grad_by_freq
  * makes it 1 / count, see embeddingFactors).
  *
- * ids: [n] i32, each in 0 .. vocab - 1. W, dW: [vocab, dim]. y, dy: [n, dim].
+ * ids: [n] i32, each in 0 .. vocab - 1. W, dW: [vocab, dim], W of a format (gemm/half.ts). y, dy: [n, dim].
  * Source: torch.nn.functional.embedding.
  */
-export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32): void {
-  const row = (<usize>dim) << 2;
+import { F32, stored, widen } from "../gemm/half";
+
+export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32, format: i32): void {
+  const row = stored(dim, format);
   for (let i = 0; i < n; i++) {
-    memory.copy(y, w + idAt(ids, i) * row, row);
-    y += row;
+    const from = w + idAt(ids, i) * row;
+    if (format == F32) memory.copy(y, from, row);
+    else widen(y, from, dim, format);
+    y += stored(dim, F32);
   }
 }
 

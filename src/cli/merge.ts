@@ -120,7 +120,7 @@ function writeMerged(from: string, adapter: string, to: string): number {
     name,
     dtype: "F32" as const,
     shape: p.shape,
-    data: p.data.slice(),
+    data: p.toFloat32(),
   }));
   const files = companions(from);
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);

@@ -21,7 +21,7 @@ const K = Int32Array.from(PRIMES, (p) => rootBits(p, 3));
 /** What takes bytes in parts and gives a digest of them: `Sha256`, and node:crypto's Hash. */
 export interface Hash {
   /** Takes the bytes of these values. */
-  update(data: Float32Array | Int32Array): unknown;
+  update(data: Uint8Array | Int32Array): unknown;
   /** Ends it: all digits in hexadecimal. */
   digest(encoding: "hex"): string;
 }

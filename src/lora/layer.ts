@@ -130,7 +130,7 @@ export function withFactors<Base extends Class<Module & { readonly weight: Param
     }
 
     override unmergedData(p: Parameter): Float32Array {
-      return p === this.weight ? this.#merge.originalOf(p) : p.data;
+      return p === this.weight ? this.#merge.originalOf(p) : super.unmergedData(p);
     }
 
     override isMerged(): boolean {

@@ -8,7 +8,7 @@ import { skipInit } from "../nn/skip_init.js";
 import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
-import { setBfloat16 } from "../tensor/bfloat16.js";
+import { widenTo } from "../tensor/half.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
@@ -174,6 +174,7 @@ export class Weights<Config extends FamilyConfig> {
   /** The module, with the tensors as its weights: each is written once, and none is drawn but those of a new head. */
   fill(config: Config): Module {
     const model = this.#create(config);
+    for (const parameter of model.parameters()) parameter.materialize();
     if (engine().isRehearsal) return model;
     for (const [key, parameter] of model.namedParameters()) {
       const view = this.#tensors.get(key);
@@ -182,7 +183,7 @@ export class Weights<Config extends FamilyConfig> {
         continue;
       }
       try {
-        if (view.dtype === "BF16") setBfloat16(parameter, view.bytes);
+        if (view.dtype === "BF16") widenTo(parameter.address, view.bytes, "bfloat16");
         else copyFloat32(view, parameter.data);
       } catch (cause) {
         if (!(cause instanceof FormatError)) throw cause;

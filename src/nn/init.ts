@@ -2,9 +2,17 @@
 import { kaimingUniformBound } from "../random/generator.js";
 import { drawNormal, drawUniform } from "../random/seed.js";
 import { ShapeError } from "../runtime/errors.js";
-import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { checkInteger, checkNumber, checkTensor, checkWeight } from "../tensor/check.js";
+import { Tensor } from "../tensor/tensor.js";
 import { isInitSkipped } from "./skip_init.js";
+
+/** Whether t is to be filled now; a half tensor becomes float32 first. @throws DTypeError, OutOfMemoryError */
+function isFilled(where: string, t: Tensor): boolean {
+  if (isInitSkipped()) return false;
+  if (t instanceof Tensor) t.widen();
+  checkTensor(where, "t", t);
+  return true;
+}
 
 /**
  * U(low, high), defaults 0 and 1 (torch.nn.init.uniform_). Returns t.
@@ -14,10 +22,9 @@ import { isInitSkipped } from "./skip_init.js";
  * const w = nn.uniform_(zeros([2, 3]), -1, 1); // [2, 3]
  */
 export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
-  checkTensor("uniform_", "t", t);
   checkNumber("uniform_", "low", low, -Infinity);
   checkNumber("uniform_", "high", high, low);
-  if (!isInitSkipped()) drawUniform(t.address, t.size, low, high);
+  if (isFilled("uniform_", t)) drawUniform(t.address, t.size, low, high);
   return t;
 }
 
@@ -29,10 +36,9 @@ export function uniform_(t: Tensor, low = 0, high = 1): Tensor {
  * const w = nn.normal_(zeros([2, 3]), 0, 0.02); // [2, 3]
  */
 export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
-  checkTensor("normal_", "t", t);
   checkNumber("normal_", "mean", mean, -Infinity);
   checkNumber("normal_", "std", std, 0);
-  if (!isInitSkipped()) drawNormal(t.address, t.size, mean, std);
+  if (isFilled("normal_", t)) drawNormal(t.address, t.size, mean, std);
   return t;
 }
 
@@ -48,7 +54,7 @@ export function normal_(t: Tensor, mean = 0, std = 1): Tensor {
  * console.log(w.data.every((v) => Math.abs(v) <= 0.25)); // true
  */
 export function kaimingUniform_(t: Tensor, a = Math.sqrt(5), fanIn?: number): Tensor {
-  checkTensor("kaimingUniform_", "t", t);
+  checkWeight("kaimingUniform_", "t", t);
   if (t.rank < 2)
     throw new ShapeError(`kaimingUniform_: t has shape [${t.shape}]; at least 2 dimensions are needed for a fan-in.`);
   checkNumber("kaimingUniform_", "a", a, -Infinity);
@@ -74,7 +80,6 @@ export function ones_(t: Tensor): Tensor {
 }
 
 function constant_(where: string, t: Tensor, value: number): Tensor {
-  checkTensor(where, "t", t);
-  if (!isInitSkipped()) t.data.fill(value);
+  if (isFilled(where, t)) t.data.fill(value);
   return t;
 }

@@ -1,14 +1,14 @@
 /** A low-rank product in a weight, added and taken back to the bit. */
 import { engine } from "../runtime/engine.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { floatsOf, type StoredValues, type Tensor } from "../tensor/tensor.js";
 import type { Parameter } from "./module.js";
 
 /**
  * Lets a weight hold a low-rank product and takes it back exactly: subtracting would leave rounding
- * behind, so the original values are kept aside while merged.
+ * behind, so the original values are kept aside while merged, as they were stored. A half weight is float32 as long.
  */
 export class Merge {
-  #original: Float32Array | null = null;
+  #original: StoredValues | null = null;
 
   get merged(): boolean {
     return this.#original !== null;
@@ -25,12 +25,13 @@ export class Merge {
    * @param check called after `add`; may throw too
    */
   apply(weight: Parameter, add: () => void, check: () => void = () => {}): void {
-    const before = weight.data.slice();
+    const before = weight.stored();
     try {
+      weight.widen();
       add();
       check();
     } catch (error) {
-      weight.data.set(before);
+      weight.restore(before);
       throw error;
     }
     this.#original ??= before;
@@ -38,7 +39,7 @@ export class Merge {
 
   /** Puts the original values back, if merged. */
   restore(weight: Parameter): void {
-    if (this.#original) weight.data.set(this.#original);
+    if (this.#original) weight.restore(this.#original);
     this.#original = null;
   }
 
@@ -47,9 +48,14 @@ export class Merge {
     this.#original = null;
   }
 
-  /** The weight without the product. */
+  /** What the weight was without the product, if merged. */
+  get original(): StoredValues | null {
+    return this.#original;
+  }
+
+  /** The weight without the product: a float32 copy. */
   originalOf(weight: Parameter): Float32Array {
-    return this.#original ?? weight.data;
+    return this.#original ? floatsOf(this.#original) : weight.toFloat32();
   }
 }
 

@@ -7,6 +7,7 @@ import type { StateEntry } from "../runtime/state_entry.js";
 import { checkBoolean, shown } from "../tensor/check.js";
 import { printByToString, printed } from "../tensor/print.js";
 import { checkShape, Tensor } from "../tensor/tensor.js";
+import { isInitSkipped } from "./skip_init.js";
 
 /**
  * A trainable float32 tensor: a leaf with `requiresGrad` (default true), held by a module and by no scope. Its values
@@ -20,7 +21,7 @@ export class Parameter extends Tensor {
   /** @internal */ static override readonly className: string = "Parameter";
   constructor(shape: readonly number[], requiresGrad = true) {
     checkBoolean("Parameter", "requiresGrad", requiresGrad);
-    super(checkShape("Parameter", shape));
+    super(checkShape("Parameter", shape), "float32", !isInitSkipped());
     this.keep();
     this.requiresGrad = requiresGrad;
   }
@@ -133,19 +134,20 @@ export abstract class Module {
     return [...this.namedParameters()].map(([, p]) => p);
   }
 
-  /** Copies of all parameters by key. A merged layer gives its original weight, never the merged one. */
+  /**
+   * Float32 copies of all parameters by key. A merged layer gives its original weight, never the merged one.
+   */
   stateDict(): StateDict {
-    return new Map(
-      keysOf(this).map(([key, p, module]) => [key, { shape: p.shape, data: module.unmergedData(p).slice() }]),
-    );
+    return new Map(keysOf(this).map(([key, p, module]) => [key, { shape: p.shape, data: module.unmergedData(p) }]));
   }
 
   /**
-   * Copies values into the parameters of the same keys. Nothing is changed if anything is wrong.
+   * Copies values into the parameters of the same keys, which are float32 from then on. Nothing is changed if anything
+   * is wrong.
    * @param state a map, as `stateDict` gives it, or a plain object with these entries
    * @param strict every key must be on both sides (default); false ignores keys on one side only.
    * @throws ArgumentError if `state` holds something else; FormatError for missing or unexpected keys; ShapeError for
-   * other shapes; StateError while a layer is merged
+   * other shapes; StateError while a layer is merged; OutOfMemoryError
    */
   loadStateDict(state: ReadonlyMap<string, StateEntry> | Readonly<Record<string, StateEntry>>, strict = true): void {
     const entries = stateEntries("loadStateDict", state);
@@ -177,6 +179,8 @@ export abstract class Module {
       }
       void parameter.address;
     }
+    // Widening may run out of memory, and changes no value; what follows cannot fail.
+    for (const [key, parameter] of own) if (entries.has(key)) parameter.widen();
     for (const [key, parameter] of own) {
       const entry = entries.get(key);
       if (entry) parameter.set(entry.data);
@@ -201,9 +205,9 @@ export abstract class Module {
     return newMask(p, this);
   }
 
-  /** What a checkpoint holds for a parameter of this module. @internal */
+  /** What a checkpoint holds for a parameter of this module: a copy, as float32. @internal */
   unmergedData(parameter: Parameter): Float32Array {
-    return parameter.data;
+    return parameter.toFloat32();
   }
   /** @internal */
   isMerged(): boolean {

@@ -113,6 +113,8 @@ export abstract class Optimizer<O extends OptimizerOptions> {
     }
     const full = { ...withDefaults(this.#defaults, group as Options<O>), params: list as Parameter[] };
     this.check(full);
+    // What is updated must be float32; what is frozen stays as it is stored.
+    for (const p of full.params) if (p.requiresGrad) p.widen();
     this.paramGroups.push(full);
   }
 
@@ -140,6 +142,7 @@ export abstract class Optimizer<O extends OptimizerOptions> {
           const g = gradientOf(where, p, index);
           const name = `parameter ${index++} of shape [${p.shape}]`;
           if (!g) continue;
+          p.widen();
           void p.address;
           const update = this.#prepare(p, g, o);
           updates.push(update);

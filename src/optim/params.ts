@@ -1,6 +1,7 @@
 /** What optimisers and clipping take for parameters. */
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { shown } from "../tensor/check.js";
+import { isHalf } from "../tensor/dtype.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /**
@@ -17,13 +18,16 @@ export function listOf(where: string, params: unknown): unknown[] {
   );
 }
 
-/** Throws unless p is a live float32 tensor that no op computed. @throws ArgumentError, DisposedError */
+/**
+ * Throws unless p is a live tensor of floats, which may be half ones, that no op computed.
+ * @throws ArgumentError, DisposedError
+ */
 export function checkParameter(where: string, p: unknown, index: number): asserts p is Tensor {
   if (!(p instanceof Tensor)) {
     const advice = Array.isArray(p) && p[1] instanceof Tensor ? " Write model.parameters() for namedParameters()." : "";
     throw new ArgumentError(`${where}: params[${index}] must be a parameter; got ${shown(p)}.${advice}`);
   }
-  if (p.dtype !== "float32" || !p.isLeaf) {
+  if ((p.dtype !== "float32" && !isHalf(p.dtype)) || !p.isLeaf) {
     throw new ArgumentError(
       `${where}: params[${index}] of shape [${p.shape}] must be a parameter: ` +
         `${p.isLeaf ? `it is ${p.dtype}` : "it was computed by an op"}.`,

@@ -11,6 +11,7 @@ import { lastName } from "../io/peft/paths.js";
 import type { Parameter } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
+import { floatsOf } from "../tensor/tensor.js";
 import type { Adapters } from "./adapters.js";
 import type { Adapter, LoraLayer } from "./layer.js";
 import { inputEmbeddings, outputEmbeddings, places } from "./places.js";
@@ -102,11 +103,11 @@ function targetsEmbeddings({ model }: Adapters, config: LoraConfig): boolean {
 /** The base weight that an adapter's part is for: before an init that the adapter is the difference from. */
 function baseOf(layer: LoraLayer, { initial }: Adapter): StateEntry {
   const { weight } = layer;
-  return { shape: weight.shape, data: initial?.factors ? initial.weight : layer.unmergedData(weight).slice() };
+  return { shape: weight.shape, data: initial?.factors ? floatsOf(initial.weight) : layer.unmergedData(weight) };
 }
 
 function entry(p: Parameter): StateEntry {
-  return { shape: p.shape, data: p.data.slice() };
+  return { shape: p.shape, data: p.toFloat32() };
 }
 
 /** [A; A0] and [B, -B0]; zeros for A0 and B0 in a layer whose weight was not changed. */

@@ -15,6 +15,7 @@ import { show } from "../io/json.js";
 import type { Parameter } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
+import type { StoredValues } from "../tensor/tensor.js";
 import type { Adapters } from "./adapters.js";
 import { collect } from "./collect.js";
 import { LoraLinear } from "./linear.js";
@@ -101,23 +102,23 @@ function fromTensors(
       ];
       const key = baseWeightKey(path);
       const { weight } = layer;
-      let before: Float32Array | null = null;
+      let before: StoredValues | null = null;
       if (tensors.has(key)) {
         // PEFT puts the folder's table over the base's own.
         const table = find(key, weight.shape);
-        const isOther = !sameValues(table, weight.data);
+        const isOther = !sameValues(table, weight.toFloat32());
         if (isOther && others.length > 0)
           throw new FormatError(
             `${directory}: tensor ${key} differs from the model's own weight, which ${others.join(", ")} ` +
               `${others.length === 1 ? "has" : "have"}, too; load the adapter on a model without others.`,
           );
         if (isOther) {
-          before = weight.data.slice();
+          before = weight.stored();
           weight.set(table);
         }
       } else if (layer instanceof LoraLinear && changesBaseWeight(config)) {
         // The init again, as PEFT does it, for what it leaves in the base; the factors are the folder's.
-        before = weight.data.slice();
+        before = weight.stored();
         layer.initFactors(config.initLoraWeights, `${directory}: ${path}`, factors, scaling);
       }
       for (const [i, p] of [loraA, loraB, loraBias].entries()) p?.set(values[i]!);

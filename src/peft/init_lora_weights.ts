@@ -13,7 +13,7 @@ import { svd, svdLowrank } from "../linalg/svd.js";
 import * as init from "../nn/init.js";
 import { addProduct } from "../nn/merge.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
-import { checkInteger, checkNumber, checkTensor } from "../tensor/check.js";
+import { checkInteger, checkNumber, checkTensor, checkWeight } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
@@ -53,9 +53,9 @@ function refuse(where: string, kind: unknown, allowed: string): never {
  *
  * loraBias, which only booleans go with, is drawn as torch draws a bias of B, and is 0 for true.
  *
- * Where the base weight changes, W' + s B A gives W back to float32 rounding of the product and of both sums;
- * decompositions are in float64. PEFT decomposes a fanInFanOut weight for "olora" untransposed, which only
- * fits square layers; here it is transposed.
+ * Where the base weight changes, it becomes float32 if it was stored as less, and W' + s B A gives W back to float32
+ * rounding of the product and of both sums; decompositions are in float64. PEFT decomposes a fanInFanOut weight for
+ * "olora" untransposed, which only fits square layers; here it is transposed.
  *
  * Source: PEFT, LoraLayer.update_layer and its *_init methods.
  * @param where the layer, for error messages
@@ -83,7 +83,7 @@ export function initLoraWeights(
   checkTensor(where, "loraB", loraB, "float32", [null, r]);
   checkInteger(where, "r", r, 1);
   const k = loraB.shape[0]!;
-  checkTensor(where, "weight", base.weight, "float32", base.fanInFanOut ? [d, k] : [k, d]);
+  checkWeight(where, "weight", base.weight, base.fanInFanOut ? [d, k] : [k, d]);
   if (typeof kind === "boolean" || kind === "gaussian") return drawFactors(kind, factors);
   if (kind === "orthogonal") {
     if (r % 2 !== 0) throw new ArgumentError(`${where}: "orthogonal" needs an even r; got ${r}.`);
@@ -95,13 +95,13 @@ export function initLoraWeights(
     refuse(where, kind, 'true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<number>" or "olora"');
   checkInteger(where, `r of "${kind}"`, r, 1, Math.min(d, k));
   if (pissa) checkNumber(where, `scaling of "${kind}"`, scaling, Number.MIN_VALUE);
-  const bad = base.weight.data.findIndex((v) => !Number.isFinite(v));
+  const stored = base.weight.toFloat32();
+  const bad = stored.findIndex((v) => !Number.isFinite(v));
   if (bad >= 0)
-    throw new ArgumentError(
-      `${where}: weight holds ${base.weight.data[bad]} at ${bad}; "${kind}" needs finite values.`,
-    );
+    throw new ArgumentError(`${where}: weight holds ${stored[bad]} at ${bad}; "${kind}" needs finite values.`);
 
-  const w = base.fanInFanOut ? transpose(base.weight.data, d, k) : base.weight.data.slice();
+  base.weight.widen();
+  const w = base.fanInFanOut ? transpose(stored, d, k) : stored;
   construct(factors);
   if (kind === "olora") {
     const { q, r: upper } = qr(w, k, d);

@@ -14,7 +14,7 @@ export function addInitialised(adapters: Adapters, adapterName: string, given: L
     checkEntries(WHERE, adapters.model, config);
     adapters.inject(WHERE, adapterName, config, {
       factors({ path, layer, scaling }, factors) {
-        const weight = layer instanceof LoraLinear && changesBaseWeight(config) ? layer.weight.data.slice() : null;
+        const weight = layer instanceof LoraLinear && changesBaseWeight(config) ? layer.weight.stored() : null;
         layer.initFactors(config.initLoraWeights, `${WHERE}: ${path}`, factors, scaling);
         const { loraA, loraB } = factors;
         return { initial: weight && { weight, factors: { loraA: loraA.data.slice(), loraB: loraB.data.slice() } } };

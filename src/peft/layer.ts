@@ -13,7 +13,7 @@ import { Module, type Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
 import { attempt, scope } from "../tensor/scope.js";
-import { tensor, type Tensor } from "../tensor/tensor.js";
+import { floatsOf, type StoredValues, tensor, type Tensor } from "../tensor/tensor.js";
 
 /** One adapter's part in one layer. */
 export interface Adapter {
@@ -36,8 +36,8 @@ export interface Adapter {
    * by a table that its folder has. null: it did not.
    */
   readonly initial: {
-    /** The base weight before. */
-    weight: Float32Array;
+    /** The base weight before, as it was stored. */
+    weight: StoredValues;
     /** The factors right after an init that was done here; null where the folder says what was changed. */
     factors: {
       /** loraA then. */
@@ -269,7 +269,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   norm({ loraA, loraB, scaling }: Pick<Adapter, "loraA" | "loraB" | "scaling">): Tensor {
     const { weight } = this;
     return scope(() => {
-      const original = this.isMerged() ? tensor(this.unmergedData(weight).slice(), weight.shape) : weight;
+      const original = this.isMerged() ? tensor(this.unmergedData(weight), weight.shape) : weight;
       return doraNorm(original, loraA, loraB, scaling, this.weightIsTransposed);
     });
   }
@@ -295,11 +295,11 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     const { weight } = this;
     const { bias } = this.baseLayer;
     const count = this.mergedAdapters.length;
-    const before = count > 0 ? { weight: weight.data.slice(), bias: bias?.data.slice() } : null;
+    const before = count > 0 ? { weight: weight.stored(), bias: bias?.stored() } : null;
     const undo = (): void => {
       if (!before) return this.unmerge();
-      weight.set(before.weight);
-      if (bias) bias.set(before.bias!);
+      weight.restore(before.weight);
+      bias?.restore(before.bias!);
       this.mergedAdapters.length = count;
     };
     try {
@@ -354,17 +354,17 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   disable(): () => void {
     const { weight, disabled } = this;
     const aside = this.#aside;
-    const original = aside ? null : (this.#changedFrom() ?? (this.isMerged() ? this.#merge.originalOf(weight) : null));
-    const held = original && weight.data.slice();
-    if (original) weight.set(original);
+    const original = aside ? null : (this.#changedFrom() ?? this.#merge.original);
+    const held = original && weight.stored();
+    if (original) weight.set(floatsOf(original));
     const { bias } = this.baseLayer;
-    const heldBias = !aside && bias && this.#biasMerge.merged ? bias.data.slice() : null;
+    const heldBias = !aside && bias && this.#biasMerge.merged ? bias.stored() : null;
     if (heldBias) bias!.set(this.#biasMerge.originalOf(bias!));
     this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
-      if (held) weight.set(held);
-      if (heldBias) bias!.set(heldBias);
+      if (held) weight.restore(held);
+      if (heldBias) bias!.restore(heldBias);
       this.#aside = aside;
       this.disabled = disabled;
     };
@@ -398,7 +398,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** The weight before an adapter changed it, if one did. */
-  #changedFrom(): Float32Array | undefined {
+  #changedFrom(): StoredValues | undefined {
     return [...this.adapters.values()].find(({ initial }) => initial)?.initial?.weight;
   }
 
@@ -406,7 +406,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   remove(name: string): void {
     const adapter = this.adapters.get(name);
     if (!adapter) return;
-    if (adapter.initial && !this.isMerged()) this.weight.set(adapter.initial.weight);
+    if (adapter.initial && !this.isMerged()) this.weight.restore(adapter.initial.weight);
     for (const t of [adapter.loraA, adapter.loraB, adapter.loraBias, adapter.magnitude]) t?.dispose();
     this.adapters.delete(name);
   }
@@ -424,7 +424,7 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   /** What a checkpoint holds: never merged weights. @internal */
   override unmergedData(p: Parameter): Float32Array {
     if (p === this.weight) return this.#merge.originalOf(p);
-    return p === this.baseLayer.bias ? this.#biasMerge.originalOf(p) : p.data;
+    return p === this.baseLayer.bias ? this.#biasMerge.originalOf(p) : p.toFloat32();
   }
   /** @internal */
   override isMerged(): boolean {

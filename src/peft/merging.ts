@@ -42,7 +42,7 @@ export function partHead(adapters: Adapters, adapterNames: readonly string[]): (
   const { module } = tiedPlaces(adapters.model)!.head;
   const head = (module instanceof LoraLayer ? module.baseLayer : module) as { weight: Parameter };
   const { weight } = head;
-  const own = (head.weight = new Parameter(weight.shape, false).set(weight.data));
+  const own = (head.weight = new Parameter(weight.shape, false).set(weight.toFloat32()));
   return () => {
     head.weight = weight;
     own.dispose();

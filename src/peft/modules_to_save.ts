@@ -91,7 +91,7 @@ export class ModulesToSave extends Module {
     try {
       for (const [property, value] of Object.entries(original)) {
         if (!(value instanceof Parameter)) continue;
-        copied[property] = shared?.get(value) ?? new Parameter(value.shape).set(value.data);
+        copied[property] = shared?.get(value) ?? new Parameter(value.shape).set(value.toFloat32());
         shared?.set(value, copied[property]);
       }
     } catch (error) {

@@ -121,7 +121,7 @@ function makeAdapter(where: string, part: Part, config: LoraConfig, source: Sour
     throw new ArgumentError(`${where}: ${part.path} is an embedding, which cannot have loraBias; leave it out.`);
   const loraBias = config.loraBias ? owned([b[0]!]) : null;
   const { initial = null } = source.factors(part, { loraA, loraB, loraBias }) ?? {};
-  if (initial) undo.push(() => layer.weight.set(initial.weight));
+  if (initial) undo.push(() => layer.weight.restore(initial.weight));
   let magnitude: Parameter | null = null;
   if (config.useDora) {
     layer.checkDense(`${where}: ${part.path}`);

@@ -12,11 +12,10 @@ const SMALL = 65536;
 const MOST = 100_000;
 
 /** A view of nothing that takes what is written, and says that it has `length` values. */
-function ghost<View extends Float32Array | Int32Array>(view: View, length: number): View {
+function ghost<View extends Float32Array | Int32Array | Uint8Array>(make: () => View, length: number): View {
   const from = (at: number): number => (at < 0 ? Math.max(0, at + length) : Math.min(at, length));
-  const cut = (start = 0, end = length): Float32Array =>
-    ghost(new Float32Array(0), Math.max(0, from(end) - from(start)));
-  return Object.defineProperties(view, {
+  const cut = (start = 0, end = length): View => ghost(make, Math.max(0, from(end) - from(start)));
+  return Object.defineProperties(make(), {
     length: { value: length },
     set: { value: () => {} },
     slice: { value: cut },
@@ -73,16 +72,16 @@ class Ledger extends LinearMemory {
 
   override f32(_address: number, length: number): Float32Array {
     if (length === 1) return Float32Array.of(1);
-    return length <= SMALL ? this.#floats.subarray(0, length) : ghost(new Float32Array(0), length);
+    return length <= SMALL ? this.#floats.subarray(0, length) : ghost(() => new Float32Array(0), length);
   }
   override f64(_address: number, length: number): Float64Array {
     return new Float64Array(length);
   }
   override i32(_address: number, length: number): Int32Array {
-    return length <= SMALL ? new Int32Array(length) : ghost(new Int32Array(0), 0);
+    return length <= SMALL ? new Int32Array(length) : ghost(() => new Int32Array(0), 0);
   }
   override u8(_address: number, length: number): Uint8Array {
-    return new Uint8Array(length);
+    return length <= SMALL ? new Uint8Array(length) : ghost(() => new Uint8Array(0), length);
   }
 }
 

@@ -1,7 +1,7 @@
 /** Argument checks shared by ops and layers: each throws a typed error that names place, argument, expected and got. */
 import { ArgumentError, DTypeError, ShapeError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import type { DType } from "./dtype.js";
+import { type DType, isHalf } from "./dtype.js";
 import { Tensor } from "./tensor.js";
 
 export { shown, shownAll } from "../runtime/shown.js";
@@ -25,13 +25,24 @@ export function checkTensor(
   }
   void t.address;
   if (t.dtype !== dtype) {
-    throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${howToMake(dtype)}`);
+    const advice = isHalf(t.dtype) ? " Turn it into float32 by widen()." : howToMake(dtype);
+    throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${advice}`);
   }
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
     throw new ShapeError(
       `${where}: ${name} has shape [${t.shape}]; expected [${shape.map((d) => d ?? "*").join(", ")}].`,
     );
   }
+}
+
+/** As `checkTensor`, for a weight, which may be stored in a half format. */
+export function checkWeight(
+  where: string,
+  name: string,
+  t: unknown,
+  shape?: readonly (number | null)[],
+): asserts t is Tensor {
+  checkTensor(where, name, t, t instanceof Tensor && isHalf(t.dtype) ? t.dtype : "float32", shape);
 }
 
 export function checkLastDimension(where: string, name: string, t: Tensor, size: number, meaning: string): void {

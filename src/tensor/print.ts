@@ -8,38 +8,40 @@ import type { DType } from "./dtype.js";
 const THRESHOLD = 1000;
 const EDGE = 3;
 
-/** What is shown of a tensor. `data` throws for an int32 tensor, `indices` for the others, both for a disposed one. */
+/** What is shown of a tensor. */
 interface Shown {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly size: number;
   readonly requiresGrad: boolean;
-  readonly data: ArrayLike<number>;
-  readonly indices: ArrayLike<number>;
+  readonly disposed: boolean;
+  /** Throws where it has no memory. */
+  valueAt(i: number): number;
 }
 
 export function printed(t: Shown, kind: string): string {
   const about = `[${t.shape.join(", ")}], ${t.dtype}${t.requiresGrad ? ", requiresGrad" : ""}`;
-  let values: ArrayLike<number>;
   try {
-    values = t.dtype === "float32" ? t.data : t.indices;
+    const values = nested((i) => t.valueAt(i), t.shape, 0, t.size > THRESHOLD, kind.length + 1);
+    return `${kind}(${values}, ${about})`;
   } catch {
-    return `${kind}(${about}, disposed)`;
+    return `${kind}(${about}, ${t.disposed ? "disposed" : "without memory"})`;
   }
-  return `${kind}(${nested(values, t.shape, 0, t.size > THRESHOLD, kind.length + 1)}, ${about})`;
 }
 
 /** @param at position of the first value @param indent of further lines */
 function nested(
-  values: ArrayLike<number>,
+  valueAt: (i: number) => number,
   shape: readonly number[],
   at: number,
   isLarge: boolean,
   indent: number,
 ): string {
   // Five digits say what a value is; integers are exact.
-  if (shape.length === 0)
-    return Number.isInteger(values[at]) ? String(values[at]) : String(Number(values[at]!.toPrecision(5)));
+  if (shape.length === 0) {
+    const value = valueAt(at);
+    return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+  }
   const [n, ...rest] = shape as [number, ...number[]];
   const step = rest.reduce((a, b) => a * b, 1);
   const parts: string[] = [];
@@ -48,7 +50,7 @@ function nested(
       parts.push("...");
       i = n - EDGE;
     }
-    parts.push(nested(values, rest, at + i * step, isLarge, indent + 1));
+    parts.push(nested(valueAt, rest, at + i * step, isLarge, indent + 1));
   }
   return `[${parts.join(rest.length === 0 ? ", " : `,\n${" ".repeat(indent + 1)}`)}]`;
 }

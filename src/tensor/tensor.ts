@@ -3,9 +3,10 @@
  * gradients are the tape's affair (autograd/tape.ts).
  */
 import { engine, type Engine } from "../runtime/engine.js";
-import { ArgumentError, DisposedError, DTypeError, ShapeError } from "../runtime/errors.js";
+import { ArgumentError, DisposedError, DTypeError, ShapeError, StateError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import { type DType, ELEMENT_BYTES } from "./dtype.js";
+import { type DType, elementBytes, formatOf, isHalf } from "./dtype.js";
+import { widenedAt, widenedBytes } from "./half.js";
 import type { GraphNode } from "./node.js";
 import { printByToString, printed } from "./print.js";
 import { enterScope, leaveScope } from "./scope.js";
@@ -23,6 +24,17 @@ export type NumericData =
   | Uint16Array
   | Uint32Array;
 
+/** What a tensor's memory holds, outside of it, and as what. @internal */
+export interface StoredValues {
+  readonly dtype: DType;
+  readonly bytes: Uint8Array;
+}
+
+/** The float32 values of what a float32 or half tensor held: a copy. @internal */
+export function floatsOf({ dtype, bytes }: StoredValues): Float32Array {
+  return isHalf(dtype) ? widenedBytes(bytes, dtype) : new Float32Array(bytes.slice().buffer);
+}
+
 /** The error of structuredClone and postMessage shows this function; as a property's, its name outlives minifiers. */
 const notes = { aTensorStaysInItsEngine_sendItsDataAndShape(): void {} };
 
@@ -38,8 +50,6 @@ const notes = { aTensorStaysInItsEngine_sendItsDataAndShape(): void {} };
  */
 export class Tensor {
   /** @internal */ static readonly className: string = "Tensor";
-  /** "float32" for values, "int32" for indices. */
-  readonly dtype: DType;
   /** Sizes of the dimensions, frozen; [] for a scalar. */
   readonly shape: readonly number[];
   /** Number of elements. */
@@ -57,20 +67,33 @@ export class Tensor {
   /** A function, which structuredClone and postMessage refuse: a clone would have a shape and no values. @internal */
   readonly clonable = notes.aTensorStaysInItsEngine_sendItsDataAndShape;
   readonly #engine: Engine;
-  #address: number;
+  #dtype: DType;
+  /** 0: it has no memory yet. */
+  #address = 0;
   /** "released": the values' memory is free, but the tensor is still a link of a graph. */
   #disposed: "no" | "released" | "dispose" | "backward" = "no";
 
-  /** Contents are undefined; use `tensor()`, `zeros()` and their like. @internal */
-  constructor(shape: readonly number[], dtype: DType = "float32") {
+  /**
+   * Contents are undefined; use `tensor()`, `zeros()` and their like.
+   * @param hasMemory false: there is none until `materialize()`
+   * @internal
+   */
+  constructor(shape: readonly number[], dtype: DType = "float32", hasMemory = true) {
     this.shape = Object.freeze([...shape]);
-    this.dtype = dtype;
+    this.#dtype = dtype;
     this.size = sizeOf(shape);
     this.#engine = engine();
-    this.#address = this.#engine.memory.alloc(this.size * ELEMENT_BYTES);
+    if (hasMemory) this.#address = this.#engine.memory.alloc(this.size * elementBytes(dtype));
     enterScope(this);
   }
 
+  /**
+   * "float32" for values, "int32" for indices; "bfloat16" or "float16" for a frozen weight that is stored as its file
+   * has it. Such a weight gives every result the bits that it would have as float32; `widen()` makes it that.
+   */
+  get dtype(): DType {
+    return this.#dtype;
+  }
   /** Number of dimensions. */
   get rank(): number {
     return this.shape.length;
@@ -91,38 +114,120 @@ export class Tensor {
     if (this.#engine !== engine()) {
       throw new DisposedError(`this tensor of shape [${this.shape}] belongs to an engine that was closed or trapped.`);
     }
+    if (this.#address === 0) {
+      throw new StateError(
+        `this parameter of shape [${this.shape}] has no memory yet: it was made under skipInit(); call materialize().`,
+      );
+    }
     return this.#address;
   }
 
   /**
    * A fresh view on the values. It is detached when memory grows: take it anew, do not hold it.
-   * @throws DTypeError for an int32 tensor; DisposedError
+   * @throws DTypeError for an int32 tensor, and for a half one, whose values `toFloat32()` gives; DisposedError
    */
   get data(): Float32Array {
-    if (this.dtype !== "float32") throw new DTypeError(`Tensor.data: this tensor is ${this.dtype}; use indices.`);
+    if (this.dtype === "int32") throw new DTypeError("Tensor.data: this tensor is int32; use indices.");
+    if (this.dtype !== "float32") {
+      throw new DTypeError(
+        `Tensor.data: this tensor is ${this.dtype}, as its file has it; read a float32 copy by toFloat32(), or turn ` +
+          `it into float32 by widen().`,
+      );
+    }
     return this.#engine.memory.f32(this.address, this.size);
   }
 
   /**
    * A fresh view on the values of an int32 tensor, as `data`.
-   * @throws DTypeError for a float32 tensor; DisposedError
+   * @throws DTypeError for another tensor; DisposedError
    */
   get indices(): Int32Array {
-    if (this.dtype !== "int32") throw new DTypeError(`Tensor.indices: this tensor is ${this.dtype}; use data.`);
+    if (this.dtype !== "int32") {
+      const instead = this.dtype === "float32" ? "data" : "toFloat32()";
+      throw new DTypeError(`Tensor.indices: this tensor is ${this.dtype}; use ${instead}.`);
+    }
     return this.#engine.memory.i32(this.address, this.size);
+  }
+
+  /** A fresh view on its memory, whatever the dtype. @throws DisposedError @internal */
+  get bytes(): Uint8Array {
+    return this.#engine.memory.u8(this.address, this.size * elementBytes(this.dtype));
+  }
+
+  /**
+   * A copy of the values as float32, outside of linear memory; those of a half tensor are widened, which is exact.
+   * @throws DTypeError for an int32 tensor; DisposedError
+   *
+   * @example
+   * console.log(tensor([0.5, 2]).toFloat32()); // Float32Array(2) [ 0.5, 2 ]
+   */
+  toFloat32(): Float32Array {
+    return isHalf(this.dtype) ? widenedAt(this.address, this.size, this.dtype) : this.data.slice();
+  }
+
+  /**
+   * Turns a half tensor into float32, in place: the same values in twice the memory, and from then on what writes them
+   * may do so. A tensor of another dtype stays as it is. Optimisers, merging and inits call it themselves.
+   * @throws DisposedError; OutOfMemoryError, and then it is as it was
+   *
+   * @example
+   * const { model } = models.loadLlama("models/base");
+   * const { weight } = model.model.layers[0].selfAttn.qProj;
+   * console.log(weight.widen().dtype); // float32
+   */
+  widen(): this {
+    if (!isHalf(this.dtype)) return this;
+    const { memory, kernels } = this.#engine;
+    const from = this.address;
+    const to = memory.alloc(4 * this.size);
+    kernels.widen(to, from, this.size, formatOf(this.dtype));
+    memory.free(from);
+    this.#address = to;
+    this.#dtype = "float32";
+    return this;
+  }
+
+  /**
+   * Gives it memory as another dtype, whose contents are undefined, in the place of what it has. @internal
+   * @throws OutOfMemoryError, and then it is as it was
+   */
+  materialize(dtype: DType = "float32"): this {
+    const to = this.#engine.memory.alloc(this.size * elementBytes(dtype));
+    if (this.#address !== 0) this.#engine.memory.free(this.#address);
+    this.#address = to;
+    this.#dtype = dtype;
+    return this;
+  }
+
+  /** A copy of what it holds, as it is stored, outside of linear memory. @throws DisposedError @internal */
+  stored(): StoredValues {
+    return { dtype: this.dtype, bytes: this.bytes.slice() };
+  }
+
+  /** Puts back what it held, as it was stored. @throws DisposedError, OutOfMemoryError @internal */
+  restore({ dtype, bytes }: StoredValues): void {
+    void this.address;
+    if (dtype !== this.dtype) this.materialize(dtype);
+    this.bytes.set(bytes);
+  }
+
+  /** One value, by its place in order. @internal */
+  valueAt(i: number): number {
+    if (isHalf(this.dtype)) return widenedAt(this.address + 2 * i, 1, this.dtype)[0]!;
+    return (this.dtype === "float32" ? this.data : this.indices)[i]!;
   }
 
   /** The value of a tensor with one element. @throws ShapeError if it has another number of them; DisposedError */
   item(): number {
     if (this.size !== 1)
       throw new ShapeError(`Tensor.item: shape [${this.shape}] has ${this.size} elements; expected 1.`);
-    return (this.dtype === "float32" ? this.data : this.indices)[0]!;
+    return this.valueAt(0);
   }
 
   /**
-   * Overwrites the values.
+   * Overwrites the values; a half tensor becomes float32 first.
    * @throws DTypeError for what holds no numbers; ShapeError if `values` has another number of elements; ArgumentError
-   * for a value that is no 32-bit integer in an int32 tensor; DisposedError
+   * for a value that is no 32-bit integer in an int32 tensor; DisposedError, OutOfMemoryError
    */
   set(values: ArrayLike<number>): this {
     checkNumbers("Tensor.set", values);
@@ -130,6 +235,7 @@ export class Tensor {
       throw new ShapeError(`Tensor.set: ${values.length} values for shape [${this.shape}]; expected ${this.size}.`);
     }
     if (this.dtype === "int32") checkIntegers("Tensor.set", values);
+    this.widen();
     (this.dtype === "float32" ? this.data : this.indices).set(values);
     return this;
   }
@@ -157,7 +263,8 @@ export class Tensor {
     /** In order, the last dimension fastest. */
     data: number[];
   } {
-    return { dtype: this.dtype, shape: this.shape, data: [...(this.dtype === "float32" ? this.data : this.indices)] };
+    const { dtype, shape } = this;
+    return { dtype, shape, data: [...(dtype === "int32" ? this.indices : this.toFloat32())] };
   }
 
   /** Frees its memory, and its gradient's. Idempotent. */
@@ -169,7 +276,7 @@ export class Tensor {
   release(): void {
     if (this.#disposed !== "no") return;
     this.#disposed = "released";
-    if (this.#engine.alive) this.#engine.memory.free(this.#address);
+    if (this.#engine.alive && this.#address !== 0) this.#engine.memory.free(this.#address);
   }
 
   /** Frees its memory and its gradient's. @param by what the error of a later use names @internal */
@@ -296,7 +403,7 @@ function filled(where: string, shape: readonly number[], value: number, dtype: D
 }
 
 /**
- * A copy with no history: no gradient flows to `t` (torch: t.detach().clone()).
+ * A copy of the same dtype with no history: no gradient flows to `t` (torch: t.detach().clone()).
  * @throws DTypeError for what is no tensor; DisposedError, OutOfMemoryError
  *
  * @example
@@ -308,7 +415,8 @@ export function clone(t: Tensor): Tensor {
   if (!(t instanceof Tensor)) throw new DTypeError(`clone: t must be a Tensor; got ${shown(t)}.`);
   void t.address;
   const copy = new Tensor(t.shape, t.dtype);
-  return copy.set(t.dtype === "float32" ? t.data : t.indices);
+  copy.bytes.set(t.bytes);
+  return copy;
 }
 
 /** Number of elements. @internal */

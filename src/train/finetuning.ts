@@ -203,12 +203,12 @@ export class Finetuning<M extends CausalLM = CausalLM> {
   }
 
   /**
-   * A digest of what the run stands on, its frozen weights and its tokens: kept beside a checkpoint, it tells whether
-   * another run goes on with the same.
+   * A digest of what the run stands on, its frozen weights, as they are stored, and its tokens: kept beside a
+   * checkpoint, it tells whether another run goes on with the same.
    * @param hash default a SHA-256 of our own; node:crypto's createHash("sha256") gives the same, ten times as fast
    */
   digest(hash: Hash = new Sha256()): string {
-    for (const p of this.adapted.parameters()) if (!p.requiresGrad) hash.update(p.data);
+    for (const p of this.adapted.parameters()) if (!p.requiresGrad) hash.update(p.bytes);
     hash.update(this.train);
     hash.update(this.test);
     return hash.digest("hex");

@@ -13,7 +13,8 @@
  */
 import { engine } from "../../runtime/engine.js";
 import { ShapeError } from "../../runtime/errors.js";
-import { checkBias, checkBoolean, checkFloat, checkInteger, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkFloat, checkInteger, checkTensor, checkWeight } from "../../tensor/check.js";
+import { formatOf } from "../../tensor/dtype.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
@@ -22,7 +23,7 @@ import { gradient, record } from "../tape.js";
  *
  * Source: PEFT, DoraLinearLayer.get_weight_norm; f32(W + f32(s * BA)), squares added in float64.
  * @param weight [k, d], or [d, k] if fanInFanOut; an embedding's table is [d = numEmbeddings, k = embeddingDim]
- * with fanInFanOut = true; a convolution's (without groups) [k, inChannels, ...kernel]
+ * with fanInFanOut = true; a convolution's (without groups) [k, inChannels, ...kernel]; may be of a half dtype
  * @param loraA [r, d], or [r, inChannels, ...kernel]
  * @param loraB [k, r], or [k, r, 1, ...]
  * @param scaling s, a finite number
@@ -34,7 +35,7 @@ import { gradient, record } from "../tape.js";
  */
 export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut = false): Tensor {
   const where = "doraNorm";
-  checkTensor(where, "weight", weight);
+  checkWeight(where, "weight", weight);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   if (weight.rank < 2 || (fanInFanOut && weight.rank > 2)) {
     throw new ShapeError(
@@ -59,6 +60,7 @@ export function doraNorm(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: 
       r: loraA.shape[0]!,
       s: scaling,
       fanInFanOut,
+      format: formatOf(weight.dtype),
       rows,
       sums,
       scratch,

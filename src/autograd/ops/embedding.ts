@@ -4,7 +4,8 @@
  */
 import { engine } from "../../runtime/engine.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor } from "../../tensor/check.js";
+import { checkBoolean, checkIndices, checkInteger, checkNumber, checkTensor, checkWeight } from "../../tensor/check.js";
+import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing, onFailure } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
@@ -65,7 +66,7 @@ export function checkEmbeddingOptions(
  *
  * Source: torch.nn.functional.embedding and embedding_renorm_; loralib.Embedding.forward.
  * @param ids int32 of any shape, values in 0 .. vocab - 1
- * @param weight [vocab, dim]
+ * @param weight [vocab, dim]; may be of a half dtype, and becomes float32 if there is a maxNorm
  * @param branches default: none
  * @returns [...ids.shape, dim]
  * @throws ArgumentError for an id, an option or a range out of bounds; ShapeError, DTypeError, DisposedError
@@ -91,7 +92,7 @@ export function embeddingAt(
   options: EmbeddingOptions,
   branches: readonly EmbeddingBranch[],
 ): Tensor {
-  checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkWeight(where, "weight", weight, [null, null]);
   checkTensor(where, "ids", ids, "int32");
   const [vocab, dim] = weight.shape as [number, number];
   const { paddingIdx, maxNorm, normType, scaleGradByFreq } = checkEmbeddingOptions(where, options, vocab);
@@ -110,6 +111,7 @@ export function embeddingAt(
   const padding = paddingIdx ?? -1;
   const renorm = (maximum: number): void =>
     memory.withBlocks([vocab * 4], (seen) => {
+      weight.widen();
       for (const t of [weight, ...terms.map(({ a }) => a!)]) {
         // Should this scope run out of memory later, the rows are put back: the step done again starts from them.
         onFailure(t, () => {
@@ -160,7 +162,7 @@ export function embeddingAt(
     const y = new Tensor([...ids.shape, dim]);
     const hidden = terms.map(({ r, count }) => new Tensor([count, r]));
     if (maxNorm !== null) renorm(maxNorm);
-    kernels.embeddingForward(y.address, weight.address, ids.address, n, dim);
+    kernels.embeddingForward(y.address, weight.address, ids.address, n, dim, formatOf(weight.dtype));
     for (const [i, t] of terms.entries()) {
       kernels.loraEmbeddingForward({
         y: y.address + t.first * dim * 4,

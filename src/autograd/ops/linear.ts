@@ -2,7 +2,8 @@
  * The LoRA linear op, of which the plain linear layer is the case without branches. Kernels: assembly/lora/linear.ts.
  */
 import { engine } from "../../runtime/engine.js";
-import { checkBias, checkBoolean, checkLastDimension, checkTensor } from "../../tensor/check.js";
+import { checkBias, checkBoolean, checkLastDimension, checkTensor, checkWeight } from "../../tensor/check.js";
+import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
@@ -31,7 +32,7 @@ export interface LoraBranch {
  *
  * Source: Hu et al. 2021; loralib.Linear.forward; with several branches PEFT's lora.Linear.forward.
  * @param x [..., inFeatures]
- * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut
+ * @param weight [outFeatures, inFeatures], or transposed if fanInFanOut; may be of a half dtype
  * @param bias [outFeatures] or null
  * @param branches default: none
  * @returns [..., outFeatures]
@@ -61,7 +62,7 @@ export function linearAt(
   branches: readonly LoraBranch[],
   fanInFanOut: boolean,
 ): Tensor {
-  checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkWeight(where, "weight", weight, [null, null]);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
   checkTensor(where, "x", x);
@@ -100,6 +101,7 @@ export function linearAt(
         r: fused.r,
         s: fused.s,
         fanInFanOut,
+        format: formatOf(weight.dtype),
         scratch,
       }),
     );
@@ -152,6 +154,7 @@ export function linearAt(
               r: fused.r,
               s: fused.s,
               fanInFanOut,
+              format: formatOf(weight.dtype),
               zs,
               scratch,
             }),

@@ -9,7 +9,9 @@ import {
   checkLastDimension,
   checkSameShape,
   checkTensor,
+  checkWeight,
 } from "../../tensor/check.js";
+import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, needsGrad, record } from "../tape.js";
@@ -74,7 +76,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
  *
  * Source: Hsu et al. 2024 (Liger Kernel, fused linear cross-entropy).
  * @param x [..., inFeatures]
- * @param weight [classes, inFeatures]
+ * @param weight [classes, inFeatures]; may be of a half dtype
  * @param bias [classes] or null
  * @param targets int32 of x's shape without its last dimension
  * @param chunk rows whose logits are there at a time, at least 1; it changes no bit. Default 128.
@@ -93,7 +95,7 @@ export function linearCrossEntropy(
   ignoreIndex = -100,
 ): Tensor {
   const where = "linearCrossEntropy";
-  checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkWeight(where, "weight", weight, [null, null]);
   const [classes, d] = weight.shape as [number, number];
   checkTensor(where, "x", x);
   checkLastDimension(where, "x", x, d, "inFeatures");
@@ -122,6 +124,7 @@ export function linearCrossEntropy(
         chunk: rows,
         ignoreIndex,
         g,
+        format: formatOf(weight.dtype),
         logits,
         scratch,
       }),

@@ -2,7 +2,16 @@
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkBias, checkBoolean, checkFloat, checkLastDimension, checkTensor, shownAll } from "../../tensor/check.js";
+import {
+  checkBias,
+  checkBoolean,
+  checkFloat,
+  checkLastDimension,
+  checkTensor,
+  checkWeight,
+  shownAll,
+} from "../../tensor/check.js";
+import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { addressOf, checkMask, dropped, droppedBytes, type Term, withDropped } from "./branch.js";
@@ -52,7 +61,7 @@ export function mergedLinearAt(
   lora: MergedLoraFactors,
   fanInFanOut: boolean,
 ): Tensor {
-  checkTensor(where, "weight", weight, "float32", [null, null]);
+  checkWeight(where, "weight", weight, [null, null]);
   checkBoolean(where, "fanInFanOut", fanInFanOut);
   const [d, k] = fanInFanOut ? [weight.shape[0]!, weight.shape[1]!] : [weight.shape[1]!, weight.shape[0]!];
   checkTensor(where, "x", x);
@@ -108,6 +117,7 @@ export function mergedLinearAt(
         r,
         s,
         fanInFanOut,
+        format: formatOf(weight.dtype),
         scratch,
       }),
     );
@@ -140,6 +150,7 @@ export function mergedLinearAt(
               r,
               s,
               fanInFanOut,
+              format: formatOf(weight.dtype),
               zs,
               scratch,
             }),

@@ -161,6 +161,7 @@ test("the kernel: formula in float64, guards, null gradients", () => {
           chunk,
           ignoreIndex: -100,
           g,
+          format: 0,
           logits: f.room("logits", chunk * classes).address,
           dx: at("dx"),
           dWeight: at("dW"),

@@ -79,6 +79,7 @@ function checkLinearForward(engine: Engine, scratch: number, c: Linear, o: Linea
     xDropped,
     weight: f.input("W", o.W),
     fanInFanOut: c.fanInFanOut,
+    format: 0,
     bias: c.bias ? f.input("bias", o.bias) : 0,
     a: r > 0 ? f.input("A", o.A) : 0,
     b: r > 0 ? f.input("B", o.B) : 0,
@@ -153,6 +154,7 @@ function checkLinearBackward(
     xDropped,
     weight: f.input("W", o.W),
     fanInFanOut,
+    format: 0,
     a: lora ? f.input("A", o.A) : 0,
     b: lora ? f.input("B", o.B) : 0,
     hs: lora ? f.input("hs", hs) : 0,
@@ -246,7 +248,7 @@ test("embedding, forward and backward", async () => {
           });
           const frame = new Frame(engine, `embedding ${JSON.stringify({ n, dim, paddingIdx, factors })}`);
           const pids = frame.integers("ids", ids);
-          engine.kernels.embeddingForward(frame.output("y", y), frame.input("W", W), pids, n, dim);
+          engine.kernels.embeddingForward(frame.output("y", y), frame.input("W", W), pids, n, dim, 0);
           const pf = factors ? frame.output("f", f) : 0;
           if (factors) engine.kernels.embeddingFactors(pf, pids, n, frame.room("counts", vocab).address);
           engine.kernels.embeddingBackward(

@@ -49,6 +49,7 @@ test("doraNorm: both layouts, blocks of 32 rows, the bits of the documented orde
               s,
               weight: f.input("W", W),
               fanInFanOut,
+              format: 0,
               a: f.input("A", A),
               b: f.input("B", B),
               norm: f.output("norm", norm),

@@ -288,7 +288,7 @@ test("the digest tells weights and tokens, and is that of any SHA-256", () => {
   run.step();
   assert.equal(run.digest(), hex);
   const parts: number[] = [];
-  const size = { update: (part: Float32Array | Int32Array) => parts.push(part.length), digest: () => "size" };
+  const size = { update: (part: Uint8Array | Int32Array) => parts.push(part.length), digest: () => "size" };
   assert.equal(run.digest(size), "size");
   assert.deepEqual(parts.slice(-2), [360, 40]);
   assert.notEqual(new train.Finetuning(llama(), tokens.slice(1), SETTINGS).digest(), hex);
