@@ -195,7 +195,6 @@ export function loadSentenceEncoder(directory: string): SentenceEncoder {
 }
 
 function encoderOf(folder: string, options: { pooling: Pooling; normalize: boolean }): SentenceEncoder {
-  const loaded = loadModel(folder, { head: "none" });
   const path = `${folder}/sentence_bert_config.json`;
   const settings = exists(path) ? (asObject(readJson(path)) ?? {}) : {};
   if (settings["do_lower_case"] === true)
@@ -205,6 +204,7 @@ function encoderOf(folder: string, options: { pooling: Pooling; normalize: boole
   const given = settings["max_seq_length"] ?? null;
   if (given !== null && !(Number.isSafeInteger(given) && (given as number) > 0))
     throw new FormatError(`${path}: max_seq_length is ${show(given)}; expected a positive integer.`);
+  const loaded = loadModel(folder, { head: "none" });
   const most = loaded.config.maxPositionEmbeddings;
   return new SentenceEncoder(loaded.model, {
     ...options,

@@ -1,0 +1,187 @@
+/** Losses of classifiers, heads that weights lack, and what their config.json says of classes. */
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { test } from "uvu";
+import {
+  ArgumentError,
+  DTypeError,
+  FormatError,
+  init,
+  io,
+  manualSeed,
+  memoryStats,
+  models,
+  ops,
+  ShapeError,
+  tensor,
+  type Tensor,
+  type WasmLoraError,
+} from "../../../src/index.js";
+import { readJson } from "../../../src/io/files.js";
+import { readLabels } from "../../../src/models/classification.js";
+import { ROOT } from "../../support/root.js";
+
+await init();
+
+/** fn throws `error`, whose message holds every one of `words`. */
+function refuses(fn: () => unknown, error: new (...args: never[]) => WasmLoraError, ...words: string[]): void {
+  assert.throws(fn, (e: unknown) => {
+    assert(e instanceof error, String(e));
+    for (const word of words) assert(e.message.includes(word), `${e.message} does not name ${word}`);
+    return true;
+  });
+}
+
+const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT));
+const ids = (): Tensor => tensor(new Int32Array([2, 45, 46, 3, 2, 50, 51, 3]), [2, 4]);
+
+let folders = 0;
+/** A folder of a reference case with another config.json or other tensors. */
+function changed(
+  name: string,
+  config: object,
+  rename: (key: string) => string | null = (key) => key,
+  more: readonly string[] = [],
+): string {
+  const { model } = models.loadModel(pathOf(name));
+  const folder = `memory:classification-${folders++}`;
+  const json = readJson(`${pathOf(name)}/config.json`) as object;
+  io.memoryFiles.set(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify({ ...json, ...config })));
+  const tensors = [...model.stateDict()].flatMap(([key, { shape, data }]) => {
+    const to = rename(key);
+    return to === null ? [] : [{ name: to, dtype: "F32" as const, shape: [...shape], data: Float32Array.from(data) }];
+  });
+  for (const key of more) tensors.push({ name: key, dtype: "F32", shape: [1], data: new Float32Array(1) });
+  io.memoryFiles.set(`${folder}/model.safetensors`, io.serializeSafetensors(tensors));
+  model.dispose();
+  return folder;
+}
+
+test("classificationLoss: what the labels are decides, unless problemType does", () => {
+  const logits = tensor([
+    [0.5, -1, 2],
+    [1, 0, -0.5],
+  ]);
+  const labels = (problemType: models.ProblemType | null, count = 3): models.Labels => ({
+    id2label: Array.from({ length: count }, (_, i) => `L${i}`),
+    problemType,
+  });
+  const classes = tensor(new Int32Array([2, 0]));
+  const flags = tensor([
+    [1, 0, 1],
+    [0, 0, 1],
+  ]);
+  const loss = (t: Tensor, type: models.ProblemType | null = null): number =>
+    models.classificationLoss(logits, t, labels(type)).item();
+  assert.equal(loss(classes), ops.crossEntropy(logits, classes).item());
+  assert.equal(loss(classes, "single_label_classification"), ops.crossEntropy(logits, classes).item());
+  assert.equal(loss(flags), ops.binaryCrossEntropyWithLogits(logits, flags).item());
+  assert.equal(loss(flags, "multi_label_classification"), ops.binaryCrossEntropyWithLogits(logits, flags).item());
+  assert.equal(loss(flags, "regression"), ops.mseLoss(logits, flags).item());
+  const one = tensor([[1], [3]]);
+  const value = models.classificationLoss(one, tensor([2, 5]), labels(null, 1)).item();
+  assert.equal(value, 2.5);
+  assert.equal(models.classificationLoss(one, tensor([[2], [5]]), labels(null, 1)).item(), value);
+  refuses(() => loss(classes, "multi_label_classification"), DTypeError, "float32");
+  refuses(() => loss(flags, "single_label_classification"), DTypeError, "int32");
+  refuses(() => loss(tensor([1, 0])), ShapeError, "[2,3]");
+});
+
+test("readLabels: id2label, else num_labels, else two", () => {
+  const read = (json: object, count?: number): models.Labels => readLabels({ model_type: "bert", ...json }, "c", count);
+  assert.deepEqual(read({}).id2label, ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(read({ num_labels: 1 }).id2label, ["LABEL_0"]);
+  assert.deepEqual(read({ id2label: { 1: "yes", 0: "no" }, num_labels: 5 }).id2label, ["no", "yes"]);
+  assert.deepEqual(read({ id2label: { 0: "no" } }, 3).id2label, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+  assert.equal(read({ problem_type: "regression" }).problemType, "regression");
+  for (const [json, word] of [
+    [{ problem_type: "ranking" }, "problem_type"],
+    [{ id2label: { 0: "a", 2: "b" } }, "id2label"],
+    [{ id2label: {} }, "id2label"],
+    [{ id2label: "a" }, "id2label"],
+    [{ num_labels: 0 }, "num_labels"],
+    [{ num_labels: 1e9 }, "num_labels"],
+  ] as const)
+    refuses(() => read(json), FormatError, word);
+  refuses(() => read({}, 0), ArgumentError, "numLabels");
+});
+
+test("a head that the weights lack is drawn from the seed; other heads' tensors are left out", () => {
+  // As bert-base is on the hub: a masked language model in old names, with buffers.
+  const folder = changed(
+    "bert_cls",
+    { architectures: ["BertForMaskedLM"] },
+    (key) =>
+      key.startsWith("classifier.")
+        ? null
+        : key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+    ["cls.predictions.bias", "cls.seq_relationship.weight", "bert.embeddings.position_ids"],
+  );
+  refuses(() => models.loadModel(folder), FormatError, "BertForMaskedLM", "head");
+  const load = (seed: number): models.SequenceClassifier => {
+    manualSeed(seed);
+    return models.loadModel(folder, { head: "sequence-classification", numLabels: 4 }).model;
+  };
+  const [a, b, c] = [load(1), load(1), load(2)];
+  const whole = models.loadModel(pathOf("bert_cls"), { head: "sequence-classification" }).model;
+  const weight = (model: models.SequenceClassifier, key: string): number[] => [...model.stateDict().get(key)!.data];
+  assert.deepEqual(weight(a, "classifier.weight"), weight(b, "classifier.weight"));
+  assert.notDeepEqual(weight(a, "classifier.weight"), weight(c, "classifier.weight"));
+  const drawn = weight(a, "classifier.weight");
+  assert.equal(drawn.length, 4 * 40);
+  const spread = Math.sqrt(drawn.reduce((total, v) => total + v * v, 0) / drawn.length);
+  assert(spread > 0.015 && spread < 0.025, `${spread}`);
+  assert.deepEqual(weight(a, "classifier.bias"), [0, 0, 0, 0]);
+  for (const [key, { data }] of whole.stateDict())
+    if (!key.startsWith("classifier.")) assert.deepEqual(weight(a, key), [...data], key);
+  assert.deepEqual(a.forward(ids()).shape, [2, 4]);
+  for (const model of [a, b, c, whole]) model.dispose();
+});
+
+test("head none: the base model alone, with a pooler if the weights have one", () => {
+  const load = (folder: string): models.BertModel =>
+    models.loadModel(folder, { head: "none" }).model as unknown as models.BertModel;
+  const base = load(pathOf("bert_cls"));
+  assert(base.pooler !== null);
+  const bare = load(changed("minilm_embed", {}, (key) => (key.startsWith("pooler.") ? null : key)));
+  assert.equal(bare.pooler, null);
+  assert.deepEqual(bare.forward(ids()).shape, [2, 4, 40]);
+  assert.deepEqual(
+    [...base.stateDict().keys()].filter((key) => key.startsWith("bert.")),
+    [],
+  );
+  for (const model of [base, bare]) model.dispose();
+});
+
+test("what is asked for and cannot be is refused by name, and leaves nothing", () => {
+  const before = memoryStats().liveBytes;
+  const bert = pathOf("bert_cls");
+  refuses(() => models.loadModel(bert, { head: "causal-lm" }), ArgumentError, "causal-lm", "sequence-classification");
+  refuses(() => models.loadModel(bert, { head: "none", numLabels: 3 }), ArgumentError, "numLabels");
+  refuses(() => models.loadModel(bert, { numLabels: 5 }), FormatError, "classifier");
+  refuses(() => models.loadModel(changed("bert_cls", { hidden_act: "gelu_fast" })), FormatError, "hidden_act");
+  refuses(() => models.loadModel(changed("bert_cls", { is_decoder: true })), FormatError, "is_decoder");
+  refuses(
+    () => models.loadModel(changed("bert_cls", { position_embedding_type: "relative_key" })),
+    FormatError,
+    "position_embedding_type",
+  );
+  refuses(() => models.loadModel(changed("bert_cls", { num_attention_heads: 3 })), FormatError, "num_attention_heads");
+  refuses(() => models.loadModel(changed("bert_cls", { intermediate_size: 63 })), FormatError, "intermediate_size");
+  refuses(() => models.loadModel(changed("bert_cls", { pad_token_id: 96 })), FormatError, "pad_token_id");
+  refuses(() => models.loadModel(changed("bert_cls", {}, (key) => key, ["bert.more"])), FormatError, "bert.more");
+  refuses(() => models.loadModel(changed("vit_cls", { patch_size: [4, 4, 4] })), FormatError, "patch_size");
+  refuses(() => models.loadModel(changed("vit_cls", { patch_size: 32 })), FormatError, "patch_size");
+  assert.equal(memoryStats().liveBytes, before);
+});
+
+test("ViT: names of files and of transformers 5 are one; pooler and mask token are left out", () => {
+  const folder = changed("vit_cls", {}, (key) => key, ["vit.pooler.dense.bias", "vit.embeddings.mask_token"]);
+  const [a, b] = [folder, pathOf("vit_cls")].map((from) => models.loadModel(from, { head: "image-classification" }));
+  assert.deepEqual([...a!.model.stateDict()], [...b!.model.stateDict()]);
+  refuses(() => a!.model.forward(ids() as never), DTypeError, "pixelValues");
+  refuses(() => a!.model.forward(tensor(new Float32Array(3 * 256), [1, 3, 8, 32])), ShapeError, "pixelValues");
+  for (const { model } of [a!, b!]) model.dispose();
+});
+
+test.run();
