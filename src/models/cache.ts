@@ -1,4 +1,5 @@
 /** What a decoder keeps of earlier tokens while it generates. */
+import { engine } from "../runtime/engine.js";
 import { ShapeError, StateError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -15,9 +16,31 @@ export interface CacheShape {
   headDim: number;
 }
 
+/** Keys and values of a layer. */
+interface Pair {
+  /** [batch, capacity, kvHeads, headDim]; the first `length` steps of a row count. */
+  k: Tensor | null;
+  /** In k's shape. */
+  v: Tensor | null;
+}
+
+/** Frees what a cache that nobody holds any more had, where the engine tells of such. */
+const forgotten =
+  typeof FinalizationRegistry === "undefined" ? undefined : new FinalizationRegistry<readonly Pair[]>(free);
+
+function free(layers: readonly Pair[]): void {
+  for (const pair of layers) {
+    pair.k?.dispose();
+    pair.v?.dispose();
+    pair.k = pair.v = null;
+  }
+}
+
 /**
- * Keys and values of the tokens so far, for one sequence. `model.newCache()` makes one of the model's sizes; a model's
- * `forward` fills it. It takes no linear memory.
+ * Keys and values of the tokens so far, of one sequence or of a batch. `model.newCache()` makes one of the model's
+ * sizes; a model's `forward` fills it. Its memory follows the text: it doubles when it is full, and a step writes its
+ * own rows alone. A layer with a sliding window keeps the rows behind its window, too. `dispose()` frees it; one that
+ * is forgotten is freed when the engine's garbage collector finds it.
  *
  * @example
  * const { model } = models.loadLlama("models/base");
@@ -25,18 +48,15 @@ export interface CacheShape {
  * noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3]), { cache }));
  * const logits = noGrad(() => model.forward(tensor(new Int32Array([8]), [1, 1]), { cache })); // [1, 1, 1024]
  * console.log(cache.length); // 4
+ * cache.dispose();
  */
 export class KeyValueCache {
   /** @internal */ static readonly className: string = "KeyValueCache";
   /** Steps so far. */
   length = 0;
-  /** One pair a layer, in the model's order; outside linear memory, in arrays that grow with the text. */
-  readonly layers: {
-    /** Keys, [steps, kvHeads, headDim]; the first `length` steps count. */
-    k: Float32Array;
-    /** Values, in k's shape. */
-    v: Float32Array;
-  }[];
+  /** Steps that it may grow to: at first config's maxPositionEmbeddings. Who knows a text's end saves memory by it. */
+  limit: number;
+  readonly #layers: Pair[];
 
   constructor(
     /** Its sizes. */
@@ -44,19 +64,24 @@ export class KeyValueCache {
   ) {
     for (const size of ["numHiddenLayers", "maxPositionEmbeddings", "numKeyValueHeads", "headDim"] as const)
       checkInteger("KeyValueCache", size, config?.[size], 1);
-    this.layers = Array.from({ length: config.numHiddenLayers }, () => ({
-      k: new Float32Array(0),
-      v: new Float32Array(0),
-    }));
+    this.limit = config.maxPositionEmbeddings;
+    this.#layers = Array.from({ length: config.numHiddenLayers }, () => ({ k: null, v: null }));
+    forgotten?.register(this, this.#layers, this);
+  }
+
+  /** Steps that there is memory for now. */
+  get capacity(): number {
+    return this.#layers.at(-1)!.v?.shape[1] ?? 0;
   }
 
   /**
-   * Appends rows to a layer's cache and returns all rows so far. The model advances `length` once, after its last
-   * layer.
-   * @param k [1, steps, kvHeads, headDim]
+   * Appends rows to a layer's cache. The model advances `length` once, after its last layer.
+   * @param k [batch, steps, kvHeads, headDim]
    * @param v k's shape
-   * @returns keys and values, each [1, length + steps, kvHeads, headDim]
-   * @throws StateError if k or v carries a gradient: call the model under noGrad(); ShapeError for another model's
+   * @returns keys and values, the cache's own: each [batch, capacity, kvHeads, headDim], of which the first length +
+   * steps count
+   * @throws StateError if k or v carries a gradient: call the model under noGrad(); ShapeError for another model's,
+   * another batch, or more steps than the limit
    */
   extend(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
     if (k.requiresGrad || v.requiresGrad) {
@@ -64,38 +89,89 @@ export class KeyValueCache {
         "KeyValueCache: gradients do not flow through cached keys and values; run the model under noGrad().",
       );
     }
-    const { numKeyValueHeads, headDim, maxPositionEmbeddings } = this.config;
-    const row = numKeyValueHeads * headDim;
-    const heads = [1, k.shape[1], numKeyValueHeads, headDim].join();
-    if (k.shape.join() !== heads || v.shape.join() !== heads || !this.layers[layer]) {
+    const { numKeyValueHeads, headDim } = this.config;
+    const pair = this.#layers[layer];
+    const [batch, steps] = k.shape;
+    const expected = [pair?.k?.shape[0] ?? batch, steps, numKeyValueHeads, headDim].join();
+    if (k.shape.join() !== expected || v.shape.join() !== expected || !pair) {
       throw new ShapeError(
         `KeyValueCache: layer ${layer} gives keys of shape [${k.shape}] and values of shape [${v.shape}]; ` +
-          `this cache has ${this.layers.length} layers of [1, steps, ${numKeyValueHeads}, ${headDim}]: make one ` +
-          `with the model's own newCache().`,
+          `this cache has ${this.#layers.length} layers of [${pair?.k?.shape[0] ?? "batch"}, steps, ` +
+          `${numKeyValueHeads}, ${headDim}]: make one with the model's own newCache().`,
       );
     }
-    const start = this.length * row;
-    const shape = [1, this.length + k.shape[1]!, numKeyValueHeads, headDim];
-    const join = (name: "k" | "v", fresh: Tensor): Tensor => {
-      const all = new Tensor(shape);
-      const pair = this.layers[layer]!;
-      if (pair[name].length < all.size) {
-        const larger = new Float32Array(
-          Math.max(all.size, Math.min(2 * pair[name].length, maxPositionEmbeddings * row)),
-        );
-        larger.set(pair[name].subarray(0, start));
-        pair[name] = larger;
-      }
-      pair[name].set(fresh.data, start);
-      all.data.set(pair[name].subarray(0, all.size));
-      return all;
-    };
-    return [join("k", k), join("v", v)];
+    const needed = this.length + steps!;
+    if (needed > this.limit)
+      throw new ShapeError(`KeyValueCache: ${needed} steps are needed; this cache holds ${this.limit} at most.`);
+    return [this.#append(pair, "k", k, needed), this.#append(pair, "v", v, needed)];
   }
 
-  /** Drops keys and values; then it is as new. */
+  #append(pair: Pair, name: "k" | "v", fresh: Tensor, needed: number): Tensor {
+    const rows = fresh.shape[0]!;
+    const have = pair[name]?.shape[1] ?? 0;
+    if (have < needed) {
+      const every = Array.from({ length: rows }, (_, row) => row);
+      this.#replace(pair, name, every, 0, 2 * needed >= this.limit ? this.limit : Math.max(needed, 2 * have), fresh);
+    }
+    const all = pair[name]!;
+    copyRows(all, this.length, fresh, 0, fresh.shape[1]!, (row) => row);
+    return all;
+  }
+
+  /** Puts a tensor of that capacity in the place of one, with these rows of it, from that step on. */
+  #replace(
+    pair: Pair,
+    name: "k" | "v",
+    rows: readonly number[],
+    first: number,
+    capacity: number,
+    { shape: [, , heads, dim] }: Tensor,
+  ): void {
+    const before = pair[name];
+    const after = new Tensor([rows.length, capacity, heads!, dim!]).keep();
+    if (before) copyRows(after, 0, before, first, this.length - first, (row) => rows[row]!);
+    pair[name] = after;
+    before?.dispose();
+  }
+
+  /**
+   * Goes on with some rows of the batch alone, and without the steps before `first`.
+   * @param rows in their new order
+   * @internal
+   */
+  narrow(rows: readonly number[], first: number): void {
+    for (const pair of this.#layers)
+      for (const name of ["k", "v"] as const) {
+        const all = pair[name];
+        if (all) this.#replace(pair, name, rows, first, all.shape[1]! - first, all);
+      }
+    this.length -= first;
+    this.limit -= first;
+  }
+
+  /** Frees keys and values; then it is as new, but for its limit. */
   dispose(): void {
     this.length = 0;
-    for (const pair of this.layers) pair.k = pair.v = new Float32Array(0);
+    free(this.#layers);
+  }
+}
+
+/** Copies steps of each row of `to`, from the row of `from` that `source` names. */
+function copyRows(
+  to: Tensor,
+  toStep: number,
+  from: Tensor,
+  fromStep: number,
+  steps: number,
+  source: (row: number) => number,
+): void {
+  // A rehearsal has no values.
+  if (engine().isRehearsal) return;
+  const [rows, capacity, heads, dim] = to.shape as [number, number, number, number];
+  const step = heads * dim;
+  const [into, values] = [to.data, from.data];
+  for (let row = 0; row < rows; row++) {
+    const start = (source(row) * from.shape[1]! + fromStep) * step;
+    into.set(values.subarray(start, start + steps * step), (row * capacity + toStep) * step);
   }
 }

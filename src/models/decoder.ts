@@ -215,11 +215,19 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
    */
   forward(ids: Tensor, options?: ForwardOptions): Tensor {
     const { logitsToKeep = 0, ...rest } = checked(this, options);
-    let x = this.base.forward(ids, rest);
-    const steps = x.shape[1]!;
-    if (logitsToKeep > 0 && logitsToKeep < steps) x = narrow(x, 1, steps - logitsToKeep, logitsToKeep);
-    const head = this.#head;
-    return head ? head.forward(x) : linear(x, this.base.table.weight);
+    const { cache } = rest;
+    const before = cache?.length ?? 0;
+    try {
+      let x = this.base.forward(ids, rest);
+      const steps = x.shape[1]!;
+      if (logitsToKeep > 0 && logitsToKeep < steps) x = narrow(x, 1, steps - logitsToKeep, logitsToKeep);
+      const head = this.#head;
+      return head ? head.forward(x) : linear(x, this.base.table.weight);
+    } catch (error) {
+      // Without memory for the logits nothing was read.
+      if (cache) cache.length = before;
+      throw error;
+    }
   }
 
   /**

@@ -31,7 +31,8 @@ const OPTIONS: readonly (keyof GenerateOptions)[] = ["maxNewTokens", "seed", "st
  *
  * Arguments are checked, and the adapters at work noted, when it is called: all tokens come from these adapters,
  * whatever is chosen before they are taken. So it may be called within `withAdapterNames` and `disableAdapter`, and
- * generations may take turns. One that is let go holds no linear memory.
+ * generations may take turns. Keys and values of the text so far are in linear memory until it ends; what leaves a loop
+ * over it ends it. One that is forgotten is freed when the engine's garbage collector finds it.
  *
  * @param model a language model, or a LoraModel of one
  * @param prompt token ids in a list or typed array, at least one and at most maxPositionEmbeddings; a text's are
@@ -75,12 +76,18 @@ export function generate(
   const count = Math.min(maxNewTokens, limit - ids.length);
   function* tokens(): IterableIterator<number> {
     const cache = base.newCache();
+    // The last token is not read.
+    cache.limit = ids.length + count - 1;
     let next = ids;
-    for (let i = 0; i < count; i++) {
-      const token = within(() => noGrad(() => scope(() => sampler.draw(nextLogits(base, cache, next)))));
-      if (stops.has(token)) return;
-      yield token;
-      next = Int32Array.of(token);
+    try {
+      for (let i = 0; i < count; i++) {
+        const token = within(() => noGrad(() => scope(() => sampler.draw(nextLogits(base, cache, next)))));
+        if (stops.has(token)) return;
+        yield token;
+        next = Int32Array.of(token);
+      }
+    } finally {
+      cache.dispose();
     }
   }
   return bind(tokens());

@@ -13,17 +13,8 @@ import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import { KeyValueCache } from "../models/cache.js";
 import type { CausalLM } from "../models/causal_lm.js";
 import { createModel, type ModelConfig } from "../models/families.js";
-
-/** A cache without its arrays: what it hands out is as large as with them. */
-class PlannedCache extends KeyValueCache {
-  override extend(_layer: number, k: Tensor): [Tensor, Tensor] {
-    const shape = [1, this.length + k.shape[1]!, ...k.shape.slice(2)];
-    return [new Tensor(shape), new Tensor(shape)];
-  }
-}
 
 /** What a training step is made of, and what the run does besides. */
 export interface TrainingPlanOptions {
@@ -174,19 +165,24 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
             base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq));
           });
         if (generation) {
-          const { vocabSize, maxPositionEmbeddings } = base.config;
-          const cache = new PlannedCache(base.newCache().config);
-          const draw = (tokens: number, before: number): void =>
+          const { prompt, maxNewTokens } = generation;
+          const count = Math.min(maxNewTokens, base.config.maxPositionEmbeddings - prompt);
+          const cache = base.newCache();
+          // As generate() has it.
+          cache.limit = prompt + count - 1;
+          const draw = (tokens: number): void =>
             between(() => {
-              cache.length = before;
-              base.forward(ids(1, tokens), { cache, logitsToKeep: 1 });
-              softmax(scale(new Tensor([vocabSize]), 1));
+              const scaled = scale(base.forward(ids(1, tokens), { cache, logitsToKeep: 1 }), 1);
               new Tensor([1]);
+              softmax(scaled);
             });
-          const { prompt } = generation;
-          const last = Math.min(prompt + generation.maxNewTokens, maxPositionEmbeddings) - 1;
-          draw(prompt, 0);
-          if (last > prompt) draw(1, last - 1);
+          if (count !== 0) draw(prompt);
+          // Then the steps in which the cache grows, and the last.
+          while (count > 1 && cache.length < cache.limit) {
+            cache.length = Math.min(cache.capacity, cache.limit - 1);
+            draw(1);
+          }
+          cache.dispose();
         }
         return {
           weights,

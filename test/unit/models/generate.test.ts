@@ -340,27 +340,64 @@ test("logits that are not finite end it with the token's number", () => {
   broken.dispose();
 });
 
-test("memory goes with the text: a long context costs nothing, nor does a generation that is let go", () => {
+test("memory goes with the text: a long context costs nothing, and a generation that has ended has none", () => {
   const long = new models.Llama({ ...CONFIG, maxPositionEmbeddings: 40_000 });
-  const before = memoryStats();
-  for (let i = 0; i < 5; i++) models.generate(long, [5, 6], { maxNewTokens: 10 }).next();
-  assert.equal([...models.generate(long, [5], { maxNewTokens: 3 })].length, 3);
-  assert.equal(memoryStats().liveBytes, before.liveBytes);
-  const cache = long.newCache();
-  for (let t = 1; t <= 9; t++) {
+  const before = memoryStats().liveBytes;
+  // Two layers of keys and values, 4 numbers a step: 64 bytes, and a little for each block.
+  const ofCache = (steps: number): number => 64 * steps + 4 * 128;
+  const options = { maxNewTokens: 10_000, temperature: 0 };
+  const begun = models.generate(long, [5, 6], options);
+  assert.equal(memoryStats().liveBytes, before, "nothing before the first token");
+  for (let steps = 2; steps < 60; steps++) {
+    begun.next();
+    const bytes = memoryStats().liveBytes - before;
+    assert.ok(bytes <= ofCache(2 * steps), `${bytes} bytes for ${steps} steps`);
+  }
+  begun.return!();
+  assert.equal(memoryStats().liveBytes, before, "ended by its reader");
+  for (const _ of models.generate(long, [5, 6], options)) break;
+  assert.equal(memoryStats().liveBytes, before, "ended by leaving a loop");
+  assert.equal([...models.generate(long, [5], { maxNewTokens: 30 })].length, 30);
+  assert.equal(memoryStats().liveBytes, before, "ended by itself");
+  long.dispose();
+});
+
+test("a cache grows by doubling up to its limit, and its steps give the bits of the whole text", () => {
+  const ids = Array.from({ length: 20 }, (_, i) => (7 * i + 3) % 23);
+  const whole = noGrad(() => scope(() => model.forward(tensor(Int32Array.from(ids), [1, 20])).data.slice()));
+  const cache = model.newCache();
+  const capacities = new Set<number>();
+  const got: number[] = [];
+  let at = 0;
+  for (const steps of [3, 1, 1, 2, 5, 1, 1, 1, 5]) {
+    const next = Int32Array.from(ids.slice(at, (at += steps)));
+    got.push(...noGrad(() => scope(() => [...model.forward(tensor(next, [1, steps]), { cache }).data])));
+    capacities.add(cache.capacity);
+  }
+  assert.deepEqual(got, [...whole]);
+  assert.deepEqual([...capacities], [3, 6, 12, 24]);
+  assert.equal(cache.length, 20);
+  cache.dispose();
+  assert.deepEqual([cache.length, cache.capacity], [0, 0]);
+  cache.limit = 9;
+  const read = (steps: number): void => {
     noGrad(() =>
       scope(() => {
-        long.forward(tensor(Int32Array.of(t), [1, 1]), { cache });
+        model.forward(tensor(new Int32Array(steps), [1, steps]), { cache });
       }),
     );
-    assert.ok(
-      cache.layers[1]!.k.length >= 4 * t && cache.layers[1]!.k.length < 8 * t,
-      `${cache.layers[1]!.k.length} values for ${t} steps of 4`,
-    );
-  }
-  assert.equal(memoryStats().liveBytes, before.liveBytes);
-  assert.equal(memoryStats().reservedBytes - before.reservedBytes < 1e6, true);
-  long.dispose();
+  };
+  read(4);
+  assert.equal(cache.capacity, 4);
+  read(1);
+  assert.equal(cache.capacity, 9, "what twice the need would pass, the limit is taken for");
+  assert.throws(
+    () => read(5),
+    (e: Error) => e instanceof ShapeError && e.message.includes("9 at most"),
+  );
+  read(4);
+  assert.equal(cache.length, 9);
+  cache.dispose();
 });
 
 test("another model's cache is refused", () => {
