@@ -69,7 +69,7 @@ export { channelScaleForward, channelScaleBackward } from "./nn/channel_scale";
 export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward } from "./nn/softmax";
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
-export { ropeFrequencies, ropeTable, ropeForward, ropeBackward } from "./nn/rope";
+export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
 export { attentionForward, attentionBackward, attentionProbsBytes } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
 export { bceForward, bceBackward } from "./nn/bce";

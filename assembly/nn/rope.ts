@@ -5,16 +5,7 @@
  * Backward turns the other way: dx += R(-angle) dy.
  */
 import { Rope, RopeBackward, RopeForward } from "../abi";
-import { exp64, log64 } from "../math/double";
 import { sinCosLow } from "../math/sincos";
-
-/** theta^(-j / pairs) for j < pairs. */
-export function ropeFrequencies(frequencies: usize, pairs: i32, theta: f64): void {
-  const logTheta = log64(theta);
-  for (let j = 0; j < pairs; j++) {
-    store<f32>(frequencies + ((<usize>j) << 2), <f32>1 / <f32>exp64(logTheta * (<f64>j / <f64>pairs)));
-  }
-}
 
 /** Fills cos and sin, [positions, pairs], both times `factor`. */
 export function ropeTable(cos: usize, sin: usize, frequencies: usize, positions: i32, pairs: i32, factor: f32): void {

@@ -52,5 +52,6 @@ export {
 } from "./sentence_encoder.js";
 export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
+export type { RopeParameters } from "./rope.js";
 export { generate, type GenerateOptions } from "./generate.js";
 export type { SamplingOptions } from "./sampling.js";

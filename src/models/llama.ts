@@ -220,6 +220,8 @@ export class LlamaModel extends DecoderModel<LlamaConfig, LlamaPass> {
     const table = scope(() =>
       ropeTable(Math.min(maxPositionEmbeddings, Math.max(positions, 2 * there)), ropeFrequencies(headDim, ropeTheta)),
     );
+    table.cos.keep();
+    table.sin.keep();
     this.#tables.push(table);
     return table;
   }

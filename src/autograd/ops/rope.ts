@@ -30,14 +30,18 @@ export function ropeFrequencies(dim: number, theta: number): Tensor {
   checkInteger("ropeFrequencies", "dim", dim, 2);
   if (dim % 2) throw new ShapeError(`ropeFrequencies: dim must be even; got ${dim}.`);
   checkNumber("ropeFrequencies", "theta", theta, 1);
-  const frequencies = new Tensor([dim / 2]);
-  engine().kernels.ropeFrequencies(frequencies.address, dim / 2, theta);
-  return frequencies;
+  return new Tensor([dim / 2]).set(powersOf(theta, dim / 2).map((power) => 1 / power));
+}
+
+/** theta^(j / pairs) for j < pairs. @internal */
+export function powersOf(theta: number, pairs: number): Float32Array {
+  const { exp64, log64 } = engine().kernels;
+  const logTheta = log64(theta);
+  return Float32Array.from({ length: pairs }, (_, j) => exp64(logTheta * (j / pairs)));
 }
 
 /**
- * cos and sin of position * frequency for the positions 0 .. positions - 1, times attentionFactor. Both tensors belong
- * to no scope: dispose of them.
+ * cos and sin of position * frequency for the positions 0 .. positions - 1, times attentionFactor.
  *
  * Source: Su et al. 2021; transformers, modeling_rope_utils.py (attention_factor).
  * @param frequencies [pairs], as of `ropeFrequencies`
@@ -54,8 +58,8 @@ export function ropeTable(positions: number, frequencies: Tensor, attentionFacto
   checkFloat("ropeTable", "attentionFactor", attentionFactor);
   const pairs = frequencies.size;
   return allOrNothing(() => {
-    const cos = new Tensor([positions, pairs]).keep();
-    const sin = new Tensor([positions, pairs]).keep();
+    const cos = new Tensor([positions, pairs]);
+    const sin = new Tensor([positions, pairs]);
     engine().kernels.ropeTable(cos.address, sin.address, frequencies.address, positions, pairs, attentionFactor);
     return { cos, sin };
   });

@@ -425,12 +425,9 @@ test("ropeTable: cosines and sines of position * theta^(-j / half)", async () =>
         const [cos, sin] = run(
           engine,
           `ropeTable ${positions} ${half} ${theta}`,
-          [],
-          [positions * half, positions * half, half],
-          (_, [c, s, frequencies]) => {
-            engine.kernels.ropeFrequencies(frequencies!, half, theta);
-            engine.kernels.ropeTable(c!, s!, frequencies!, positions, half, 1);
-          },
+          [Float32Array.from({ length: half }, (_, j) => 1 / Math.fround(theta ** (j / half)))],
+          [positions * half, positions * half],
+          ([frequencies], [c, s]) => engine.kernels.ropeTable(c!, s!, frequencies!, positions, half, 1),
         );
         for (let t = 0, at = 0; t < positions; t++)
           for (let j = 0; j < half; j++, at++) {
