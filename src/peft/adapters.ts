@@ -14,6 +14,7 @@ import { LoraLinear } from "./linear.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import { changesBaseWeight, prepareAdapter, type Source } from "./new_adapter.js";
 import { withTargets } from "./default_targets.js";
+import { TrainableTokens } from "./trainable_tokens.js";
 import { hideHead, places, shortNames, showHead } from "./places.js";
 
 /** A layer with adapters, and its path in the model. */
@@ -69,9 +70,19 @@ export class Adapters {
     );
   }
 
-  /** Modules with copies of any adapter. */
-  wrappers(): ModulesToSave[] {
-    return [...places(this.model)].map(({ module }) => module).filter((m) => m instanceof ModulesToSave);
+  /** Modules with copies or trained tokens of any adapter. */
+  wrappers(): (ModulesToSave | TrainableTokens)[] {
+    return [...places(this.model)]
+      .map(({ module }) => module)
+      .filter((m) => m instanceof ModulesToSave || m instanceof TrainableTokens);
+  }
+
+  /** Rows of tokens that this adapter trains, with their modules' paths; a head's that are its table's are left out. */
+  tokens(adapterName: string): { path: string; rows: Parameter }[] {
+    return [...places(this.model)].flatMap(({ path, module }) => {
+      const own = module instanceof TrainableTokens ? module.tokens.get(adapterName) : undefined;
+      return own && own.tied !== "with the table" ? [{ path, rows: own.rows }] : [];
+    });
   }
 
   /** Trained copies of this adapter, with their paths. */
@@ -97,7 +108,7 @@ export class Adapters {
     }
   }
 
-  /** An adapter's factors and copies, and the biases its config names. */
+  /** An adapter's factors, copies and trained tokens, and the biases its config names. */
   parameters(adapterName: string): Parameter[] {
     const layers = this.layers(adapterName);
     const factors = layers.flatMap(({ layer }) => {
@@ -105,9 +116,10 @@ export class Adapters {
       return [loraA, loraB, loraBias, magnitude].filter((p) => p !== null);
     });
     const copied = this.copies(adapterName).flatMap(({ module }) => module.parameters());
+    const tokens = this.tokens(adapterName).map(({ rows }) => rows);
     const adapted = layers.map(({ path }) => path);
     const biases = [...this.biases(this.config(adapterName), adapted)].map(([, p]) => p);
-    return [...factors, ...copied, ...biases];
+    return [...factors, ...copied, ...tokens, ...biases];
   }
 
   /**
@@ -116,7 +128,7 @@ export class Adapters {
    */
   inject(where: string, adapterName: string, given: LoraConfig, source: Source): void {
     const config = withTargets(where, this.model, given);
-    for (const key of ["trainableTokenIndices", "layerReplication"] as const)
+    for (const key of ["layerReplication"] as const)
       if (config[key]) throw new ArgumentError(`${where}: ${key} is not supported.`);
     this.withHead(() => {
       this.refuseInside(where);
@@ -191,7 +203,7 @@ export class Adapters {
     changed();
     const dropped: Module[] = [];
     for (const { parent, name, module } of [...places(this.model)]) {
-      if (module instanceof LoraLayer) parent.replaceChild(name, module.unload());
+      if (module instanceof LoraLayer || module instanceof TrainableTokens) parent.replaceChild(name, module.unload());
       if (!(module instanceof ModulesToSave)) continue;
       const layers = module.unload(adapterNames);
       parent.replaceChild(name, layers.kept);
@@ -298,9 +310,10 @@ export class Adapters {
   #free(adapterName: string): void {
     changed();
     for (const { parent, name, module } of [...places(this.model)]) {
-      if (module instanceof LoraLayer) module.remove(adapterName);
-      if (module instanceof ModulesToSave) module.remove(adapterName);
+      if (module instanceof LoraLayer || module instanceof ModulesToSave || module instanceof TrainableTokens)
+        module.remove(adapterName);
       if (module instanceof LoraLayer && module.adapters.size === 0) parent.replaceChild(name, module.unload());
+      if (module instanceof TrainableTokens && module.tokens.size === 0) parent.replaceChild(name, module.unload());
       if (module instanceof ModulesToSave && module.modulesToSave.size === 0)
         parent.replaceChild(name, module.originalModule);
     }

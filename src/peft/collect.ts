@@ -44,6 +44,8 @@ export interface CollectedAdapter {
   parts: CollectedPart[];
   /** Parameters of modulesToSave. */
   copies: CollectedParameter[];
+  /** Rows of tables that were trained. */
+  tokens: { path: string; rows: StateEntry }[];
   biases: CollectedParameter[];
 }
 
@@ -80,6 +82,7 @@ export function collect(
     copies: adapters
       .copies(adapterName)
       .flatMap(({ path, module }) => [...module.ownParameters()].map(([name, p]) => ({ path, name, value: entry(p) }))),
+    tokens: adapters.tokens(adapterName).map(({ path, rows }) => ({ path, rows: entry(rows) })),
     biases: [...adapters.biases(config, adapted)].map(([path, p]) => ({ path, name: "bias", value: entry(p) })),
   };
 }

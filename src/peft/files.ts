@@ -10,6 +10,7 @@ import {
   magnitudeKey,
   magnitudeShape,
   type NamedPeftTensor,
+  tokensKey,
 } from "../io/peft/keys.js";
 import { show } from "../io/json.js";
 import type { Parameter } from "../nn/module.js";
@@ -28,7 +29,7 @@ export function saveAdapter(
   adapterName: string,
   saveEmbeddingLayers: boolean | "auto",
 ): void {
-  const { config, parts, copies, biases } = collect(adapters, adapterName, saveEmbeddingLayers);
+  const { config, parts, copies, tokens, biases } = collect(adapters, adapterName, saveEmbeddingLayers);
   const tensors: NamedPeftTensor[] = parts.flatMap(({ path, kind, loraA, loraB, loraBias, magnitude, base }) => {
     const [a, b] = factorKeys(path, kind);
     const factors = [
@@ -42,6 +43,7 @@ export function saveAdapter(
     return [...factors, { name: magnitudeKey(path), shape, data: magnitude }];
   });
   const adapted = new Set(parts.map(({ path }) => path));
+  for (const { path, rows } of tokens) tensors.push({ name: tokensKey(path), ...rows });
   for (const { path, name, value } of copies) tensors.push({ name: baseKey(`${path}.${name}`), ...value });
   for (const { path, value } of biases) tensors.push({ name: biasKey(path, adapted.has(path)), ...value });
   writePeftAdapter(directory, config, tensors);
@@ -140,6 +142,9 @@ function fromTensors(
         set(p, key);
         seen.set(p, key);
       }
+    },
+    tokens(path, rows) {
+      set(rows, tokensKey(path));
     },
     ready(parts) {
       const adapted = parts.map(({ path }) => path);

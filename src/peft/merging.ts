@@ -2,24 +2,25 @@
 import { changed } from "../nn/extent.js";
 import { Parameter } from "../nn/module.js";
 import { StateError } from "../runtime/errors.js";
-import type { Adapters, Layer } from "./adapters.js";
-import { LoraEmbedding } from "./embedding.js";
+import type { Adapters } from "./adapters.js";
 import { LoraLayer } from "./layer.js";
-import { tiedPlaces } from "./places.js";
+import { places, tiedPlaces } from "./places.js";
+import { TrainableTokens } from "./trainable_tokens.js";
 
 /** @throws ArgumentError, StateError, OutOfMemoryError; then all weights are as they were */
 export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[], safeMerge: boolean): void {
   const tied = tiedLayer(adapters, adapterNames);
   if (tied) {
     throw new StateError(
-      `mergeAdapter: ${tied.path} is the ${
-        tied.layer instanceof LoraEmbedding ? "output head" : "embedding table"
-      } too, which its adapter does not act on; run it unmerged, or call mergeAndUnload(), which parts the two.`,
+      `mergeAdapter: ${tied.path} is the ${tied.isTable ? "output head" : "embedding table"} too, which its adapter ` +
+        `does not act on; run it unmerged, or call mergeAndUnload(), which parts the two.`,
     );
   }
   const undo: (() => void)[] = [];
   changed();
   try {
+    for (const { path, module } of places(adapters.model))
+      if (module instanceof TrainableTokens) undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
     for (const { path, layer } of adapters.layers())
       undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
   } catch (error) {
@@ -31,6 +32,8 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
 export function unmergeAdapters(adapters: Adapters): void {
   changed();
   for (const { layer } of adapters.layers()) layer.unmerge();
+  // A head's rows that are its table's were noted after the table's.
+  for (const wrapper of adapters.wrappers().reverse()) if (wrapper instanceof TrainableTokens) wrapper.unmerge();
 }
 
 /**
@@ -40,7 +43,8 @@ export function unmergeAdapters(adapters: Adapters): void {
 export function partHead(adapters: Adapters, adapterNames: readonly string[]): () => void {
   if (!tiedLayer(adapters, adapterNames)) return () => {};
   const { module } = tiedPlaces(adapters.model)!.head;
-  const head = (module instanceof LoraLayer ? module.baseLayer : module) as { weight: Parameter };
+  const isWrapped = module instanceof LoraLayer || module instanceof TrainableTokens;
+  const head = (isWrapped ? module.baseLayer : module) as { weight: Parameter };
   const { weight } = head;
   const own = (head.weight = new Parameter(weight.shape, false).set(weight.toFloat32()));
   return () => {
@@ -49,11 +53,20 @@ export function partHead(adapters: Adapters, adapterNames: readonly string[]): (
   };
 }
 
-/** A layer whose weight is another's, too, and to which one of these adapters would be merged. */
-function tiedLayer(adapters: Adapters, adapterNames: readonly string[]): Layer | undefined {
+/** A module whose weight is another's, too, and into which alone one of these adapters would be merged. */
+function tiedLayer(
+  adapters: Adapters,
+  adapterNames: readonly string[],
+): { path: string; isTable: boolean } | undefined {
   const tied = tiedPlaces(adapters.model);
-  const paths = tied ? [tied.table.path, tied.head.path] : [];
-  return adapters
-    .layers()
-    .find(({ path, layer }) => paths.includes(path) && adapterNames.some((name) => layer.adapters.has(name)));
+  if (!tied) return undefined;
+  for (const { path, module } of [tied.table, tied.head]) {
+    const isAlone = adapterNames.some((name) =>
+      module instanceof LoraLayer
+        ? module.adapters.has(name)
+        : module instanceof TrainableTokens && module.tokens.get(name)?.tied === null,
+    );
+    if (isAlone) return { path, isTable: path === tied.table.path };
+  }
+  return undefined;
 }

@@ -16,6 +16,7 @@ import { addInitialised } from "./initial_adapter.js";
 import { BASE } from "./layer.js";
 import { mergeAdapters, partHead, unmergeAdapters } from "./merging.js";
 import { inputEmbeddings, outputEmbeddings } from "./places.js";
+import { TrainableTokens } from "./trainable_tokens.js";
 import type { CombinationType } from "./weighted.js";
 import { addWeighted } from "./weighted_adapter.js";
 
@@ -122,7 +123,8 @@ export class LoraModel<M extends Module = Module> extends Module {
   /**
    * Makes one or several adapters the active ones (their terms are added up) and those alone trainable.
    * Merged adapters are unmerged first, as in PEFT; here that restores the weights' bits.
-   * @throws ArgumentError for a name that is not there, or two adapters with a copy of one module (modulesToSave)
+   * @throws ArgumentError for a name that is not there, or two adapters with a copy of one module (modulesToSave) or
+   * rows of one table
    */
   setAdapter(adapterNames: string | readonly string[]): void {
     this.#adapters.refuseInside("setAdapter");
@@ -133,13 +135,15 @@ export class LoraModel<M extends Module = Module> extends Module {
         "setAdapter: expected at least one adapter name; to run without adapters use disableAdapter().",
       );
     for (const name of names) this.config(name);
-    for (const { modulesToSave } of this.#adapters.wrappers()) {
-      const rivals = names.filter((name) => modulesToSave.has(name));
-      if (rivals.length > 1)
-        throw new ArgumentError(
-          `setAdapter: ${rivals.join(", ")} have a copy of the same module each (modulesToSave); only one of them ` +
-            `can be active.`,
-        );
+    for (const wrapper of this.#adapters.wrappers()) {
+      const rivals = names.filter((name) => wrapper.has(name));
+      if (rivals.length > 1) {
+        const what =
+          wrapper instanceof TrainableTokens
+            ? "rows of the same table each (trainableTokenIndices)"
+            : "a copy of the same module each (modulesToSave)";
+        throw new ArgumentError(`setAdapter: ${rivals.join(", ")} have ${what}; only one of them can be active.`);
+      }
     }
     this.unmergeAdapter();
     this.#adapters.activate(names);
@@ -180,8 +184,9 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Each item has the bits it has alone, and gradients reach the factors of every trainable adapter named:
    * make several trainable with `setAdapter`. (PEFT allows such batches for inference only.)
    *
-   * @throws ArgumentError for an unknown name; StateError while merged, with DoRA, with modulesToSave or if fn
-   * is asynchronous, or adds, merges or chooses adapters; ShapeError in fn for a batch of another size
+   * @throws ArgumentError for an unknown name; StateError while merged, with DoRA, modulesToSave,
+   * trainableTokenIndices, targetParameters or loraBias, or if fn is asynchronous, or adds, merges or chooses adapters;
+   * ShapeError in fn for a batch of another size
    *
    * @example
    * const { model } = models.loadLlama("models/base");
@@ -196,7 +201,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#adapters.refuseMerged("withAdapterNames");
     for (const name of new Set(checkedNames("withAdapterNames", adapterNames))) {
       const config = name === BASE ? null : this.config(name);
-      const obstacle = config?.modulesToSave?.length ? "has modulesToSave" : config?.useDora ? "uses DoRA" : null;
+      const obstacle = config ? obstacleOf(config) : null;
       if (obstacle)
         throw new StateError(
           `withAdapterNames: adapter "${name}" ${obstacle}, which a batch of mixed adapters cannot have; run its ` +
@@ -496,6 +501,21 @@ export class LoraModel<M extends Module = Module> extends Module {
         `${((100 * trainable) / all).toFixed(4)}`,
     );
   }
+}
+
+/** What a batch of mixed adapters cannot have. */
+function obstacleOf({
+  modulesToSave,
+  trainableTokenIndices,
+  targetParameters,
+  loraBias,
+  useDora,
+}: LoraConfig): string | null {
+  if (modulesToSave?.length) return "has modulesToSave";
+  if (trainableTokenIndices) return "has trainableTokenIndices";
+  if (targetParameters) return "has targetParameters";
+  if (loraBias) return "has loraBias";
+  return useDora ? "uses DoRA" : null;
 }
 
 function checkDirectory(where: string, directory: unknown): void {

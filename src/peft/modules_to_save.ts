@@ -36,6 +36,10 @@ export class ModulesToSave extends Module {
     this.training = module.training;
   }
 
+  has(adapterName: string): boolean {
+    return this.modulesToSave.has(adapterName);
+  }
+
   /** The copy of the active adapter that has one, else the original. */
   get active(): PlainLayer {
     return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;

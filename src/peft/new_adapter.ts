@@ -11,7 +11,8 @@ import { scope } from "../tensor/scope.js";
 import type { Adapter, Factors } from "./layer.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import { type Place, tiedPlaces } from "./places.js";
-import { copiedPlaces, noTarget, type Part, targetsOf } from "./targets.js";
+import { copiedPlaces, noTarget, type Part, targetsOf, type TokenPlace, tokenPlaces } from "./targets.js";
+import { rowsOf, TrainableTokens } from "./trainable_tokens.js";
 
 /** Where an adapter's values come from. What one of these throws leaves the model as it was. */
 export interface Source {
@@ -21,6 +22,8 @@ export interface Source {
   magnitude?(part: Part, magnitude: Parameter): void;
   /** Changes a copy made for modulesToSave. */
   copy?(path: string, module: Module): void;
+  /** Changes rows of tokens, which are the table's own. */
+  tokens?(path: string, rows: Parameter): void;
   /** Called last, before the adapter is put in. */
   ready?(parts: readonly Part[]): void;
 }
@@ -38,7 +41,8 @@ export function prepareAdapter(
     const copied = copiedPlaces(model, config);
     if (targets.length === 0) throw noTarget(where, model, config);
     const parts = targets.map(({ part }) => part);
-    checkApart(where, parts, copied);
+    const tokens = tokenPlaces(where, model, config);
+    checkApart(where, parts, copied, tokens);
     checkTied(where, model, config, parts);
     const undo: (() => void)[] = [];
     const commit: (() => void)[] = [];
@@ -62,6 +66,25 @@ export function prepareAdapter(
           wrapper.modulesToSave.set(adapterName, copy);
         });
       }
+      let rowsOfTable: Parameter | null = null;
+      for (const { path, parent, name, module, indices, tied } of tokens) {
+        const wrapper =
+          module instanceof TrainableTokens
+            ? module
+            : new TrainableTokens(`${where}: trainableTokenIndices: ${path}`, module);
+        const rows: Parameter =
+          (tied === "with the table" ? rowsOfTable : null) ??
+          new Parameter([indices.length, wrapper.weight.shape[1]!]).set(rowsOf(wrapper.weight, indices));
+        if (tied !== "with the table") {
+          undo.push(() => rows.dispose());
+          source.tokens?.(path, rows);
+        }
+        if (tied === "with the head") rowsOfTable = rows;
+        commit.push(() => {
+          parent.replaceChild(name, wrapper);
+          wrapper.tokens.set(adapterName, { indices, rows, tied });
+        });
+      }
       source.ready?.(parts);
     } catch (error) {
       for (const step of undo.reverse()) step();
@@ -79,8 +102,19 @@ export function changesBaseWeight({ initLoraWeights: init }: LoraConfig): boolea
   return typeof init === "string" && /^(pissa|olora)/.test(init);
 }
 
-/** @throws ArgumentError for a module that is both to be adapted and to be copied */
-function checkApart(where: string, parts: readonly Part[], copied: readonly Place[]): void {
+/** @throws ArgumentError for a module of which two of adapting, copying and training rows are to be done */
+function checkApart(
+  where: string,
+  parts: readonly Part[],
+  copied: readonly Place[],
+  tokens: readonly TokenPlace[],
+): void {
+  const both = tokens.find(({ path }) => [...parts, ...copied].some((other) => other.path === path));
+  if (both)
+    throw new ArgumentError(
+      `${where}: ${both.path} has trained tokens (trainableTokenIndices), so it can be neither adapted nor copied; ` +
+        `take it out of targetModules and modulesToSave.`,
+    );
   const twice = copied.find(({ path }) => parts.some((part) => part.path === path));
   if (twice)
     throw new ArgumentError(

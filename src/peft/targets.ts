@@ -10,7 +10,8 @@ import { ArgumentError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import { shown } from "../tensor/check.js";
 import { LoraLayer } from "./layer.js";
-import { meant, outputEmbeddings, places, tiedPlaces, type Place } from "./places.js";
+import { inputEmbeddings, meant, outputEmbeddings, places, tiedPlaces, type Place } from "./places.js";
+import type { Tokens } from "./trainable_tokens.js";
 import { isPlain } from "./plain.js";
 import { isAdaptable, isLinear, wrap } from "./wrap.js";
 
@@ -83,6 +84,61 @@ function targetsWeight(where: string, path: string, module: Module, matching: Ma
       `[${[...base.ownParameters()].find(([name]) => name === named[0])![1].shape}] in a ${className(base)}; only ` +
       `weights [outFeatures, inFeatures] of nn.Linear can be adapted so.`,
   );
+}
+
+/** A module whose rows an adapter trains. */
+export interface TokenPlace extends Place {
+  indices: readonly number[];
+  tied: Tokens["tied"];
+}
+
+/**
+ * The modules of which a config trains rows: the table of a list, or those that a record names; tables before the heads
+ * that follow them.
+ * @throws ArgumentError for what there is not, or where a table and a head that are one weight are to have other rows
+ */
+export function tokenPlaces(where: string, model: Module, config: LoraConfig): TokenPlace[] {
+  const { trainableTokenIndices: given, ensureWeightTying } = config;
+  if (given === null) return [];
+  const fail = (message: string): never => {
+    throw new ArgumentError(`${where}: trainableTokenIndices ${message}.`);
+  };
+  const all = [...places(model)];
+  const table = inputEmbeddings(model);
+  const named = Array.isArray(given)
+    ? [["", given as readonly number[]] as const]
+    : Object.entries(given as Readonly<Record<string, readonly number[]>>);
+  const found = new Map<string, TokenPlace>();
+  for (const [end, indices] of named) {
+    // A list means the table, which PEFT looks for by name in a model that does not tell.
+    const isMeant = ({ path, module }: Place): boolean =>
+      end !== "" ? path.endsWith(end) : table ? module === table : path.endsWith("embed_tokens");
+    const meant = all.filter(isMeant);
+    if (meant.length === 0)
+      fail(
+        end === ""
+          ? "is a list, and the model does not tell its embedding table (getInputEmbeddings); name its path, as in " +
+              "{ embed_tokens: [1, 2] }"
+          : `names ${shown(end)}, which ends no module's path`,
+      );
+    for (const place of meant) {
+      const rows = (place.module as { weight?: { shape: readonly number[] } }).weight?.shape[0] ?? 0;
+      const beyond = indices.find((id) => id >= rows);
+      if (rows > 0 && beyond !== undefined) fail(`holds ${beyond}; ${place.path} has rows 0 .. ${rows - 1}`);
+      found.set(place.path, { ...place, indices, tied: null });
+    }
+  }
+  const tied = tiedPlaces(model);
+  const own = tied && found.get(tied.table.path);
+  if (!tied || !own) return [...found.values()];
+  const ofHead = found.get(tied.head.path);
+  const isOther = ofHead && ofHead.indices.join() !== own.indices.join();
+  if (isOther && ensureWeightTying)
+    fail(`has other tokens for ${tied.head.path} than for ${tied.table.path}, which ensureWeightTying does not allow`);
+  if (isOther) return [...found.values()];
+  own.tied = "with the head";
+  found.delete(tied.head.path);
+  return [...found.values(), { ...tied.head, indices: own.indices, tied: "with the table" }];
 }
 
 /** The modules that a config copies; with ensureWeightTying table and head go together. */

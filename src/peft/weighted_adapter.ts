@@ -28,10 +28,19 @@ export function addWeighted(
   }
   weights.forEach((weight, i) => checkNumber(WHERE, `weights[${i}]`, weight, -MAX_FLOAT32, MAX_FLOAT32));
   const configs = adapterNames.map((name) => adapters.config(name));
-  const special = configs.findIndex((c) => c.useDora || c.bias !== "none" || c.modulesToSave?.length);
+  const special = configs.findIndex(
+    (c) =>
+      c.useDora ||
+      c.loraBias ||
+      c.bias !== "none" ||
+      c.modulesToSave?.length ||
+      c.targetParameters ||
+      c.trainableTokenIndices,
+  );
   if (special >= 0)
     throw new ArgumentError(
-      `${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases or modulesToSave, which cannot be combined.`,
+      `${WHERE}: adapter "${adapterNames[special]}" has DoRA, biases, modulesToSave, targetParameters or ` +
+        `trainableTokenIndices, which cannot be combined.`,
     );
 
   scope(() => {

@@ -8,6 +8,7 @@ import { LoraEmbedding } from "./embedding.js";
 import { LoraLayer } from "./layer.js";
 import { LoraLinear } from "./linear.js";
 import { ModulesToSave } from "./modules_to_save.js";
+import { TrainableTokens } from "./trainable_tokens.js";
 import { isPlain, isPlainConv } from "./plain.js";
 
 export function isAdaptable(module: Module): boolean {
@@ -28,6 +29,11 @@ export function wrap(where: string, path: string, module: Module): LoraLayer {
   if (module instanceof ModulesToSave)
     throw new ArgumentError(
       `${where}: target module ${path} is in another adapter's modulesToSave, which has copies of it; it cannot be ` +
+        `adapted as well.`,
+    );
+  if (module instanceof TrainableTokens)
+    throw new ArgumentError(
+      `${where}: target module ${path} has trained tokens of another adapter (trainableTokenIndices); it cannot be ` +
         `adapted as well.`,
     );
   throw new ArgumentError(

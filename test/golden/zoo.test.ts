@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "uvu";
 import { fileURLToPath } from "node:url";
-import { FormatError, init, io, models, noGrad, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { FormatError, init, io, models, noGrad, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { assertClose, assertBits, f32, ints, readGolden } from "../support/golden.js";
 import { ROOT } from "../support/root.js";
 
@@ -16,9 +16,7 @@ const ZOO = new URL("test/fixtures/families/zoo/", ROOT);
 const at = (name: string): string => fileURLToPath(new URL(name, ZOO));
 const reference = readGolden("families/zoo/reference");
 const { shape, data: inputs } = ints(reference, "in.input_ids");
-const names = readdirSync(ZOO).filter(
-  (name) => name !== "base" && !name.includes(".") && !/tokens|replication/.test(name),
-);
+const names = readdirSync(ZOO).filter((name) => name !== "base" && !name.includes(".") && !/replication/.test(name));
 const base = (): models.CausalLM => models.loadModel(at("base")).model;
 const ids = (): Tensor => tensor(inputs.slice(), shape);
 const logitsOf = (model: { forward(ids: Tensor): Tensor }): Float32Array =>
@@ -33,6 +31,15 @@ function asSets(config: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries({ ...config, auto_mapping: null }).map(([key, value]) => [key, sorted(value)]),
   );
+}
+
+/** A folder's key as a model's, whose adapter is called default. */
+function inModel(key: string, config: Record<string, unknown>): string {
+  const factor = /^(.*\.lora_(?:[AB]|embedding_[AB]|magnitude_vector|[AB]))(\.\w+)?$/.exec(key);
+  if (factor) return `${factor[1]}.default${key.includes("magnitude") ? ".weight" : (factor[2] ?? "")}`;
+  if (key.endsWith("trainable_tokens_delta")) return `${key}.default`;
+  const saved = (config["modules_to_save"] as string[] | null)?.some((name) => key.includes(name));
+  return saved ? key.replace(/\.(\w+)$/, ".modules_to_save.default.$1") : key;
 }
 
 test("without adapter", () => {
@@ -88,6 +95,42 @@ for (const name of names) {
     const again = peft.LoraModel.fromPretrained(base(), folder);
     assertBits("read again", logitsOf(again), logitsOf(adapted));
     again.dispose();
+    adapted.dispose();
+  });
+
+  test(`${name}: merged, or refused as in PEFT`, () => {
+    const adapted = peft.LoraModel.fromPretrained(base(), at(name));
+    const why = config["lora_bias"] ? "loraBias" : config["layer_replication"] ? "layerReplication" : null;
+    if (why === null) assertClose("merged", logitsOf(adapted.mergeAndUnload()), expected);
+    else assert.throws(() => adapted.mergeAndUnload(), new RegExp(why));
+    assertClose("after", logitsOf(adapted), expected);
+    adapted.dispose();
+  });
+
+  test(`${name}: a step changes what PEFT trains, and nothing else`, () => {
+    const adapted = peft.LoraModel.fromPretrained(base(), at(name), { isTrainable: true });
+    // What the folder holds, but for an embedding's base weight.
+    const saved = [...peft.readPeftAdapter(at(name)).tensors.keys()].filter(
+      (key) => !key.endsWith(".base_layer.weight"),
+    );
+    const trained = saved.map((key) => inModel(key.replace("base_model.model.", "model."), config)).sort();
+    const parameters = [...adapted.namedParameters()];
+    assert.deepEqual(parameters.flatMap(([key, p]) => (p.requiresGrad ? [key] : [])).sort(), trained);
+    const before = new Map(parameters.map(([key, p]) => [key, p.data.slice()]));
+    // Every token, so that rows of any have a gradient.
+    const all = Int32Array.from({ length: 96 }, (_, i) => i);
+    const next = all.map((i) => (i * 7 + 1) % 96);
+    const optimizer = new optim.SGD(
+      adapted.parameters().filter((p) => p.requiresGrad),
+      { lr: 1 },
+    );
+    scope(() => {
+      adapted.loss(tensor(all, [2, 48]), tensor(next, [2, 48])).backward();
+      optimizer.step();
+    });
+    const changed = parameters.flatMap(([key, p]) => (p.data.every((v, i) => v === before.get(key)![i]) ? [] : [key]));
+    assert.deepEqual(changed.sort(), trained);
+    optimizer.dispose();
     adapted.dispose();
   });
 }

@@ -202,7 +202,7 @@ test("a combined adapter is in its adapters' layers only, whatever others are ca
     add(["a"], [1], "b"),
   );
   refuses("DoRA", ArgumentError, ['"dora" has DoRA'], add(["a", "dora"], [1, 1]));
-  refuses("modulesToSave", ArgumentError, ['"saved" has DoRA, biases or modulesToSave'], add(["saved"], [1]));
+  refuses("modulesToSave", ArgumentError, ['"saved" has DoRA, biases, modulesToSave'], add(["saved"], [1]));
   refuses(
     "linear of other ranks",
     ShapeError,

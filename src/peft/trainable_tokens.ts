@@ -1,0 +1,236 @@
+/**
+ * PEFT's trainable_token_indices: rows of an embedding table, or of a head that is the table, that an adapter trains.
+ * Source: huggingface/peft 0.21, utils/other.py (TrainableTokensWrapper), tuners/trainable_tokens/layer.py.
+ */
+import { embeddingAt } from "../autograd/ops/embedding.js";
+import { indexCopy } from "../autograd/ops/index_copy.js";
+import { linear, reshape } from "../autograd/ops/index.js";
+import { TOKENS } from "../io/peft/keys.js";
+import { Embedding, Linear } from "../nn/layers.js";
+import { Module, type Parameter } from "../nn/module.js";
+import { engine } from "../runtime/engine.js";
+import { ArgumentError, StateError } from "../runtime/errors.js";
+import { className } from "../runtime/shown.js";
+import { attempt } from "../tensor/scope.js";
+import { Tensor } from "../tensor/tensor.js";
+import { isPlain } from "./plain.js";
+
+/** One adapter's rows. */
+export interface Tokens {
+  /** Ids of the tokens. */
+  readonly indices: readonly number[];
+  /** [indices.length, dim]: what stands in the rows' places. PEFT calls it a delta. */
+  readonly rows: Parameter;
+  /**
+   * Of a table and a head that are one weight: "with the head" and "with the table" have the same rows, which are the
+   * table's to save and to merge. null: the rows are of this module alone.
+   */
+  readonly tied: "with the head" | "with the table" | null;
+}
+
+/** What stands in a table's or head's place: it, and the rows of the active adapter. */
+export class TrainableTokens extends Module {
+  /** @internal */ static override readonly className: string = "TrainableTokens";
+  readonly baseLayer: Embedding | Linear;
+  /** By adapter. */
+  readonly tokens = new Map<string, Tokens>();
+  activeAdapters: readonly string[] = [];
+  disabled = false;
+  /** What the weight has in the places of merged rows, by adapter, in the order of merging. */
+  readonly #originals = new Map<string, Float32Array>();
+
+  /** @throws ArgumentError for what has no such rows */
+  constructor(where: string, module: Module) {
+    super();
+    const isTable = isPlain(module, Embedding) && module.maxNorm === null;
+    const isHead = isPlain(module, Linear) && !module.fanInFanOut && module.bias === null;
+    if (!isTable && !isHead)
+      throw new ArgumentError(
+        `${where} is a ${className(module)}; only an nn.Embedding without maxNorm and an nn.Linear without bias and ` +
+          `fanInFanOut, neither of them adapted otherwise, can have trained tokens.`,
+      );
+    this.baseLayer = module;
+    this.training = module.training;
+  }
+
+  /** The base layer's: what is tied to it finds it here. */
+  get weight(): Parameter {
+    return this.baseLayer.weight;
+  }
+
+  /** The base layer is a part of this one: its weight is here, as in PEFT. */
+  override *children(): IterableIterator<[string, Module]> {}
+
+  override *ownParameters(): IterableIterator<[string, Parameter]> {
+    yield ["token_adapter.base_layer.weight", this.weight];
+    for (const [name, { rows }] of this.tokens) yield [`${TOKENS}.${name}`, rows];
+  }
+
+  has(adapterName: string): boolean {
+    return this.tokens.has(adapterName);
+  }
+
+  /** Those that act: of the first of the active adapters that has some. */
+  get active(): Tokens | undefined {
+    if (this.disabled || this.#originals.size > 0) return undefined;
+    return this.tokens.get(this.activeAdapters.find((name) => this.tokens.has(name)) ?? "");
+  }
+
+  /** ids int32 [...] -> [..., dim] of a table; x [..., dim] -> [..., tokens] of a head. */
+  forward(x: Tensor): Tensor {
+    const { active, baseLayer } = this;
+    if (!active) return baseLayer.forward(x);
+    return attempt(() =>
+      baseLayer instanceof Embedding
+        ? this.#look(x, baseLayer, active)
+        : indexCopy(baseLayer.forward(x), x.rank - 1, active.indices, linear(x, active.rows)),
+    );
+  }
+
+  #look(ids: Tensor, table: Embedding, { indices, rows }: Tokens): Tensor {
+    const y = table.forward(ids);
+    const rowOf = new Map(indices.map((id, row) => [id, row]));
+    // A rehearsal knows no ids: each may be one of these.
+    const isAny = engine().isRehearsal;
+    const places: number[] = [];
+    const found: number[] = [];
+    for (const [place, id] of ids.indices.entries()) {
+      const row = isAny ? 0 : rowOf.get(id);
+      if (row === undefined) continue;
+      places.push(place);
+      found.push(row);
+    }
+    if (places.length === 0) return y;
+    const padding = table.paddingIdx === null ? undefined : rowOf.get(table.paddingIdx);
+    const options = { scaleGradByFreq: table.scaleGradByFreq, paddingIdx: padding ?? null };
+    const looked = new Tensor([found.length], "int32");
+    looked.indices.set(found);
+    const trained = embeddingAt("peft.TrainableTokens.forward", looked, rows, options, []);
+    return reshape(indexCopy(reshape(y, [ids.size, table.embeddingDim]), 0, places, trained), y.shape);
+  }
+
+  /**
+   * Puts adapters' rows into the weight; returns what takes that back.
+   * @throws ArgumentError for two with rows of one token, or values that are not finite (with safeMerge)
+   */
+  merge(where: string, adapterNames: readonly string[], safeMerge: boolean): () => void {
+    const before = [...this.#originals.keys()];
+    const undo = (): void => this.#restore([...this.#originals.keys()].filter((name) => !before.includes(name)));
+    try {
+      for (const name of adapterNames) {
+        const own = this.tokens.get(name);
+        if (!own || this.#originals.has(name)) continue;
+        const rival = [...this.#originals.keys()].find((other) =>
+          this.tokens.get(other)!.indices.some((id) => own.indices.includes(id)),
+        );
+        if (rival !== undefined)
+          throw new ArgumentError(`${where}: ${rival} and ${name} have rows of the same token; merge one of them.`);
+        if (safeMerge && !own.rows.data.every(Number.isFinite))
+          throw new ArgumentError(
+            `${where}: adapter "${name}" has rows of tokens with values that are not finite; all weights are as ` +
+              `they were.`,
+          );
+        // The table's rows are in the weight then, which is the head's, too.
+        this.#originals.set(name, rowsOf(this.weight, own.indices));
+        if (own.tied !== "with the table") putRows(this.weight, own.indices, own.rows.data);
+      }
+    } catch (error) {
+      undo();
+      throw error;
+    }
+    return undo;
+  }
+
+  /** Restores the weight's original bits. */
+  unmerge(): void {
+    this.#restore([...this.#originals.keys()]);
+  }
+
+  #restore(names: readonly string[]): void {
+    for (const name of [...names].reverse()) {
+      const { indices, tied } = this.tokens.get(name)!;
+      if (tied !== "with the table") putRows(this.weight, indices, this.#originals.get(name)!);
+      this.#originals.delete(name);
+    }
+  }
+
+  /** Makes this the layer it was without adapters; returns what takes that back. */
+  disable(): () => void {
+    const { disabled, weight } = this;
+    const merged = [...this.#originals].filter(([name]) => this.tokens.get(name)!.tied !== "with the table");
+    const aside = disabled ? [] : merged;
+    for (const [name, original] of aside) putRows(weight, this.tokens.get(name)!.indices, original);
+    this.disabled = true;
+    return () => {
+      for (const [name] of aside) {
+        const { indices, rows } = this.tokens.get(name)!;
+        putRows(weight, indices, rows.data);
+      }
+      this.disabled = disabled;
+    };
+  }
+
+  /** Notes which rows act, see `extentOf`. */
+  hold(where: string): () => () => void {
+    const { activeAdapters, disabled, active } = this;
+    const merged = [...this.#originals.keys()].join();
+    return () => {
+      const before = [this.activeAdapters, this.disabled] as const;
+      [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
+      const undo = (): void => {
+        [this.activeAdapters, this.disabled] = before;
+      };
+      if (this.active === active && merged === [...this.#originals.keys()].join()) return undo;
+      undo();
+      throw new StateError(
+        `${where}: trained tokens were deleted, replaced, merged or unmerged since ${where}() was called; call it ` +
+          `anew.`,
+      );
+    };
+  }
+
+  /** Frees an adapter's rows, if they are here. */
+  remove(adapterName: string): void {
+    const own = this.tokens.get(adapterName);
+    if (own && own.tied !== "with the table") own.rows.dispose();
+    this.tokens.delete(adapterName);
+  }
+
+  /** Frees all rows and gives the base layer; what is merged stays in its weight. */
+  unload(): Embedding | Linear {
+    this.#originals.clear();
+    for (const name of [...this.tokens.keys()]) this.remove(name);
+    this.baseLayer.training = this.training;
+    return this.baseLayer;
+  }
+
+  override unmergedData(p: Parameter): Float32Array {
+    if (p !== this.weight || this.#originals.size === 0) return p.data;
+    const data = p.data.slice();
+    for (const [name, original] of [...this.#originals].reverse())
+      copyRows(data, this.tokens.get(name)!.indices, original);
+    return data;
+  }
+
+  override isMerged(): boolean {
+    return this.#originals.size > 0;
+  }
+}
+
+/** Copies of rows. */
+export function rowsOf(weight: Parameter, indices: readonly number[]): Float32Array {
+  const width = weight.shape[1]!;
+  const rows = new Float32Array(indices.length * width);
+  const { data } = weight;
+  for (const [i, id] of indices.entries()) rows.set(data.subarray(id * width, (id + 1) * width), i * width);
+  return rows;
+}
+
+function putRows(weight: Parameter, indices: readonly number[], rows: Float32Array): void {
+  copyRows(weight.data, indices, rows);
+}
+
+function copyRows(to: Float32Array, indices: readonly number[], rows: Float32Array): void {
+  const width = rows.length / indices.length;
+  for (const [i, id] of indices.entries()) to.set(rows.subarray(i * width, (i + 1) * width), id * width);
+}
