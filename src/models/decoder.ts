@@ -77,6 +77,11 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
   abstract get lastNorm(): Layer;
   /** The sizes of a cache. @internal */
   abstract get cacheShape(): CacheShape;
+  /**
+   * A layer of the kind of layer `source`, whose place in the cache is `index`: what layer_replication asks for. Left
+   * out by families that do not have it. @internal
+   */
+  newLayer?(source: number, index: number): Block<P>;
   /** What the first layer gets. @internal */
   abstract embed(ids: Tensor, pass: P): Tensor;
   /** Adds what this model's layers share; positions are below `reach`. @internal */
@@ -117,6 +122,17 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
     x = this.lastNorm.forward(x);
     if (cache) cache.length += steps;
     return x;
+  }
+
+  /** First layer to last. @internal */
+  getLayers(): readonly Module[] {
+    return this.blocks;
+  }
+
+  /** Puts layers in the places of those that are there; config has their number. @internal */
+  setLayers(layers: readonly Module[]): void {
+    (this.blocks as unknown as Module[]).splice(0, this.blocks.length, ...layers);
+    Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }
 
   /** An empty cache for `forward`. */

@@ -195,6 +195,10 @@ export class LlamaModel extends DecoderModel<LlamaConfig, LlamaPass> {
     return this.layers;
   }
 
+  override newLayer(_source: number, index: number): LlamaLayer {
+    return new LlamaLayer(this.config, index);
+  }
+
   override get lastNorm(): RMSNorm {
     return this.norm;
   }

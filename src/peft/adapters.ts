@@ -4,6 +4,7 @@
  */
 import type { LoraConfig } from "../io/peft/config.js";
 import { Endings } from "../io/peft/names.js";
+import { show } from "../io/json.js";
 import { changed } from "../nn/extent.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
@@ -13,6 +14,7 @@ import { BASE, LoraLayer } from "./layer.js";
 import { LoraLinear } from "./linear.js";
 import { ModulesToSave } from "./modules_to_save.js";
 import { changesBaseWeight, prepareAdapter, type Source } from "./new_adapter.js";
+import { replicateLayers } from "./replication.js";
 import { withTargets } from "./default_targets.js";
 import { TrainableTokens } from "./trainable_tokens.js";
 import { hideHead, places, shortNames, showHead } from "./places.js";
@@ -26,6 +28,8 @@ export interface Layer {
 export class Adapters {
   readonly #configs = new Map<string, LoraConfig>();
   #active: readonly string[] = [];
+  /** Gives the model its own layers back, if an adapter replicated them. */
+  #unreplicate: (() => () => void) | null = null;
   /** The methods that run a caller's function with other adapters at work, innermost last. */
   readonly #inside: string[] = [];
 
@@ -81,7 +85,7 @@ export class Adapters {
   tokens(adapterName: string): { path: string; rows: Parameter }[] {
     return [...places(this.model)].flatMap(({ path, module }) => {
       const own = module instanceof TrainableTokens ? module.tokens.get(adapterName) : undefined;
-      return own && own.tied !== "with the table" ? [{ path, rows: own.rows }] : [];
+      return own && !own.table ? [{ path, rows: own.rows }] : [];
     });
   }
 
@@ -128,15 +132,13 @@ export class Adapters {
    */
   inject(where: string, adapterName: string, given: LoraConfig, source: Source): void {
     const config = withTargets(where, this.model, given);
-    for (const key of ["layerReplication"] as const)
-      if (config[key]) throw new ArgumentError(`${where}: ${key} is not supported.`);
     this.withHead(() => {
       this.refuseInside(where);
       this.checkNewName(where, adapterName);
       this.refuseMerged(where);
       this.#checkBeside(where, this.names, config);
-      const commit = prepareAdapter(where, this.model, adapterName, config, source);
-      commit();
+      if (this.#configs.size === 0) this.#replicate(where, config);
+      prepareAdapter(where, this.model, adapterName, config, source)();
       this.#configs.set(adapterName, this.#settled(adapterName, config));
       if (this.#active.length === 0) return this.activate([adapterName]);
       this.setRequiresGrad(adapterName, false);
@@ -155,6 +157,11 @@ export class Adapters {
     this.refuseInside(where);
     this.config(adapterName);
     this.refuseMerged(where);
+    if (show(config.layerReplication) !== show(this.config(adapterName).layerReplication))
+      throw new ArgumentError(
+        `${where}: layerReplication is ${show(config.layerReplication)}, and the model's layers are those of ` +
+          `${show(this.config(adapterName).layerReplication)}; call deleteAdapter() and loadAdapter().`,
+      );
     if (changesBaseWeight(config) && this.changesBase(adapterName))
       throw new StateError(
         `${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights, as adapter ` +
@@ -175,6 +182,24 @@ export class Adapters {
     this.#setActive(this.#active);
   }
 
+  /** Gives the model the layers that its first adapter asks for. */
+  #replicate(where: string, config: LoraConfig): void {
+    if (config.layerReplication === null) return;
+    if (changesBaseWeight(config))
+      throw new ArgumentError(
+        `${where}: initLoraWeights = "${config.initLoraWeights}" changes the base weights, which layers share with ` +
+          `layerReplication; use true.`,
+      );
+    this.#unreplicate = replicateLayers(where, this.model, config.layerReplication);
+  }
+
+  /** Without adapters the model has its own layers. */
+  #bare(): void {
+    this.#unreplicate?.();
+    this.#unreplicate = null;
+    hideHead(this.model);
+  }
+
   /** Frees an adapter. If it was the only active one, the oldest of the others becomes active. */
   delete(adapterName: string): void {
     this.setRequiresGrad(adapterName, false);
@@ -183,7 +208,7 @@ export class Adapters {
     const active = this.#active.filter((name) => name !== adapterName);
     if (active.length > 0) this.#setActive(active);
     else this.activate(this.names.slice(0, 1));
-    if (this.#configs.size === 0) hideHead(this.model);
+    if (this.#configs.size === 0) this.#bare();
   }
 
   /** Makes these the active adapters, and only what they have trains. */
@@ -191,6 +216,12 @@ export class Adapters {
     this.#setActive(names);
     for (const p of this.model.parameters()) p.requiresGrad = false;
     for (const name of names) this.setRequiresGrad(name, true);
+  }
+
+  /** Makes the model the base alone; returns what takes that back, to the bit. */
+  disable(): (() => void)[] {
+    const undo = [...this.layers().map(({ layer }) => layer), ...this.wrappers()].map((module) => module.disable());
+    return this.#unreplicate ? [...undo, this.#unreplicate()] : undo;
   }
 
   /** Lets what this adapter has train, or freezes it. */
@@ -213,7 +244,7 @@ export class Adapters {
     for (const p of dropped.flatMap((layer) => layer.parameters())) if (!kept.has(p)) p.dispose();
     this.#configs.clear();
     this.#active = [];
-    hideHead(this.model);
+    this.#bare();
   }
 
   /** Runs fn, to which a tied head is a layer; it stays one while there are adapters. */
@@ -222,7 +253,7 @@ export class Adapters {
     try {
       fn();
     } finally {
-      if (this.#configs.size === 0) hideHead(this.model);
+      if (this.#configs.size === 0) this.#bare();
     }
   }
 
@@ -267,6 +298,12 @@ export class Adapters {
 
   /** Whether an adapter can stand beside these others: what they share is the base. */
   #checkBeside(where: string, others: readonly string[], config: LoraConfig): void {
+    const other = others.find((name) => show(this.config(name).layerReplication) !== show(config.layerReplication));
+    if (other !== undefined)
+      throw new ArgumentError(
+        `${where}: layerReplication is ${show(config.layerReplication)}, but adapter "${other}" has ` +
+          `${show(this.config(other).layerReplication)}; all adapters of a model have the same.`,
+      );
     if (others.length === 0) return;
     if (config.bias !== "none") {
       throw new ArgumentError(

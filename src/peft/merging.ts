@@ -9,6 +9,13 @@ import { TrainableTokens } from "./trainable_tokens.js";
 
 /** @throws ArgumentError, StateError, OutOfMemoryError; then all weights are as they were */
 export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[], safeMerge: boolean): void {
+  const replicated = adapters.names.find((name) => adapters.config(name).layerReplication !== null);
+  if (replicated !== undefined) {
+    throw new StateError(
+      `mergeAdapter: the model's layers are there more than once (layerReplication of adapter "${replicated}"), and ` +
+        `share their weights, which can hold one product only; run it unmerged.`,
+    );
+  }
   const tied = tiedLayer(adapters, adapterNames);
   if (tied) {
     throw new StateError(
@@ -32,8 +39,7 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
 export function unmergeAdapters(adapters: Adapters): void {
   changed();
   for (const { layer } of adapters.layers()) layer.unmerge();
-  // A head's rows that are its table's were noted after the table's.
-  for (const wrapper of adapters.wrappers().reverse()) if (wrapper instanceof TrainableTokens) wrapper.unmerge();
+  for (const wrapper of adapters.wrappers()) if (wrapper instanceof TrainableTokens) wrapper.unmerge();
 }
 
 /**
@@ -61,11 +67,11 @@ function tiedLayer(
   const tied = tiedPlaces(adapters.model);
   if (!tied) return undefined;
   for (const { path, module } of [tied.table, tied.head]) {
-    const isAlone = adapterNames.some((name) =>
-      module instanceof LoraLayer
-        ? module.adapters.has(name)
-        : module instanceof TrainableTokens && module.tokens.get(name)?.tied === null,
-    );
+    const isAlone = adapterNames.some((name) => {
+      if (module instanceof LoraLayer) return module.adapters.has(name);
+      const own = module instanceof TrainableTokens ? module.tokens.get(name) : undefined;
+      return own && !own.hasHead && !own.table;
+    });
     if (isAlone) return { path, isTable: path === tied.table.path };
   }
   return undefined;

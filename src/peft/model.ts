@@ -162,8 +162,8 @@ export class LoraModel<M extends Module = Module> extends Module {
   }
 
   /**
-   * Runs fn on the base model alone, also while adapters are merged and where an init changed its weights (pissa,
-   * olora); afterwards all is as before.
+   * Runs fn on the base model alone, also while adapters are merged, where an init changed its weights (pissa, olora)
+   * and where its layers are there more than once (layerReplication); afterwards all is as before.
    * @throws StateError if fn is asynchronous, or adds, merges or chooses adapters; whatever fn throws
    *
    * @example
@@ -173,10 +173,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * const logits = adapted.disableAdapter(() => model.forward(ids)); // [1, 3, 1024]
    */
   disableAdapter<T>(fn: () => T): T {
-    return this.#adapters.within("disableAdapter", fn, () => [
-      ...this.#adapters.layers().map(({ layer }) => layer.disable()),
-      ...this.#adapters.wrappers().map((wrapper) => wrapper.disable()),
-    ]);
+    return this.#adapters.within("disableAdapter", fn, () => this.#adapters.disable());
   }
 
   /**

@@ -66,23 +66,29 @@ export function prepareAdapter(
           wrapper.modulesToSave.set(adapterName, copy);
         });
       }
-      let rowsOfTable: Parameter | null = null;
+      const table: { wrapper: TrainableTokens; rows: Parameter }[] = [];
       for (const { path, parent, name, module, indices, tied } of tokens) {
         const wrapper =
           module instanceof TrainableTokens
             ? module
             : new TrainableTokens(`${where}: trainableTokenIndices: ${path}`, module);
-        const rows: Parameter =
-          (tied === "with the table" ? rowsOfTable : null) ??
+        const follows = tied === "head" ? table[0] : undefined;
+        const rows =
+          follows?.rows ??
           new Parameter([indices.length, wrapper.weight.shape[1]!]).set(rowsOf(wrapper.weight, indices));
-        if (tied !== "with the table") {
+        if (!follows) {
           undo.push(() => rows.dispose());
           source.tokens?.(path, rows);
         }
-        if (tied === "with the head") rowsOfTable = rows;
+        if (tied === "table") table.push({ wrapper, rows });
         commit.push(() => {
           parent.replaceChild(name, wrapper);
-          wrapper.tokens.set(adapterName, { indices, rows, tied });
+          wrapper.tokens.set(adapterName, {
+            indices,
+            rows,
+            hasHead: tied === "table",
+            table: follows?.wrapper ?? null,
+          });
         });
       }
       source.ready?.(parts);

@@ -11,7 +11,6 @@ import { className } from "../runtime/shown.js";
 import { shown } from "../tensor/check.js";
 import { LoraLayer } from "./layer.js";
 import { inputEmbeddings, meant, outputEmbeddings, places, tiedPlaces, type Place } from "./places.js";
-import type { Tokens } from "./trainable_tokens.js";
 import { isPlain } from "./plain.js";
 import { isAdaptable, isLinear, wrap } from "./wrap.js";
 
@@ -89,7 +88,8 @@ function targetsWeight(where: string, path: string, module: Module, matching: Ma
 /** A module whose rows an adapter trains. */
 export interface TokenPlace extends Place {
   indices: readonly number[];
-  tied: Tokens["tied"];
+  /** Whether it is a table and a head follows, or that head. */
+  tied: "table" | "head" | null;
 }
 
 /**
@@ -136,9 +136,9 @@ export function tokenPlaces(where: string, model: Module, config: LoraConfig): T
   if (isOther && ensureWeightTying)
     fail(`has other tokens for ${tied.head.path} than for ${tied.table.path}, which ensureWeightTying does not allow`);
   if (isOther) return [...found.values()];
-  own.tied = "with the head";
+  own.tied = "table";
   found.delete(tied.head.path);
-  return [...found.values(), { ...tied.head, indices: own.indices, tied: "with the table" }];
+  return [...found.values(), { ...tied.head, indices: own.indices, tied: "head" }];
 }
 
 /** The modules that a config copies; with ensureWeightTying table and head go together. */

@@ -4,15 +4,17 @@
  */
 import { embeddingAt } from "../autograd/ops/embedding.js";
 import { indexCopy } from "../autograd/ops/index_copy.js";
-import { linear, reshape } from "../autograd/ops/index.js";
+import { embedding, linear, reshape } from "../autograd/ops/index.js";
+import { noGrad } from "../autograd/tape.js";
 import { TOKENS } from "../io/peft/keys.js";
 import { Embedding, Linear } from "../nn/layers.js";
+import { Merge } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
-import { attempt } from "../tensor/scope.js";
-import { Tensor } from "../tensor/tensor.js";
+import { attempt, scope } from "../tensor/scope.js";
+import { floatsOf, Tensor } from "../tensor/tensor.js";
 import { isPlain } from "./plain.js";
 
 /** One adapter's rows. */
@@ -21,11 +23,10 @@ export interface Tokens {
   readonly indices: readonly number[];
   /** [indices.length, dim]: what stands in the rows' places. PEFT calls it a delta. */
   readonly rows: Parameter;
-  /**
-   * Of a table and a head that are one weight: "with the head" and "with the table" have the same rows, which are the
-   * table's to save and to merge. null: the rows are of this module alone.
-   */
-  readonly tied: "with the head" | "with the table" | null;
+  /** Of a table: whether a head that is the same weight has these rows, too. */
+  readonly hasHead: boolean;
+  /** Of such a head: the table, whose rows they are to save and to merge. */
+  readonly table: TrainableTokens | null;
 }
 
 /** What stands in a table's or head's place: it, and the rows of the active adapter. */
@@ -36,8 +37,11 @@ export class TrainableTokens extends Module {
   readonly tokens = new Map<string, Tokens>();
   activeAdapters: readonly string[] = [];
   disabled = false;
-  /** What the weight has in the places of merged rows, by adapter, in the order of merging. */
-  readonly #originals = new Map<string, Float32Array>();
+  /** In the order of merging. */
+  readonly #merged: string[] = [];
+  readonly #merge = new Merge();
+  /** Whether `disable` holds back merged rows. */
+  #aside = false;
 
   /** @throws ArgumentError for what has no such rows */
   constructor(where: string, module: Module) {
@@ -72,7 +76,7 @@ export class TrainableTokens extends Module {
 
   /** Those that act: of the first of the active adapters that has some. */
   get active(): Tokens | undefined {
-    if (this.disabled || this.#originals.size > 0) return undefined;
+    if (this.disabled || this.#merged.length > 0) return undefined;
     return this.tokens.get(this.activeAdapters.find((name) => this.tokens.has(name)) ?? "");
   }
 
@@ -110,17 +114,23 @@ export class TrainableTokens extends Module {
   }
 
   /**
-   * Puts adapters' rows into the weight; returns what takes that back.
+   * Puts adapters' rows into the weight, whose original bits are kept aside; returns what takes that back.
    * @throws ArgumentError for two with rows of one token, or values that are not finite (with safeMerge)
    */
   merge(where: string, adapterNames: readonly string[], safeMerge: boolean): () => void {
-    const before = [...this.#originals.keys()];
-    const undo = (): void => this.#restore([...this.#originals.keys()].filter((name) => !before.includes(name)));
+    const { weight } = this;
+    const count = this.#merged.length;
+    const before = count > 0 && this.#merge.merged ? weight.stored() : null;
+    const undo = (): void => {
+      if (before) weight.restore(before);
+      else this.#merge.restore(weight);
+      this.#merged.length = count;
+    };
     try {
       for (const name of adapterNames) {
         const own = this.tokens.get(name);
-        if (!own || this.#originals.has(name)) continue;
-        const rival = [...this.#originals.keys()].find((other) =>
+        if (!own || this.#merged.includes(name)) continue;
+        const rival = this.#merged.find((other) =>
           this.tokens.get(other)!.indices.some((id) => own.indices.includes(id)),
         );
         if (rival !== undefined)
@@ -130,9 +140,8 @@ export class TrainableTokens extends Module {
             `${where}: adapter "${name}" has rows of tokens with values that are not finite; all weights are as ` +
               `they were.`,
           );
-        // The table's rows are in the weight then, which is the head's, too.
-        this.#originals.set(name, rowsOf(this.weight, own.indices));
-        if (own.tied !== "with the table") putRows(this.weight, own.indices, own.rows.data);
+        if (!own.table) this.#merge.apply(weight, () => putRows(weight, own));
+        this.#merged.push(name);
       }
     } catch (error) {
       undo();
@@ -143,29 +152,22 @@ export class TrainableTokens extends Module {
 
   /** Restores the weight's original bits. */
   unmerge(): void {
-    this.#restore([...this.#originals.keys()]);
-  }
-
-  #restore(names: readonly string[]): void {
-    for (const name of [...names].reverse()) {
-      const { indices, tied } = this.tokens.get(name)!;
-      if (tied !== "with the table") putRows(this.weight, indices, this.#originals.get(name)!);
-      this.#originals.delete(name);
-    }
+    this.#merge.restore(this.weight);
+    this.#merged.length = 0;
   }
 
   /** Makes this the layer it was without adapters; returns what takes that back. */
   disable(): () => void {
     const { disabled, weight } = this;
-    const merged = [...this.#originals].filter(([name]) => this.tokens.get(name)!.tied !== "with the table");
-    const aside = disabled ? [] : merged;
-    for (const [name, original] of aside) putRows(weight, this.tokens.get(name)!.indices, original);
+    const aside = this.#aside;
+    const original = aside ? null : this.#merge.original;
+    const held = original && weight.stored();
+    if (original) weight.set(floatsOf(original));
+    this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
-      for (const [name] of aside) {
-        const { indices, rows } = this.tokens.get(name)!;
-        putRows(weight, indices, rows.data);
-      }
+      if (held) weight.restore(held);
+      this.#aside = aside;
       this.disabled = disabled;
     };
   }
@@ -173,14 +175,14 @@ export class TrainableTokens extends Module {
   /** Notes which rows act, see `extentOf`. */
   hold(where: string): () => () => void {
     const { activeAdapters, disabled, active } = this;
-    const merged = [...this.#originals.keys()].join();
+    const merged = this.#merged.join();
     return () => {
       const before = [this.activeAdapters, this.disabled] as const;
       [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
       const undo = (): void => {
         [this.activeAdapters, this.disabled] = before;
       };
-      if (this.active === active && merged === [...this.#originals.keys()].join()) return undo;
+      if (this.active === active && merged === this.#merged.join()) return undo;
       undo();
       throw new StateError(
         `${where}: trained tokens were deleted, replaced, merged or unmerged since ${where}() was called; call it ` +
@@ -192,45 +194,38 @@ export class TrainableTokens extends Module {
   /** Frees an adapter's rows, if they are here. */
   remove(adapterName: string): void {
     const own = this.tokens.get(adapterName);
-    if (own && own.tied !== "with the table") own.rows.dispose();
+    if (own && !own.table) own.rows.dispose();
     this.tokens.delete(adapterName);
   }
 
   /** Frees all rows and gives the base layer; what is merged stays in its weight. */
   unload(): Embedding | Linear {
-    this.#originals.clear();
+    this.#merge.settle();
+    this.#merged.length = 0;
     for (const name of [...this.tokens.keys()]) this.remove(name);
     this.baseLayer.training = this.training;
     return this.baseLayer;
   }
 
   override unmergedData(p: Parameter): Float32Array {
-    if (p !== this.weight || this.#originals.size === 0) return p.data;
-    const data = p.data.slice();
-    for (const [name, original] of [...this.#originals].reverse())
-      copyRows(data, this.tokens.get(name)!.indices, original);
-    return data;
+    if (p !== this.weight) return p.toFloat32();
+    const table = this.#merged.map((name) => this.tokens.get(name)!.table).find((other) => other);
+    return table ? table.unmergedData(p) : this.#merge.originalOf(p);
   }
 
   override isMerged(): boolean {
-    return this.#originals.size > 0;
+    return this.#merged.length > 0;
   }
 }
 
-/** Copies of rows. */
+/** A table's rows, as float32. */
 export function rowsOf(weight: Parameter, indices: readonly number[]): Float32Array {
+  return noGrad(() => scope(() => embedding(new Tensor([indices.length], "int32").set(indices), weight).data.slice()));
+}
+
+function putRows(weight: Parameter, { indices, rows }: Tokens): void {
   const width = weight.shape[1]!;
-  const rows = new Float32Array(indices.length * width);
-  const { data } = weight;
-  for (const [i, id] of indices.entries()) rows.set(data.subarray(id * width, (id + 1) * width), i * width);
-  return rows;
-}
-
-function putRows(weight: Parameter, indices: readonly number[], rows: Float32Array): void {
-  copyRows(weight.data, indices, rows);
-}
-
-function copyRows(to: Float32Array, indices: readonly number[], rows: Float32Array): void {
-  const width = rows.length / indices.length;
-  for (const [i, id] of indices.entries()) to.set(rows.subarray(i * width, (i + 1) * width), id * width);
+  const to = weight.data;
+  const from = rows.data;
+  for (const [i, id] of indices.entries()) to.set(from.subarray(i * width, (i + 1) * width), id * width);
 }
