@@ -14,6 +14,7 @@ import type { Family, FamilyConfig, Head } from "./family.js";
 import { gpt2, type Gpt2Config } from "./gpt2.js";
 import { llama, type LlamaConfig } from "./llama.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import { modernbert } from "./modernbert.js";
 import { roberta } from "./roberta.js";
 import { vit, type ViTForImageClassification } from "./vit.js";
 
@@ -50,7 +51,7 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
 }
 
 const DECODERS: readonly Family<FamilyConfig>[] = [llama, gpt2];
-const ENCODERS: readonly Family<FamilyConfig>[] = [bert, roberta, distilbert, vit];
+const ENCODERS: readonly Family<FamilyConfig>[] = [bert, roberta, distilbert, modernbert, vit];
 
 const FAMILIES = new Map<unknown, Family<FamilyConfig>>(
   [...DECODERS, ...ENCODERS].map((family) => [family.modelType, family]),

@@ -42,6 +42,7 @@ export type { Encoder, EncoderOptions } from "./encoder.js";
 export { BertForSequenceClassification, BertModel, type BertConfig } from "./bert.js";
 export { RobertaForSequenceClassification, type RobertaClassificationHead } from "./roberta.js";
 export { DistilBertForSequenceClassification, DistilBertModel, type DistilBertConfig } from "./distilbert.js";
+export { ModernBertForSequenceClassification, ModernBertModel, type ModernBertConfig } from "./modernbert.js";
 export { ViTForImageClassification, ViTModel, type ViTConfig } from "./vit.js";
 export {
   loadSentenceEncoder,

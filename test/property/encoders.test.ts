@@ -9,7 +9,7 @@ import { ROOT } from "../support/root.js";
 
 await init();
 
-const FAMILIES = ["bert", "roberta", "distilbert"];
+const FAMILIES = ["bert", "roberta", "distilbert", "modernbert"];
 const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}_cls`, ROOT));
 const padTokenId = 1;
 

@@ -175,6 +175,36 @@ test("what is asked for and cannot be is refused by name, and leaves nothing", (
   assert.equal(memoryStats().liveBytes, before);
 });
 
+test("ModernBERT: both spellings of config.json; the first token or the mean", () => {
+  const old = {
+    layer_types: null,
+    rope_parameters: null,
+    global_attn_every_n_layers: 3,
+    global_rope_theta: 160000,
+    local_rope_theta: 10000,
+  };
+  const logits = (folder: string): number[] => {
+    const { model } = models.loadModel(folder, { head: "sequence-classification" });
+    const values = [...model.forward(ids()).data];
+    model.dispose();
+    return values;
+  };
+  const today = logits(pathOf("modernbert_cls"));
+  assert.deepEqual(logits(changed("modernbert_cls", old)), today);
+  for (const change of [{ global_rope_theta: 5000 }, { local_rope_theta: 5000 }, { global_attn_every_n_layers: 1 }])
+    assert.notDeepEqual(logits(changed("modernbert_cls", { ...old, local_attention: 2, ...change })), today);
+  assert.notDeepEqual(logits(changed("modernbert_cls", { classifier_pooling: "cls" })), today);
+  for (const [change, word] of [
+    [{ classifier_pooling: "max" }, "classifier_pooling"],
+    [{ layer_types: ["full_attention"] }, "layer_types"],
+    [{ layer_types: ["full_attention", "sliding_attention", "chunked_attention"] }, "layer_types"],
+    [{ num_attention_heads: 8 }, "num_attention_heads"],
+    [{ norm_bias: true }, "norm.bias"],
+    [{ classifier_activation: "gelu_fast" }, "classifier_activation"],
+  ] as const)
+    refuses(() => models.loadModel(changed("modernbert_cls", change)), FormatError, word);
+});
+
 test("ViT: names of files and of transformers 5 are one; pooler and mask token are left out", () => {
   const folder = changed("vit_cls", {}, (key) => key, ["vit.pooler.dense.bias", "vit.embeddings.mask_token"]);
   const [a, b] = [folder, pathOf("vit_cls")].map((from) => models.loadModel(from, { head: "image-classification" }));

@@ -22,7 +22,7 @@ const SIZES = {
   image_size: 4,
   patch_size: 2,
 };
-const ENCODERS = ["bert", "roberta", "distilbert", "vit"].map((model_type) =>
+const ENCODERS = ["bert", "roberta", "distilbert", "modernbert", "vit"].map((model_type) =>
   familyOf(model_type)!.parseConfig({ ...SIZES, model_type }, "config.json"),
 );
 const LABELS = { id2label: ["a", "b", "c"], problemType: null, padTokenId: 1 };
