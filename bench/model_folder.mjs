@@ -3,6 +3,8 @@
  */
 import { mkdirSync, writeFileSync, openSync, writeSync, closeSync } from "node:fs";
 import { familyOf } from "../dist/src/models/families.js";
+import { skipInit } from "../dist/src/nn/skip_init.js";
+import { rehearse } from "../dist/src/runtime/rehearsal.js";
 
 /** config.json of HuggingFaceTB/SmolLM2-135M, as far as it matters here: 134,515,008 weights. */
 export const SMOLLM2_135M = {
@@ -60,18 +62,22 @@ function writeFile(path, entries, random) {
 }
 
 /**
- * Writes config.json and the weights in bf16: model.safetensors, or so many shards and their index.
+ * Writes config.json and the weights in bf16: model.safetensors, or so many shards and their index. `init()` must have
+ * run.
  * @param config the contents of a config.json, of any family that the library loads
  * @returns the names of the files with weights
  */
 export function writeModelFolder(directory, config, { seed = 0, shards = 1 } = {}) {
   const family = familyOf(config.model_type);
   if (!family) throw new Error(`no family ${config.model_type}`);
-  const shapes = family.shapes(family.parseConfig(config, "config.json"));
-  const entries = Array.from(shapes, ([name, dimensions]) => {
-    const shape = dimensions.map(([, size]) => size);
-    return { name, shape, bytes: 2 * shape.reduce((a, b) => a * b, 1) };
-  });
+  const read = family.parseConfig(config, "config.json");
+  // A model that is only rehearsed says what it has.
+  const parameters = () => Array.from(skipInit(() => family.heads["causal-lm"].create(read)).namedParameters());
+  const entries = rehearse(parameters, Infinity).map(([name, { shape }]) => ({
+    name,
+    shape,
+    bytes: 2 * shape.reduce((a, b) => a * b, 1),
+  }));
   const all = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   const files = Array.from({ length: shards }, () => []);
   let before = 0;

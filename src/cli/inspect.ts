@@ -1,8 +1,8 @@
 /** wasm-lora inspect. Files may be a stranger's: what is shown of them is cut and made safe for a terminal. */
 import { existsSync, statSync } from "node:fs";
-import { readBytes, readJson } from "../io/files.js";
+import { openFile, readJson } from "../io/files.js";
 import { readWeightMap } from "../io/huggingface.js";
-import { parseSafetensors } from "../io/safetensors.js";
+import { readHeader, type SafetensorsHeader } from "../io/safetensors_header.js";
 import { FileError } from "../runtime/errors.js";
 import { count, oneLine } from "./format.js";
 import { findFolder } from "./hub.js";
@@ -28,12 +28,21 @@ export async function inspect(named: string, options: { offline?: boolean | unde
   for (const file of files) printTensors(file);
 }
 
+function headerOf(path: string): SafetensorsHeader {
+  const file = openFile(path);
+  try {
+    return readHeader(file);
+  } finally {
+    file.close();
+  }
+}
+
 function printTensors(file: string): void {
-  const { metadata, tensors } = parseSafetensors(readBytes(file), { name: file });
+  const { metadata, tensors } = headerOf(file);
   const all = [...tensors.values()];
   const rows = all
     .slice(0, MOST_LINES)
-    .map((t) => [oneLine(t.name), t.dtype, oneLine(`[${t.shape.join(", ")}]`), count(t.bytes.length)]);
+    .map((t) => [oneLine(t.name), t.dtype, oneLine(`[${t.shape.join(", ")}]`), count(t.length)]);
   const widths = [0, 1, 2, 3].map((c) => rows.reduce((width, row) => Math.max(width, row[c]!.length), 0));
   const lines = [
     oneLine(file),

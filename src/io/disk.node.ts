@@ -22,6 +22,7 @@ import {
 import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
+import type { OpenFile } from "./open_file.js";
 
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;
@@ -67,27 +68,38 @@ export function exists(path: string): boolean {
   }
 }
 
-/** A file's bytes; files beyond 2 GiB too, as far as memory allows. */
-export function readBytes(path: string): Uint8Array {
+/** Opens a file, of any size. */
+export function openFile(path: string): OpenFile {
   let fd: number | undefined;
+  const close = (): void => {
+    if (fd !== undefined) closeSync(fd);
+    fd = undefined;
+  };
   try {
     // Before opening: to open a named pipe would wait for its writer.
     const kind = statSync(path);
     if (!kind.isFile() && !kind.isDirectory())
       throw new FileError(`cannot read ${path}: it is not a regular file; name one.`);
     fd = openSync(path, "r");
-    const bytes = new Uint8Array(fstatSync(fd).size);
-    for (let done = 0; done < bytes.length; ) {
-      const count = readSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), null);
+    const stat = fstatSync(fd);
+    if (stat.isDirectory()) throw new FileError(`cannot read ${path}: ${ADVICE["EISDIR"]}.`);
+    return { path, size: stat.size, read: (at, into) => readAt(path, fd!, at, into), close };
+  } catch (error) {
+    close();
+    throw fileError("read", path, error);
+  }
+}
+
+function readAt(path: string, fd: number, at: number, into: Uint8Array): void {
+  try {
+    for (let done = 0; done < into.length; ) {
+      const count = readSync(fd, into, done, Math.min(into.length - done, CHUNK_BYTES), at + done);
       if (count === 0)
         throw new FileError(`cannot read ${path}: it became shorter meanwhile; wait for its writer and try again.`);
       done += count;
     }
-    return bytes;
   } catch (error) {
     throw fileError("read", path, error);
-  } finally {
-    if (fd !== undefined) closeSync(fd);
   }
 }
 

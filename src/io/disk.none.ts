@@ -1,6 +1,7 @@
 /** Where there is no file system: browsers and workers. See files.ts. */
 import { FileError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
+import type { OpenFile } from "./open_file.js";
 
 function refuse(path: string): never {
   throw new FileError(
@@ -12,7 +13,7 @@ function refuse(path: string): never {
 export function exists(path: string): boolean {
   return refuse(path);
 }
-export function readBytes(path: string): Uint8Array {
+export function openFile(path: string): OpenFile {
   return refuse(path);
 }
 export function writeAtomic(files: readonly FileToWrite[]): void {

@@ -1,12 +1,13 @@
 /**
- * Whole files, in and out. A path that starts with "memory:" is a key of `memoryFiles`, in every runtime;
- * any other is on disk, where there is one (Node, Deno, Bun). Every fault is a FileError (or, for contents,
- * a FormatError) that names the path and what to do next.
+ * Files, in and out: whole, or read in parts. A path that starts with "memory:" is a key of `memoryFiles`, in every
+ * runtime; any other is on disk, where there is one (Node, Deno, Bun). Every fault is a FileError (or, for contents, a
+ * FormatError) that names the path and what to do next.
  */
 import * as disk from "#disk";
 import { FileError, FormatError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
 import { JsonCursor } from "./json.js";
+import type { OpenFile } from "./open_file.js";
 import { signatureOf } from "./signature.js";
 
 /**
@@ -30,12 +31,33 @@ export function exists(path: string): boolean {
   return isInMemory(path) ? memoryFiles.has(path) : disk.exists(path);
 }
 
+/** A file to be read in parts, of any size; whoever opens it closes it. @throws FileError */
+export function openFile(path: string): OpenFile {
+  if (!isInMemory(path)) return disk.openFile(path);
+  const bytes = readBytes(path);
+  return {
+    path,
+    size: bytes.length,
+    read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
+    close: () => {},
+  };
+}
+
 /** A file's bytes; files beyond 2 GiB too, as far as memory allows. @throws FileError */
 export function readBytes(path: string): Uint8Array {
-  if (!isInMemory(path)) return disk.readBytes(path);
-  const bytes = memoryFiles.get(path);
-  if (!bytes) throw new FileError(`cannot read ${path}: io.memoryFiles has no such key; set it first.`);
-  return bytes;
+  if (isInMemory(path)) {
+    const bytes = memoryFiles.get(path);
+    if (!bytes) throw new FileError(`cannot read ${path}: io.memoryFiles has no such key; set it first.`);
+    return bytes;
+  }
+  const file = disk.openFile(path);
+  try {
+    const bytes = new Uint8Array(file.size);
+    file.read(0, bytes);
+    return bytes;
+  } finally {
+    file.close();
+  }
 }
 
 /** @throws FileError; FormatError as `parseJson` */

@@ -8,75 +8,122 @@
  */
 import { FileError, FormatError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
-import { exists, parseJson, readBytes } from "./files.js";
+import { exists, openFile, parseJson, readBytes } from "./files.js";
 import { asObject, show } from "./json.js";
-import { parseSafetensors, toFloat32, type TensorView } from "./safetensors.js";
+import type { OpenFile } from "./open_file.js";
+import { toFloat32 } from "./safetensors.js";
+import { readHeader, type SafetensorsHeader, type StoredTensor } from "./safetensors_header.js";
 
 export const MODEL_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
-/** The tensors of a folder, not copied. */
-export interface WeightViews {
+/** A tensor of a folder: where it is, not what it holds. */
+export interface PlacedTensor extends StoredTensor {
+  /** Path of its file. */
+  file: string;
+}
+
+/** The weights of a folder by the headers of its files. */
+export interface WeightIndex {
   /** By name, as the files have them. */
-  tensors: Map<string, TensorView>;
+  tensors: Map<string, PlacedTensor>;
   /**
    * Tensors that the index lists and no shard has, and those that a shard has and the index does not list, with the
    * path of the shard.
    */
   astray: Map<string, string>;
+  /** Bytes of each file, by its path. */
+  sizes: Map<string, number>;
   /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
   metadata: Map<string, string>;
 }
 
 /**
- * The tensors of model.safetensors if that is there, else of the shards of its index, each read once.
+ * What the headers of a folder's files say together.
+ * @param headers by the paths of the files
+ * @param shardOf each tensor's file by the folder's index, if it has one
+ * @throws FormatError if a tensor is in another shard than the index says
+ * @internal
+ */
+export function joinHeaders(
+  directory: string,
+  headers: ReadonlyMap<string, SafetensorsHeader>,
+  shardOf?: ReadonlyMap<string, string>,
+): WeightIndex {
+  const tensors = new Map<string, PlacedTensor>();
+  const astray = new Map<string, string>();
+  const sizes = new Map<string, number>();
+  const metadata = new Map<string, string>();
+  for (const [path, header] of headers) {
+    sizes.set(path, header.end);
+    for (const [key, value] of Object.entries(header.metadata)) metadata.set(key, value);
+    for (const [name, tensor] of header.tensors) {
+      const shard = shardOf?.get(name);
+      if (shard !== undefined && `${directory}/${shard}` !== path)
+        throw new FormatError(
+          `${path}: tensor ${show(name)} is here, but ${directory}/${INDEX_FILE} has it in ${shard}.`,
+        );
+      if (shardOf && shard === undefined) astray.set(name, path);
+      tensors.set(name, { ...tensor, file: path });
+    }
+  }
+  for (const [name, shard] of shardOf ?? []) {
+    if (!tensors.has(name)) astray.set(name, `${directory}/${shard}`);
+  }
+  return { tensors, astray, sizes, metadata };
+}
+
+/** A folder's files with weights, open: their headers are read, their data when they are asked for. @internal */
+export interface OpenWeights extends WeightIndex {
+  /** Reads a part of a tensor, from so many bytes behind its beginning. @throws FileError */
+  read(tensor: PlacedTensor, from: number, into: Uint8Array): void;
+  /** Whoever opened them closes them. */
+  close(): void;
+}
+
+/**
+ * Opens model.safetensors if that is there, else the shards of its index, and reads their headers.
  * @throws FileError if a file is missing, FormatError if one is damaged or a tensor is in another shard than the index
  * says
  * @internal
  */
-export function readWeightViews(directory: string): WeightViews {
-  const tensors = new Map<string, TensorView>();
-  const astray = new Map<string, string>();
-  const metadata = new Map<string, string>();
-  const whole = `${directory}/${MODEL_FILE}`;
+export function openWeights(directory: string): OpenWeights {
   const indexPath = `${directory}/${INDEX_FILE}`;
-  const read = (path: string): Iterable<TensorView> => {
-    const file = parseSafetensors(readBytes(path), { name: path });
-    for (const [key, value] of Object.entries(file.metadata)) metadata.set(key, value);
-    return file.tensors.values();
-  };
-  if (exists(whole)) {
-    for (const view of read(whole)) tensors.set(view.name, view);
-    return { tensors, astray, metadata };
-  }
-  if (!exists(indexPath)) {
+  const isWhole = exists(`${directory}/${MODEL_FILE}`);
+  if (!isWhole && !exists(indexPath)) {
     throw new FileError(
       `cannot read weights from ${directory}: neither ${MODEL_FILE} nor ${INDEX_FILE} is there; ` +
         "check the path, and save pickled weights (.bin) as safetensors.",
     );
   }
-  const shardOf = readWeightMap(indexPath);
-  for (const shard of new Set(shardOf.values())) {
-    const path = `${directory}/${shard}`;
-    for (const view of read(path)) {
-      const expected = shardOf.get(view.name);
-      if (expected !== undefined && expected !== shard)
-        throw new FormatError(`${path}: tensor ${show(view.name)} is here, but ${indexPath} has it in ${expected}.`);
-      if (expected === undefined) astray.set(view.name, path);
-      tensors.set(view.name, view);
+  const shardOf = isWhole ? undefined : readWeightMap(indexPath);
+  const files = new Map<string, OpenFile>();
+  const headers = new Map<string, SafetensorsHeader>();
+  const close = (): void => {
+    for (const file of files.values()) file.close();
+  };
+  try {
+    for (const name of shardOf ? new Set(shardOf.values()) : [MODEL_FILE]) {
+      const file = openFile(`${directory}/${name}`);
+      files.set(file.path, file);
+      headers.set(file.path, readHeader(file));
     }
+    return {
+      ...joinHeaders(directory, headers, shardOf),
+      read: ({ file, begin }, from, into) => files.get(file)!.read(begin + from, into),
+      close,
+    };
+  } catch (error) {
+    close();
+    throw error;
   }
-  for (const [name, shard] of shardOf) {
-    if (!tensors.has(name)) astray.set(name, `${directory}/${shard}`);
-  }
-  return { tensors, astray, metadata };
 }
 
 /**
  * Refuses a folder whose shards and index differ. @internal
  * @throws FormatError naming the first tensor that is astray
  */
-export function refuseAstray(directory: string, { tensors, astray }: WeightViews): void {
+export function refuseAstray(directory: string, { tensors, astray }: WeightIndex): void {
   for (const [name, path] of astray) {
     const index = `${directory}/${INDEX_FILE}`;
     throw new FormatError(
@@ -88,8 +135,8 @@ export function refuseAstray(directory: string, { tensors, astray }: WeightViews
 }
 
 /**
- * All weights of a folder as float32, from model.safetensors if it is there, else from the shards of
- * its index, each read once.
+ * Weights of a folder as float32, from model.safetensors if it is there, else from the shards of its index. Of the
+ * files only what is wanted is read.
  *
  * @param wanted which tensors to give; the others may be of any dtype
  * @throws FileError if a file is missing, FormatError if one is damaged or the index does not fit
@@ -102,12 +149,20 @@ export function loadWeights(
   directory: string,
   wanted: (name: string) => boolean = () => true,
 ): Map<string, StateEntry> {
-  const views = readWeightViews(directory);
-  const { tensors } = views;
-  refuseAstray(directory, views);
-  const weights = new Map<string, StateEntry>();
-  for (const [name, view] of tensors) if (wanted(name)) weights.set(name, { shape: view.shape, data: toFloat32(view) });
-  return weights;
+  const files = openWeights(directory);
+  try {
+    refuseAstray(directory, files);
+    const weights = new Map<string, StateEntry>();
+    for (const [name, tensor] of files.tensors) {
+      if (!wanted(name)) continue;
+      const bytes = new Uint8Array(tensor.length);
+      files.read(tensor, 0, bytes);
+      weights.set(name, { shape: tensor.shape, data: toFloat32({ ...tensor, bytes }) });
+    }
+    return weights;
+  } finally {
+    files.close();
+  }
 }
 
 /** The shard of each tensor, by an index. @throws FileError, FormatError @internal */

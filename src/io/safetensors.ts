@@ -13,64 +13,23 @@
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { className } from "../runtime/shown.js";
-import { JsonCursor, show } from "./json.js";
-import { beginsAsText, signatureOf } from "./signature.js";
+import { show } from "./json.js";
+import {
+  byteLength,
+  DTYPE_BITS,
+  DTYPES,
+  headerEnd,
+  isDtype,
+  isWellFormed,
+  MAX_HEADER_BYTES,
+  METADATA,
+  parseHeader,
+  type SafetensorsDtype,
+  type StoredTensor,
+} from "./safetensors_header.js";
 
-/** The format's element types, as its header spells them. */
-export type SafetensorsDtype =
-  | "BOOL"
-  | "F4"
-  | "F6_E2M3"
-  | "F6_E3M2"
-  | "U8"
-  | "I8"
-  | "F8_E5M2"
-  | "F8_E4M3"
-  | "F8_E8M0"
-  | "F8_E4M3FNUZ"
-  | "F8_E5M2FNUZ"
-  | "I16"
-  | "U16"
-  | "F16"
-  | "BF16"
-  | "I32"
-  | "U32"
-  | "F32"
-  | "C64"
-  | "F64"
-  | "I64"
-  | "U64";
+export type { SafetensorsDtype } from "./safetensors_header.js";
 
-/** Bits per element, in the reference's order of alignment, by which its writer sorts tensors. */
-const DTYPE_BITS: Readonly<Record<SafetensorsDtype, number>> = {
-  BOOL: 8,
-  F4: 4,
-  F6_E2M3: 6,
-  F6_E3M2: 6,
-  U8: 8,
-  I8: 8,
-  F8_E5M2: 8,
-  F8_E4M3: 8,
-  F8_E8M0: 8,
-  F8_E4M3FNUZ: 8,
-  F8_E5M2FNUZ: 8,
-  I16: 16,
-  U16: 16,
-  F16: 16,
-  BF16: 16,
-  I32: 32,
-  U32: 32,
-  F32: 32,
-  C64: 64,
-  F64: 64,
-  I64: 64,
-  U64: 64,
-};
-
-const DTYPES = Object.keys(DTYPE_BITS) as SafetensorsDtype[];
-const METADATA = "__metadata__";
-/** The reference's limit; it also keeps the header below the longest string of any engine. */
-const MAX_HEADER_BYTES = 100_000_000;
 /** The writer pads the header so that the data start at a multiple of this. */
 const HEADER_ALIGNMENT = 8;
 
@@ -94,13 +53,6 @@ export interface SafetensorsFile {
   tensors: Map<string, TensorView>;
 }
 
-interface TensorInfo {
-  dtype: SafetensorsDtype;
-  shape: number[];
-  begin: number;
-  end: number;
-}
-
 /**
  * Reads a file's header and checks all of it; tensors are views of `bytes`. Time and memory are
  * proportional to the length of `bytes`, whatever they say.
@@ -118,191 +70,20 @@ export function parseSafetensors(bytes: Uint8Array, options?: { name?: string | 
   const { name: file = "safetensors" } = options ?? {};
   if (!(bytes instanceof Uint8Array))
     throw new ArgumentError(`parseSafetensors: bytes must be a Uint8Array; got ${typeName(bytes)}.`);
-  const fail = (message: string): never => {
-    throw new FormatError(`${file}: ${message}.`);
-  };
-  // Only where the beginning is wrong: any two bytes may be those of a header's length.
-  const failAtStart = (message: string): never => {
-    const signature =
-      signatureOf(bytes) ?? (beginsAsText(bytes) ? "text, such as a server's error; download it again" : undefined);
-    return fail(signature ? `expected a safetensors file; it is ${signature}` : message);
-  };
-  if (bytes.length < 8) failAtStart(`the file has ${bytes.length} bytes; its header's length alone takes 8`);
-  const n = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  // Compared as u64: narrowed first, 2^64 - 1 would not be what it is.
-  if (n > BigInt(MAX_HEADER_BYTES))
-    failAtStart(`the header's length is ${n} bytes; at most ${MAX_HEADER_BYTES} are allowed`);
-  const dataStart = 8 + Number(n);
-  if (dataStart > bytes.length)
-    failAtStart(
-      `the header's length is ${n} bytes, but only ${bytes.length - 8} follow: the file is cut off, so fetch it again`,
-    );
-
-  const { metadata, infos } = parseHeader(decodeUtf8(bytes.subarray(8, dataStart), failAtStart), fail, failAtStart);
-  // Array.sort is stable: zero-size tensors at one offset keep the header's order.
-  const ordered = [...infos].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
-  const tensors = new Map<string, TensorView>();
-  const dataBytes = bytes.length - dataStart;
-  let position = 0;
-  for (const [name, { dtype, shape, begin, end }] of ordered) {
-    const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
-    if (begin !== position)
-      failTensor(`begins at byte ${begin} of the data; expected ${position}, where the one before it ends`);
-    const expected = byteLength(dtype, shape, failTensor);
-    if (end - begin !== expected) {
-      failTensor(
-        `has data_offsets [${begin}, ${end}], ${end - begin} bytes; ${dtype} of shape ${show(shape)} takes ${expected}`,
-      );
-    }
-    if (end > dataBytes)
-      failTensor(
-        `ends at byte ${end} of the data, but there are only ${dataBytes}: the file is cut off, so fetch it again`,
-      );
-    tensors.set(name, {
-      name,
-      dtype,
-      shape,
-      bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart + begin, expected),
-    });
-    position = end;
-  }
-  if (position !== dataBytes) fail(`the tensors end at byte ${position} of the data, the file at ${dataBytes}`);
-  let given: Record<string, string> | undefined;
+  const start = bytes.subarray(0, headerEnd(bytes, bytes.length, file));
+  const header = parseHeader(start, bytes.length, file);
+  const view = ({ name, dtype, shape, begin, length }: StoredTensor): TensorView => ({
+    name,
+    dtype,
+    shape,
+    bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + begin, length),
+  });
   return {
     get metadata() {
-      return (given ??= Object.assign(Object.create(null) as Record<string, string>, JSON.parse(metadata ?? "{}")));
+      return header.metadata;
     },
-    tensors,
+    tensors: new Map(Array.from(header.tensors, ([name, tensor]) => [name, view(tensor)])),
   };
-}
-
-function decodeUtf8(bytes: Uint8Array, fail: (message: string) => never): string {
-  try {
-    // ignoreBOM keeps a byte order mark in the text, where it is refused as any other first character.
-    // The copy is for browsers, whose TextDecoder refuses shared memory.
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(new Uint8Array(bytes));
-  } catch {
-    return fail("the header is not valid UTF-8");
-  }
-}
-
-function parseHeader(text: string, fail: (message: string) => never, failAtStart: (message: string) => never) {
-  if (text[0] !== "{")
-    failAtStart(`the header must start with "{", got ${text === "" ? "an empty header" : show(text[0]!)}`);
-  const cursor = new JsonCursor(text, (message) => fail(`header ${message}`));
-  const infos = new Map<string, TensorInfo>();
-  let metadata: string | undefined;
-  cursor.expect("{");
-  if (!cursor.accept("}")) {
-    do {
-      const name = wellFormed(cursor.string(), fail);
-      if (infos.has(name) || (name === METADATA && metadata !== undefined)) fail(`key ${show(name)} occurs twice`);
-      cursor.expect(":");
-      if (name === METADATA) metadata = checkMetadata(cursor, fail);
-      else infos.set(name, parseInfo(cursor, name, fail));
-    } while (cursor.accept(","));
-    cursor.expect("}");
-  }
-  cursor.end(" ");
-  return { metadata, infos };
-}
-
-/**
- * @returns the JSON of an object of strings by keys that occur once: it is made into one when it is asked for, since a
- * stranger's may have a million
- */
-function checkMetadata(cursor: JsonCursor, fail: (message: string) => never): string {
-  const seen = new Set<string>();
-  const start = cursor.position;
-  let keys = 0;
-  cursor.expect("{");
-  if (!cursor.accept("}")) {
-    do {
-      const key = wellFormed(cursor.string(), fail);
-      if (seen.add(key).size !== ++keys) fail(`key ${show(key)} of ${METADATA} occurs twice`);
-      cursor.expect(":");
-      wellFormed(cursor.string(), fail);
-    } while (cursor.accept(","));
-    cursor.expect("}");
-  }
-  return cursor.text.slice(start, cursor.position);
-}
-
-function parseInfo(cursor: JsonCursor, name: string, fail: (message: string) => never): TensorInfo {
-  const failTensor = (message: string): never => fail(`tensor ${show(name)} ${message}`);
-  let dtype: string | undefined;
-  let shape: number[] | undefined;
-  let offsets: number[] | undefined;
-  cursor.expect("{");
-  if (!cursor.accept("}")) {
-    do {
-      const field = cursor.string();
-      const twice =
-        (field === "dtype" && dtype !== undefined) ||
-        (field === "shape" && shape !== undefined) ||
-        (field === "data_offsets" && offsets !== undefined);
-      if (twice) fail(`key ${show(field)} of tensor ${show(name)} occurs twice`);
-      cursor.expect(":");
-      if (field === "dtype") dtype = cursor.string();
-      else if (field === "shape") shape = integers(cursor);
-      else if (field === "data_offsets") offsets = integers(cursor);
-      else failTensor(`has field ${show(field)}; expected only dtype, shape and data_offsets`);
-    } while (cursor.accept(","));
-    cursor.expect("}");
-  }
-
-  if (dtype === undefined) return failTensor("has no dtype");
-  // The constant's string, not the header's: a million tensors would otherwise hold a million copies of "F32".
-  const known = isDtype(dtype)
-    ? DTYPES[DTYPES.indexOf(dtype)]!
-    : failTensor(`has dtype ${show(dtype)}; known are ${DTYPES.join(", ")}`);
-  if (shape === undefined) return failTensor("has no shape");
-  if (offsets === undefined) return failTensor("has no data_offsets");
-  const [begin, end] = offsets;
-  if (begin === undefined || end === undefined || offsets.length !== 2) {
-    return failTensor(`has ${offsets.length} data_offsets; expected 2, begin and end`);
-  }
-  if (end < begin) return failTensor(`has data_offsets [${begin}, ${end}], which end before they begin`);
-  return { dtype: known, shape, begin, end };
-}
-
-function integers(cursor: JsonCursor): number[] {
-  const values: number[] = [];
-  cursor.expect("[");
-  if (cursor.accept("]")) return values;
-  do values.push(cursor.integer());
-  while (cursor.accept(","));
-  cursor.expect("]");
-  // A list that grew by pushing has room for more; its copy has none.
-  return values.slice();
-}
-
-function isDtype(name: string): name is SafetensorsDtype {
-  return Object.hasOwn(DTYPE_BITS, name);
-}
-
-/** Lone surrogates (from \uD800 escapes) have no UTF-8, so they could not be written again. */
-function isWellFormed(text: string): boolean {
-  for (let i = 0; i < text.length; i++)
-    if ((text.charCodeAt(i) & 0xf800) === 0xd800) return !/\p{Surrogate}/u.test(text);
-  return true;
-}
-
-function wellFormed(text: string, fail: (message: string) => never): string {
-  return isWellFormed(text)
-    ? text
-    : fail(`the header's string ${show(text)} holds a lone surrogate; expected well-formed Unicode`);
-}
-
-function byteLength(dtype: SafetensorsDtype, shape: readonly number[], fail: (message: string) => never): number {
-  let bits = DTYPE_BITS[dtype];
-  for (const size of shape) {
-    bits *= size;
-    // Products are exact up to 2^53, and no file has so many bits.
-    if (!Number.isSafeInteger(bits)) fail(`of ${dtype} and shape ${show(shape)} overflows: more than 2^53 bits`);
-  }
-  if (bits % 8 !== 0) fail(`of ${dtype} and shape ${show(shape)} takes ${bits} bits; expected whole bytes`);
-  return bits / 8;
 }
 
 /**
@@ -321,10 +102,11 @@ export function toFloat32(view: TensorView): Float32Array {
 
 /**
  * What `toFloat32` gives, into `out`, which has as many elements and may be linear memory.
+ * @param first of a tensor that comes in parts, the number of the part's first element
  * @throws FormatError as `toFloat32`; a part may be written then
  * @internal
  */
-export function copyFloat32({ name, dtype, bytes }: TensorView, out: Float32Array): void {
+export function copyFloat32({ name, dtype, bytes }: TensorView, out: Float32Array, first = 0): void {
   if (dtype === "F32") new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
   else if (dtype === "F64") {
     const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -333,7 +115,8 @@ export function copyFloat32({ name, dtype, bytes }: TensorView, out: Float32Arra
       out[i] = value;
       if (!Number.isFinite(out[i]) && Number.isFinite(value)) {
         throw new FormatError(
-          `tensor ${show(name)}: element ${i} is ${value}, beyond float32; expected at most 3.4e38 in magnitude.`,
+          `tensor ${show(name)}: element ${first + i} is ${value}, beyond float32; expected at most 3.4e38 in ` +
+            `magnitude.`,
         );
       }
     }

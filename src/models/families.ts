@@ -13,6 +13,7 @@ import type { Encoder } from "./encoder.js";
 import type { Family, FamilyConfig, Head } from "./family.js";
 import { gpt2, type Gpt2Config } from "./gpt2.js";
 import { llama, type LlamaConfig } from "./llama.js";
+import type { OnProgress } from "./feed.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 import { modernbert } from "./modernbert.js";
 import { roberta } from "./roberta.js";
@@ -48,6 +49,8 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
    * `manualSeed`: matrices N(0, initializer_range²), biases zeros.
    */
   numLabels?: number | undefined;
+  /** Called for each part of the weights that is read. */
+  onProgress?: OnProgress | undefined;
 }
 
 const DECODERS: readonly Family<FamilyConfig>[] = [llama, gpt2];
@@ -86,13 +89,18 @@ export function loadModel<H extends Head = "causal-lm">(
   directory: string,
   options?: LoadModelOptions<H>,
 ): AnyLoadedModel<H> {
-  checkOptions("loadModel", options, ["head", "numLabels"]);
+  checkOptions("loadModel", options, ["head", "numLabels", "onProgress"]);
   const json = readConfig("loadModel", directory);
-  const path = `${directory}/config.json`;
+  const family = familyOfConfig(json, `${directory}/config.json`);
+  return loadFamily<FamilyConfig, HeadModels[H], H>(family, directory, json, options ?? {});
+}
+
+/** The family that a config.json names. @throws FormatError for one that is not in the table @internal */
+export function familyOfConfig(json: unknown, path: string): Family<FamilyConfig> {
   const modelType = readModelType(json, path);
   const family = familyOf(modelType);
   if (!family) throw new FormatError(`${path}: model_type is ${show(modelType)}; ${supported()}.`);
-  return loadFamily<FamilyConfig, HeadModels[H], H>(family, options?.head, directory, json, options?.numLabels);
+  return family;
 }
 
 /**

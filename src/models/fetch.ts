@@ -1,13 +1,15 @@
-/** Models from a server, and the base model from wherever the package is: their files go into io.memoryFiles first. */
+/** Models from a server, and the base model from wherever the package is. */
 import { memoryFiles, readBytes } from "../io/files.js";
-import { INDEX_FILE, MODEL_FILE, parseWeightMap } from "../io/huggingface.js";
 import { show } from "../io/json.js";
+import { partsOf, readStreamed, type StreamedFile } from "../io/streamed_file.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
-import { loadModel, type AnyLoadedModel } from "./families.js";
+import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
+import type { Head } from "./family.js";
 import { loadLlama, type Llama, type LlamaConfig } from "./llama.js";
 import type { LoadedModel } from "./load.js";
+import { loadStreamed } from "./streamed.js";
 
 // A server's project may have no `lib` that names these; where there is one, these add nothing.
 declare global {
@@ -15,20 +17,8 @@ declare global {
   interface URL {}
 }
 
-/** How far a download is. */
-export interface FetchProgress {
-  /** Its name in the folder. */
-  file: string;
-  /** Bytes so far. */
-  loaded: number;
-  /** Bytes of the file; null where the server does not say. */
-  total: number | null;
-}
-
 /** Options of `fetchModel`. */
-export interface FetchModelOptions {
-  /** Called for each part that comes. */
-  onProgress?: ((progress: FetchProgress) => void) | undefined;
+export interface FetchModelOptions<H extends Head = "causal-lm"> extends LoadModelOptions<H> {
   /** Ends the download; the promise is rejected with its reason. */
   signal?: AbortSignal | undefined;
 }
@@ -36,8 +26,8 @@ export interface FetchModelOptions {
 /**
  * A model from a folder on a server, as `loadModel` from a disk: config.json, the weights (model.safetensors, or the
  * shards of its index) and, where they are there, tokenizer.json, tokenizer_config.json and generation_config.json. In
- * a page the server must allow the page's origin (CORS). The files are in `io.memoryFiles` then, under the result's
- * `path`.
+ * a page the server must allow the page's origin (CORS). The weights go into linear memory as they come, and are kept
+ * nowhere else; the small files are in `io.memoryFiles` then, under the result's `path`.
  *
  * @param url of the folder: on the Hugging Face hub "https://huggingface.co/<owner>/<name>/resolve/main"
  * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is no web
@@ -50,31 +40,16 @@ export interface FetchModelOptions {
  *   return tokenizer.decode(models.generate(model, tokenizer.encode("Gravity is"), { maxNewTokens: 20 }));
  * };
  */
-export async function fetchModel(url: string | URL, options?: FetchModelOptions): Promise<AnyLoadedModel> {
-  checkOptions("fetchModel", options, ["onProgress", "signal"]);
+export async function fetchModel<H extends Head = "causal-lm">(
+  url: string | URL,
+  options?: FetchModelOptions<H>,
+): Promise<AnyLoadedModel<H>> {
+  checkOptions("fetchModel", options, ["head", "numLabels", "onProgress", "signal"]);
   const folder = folderUrl(url);
   const path = `memory:${folder.href.replace(/\/$/, "")}`;
-  const files = new Map<string, Uint8Array>();
-  const get = async (file: string, optional = false): Promise<Uint8Array | undefined> => {
-    const bytes = await download(new URL(file, folder), file, options ?? {}, optional);
-    if (bytes) files.set(file, bytes);
-    return bytes;
-  };
-  await Promise.all([
-    get("config.json"),
-    ...["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map((file) => get(file, true)),
-  ]);
-  if (!(await get(MODEL_FILE, true))) {
-    const index = await get(INDEX_FILE, true);
-    if (!index)
-      throw new FileError(
-        `fetchModel: ${folder.href} has neither ${MODEL_FILE} nor ${INDEX_FILE}; save pickled weights (.bin) as ` +
-          `safetensors.`,
-      );
-    for (const shard of new Set(parseWeightMap(index, `${folder.href}${INDEX_FILE}`).values())) await get(shard);
-  }
-  for (const [file, bytes] of files) memoryFiles.set(`${path}/${file}`, bytes);
-  return loadModel(path);
+  const open = (name: string, optional: boolean): Promise<StreamedFile | undefined> =>
+    openUrl(`${path}/${name}`, new URL(name, folder), optional, options?.signal);
+  return loadStreamed<H>({ path, open }, options ?? {});
 }
 
 /**
@@ -97,7 +72,7 @@ export async function loadBase(): Promise<LoadedModel<Llama, LlamaConfig>> {
       const url = baseUrl(file);
       memoryFiles.set(
         `${BASE}/${file}`,
-        url.protocol === "file:" ? readBytes(diskPath(url)) : (await download(url, file, {}, false))!,
+        url.protocol === "file:" ? readBytes(diskPath(url)) : (inlined(url) ?? (await download(url))),
       );
     }),
   );
@@ -105,6 +80,16 @@ export async function loadBase(): Promise<LoadedModel<Llama, LlamaConfig>> {
 }
 
 const BASE = "memory:wasm-lora/models/base";
+
+/** What a bundler has put into the code; a page's policy may forbid to fetch it. */
+function inlined({ href }: URL): Uint8Array | undefined {
+  const inline = /^data:[^,]*;base64,(.*)$/s.exec(href);
+  return inline ? Uint8Array.from(atob(inline[1]!), (c) => c.charCodeAt(0)) : undefined;
+}
+
+async function download(url: URL): Promise<Uint8Array> {
+  return readStreamed((await openUrl(url.href, url, false, undefined))!);
+}
 
 /** node:url's fileURLToPath, which browsers lack. */
 function diskPath({ pathname, host }: URL): string {
@@ -130,72 +115,117 @@ function folderUrl(url: string | URL): URL {
   return folder;
 }
 
-/** @returns undefined for what is optional and not there; a server of pages may answer with a page then */
-async function download(
+const NOT_FOUND =
+  "url must be the folder's, on the Hugging Face hub https://huggingface.co/<owner>/<name>/resolve/main";
+/** So many bytes are skipped rather than left out by a range, which not every server and page allows. */
+const SKIPPED = 2 ** 20;
+
+/**
+ * @returns undefined for what is optional and not there; a server of pages may answer with a page then
+ * @throws FileError
+ */
+async function openUrl(
+  path: string,
   url: URL,
-  file: string,
-  { onProgress, signal }: FetchModelOptions,
   optional: boolean,
-): Promise<Uint8Array | undefined> {
-  const fail = (what: string, cause?: unknown): never => {
-    throw new FileError(`cannot fetch ${url.href}: ${what}.`, cause === undefined ? undefined : { cause });
+  signal: AbortSignal | undefined,
+): Promise<StreamedFile | undefined> {
+  const response = await request(url, 0, signal);
+  if (response.status === 404 || response.status === 410) {
+    await response.body?.cancel();
+    if (optional) return undefined;
+    throw fetchError(url, `the server answered ${response.status}, not found; ${NOT_FOUND}`);
+  }
+  const bytes = bytesOf(url, response, 0, signal);
+  const first = await bytes.next();
+  if (optional && !first.done && isPage(first.value)) {
+    await bytes.return();
+    return undefined;
+  }
+  let begun: AsyncIterable<Uint8Array> | undefined = (async function* () {
+    if (!first.done) yield first.value;
+    yield* bytes;
+  })();
+  return {
+    path,
+    size: sizeOf(response),
+    stream: (from) => {
+      // The answer that told of the file is read where it is the first one that is asked for.
+      const whole = from === 0 ? begun : undefined;
+      if (whole) begun = undefined;
+      return whole ?? bytesFrom(url, from, signal);
+    },
   };
-  // What a bundler has put into the code; a page's policy may forbid to fetch it.
-  const inline = /^data:[^,]*;base64,(.*)$/s.exec(url.href);
-  if (inline) return Uint8Array.from(atob(inline[1]!), (c) => c.charCodeAt(0));
+}
+
+async function* bytesFrom(url: URL, from: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void> {
+  yield* bytesOf(url, await request(url, from > SKIPPED ? from : 0, signal), from, signal);
+}
+
+/** What a file answers with from there on, whether or not the server heeds a range. */
+async function* bytesOf(
+  url: URL,
+  response: Response,
+  from: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void> {
+  let at = response.status === 206 ? from : 0;
+  const total = sizeOf(response);
   try {
-    const response = await fetch(url, { signal: signal ?? null });
-    if (response.status === 404 || response.status === 410)
-      return optional ? undefined : fail(`the server answered ${response.status}, not found; ${NOT_FOUND}`);
-    if (!response.ok)
-      return fail(
-        `the server answered ` +
-          `${response.status}${
-            response.status === 401 || response.status === 403
-              ? ": it asks for a login or a " + "permission; download the folder and read it by loadModel"
-              : ""
-          }`,
-      );
-    const bytes = await readBody(response, (loaded, total) => onProgress?.({ file, loaded, total }));
-    return optional && isPage(bytes) ? undefined : bytes;
+    for await (const part of partsOf(response.body!)) {
+      const skipped = Math.max(0, from - at);
+      at += part.length;
+      if (skipped < part.length) yield part.subarray(skipped);
+    }
+    if (total !== null && at < total) throw new Error(`the connection ended after ${at} of ${total} bytes`);
   } catch (cause) {
-    if (cause instanceof FileError || signal?.aborted) throw cause;
-    return fail(
-      `${(cause as Error).message}; check the address and the connection, and in a page that the server allows the ` +
-        `page's origin (CORS)`,
-      cause,
-    );
+    throw signal?.aborted ? cause : unreachable(url, cause);
   }
 }
 
-const NOT_FOUND =
-  "url must be the folder's, on the Hugging Face hub https://huggingface.co/<owner>/<name>/resolve/main";
+/** The whole file's bytes, if the server says them. */
+function sizeOf({ headers, status }: Response): number | null {
+  // The length is that of what travels: compressed, it says nothing of the file.
+  const length = headers.get("content-encoding")
+    ? null
+    : status === 206
+      ? headers.get("content-range")?.split("/")[1]
+      : headers.get("content-length");
+  return length && /^\d{1,15}$/.test(length) ? Number(length) : null;
+}
+
+/** @throws FileError for an answer that is neither the file nor "not found" */
+async function request(url: URL, from: number, signal: AbortSignal | undefined): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(url, { signal: signal ?? null, headers: from > 0 ? { range: `bytes=${from}-` } : {} });
+  } catch (cause) {
+    throw signal?.aborted ? cause : unreachable(url, cause);
+  }
+  const { status } = response;
+  if (response.ok || status === 404 || status === 410) return response;
+  await response.body?.cancel();
+  const login = status === 401 || status === 403;
+  throw fetchError(
+    url,
+    `the server answered ${status}` +
+      (login ? ": it asks for a login or a permission; download the folder and read it by loadModel" : ""),
+  );
+}
+
+function unreachable(url: URL, cause: unknown): FileError {
+  return fetchError(
+    url,
+    `${(cause as Error).message}; check the address and the connection, and in a page that the server allows the ` +
+      `page's origin (CORS)`,
+    cause,
+  );
+}
+
+function fetchError(url: URL, what: string, cause?: unknown): FileError {
+  return new FileError(`cannot fetch ${url.href}: ${what}.`, cause === undefined ? undefined : { cause });
+}
 
 function isPage(bytes: Uint8Array): boolean {
   return /^\s*<(?:!doctype|html)/i.test(String.fromCharCode(...bytes.subarray(0, 64)));
-}
-
-async function readBody(
-  response: Response,
-  progress: (loaded: number, total: number | null) => void,
-): Promise<Uint8Array> {
-  // The length is that of what travels: compressed, it says nothing of the file.
-  const length = response.headers.get("content-encoding") ? null : response.headers.get("content-length");
-  const total = length !== null && /^\d{1,15}$/.test(length) ? Number(length) : null;
-  const parts: Uint8Array[] = [];
-  let loaded = 0;
-  const reader = response.body!.getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    parts.push(part.value);
-    loaded += part.value.length;
-    progress(loaded, total);
-  }
-  if (total !== null && loaded < total) throw new Error(`the connection ended after ${loaded} of ${total} bytes`);
-  const bytes = new Uint8Array(loaded);
-  loaded = 0;
-  for (const part of parts.splice(0)) {
-    bytes.set(part, loaded);
-    loaded += part.length;
-  }
-  return bytes;
 }

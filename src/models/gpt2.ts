@@ -304,5 +304,7 @@ export const gpt2: Family<Gpt2Config> = {
  * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
  */
 export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
-  return loadFamily<Gpt2Config, Gpt2, "causal-lm">(gpt2, "causal-lm", directory, readConfig("loadGpt2", directory));
+  return loadFamily<Gpt2Config, Gpt2, "causal-lm">(gpt2, directory, readConfig("loadGpt2", directory), {
+    head: "causal-lm",
+  });
 }

@@ -24,7 +24,9 @@ export {
   type Gpt2MLP,
   type Gpt2Model,
 } from "./gpt2.js";
-export { fetchModel, loadBase, type FetchModelOptions, type FetchProgress } from "./fetch.js";
+export { fetchModel, loadBase, type FetchModelOptions } from "./fetch.js";
+export { openModel } from "./open.js";
+export type { LoadProgress } from "./feed.js";
 export {
   loadModel,
   type AnyLoadedModel,

@@ -389,5 +389,7 @@ export const llama: Family<LlamaConfig> = {
  * console.log(logits.shape[2] === config.vocabSize); // true
  */
 export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, "causal-lm", directory, readConfig("loadLlama", directory));
+  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, directory, readConfig("loadLlama", directory), {
+    head: "causal-lm",
+  });
 }

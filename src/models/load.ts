@@ -1,13 +1,19 @@
 /** Models from folders in Hugging Face's layout, of any family. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { exists, readJson } from "../io/files.js";
+import { openWeights, type WeightIndex } from "../io/huggingface.js";
 import { asObject, show } from "../io/json.js";
+import type { StreamedFolder } from "../io/streamed_file.js";
+import { openStreamedWeights } from "../io/streamed_weights.js";
+import type { Module } from "../nn/module.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { readLabels } from "./classification.js";
 import type { DecoderConfig } from "./decoder.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
+import { areEqual, areStreamsEqual, feed, feedStreams, type OnProgress } from "./feed.js";
 import { Weights } from "./weights.js";
 
 /** A model and what its folder says. */
@@ -29,26 +35,90 @@ export interface LoadedModel<M, Config, H extends Head = "causal-lm"> {
   readonly eosTokenIds: readonly number[];
 }
 
+/** What is asked of a folder. */
+export interface Wanted<H extends Head> {
+  /** Under which head; undefined: what config.json says. */
+  head?: H | undefined;
+  /** Of a classifier; undefined: what config.json says. */
+  numLabels?: number | undefined;
+  onProgress?: OnProgress | undefined;
+}
+
 /**
  * The model of a folder.
- * @param asked under which head; undefined: what config.json says
  * @param json of its config.json, as `readConfig` gives it
- * @param numLabels of a classifier; undefined: what config.json says
  * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says;
  * ArgumentError for a number of classes where there are none
  */
 export function loadFamily<Config extends FamilyConfig, M extends { readonly config: unknown }, H extends Head>(
   family: Family<Config>,
-  asked: H | undefined,
   path: string,
   json: unknown,
-  numLabels?: number,
+  wanted: Wanted<H>,
 ): LoadedModel<M, M["config"], H> {
+  const files = openWeights(path);
+  try {
+    const { head, config, weights, twins } = fit(family, path, json, wanted, files);
+    if (twins && areEqual(files, ...twins)) config.tieWordEmbeddings = true;
+    const model = allOrNothing(() => {
+      const made = weights.make(config);
+      if (engine().isRehearsal) return made;
+      feed(path, files, weights.destinations(made), wanted.onProgress);
+      weights.drawMissing(made, config);
+      return made;
+    });
+    return loaded<M, H>(head, model, config, path);
+  } finally {
+    files.close();
+  }
+}
+
+/** As `loadFamily`, from files that come as streams. */
+export async function loadStreamedFamily<
+  Config extends FamilyConfig,
+  M extends { readonly config: unknown },
+  H extends Head,
+>(
+  family: Family<Config>,
+  folder: StreamedFolder,
+  json: unknown,
+  wanted: Wanted<H>,
+): Promise<LoadedModel<M, M["config"], H>> {
+  const { path } = folder;
+  const files = await openStreamedWeights(folder);
+  try {
+    const { head, config, weights, twins } = fit(family, path, json, wanted, files);
+    if (twins && (await areStreamsEqual(files, ...twins))) config.tieWordEmbeddings = true;
+    const model = allOrNothing(() => weights.make(config));
+    try {
+      await feedStreams(path, files, weights.destinations(model), wanted.onProgress);
+      weights.drawMissing(model, config);
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+    return loaded<M, H>(head, model, config, path);
+  } finally {
+    await files.close();
+  }
+}
+
+/**
+ * Compares config.json and the headers of the weights, before anything large is read or made.
+ * @returns `twins` if table and head are both stored, and are one if they are equal
+ */
+function fit<Config extends FamilyConfig>(
+  family: Family<Config>,
+  path: string,
+  json: unknown,
+  { head: asked, numLabels }: Wanted<Head>,
+  index: WeightIndex,
+) {
   const name = `${path}/config.json`;
   const read = family.parseConfig(json, name) as Config & Partial<Text>;
   const own = headOfFolder(family, json);
   const head = checkedHead(family, asked ?? own, json, name);
-  const weights = new Weights(path, family, head, head !== own);
+  const weights = new Weights(path, family, head, head !== own, index);
   const tied = read.tieWordEmbeddings;
   const config = {
     ...labelsOf(head, json, name, numLabels),
@@ -56,11 +126,20 @@ export function loadFamily<Config extends FamilyConfig, M extends { readonly con
     ...(tied === undefined ? {} : { tieWordEmbeddings: weights.tie(tied) }),
   };
   weights.check(config);
+  return { head, config, weights, twins: tied ? weights.twins() : undefined };
+}
+
+function loaded<M extends { readonly config: unknown }, H extends Head>(
+  head: Head,
+  model: Module,
+  config: Partial<Text>,
+  path: string,
+): LoadedModel<M, M["config"], H> {
   let tokenizer: Tokenizer | undefined;
   let eosTokenIds: readonly number[] | undefined;
   return {
     head: head as H,
-    model: allOrNothing(() => weights.fill(config)) as unknown as M,
+    model: model as unknown as M,
     config: config as M["config"],
     path,
     get tokenizer() {

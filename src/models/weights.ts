@@ -1,15 +1,13 @@
-/** The weights of a model's folder: which tensor is which parameter, whether they fit config.json; loading them. */
-import { readWeightViews, refuseAstray, type WeightViews } from "../io/huggingface.js";
+/** The weights of a model's folder, by their headers: which tensor is which parameter, whether they fit config.json. */
+import { refuseAstray, type PlacedTensor, type WeightIndex } from "../io/huggingface.js";
 import { show } from "../io/json.js";
-import { copyFloat32, type TensorView } from "../io/safetensors.js";
 import * as init from "../nn/init.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
-import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
-import { widenTo } from "../tensor/half.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
+import type { Destinations } from "./feed.js";
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
 /** Tensors that one message names at most. */
@@ -24,18 +22,18 @@ export class Weights<Config extends FamilyConfig> {
   readonly #prefix: string;
   /** Whether the head is another than the folder's own, which is left out then; this one may be drawn. */
   readonly #isOther: boolean;
-  readonly #tensors = new Map<string, TensorView>();
-  readonly #files: WeightViews;
+  readonly #tensors = new Map<string, PlacedTensor>();
+  readonly #index: WeightIndex;
 
-  /** @throws FileError, FormatError, also where a tensor is there under two names */
-  constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean) {
+  /** @throws FormatError where a tensor is there under two names */
+  constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean, index: WeightIndex) {
     this.#where = directory;
     this.#family = family;
     this.#head = family.heads[head]!;
     this.#prefix = head === "none" ? "" : family.prefix;
     this.#isOther = isOther;
-    this.#files = readWeightViews(directory);
-    const { tensors, astray } = this.#files;
+    this.#index = index;
+    const { tensors, astray } = index;
     for (const name of [...tensors.keys(), ...astray.keys()]) {
       const today = family.isBuffer(name) ? null : family.rename ? family.rename(name) : name;
       if (today === null) {
@@ -60,8 +58,8 @@ export class Weights<Config extends FamilyConfig> {
   }
 
   /**
-   * Whether table and head are one, as transformers 5 has it: where both are stored, if they are equal; where one is,
-   * if config.json says so or the file's metadata names it by both names.
+   * Whether table and head are one, as transformers 5 has it: where one is stored, if config.json says so or the file's
+   * metadata names it by both names. Where both are, `twins` says what is to be compared.
    * @param tied what config.json says
    */
   tie(tied: boolean): boolean {
@@ -70,17 +68,25 @@ export class Weights<Config extends FamilyConfig> {
     const key = this.#keyOf(table);
     const a = this.#tensors.get(key);
     const b = this.#tensors.get(head);
-    const { metadata, astray } = this.#files;
+    const { metadata, astray } = this.#index;
     // safetensors.torch.save_model leaves out all names of a tensor but one, and says so.
     const alias = (!a && metadata.get(table) === head) || (!b && metadata.get(head) === table);
     if (!tied && !alias) return false;
     // An index may list a head that was left out of its shard, or a shard have one that is not listed.
     for (const name of [table, head, table.slice(this.#family.prefix.length)]) astray.delete(name);
-    if (a && b && !equal(a, b)) return false;
+    if (a && b) return false;
     const one = a ?? b;
     if (one) this.#tensors.set(key, one);
     this.#tensors.delete(head);
     return true;
+  }
+
+  /** Table and head, if both are stored and wanted: they are one if config.json says so and they are equal. */
+  twins(): readonly [PlacedTensor, PlacedTensor] | undefined {
+    if (!this.#family.tied) return undefined;
+    const table = this.#tensors.get(this.#keyOf(this.#family.tied.table));
+    const head = this.#tensors.get(this.#family.tied.head);
+    return table && head && [table, head];
   }
 
   /**
@@ -88,7 +94,7 @@ export class Weights<Config extends FamilyConfig> {
    * @throws FormatError naming the key of config.json and the tensor that disagree, or what is missing or too much
    */
   check(config: Config): void {
-    refuseAstray(this.#where, this.#files);
+    refuseAstray(this.#where, this.#index);
     const { keys, std } = this.#head;
     const ofHead = (name: string): boolean => keys.some((start) => name.startsWith(start));
     const isDrawn = (name: string): boolean => this.#isOther && std !== undefined && ofHead(name);
@@ -145,7 +151,7 @@ export class Weights<Config extends FamilyConfig> {
     if (layer < count) say(`no ${start}${layer}`);
   }
 
-  #checkShape(name: string, { shape, dtype }: TensorView, expected: readonly number[], config: Config): void {
+  #checkShape(name: string, { shape, dtype }: PlacedTensor, expected: readonly number[], config: Config): void {
     if (!DTYPES.includes(dtype))
       throw new FormatError(
         `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised ` +
@@ -171,26 +177,27 @@ export class Weights<Config extends FamilyConfig> {
     return skipInit(() => this.#head.create(config, has));
   }
 
-  /** The module, with the tensors as its weights: each is written once, and none is drawn but those of a new head. */
-  fill(config: Config): Module {
+  /** The module, whose weights are to be written. */
+  make(config: Config): Module {
     const model = this.#create(config);
     for (const parameter of model.parameters()) parameter.materialize();
-    if (engine().isRehearsal) return model;
-    for (const [key, parameter] of model.namedParameters()) {
-      const view = this.#tensors.get(key);
-      if (!view) {
-        drawHead(key, parameter, this.#head.std!(config));
-        continue;
-      }
-      try {
-        if (view.dtype === "BF16") widenTo(parameter.address, view.bytes, "bfloat16");
-        else copyFloat32(view, parameter.data);
-      } catch (cause) {
-        if (!(cause instanceof FormatError)) throw cause;
-        throw new FormatError(`${this.#where}: ${cause.message}`, { cause });
-      }
-    }
     return model;
+  }
+
+  /** What each tensor becomes. One that becomes nothing, as a head that is the table, is left out. */
+  destinations(model: Module): Destinations {
+    const destinations = new Map<PlacedTensor, Parameter>();
+    for (const [key, parameter] of model.namedParameters()) {
+      const stored = this.#tensors.get(key);
+      if (stored) destinations.set(stored, parameter);
+    }
+    return destinations;
+  }
+
+  /** Draws what the weights lack: a new head. */
+  drawMissing(model: Module, config: Config): void {
+    for (const [key, parameter] of model.namedParameters())
+      if (!this.#tensors.has(key)) drawHead(key, parameter, this.#head.std!(config));
   }
 }
 
@@ -199,10 +206,4 @@ function drawHead(key: string, parameter: Parameter, std: number): void {
   if (parameter.rank > 1) init.normal_(parameter, 0, std);
   else if (key.endsWith(".bias")) init.zeros_(parameter);
   else init.ones_(parameter);
-}
-
-function equal(a: TensorView, b: TensorView): boolean {
-  if (a.dtype !== b.dtype || a.bytes.length !== b.bytes.length) return false;
-  for (let i = 0; i < a.bytes.length; i++) if (a.bytes[i] !== b.bytes[i]) return false;
-  return true;
 }

@@ -40,7 +40,7 @@ function serve(folder: string, files: Record<string, Buffer>): string {
 const FILES = Object.fromEntries(
   ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"].map((file) => [file, base(file)]),
 );
-const greedy = ({ model, tokenizer, eosTokenIds }: Awaited<ReturnType<typeof models.fetchModel>>): string =>
+const greedy = ({ model, tokenizer, eosTokenIds }: models.AnyLoadedModel): string =>
   tokenizer.decode(
     models.generate(model, tokenizer.encode("My fellow"), { maxNewTokens: 6, temperature: 0, stopToken: eosTokenIds }),
   );
@@ -64,7 +64,7 @@ test("loadBase gives the model of the package, and it again from memory", async 
 
 test("a folder on a server, with its progress", async () => {
   const url = serve("whole", FILES);
-  const seen: models.FetchProgress[] = [];
+  const seen: models.LoadProgress[] = [];
   const loaded = await models.fetchModel(`${url}/?download=true`, {
     onProgress: (progress) => {
       seen.push(progress);
@@ -116,7 +116,9 @@ test("a server that answers every path with its page", async () => {
   otherwise = Buffer.from("<!doctype html><html></html>");
   const { "tokenizer_config.json": _, ...rest } = FILES;
   assert.equal(greedy(await models.fetchModel(serve("page", rest))), greedy(await models.loadBase()));
-  await rejects(models.fetchModel(`${origin}/nothing`), FileError, "neither model.safetensors");
+  await rejects(models.fetchModel(`${origin}/nothing`), FormatError, "nothing/config.json", "a web page (HTML)");
+  const { "model.safetensors": _weights, ...weightless } = rest;
+  await rejects(models.fetchModel(serve("no-weights", weightless)), FileError, "neither model.safetensors");
   otherwise = 404;
 });
 

@@ -1,0 +1,101 @@
+/** Files that come as streams: from a server, from a page's cache, or from a folder that a visitor picked. */
+
+/** A file whose bytes come in order, as often as they are asked for. */
+export interface StreamedFile {
+  /** Where it is, for errors. */
+  readonly path: string;
+  /** Its bytes; null where nobody says before the end. */
+  readonly size: number | null;
+  /** The bytes from there on, in parts of any length. Who leaves the loop early ends the stream. */
+  stream(from: number): AsyncIterable<Uint8Array>;
+}
+
+/** A folder of such files. */
+export interface StreamedFolder {
+  /** Where it is, for errors. */
+  readonly path: string;
+  /**
+   * The file of that name. Its path is this one's, a slash and the name.
+   * @param optional a file that is not there is undefined then
+   * @throws FileError
+   */
+  open(name: string, optional: boolean): Promise<StreamedFile | undefined>;
+}
+
+/** Takes a stream as it is needed, in parts of the length that is asked for. */
+export class StreamReader {
+  readonly #parts: AsyncIterator<Uint8Array>;
+  /** What has come and was not taken. */
+  #held: Uint8Array = new Uint8Array(0);
+
+  constructor(parts: AsyncIterable<Uint8Array>) {
+    this.#parts = parts[Symbol.asyncIterator]();
+  }
+
+  /** The next bytes, at most so many, as they come: a view for now. Undefined at the end. */
+  async part(most: number): Promise<Uint8Array | undefined> {
+    while (this.#held.length === 0) {
+      const next = await this.#parts.next();
+      if (next.done) return undefined;
+      this.#held = next.value;
+    }
+    const part = this.#held.subarray(0, most);
+    this.#held = this.#held.subarray(part.length);
+    return part;
+  }
+
+  /** The next bytes, so many, or all that are left. */
+  async take(length: number): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    let left = length;
+    while (left > 0) {
+      const part = await this.part(left);
+      if (!part) break;
+      parts.push(part);
+      left -= part.length;
+    }
+    return joined(parts);
+  }
+
+  /** Gives bytes back: they come again. */
+  giveBack(bytes: Uint8Array): void {
+    this.#held = joined([bytes, this.#held]);
+  }
+
+  /** Ends the stream. */
+  async close(): Promise<void> {
+    await this.#parts.return?.();
+  }
+}
+
+/** All of a small file. @param onPart is told how many bytes have come */
+export async function readStreamed(file: StreamedFile, onPart?: (loaded: number) => void): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let loaded = 0;
+  for await (const part of file.stream(0)) {
+    parts.push(part);
+    loaded += part.length;
+    onPart?.(loaded);
+  }
+  return joined(parts);
+}
+
+/** The parts of a body, as fetch and Blob have them. Not every browser can loop over one. */
+export async function* partsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void> {
+  const reader = body.getReader();
+  try {
+    for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
+  } finally {
+    await reader.cancel();
+  }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((n, { length }) => n + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}

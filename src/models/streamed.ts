@@ -1,0 +1,36 @@
+/** Models from folders whose files come as streams: what fetchModel and openModel share. */
+import { memoryFiles, parseJson } from "../io/files.js";
+import { readStreamed, type StreamedFolder } from "../io/streamed_file.js";
+import { familyOfConfig, type AnyLoadedModel, type HeadModels, type LoadModelOptions } from "./families.js";
+import type { FamilyConfig, Head } from "./family.js";
+import { loadStreamedFamily } from "./load.js";
+
+/** The files beside the weights, of which only the first must be there. */
+const SMALL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] as const;
+
+/**
+ * The model of a folder. Its weights go into linear memory as they come, and are nowhere else; the small files are in
+ * `io.memoryFiles` under the folder's path then.
+ * @param folder with a path that starts with "memory:"
+ * @throws FileError, FormatError as `loadModel`; then nothing is kept
+ */
+export async function loadStreamed<H extends Head>(
+  folder: StreamedFolder,
+  options: LoadModelOptions<H>,
+): Promise<AnyLoadedModel<H>> {
+  const { path } = folder;
+  const small = new Map<string, Uint8Array>();
+  await Promise.all(
+    SMALL_FILES.map(async (name) => {
+      const file = await folder.open(name, name !== "config.json");
+      const told = (loaded: number): void => options.onProgress?.({ file: name, loaded, total: file!.size });
+      if (file) small.set(file.path, await readStreamed(file, told));
+    }),
+  );
+  const config = `${path}/config.json`;
+  const json = parseJson(small.get(config)!, config);
+  const family = familyOfConfig(json, config);
+  const loaded = await loadStreamedFamily<FamilyConfig, HeadModels[H], H>(family, folder, json, options);
+  for (const [name, bytes] of small) memoryFiles.set(name, bytes);
+  return loaded;
+}

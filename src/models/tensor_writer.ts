@@ -1,0 +1,82 @@
+/** A file's bytes become a tensor's values while they come: nothing waits for the rest of the tensor. */
+import { copyFloat32 } from "../io/safetensors.js";
+import type { SafetensorsDtype, StoredTensor } from "../io/safetensors_header.js";
+import { engine } from "../runtime/engine.js";
+import { elementBytes, formatOf, type HalfType } from "../tensor/dtype.js";
+import type { Tensor } from "../tensor/tensor.js";
+
+/** What may stay as it is stored. */
+export const HALVES: Readonly<Partial<Record<SafetensorsDtype, HalfType>>> = { BF16: "bfloat16", F16: "float16" };
+/** Bytes of an F64. */
+const DOUBLE = 8;
+
+/**
+ * Writes a tensor from a file's F32, F16, BF16 or F64 in parts of any length: a half one as it is stored, any other as
+ * float32. Halves that become that are copied into the second half of the tensor's memory and widened from there when
+ * all have come, so each page is touched once and nothing else is allocated.
+ */
+export class TensorWriter {
+  readonly #tensor: Tensor;
+  readonly #stored: StoredTensor;
+  /** Bytes so far. */
+  #done = 0;
+  /** The beginning of an F64 whose end has not come. */
+  readonly #rest = new Uint8Array(DOUBLE);
+
+  /** @param stored of the tensor's size */
+  constructor(tensor: Tensor, stored: StoredTensor) {
+    this.#tensor = tensor;
+    this.#stored = stored;
+  }
+
+  /**
+   * The next bytes of the file.
+   * @throws FormatError for an F64 beyond float32; DisposedError
+   */
+  write(bytes: Uint8Array): void {
+    if (this.#stored.dtype === "F64") this.#round(bytes);
+    else {
+      // Taken anew each time: memory may have grown meanwhile.
+      const { address, dtype, size } = this.#tensor;
+      const start = address + elementBytes(dtype) * size - this.#stored.length;
+      engine()
+        .memory.u8(start + this.#done, bytes.length)
+        .set(bytes);
+      this.#done += bytes.length;
+    }
+    if (this.#done === this.#stored.length) this.#widen();
+  }
+
+  #widen(): void {
+    const { address, size } = this.#tensor;
+    const { kernels } = engine();
+    const dtype = HALVES[this.#stored.dtype];
+    // Ascending: each is read before its place, or one behind it, is written.
+    if (dtype && this.#tensor.dtype === "float32") kernels.widen(address, address + 2 * size, size, formatOf(dtype));
+  }
+
+  #round(bytes: Uint8Array): void {
+    for (let from = 0; from < bytes.length; ) {
+      const held = this.#done % DOUBLE;
+      const whole = Math.floor((bytes.length - from) / DOUBLE) * DOUBLE;
+      if (held === 0 && whole > 0) {
+        this.#roundWhole(bytes.subarray(from, from + whole));
+        from += whole;
+        continue;
+      }
+      const part = bytes.subarray(from, from + DOUBLE - held);
+      this.#rest.set(part, held);
+      from += part.length;
+      if (held + part.length === DOUBLE) {
+        this.#done -= held;
+        this.#roundWhole(this.#rest);
+      } else this.#done += part.length;
+    }
+  }
+
+  #roundWhole(bytes: Uint8Array): void {
+    const first = this.#done / DOUBLE;
+    copyFloat32({ ...this.#stored, bytes }, this.#tensor.data.subarray(first, first + bytes.length / DOUBLE), first);
+    this.#done += bytes.length;
+  }
+}
