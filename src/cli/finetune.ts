@@ -13,14 +13,15 @@ import {
   saveCheckpoint,
   type FoundCheckpoint,
 } from "./checkpoint.js";
-import { count, formatTime, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { count, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
 import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
-import { passProgress, trainingProgress } from "./progress.js";
+import { passProgress, textProgress, trainingProgress } from "./progress.js";
 import { prepareRun, sample, type Places, type Run } from "./run.js";
 import { SETTINGS, type FinetuneSettings } from "./settings.js";
+import type { EncodingWatch } from "./text.js";
 import { programName, shellWord } from "./shell.js";
 
 export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
@@ -92,11 +93,7 @@ async function go(
   });
 
   console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
-  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, (characters, read, seconds) => {
-    const as = read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`;
-    const time = seconds === undefined ? "" : `, about ${formatTime(seconds)}`;
-    console.log(`Encoding ${oneLine(places.data)}, ${count(characters)} characters${as}${time} ...`);
-  });
+  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, encodingWatch(places.data));
   const { training, inputs } = run;
   if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(
@@ -200,6 +197,21 @@ function placesOf(
   return {
     model: explicit.has("model") ? given.model : modelOfRun(saved.model, modelCommit, out),
     data: explicit.has("data") ? given.data : textOfRun(saved.data, out),
+  };
+}
+
+/** Says what is encoded, and on a terminal how far that has come: a long text takes seconds. */
+function encodingWatch(path: string): EncodingWatch {
+  let bar: ReturnType<typeof textProgress> | undefined;
+  return {
+    began: (characters, read) => {
+      const as = read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`;
+      console.log(`Encoding ${oneLine(path)}, ${count(characters)} characters${as} ...`);
+    },
+    progress: (done, all) => {
+      if (done < all) (bar ??= textProgress(all)).at(done);
+    },
+    ended: () => bar?.stop(),
   };
 }
 

@@ -24,6 +24,24 @@ export function passProgress(label: string, total: number): Progress {
   );
 }
 
+/** The progress of encoding a text of so many characters, on a terminal alone. */
+export function textProgress(characters: number): { at(done: number): void; stop(): void } {
+  const bar = new SingleBar({
+    ...OPTIONS,
+    format: "{bar} {percentage} % | {eta_formatted} left",
+    clearOnComplete: true,
+  });
+  bar.start(characters, 0);
+  return {
+    at: (done) => {
+      bar.update(done);
+    },
+    stop: () => {
+      bar.stop();
+    },
+  };
+}
+
 /** The progress of training; a step's values are its loss and its tokens a second. */
 export function trainingProgress(total: number, done: number): Progress {
   const format = "{bar} {value}/{total} | loss {loss} | {rate} tokens/s | {eta_formatted} left | peak {memory} MB";

@@ -8,7 +8,7 @@ import { Finetuning } from "../train/finetuning.js";
 import { planTraining, type TrainingPlan } from "../train/plan.js";
 import { megabytes } from "./format.js";
 import { finetuningSettings, type FinetuneSettings } from "./settings.js";
-import { decode, encodeFile, loadCodec, promptIds, type Began, type TextCodec } from "./text.js";
+import { decode, encodeFile, loadCodec, promptIds, type EncodingWatch, type TextCodec } from "./text.js";
 
 const SAMPLE_TOKENS = 100;
 
@@ -30,7 +30,7 @@ export interface Places {
 
 /**
  * Loads, checks and plans; nothing is trained yet.
- * @param encoding is told the size of the text, before it is encoded
+ * @param encoding is told how the text comes along that is encoded
  * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, a text too short, a
  * plan above the memory there is
  */
@@ -38,7 +38,7 @@ export function prepareRun(
   settings: FinetuneSettings,
   { model: folder, data }: Places,
   gradientCheckpointing: boolean,
-  encoding: Began,
+  encoding: EncodingWatch,
 ): Run {
   const loaded = loadModel(folder);
   const { config } = loaded;

@@ -39,26 +39,36 @@ export function promptIds(where: string, codec: TextCodec, prompt: string): numb
 }
 
 /**
- * A text file as token ids. Encoded in one piece, though that takes longer: a tokenizer may treat the start of a text
- * in its own way (SentencePiece puts a space before it).
- * @param began is called before it is encoded
+ * A text file as token ids. Encoded in one piece: a tokenizer may treat the start of a text in its own way
+ * (SentencePiece puts a space before it).
  * @throws FileError, FormatError if it is not text or a token is beyond the model's vocabulary
  */
-export function encodeFile(path: string, codec: TextCodec, began: Began): Int32Array {
+export function encodeFile(path: string, codec: TextCodec, watch: EncodingWatch): Int32Array {
   const bytes = readBytes(path);
   if (bytes.length > MOST_BYTES)
     throw new FormatError(
       `${path}: the text has ${bytes.length} bytes; at most ${MOST_BYTES} are taken. Train on a part of it.`,
     );
   const text = decodeText(bytes, path);
-  began(text.length, encodingOf(bytes), text.length > 4 * TRIAL ? trial(text, codec) : undefined);
-  const ids = codec.tokenizer.encode(text);
-  checkVocabulary(path, ids, codec);
-  return Int32Array.from(ids);
+  watch.began(text.length, encodingOf(bytes));
+  try {
+    const ids = codec.tokenizer.encode(text, { onProgress: watch.progress });
+    checkVocabulary(path, ids, codec);
+    return Int32Array.from(ids);
+  } finally {
+    watch.ended();
+  }
 }
 
-/** Told of a text's size, of how its bytes were read and, of a long one, of the seconds that encoding it will take. */
-export type Began = (characters: number, read: Encoding, seconds?: number) => void;
+/** Told how a text comes along that is encoded. */
+export interface EncodingWatch {
+  /** Told of its size, and of how its bytes were read. */
+  began(characters: number, read: Encoding): void;
+  /** Told now and then how many of its characters are done. */
+  progress(done: number, all: number): void;
+  /** It is encoded, or could not be. */
+  ended(): void;
+}
 
 /** The text without special tokens. */
 export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string {
@@ -67,14 +77,6 @@ export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string 
 
 /** The longest string of V8 has so many characters. */
 const MOST_BYTES = 536_870_888;
-/** Characters whose time tells that of a long text. */
-const TRIAL = 100_000;
-
-function trial(text: string, { tokenizer }: TextCodec): number {
-  const start = performance.now();
-  tokenizer.encode(text.slice(0, TRIAL));
-  return ((performance.now() - start) / 1000) * (text.length / TRIAL);
-}
 
 /** A model has a row for each id of its vocabulary; a tokenizer that it was not trained with may know more. */
 function checkVocabulary(source: string, ids: readonly number[], { tokenizer, vocabSize }: TextCodec): void {

@@ -5,7 +5,7 @@ import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import type { Fail } from "./json_fields.js";
-import { makeTokenizer } from "./library.js";
+import { makeTokenizer, type OnPieces } from "./library.js";
 import {
   addedToken,
   checkTogether,
@@ -23,6 +23,8 @@ const OTHER_FILES = ["tokenizer.model", "spiece.model", "vocab.json", "vocab.txt
 export interface EncodeOptions {
   /** Whether the tokenizer's post-processor adds its tokens: begin-of-text, mostly. Default true. */
   addSpecialTokens?: boolean | undefined;
+  /** Called now and then while a long text is encoded, with the characters that are done and all; last with all. */
+  onProgress?: ((done: number, all: number) => void) | undefined;
 }
 
 /** Options of `Tokenizer.decode` and `decodeStream`. */
@@ -80,6 +82,7 @@ export class Tokenizer {
   /** @internal */ static readonly className: string = "Tokenizer";
   readonly #encoder: ReturnType<typeof makeTokenizer>;
   readonly #fail: Fail;
+  #onPieces: OnPieces | null = null;
   /** The token for text that no other has, and the field that names it. */
   readonly #unknown: { token: string | null; field: string };
   /** Whether an added token takes white space along. */
@@ -117,7 +120,9 @@ export class Tokenizer {
     checkTogether(added, parts.pre_tokenizer, parts.normalizer !== null, fail);
     this.#strips = added.some(({ lstrip, rstrip }) => lstrip || rstrip);
     try {
-      this.#encoder = makeTokenizer(parts, { unk_token: model.mends.unknown }, model.mends);
+      this.#encoder = makeTokenizer(parts, { unk_token: model.mends.unknown }, model.mends, (characters, all) =>
+        this.#onPieces?.(characters, all),
+      );
     } catch (cause) {
       throw new FormatError(`${name}: not a tokenizer: ${(cause as Error).message}.`, { cause });
     }
@@ -139,7 +144,10 @@ export class Tokenizer {
    * console.log(tokenizer.encode("Call me", { addSpecialTokens: false })); // [ 35, 489, 478 ]
    */
   encode(text: string, options?: EncodeOptions): number[] {
-    checkOptions("Tokenizer.encode", options, ["addSpecialTokens"]);
+    checkOptions("Tokenizer.encode", options, ["addSpecialTokens", "onProgress"]);
+    const { addSpecialTokens = true, onProgress } = options ?? {};
+    if (onProgress !== undefined && typeof onProgress !== "function")
+      throw new ArgumentError(`Tokenizer.encode: onProgress must be a function; got ${show(onProgress)}.`);
     if (typeof text !== "string")
       throw new ArgumentError(`Tokenizer.encode: text must be a string; got ${text === null ? "null" : typeof text}.`);
     // In these two characters alone JavaScript's white space differs from Unicode's, which the original strips by.
@@ -149,14 +157,26 @@ export class Tokenizer {
         "take white space along, and the text holds U+FEFF or U+0085; take those out of the text",
       );
     let result;
+    let done = 0;
+    // Pieces count bytes where the model does: of one section of a text it is known how many characters these are.
+    this.#onPieces =
+      onProgress === undefined
+        ? null
+        : (characters, all) => {
+            done += characters * Math.min(1, text.length / all);
+            onProgress(Math.min(Math.floor(done), text.length), text.length);
+          };
     try {
       // A lone surrogate has no bytes in UTF-8, so it is encoded as the replacement character.
       result = this.#encoder.encode(text.replace(/\p{Surrogate}/gu, "\ufffd"), {
-        add_special_tokens: options?.addSpecialTokens ?? true,
+        add_special_tokens: addSpecialTokens,
       });
     } catch (cause) {
       return this.#fail("the tokenizer", `cannot encode the text: ${(cause as Error).message}`, cause);
+    } finally {
+      this.#onPieces = null;
     }
+    onProgress?.(text.length, text.length);
     const missing = result.ids.findIndex((id) => !Number.isSafeInteger(id));
     if (missing < 0) return result.ids as number[];
     const { token, field } = this.#unknown;

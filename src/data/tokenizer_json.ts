@@ -8,6 +8,7 @@
  */
 import { asObject, show } from "../io/json.js";
 import { fields, type Fail } from "./json_fields.js";
+import { bpeCut } from "./bpe_cuts.js";
 import { byteToken, SplitPreTokenizer, type Mends } from "./library.js";
 
 type Part = Record<string, unknown> | null;
@@ -25,11 +26,15 @@ const replace = (pattern: object, content: string): Part => ({
 });
 const replaceRegex = (source: string, content: string): Part => replace({ Regex: source }, content);
 /**
- * Rewrites a whole text, of which the pattern matches all; "$1" and "$2" are its groups. What anchors it would look
- * behind (\A as the library compiles it), and WebKit up to 2.50 takes the place behind a character of two code units
- * for a beginning.
+ * Rewrites a whole text that is not empty. The pattern takes it in stretches, since one that matches all of some MB
+ * overflows the stack, and the first is replaced by all. What anchors a pattern would look behind (\A as the library
+ * compiles it), and WebKit up to 2.50 takes the place behind a character of two code units for a beginning.
  */
-const rewrite = (source: string, content: string): Part => ({ type: "Replace", pattern: { Regex: source }, content });
+const rewrite = (of: (text: string) => string): Part => ({
+  type: "Replace",
+  pattern: { Regex: "[\\s\\S]{1,32768}" },
+  content: (_: string, offset: number, text: string) => (offset === 0 ? of(text) : ""),
+});
 /** Character by character, as the original does it: JavaScript alone would make a word's last sigma another letter. */
 const LOWERCASE: readonly Part[] = [replace({ String: "Σ" }, "σ"), { type: "Lowercase" }];
 
@@ -103,6 +108,16 @@ function endOfClass(source: string, start: number): number {
   return source.length;
 }
 
+/** Where Oniguruma's \s is another than JavaScript's, this is the former. */
+const WHITE_SPACE = /\p{White_Space}/u;
+
+/** How many characters from one on, towards an end of the text, are white space. */
+function blanks(text: string, from: number, step: 1 | -1): number {
+  let count = 0;
+  while (WHITE_SPACE.test(text.charAt(from + count * step))) count++;
+  return count;
+}
+
 export function normalizer(json: unknown, field: string, fail: Fail): Part {
   if (json === null || json === undefined) return null;
   const { object, type, string, flag, parts, unsupported } = fields(json, field, fail);
@@ -117,12 +132,15 @@ export function normalizer(json: unknown, field: string, fail: Fail): Part {
       return sequence("normalizers", LOWERCASE);
     case "Strip":
       return sequence("normalizers", [
-        ...(flag("strip_left", true) ? [rewrite("\\s*([\\s\\S]*)", "$1")] : []),
-        ...(flag("strip_right", true) ? [rewrite("((?:[\\s\\S]*\\S)?)\\s*", "$1")] : []),
+        ...(flag("strip_left", true) ? [rewrite((text) => text.slice(blanks(text, 0, 1)))] : []),
+        ...(flag("strip_right", true)
+          ? [rewrite((text) => text.slice(0, text.length - blanks(text, text.length - 1, -1)))]
+          : []),
       ]);
-    // The pattern needs a character: nothing is put before an empty text.
-    case "Prepend":
-      return rewrite("([\\s\\S]+)", `${string("prepend").replaceAll("$", "$$$$")}$1`);
+    case "Prepend": {
+      const prefix = string("prepend");
+      return rewrite((text) => prefix + text);
+    }
     case "Replace":
       return replace(patternJson(object["pattern"], field, fail), string("content"));
     case "BertNormalizer": {
@@ -208,7 +226,7 @@ export function preTokenizer(json: unknown, field: string, fail: Fail, inside = 
   switch (type) {
     case "ByteLevel":
       return chain(
-        ...(flag("add_prefix_space", true) ? [rewrite(" ([\\s\\S]*)|([\\s\\S]+)", " $1$2")] : []),
+        ...(flag("add_prefix_space", true) ? [rewrite((text) => (text.startsWith(" ") ? text : ` ${text}`))] : []),
         ...(flag("use_regex", true) ? [split(GPT2, "Isolated", false)] : []),
         { type, add_prefix_space: false, use_regex: false },
       );
@@ -309,7 +327,7 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
         json: part,
         isBpe: false,
         unknownField: `${field}.unk_token`,
-        mends: { ids, unknown, fuseUnknown: false, dropUnknown: false, byteFallback: false },
+        mends: { ids, unknown, fuseUnknown: false, dropUnknown: false, byteFallback: false, cut: null },
       };
     }
     case "WordLevel":
@@ -323,6 +341,7 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
           fuseUnknown: false,
           dropUnknown: false,
           byteFallback: false,
+          cut: null,
         },
       };
     case "Unigram": {
@@ -338,6 +357,7 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
         fuseUnknown: true,
         dropUnknown: false,
         byteFallback: flag("byte_fallback", false),
+        cut: null,
       };
       return { json: { type, vocab, unk_id: unknown }, isBpe: false, unknownField: `${field}.unk_id`, mends };
     }
@@ -360,6 +380,7 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
     const suffix = text("end_of_word_suffix");
     const unknown = object["unk_token"] == null ? null : string("unk_token");
     const byteFallback = flag("byte_fallback", false);
+    const ignoreMerges = flag("ignore_merges", false);
     if (suffix !== "" && unknown === null)
       return fail(`${field}.unk_token`, "is null beside an end_of_word_suffix, which is not supported");
     const merges = list("merges").map((merge, rank) => {
@@ -390,7 +411,7 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
       unk_token: unknown,
       end_of_word_suffix: suffix || null,
       byte_fallback: byteFallback,
-      ignore_merges: flag("ignore_merges", false),
+      ignore_merges: ignoreMerges,
       fuse_unk: false,
     };
     return {
@@ -403,6 +424,8 @@ export function modelPart(json: unknown, field: string, fail: Fail): ModelPart {
         fuseUnknown: flag("fuse_unk", false),
         dropUnknown: unknown === null && !byteFallback,
         byteFallback: false,
+        // A suffix is for the end of the whole piece, and so is the look whether the vocabulary has it as it stands.
+        cut: suffix === "" && !ignoreMerges ? bpeCut(merges as [string, string][]) : null,
       },
     };
   }

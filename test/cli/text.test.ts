@@ -21,8 +21,10 @@ const config = { bosTokenId: 0, eosTokenId: 1, vocabSize: LETTERS.length - 1 } a
 const text = (bytes: Uint8Array, told: unknown[] = []): number[] => {
   io.memoryFiles.set("memory:t.txt", bytes);
   return [
-    ...encodeFile("memory:t.txt", loadCodec("memory:m", config), (...all) => {
-      told.push(...all);
+    ...encodeFile("memory:t.txt", loadCodec("memory:m", config), {
+      began: (...all) => told.push(...all),
+      progress: (...all) => told.push(...all),
+      ended: () => told.push("ended"),
     }),
   ];
 };
@@ -48,7 +50,7 @@ test("a text in UTF-16 without a mark is read as what it is, and that is told", 
   const told: unknown[] = [];
   const ids = text(Uint8Array.from([..."over the sea "].flatMap((letter) => [letter.charCodeAt(0), 0])), told);
   assert.deepEqual(ids, text(utf8("over the sea ")));
-  assert.deepEqual(told, [13, "utf-16le", undefined]);
+  assert.deepEqual(told, [13, "utf-16le", 13, 13, "ended"]);
 });
 
 test("a token that the model has no row for is named with its file and line, before anything is trained", () => {

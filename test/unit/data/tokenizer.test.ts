@@ -361,6 +361,7 @@ test("arguments of another kind are refused", () => {
   for (const ids of [[1.5], [-1], ["1"], [NaN], [[1]]])
     refuses(() => tokenizer.decode(ids as unknown as number[]), ArgumentError, "integers");
   refuses(() => tokenizer.encode("a", { add_special_tokens: false } as object), ArgumentError, "addSpecialTokens");
+  refuses(() => tokenizer.encode("a", { onProgress: true as never }), ArgumentError, "onProgress", "true");
   refuses(() => tokenizer.decode([1], { skip_special_tokens: true } as object), ArgumentError, "skipSpecialTokens");
 });
 
