@@ -26,7 +26,7 @@ export async function generateText(options: GenerateCommand): Promise<void> {
   const adapter = options.adapter && (await findFolder("generate", options.adapter, "adapter", options)).path;
   const folder = await modelFor("generate", { ...options, adapter });
   announce(`Loading ${oneLine(folder)} ...`);
-  const { model, config } = loadModel(folder);
+  const { model, config } = loadModel(folder, { head: "causal-lm" });
   const codec = loadCodec(folder, config);
   const { sampling, taken } = samplingOf(folder, options);
   for (const line of taken) announce(line);

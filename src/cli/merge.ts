@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { init } from "../runtime/engine.js";
 import { ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
 import { serializeSafetensors } from "../io/safetensors.js";
+import { fileNameOf } from "../models/families.js";
 import { loadModel } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
@@ -117,7 +118,7 @@ function writeMerged(from: string, adapter: string, to: string): number {
   const { model } = loadModel(from);
   LoraModel.fromPretrained(model, adapter).mergeAndUnload(["default"], { safeMerge: true });
   const tensors = [...model.namedParameters()].map(([name, p]) => ({
-    name,
+    name: fileNameOf(model.config, name),
     dtype: "F32" as const,
     shape: p.shape,
     data: p.toFloat32(),
@@ -126,7 +127,8 @@ function writeMerged(from: string, adapter: string, to: string): number {
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
   writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
-  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, model.config.tieWordEmbeddings));
+  const { tieWordEmbeddings } = model.config as Partial<typeof model.config>;
+  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tieWordEmbeddings));
   return tensors.length;
 }
 
@@ -157,10 +159,11 @@ function companions(folder: string): string[] {
  * The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which
  * base and adapter may have changed.
  */
-function mergedConfig(path: string, tied: boolean): string {
+function mergedConfig(path: string, tied: boolean | undefined): string {
   const config = readJson(path) as Record<string, unknown>;
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
-  config["tie_word_embeddings"] = tied;
+  // Encoders have no head that could be the table.
+  if (tied !== undefined) config["tie_word_embeddings"] = tied;
   try {
     return `${JSON.stringify(config, null, 2)}\n`;
   } catch (cause) {

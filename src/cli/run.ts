@@ -40,7 +40,7 @@ export function prepareRun(
   gradientCheckpointing: boolean,
   encoding: EncodingWatch,
 ): Run {
-  const loaded = loadModel(folder);
+  const loaded = loadModel(folder, { head: "causal-lm" });
   const { config } = loaded;
   const model: CausalLM = loaded.model;
   model.gradientCheckpointing = gradientCheckpointing;

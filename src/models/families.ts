@@ -65,6 +65,11 @@ export function familyOf(modelType: unknown): Family<FamilyConfig> | undefined {
   return FAMILIES.get(modelType);
 }
 
+/** The name that files have for a key of a model. @internal */
+export function fileNameOf({ modelType }: { readonly modelType: string }, key: string): string {
+  return familyOf(modelType)?.fileName?.(key) ?? key;
+}
+
 /** The model_types there are. @internal */
 export function modelTypes(): string[] {
   return [...FAMILIES.values()].map(({ modelType }) => modelType);

@@ -64,6 +64,8 @@ export interface Family<Config extends FamilyConfig> {
   isBuffer(name: string): boolean;
   /** Today's name of a tensor that older files call otherwise; null: it is left out. */
   rename?(name: string): string | null;
+  /** The name that transformers' files have for a key of the model. Left out: the key. */
+  fileName?(key: string): string;
   /** The sizes of tensors, for an error that says which key of config.json is wrong. */
   sizes(config: Config): readonly Size[];
 }

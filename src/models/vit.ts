@@ -374,10 +374,18 @@ const PARTS: readonly (readonly [file: string, module: string])[] = [
 export function renameViT(name: string): string | null {
   // What masked patches are replaced by: no head here masks any.
   if (name.endsWith("embeddings.mask_token")) return null;
-  const [, start, part] = /^(.*?)encoder\.layer\.(\d+\..+)$/.exec(name) ?? [];
+  const [, start, layer, part] = /^(.*?)encoder\.layer\.(\d+)\.(.+)$/.exec(name) ?? [];
   if (part === undefined) return name;
-  const known = PARTS.find(([file]) => part.replace(/^\d+\./, "").startsWith(file));
-  return `${start}layers.${known ? part.replace(known[0], known[1]) : part}`;
+  const known = PARTS.find(([file]) => part.startsWith(file));
+  return `${start}layers.${layer}.${known ? part.replace(known[0], known[1]) : part}`;
+}
+
+/** The way back. @internal */
+export function fileNameOfViT(key: string): string {
+  const [, start, layer, part] = /^(.*?)layers\.(\d+)\.(.+)$/.exec(key) ?? [];
+  if (part === undefined) return key;
+  const known = PARTS.find(([, module]) => part.startsWith(module));
+  return `${start}encoder.layer.${layer}.${known ? part.replace(known[1], known[0]) : part}`;
 }
 
 /** What the table of families holds. @internal */
@@ -400,6 +408,7 @@ export const vit: Family<ViTConfig> = {
   headKeys: ["classifier.", "decoder."],
   isBuffer: () => false,
   rename: renameViT,
+  fileName: fileNameOfViT,
   sizes: (c): readonly Size[] => [
     ["hidden_size", c.hiddenSize],
     ["intermediate_size", c.intermediateSize],
