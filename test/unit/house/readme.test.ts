@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { LETTER_TOKENIZER } from "../../support/letter_tokenizer.js";
 import { ROOT } from "../../support/root.js";
 
 const guides = readdirSync(new URL("docs/guides", ROOT)).map((name) => `docs/guides/${name}`);
@@ -16,7 +17,7 @@ const documents = ["README.md", "docs/index.md", ...guides].map((path) => ({
 
 /**
  * Blocks for Node: `js`, and the README's `ts`, which needs no types. Folders that they call "my-llama" and "smollm"
- * are the base model.
+ * are the base model, "minilm" and "vit" reference cases of these families.
  */
 const BLOCK = /^```(?:js|ts)((?: file=\S+)?)\n([^]*?)^```/gm;
 /** What a comment behind console.log says that it prints. */
@@ -31,6 +32,11 @@ for (const { path, text } of documents) {
         const file = join(folder, /file=(\S+)/.exec(settings!)?.[1] ?? "block.mjs");
         for (const [, name] of code!.matchAll(/"(my-llama|smollm)"/g))
           cpSync(new URL("models/base", ROOT), join(folder, name!), { recursive: true });
+        for (const [, name] of code!.matchAll(/"(minilm|vit)"/g)) {
+          const family = name === "vit" ? "vit_cls" : "minilm_embed";
+          cpSync(new URL(`test/fixtures/families/${family}`, ROOT), join(folder, name!), { recursive: true });
+          writeFileSync(join(folder, name!, "tokenizer.json"), JSON.stringify(LETTER_TOKENIZER));
+        }
         mkdirSync(join(folder, "runs"));
         writeFileSync(file, code!);
         const { stdout } = await promisify(execFile)(process.execPath, [file], { cwd: folder });
