@@ -2,6 +2,7 @@
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../tensor/check.js";
+import { WEIGHT_DTYPES } from "../tensor/dtype.js";
 import type { FamilyConfig } from "./family.js";
 
 /** A configuration for the class of its family, which need not say of which family it is. */
@@ -19,11 +20,14 @@ export function checkConfig(
 ): void {
   if (config === undefined)
     throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
-  const others = ["modelType", "tieWordEmbeddings", "bosTokenId", "eosTokenId"];
+  const others = ["modelType", "dtype", "tieWordEmbeddings", "bosTokenId", "eosTokenId"];
   checkOptions(where, config, [...counts, ...numbers, ...others]);
   const values = config as Record<string, number>;
   const given: unknown = values["modelType"] ?? modelType;
   if (given !== modelType) throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(given)}.`);
+  const { dtype = "float32" } = config as FamilyConfig;
+  if (!WEIGHT_DTYPES.includes(dtype))
+    throw new ArgumentError(`${where}: dtype must be one of ${WEIGHT_DTYPES.join(", ")}; got ${shown(dtype)}.`);
   // Layers are made one by one, so a config may not ask for a billion of them.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);

@@ -4,6 +4,7 @@ import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import * as init from "../nn/init.js";
 import { Linear, type Layer } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
+import { isInitSkipped } from "../nn/skip_init.js";
 import { adopt } from "../random/seed.js";
 import { ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
@@ -179,7 +180,8 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
     names: Names = { base: "model", head: "lmHead" },
   ) {
     super();
-    this.config = config;
+    // What is made new is float32, whatever the model had whose configuration this is.
+    this.config = config.dtype && !isInitSkipped() ? { ...config, dtype: "float32" } : config;
     this.#names = names;
     allOrNothing(() => {
       const base = make(config);

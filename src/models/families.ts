@@ -13,6 +13,9 @@ import type { Encoder } from "./encoder.js";
 import type { Family, FamilyConfig, Head } from "./family.js";
 import { gpt2, type Gpt2Config } from "./gpt2.js";
 import { llama, type LlamaConfig } from "./llama.js";
+import { materialize } from "./materialize.js";
+import { skipInit } from "../nn/skip_init.js";
+import type { Module } from "../nn/module.js";
 import type { OnProgress } from "./feed.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 import { modernbert } from "./modernbert.js";
@@ -109,7 +112,7 @@ export function familyOfConfig(json: unknown, path: string): Family<FamilyConfig
 }
 
 /**
- * A language model with initial weights, by its configuration. @internal
+ * A language model by its configuration, with initial weights, or with undefined ones of 16 bits. @internal
  * @throws ArgumentError for a modelType that is not in the table or of no language model, and as the model's
  * constructor
  */
@@ -117,5 +120,9 @@ export function createModel(where: string, config: ModelConfig): CausalLM {
   const { modelType } = config;
   const head = familyOf(modelType)?.heads["causal-lm"];
   if (!head) throw new ArgumentError(`${where}: model.modelType is ${shown(modelType)}; ${supported(DECODERS)}.`);
-  return head.create(config) as CausalLM;
+  const { dtype = "float32" } = config;
+  if (dtype === "float32") return head.create(config) as CausalLM;
+  const model = skipInit(() => head.create(config));
+  materialize(model, () => dtype);
+  return model as Module & CausalLM;
 }

@@ -1,5 +1,6 @@
 /** What one kind of model differs in from another, as loading and planning ask for it; families.ts is the table. */
 import type { Module } from "../nn/module.js";
+import type { WeightDType } from "../tensor/dtype.js";
 
 /** What every configuration says. */
 export interface FamilyConfig {
@@ -7,6 +8,11 @@ export interface FamilyConfig {
   readonly modelType: string;
   /** Number of layers. */
   numHiddenLayers: number;
+  /**
+   * What matrices are stored as, in memory as in the files: of a model that `loadModel` gives, what all of them have
+   * there. Default: float32, as of every model that is made new.
+   */
+  dtype?: WeightDType | undefined;
 }
 
 /**

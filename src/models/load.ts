@@ -126,6 +126,8 @@ function fit<Config extends FamilyConfig>(
     ...(tied === undefined ? {} : { tieWordEmbeddings: weights.tie(tied) }),
   };
   weights.check(config);
+  const dtype = weights.dtype();
+  if (dtype !== "float32") config.dtype = dtype;
   return { head, config, weights, twins: tied ? weights.twins() : undefined };
 }
 

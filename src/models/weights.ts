@@ -6,8 +6,11 @@ import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
 import { FormatError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
+import type { WeightDType } from "../tensor/dtype.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
 import type { Destinations } from "./feed.js";
+import { isMatrix, materialize } from "./materialize.js";
+import { HALVES } from "./tensor_writer.js";
 
 const DTYPES = ["F32", "F16", "BF16", "F64"];
 /** Tensors that one message names at most. */
@@ -177,10 +180,18 @@ export class Weights<Config extends FamilyConfig> {
     return skipInit(() => this.#head.create(config, has));
   }
 
+  /** What matrices stay stored as: what all of them have in the files, where that is of 16 bits. */
+  dtype(): WeightDType {
+    const kinds = new Set<WeightDType>();
+    for (const stored of this.#tensors.values()) if (isMatrix(stored)) kinds.add(HALVES[stored.dtype] ?? "float32");
+    return kinds.size === 1 ? [...kinds][0]! : "float32";
+  }
+
   /** The module, whose weights are to be written. */
   make(config: Config): Module {
     const model = this.#create(config);
-    for (const parameter of model.parameters()) parameter.materialize();
+    // A new head is drawn as float32.
+    materialize(model, (key) => (this.#tensors.has(key) ? (config.dtype ?? "float32") : "float32"));
     return model;
   }
 

@@ -7,6 +7,7 @@ export type DType = "float32" | "int32" | HalfType;
 export type HalfType = "bfloat16" | "float16";
 /** What a weight may be stored in. */
 export type WeightDType = "float32" | HalfType;
+export const WEIGHT_DTYPES: readonly WeightDType[] = ["float32", "bfloat16", "float16"];
 
 /** The kernels' numbers of them (assembly/gemm/half.ts). */
 const FORMATS: Readonly<Record<HalfType, number>> = { bfloat16: 1, float16: 2 };
