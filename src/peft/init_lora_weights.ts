@@ -12,6 +12,7 @@ import { qr } from "../linalg/qr.js";
 import { svd, svdLowrank } from "../linalg/svd.js";
 import * as init from "../nn/init.js";
 import { addProduct } from "../nn/merge.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkInteger, checkNumber, checkTensor, checkWeight } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
@@ -78,6 +79,7 @@ export function initLoraWeights(
   scaling: number,
 ): void {
   const { loraA, loraB } = factors;
+  const { isRehearsal } = engine();
   checkTensor(where, "loraA", loraA, "float32", [null, null]);
   const [r, d] = loraA.shape as [number, number];
   checkTensor(where, "loraB", loraB, "float32", [null, r]);
@@ -88,6 +90,7 @@ export function initLoraWeights(
   if (kind === "orthogonal") {
     if (r % 2 !== 0) throw new ArgumentError(`${where}: "orthogonal" needs an even r; got ${r}.`);
     construct(factors);
+    if (isRehearsal) return;
     return orthogonal(loraA, loraB, r, d, k);
   }
   const pissa = kind === "pissa" || (typeof kind === "string" && ITERATIONS.test(kind));
@@ -95,6 +98,11 @@ export function initLoraWeights(
     refuse(where, kind, 'true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<number>" or "olora"');
   checkInteger(where, `r of "${kind}"`, r, 1, Math.min(d, k));
   if (pissa) checkNumber(where, `scaling of "${kind}"`, scaling, Number.MIN_VALUE);
+  // A rehearsal has no values to look at; what is made of them is as large.
+  if (isRehearsal) {
+    base.weight.widen();
+    return construct(factors);
+  }
   const stored = base.weight.toFloat32();
   const bad = stored.findIndex((v) => !Number.isFinite(v));
   if (bad >= 0)

@@ -69,7 +69,8 @@ export interface TrainingPlan {
 /**
  * The memory of training a language model, before it is loaded: making it and two steps are rehearsed on shapes alone,
  * with kernels that compute nothing. It takes milliseconds and no memory, however much the answer is. `init()` must
- * have run; its engine and the random streams stay as they are.
+ * have run; its engine and the random streams stay as they are. Loading the model takes nothing beside its weights, of
+ * which config.dtype says how they are stored.
  *
  * @param model its configuration, or what makes it (one with loralib's layers)
  * @throws ArgumentError for an unknown option; ArgumentError, ShapeError where making the model or a step would;
@@ -138,8 +139,7 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
           );
         base.gradientCheckpointing = options.gradientCheckpointing ?? base.gradientCheckpointing;
         const weights = live() - scratch;
-        // Inits that look at the weights find none here; they give factors of the same shapes.
-        const trained = adapter ? getLoraModel(base, { ...adapter, initLoraWeights: true }) : base;
+        const trained = adapter ? getLoraModel(base, adapter) : base;
         const adapters = live() - scratch - weights;
         const updates = optimizer(trained);
         refuseLazy(`${where}: optimizer`, updates, "It is needed at once.");

@@ -102,6 +102,22 @@ for (const [name, model, few] of [
     add("LoRA+", { adapter: all, optimizer: loraPlus });
     add("LoRA-FA", { adapter: all, optimizer: loraFa });
     if (name === "GPT-2") add("loralib's layers", { model: loralib });
+    const half = { ...model, dtype: gradientCheckpointing ? ("float16" as const) : ("bfloat16" as const) };
+    add("half", { model: half, adapter: all });
+    add("half, few targets, dropout", {
+      model: half,
+      adapter: { r: 2, targetModules: [...few], loraDropout: 0.3 },
+    });
+    add("half, DoRA", { model: half, adapter: { ...all, useDora: true } });
+    for (const initLoraWeights of ["olora", "pissa"] as const)
+      add(`half, ${initLoraWeights}`, { model: half, adapter: { ...all, initLoraWeights } });
+    add("half, a trained copy of the head", {
+      model: half,
+      adapter: { ...all, modulesToSave: [name === "Llama" ? "embed_tokens" : "wte"] },
+    });
+    add("half, an untied head", { model: { ...half, tieWordEmbeddings: false }, adapter: all });
+    add("half, full fine-tuning", { model: half });
+    add("half, full fine-tuning by SGD", { model: half, optimizer: sgd });
   }
 }
 
@@ -111,6 +127,9 @@ async function actual({ model: source, batch, seq, adapter, optimizer, gradientC
   await init();
   const model = typeof source === "function" ? source() : createModel("actual", source);
   model.gradientCheckpointing = gradientCheckpointing!;
+  // Of either kind, and of no special values.
+  for (const p of model.parameters())
+    if (p.dtype !== "float32") p.bytes.set(p.bytes.map((_, i) => (i % 2 === 0 ? (i * 37) & 0xff : 0x2c + (i & 0x80))));
   const trained = adapter ? peft.getLoraModel(model, adapter) : model;
   const updates = optimizer?.(trained) ?? new optim.AdamW(trainable(trained), { lr: 1e-3 });
   for (let step = 0; step < 3; step++)
