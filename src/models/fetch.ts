@@ -1,5 +1,6 @@
 /** Models from a server, and the base model from wherever the package is. */
 import { memoryFiles, readBytes } from "../io/files.js";
+import { HUB, parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { partsOf, readStreamed, type StreamedFile } from "../io/streamed_file.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
@@ -7,6 +8,7 @@ import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
 import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
 import type { Head } from "./family.js";
+import { hubFolder } from "./hub.js";
 import { loadLlama, type Llama, type LlamaConfig } from "./llama.js";
 import type { LoadedModel } from "./load.js";
 import { loadStreamed } from "./streamed.js";
@@ -19,33 +21,40 @@ declare global {
 
 /** Options of `fetchModel`. */
 export interface FetchModelOptions<H extends Head = "causal-lm"> extends LoadModelOptions<H> {
+  /** The hub that a name is looked for on, default "https://huggingface.co". */
+  endpoint?: string | undefined;
   /** Ends the download; the promise is rejected with its reason. */
   signal?: AbortSignal | undefined;
 }
 
 /**
- * A model from a folder on a server, as `loadModel` from a disk: config.json, the weights (model.safetensors, or the
- * shards of its index) and, where they are there, tokenizer.json, tokenizer_config.json and generation_config.json. In
- * a page the server must allow the page's origin (CORS). The weights go into linear memory as they come, and are kept
- * nowhere else; the small files are in `io.memoryFiles` then, under the result's `path`.
+ * A model from the Hugging Face hub, or from a folder on any server, as `loadModel` from a disk: config.json, the
+ * weights (model.safetensors, or the shards of its index) and, where they are there, tokenizer.json,
+ * tokenizer_config.json and generation_config.json. In a page the server must allow the page's origin (CORS), as the
+ * hub does. The weights go into linear memory as they come; the small files are in `io.memoryFiles` then, under the
+ * result's `path`, which of a model of the hub ends with its commit.
  *
- * @param url of the folder: on the Hugging Face hub "https://huggingface.co/<owner>/<name>/resolve/main"
- * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is no web
- * address
+ * Where there is Cache storage (`caches`: pages, their workers, Deno), what comes from the hub is kept there under
+ * "wasm-lora-hub": the next time nothing is downloaded, and a download that was interrupted goes on.
+ *
+ * @param from "org/name" or "org/name@revision" on the hub; or the web address of a folder (in a page also a relative
+ * one, which begins with a slash or a dot: "./models/base")
+ * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is neither
  *
  * @example
  * const example = async () => {
- *   const url = "https://huggingface.co/HuggingFaceTB/SmolLM-135M/resolve/main";
- *   const { model, tokenizer } = await models.fetchModel(url);
+ *   const { model, tokenizer } = await models.fetchModel("HuggingFaceTB/SmolLM2-135M");
  *   return tokenizer.decode(models.generate(model, tokenizer.encode("Gravity is"), { maxNewTokens: 20 }));
  * };
  */
 export async function fetchModel<H extends Head = "causal-lm">(
-  url: string | URL,
+  from: string | URL,
   options?: FetchModelOptions<H>,
 ): Promise<AnyLoadedModel<H>> {
-  checkOptions("fetchModel", options, ["head", "numLabels", "onProgress", "signal"]);
-  const folder = folderUrl(url);
+  checkOptions("fetchModel", options, ["endpoint", "head", "numLabels", "onProgress", "signal"]);
+  const name = typeof from === "string" ? parseHubName(from) : undefined;
+  if (name) return loadStreamed<H>(await hubFolder(name, endpointOf(options), options?.signal), options ?? {});
+  const folder = folderUrl(from);
   const path = `memory:${folder.href.replace(/\/$/, "")}`;
   const open = (name: string, optional: boolean): Promise<StreamedFile | undefined> =>
     openUrl(`${path}/${name}`, new URL(name, folder), optional, options?.signal);
@@ -97,6 +106,12 @@ function diskPath({ pathname, host }: URL): string {
   return host ? `//${host}${path}` : path.replace(/^\/(?=[A-Za-z]:\/)/, "");
 }
 
+function endpointOf({ endpoint = HUB }: { endpoint?: string | undefined } = {}): string {
+  if (typeof endpoint !== "string" || !/^https?:\/\/[^\s/]/.test(endpoint))
+    throw new ArgumentError(`fetchModel: endpoint is ${show(endpoint)}; expected a web address as ${HUB}.`);
+  return endpoint.replace(/\/+$/, "");
+}
+
 function folderUrl(url: string | URL): URL {
   let folder: URL | undefined;
   try {
@@ -106,8 +121,8 @@ function folderUrl(url: string | URL): URL {
   }
   if (folder === undefined || !/^https?:$/.test(folder.protocol)) {
     throw new ArgumentError(
-      `fetchModel: url is ${show(url instanceof URL ? url.href : url)}; expected the web address of a folder ` +
-        `(https://...). A folder on disk is read by loadModel.`,
+      `fetchModel: got ${show(url instanceof URL ? url.href : url)}; expected the name of a model on the hub ` +
+        `(org/name) or the web address of a folder (https://...). A folder on disk is read by loadModel.`,
     );
   }
   folder.search = folder.hash = "";
@@ -115,8 +130,7 @@ function folderUrl(url: string | URL): URL {
   return folder;
 }
 
-const NOT_FOUND =
-  "url must be the folder's, on the Hugging Face hub https://huggingface.co/<owner>/<name>/resolve/main";
+const NOT_FOUND = "the address must be the folder's; a model on the Hugging Face hub is named as org/name";
 /** So many bytes are skipped rather than left out by a range, which not every server and page allows. */
 const SKIPPED = 2 ** 20;
 

@@ -2,6 +2,7 @@
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { exists, readJson } from "../io/files.js";
 import { openWeights, type WeightIndex } from "../io/huggingface.js";
+import { parseHubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
 import type { StreamedFolder } from "../io/streamed_file.js";
 import { openStreamedWeights } from "../io/streamed_weights.js";
@@ -210,12 +211,11 @@ export function readConfig(where: string, directory: string): unknown {
         `cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`,
       );
     }
-    if (/^[\w-][\w.-]*\/[\w.-]+$/.test(directory) && !exists(directory)) {
+    if (parseHubName(directory) && !exists(directory)) {
       throw new FileError(
-        `cannot read ${path}: it does not exist. ${where} reads a local folder; if ${directory} is a model on the ` +
-          `Hugging Face hub, download it ` +
-          `(hf download ${directory} --local-dir ${directory.split("/")[1]}) and name that folder, or use await ` +
-          `models.fetchModel("https://huggingface.co/${directory}/resolve/main").`,
+        `cannot read ${path}: it does not exist. ${where} reads a folder on disk; a model on the Hugging Face hub is ` +
+          `loaded by await models.fetchModel(${show(directory)}), or downloaded into one by npx wasm-lora inspect ` +
+          `${directory}.`,
       );
     }
   }

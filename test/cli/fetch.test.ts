@@ -124,7 +124,7 @@ test("a server that answers every path with its page", async () => {
 
 test("what fails says what, and leaves nothing in memory", async () => {
   const before = [...io.memoryFiles.keys()];
-  await rejects(models.fetchModel(`${origin}/none`), FileError, `${origin}/none/config.json`, "404", "resolve/main");
+  await rejects(models.fetchModel(`${origin}/none`), FileError, `${origin}/none/config.json`, "404", "org/name");
   served.set("/secret/config.json", 401);
   await rejects(models.fetchModel(`${origin}/secret`), FileError, "401", "login");
   await rejects(models.fetchModel(serve("cut", FILES)), FileError, "/cut/");
@@ -136,7 +136,7 @@ test("what fails says what, and leaves nothing in memory", async () => {
     "neither model.safetensors nor model.safetensors.index.json",
   );
   assert.deepEqual([...io.memoryFiles.keys()], before);
-  for (const url of ["models/base", "file:///tmp/x", "memory:x", 5, null])
+  for (const url of ["/models/base", "models/base/", "file:///tmp/x", "memory:x", 5, null])
     await rejects(models.fetchModel(url as string), ArgumentError, "loadModel");
   await rejects(models.fetchModel(origin, { progress: 1 } as never), ArgumentError, "progress");
 });

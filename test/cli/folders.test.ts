@@ -285,7 +285,6 @@ withoutModel(
 );
 
 withoutModel("or names what it looked for, and --model", async () => {
-  process.env["HF_HUB_OFFLINE"] = "1";
   await refuse(
     folder,
     ["generate", "--adapter", await named("lost", "meta-llama/Llama-3.2-1B")],

@@ -33,6 +33,8 @@ export async function wasmLora(
 ): Promise<Outcome> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
+    // A test that means to ask a hub says which.
+    env: { HF_HUB_OFFLINE: "1", ...process.env },
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",

@@ -60,10 +60,12 @@ export class HubServer {
   #storage = "";
   #close: (() => void)[] = [];
 
-  static async start(): Promise<HubServer> {
+  /** @param together whether both servers are one, as a page's policy may ask */
+  static async start({ together = false } = {}): Promise<HubServer> {
     const hub = new HubServer();
-    hub.#storage = await hub.#listen("storage", (...all) => hub.#answerStorage(...all));
+    if (!together) hub.#storage = await hub.#listen("storage", (...all) => hub.#answerStorage(...all));
     hub.endpoint = await hub.#listen("hub", (...all) => hub.#answer(...all));
+    if (together) hub.#storage = `${hub.endpoint}/storage`;
     return hub;
   }
 
@@ -91,6 +93,14 @@ export class HubServer {
       const asked = { server, method, url, headers };
       this.asked.push(asked);
       const fault = this.fault(asked);
+      // Pages may ask, and see what a download needs.
+      response.setHeader("access-control-allow-origin", "*");
+      response.setHeader("access-control-allow-headers", "range");
+      response.setHeader("access-control-expose-headers", "content-range, content-length, link");
+      if (method === "OPTIONS") {
+        response.writeHead(204).end();
+        return;
+      }
       if (fault === "silence") return;
       if (fault && "status" in fault) {
         response.writeHead(fault.status, fault.headers).end();
@@ -116,6 +126,7 @@ export class HubServer {
       response.writeHead(status, { "x-error-code": code, "content-type": "application/json" });
       response.end(JSON.stringify({ error: code }));
     };
+    if (url.pathname.startsWith("/storage/")) return this.#answerStorage(url, asked, response, fault);
     if (url.pathname === "/api/models") {
       const word = url.searchParams.get("search") ?? "";
       return json([...this.#repos.keys()].filter((id) => id.includes(word.slice(0, 3))).map((id) => ({ id })));
@@ -134,8 +145,9 @@ export class HubServer {
     const state = repo.refs[decodeURIComponent(parts[0]!)];
     if (!state) return refuse(404, "RevisionNotFound");
     const { commit, files } = state;
+    const siblings = Object.entries(files).map(([path, { length }]) => ({ rfilename: path, size: length }));
     if (api && kind === "revision")
-      return json({ _id: "1", id: name, sha: commit, private: false, gated: repo.gated ?? false, siblings: [] });
+      return json({ _id: "1", id: name, sha: commit, private: false, gated: repo.gated ?? false, siblings });
     if (api) {
       const from = Number(url.searchParams.get("cursor") ?? 0);
       const page = Object.entries(files)
@@ -164,7 +176,7 @@ export class HubServer {
   }
 
   #answerStorage(url: URL, asked: Asked, response: ServerResponse, fault: Fault | undefined): void {
-    const etag = url.pathname.slice(1);
+    const etag = url.pathname.split("/").at(-1)!;
     const bytes = this.#large.get(etag);
     if (!bytes || url.searchParams.get("signature") !== sha1(Buffer.from(etag))) response.writeHead(403).end();
     else this.#send(bytes, asked, response, fault, { etag: `"${etag}"` });
@@ -183,7 +195,6 @@ export class HubServer {
     const range = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
     response.writeHead(from > 0 ? 206 : 200, {
       ...headers,
-      "access-control-allow-origin": "*",
       "accept-ranges": "bytes",
       "content-length": body.length,
       ...(from > 0 ? { "content-range": range } : {}),
