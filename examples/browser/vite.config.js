@@ -1,13 +1,19 @@
 import { readFileSync } from "node:fs";
 import { defineConfig } from "vite";
 
+/** The hub that the page loads models from: HF_ENDPOINT, or Hugging Face's own, with the servers that it leads to. */
+const HUB = (process.env.HF_ENDPOINT || "https://huggingface.co").replace(/\/+$/, "");
+const HUB_SERVERS =
+  HUB === "https://huggingface.co" ? `${HUB} https://*.huggingface.co https://*.hf.co` : new URL(HUB).origin;
+
 /**
- * What the page may do: nothing leaves its own origin. WebAssembly needs 'wasm-unsafe-eval'; uPlot and the
- * library generate no code. blob: is the adapter that the page offers for download.
+ * What the page may do: it asks nobody but its own origin and, for models, the hub. WebAssembly needs
+ * 'wasm-unsafe-eval'; uPlot and the library generate no code. blob: is the adapter that the page offers for download.
  */
 const CONTENT_SECURITY_POLICY =
   "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' " +
-  "data:; connect-src 'self' blob:; " +
+  "data:; " +
+  `connect-src 'self' blob: ${HUB_SERVERS}; ` +
   "base-uri 'none'; form-action 'none'";
 
 /** In the page too, since a static host sends no headers. Before all else: it holds for what follows it. */
@@ -29,6 +35,7 @@ const linkHome = { name: "link-home", transformIndexHtml: (html) => html.replace
 
 export default defineConfig({
   plugins: [policyInPage, linkHome],
+  define: { __HUB__: JSON.stringify(HUB) },
   base: "./",
   // One page, not an application with routes: what is not there is answered 404, not with the page.
   appType: "mpa",

@@ -15,7 +15,10 @@ const MOST_BYTES = 64 * 1024 * 1024;
 const DATE = new Date(1980, 0, 1);
 
 export function toZip({ config, weights }: Adapter): Blob {
-  const readme = "A LoRA adapter in PEFT's format for the base model of wasm-lora (models/base).\n";
+  const { base_model_name_or_path: base } = JSON.parse(new TextDecoder().decode(config));
+  const readme = `A LoRA adapter in PEFT's format, for ${
+    base === "models/base" ? "the base model of wasm-lora (models/base)" : base
+  }.\n`;
   const files = { [CONFIG]: config, [WEIGHTS]: weights, "README.txt": strToU8(readme) };
   return new Blob([zipSync({ adapter: files }, { mtime: DATE }) as Uint8Array<ArrayBuffer>], {
     type: "application/zip",

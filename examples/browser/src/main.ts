@@ -3,16 +3,18 @@ import { proxy } from "comlink";
 import { fromFiles, toZip } from "./adapter_files";
 import { LossChart } from "./chart";
 import { keepDraft, keepNow, loadDraft } from "./draft";
+import type { Source } from "./base";
 import { duration, fileName, megabytes, number, perplexity, printable } from "./format";
 import { Host } from "./host";
 import type { KeptRun } from "./kept";
 import { explain, Refusal, type Place } from "./refusal";
 import type { Settings } from "./run";
 import sampleUrl from "../sample.txt?url";
-import type { Progress, RunView, Trouble, Who } from "./worker";
+import type { Loading, ModelView, Opened, Progress, RunView, Trouble, Who } from "./worker";
 
 type Phase =
   | "loading"
+  | "choosing"
   | "idle"
   | "measuring"
   | "training"
@@ -24,6 +26,10 @@ type Phase =
   | "broken";
 
 const $ = <E extends HTMLElement>(id: string): E => document.getElementById(id) as E;
+const hubName = $<HTMLInputElement>("hub-name");
+const loadModel = $<HTMLButtonElement>("load-model");
+const folder = $<HTMLInputElement>("folder");
+const useEmbedded = $<HTMLButtonElement>("use-embedded");
 const text = $<HTMLTextAreaElement>("text");
 const file = $<HTMLInputElement>("file");
 const useSample = $<HTMLButtonElement>("use-sample");
@@ -46,6 +52,8 @@ const show = (id: string, value: string): void => {
 
 /** What stands above the samples until there is something to say about them. */
 const INTRODUCTION = $("verdict").textContent!;
+/** And below the field for a model. */
+const MODEL_HINT = $("model-hint").textContent!;
 
 const MOST_TEXT_BYTES = 8 * 1024 * 1024;
 /** An adapter is read in a moment; one that takes longer is meant to. */
@@ -58,6 +66,8 @@ const host = new Host((message) => {
 const chart = new LossChart($("chart"));
 
 let phase: Phase = "loading";
+/** The model that the next run begins with. */
+let model: ModelView | null = null;
 let shown: RunView | null = null;
 let losses: number[] = [];
 /** Steps of the run that is shown. */
@@ -75,6 +85,7 @@ let sample: string | null = null;
 /** Label of the main button, whether it works, and what goes on. */
 const PHASES: Record<Phase, [label: string, enabled: boolean, note: string]> = {
   loading: ["Loading the model…", false, ""],
+  choosing: ["Loading the model…", false, ""],
   idle: ["Start training", true, ""],
   measuring: ["Measuring…", false, "Reading the text, and writing the sample before training."],
   training: ["Pause", true, ""],
@@ -93,15 +104,18 @@ function enter(next: Phase): void {
   go.textContent = label;
   // Not `disabled` while it works on: that would throw the keyboard's focus away.
   go.setAttribute("aria-disabled", String(!enabled));
-  go.disabled = ["loading", "held", "broken"].includes(next);
+  go.disabled = ["loading", "choosing", "held", "broken"].includes(next);
   stop.disabled = next !== "training" && next !== "paused";
   if (hadFocus && stop.disabled) go.focus();
-  const running = !["idle", "done", "loading", "held", "broken"].includes(next);
+  const running = !["idle", "done", "loading", "choosing", "held", "broken"].includes(next);
   settings.disabled = running;
   text.readOnly = running;
   file.disabled = useSample.disabled = running;
   const writable = ["idle", "paused", "done"].includes(next);
   writeButton.disabled = upload.disabled = !writable;
+  const choosable = ["idle", "done", "held"].includes(next);
+  loadModel.disabled = hubName.disabled = folder.disabled = !choosable;
+  useEmbedded.disabled = !choosable || model === null || model.isEmbedded;
   const resumable = unkept === null && (next === "training" || next === "paused");
   show("phase", `${note}${resumable ? " You may leave or reload: the run is kept." : ""}`.trim());
 }
@@ -112,7 +126,15 @@ function announce(sentence: string): void {
 
 // Errors
 
-const FIELDS: Partial<Record<Place, HTMLElement>> = { text, rank, steps, prompt, upload, write: writePrompt };
+const FIELDS: Partial<Record<Place, HTMLElement>> = {
+  model: hubName,
+  text,
+  rank,
+  steps,
+  prompt,
+  upload,
+  write: writePrompt,
+};
 
 function clearErrors(): void {
   for (const element of document.querySelectorAll(".error")) element.textContent = "";
@@ -177,6 +199,62 @@ async function reopen(reason: Error): Promise<void> {
   );
 }
 
+// The model
+
+function showModel(view: ModelView): void {
+  model = view;
+  show("model-name", printable(view.name));
+  show("model-size", `, ${number(view.weights)} weights`);
+  describeRank();
+}
+
+function showLoading({ done, share }: Loading): void {
+  const bar = $<HTMLProgressElement>("model-progress");
+  bar.hidden = false;
+  if (share === null) bar.removeAttribute("value");
+  else bar.value = share;
+  show("model-hint", done);
+}
+
+function endLoading(): void {
+  $("model-progress").hidden = true;
+  show("model-hint", MODEL_HINT);
+}
+
+async function chooseModel(source: Source): Promise<void> {
+  enter("choosing");
+  announce("Loading the model.");
+  showLoading({ done: "Looking for it…", share: null });
+  let opened: Opened;
+  try {
+    opened = await host.call((studio, live) => studio.choose(source, live(showLoading)));
+  } finally {
+    endLoading();
+  }
+  showModel(opened.model);
+  choose("uploaded", false);
+  who.querySelector('option[value="base"]')!.textContent = `Without an adapter (${printable(opened.model.name)})`;
+  announce(`The model is ${printable(opened.model.name)}.`);
+  if (opened.run) {
+    $("recovery").hidden = true;
+    return continueWith(opened.run, false);
+  }
+  if (opened.trouble) return ask(opened.trouble);
+}
+
+/** @param read gives the source, or refuses what the visitor entered */
+function takeModel(read: () => Source): void {
+  const before = phase;
+  if (!["idle", "done", "held"].includes(before)) return;
+  void attempt(
+    () => before,
+    async () => {
+      await chooseModel(read());
+      if (phase === "choosing") enter(before);
+    },
+  );
+}
+
 // The text
 
 function describeText(): void {
@@ -237,9 +315,9 @@ function readSettings(): Settings {
   return { rank: Number(rank.value), steps: count, prompt: prompt.value };
 }
 
-/** Weights of an adapter on every linear layer of the base model. */
+/** Weights of an adapter on every linear layer of the model. */
 function describeRank(): void {
-  show("rank-hint", `trains ${number(Number(rank.value) * 9728)} weights`);
+  if (model) show("rank-hint", `trains ${number(Number(rank.value) * model.weightsOfRank)} weights`);
 }
 
 // A run
@@ -500,6 +578,21 @@ function acceptFiles(
 
 acceptFiles(file, $("drop"), openText);
 acceptFiles(upload, $("upload-drop"), uploadAdapter);
+folder.addEventListener("change", () => {
+  const files = [...(folder.files ?? [])];
+  folder.value = "";
+  if (files.length > 0) takeModel(() => ({ kind: "folder", files }));
+});
+$("model-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  takeModel(() => {
+    const name = hubName.value.trim();
+    if (!/^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(name))
+      throw new Refusal("model", "Enter the name of a model on the hub: its owner, a slash and its name.");
+    return { kind: "hub", name };
+  });
+});
+useEmbedded.addEventListener("click", () => takeModel(() => ({ kind: "embedded" })));
 text.addEventListener("input", describeText);
 for (const field of [text, rank, steps, prompt]) field.addEventListener("input", rememberDraft);
 rank.addEventListener("input", describeRank);
@@ -556,16 +649,20 @@ async function open(): Promise<void> {
   describeRank();
   const draft = await loadDraft();
   if (draft && !touched) fill(draft);
-  const { run, trouble } = await host.call(
-    (studio) =>
-      studio.open(
-        held,
-        proxy((record: KeptRun | null) => {
-          held = record;
-        }),
-      ),
-    Infinity,
-  );
+  const { model, run, trouble } = await host
+    .call(
+      (studio, live) =>
+        studio.open(
+          held,
+          proxy((record: KeptRun | null) => {
+            held = record;
+          }),
+          live(showLoading),
+        ),
+      Infinity,
+    )
+    .finally(endLoading);
+  showModel(model);
   if (trouble) {
     shown = null;
     return ask(trouble);

@@ -3,7 +3,7 @@
  * `wasm-lora finetune --batch 8 --seq 64 --r <rank> --alpha <2 rank> --steps <steps>`, to the same bits.
  */
 import { data, DivergedError, io, models, type peft, train } from "wasm-lora";
-import { BASE_ID, type Base } from "./base";
+import type { Base, Model } from "./base";
 import { Refusal } from "./refusal";
 
 export interface Settings {
@@ -20,6 +20,7 @@ export interface Report {
 
 /** All that a run needs to go on, or to be shown again. */
 export interface SavedRun {
+  /** The id of the model. */
   base: string;
   text: string;
   settings: Settings;
@@ -40,20 +41,43 @@ const SEED = 0;
 const SAMPLE_TOKENS = 100;
 const MOST_CHARACTERS = 2_000_000;
 
+/** A text for a model: what a run is made of. */
+export interface Reading {
+  text: string;
+  tokens: Int32Array | readonly number[];
+}
+
+/** @throws Refusal if the text is too short or too long */
+export function readText({ tokenizer }: Base, text: string): Reading {
+  if (text.length > MOST_CHARACTERS) {
+    throw new Refusal(
+      "text",
+      `The text has ${text.length.toLocaleString("en-US")} characters; this page takes at most ` +
+        `${MOST_CHARACTERS.toLocaleString("en-US")}. Use a part of it.`,
+    );
+  }
+  const tokens = tokenizer.encode(text);
+  if (data.trainTestSplit(tokens).test.length <= SEQ) throw new Refusal("text", tooShort(tokens.length));
+  return { text, tokens };
+}
+
 export class Run {
   before!: Report;
   after: Report | null = null;
 
   private constructor(
-    private readonly base: Base,
+    readonly base: Base,
     readonly text: string,
     readonly settings: Settings,
-    private readonly training: train.Finetuning<models.Llama>,
+    private readonly training: train.Finetuning<Model>,
   ) {}
 
-  /** @throws Refusal if the text is too short or too long, or nothing can be learned from it */
-  static begin(base: Base, text: string, settings: Settings, onSample: (text: string) => void): Run {
-    const run = Run.#prepare(base, text, settings);
+  /**
+   * @param model one that `base` has loaded: it is the run's from now on, and ends with it
+   * @throws Refusal if nothing can be learned from the text
+   */
+  static begin(base: Base, model: Model, reading: Reading, settings: Settings, onSample: (text: string) => void): Run {
+    const run = Run.#prepare(base, model, reading, settings);
     try {
       run.before = run.#report(onSample);
     } catch (error) {
@@ -63,16 +87,13 @@ export class Run {
     return run;
   }
 
-  /** @throws Refusal if the run was made with another base model */
-  static restore(base: Base, saved: SavedRun): Run {
-    if (saved.base !== BASE_ID) {
-      throw new Refusal(
-        "page",
-        "The saved run was made with another version of this page's model and cannot go on. Your text is still " +
-          "here: train anew.",
-      );
+  /** @throws Refusal if the run was made with another model */
+  static restore(base: Base, model: Model, saved: SavedRun): Run {
+    if (saved.base !== base.id) {
+      model.dispose();
+      throw new Refusal("page", otherModel(saved.base));
     }
-    const run = Run.#prepare(base, saved.text, saved.settings);
+    const run = Run.#prepare(base, model, readText(base, saved.text), saved.settings);
     try {
       run.training.restore(saved.state);
     } catch (error) {
@@ -84,19 +105,9 @@ export class Run {
     return run;
   }
 
-  static #prepare(base: Base, text: string, settings: Settings): Run {
-    if (text.length > MOST_CHARACTERS) {
-      throw new Refusal(
-        "text",
-        `The text has ${text.length.toLocaleString("en-US")} characters; this page takes at most ` +
-          `${MOST_CHARACTERS.toLocaleString("en-US")}. Use a part of it.`,
-      );
-    }
-    const tokens = base.tokenizer.encode(text);
-    if (data.trainTestSplit(tokens).test.length <= SEQ) throw new Refusal("text", tooShort(tokens.length));
+  static #prepare(base: Base, model: Model, { text, tokens }: Reading, settings: Settings): Run {
     const { rank, steps } = settings;
-    const adapter = { r: rank, loraAlpha: 2 * rank, baseModelNameOrPath: "models/base" };
-    const model = base.load();
+    const adapter = { r: rank, loraAlpha: 2 * rank, baseModelNameOrPath: base.peftName };
     try {
       const training = new train.Finetuning(model, tokens, { adapter, steps, batch: BATCH, seq: SEQ, seed: SEED });
       return new Run(base, text, settings, training);
@@ -106,7 +117,7 @@ export class Run {
     }
   }
 
-  get adapted(): peft.LoraModel<models.Llama> {
+  get adapted(): peft.LoraModel<Model> {
     return this.training.adapted;
   }
 
@@ -149,7 +160,7 @@ export class Run {
   /** A copy: training may go on before it is written. */
   save(): SavedRun {
     const { text, settings, before, after } = this;
-    return { base: BASE_ID, text, settings, before, after, state: this.training.state() };
+    return { base: this.base.id, text, settings, before, after, state: this.training.state() };
   }
 
   /** As PEFT saves it. */
@@ -169,13 +180,7 @@ export class Run {
  * A text that begins with `prompt`; `onText` gets it again and again as it grows.
  * @throws Refusal if the prompt is too long
  */
-export function write(
-  base: Base,
-  model: models.Llama,
-  prompt: string,
-  seed: number,
-  onText: (text: string) => void,
-): string {
+export function write(base: Base, model: Model, prompt: string, seed: number, onText: (text: string) => void): string {
   const { tokenizer, eosTokenIds } = base;
   const ids = tokenizer.encode(prompt);
   const room = model.config.maxPositionEmbeddings - SAMPLE_TOKENS;
@@ -192,6 +197,17 @@ export function write(
     onText((text += piece));
   }
   return text;
+}
+
+/** Why a saved run does not go on with the model that is here. */
+export function otherModel(id: string): string {
+  const [, folder] = /^folder:(.*):[0-9a-f]+$/.exec(id) ?? [];
+  if (folder !== undefined)
+    return `The saved run was made with the model in your folder ${folder}. Open that folder again, and it goes on.`;
+  return id.startsWith("hub:")
+    ? `The saved run was made with ${id.slice("hub:".length)} of the hub. Load that model, and it goes on.`
+    : "The saved run was made with another version of this page's model and cannot go on. Your text is still here: " +
+        "train anew.";
 }
 
 function* withMore(ids: readonly number[], more: Iterable<number>): Generator<number> {

@@ -1,11 +1,22 @@
 /** The worker: all of the model's work, and the run's place in IndexedDB. The page calls it through Comlink. */
 import { expose } from "comlink";
-import { data, DivergedError, init, io, memoryStats, type models, peft } from "wasm-lora";
-import { BASE_ID, fetchBase, type Base } from "./base";
+import { data, DivergedError, init, io, memoryStats, peft } from "wasm-lora";
+import { EMBEDDED, openBase, sourceOf, type Base, type Model, type Source } from "./base";
 import { printable } from "./format";
 import { deleteRuns, readRuns, returnToBefore, revisionOf, seal, unseal, writeRun, type KeptRun } from "./kept";
 import { Refusal } from "./refusal";
-import { BATCH, Run, SEQ, write, type Adapter, type Report, type SavedRun, type Settings } from "./run";
+import {
+  BATCH,
+  otherModel,
+  readText,
+  Run,
+  SEQ,
+  write,
+  type Adapter,
+  type Report,
+  type SavedRun,
+  type Settings,
+} from "./run";
 
 export interface Progress {
   step: number;
@@ -17,6 +28,19 @@ export interface Progress {
   unkept: string | null;
   /** What the model writes by now, at some of the steps. */
   sample: string | null;
+}
+/** The model that the next run begins with. */
+export interface ModelView {
+  name: string;
+  isEmbedded: boolean;
+  weights: number;
+  /** Of an adapter, for each rank. */
+  weightsOfRank: number;
+}
+/** How far the loading of a model is: in words, and as a share if that is known. */
+export interface Loading {
+  done: string;
+  share: number | null;
 }
 export interface RunView {
   text: string;
@@ -34,6 +58,7 @@ export interface Trouble {
   mayPass: boolean;
 }
 export interface Opened {
+  model: ModelView;
   run: RunView | null;
   trouble: Trouble | null;
 }
@@ -51,7 +76,7 @@ class Studio {
   #base!: Base;
   #run: Run | null = null;
   #pauseWanted = false;
-  #uploaded: peft.LoraModel<models.Llama> | null = null;
+  #uploaded: { base: Base; adapted: peft.LoraModel<Model> } | null = null;
   /** The last good state, wherever it could be kept. */
   #last: SavedRun | null = null;
   /** Of the record in IndexedDB, as this tab saw it last. */
@@ -64,13 +89,17 @@ class Studio {
    * Loads the kernels, the model and what is left of the last run.
    * @param held what a worker before this one could not save
    * @param onUnkept gets what this one cannot save, and null once it can
+   * @param onLoading is told how far the model of the last run is, where that is another than the page's
    */
-  async open(held: KeptRun | null, onUnkept: (held: KeptRun | null) => void): Promise<Opened> {
+  async open(
+    held: KeptRun | null,
+    onUnkept: (held: KeptRun | null) => void,
+    onLoading: (loading: Loading) => void,
+  ): Promise<Opened> {
     this.#onUnkept = onUnkept;
     // The page before this one may still be saving.
     const settled = alone(async () => {}).catch(() => {});
     await init();
-    this.#base = await fetchBase();
     await settled;
     const { latest, before } = await readRuns().catch((error: Error) => {
       this.#unkept = notKept(error);
@@ -78,16 +107,58 @@ class Studio {
     });
     this.#seen = revisionOf(latest);
     const saved = held ?? latest;
-    if (saved === undefined) return { run: null, trouble: null };
-    const trouble = this.#restore(saved, before);
-    return { run: trouble ? null : this.view(), trouble };
+    const source = sourceOf(unseal(saved)?.base ?? "");
+    let missing: Error | null = null;
+    if (source && source.kind !== "embedded")
+      await this.#load(source, onLoading).catch((error: Error) => {
+        missing = error;
+      });
+    this.#base ??= await openBase(EMBEDDED, () => {});
+    const model = this.#model();
+    if (saved === undefined) return { model, run: null, trouble: null };
+    const trouble = await this.#restore(saved, before, missing);
+    return { model, run: trouble ? null : this.view(), trouble };
   }
 
-  #restore(record: unknown, recordBefore: unknown): Trouble | null {
+  async #load(source: Source, onLoading: (loading: Loading) => void): Promise<void> {
+    let last = 0;
+    const tell = watched(onLoading);
+    // One large model at a time.
+    this.#base?.release();
+    this.#base = await openBase(source, (done, share) => {
+      const now = performance.now();
+      // A page does not need to hear of every packet.
+      if (share !== 1 && now - last < 100) return;
+      last = now;
+      tell({ done, share });
+    });
+  }
+
+  #model(): ModelView {
+    const { id, name, weights, weightsOfRank } = this.#base;
+    return { name, isEmbedded: sourceOf(id) === EMBEDDED, weights, weightsOfRank };
+  }
+
+  /**
+   * Takes another model for the runs to come. A saved run that waits for it goes on.
+   * @throws Refusal saying what is the matter with it; then the model is the one that it was
+   */
+  async choose(source: Source, onLoading: (loading: Loading) => void): Promise<Opened> {
+    await this.#load(source, onLoading);
+    const model = this.#model();
+    if (this.#run) return { model, run: null, trouble: null };
+    const { latest, before } = await readRuns().catch(() => ({ latest: undefined, before: undefined }));
+    if (unseal(latest)?.base !== this.#base.id) return { model, run: null, trouble: null };
+    this.#seen = revisionOf(latest);
+    const trouble = await this.#restore(latest, before, null);
+    return { model, run: trouble ? null : this.view(), trouble };
+  }
+
+  async #restore(record: unknown, recordBefore: unknown, missing: Error | null): Promise<Trouble | null> {
     const saved = unseal(record);
     if (!saved) {
       const before = unseal(recordBefore);
-      const step = before?.base === BASE_ID ? before.state.losses.length : null;
+      const step = before?.base === this.#base.id ? before.state.losses.length : null;
       const found =
         step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
       const sentence =
@@ -95,11 +166,13 @@ class Studio {
       return { sentence, before: step, mayPass: false };
     }
     try {
-      this.#run = Run.restore(this.#base, saved);
+      if (missing) throw missing;
+      if (saved.base !== this.#base.id) throw new Refusal("page", otherModel(saved.base));
+      this.#run = Run.restore(this.#base, await this.#base.load(), saved);
       this.#last = saved;
       return null;
     } catch (error) {
-      const other = saved.base !== BASE_ID;
+      const other = !missing && saved.base !== this.#base.id;
       const { message } = error as Error;
       const sentence = other
         ? message
@@ -129,7 +202,7 @@ class Studio {
           "page",
           "The run that was saved before it is damaged too. Delete the saved run, and train anew.",
         );
-      const run = Run.restore(this.#base, before);
+      const run = Run.restore(this.#base, await this.#base.load(), before);
       await returnToBefore(record as KeptRun, this.#seen).catch((error) => {
         run.dispose();
         throw error;
@@ -155,7 +228,9 @@ class Studio {
   /** Measures the untrained model; `train` comes next. The last run is gone once this has succeeded. */
   begin(text: string, settings: Settings, onSample: OnText): Promise<RunView> {
     return alone(async () => {
-      const run = Run.begin(this.#base, text, settings, watched(onSample));
+      const base = this.#base;
+      const reading = readText(base, text);
+      const run = Run.begin(base, await base.load(), reading, settings, watched(onSample));
       const former = this.#run;
       const last = this.#last;
       this.#run = run;
@@ -187,7 +262,7 @@ class Studio {
     const times = [performance.now()];
     let saved = times[0]!;
     while (!run.isComplete && !this.#pauseWanted) {
-      this.#step(run);
+      await this.#step(run);
       const now = performance.now();
       const step = run.losses.length;
       times.push(now);
@@ -212,7 +287,7 @@ class Studio {
     return run.isComplete;
   }
 
-  #step(run: Run): void {
+  async #step(run: Run): Promise<void> {
     const step = run.losses.length + 1;
     try {
       run.step();
@@ -228,7 +303,7 @@ class Studio {
       const last = this.#last!;
       run.dispose();
       this.#run = null;
-      this.#run = Run.restore(this.#base, last);
+      this.#run = Run.restore(run.base, await run.base.load(), last);
       throw new Refusal(
         "page",
         `Training has diverged: ${error.reason}. The run is back at step ${last.state.losses.length}, the last one ` +
@@ -298,32 +373,35 @@ class Studio {
   }
 
   /** @throws Refusal if it is no adapter of this model; then the one uploaded before is still there */
-  upload({ config, weights }: Adapter): void {
+  async upload({ config, weights }: Adapter): Promise<void> {
     const files = { "memory:adapter/adapter_config.json": config, "memory:adapter/adapter_model.safetensors": weights };
     for (const [name, bytes] of Object.entries(files)) io.memoryFiles.set(name, bytes);
-    const model = this.#base.load();
+    const base = this.#base;
+    const model = await base.load();
     try {
       const adapted = peft.LoraModel.fromPretrained(model, "memory:adapter");
-      this.#uploaded?.dispose();
-      this.#uploaded = adapted;
+      this.#uploaded?.adapted.dispose();
+      this.#uploaded = { base, adapted };
     } catch (error) {
       model.dispose();
       const reason = printable((error as Error).message).replaceAll("memory:", "");
       throw new Refusal(
         "upload",
-        `This adapter cannot be used here: ${reason} Choose one that was made on this page, or for wasm-lora's ` +
-          `embedded base.`,
+        `This adapter cannot be used here: ${reason} Choose one that was made for this model, which ` +
+          `is ${base.name}.`,
       );
     } finally {
       for (const name of Object.keys(files)) io.memoryFiles.delete(name);
     }
   }
 
-  write(who: Who, prompt: string, seed: number, onText: OnText): string {
-    const plain = who === "base" ? this.#base.load() : null;
+  async write(who: Who, prompt: string, seed: number, onText: OnText): Promise<string> {
+    const plain = who === "base" ? await this.#base.load() : null;
     try {
-      const model = plain ?? (who === "trained" ? this.#run!.adapted : this.#uploaded!).model;
-      return write(this.#base, model.eval(), prompt, seed, watched(onText));
+      const { base, adapted } =
+        who === "trained" ? this.#run! : who === "uploaded" ? this.#uploaded! : { base: this.#base, adapted: null };
+      const model = plain ?? adapted!.model;
+      return write(base, model.eval(), prompt, seed, watched(onText));
     } catch (error) {
       if ((error as Error).name !== "StateError") throw error;
       throw new Refusal(

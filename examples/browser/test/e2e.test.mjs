@@ -11,8 +11,9 @@ import { fileURLToPath } from "node:url";
 import { suite, test } from "uvu";
 import axe from "axe-core";
 import { strToU8, unzipSync, zipSync } from "fflate";
-import { preview } from "vite";
+import { build, preview } from "vite";
 import * as wasmLora from "wasm-lora";
+import { HubServer } from "../../../dist/test/support/hub_server.js";
 import { BROWSERS } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
 
@@ -436,12 +437,15 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   await paste(b, "steps", "12");
   await b.evaluate(() => document.querySelector(".skip").focus());
   const order = [];
-  for (let i = 0; i < 12; i++) {
+  for (let i = 0; i < 15; i++) {
     order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
     await b.press("Tab");
   }
   assert.deepEqual(order, [
     "skip",
+    "hub-name",
+    "load-model",
+    "folder",
     "text",
     "file",
     "use-sample",
@@ -458,6 +462,8 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   const spoken = await b.page.accessibility.snapshot();
   const names = JSON.stringify(spoken);
   for (const label of [
+    "Name on the hub",
+    "Open a folder…",
     "Paste a text, or drop a file here",
     "Rank",
     "Steps",
@@ -766,6 +772,85 @@ inChromium("on a server that sends no policy the page has its own, and works in 
   assert.deepEqual(refused, { broken: ["connect-src", "script-src-elem"], ran: false });
   assert.match(await b.evaluate(() => document.querySelector("footer a").href), /^https:\/\/github\.com\//);
   await train(b, 10, 1);
+});
+
+inChromium("a model from the hub is trained, kept and found again; so is one in a folder", async (b, after) => {
+  // Another model than the page's own: what its text and its losses tell.
+  const models = join(work, "models/tiny");
+  cpSync(fileURLToPath(new URL("../../models/base", `file://${root}`)), models, { recursive: true });
+  const { tensors } = wasmLora.io.parseSafetensors(readFileSync(join(models, "model.safetensors")));
+  const changed = [...tensors.values()].map(({ name, dtype, shape, bytes }) => ({
+    ...{ name, dtype, shape },
+    data: name === "model.norm.weight" ? bytes.map((byte, i) => (i % 2 ? byte : 0)) : bytes,
+  }));
+  writeFileSync(join(models, "model.safetensors"), wasmLora.io.serializeSafetensors(changed, { format: "pt" }));
+  const settings = { rank: 2, steps: 12, prompt: PROMPT, model: models };
+  const { losses } = finetune(join(work, "text.txt"), join(work, "tiny"), settings);
+  assert.notDeepEqual(losses, expected.losses.slice(0, losses.length));
+
+  const hub = await HubServer.start({ together: true });
+  after(() => hub.stop());
+  const files = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+  hub.publish("org/tiny", Object.fromEntries(files.map((file) => [file, readFileSync(join(models, file))])));
+  // The build says which hub, and its policy lets the page reach no other.
+  process.env.HF_ENDPOINT = hub.endpoint;
+  const outDir = join(work, "other-hub");
+  await build({ root, logLevel: "error", build: { outDir } });
+  const server = await preview({ root, build: { outDir }, preview: { port: 0, host: "localhost" }, logLevel: "error" });
+  delete process.env.HF_ENDPOINT;
+  after(() => server.close());
+
+  const trained = async () => {
+    await paste(b, "text", TEXT);
+    await paste(b, "steps", `${settings.steps}`);
+    await choose(b, "rank", `${settings.rank}`);
+    await b.click("#go");
+    await untilText(b, "phase", "Finished");
+    assert.deepEqual(await savedLosses(b), losses);
+  };
+  const load = async (name) => {
+    await paste(b, "hub-name", name);
+    await b.click("#load-model");
+  };
+  await b.goto(server.resolvedUrls.local[0]);
+  await untilText(b, "go", "Start training");
+  assert.match(await textOf(b, "rank-hint"), /77,824 weights/);
+  await load("nonsense");
+  await untilText(b, "model-error", "Enter the name of a model on the hub");
+  assert.equal(await focused(b), "hub-name");
+  await load("org/none");
+  await untilText(b, "model-error", "there is no such model");
+  await load("org/tiny");
+  await untilText(b, "model-name", "org/tiny");
+  await untilText(b, "go", "Start training");
+  assert.equal(await textOf(b, "model-error"), "");
+  await trained();
+  const config = JSON.parse(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_config.json"]).toString());
+  assert.equal(config.base_model_name_or_path, "org/tiny");
+
+  const weights = () => hub.asked.filter(({ url }) => /storage|safetensors/.test(url)).length;
+  const before = weights();
+  assert.ok(before > 0);
+  await b.reload();
+  await untilText(b, "phase", "Finished");
+  assert.match(await textOf(b, "model-name"), /^org\/tiny@[0-9a-f]{40}$/);
+  assert.equal(weights(), before, "nothing was downloaded again");
+
+  await b.click("#use-embedded");
+  await untilText(b, "model-name", "the small model of this page");
+  await b.setFiles("#folder", [models]);
+  await untilText(b, "model-name", "tiny");
+  await untilText(b, "go", "Train anew");
+  await trained();
+  await b.reload();
+  await untilText(b, "recovery-text", "was made with the model in your folder tiny. Open that folder again");
+  await b.setFiles("#folder", [models]);
+  await untilText(b, "phase", "Finished");
+  assert.equal(await b.evaluate(() => document.getElementById("recovery").hidden), true);
+  mkdirSync(join(work, "empty"));
+  writeFileSync(join(work, "empty/notes.txt"), "nothing");
+  await b.setFiles("#folder", [join(work, "empty")]);
+  await untilText(b, "model-error", "config.json");
 });
 
 inChromium("a page that lacks its model says so", async (b, after) => {

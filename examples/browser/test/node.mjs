@@ -8,9 +8,11 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 const run = (...args) =>
   execFileSync(process.execPath, [cli, ...args], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
 
-export function finetune(data, out, { rank, steps, prompt }) {
+export function finetune(data, out, { rank, steps, prompt, model = "models/base" }) {
   run(
     "finetune",
+    "--model",
+    model,
     "--data",
     data,
     "--out",

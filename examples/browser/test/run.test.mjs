@@ -20,14 +20,16 @@ const server = await createServer({
   server: { middlewareMode: true },
   ssr: { external: ["wasm-lora"] },
 });
-const { Run } = await server.ssrLoadModule("/src/run.ts");
+const { readText, Run } = await server.ssrLoadModule("/src/run.ts");
 const format = await server.ssrLoadModule("/src/format.ts");
 const files = await server.ssrLoadModule("/src/adapter_files.ts");
 const library = await import("wasm-lora");
 const { engine } = await import("../../../dist/src/runtime/engine.js");
 await library.init();
-const { baseOf } = await server.ssrLoadModule("/src/base.ts");
-const base = baseOf(await library.models.loadBase());
+const { embeddedBase } = await server.ssrLoadModule("/src/base.ts");
+const loaded = await library.models.loadBase();
+const base = embeddedBase(loaded);
+const fresh = () => library.models.loadLlama(loaded.path).model;
 test.after(() => server.close());
 
 /** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */
@@ -47,7 +49,7 @@ function withFailure(at, fn) {
   return calls;
 }
 
-const begin = () => Run.begin(base, TEXT, SETTINGS, () => {});
+const begin = () => Run.begin(base, fresh(), readText(base, TEXT), SETTINGS, () => {});
 /** What a step changes: weights, moments, losses. */
 const stateOf = (run) => structuredClone(run.save().state);
 
@@ -97,13 +99,13 @@ test("a loss or a weight that is not finite stops the run by name, before it is 
     message: /^The model cannot learn from this \(the held-out loss after step 1 is /,
   });
   run.dispose();
-  const back = Run.restore(base, saved);
+  const back = Run.restore(base, fresh(), saved);
   const live = library.memoryStats().liveBytes;
   assert.deepEqual(stateOf(back), saved.state);
   // What cannot be restored leaves nothing behind.
   const wrong = structuredClone(saved);
   wrong.state.optimizer.set("999.expAvg", { shape: [1], data: new Float32Array(1) });
-  assert.throws(() => Run.restore(base, wrong));
+  assert.throws(() => Run.restore(base, fresh(), wrong));
   assert.equal(library.memoryStats().liveBytes, live);
   back.dispose();
 });
