@@ -81,7 +81,9 @@ export function collect(
     })),
     copies: adapters
       .copies(adapterName)
-      .flatMap(({ path, module }) => [...module.ownParameters()].map(([name, p]) => ({ path, name, value: entry(p) }))),
+      .flatMap(({ path, module }) =>
+        [...module.namedParameters()].map(([name, p]) => ({ path, name, value: entry(p) })),
+      ),
     tokens: adapters.tokens(adapterName).map(({ path, rows }) => ({ path, rows: entry(rows) })),
     biases: [...adapters.biases(config, adapted)].map(([path, p]) => ({ path, name: "bias", value: entry(p) })),
   };

@@ -130,7 +130,7 @@ function fromTensors(
       set(magnitude, magnitudeKey(path), magnitudeShape(magnitude.size, layer.weight.rank));
     },
     copy(path, module) {
-      for (const [name, p] of module.ownParameters()) {
+      for (const [name, p] of module.namedParameters()) {
         const key = baseKey(`${path}.${name}`);
         const twin = seen.get(p);
         if (twin !== undefined && !sameValues(find(key, p.shape), p.data)) {

@@ -4,12 +4,12 @@ import type { Adapters } from "./adapters.js";
 import { withTargets } from "./default_targets.js";
 import { LoraLinear } from "./linear.js";
 import { changesBaseWeight } from "./new_adapter.js";
-import { checkEntries } from "./targets.js";
+import { checkEntries, withHeads } from "./targets.js";
 
 const WHERE = "addAdapter";
 
 export function addInitialised(adapters: Adapters, adapterName: string, given: LoraConfig): void {
-  const config = withTargets(WHERE, adapters.model, given);
+  const config = withHeads(withTargets(WHERE, adapters.model, given));
   adapters.withHead(() => {
     checkEntries(WHERE, adapters.model, config);
     adapters.inject(WHERE, adapterName, config, {

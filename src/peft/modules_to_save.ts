@@ -1,38 +1,39 @@
 /**
- * PEFT's modules_to_save: a plain layer with one trained copy for each adapter that asks for it.
+ * PEFT's modules_to_save: a module with one trained copy for each adapter that asks for it.
  * Source: huggingface/peft, utils/other.py (ModulesToSaveWrapper).
  */
-import type { ConvNd } from "../nn/conv.js";
-import { Embedding, LayerNorm, Linear, RMSNorm } from "../nn/layers.js";
-import { Module, Parameter } from "../nn/module.js";
+import type { Layer } from "../nn/layers.js";
+import { Module, type Parameter } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { isPlain, isPlainConv } from "./plain.js";
+import { copyOf } from "./copy.js";
+import { LoraLayer } from "./layer.js";
+import { TrainableTokens } from "./trainable_tokens.js";
 
-type PlainLayer = Linear | Embedding | LayerNorm | RMSNorm | ConvNd;
-
-const PLAIN: readonly (new (...args: never[]) => PlainLayer)[] = [Linear, Embedding, LayerNorm, RMSNorm];
+/** A layer, or what has a weight like one. */
+type Copied = Layer & { readonly weight?: Parameter };
 
 /** What stands in a copied module's place: the original and the copies, of which the active adapter's acts. */
 export class ModulesToSave extends Module {
   /** @internal */ static override readonly className: string = "ModulesToSave";
-  readonly originalModule: PlainLayer;
+  readonly originalModule: Copied;
   /** By adapter. */
-  readonly modulesToSave = new Map<string, PlainLayer>();
+  readonly modulesToSave = new Map<string, Copied>();
   activeAdapters: readonly string[] = [];
   disabled = false;
 
-  /** @throws ArgumentError for anything but a plain layer */
+  /** @throws ArgumentError for what has no `forward`, or has adapters in it */
   constructor(where: string, module: Module) {
     super();
-    if (!isPlainLayer(module)) {
+    if (!("forward" in module))
+      throw new ArgumentError(`${where} is a ${className(module)}, which has no forward; name the modules in it.`);
+    const [adapted] = [...module.namedModules()].find(([, m]) => isOfPeft(m)) ?? [];
+    if (adapted !== undefined)
       throw new ArgumentError(
-        `${where} is a ${className(module)}; only plain layers (Linear, Embedding, LayerNorm, RMSNorm, ` +
-          `convolutions) can be copied.`,
+        `${where} is a ${className(module)} with adapters${adapted && ` on ${adapted}`}; it cannot be copied as well.`,
       );
-    }
-    this.originalModule = module;
+    this.originalModule = module as Copied;
     this.training = module.training;
   }
 
@@ -41,11 +42,11 @@ export class ModulesToSave extends Module {
   }
 
   /** The copy of the active adapter that has one, else the original. */
-  get active(): PlainLayer {
+  get active(): Copied {
     return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;
   }
 
-  #copyOf(adapterNames: readonly string[]): PlainLayer | undefined {
+  #copyOf(adapterNames: readonly string[]): Copied | undefined {
     return this.modulesToSave.get(adapterNames.find((name) => this.modulesToSave.has(name)) ?? "");
   }
 
@@ -78,7 +79,7 @@ export class ModulesToSave extends Module {
 
   /** The active layer's: what is tied to it finds it here. */
   get weight(): Parameter {
-    return this.active.weight;
+    return this.active.weight!;
   }
 
   forward(x: Tensor): Tensor {
@@ -86,23 +87,11 @@ export class ModulesToSave extends Module {
   }
 
   /**
-   * The same layer with parameters of its own.
-   * @param shared copies of parameters that are copied once for all layers that have them
+   * The same module with parameters of its own.
+   * @param shared copies of parameters that are copied once for all modules that have them
    */
-  copyOriginal(shared: Map<Parameter, Parameter> | null = null): PlainLayer {
-    const original = this.originalModule;
-    const copied: Record<string, Parameter> = {};
-    try {
-      for (const [property, value] of Object.entries(original)) {
-        if (!(value instanceof Parameter)) continue;
-        copied[property] = shared?.get(value) ?? new Parameter(value.shape).set(value.toFloat32());
-        shared?.set(value, copied[property]);
-      }
-    } catch (error) {
-      for (const p of Object.values(copied)) p.dispose();
-      throw error;
-    }
-    return Object.assign(Object.create(Object.getPrototypeOf(original) as object) as PlainLayer, original, copied);
+  copyOriginal(shared: Map<Parameter, Parameter> | null = null): Copied {
+    return copyOf(this.originalModule, shared);
   }
 
   /** Frees an adapter's copy, if it is here. */
@@ -115,12 +104,12 @@ export class ModulesToSave extends Module {
    * The copy of the first of these adapters that has one, else the original; and the others, whose parameters may be
    * tied to what is kept.
    */
-  unload(adapterNames: readonly string[]): { kept: PlainLayer; dropped: PlainLayer[] } {
+  unload(adapterNames: readonly string[]): { kept: Copied; dropped: Copied[] } {
     const kept = this.#copyOf(adapterNames) ?? this.originalModule;
     return { kept, dropped: [this.originalModule, ...this.modulesToSave.values()].filter((layer) => layer !== kept) };
   }
 }
 
-function isPlainLayer(module: Module): module is PlainLayer {
-  return isPlainConv(module) || PLAIN.some((kind) => isPlain(module, kind));
+function isOfPeft(module: Module): boolean {
+  return module instanceof LoraLayer || module instanceof TrainableTokens || module instanceof ModulesToSave;
 }

@@ -37,8 +37,10 @@ export function targetsOf(where: string, model: Module, config: LoraConfig): Tar
 }
 
 function findTargets(where: string, model: Module, config: LoraConfig): { targets: Target[]; matching: Matching } {
-  const head = outputEmbeddings(model);
+  const head = outputEmbeddings(model) ?? classifierOf(model, config);
   const all = [...places(model)];
+  // PEFT's "all-linear" adapts a layer beside the copy of it that trains (pre_classifier, by its end).
+  const copied = isAllLinear(config) ? new Endings(config.modulesToSave ?? []) : null;
   const owners = new Map<Module, string>(
     all.flatMap(({ path, module }) => (module instanceof LoraLayer ? [[module.baseLayer, path]] : [])),
   );
@@ -49,7 +51,7 @@ function findTargets(where: string, model: Module, config: LoraConfig): { target
   for (const place of all) {
     const { path, module } = place;
     const isParameter = targetsWeight(where, path, module, matching);
-    if (matching.targets(path, isLinear(module), module === head)) {
+    if (!copied?.hold(path) && matching.targets(path, isLinear(module), module === head)) {
       if (isParameter)
         throw new ArgumentError(`${where}: ${path} matches targetModules, and its weight targetParameters; name one.`);
     } else if (!isParameter) continue;
@@ -141,6 +143,17 @@ export function tokenPlaces(where: string, model: Module, config: LoraConfig): T
   return [...found.values(), { ...tied.head, indices: own.indices, tied: "head" }];
 }
 
+function isAllLinear({ targetModules }: LoraConfig): boolean {
+  return typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
+}
+
+/** The head of a model that classifies sequences, by the names that PEFT looks for. */
+function classifierOf(model: Module, { taskType }: LoraConfig): Module | null {
+  if (taskType !== "SEQ_CLS") return null;
+  const children = new Map(model.children());
+  return children.get("score") ?? children.get("classifier") ?? null;
+}
+
 /** The modules that a config copies; with ensureWeightTying table and head go together. */
 export function copiedPlaces(model: Module, { modulesToSave, ensureWeightTying }: LoraConfig): Place[] {
   const saved = new Endings(modulesToSave ?? []);
@@ -148,12 +161,31 @@ export function copiedPlaces(model: Module, { modulesToSave, ensureWeightTying }
   const tied = ensureWeightTying ? tiedPlaces(model) : null;
   const both = tied ? [tied.table, tied.head] : [];
   const isNamed = ({ path }: Place): boolean => named.some((place) => place.path === path);
-  return both.some(isNamed) ? [...named, ...both.filter((place) => !isNamed(place))] : named;
+  const all = both.some(isNamed) ? [...named, ...both.filter((place) => !isNamed(place))] : named;
+  // What is in a copied module is copied with it.
+  return all.filter(({ path }) => !all.some((other) => path.startsWith(`${other.path}.`)));
+}
+
+/** What heads are called that train with an adapter for a task. */
+const HEADS: Readonly<Record<string, readonly string[]>> = {
+  SEQ_CLS: ["classifier", "score"],
+  TOKEN_CLS: ["classifier", "score"],
+  QUESTION_ANS: ["qa_outputs"],
+};
+
+function headsOfTask({ taskType }: LoraConfig): readonly string[] {
+  return HEADS[taskType ?? ""] ?? [];
+}
+
+/** The config with the heads of its task in modulesToSave. Source: PEFT, PeftModelForSequenceClassification. */
+export function withHeads(config: LoraConfig): LoraConfig {
+  const heads = headsOfTask(config);
+  if (heads.length === 0) return config;
+  return { ...config, modulesToSave: [...new Set([...(config.modulesToSave ?? []), ...heads])] };
 }
 
 /**
- * PEFT lets names that match nothing pass; in a new config they are slips. (It writes some itself: "classifier" and
- * "score" for every SEQ_CLS.)
+ * PEFT lets names that match nothing pass; in a new config they are slips, but for those of its task's heads.
  * @throws ArgumentError for an entry that says nothing about this model, with what it may stand for
  */
 export function checkEntries(where: string, model: Module, config: LoraConfig): void {
@@ -175,7 +207,8 @@ export function checkEntries(where: string, model: Module, config: LoraConfig): 
     );
   const saved = new Endings(config.modulesToSave ?? []);
   const found = new Set(paths.flatMap((path) => [...saved.of(path, path.length)]));
-  const absent = config.modulesToSave?.find((name) => !found.has(name));
+  const byTask = headsOfTask(config);
+  const absent = config.modulesToSave?.find((name) => !found.has(name) && !byTask.includes(name));
   if (absent !== undefined)
     throw new ArgumentError(
       `${where}: modulesToSave holds ${shown(absent)}, which matches no module.${meant(absent, paths)}`,
