@@ -304,6 +304,18 @@ export class Adapters {
         `${where}: layerReplication is ${show(config.layerReplication)}, but adapter "${other}" has ` +
           `${show(this.config(other).layerReplication)}; all adapters of a model have the same.`,
       );
+    const parameters = ({ targetParameters }: LoraConfig): string => [...(targetParameters ?? [])].sort().join();
+    const rival = others.find((name) => {
+      const both = [config, this.config(name)]
+        .filter(({ targetParameters }) => targetParameters !== null)
+        .map(parameters);
+      return both.length === 2 && both[0] !== both[1];
+    });
+    if (rival !== undefined)
+      throw new ArgumentError(
+        `${where}: targetParameters are ${show(config.targetParameters)}, but adapter "${rival}" has ` +
+          `${show(this.config(rival).targetParameters)}; PEFT has the same ones in all adapters of a model.`,
+      );
     if (others.length === 0) return;
     if (config.bias !== "none") {
       throw new ArgumentError(

@@ -10,15 +10,13 @@ const WHERE = "addAdapter";
 
 export function addInitialised(adapters: Adapters, adapterName: string, given: LoraConfig): void {
   const config = withHeads(withTargets(WHERE, adapters.model, given));
-  adapters.withHead(() => {
-    checkEntries(WHERE, adapters.model, config);
-    adapters.inject(WHERE, adapterName, config, {
-      factors({ path, layer, scaling }, factors) {
-        const weight = layer instanceof LoraLinear && changesBaseWeight(config) ? layer.weight.stored() : null;
-        layer.initFactors(config.initLoraWeights, `${WHERE}: ${path}`, factors, scaling);
-        const { loraA, loraB } = factors;
-        return { initial: weight && { weight, factors: { loraA: loraA.data.slice(), loraB: loraB.data.slice() } } };
-      },
-    });
+  adapters.inject(WHERE, adapterName, config, {
+    check: () => checkEntries(WHERE, adapters.model, config),
+    factors({ path, layer, scaling }, factors) {
+      const weight = layer instanceof LoraLinear && changesBaseWeight(config) ? layer.weight.stored() : null;
+      layer.initFactors(config.initLoraWeights, `${WHERE}: ${path}`, factors, scaling);
+      const { loraA, loraB } = factors;
+      return { initial: weight && { weight, factors: { loraA: loraA.data.slice(), loraB: loraB.data.slice() } } };
+    },
   });
 }

@@ -16,6 +16,8 @@ import { rowsOf, TrainableTokens } from "./trainable_tokens.js";
 
 /** Where an adapter's values come from. What one of these throws leaves the model as it was. */
 export interface Source {
+  /** Called first, on the model with the layers that the config asks for. */
+  check?(): void;
   /** Sets the factors of a part. */
   factors(part: Part, factors: Factors): Pick<Adapter, "initial"> | void;
   /** Changes DoRA's magnitude, which holds the norms of W + s B A. */
@@ -36,6 +38,7 @@ export function prepareAdapter(
   config: LoraConfig,
   source: Source,
 ): () => void {
+  source.check?.();
   return drawFor(model, () => {
     const targets = targetsOf(where, model, config);
     const copied = copiedPlaces(model, config);

@@ -1,6 +1,7 @@
 /** What a config means in a model: the layers it adapts, the modules it copies, and the names that mean nothing. */
 import { show } from "../io/json.js";
 import type { LoraConfig } from "../io/peft/config.js";
+import { BASE_LAYER } from "../io/peft/keys.js";
 import { Matching } from "../io/peft/match.js";
 import { Endings } from "../io/peft/names.js";
 import { endsOf } from "../io/peft/paths.js";
@@ -197,7 +198,7 @@ export function checkEntries(where: string, model: Module, config: LoraConfig): 
     const unknown = targetModules.find((name) => !ends.has(name));
     if (unknown !== undefined) throw noTarget(where, model, { ...config, targetModules: [unknown] });
   }
-  const parameters = [...model.namedParameters()].map(([path]) => path);
+  const parameters = [...model.namedParameters()].map(([path]) => path.replace(`.${BASE_LAYER}.`, "."));
   const parameterEnds = new Set(parameters.flatMap(endsOf));
   const noParameter = config.targetParameters?.find((name) => !parameterEnds.has(name));
   if (noParameter !== undefined)
