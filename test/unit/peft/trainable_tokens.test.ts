@@ -11,7 +11,7 @@ import {
   manualSeed,
   memoryStats,
   models,
-  nn,
+  type nn,
   noGrad,
   optim,
   peft,
