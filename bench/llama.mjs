@@ -22,7 +22,7 @@ const WIDE = {
   vocabSize: 4096,
   maxPositionEmbeddings: 512,
   rmsNormEps: 1e-5,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default", ropeTheta: 10000 },
   tieWordEmbeddings: true,
   bosTokenId: null,
   eosTokenId: null,

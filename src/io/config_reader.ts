@@ -46,7 +46,7 @@ export function configReader(json: unknown, name: string, modelType: string) {
   const only = (key: string, value: unknown): void => {
     if ((config[key] ?? value) !== value) fail(`${key} is ${show(config[key])}; only ${show(value)} is supported`);
   };
-  const tokens = (key: string, fallback: number): number | readonly number[] | null => {
+  const tokens = (key: string, fallback: number | null): number | readonly number[] | null => {
     const given = config[key] === undefined ? fallback : config[key];
     const list = Array.isArray(given) ? given : [given];
     const valid = given === null || (list.length > 0 && list.every((id) => Number.isSafeInteger(id) && id >= 0));
@@ -54,7 +54,7 @@ export function configReader(json: unknown, name: string, modelType: string) {
       ? (given as number | number[] | null)
       : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
   };
-  const token = (key: string, fallback: number): number | null => [tokens(key, fallback)].flat()[0]!;
+  const token = (key: string, fallback: number | null): number | null => [tokens(key, fallback)].flat()[0]!;
   only("quantization_config", null);
   return { config, fail, count, positive, flag, only, token, tokens };
 }

@@ -10,18 +10,22 @@ export type ConfigOf<Config extends Pick<FamilyConfig, "modelType">> = Readonly<
   Omit<Config, "modelType"> & Options<Pick<Config, "modelType">>
 >;
 
-/** @throws ArgumentError for a key that is missing, unknown or out of range */
+/**
+ * @param optional keys that the model itself checks
+ * @throws ArgumentError for a key that is missing, unknown or out of range
+ */
 export function checkConfig(
   where: string,
   modelType: string,
   config: unknown,
   counts: readonly string[],
   numbers: readonly string[],
+  optional: readonly string[] = [],
 ): void {
   if (config === undefined)
     throw new ArgumentError(`${where}: a configuration is needed, with ${[...counts, ...numbers].join(", ")}.`);
   const others = ["modelType", "dtype", "tieWordEmbeddings", "bosTokenId", "eosTokenId"];
-  checkOptions(where, config, [...counts, ...numbers, ...others]);
+  checkOptions(where, config, [...counts, ...numbers, ...optional, ...others]);
   const values = config as Record<string, number>;
   const given: unknown = values["modelType"] ?? modelType;
   if (given !== modelType) throw new ArgumentError(`${where}: modelType must be "${modelType}"; got ${shown(given)}.`);

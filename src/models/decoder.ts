@@ -1,5 +1,14 @@
 /** What decoders have in common: the way through the layers, and a head that may be the embedding table. */
-import { attentionRanges, linear, linearCrossEntropy, crossEntropy, narrow } from "../autograd/ops/index.js";
+import {
+  attentionRanges,
+  crossEntropy,
+  linear,
+  linearCrossEntropy,
+  narrow,
+  scale,
+  tanh,
+  type RopeTable,
+} from "../autograd/ops/index.js";
 import { gradientCheckpoint } from "../autograd/gradient_checkpoint.js";
 import * as init from "../nn/init.js";
 import { Linear, type Layer } from "../nn/layers.js";
@@ -10,11 +19,12 @@ import { ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { className } from "../runtime/shown.js";
 import { checkInteger, checkTensor } from "../tensor/check.js";
-import { allOrNothing } from "../tensor/scope.js";
+import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { KeyValueCache, type CacheShape } from "./cache.js";
 import type { CausalLM, ForwardOptions } from "./causal_lm.js";
 import type { FamilyConfig } from "./family.js";
+import type { RotaryEmbedding } from "./rope.js";
 
 /** What every decoder's configuration says. */
 export interface DecoderConfig extends FamilyConfig {
@@ -40,22 +50,27 @@ export type Table = Layer & {
 
 /** What the layers of one forward share. */
 export interface Pass {
-  /** Of these tokens: int32 [batch, steps]. */
+  /** int32 [batch, steps] */
   readonly positions: Tensor;
-  /** The keys that each of them sees: int32 [batch, steps, 2]. */
-  readonly ranges: Tensor;
+  /** int32 [batch, steps, 2]: the keys that each token sees, for each window that layers have; null: without one. */
+  readonly ranges: ReadonlyMap<number | null, Tensor>;
+  /** Angles of positions, of each of the model's rotary embeddings. */
+  readonly tables: ReadonlyMap<RotaryEmbedding, RopeTable>;
   /** Keys and values of the tokens before them; undefined: there is none. */
   readonly cache: KeyValueCache | undefined;
 }
 
 /** A layer of a decoder. */
-export interface Block<P extends Pass> extends Module {
+export interface Block extends Module {
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, pass: P): Tensor;
+  forward(x: Tensor, pass: Pass): Tensor;
 }
 
+/** Options of a model without a head. */
+const STATES = ["cache", "attentionMask", "positionIds"];
+
 /** A decoder without its head: token ids to the states of its last layer. */
-export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P extends Pass = Pass> extends Module {
+export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> extends Module {
   /** @internal */ static override readonly className: string = "DecoderModel";
   /**
    * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
@@ -73,7 +88,7 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
   /** The table of token embeddings (transformers' get_input_embeddings). */
   abstract get table(): Table;
   /** First layer to last. @internal */
-  abstract get blocks(): readonly Block<P>[];
+  abstract get blocks(): readonly Block[];
   /** After the last layer. @internal */
   abstract get lastNorm(): Layer;
   /** The sizes of a cache. @internal */
@@ -82,11 +97,29 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
    * A layer of the kind of layer `source`, whose place in the cache is `index`: what layer_replication asks for. Left
    * out by families that do not have it. @internal
    */
-  newLayer?(source: number, index: number): Block<P>;
+  newLayer?(source: number, index: number): Block;
   /** What the first layer gets. @internal */
-  abstract embed(ids: Tensor, pass: P): Tensor;
-  /** Adds what this model's layers share; positions are below `reach`. @internal */
-  abstract passOf(pass: Pass, reach: number): P;
+  abstract embed(ids: Tensor, pass: Pass): Tensor;
+
+  /** The windows that layers have; null: a layer without one. @internal */
+  get windows(): readonly (number | null)[] {
+    return [null];
+  }
+
+  /** The rotary embeddings that layers ask for their angles. @internal */
+  get rotaries(): readonly RotaryEmbedding[] {
+    return [];
+  }
+
+  /** What the logits are multiplied by. @internal */
+  get logitsScale(): number {
+    return 1;
+  }
+
+  /** What the logits are bounded by: softcap * tanh(logits / softcap); null: nothing. @internal */
+  get logitsSoftcap(): number | null {
+    return null;
+  }
 
   /**
    * @param ids int32 [batch, steps]
@@ -95,24 +128,34 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
    */
   forward(ids: Tensor, options?: Omit<ForwardOptions, "logitsToKeep">): Tensor {
     const where = `${className(this)}.forward`;
-    checkOptions(where, options, ["cache"]);
-    const { cache } = options ?? {};
-    checkTensor(where, "ids", ids, "int32", [cache ? 1 : null, null]);
+    checkOptions(where, options, STATES);
+    const x = this.states(where, ids, options);
+    if (options?.cache) options.cache.length += ids.shape[1]!;
+    return x;
+  }
+
+  /** The states of the last layer. Who calls it moves the cache on, when all else is done. @internal */
+  states(where: string, ids: Tensor, options: Omit<ForwardOptions, "logitsToKeep"> = {}): Tensor {
+    const { cache, attentionMask, positionIds } = options;
+    checkTensor(where, "ids", ids, "int32", [null, null]);
     const [batch, steps] = ids.shape as [number, number];
-    const first = cache?.length ?? 0;
+    const keys = (cache?.length ?? 0) + steps;
+    if (attentionMask) checkTensor(where, "attentionMask", attentionMask, "int32", [batch, keys]);
+    if (positionIds) checkTensor(where, "positionIds", positionIds, "int32", ids.shape);
+    const positions = positionIds ?? positionsOf(ids, keys, attentionMask);
+    const length = attentionMask || positionIds ? positions.indices.reduce((a, b) => Math.max(a, b + 1), 1) : keys;
     const { maxPositionEmbeddings } = this.config;
-    if (first + steps > maxPositionEmbeddings) {
+    if (length > maxPositionEmbeddings) {
       throw new ShapeError(
-        `${where}: positions up to ${first + steps} are needed; the model has maxPositionEmbeddings = ` +
+        `${where}: positions up to ${length} are needed; the model has maxPositionEmbeddings = ` +
           `${maxPositionEmbeddings}.`,
       );
     }
-    const positions = new Tensor(ids.shape, "int32");
-    positions.indices.forEach((_, i, all) => {
-      all[i] = first + (i % steps);
-    });
-    const ranges = attentionRanges({ batch, queries: steps, keys: first + steps });
-    const pass = this.passOf({ positions, ranges, cache }, first + steps);
+    const ranges = new Map(
+      this.windows.map((window) => [window, attentionRanges({ batch, queries: steps, keys, window, attentionMask })]),
+    );
+    const tables = new Map(this.rotaries.map((rotary) => [rotary, rotary.table(length)]));
+    const pass = { positions, ranges, tables, cache };
     let x = this.embed(ids, pass);
     for (const block of this.blocks) {
       x =
@@ -120,9 +163,7 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
           ? gradientCheckpoint((t) => block.forward(t, pass), x)
           : block.forward(x, pass);
     }
-    x = this.lastNorm.forward(x);
-    if (cache) cache.length += steps;
-    return x;
+    return this.lastNorm.forward(x);
   }
 
   /** First layer to last. @internal */
@@ -141,11 +182,43 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig, P ex
     return new KeyValueCache(this.cacheShape);
   }
 
+  /** Disposes all parameters and the tables of angles. */
+  override dispose(): void {
+    super.dispose();
+    for (const rotary of this.rotaries) rotary.dispose();
+  }
+
   /** Draws a parameter of this model or of its head, as transformers does. @internal */
   initParameter(name: string, parameter: Parameter): void {
     if (name.endsWith(".bias")) init.zeros_(parameter);
     else if (parameter.rank === 2) init.normal_(parameter, 0, 0.02);
   }
+}
+
+/**
+ * Positions of the last tokens of `keys`, int32 of ids' shape: counted from 0 at the start of each text of a row. What
+ * is no text stands at 0.
+ */
+function positionsOf(ids: Tensor, keys: number, attentionMask: Tensor | undefined): Tensor {
+  const positions = new Tensor(ids.shape, "int32");
+  const to = positions.indices;
+  const texts = attentionMask?.indices;
+  const steps = ids.shape[1]!;
+  const first = keys - steps;
+  // No loop over rows: in a rehearsal there are more than anybody would wait for, and no values.
+  for (let i = 0; i < to.length; i++) {
+    const row = Math.floor(i / steps) * keys;
+    const key = first + (i % steps);
+    if (!texts) to[i] = key;
+    else if (texts[row + key] === 0) to[i] = 0;
+    else if (i % steps > 0 && texts[row + key] === texts[row + key - 1]) to[i] = to[i - 1]! + 1;
+    else {
+      let start = key;
+      while (start > 0 && texts[row + start - 1] === texts[row + key]) start--;
+      to[i] = key - start;
+    }
+  }
+  return positions;
 }
 
 /** A base model with initial weights. @internal */
@@ -232,34 +305,47 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
    * @throws ArgumentError for an id beyond the vocabulary; ShapeError beyond maxPositionEmbeddings
    */
   forward(ids: Tensor, options?: ForwardOptions): Tensor {
-    const { logitsToKeep = 0, ...rest } = checked(this, options);
-    const { cache } = rest;
-    const before = cache?.length ?? 0;
-    try {
-      let x = this.base.forward(ids, rest);
-      const steps = x.shape[1]!;
-      if (logitsToKeep > 0 && logitsToKeep < steps) x = narrow(x, 1, steps - logitsToKeep, logitsToKeep);
-      const head = this.#head;
-      return head ? head.forward(x) : linear(x, this.base.table.weight);
-    } catch (error) {
-      // Without memory for the logits nothing was read.
-      if (cache) cache.length = before;
-      throw error;
-    }
+    const where = `${className(this)}.forward`;
+    checkOptions(where, options, [...STATES, "logitsToKeep"]);
+    const { logitsToKeep = 0, ...rest } = options ?? {};
+    checkInteger(where, "logitsToKeep", logitsToKeep, 0);
+    let x = this.base.states(where, ids, rest);
+    const steps = x.shape[1]!;
+    if (logitsToKeep > 0 && logitsToKeep < steps) x = narrow(x, 1, steps - logitsToKeep, logitsToKeep);
+    const logits = this.#logits(this.#scaled(x));
+    if (rest.cache) rest.cache.length += steps;
+    return logits;
   }
 
   /**
    * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. A
-   * plain head's logits are never there all at once: they can be larger than all else. Errors as `forward`.
+   * plain head's logits are never there all at once: they can be larger than all else. Options and errors as `forward`.
    */
-  loss(ids: Tensor, targets: Tensor): Tensor {
-    const x = this.base.forward(ids);
+  loss(ids: Tensor, targets: Tensor, options?: Pick<ForwardOptions, "attentionMask" | "positionIds">): Tensor {
+    const where = `${className(this)}.loss`;
+    checkOptions(where, options, STATES.slice(1));
+    const x = this.#scaled(this.base.states(where, ids, options));
     const head = this.#head;
-    if (head === null) return linearCrossEntropy(x, this.base.table.weight, null, targets);
-    // Exactly this class: what extends or wraps it adds to its product.
-    if (head.constructor === Linear)
-      return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
-    return crossEntropy(head.forward(x), targets);
+    if (this.base.logitsSoftcap === null) {
+      if (head === null) return linearCrossEntropy(x, this.base.table.weight, null, targets);
+      // Exactly this class: what extends or wraps it adds to its product.
+      if (head.constructor === Linear)
+        return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
+    }
+    return crossEntropy(this.#logits(x), targets);
+  }
+
+  /** What the head gets: it has no bias, so scaling its input scales the logits, which are larger. */
+  #scaled(x: Tensor): Tensor {
+    const { logitsScale } = this.base;
+    return logitsScale === 1 ? x : scale(x, logitsScale);
+  }
+
+  #logits(x: Tensor): Tensor {
+    const head = this.#head;
+    const logits = head ? head.forward(x) : linear(x, this.base.table.weight);
+    const softcap = this.base.logitsSoftcap;
+    return softcap === null ? logits : graphScope(() => scale(tanh(scale(logits, 1 / softcap)), softcap));
   }
 
   /** An empty cache for `forward`. */
@@ -288,13 +374,6 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
     if (head?.constructor === Linear && (head as Linear).weight === this.base.table.weight) this.#head = null;
     if (this.#head && this.config.tieWordEmbeddings) this.config = { ...this.config, tieWordEmbeddings: false };
   }
-}
-
-function checked(model: Module, options: ForwardOptions | undefined): ForwardOptions {
-  const where = `${className(model)}.forward`;
-  checkOptions(where, options, ["cache", "logitsToKeep"]);
-  if (options?.logitsToKeep !== undefined) checkInteger(where, "logitsToKeep", options.logitsToKeep, 0);
-  return options ?? {};
 }
 
 /**

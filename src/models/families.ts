@@ -11,19 +11,43 @@ import type { DecoderForCausalLM } from "./decoder.js";
 import { distilbert } from "./distilbert.js";
 import type { Encoder } from "./encoder.js";
 import type { Family, FamilyConfig, Head } from "./family.js";
+import { gemma, type GemmaConfig } from "./gemma.js";
+import { gemma2, type Gemma2Config } from "./gemma2.js";
+import { gemma3, gemma3Text, type Gemma3Config } from "./gemma3.js";
 import { gpt2, type Gpt2Config } from "./gpt2.js";
+import { gptNeoX, type GptNeoXConfig } from "./gpt_neox.js";
+import { granite, type GraniteConfig } from "./granite.js";
 import { llama, type LlamaConfig } from "./llama.js";
 import { materialize } from "./materialize.js";
 import { skipInit } from "../nn/skip_init.js";
 import type { Module } from "../nn/module.js";
 import type { OnProgress } from "./feed.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import { mistral, type MistralConfig } from "./mistral.js";
+import { olmo2, type Olmo2Config } from "./olmo2.js";
+import { phi3, type Phi3Config } from "./phi3.js";
+import { qwen2, type Qwen2Config } from "./qwen2.js";
+import { qwen3, type Qwen3Config } from "./qwen3.js";
+import { smollm3, type SmolLM3Config } from "./smollm3.js";
 import { modernbert } from "./modernbert.js";
 import { roberta } from "./roberta.js";
 import { vit, type ViTForImageClassification } from "./vit.js";
 
 /** The configuration of a language model of any family; its modelType says of which. */
-export type ModelConfig = LlamaConfig | Gpt2Config;
+export type ModelConfig =
+  | LlamaConfig
+  | MistralConfig
+  | Qwen2Config
+  | Qwen3Config
+  | SmolLM3Config
+  | Phi3Config
+  | Olmo2Config
+  | GraniteConfig
+  | GemmaConfig
+  | Gemma2Config
+  | Gemma3Config
+  | GptNeoXConfig
+  | Gpt2Config;
 
 /** What `loadModel` gives under each head. */
 export interface HeadModels {
@@ -56,7 +80,22 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
   onProgress?: OnProgress | undefined;
 }
 
-const DECODERS: readonly Family<FamilyConfig>[] = [llama, gpt2];
+const DECODERS: readonly Family<FamilyConfig>[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  smollm3,
+  phi3,
+  olmo2,
+  granite,
+  gemma,
+  gemma2,
+  gemma3Text,
+  gemma3,
+  gptNeoX,
+  gpt2,
+];
 const ENCODERS: readonly Family<FamilyConfig>[] = [bert, roberta, distilbert, modernbert, vit];
 
 const FAMILIES = new Map<unknown, Family<FamilyConfig>>(

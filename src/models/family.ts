@@ -47,7 +47,7 @@ export interface HeadOf<Config> {
 /** A family of models: a file of this folder, and a line in the table. */
 export interface Family<Config extends FamilyConfig> {
   /** config.json's model_type. */
-  readonly modelType: Config["modelType"];
+  readonly modelType: string;
   /**
    * Reads config.json strictly.
    * @param name of the file, for errors

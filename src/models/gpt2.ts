@@ -76,7 +76,7 @@ export class Gpt2Attention extends Module {
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, { ranges, cache }: Pass): Tensor {
+  forward(x: Tensor, { cache, ranges }: Pass): Tensor {
     const [batch, steps, size] = x.shape as [number, number, number];
     const heads = this.#heads;
     return graphScope(() => {
@@ -85,7 +85,7 @@ export class Gpt2Attention extends Module {
       let k = narrow(qkv, 2, heads, heads);
       let v = narrow(qkv, 2, 2 * heads, heads);
       if (cache) [k, v] = cache.extend(this.layer, k, v);
-      return this.cProj.forward(reshape(attention(q, k, v, { ranges }), [batch, steps, size]));
+      return this.cProj.forward(reshape(attention(q, k, v, { ranges: ranges.get(null)! }), [batch, steps, size]));
     });
   }
 }
@@ -111,7 +111,7 @@ export class Gpt2MLP extends Module {
 }
 
 /** Attention and MLP, each on its normalised input and added to it. */
-export class Gpt2Block extends Module implements Block<Pass> {
+export class Gpt2Block extends Module implements Block {
   /** @internal */ static override readonly className: string = "Gpt2Block";
   // The key in files: camelCase would lose the underscore before a digit.
   /** Before the attention. */
@@ -184,10 +184,6 @@ export class Gpt2Model extends DecoderModel<Gpt2Config> {
 
   override embed(ids: Tensor, { positions }: Pass): Tensor {
     return graphScope(() => add(this.wte.forward(ids), this.wpe.forward(positions)));
-  }
-
-  override passOf(pass: Pass): Pass {
-    return pass;
   }
 
   override initParameter(name: string, parameter: Parameter): void {

@@ -6,15 +6,21 @@ export { KeyValueCache, type CacheShape } from "./cache.js";
 export type { CausalLM, ForwardOptions, WrappedLM } from "./causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./decoder.js";
 export type { Head } from "./family.js";
-export {
-  Llama,
-  loadLlama,
-  type LlamaAttention,
-  type LlamaConfig,
-  type LlamaLayer,
-  type LlamaMLP,
-  type LlamaModel,
-} from "./llama.js";
+export { Llama, loadLlama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./llama.js";
+export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./llama_like.js";
+export type { SelfAttention } from "./heads.js";
+export type { GatedMLP } from "./gated_mlp.js";
+export type { GemmaConfig } from "./gemma.js";
+export type { Gemma2Config } from "./gemma2.js";
+export type { Gemma3Config } from "./gemma3.js";
+export type { GptNeoXConfig } from "./gpt_neox.js";
+export type { GraniteConfig } from "./granite.js";
+export type { MistralConfig } from "./mistral.js";
+export type { Olmo2Config } from "./olmo2.js";
+export type { Phi3Config } from "./phi3.js";
+export type { Qwen2Config } from "./qwen2.js";
+export type { Qwen3Config } from "./qwen3.js";
+export type { SmolLM3Config } from "./smollm3.js";
 export {
   Gpt2,
   loadGpt2,

@@ -4,7 +4,7 @@ import type { configReader } from "../io/config_reader.js";
 import { asObject, show } from "../io/json.js";
 import { engine } from "../runtime/engine.js";
 import { scope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
+import { Tensor, tensor } from "../tensor/tensor.js";
 
 /** What every kind has. */
 interface Rope {
@@ -348,6 +348,7 @@ export class RotaryEmbedding {
   /** By whether they are for long texts, of longrope: the largest last. */
   readonly #tables: [short: RopeTable[], long: RopeTable[]] = [[], []];
   readonly #pairs: number;
+  #longest = 0;
 
   constructor(
     /** The kind and its numbers. */
@@ -364,8 +365,12 @@ export class RotaryEmbedding {
   table(steps: number): RopeTable {
     const { parameters: p, maxPositionEmbeddings: maximum } = this;
     const isLong = steps > (p.ropeType === "longrope" ? p.originalMaxPositionEmbeddings : maximum);
-    // Each length has its own: it belongs to the scope of the forward that asks for it.
-    if (p.ropeType === "dynamic" && isLong) return this.#make(steps, steps);
+    if (p.ropeType === "dynamic") {
+      // The longest text so far decides, until a text comes that is short, as transformers' dynamic_rope_update has it.
+      this.#longest = steps < maximum ? steps : Math.max(steps, this.#longest);
+      // Each length has its own: it belongs to the scope of the forward that asks for it.
+      if (this.#longest > maximum) return this.#make(this.#longest, this.#longest);
+    }
     const tables = this.#tables[p.ropeType === "longrope" && isLong ? 1 : 0];
     const last = tables.at(-1);
     const there = last === undefined || last.cos.disposed ? 0 : last.cos.shape[0]!;
@@ -380,6 +385,8 @@ export class RotaryEmbedding {
 
   #make(positions: number, length: number): RopeTable {
     return scope(() => {
+      // A rehearsal has no values, and maybe a config.json whose heads are larger than any memory.
+      if (engine().isRehearsal) return ropeTable(positions, new Tensor([this.#pairs]));
       const [frequencies, factor] = frequenciesOf(this.parameters, this.#pairs, this.maxPositionEmbeddings, length);
       return ropeTable(positions, tensor(frequencies), factor);
     });

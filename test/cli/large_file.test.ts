@@ -44,7 +44,7 @@ const model = new models.Llama({
   headDim: 2,
   maxPositionEmbeddings: 64,
   rmsNormEps: 1e-5,
-  ropeTheta: 10_000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10_000 },
   tieWordEmbeddings: true,
   bosTokenId: null,
   eosTokenId: null,

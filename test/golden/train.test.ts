@@ -106,7 +106,7 @@ test("llama: logits, loss, gradients and 20 AdamW steps", () => {
     headDim: number("hidden_size") / number("num_attention_heads"),
     maxPositionEmbeddings: 32,
     rmsNormEps: number("rms_norm_eps"),
-    ropeTheta: number("rope_theta"),
+    ropeParameters: { ropeType: "default" as const, ropeTheta: number("rope_theta") },
     tieWordEmbeddings: false,
     bosTokenId: null,
     eosTokenId: null,

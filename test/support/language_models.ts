@@ -12,7 +12,7 @@ export const LLAMA: models.LlamaConfig = {
   headDim: 6,
   maxPositionEmbeddings: 40,
   rmsNormEps: 1e-5,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: true,
   bosTokenId: null,
   eosTokenId: null,

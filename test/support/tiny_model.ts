@@ -57,7 +57,7 @@ export async function writeTinyModel(
     headDim: json.hidden_size / json.num_attention_heads,
     maxPositionEmbeddings: json.max_position_embeddings,
     rmsNormEps: json.rms_norm_eps,
-    ropeTheta: json.rope_theta,
+    ropeParameters: { ropeType: "default" as const, ropeTheta: json.rope_theta },
     tieWordEmbeddings: json.tie_word_embeddings,
     bosTokenId: 0,
     eosTokenId: 1,

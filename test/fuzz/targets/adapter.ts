@@ -128,7 +128,7 @@ function made(): Base[] {
     headDim: 2,
     maxPositionEmbeddings: 8,
     rmsNormEps: 0.01,
-    ropeTheta: 10000,
+    ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
     tieWordEmbeddings: false,
     bosTokenId: 1,
     eosTokenId: 2,

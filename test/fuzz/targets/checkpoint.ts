@@ -74,7 +74,7 @@ async function prepare(): Promise<void> {
     headDim: 2,
     maxPositionEmbeddings: 12,
     rmsNormEps: 0.01,
-    ropeTheta: 10000,
+    ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
     tieWordEmbeddings: true,
     bosTokenId: null,
     eosTokenId: null,

@@ -670,7 +670,7 @@ for (const [name, options] of Object.entries({
         headDim: 2,
         modelType: "llama",
         rmsNormEps: 0.01,
-        ropeTheta: 10000,
+        ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
         maxPositionEmbeddings: 1024,
       },
       { ...options, adapter: { r: 2, targetModules: "all-linear" } },
@@ -714,7 +714,7 @@ export const hostile: Target<Input> = {
         headDim: 2,
         modelType: "llama",
         rmsNormEps: 0.01,
-        ropeTheta: 10000,
+        ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
       }),
     );
     gpt2 = weightsOf(new models.Gpt2({ ...SHARED, intermediateSize: 16, modelType: "gpt2", layerNormEpsilon: 0.01 }));

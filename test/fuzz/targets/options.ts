@@ -59,7 +59,7 @@ const LLAMA = {
   vocabSize: 8,
   maxPositionEmbeddings: 8,
   rmsNormEps: 0.01,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: true,
   bosTokenId: 1,
   eosTokenId: 2,

@@ -32,7 +32,7 @@ const CONFIG = {
   headDim: 4,
   maxPositionEmbeddings: 64,
   rmsNormEps: 1e-5,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: false,
   bosTokenId: null,
   eosTokenId: null,

@@ -521,7 +521,7 @@ test("a configuration of one's own: what is missing, unknown or out of range is 
     headDim: 2,
     maxPositionEmbeddings: 64,
     rmsNormEps: 1e-5,
-    ropeTheta: 10000,
+    ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
     tieWordEmbeddings: true,
     bosTokenId: null,
     eosTokenId: [1, 2],

@@ -198,7 +198,7 @@ const LLAMA = {
   headDim: 8,
   maxPositionEmbeddings: 8,
   rmsNormEps: 1e-6,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: false,
   bosTokenId: null,
   eosTokenId: null,

@@ -259,7 +259,7 @@ test("a Llama merged and unloaded has the merged bits", () => {
     headDim: 8,
     maxPositionEmbeddings: 8,
     rmsNormEps: 1e-6,
-    ropeTheta: 10000,
+    ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
     tieWordEmbeddings: true,
     bosTokenId: null,
     eosTokenId: null,

@@ -46,7 +46,7 @@ const LLAMA = {
   headDim: 8,
   maxPositionEmbeddings: 8,
   rmsNormEps: 1e-6,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: true,
   bosTokenId: null,
   eosTokenId: null,

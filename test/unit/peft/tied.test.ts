@@ -39,7 +39,7 @@ const CONFIG = {
   headDim: D,
   maxPositionEmbeddings: 16,
   rmsNormEps: EPS,
-  ropeTheta: 10000,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
   tieWordEmbeddings: true,
   bosTokenId: null,
   eosTokenId: null,

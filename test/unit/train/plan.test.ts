@@ -374,8 +374,8 @@ test("refusals", async () => {
     );
   }
   assert.throws(
-    () => train.planTraining({ ...LLAMA, modelType: "qwen3" as never }, { batch: 1, seq: 2 }),
-    (e: unknown) => e instanceof ArgumentError && e.message.includes('"qwen3"; supported are "llama" and "gpt2"'),
+    () => train.planTraining({ ...LLAMA, modelType: "bloom" as never }, { batch: 1, seq: 2 }),
+    (e: unknown) => e instanceof ArgumentError && e.message.includes('"bloom"; supported are "llama", "mistral"'),
   );
   assert.throws(() => train.planTraining(LLAMA, { batch: 1, seq: 41 }), ShapeError);
   for (const model of [undefined, null, "models/base"])

@@ -1,0 +1,121 @@
+/** Gemma 3 (Gemma Team 2025), its text model: a Gemma 2 with norms on heads, and positions of their own in windows. */
+import { configReader } from "../io/config_reader.js";
+import { asObject } from "../io/json.js";
+import { RMSNorm } from "../nn/layers.js";
+import { FourNormLayer, readSoftcapped, SoftcappedModel, type SoftcappedConfig } from "./gemma2.js";
+import type { Family } from "./family.js";
+import { SelfAttention } from "./heads.js";
+import { headsOf, llamaLike, readLlamaLike, rotaryOf, windowOf, type Reader } from "./llama_like.js";
+import { parseRope, type RopeParameters } from "./rope.js";
+
+/** What config.json says of a Gemma 3's text model. */
+export interface Gemma3Config extends SoftcappedConfig {
+  /** transformers' model_type. */
+  modelType: "gemma3_text";
+  /** As ropeParameters, of layers with a window (rope_parameters; in older files rope_local_base_freq). */
+  slidingRopeParameters: RopeParameters;
+  /** Each so-manyth layer has no window (sliding_window_pattern). */
+  slidingWindowPattern: number;
+}
+
+function readGemma3(reader: Reader): Gemma3Config {
+  const { config, count } = reader;
+  const shared = readLlamaLike(reader, {
+    hiddenSize: 2304,
+    intermediateSize: 9216,
+    numHiddenLayers: 26,
+    numAttentionHeads: 8,
+    numKeyValueHeads: 4,
+    headDim: 256,
+    vocabSize: 262208,
+    maxPositionEmbeddings: 131072,
+    rmsNormEps: 1e-6,
+    ropeTheta: 1000000,
+    tieWordEmbeddings: true,
+    bosTokenId: 2,
+    eosTokenId: 1,
+    perLayerType: true,
+  });
+  // Where a file has one set of parameters, it is for the layers without a window.
+  const isFlat = asObject(asObject(config["rope_parameters"])?.["sliding_attention"]) === undefined;
+  return {
+    ...readSoftcapped(reader, shared, { scores: null, logits: null }),
+    modelType: "gemma3_text",
+    slidingRopeParameters: parseRope(
+      isFlat ? { ...reader, config: { rope_local_base_freq: 10000, ...config } } : reader,
+      {
+        headDim: shared.headDim,
+        maxPositionEmbeddings: shared.maxPositionEmbeddings,
+        layerType: "sliding_attention",
+      },
+    ),
+    slidingWindowPattern: count(
+      config["sliding_window_pattern"] == null ? "_sliding_window_pattern" : "sliding_window_pattern",
+      6,
+    ),
+  };
+}
+
+/** What the table of families holds. Source: transformers, models/gemma3. @internal */
+export const gemma3Text = llamaLike<Gemma3Config>({
+  modelType: "gemma3_text",
+  name: "Gemma3",
+  read: readGemma3,
+  base: (c) => {
+    const full = rotaryOf(c);
+    const sliding = rotaryOf(c, c.slidingRopeParameters);
+    const norm = { of: "heads" as const, make: (size: number) => new RMSNorm(size, c.rmsNormEps, 1) };
+    const slides = (i: number): boolean =>
+      c.layerTypes ? c.layerTypes[i] === "sliding_attention" : (i + 1) % c.slidingWindowPattern !== 0;
+    return new SoftcappedModel(c, {
+      rotaries: [full, sliding],
+      window: (i) => windowOf(c, i, slides(i)),
+      layer: (i, window, kind) =>
+        new FourNormLayer(
+          c,
+          new SelfAttention({
+            ...headsOf(c, i, slides(kind) ? sliding : full),
+            window,
+            bias: c.attentionBias,
+            scale: 1 / Math.sqrt(c.queryPreAttnScalar),
+            softcap: c.attnLogitSoftcapping,
+            norm,
+          }),
+        ),
+    });
+  },
+});
+
+const IMAGE_PARTS = /^(model\.)?(vision_tower|multi_modal_projector)\./;
+
+/**
+ * The same out of a model of texts and images: config.json has it in text_config, and the weights have it beside what
+ * looks at images, which is left out.
+ * @internal
+ */
+export const gemma3: Family<Gemma3Config> = {
+  ...gemma3Text,
+  modelType: "gemma3",
+  parseConfig: (json, name) => {
+    const { config, fail } = configReader(json, name, "gemma3");
+    const text = asObject(config["text_config"]) ?? fail("text_config is missing; expected an object");
+    const { tie_word_embeddings, bos_token_id, eos_token_id } = config;
+    const whole = Object.fromEntries(
+      Object.entries({ tie_word_embeddings, bos_token_id, eos_token_id }).filter(([, value]) => value !== undefined),
+    );
+    return readGemma3(configReader({ ...whole, ...text, model_type: "gemma3_text" }, name, "gemma3_text"));
+  },
+  heads: {
+    "causal-lm": {
+      ...gemma3Text.heads["causal-lm"]!,
+      architectures: ["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"],
+    },
+    none: { ...gemma3Text.heads.none!, architectures: ["Gemma3Model", "Gemma3TextModel"] },
+  },
+  rename: (key) =>
+    IMAGE_PARTS.test(key)
+      ? null
+      : key
+          .replace(/^language_model\.lm_head\./, "lm_head.")
+          .replace(/^(model\.)?language_model\.(model\.)?/, "model."),
+};
