@@ -14,6 +14,8 @@ export interface CacheShape {
   numKeyValueHeads: number;
   /** Values of a head. */
   headDim: number;
+  /** Keys of a text of at most so many steps are of no use where it gets longer: its angles are others then. */
+  renewAt?: number | undefined;
 }
 
 /** Keys and values of a layer. */

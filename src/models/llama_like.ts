@@ -272,7 +272,9 @@ export class LlamaLikeModel<
   }
 
   override get cacheShape(): CacheShape {
-    return this.config;
+    const { numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads, headDim, ropeParameters: rope } = this.config;
+    const renewAt = rope.ropeType === "longrope" ? rope.originalMaxPositionEmbeddings : undefined;
+    return { numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads, headDim, renewAt };
   }
 
   override embed(ids: Tensor): Tensor {
