@@ -1,21 +1,43 @@
 /**
  * One row times a transposed matrix, without packing: c[j] (+)= sum over p of a[p] * B[j, p].
  * a: [k] contiguous, B: row-major [n, k] of a format (half.ts) with row stride bcs bytes, c: [n] contiguous.
- * Same canonical order as the tiles (one accumulator an element, p ascending): eight rows of B are read one vector at a
- * time and transposed in registers, never summed along k by lanes. A vector of halves is transposed in pairs, as four
- * lanes of two values, and widened after that: it takes half of the shuffles.
+ * Same canonical order as the tiles (one accumulator an element, p ascending): eight rows of B are read four values at
+ * a time and transposed in registers, never summed along k by lanes. Halves are transposed in pairs, as lanes of two
+ * values, and widened after that: it takes half of the shuffles.
  *
  * Compiled in the order written here, like micro.ts. V8 could hold sixteen columns, JavaScriptCore spills them
  * (eight: 4 -> 9 GFLOP/s there; Node 20 16 -> 18, Node 26 the same).
  */
-import { BF16, F16, F32, lower, one, stored, upper } from "./half";
+import { BF16, F16, F32, FINITE16, lower, one, stored, upper } from "./half";
 import { madd } from "./madd";
 import { even, odd } from "./shuffle";
 
+/** Four halves of a row and four of the next. */
+// @ts-ignore: decorator
+@inline
+function twoRows(r: usize, bcs: usize): v128 {
+  return v128.load64_lane(r + bcs, v128.load64_zero(r), 1);
+}
+
 export function gemvT(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
   if (format == F32) gemv(n, k, a, b, bcs, c, accumulate, F32);
-  else if (format == BF16) gemv(n, k, a, b, bcs, c, accumulate, BF16);
-  else gemv(n, k, a, b, bcs, c, accumulate, F16);
+  else halves(n, k, a, b, bcs, c, accumulate, format);
+}
+
+function halves(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
+  if (format == BF16) gemv(n, k, a, b, bcs, c, accumulate, BF16);
+  else gemv(n, k, a, b, bcs, c, accumulate, FINITE16);
+}
+
+/** Rows one by one: those that fill no vector, and those where a value of F16 is infinite or NaN. */
+function lastRows(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
+  for (; n > 0; n--) {
+    let sum = accumulate ? load<f32>(c) : <f32>0;
+    for (let p = 0; p < k; p++) sum += load<f32>(a + stored(p, F32)) * one(b + stored(p, format), format);
+    store<f32>(c, sum);
+    b += bcs;
+    c += 4;
+  }
 }
 
 /** The same value of four rows. */
@@ -36,10 +58,18 @@ function gather(r: usize, bcs: usize, format: i32): v128 {
   );
 }
 
+/** The largest of halves without their signs, doubled. */
+// @ts-ignore: decorator
+@inline
+function largest(bits: v128, halves: v128): v128 {
+  return i16x8.max_u(bits, i16x8.shl(halves, 1));
+}
+
 // @ts-ignore: decorator
 @inline
 function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
-  const group = bcs << 2;
+  const group = bcs << 2,
+    exact = format == FINITE16 ? F16 : format;
   for (; n >= 8; n -= 8) {
     let c0 = f32x4.splat(0),
       c1 = c0;
@@ -49,7 +79,8 @@ function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumula
     }
     let x = a,
       r = b,
-      p = k;
+      p = k,
+      bits = i32x4.splat(0);
     if (format == F32) {
       for (; p >= 4; p -= 4) {
         const q = r + group;
@@ -85,77 +116,48 @@ function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumula
         r += 16;
       }
     } else {
-      for (; p >= 8; p -= 8) {
+      for (; p >= 4; p -= 4) {
         const q = r + group;
-        const r0 = v128.load(r),
-          r1 = v128.load(r + bcs),
-          r2 = v128.load(r + 2 * bcs),
-          r3 = v128.load(r + 3 * bcs);
-        const re01 = even(r0, r1),
-          ro01 = odd(r0, r1),
-          re23 = even(r2, r3),
-          ro23 = odd(r2, r3);
-        const q0 = v128.load(q),
-          q1 = v128.load(q + bcs),
-          q2 = v128.load(q + 2 * bcs),
-          q3 = v128.load(q + 3 * bcs);
-        const qe01 = even(q0, q1),
-          qo01 = odd(q0, q1),
-          qe23 = even(q2, q3),
-          qo23 = odd(q2, q3);
-        let s = v128.load32_splat(x),
-          t = v128.load32_splat(x, 4),
-          u = even(re01, re23),
-          v = even(qe01, qe23);
+        const r01 = twoRows(r, bcs),
+          r23 = twoRows(r + 2 * bcs, bcs),
+          q01 = twoRows(q, bcs),
+          q23 = twoRows(q + 2 * bcs, bcs);
+        if (format == FINITE16) bits = largest(largest(largest(largest(bits, r01), r23), q01), q23);
+        let u = even(r01, r23),
+          v = even(q01, q23);
+        let s = v128.load32_splat(x);
         c0 = madd(c0, s, lower(u, format));
         c1 = madd(c1, s, lower(v, format));
-        c0 = madd(c0, t, upper(u, format));
-        c1 = madd(c1, t, upper(v, format));
+        s = v128.load32_splat(x, 4);
+        c0 = madd(c0, s, upper(u, format));
+        c1 = madd(c1, s, upper(v, format));
+        u = odd(r01, r23);
+        v = odd(q01, q23);
         s = v128.load32_splat(x, 8);
-        t = v128.load32_splat(x, 12);
-        u = even(ro01, ro23);
-        v = even(qo01, qo23);
         c0 = madd(c0, s, lower(u, format));
         c1 = madd(c1, s, lower(v, format));
-        c0 = madd(c0, t, upper(u, format));
-        c1 = madd(c1, t, upper(v, format));
-        s = v128.load32_splat(x, 16);
-        t = v128.load32_splat(x, 20);
-        u = odd(re01, re23);
-        v = odd(qe01, qe23);
-        c0 = madd(c0, s, lower(u, format));
-        c1 = madd(c1, s, lower(v, format));
-        c0 = madd(c0, t, upper(u, format));
-        c1 = madd(c1, t, upper(v, format));
-        s = v128.load32_splat(x, 24);
-        t = v128.load32_splat(x, 28);
-        u = odd(ro01, ro23);
-        v = odd(qo01, qo23);
-        c0 = madd(c0, s, lower(u, format));
-        c1 = madd(c1, s, lower(v, format));
-        c0 = madd(c0, t, upper(u, format));
-        c1 = madd(c1, t, upper(v, format));
-        x += 32;
-        r += 16;
+        s = v128.load32_splat(x, 12);
+        c0 = madd(c0, s, upper(u, format));
+        c1 = madd(c1, s, upper(v, format));
+        x += 16;
+        r += 8;
       }
     }
     for (; p > 0; p--) {
       const s = v128.load32_splat(x);
-      c0 = madd(c0, s, gather(r, bcs, format));
-      c1 = madd(c1, s, gather(r + group, bcs, format));
+      c0 = madd(c0, s, gather(r, bcs, exact));
+      c1 = madd(c1, s, gather(r + group, bcs, exact));
       x += 4;
       r += stored(1, format);
     }
-    v128.store(c, c0);
-    v128.store(c, c1, 16);
+    if (format == FINITE16 && v128.any_true(i16x8.ge_u(bits, i16x8.splat(<i16>(31 << 11)))))
+      lastRows(8, k, a, b, bcs, c, accumulate, F16);
+    else {
+      v128.store(c, c0);
+      v128.store(c, c1, 16);
+    }
     b += group << 1;
     c += 32;
   }
-  for (; n > 0; n--) {
-    let sum = accumulate ? load<f32>(c) : <f32>0;
-    for (let p = 0; p < k; p++) sum += load<f32>(a + stored(p, F32)) * one(b + stored(p, format), format);
-    store<f32>(c, sum);
-    b += bcs;
-    c += 4;
-  }
+  lastRows(n, k, a, b, bcs, c, accumulate, exact);
 }

@@ -11,6 +11,8 @@
 export const F32: i32 = 0;
 export const BF16: i32 = 1;
 export const F16: i32 = 2;
+/** F16 without infinity and NaN: no format that is stored, but a faster way to read one. */
+export const FINITE16: i32 = 3;
 
 /** Bytes of so many values that lie in one row. */
 // @ts-ignore: decorator
@@ -23,18 +25,18 @@ export function stored(elements: i32, format: i32): usize {
  * Four values that stand in the upper halves of four lanes; the lower halves do not count.
  *
  * F16: sign, exponent and mantissa go where float32 has them, and a product with 2^(127 - 15) sets the bias right. It
- * is exact, also for a subnormal, which was one of float32's and becomes normal. What had the largest exponent is then
- * at least 2^16, and gets all bits of the exponent: infinity, or a NaN with its bits.
+ * is exact, also for a subnormal, which is one of float32's before and becomes normal. What has the largest exponent
+ * gets all bits of float32's: infinity, or a NaN with its bits.
  */
 // @ts-ignore: decorator
 @inline
 export function upper(lanes: v128, format: i32): v128 {
   if (format == BF16) return v128.and(lanes, i32x4.splat(0xffff0000));
-  const value = f32x4.mul(
-    v128.and(i32x4.shr_s(lanes, 3), i32x4.splat(0x8fffe000)),
-    f32x4.splat(reinterpret<f32>((112 + 127) << 23)),
-  );
-  const isSpecial = f32x4.ge(f32x4.abs(value), f32x4.splat(65536));
+  const placed = v128.and(i32x4.shr_s(lanes, 3), i32x4.splat(0x8fffe000)),
+    value = f32x4.mul(placed, f32x4.splat(reinterpret<f32>((112 + 127) << 23)));
+  if (format == FINITE16) return value;
+  const largest = i32x4.splat(31 << 23),
+    isSpecial = i32x4.eq(v128.and(placed, largest), largest);
   return v128.or(value, v128.and(isSpecial, i32x4.splat(0x7f800000)));
 }
 
@@ -46,18 +48,39 @@ export function lower(lanes: v128, format: i32): v128 {
   return format == BF16 ? moved : upper(moved, format);
 }
 
-/** Four values from p on. */
+/** The first four of eight halves. */
 // @ts-ignore: decorator
 @inline
-export function four(p: usize, format: i32): v128 {
-  return format == F32 ? v128.load(p) : lower(v128.load_ext<u16>(p), format);
+export function firstFour(halves: v128, format: i32): v128 {
+  return lower(i32x4.extend_low_i16x8_u(halves), format);
+}
+
+/** The last four of eight halves. */
+// @ts-ignore: decorator
+@inline
+export function lastFour(halves: v128, format: i32): v128 {
+  return lower(i32x4.extend_high_i16x8_u(halves), format);
 }
 
 /** The value at p. */
 // @ts-ignore: decorator
 @inline
 export function one(p: usize, format: i32): f32 {
-  return format == F32 ? load<f32>(p) : f32x4.extract_lane(upper(v128.load_splat<u16>(p), format), 0);
+  return format == F32 ? load<f32>(p) : half(p, format);
+}
+
+function half(p: usize, format: i32): f32 {
+  return format == BF16
+    ? reinterpret<f32>((<u32>load<u16>(p)) << 16)
+    : f32x4.extract_lane(upper(v128.load_splat<u16>(p), F16), 0);
+}
+
+/** F16 whose bits stand in the upper halves of `count` lanes, as BF16 has them; a multiple of 4. */
+export function widenInPlace(p: usize, count: i32): void {
+  for (; count > 0; count -= 4) {
+    v128.store(p, upper(v128.load(p), F16));
+    p += 16;
+  }
 }
 
 /** y = x as float32, n values in a row; not for F32. */
@@ -70,8 +93,9 @@ export function widen(y: usize, x: usize, n: i32, format: i32): void {
 @inline
 function widenAs(y: usize, x: usize, n: i32, format: i32): void {
   for (; n >= 8; n -= 8) {
-    v128.store(y, four(x, format));
-    v128.store(y, four(x + stored(4, format), format), 16);
+    const halves = v128.load(x);
+    v128.store(y, firstFour(halves, format));
+    v128.store(y, lastFour(halves, format), 16);
     y += 32;
     x += stored(8, format);
   }

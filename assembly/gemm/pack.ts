@@ -2,10 +2,10 @@
  * Panels of B for the register tiles: panel[p][j] = alpha * B[p, j], p < k, j < 16, row-major, one panel behind the
  * other. The last one is as narrow as a tile can be (4, 8 or 16 columns); its columns beyond `width` are padding whose
  * products are thrown away. B is read where it lies (row-major [k, n] or, for op(B) = Bᵀ, row-major [n, k]) and never
- * beyond its last element, so a weight needs no second copy for its backward pass. Whatever B's format (half.ts), a
- * panel is float32: here a frozen weight is widened.
+ * beyond its last element, so a weight needs no second copy for its backward pass. Halves (half.ts) are widened here as
+ * if they were BF16; a panel of F16 needs widenInPlace after that.
  */
-import { BF16, F16, F32, four, lower, one, stored, upper } from "./half";
+import { BF16, F32, firstFour, lastFour, lower, one, stored, upper } from "./half";
 import { even, odd } from "./shuffle";
 
 /** Columns that the tiles compute for a panel of which `width` columns are wanted. */
@@ -26,8 +26,7 @@ const AHEAD: i32 = 64;
  */
 export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32, format: i32): void {
   if (format == F32) packRowsAs(panel, b, brs, k, width, F32);
-  else if (format == BF16) packRowsAs(panel, b, brs, k, width, BF16);
-  else packRowsAs(panel, b, brs, k, width, F16);
+  else packRowsAs(panel, b, brs, k, width, BF16);
 }
 
 // @ts-ignore: decorator
@@ -45,10 +44,19 @@ function packRowsAs(panel: usize, b: usize, brs: usize, k: i32, width: i32, form
     let to = panel,
       from = b;
     for (let q = 0; q < whole; q++) {
-      v128.store(to, four(from, format));
-      v128.store(to, four(from + stored(4, format), format), 16);
-      v128.store(to, four(from + stored(8, format), format), 32);
-      v128.store(to, four(from + stored(12, format), format), 48);
+      if (format == F32) {
+        v128.store(to, v128.load(from));
+        v128.store(to, v128.load(from, 16), 16);
+        v128.store(to, v128.load(from, 32), 32);
+        v128.store(to, v128.load(from, 48), 48);
+      } else {
+        const x = v128.load(from),
+          y = v128.load(from, 16);
+        v128.store(to, firstFour(x, format));
+        v128.store(to, lastFour(x, format), 16);
+        v128.store(to, firstFour(y, format), 32);
+        v128.store(to, lastFour(y, format), 48);
+      }
       to += next;
       from += stored(16, format);
     }
@@ -78,8 +86,7 @@ function touch(b: usize, brs: usize, width: usize): void {
 export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i32, format: i32): void {
   for (; width > 0; width -= 16) {
     if (format == F32) packPanel(panel, b, bcs, k, min(width, 16), F32);
-    else if (format == BF16) packPanel(panel, b, bcs, k, min(width, 16), BF16);
-    else packPanel(panel, b, bcs, k, min(width, 16), F16);
+    else packPanel(panel, b, bcs, k, min(width, 16), BF16);
     panel += (<usize>k) << 6;
     b += bcs << 4;
   }
@@ -172,10 +179,22 @@ function transposeFour(
       odd01 = odd(x0, x1);
     const even23 = even(x2, x3),
       odd23 = odd(x2, x3);
-    to = putColumns(to, trs, even(even01, even23), format);
-    to = putColumns(to, trs, even(odd01, odd23), format);
-    to = putColumns(to, trs, odd(even01, even23), format);
-    to = putColumns(to, trs, odd(odd01, odd23), format);
+    const t0 = even(even01, even23),
+      t1 = even(odd01, odd23),
+      t2 = odd(even01, even23),
+      t3 = odd(odd01, odd23);
+    if (format == F32) {
+      v128.store(to, t0);
+      v128.store(to + trs, t1);
+      v128.store(to + (trs << 1), t2);
+      v128.store(to + trs * 3, t3);
+    } else {
+      putPair(to, trs, t0, format);
+      putPair(to + (trs << 1), trs, t1, format);
+      putPair(to + (trs << 2), trs, t2, format);
+      putPair(to + trs * 6, trs, t3, format);
+    }
+    to += trs * atOnce;
     r0 += 16;
     r1 += 16;
     r2 += 16;
@@ -194,15 +213,10 @@ function transposeFour(
   }
 }
 
-/** Stores the one column of four values that the lanes are, or the two; returns where the next one goes. */
+/** Stores the two columns of four values that lanes of two are. */
 // @ts-ignore: decorator
 @inline
-function putColumns(to: usize, trs: usize, lanes: v128, format: i32): usize {
-  if (format == F32) {
-    v128.store(to, lanes);
-    return to + trs;
-  }
+function putPair(to: usize, trs: usize, lanes: v128, format: i32): void {
   v128.store(to, lower(lanes, format));
   v128.store(to + trs, upper(lanes, format));
-  return to + (trs << 1);
 }

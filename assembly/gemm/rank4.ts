@@ -7,7 +7,8 @@
  * bytes. n columns, a multiple of 4 and not 0. Compiled in the order written here, like micro.ts; `accumulate` is a
  * compile-time choice in the inlined functions (+2 to 4 %).
  */
-import { plus, product } from "./madd";
+import { BF16, firstFour, lastFour } from "./half";
+import { madd, plus, product } from "./madd";
 
 export function rank4x2(
   n: i32,
@@ -158,5 +159,36 @@ function oneRow(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, acc
     b1 += 16 * 4;
     b2 += 16 * 4;
     b3 += 16 * 4;
+  }
+}
+
+/**
+ * One row of C += four values of A times four rows of BF16, which are widened in registers: for a lone row each is used
+ * once. n: a multiple of 8 and not 0.
+ */
+export function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize): void {
+  const s0 = v128.load32_splat(a),
+    s1 = v128.load32_splat(a + acs),
+    s2 = v128.load32_splat(a + 2 * acs),
+    s3 = v128.load32_splat(a + 3 * acs);
+  for (; n > 0; n -= 8) {
+    let x = v128.load(c),
+      y = v128.load(c, 16);
+    let halves = v128.load(b);
+    x = madd(x, s0, firstFour(halves, BF16));
+    y = madd(y, s0, lastFour(halves, BF16));
+    halves = v128.load(b + bs);
+    x = madd(x, s1, firstFour(halves, BF16));
+    y = madd(y, s1, lastFour(halves, BF16));
+    halves = v128.load(b + 2 * bs);
+    x = madd(x, s2, firstFour(halves, BF16));
+    y = madd(y, s2, lastFour(halves, BF16));
+    halves = v128.load(b + 3 * bs);
+    x = madd(x, s3, firstFour(halves, BF16));
+    y = madd(y, s3, lastFour(halves, BF16));
+    v128.store(c, x);
+    v128.store(c, y, 16);
+    b += 16;
+    c += 32;
   }
 }

@@ -21,7 +21,7 @@
  */
 import { Sgemm } from "../abi";
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
-import { F32, stored } from "./half";
+import { F16, F32, stored, widenInPlace } from "./half";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
@@ -285,7 +285,9 @@ function stripOfC(
     if (!inPlace) {
       if (transposed) packColumns(scratch, b + <usize>j * bs + stored(p, format), bs, kb, width, format);
       else packRows(scratch, b + <usize>p * bs + stored(j, format), bs, kb, width, format);
-      if (alpha != 1) scalePanel(scratch, kb * ((width & ~15) + panelWidth(width & 15)), alpha);
+      const count = kb * ((width & ~15) + panelWidth(width & 15));
+      if (format == F16) widenInPlace(scratch, count);
+      if (alpha != 1) scalePanel(scratch, count, alpha);
     }
     const panels = inPlace ? b + <usize>p * bs : scratch;
     for (let i = 0; i < m; i += MB) {

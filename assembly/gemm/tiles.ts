@@ -139,3 +139,6 @@ export declare function rank4x1(
   c: usize,
   accumulate: bool,
 ): void;
+// @ts-ignore: decorator
+@external("micro", "rank4x1Half")
+export declare function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize): void;

@@ -6,9 +6,9 @@
  * (half.ts) whose rows are widened four at a time; C row i at c + i * crs. Strides in bytes. scratch: room for four
  * such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
-import { F32, stored, widen } from "./half";
+import { BF16, F32, one, stored, widen } from "./half";
 import { madd } from "./madd";
-import { rank4x1, rank4x2 } from "./tiles";
+import { rank4x1, rank4x1Half, rank4x2 } from "./tiles";
 
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
 const STRIP: i32 = 1024;
@@ -32,27 +32,65 @@ export function gemmByUpdates(
 ): void {
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
-    let x = a,
-      r = b,
-      p = k;
-    // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
-    const updates = m == 1 && format == F32 ? p >> 2 : 1;
-    for (; p >= 4; p -= 4 * updates) {
-      const rows = format == F32 ? r : widenRows(scratch, r, bs, 4, width, format);
-      rank4(updates, m, width, x, ars, acs, rows, format == F32 ? bs : WIDE_ROW, c, crs, accumulate || p < k);
-      x += (acs << 2) * updates;
-      r += (bs << 2) * updates;
-    }
-    for (; p > 0; p--) {
-      const row = format == F32 ? r : widenRows(scratch, r, bs, 1, width, format);
-      for (let i = 0; i < m; i++) {
-        rank1(width, x + <usize>i * ars, row, c + <usize>i * crs, accumulate || p < k);
-      }
-      x += acs;
-      r += bs;
-    }
+    if (m == 1 && format == BF16) loneRow(width, k, a, acs, b, bs, c, accumulate);
+    else strip(m, width, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format);
     b += stored(STRIP, format);
     c += stored(STRIP, F32);
+  }
+}
+
+/** One row of C (+)= one of A times a B of BF16. */
+function loneRow(n: i32, k: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+  if (!accumulate) memory.fill(c, 0, stored(n, F32));
+  const whole = n & ~7;
+  for (; k > 0; k -= 4) {
+    const rows = min(k, 4);
+    if (rows == 4 && whole > 0) rank4x1Half(whole, a, acs, b, bs, c);
+    for (let p = 0; p < rows; p++) {
+      const value = load<f32>(a);
+      for (let j = rows == 4 ? whole : 0; j < n; j++) {
+        const at = c + stored(j, F32);
+        store<f32>(at, load<f32>(at) + value * one(b + stored(j, BF16), BF16));
+      }
+      a += acs;
+      b += bs;
+    }
+  }
+}
+
+function strip(
+  m: i32,
+  width: i32,
+  k: i32,
+  a: usize,
+  ars: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  crs: usize,
+  accumulate: bool,
+  scratch: usize,
+  format: i32,
+): void {
+  let x = a,
+    r = b,
+    p = k;
+  // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
+  const updates = m == 1 && format == F32 ? p >> 2 : 1;
+  for (; p >= 4; p -= 4 * updates) {
+    const rows = format == F32 ? r : widenRows(scratch, r, bs, 4, width, format);
+    rank4(updates, m, width, x, ars, acs, rows, format == F32 ? bs : WIDE_ROW, c, crs, accumulate || p < k);
+    x += (acs << 2) * updates;
+    r += (bs << 2) * updates;
+  }
+  for (; p > 0; p--) {
+    const row = format == F32 ? r : widenRows(scratch, r, bs, 1, width, format);
+    for (let i = 0; i < m; i++) {
+      rank1(width, x + <usize>i * ars, row, c + <usize>i * crs, accumulate || p < k);
+    }
+    x += acs;
+    r += bs;
   }
 }
 

@@ -6,10 +6,13 @@
  * d = vocabulary, k = dimension): rows of W ascending, in one accumulator a column.
  */
 import { DoraNorm } from "../abi";
-import { BF16, F16, F32, four, one, stored } from "../gemm/half";
+import { F32, stored, widen } from "../gemm/half";
 import { gemm } from "../gemm/sgemm";
 import { sumSquares } from "../nn/elementwise";
 import { ROWS } from "./merge";
+
+/** Values of W that are widened at a time, in the working space. */
+const WIDENED: i32 = 4096;
 
 export function doraNorm(call: DoraNorm): void {
   const k = call.k,
@@ -36,9 +39,13 @@ export function doraNorm(call: DoraNorm): void {
     if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
     else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, wRow, false, scratch);
     const from = w + <usize>i * stored(width, format);
-    if (format == F32) addScaled(rows, from, s, m * width, F32);
-    else if (format == BF16) addScaled(rows, from, s, m * width, BF16);
-    else addScaled(rows, from, s, m * width, F16);
+    if (format == F32) addScaled(rows, from, s, m * width);
+    else
+      for (let at = 0; at < m * width; at += WIDENED) {
+        const count = min(WIDENED, m * width - at);
+        widen(scratch, from + stored(at, format), count, format);
+        addScaled(rows + stored(at, F32), scratch, s, count);
+      }
     for (let q = 0; q < m; q++) {
       const row = rows + <usize>q * wRow;
       if (fanInFanOut) addSquares(sums, row, width);
@@ -50,16 +57,14 @@ export function doraNorm(call: DoraNorm): void {
 }
 
 /** p = w + s * p */
-// @ts-ignore: decorator
-@inline
-function addScaled(p: usize, w: usize, s: f32, n: i32, format: i32): void {
+function addScaled(p: usize, w: usize, s: f32, n: i32): void {
   const ss = f32x4.splat(s);
   for (; n >= 4; n -= 4) {
-    v128.store(p, f32x4.add(four(w, format), f32x4.mul(ss, v128.load(p))));
+    v128.store(p, f32x4.add(v128.load(w), f32x4.mul(ss, v128.load(p))));
     p += 16;
-    w += stored(4, format);
+    w += 16;
   }
-  for (; n > 0; n--, p += 4, w += stored(1, format)) store<f32>(p, one(w, format) + s * load<f32>(p));
+  for (; n > 0; n--, p += 4, w += 4) store<f32>(p, load<f32>(w) + s * load<f32>(p));
 }
 
 /** sums += p^2, in float64 */
