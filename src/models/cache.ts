@@ -148,7 +148,6 @@ export class KeyValueCache {
         if (all) this.#replace(pair, name, rows, first, all.shape[1]! - first, all);
       }
     this.length -= first;
-    this.limit -= first;
   }
 
   /** Frees keys and values; then it is as new, but for its limit. */

@@ -1,4 +1,5 @@
 /** Sampling from a language model, one token at a time with cached keys and values. */
+import { narrow } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { extentOf } from "../nn/extent.js";
 import { Module } from "../nn/module.js";
@@ -10,7 +11,7 @@ import { scope } from "../tensor/scope.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { CausalLM, WrappedLM } from "./causal_lm.js";
-import { checkedSampling, Sampler, SAMPLING_OPTIONS, type SamplingOptions } from "./sampling.js";
+import { checkedSampling, Sampler, SAMPLING_OPTIONS, type Sampling, type SamplingOptions } from "./sampling.js";
 
 /** Options of `generate`. */
 export interface GenerateOptions extends SamplingOptions {
@@ -22,7 +23,22 @@ export interface GenerateOptions extends SamplingOptions {
   stopToken?: number | readonly number[] | null | undefined;
 }
 
-const WHERE = "generate";
+/** Options of `generateBatch`. */
+export interface GenerateBatchOptions extends Omit<GenerateOptions, "seed"> {
+  /** Seeds of the draws, one for each prompt; with a number s, prompt i has s + i. Default 0. */
+  seed?: number | readonly number[] | undefined;
+}
+
+/** A token of one of several texts. */
+export interface BatchToken {
+  /** Which prompt's text it goes on. */
+  row: number;
+  /** Its id. */
+  token: number;
+}
+
+type Limits = CausalLM["config"];
+
 const OPTIONS: readonly (keyof GenerateOptions)[] = ["maxNewTokens", "seed", "stopToken", ...SAMPLING_OPTIONS];
 
 /**
@@ -51,46 +67,153 @@ export function generate(
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): IterableIterator<number> {
-  const base = languageModel(model);
-  const { vocabSize, maxPositionEmbeddings: limit } = base.config;
+  const where = "generate";
+  const base = languageModel(where, model);
+  const checked = checkedOptions(where, options);
+  const ids = checkedIds(where, "prompt", prompt, base.config);
+  checkInteger(where, "seed", options.seed ?? 0, 0);
+  const tokens = textsOf(where, base, [ids], checked, [new Sampler(where, checked.sampling, options.seed ?? 0, ids)]);
+  function* alone(): IterableIterator<number> {
+    for (const { token } of tokens) yield token;
+  }
+  return bind(alone());
+}
+
+/**
+ * `generate` for several prompts at once: each token's weights are read once for all of them. Each text has the tokens
+ * that it has alone, whatever the others are, and one that ends costs nothing from then on. Called within
+ * `withAdapterNames`, each prompt has its own adapter.
+ *
+ * @param prompts lists of token ids, of any lengths; at least one
+ * @returns each new token with the number of its prompt: in turns one of each text that goes on
+ * @throws as `generate`; ArgumentError also for seeds that are not one for each prompt
+ *
+ * @example
+ * const { model, tokenizer } = models.loadModel("models/base");
+ * const prompts = ["My fellow citizens", "The"].map((text) => tokenizer.encode(text));
+ * const texts = prompts.map((ids) => [...ids]);
+ * for (const { row, token } of models.generateBatch(model, prompts, { maxNewTokens: 5 })) texts[row].push(token);
+ * console.log(texts.map((ids, i) => ids.length - prompts[i].length)); // [ 5, 5 ]
+ */
+export function generateBatch(
+  model: CausalLM | WrappedLM,
+  prompts: readonly ArrayLike<number>[],
+  options: GenerateBatchOptions,
+): IterableIterator<BatchToken> {
+  const where = "generateBatch";
+  const base = languageModel(where, model);
+  const checked = checkedOptions(where, options);
+  if (!Array.isArray(prompts) || prompts.length === 0)
+    throw new ArgumentError(`${where}: prompts must be a list of at least one prompt; got ${shown(prompts)}.`);
+  const all = (prompts as unknown[]).map((prompt, i) => checkedIds(where, `prompts[${i}]`, prompt, base.config));
+  const { seed = 0 } = options;
+  if (typeof seed !== "number" && !(Array.isArray(seed) && seed.length === all.length)) {
+    throw new ArgumentError(
+      `${where}: seed must be a number, or a list of one for each of ${all.length} prompts; got ${shown(seed)}.`,
+    );
+  }
+  const samplers = all.map((ids, i) => {
+    const own = typeof seed === "number" ? seed + i : (seed[i] as number);
+    checkInteger(where, typeof seed === "number" ? "seed" : `seed[${i}]`, own, 0);
+    return new Sampler(`${where}: prompts[${i}]`, checked.sampling, own, ids);
+  });
+  return bind(textsOf(where, base, all, checked, samplers));
+}
+
+interface Checked {
+  readonly maxNewTokens: number;
+  readonly sampling: Sampling;
+  readonly stops: ReadonlySet<number>;
+}
+
+/** @throws ArgumentError */
+function checkedOptions(where: string, options: GenerateOptions | GenerateBatchOptions): Checked {
   if (options === undefined)
-    throw new ArgumentError(`${WHERE}: options must say maxNewTokens: ${WHERE}(model, prompt, { maxNewTokens: 20 }).`);
-  checkOptions(WHERE, options, OPTIONS);
-  const { maxNewTokens, seed = 0, stopToken } = options;
-  checkInteger(WHERE, "maxNewTokens", maxNewTokens, 0);
-  const sampling = checkedSampling(WHERE, options);
-  checkInteger(WHERE, "seed", seed, 0);
-  const stops = new Set(
-    stopToken === undefined || stopToken === null
-      ? []
-      : Array.isArray(stopToken)
-        ? (stopToken as number[])
-        : [stopToken as number],
-  );
-  for (const id of stops) checkInteger(WHERE, "stopToken", id, 0);
-  const ids = checkedIds(prompt, vocabSize);
-  if (ids.length === 0 || ids.length > limit)
-    throw new ArgumentError(`${WHERE}: prompt has ${ids.length} tokens; expected 1 .. ${limit}.`);
-  const sampler = new Sampler(WHERE, sampling, seed, ids);
-  const within = extentOf(WHERE, base);
-  const count = Math.min(maxNewTokens, limit - ids.length);
-  function* tokens(): IterableIterator<number> {
-    const cache = base.newCache();
-    // The last token is not read.
-    cache.limit = ids.length + count - 1;
-    let next = ids;
+    throw new ArgumentError(`${where}: options must say maxNewTokens: ${where}(model, ids, { maxNewTokens: 20 }).`);
+  checkOptions(where, options, OPTIONS);
+  const { maxNewTokens, stopToken } = options;
+  checkInteger(where, "maxNewTokens", maxNewTokens, 0);
+  const sampling = checkedSampling(where, options);
+  const stops = new Set([stopToken ?? []].flat());
+  for (const id of stops) checkInteger(where, "stopToken", id, 0);
+  return { maxNewTokens, sampling, stops };
+}
+
+/** A text that goes on. */
+interface Text {
+  readonly row: number;
+  readonly sampler: Sampler;
+  /** Ids to read next: the prompt, then the last token. */
+  next: Int32Array;
+  /** Number of ids that were read. */
+  length: number;
+  /** Tokens to draw yet, at most. */
+  left: number;
+}
+
+/**
+ * Rows are padded on the left, so that the last column is the next token's of each. When a row ends, it goes, and so do
+ * columns that are padding alone then: the columns never outnumber a text's positions.
+ */
+function textsOf(
+  where: string,
+  model: CausalLM,
+  prompts: readonly Int32Array[],
+  { maxNewTokens, stops }: Checked,
+  samplers: readonly Sampler[],
+): IterableIterator<BatchToken> {
+  const within = extentOf(where, model);
+  function* tokens(): IterableIterator<BatchToken> {
+    let texts = prompts
+      .map((next, row): Text => {
+        const left = Math.min(maxNewTokens, model.config.maxPositionEmbeddings - next.length);
+        return { row, sampler: samplers[row]!, next, length: 0, left };
+      })
+      .filter(({ left }) => left > 0);
+    const cache = model.newCache();
     try {
-      for (let i = 0; i < count; i++) {
-        const token = within(() => noGrad(() => scope(() => sampler.draw(nextLogits(base, cache, next)))));
-        if (stops.has(token)) return;
-        yield token;
-        next = Int32Array.of(token);
+      while (texts.length > 0) {
+        // The last token is drawn, and not read.
+        cache.limit = Math.max(...texts.map(({ length, next, left }) => length + next.length + left - 1));
+        const drawn = within(
+          () => noGrad(() => scope(() => draw(model, cache, texts))),
+          texts.length < prompts.length ? texts.map(({ row }) => row) : undefined,
+        );
+        for (const [i, text] of texts.entries()) {
+          const token = drawn[i]!;
+          text.length += text.next.length;
+          text.next = Int32Array.of(token);
+          text.left = stops.has(token) ? 0 : text.left - 1;
+          if (!stops.has(token)) yield { row: text.row, token };
+        }
+        const rows = texts.flatMap(({ left }, i) => (left > 0 ? [i] : []));
+        if (rows.length === texts.length) continue;
+        texts = rows.map((i) => texts[i]!);
+        if (rows.length > 0) cache.narrow(rows, cache.length - Math.max(...texts.map(({ length }) => length)));
       }
     } finally {
       cache.dispose();
     }
   }
-  return bind(tokens());
+  return tokens();
+}
+
+/** Reads the next ids of each text and draws a token for each. */
+function draw(model: CausalLM, cache: KeyValueCache, texts: readonly Text[]): number[] {
+  const steps = Math.max(...texts.map(({ next }) => next.length));
+  const keys = cache.length + steps;
+  const ids = new Int32Array(texts.length * steps);
+  const mask = new Int32Array(texts.length * keys).fill(1);
+  for (const [i, { next, length }] of texts.entries()) {
+    ids.set(next, (i + 1) * steps - next.length);
+    mask.fill(0, i * keys, (i + 1) * keys - length - next.length);
+  }
+  const logits = model.forward(tensor(ids, [texts.length, steps]), {
+    cache,
+    logitsToKeep: 1,
+    attentionMask: mask.includes(0) ? tensor(mask, [texts.length, keys]) : undefined,
+  });
+  return texts.map(({ sampler }, i) => scope(() => sampler.draw(texts.length === 1 ? logits : narrow(logits, 0, i, 1))));
 }
 
 function isLanguageModel(value: unknown): value is CausalLM {
@@ -99,21 +222,21 @@ function isLanguageModel(value: unknown): value is CausalLM {
 }
 
 /** The language model itself. @throws ArgumentError */
-function languageModel(model: unknown): CausalLM {
+function languageModel(where: string, model: unknown): CausalLM {
   if (isLanguageModel(model)) return model;
   const base = model instanceof Module && "model" in model ? model.model : model;
   if (isLanguageModel(base)) return base;
   const isLoaded = typeof base === "object" && base !== null && "model" in base && "config" in base;
   throw new ArgumentError(
-    `${WHERE}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ${shown(base)}.` +
+    `${where}: model must be a language model (Llama, Gpt2) or a LoraModel of one; got ${shown(base)}.` +
       (isLoaded ? " What was loaded holds it: pass its .model." : ""),
   );
 }
 
 /** A copy of the ids. @throws ArgumentError */
-function checkedIds(prompt: unknown, vocabSize: number): Int32Array {
+function checkedIds(where: string, name: string, prompt: unknown, { vocabSize, maxPositionEmbeddings }: Limits): Int32Array {
   const wanted = (got: string, advice = ""): never => {
-    throw new ArgumentError(`${WHERE}: prompt must be a list of token ids; got ${got}.${advice}`);
+    throw new ArgumentError(`${where}: ${name} must be a list of token ids; got ${got}.${advice}`);
   };
   if (typeof prompt === "string")
     return wanted(`the text ${shown(prompt)}`, ' Encode it: data.loadTokenizer("path of the model").encode(text).');
@@ -124,19 +247,16 @@ function checkedIds(prompt: unknown, vocabSize: number): Int32Array {
   const ids = new Int32Array(list.length);
   for (let i = 0; i < ids.length; i++) {
     const id = list[i];
-    if (Array.isArray(id) || ArrayBuffer.isView(id)) return wanted("a list of lists", " Pass one prompt a call.");
+    if (Array.isArray(id) || ArrayBuffer.isView(id)) return wanted("a list of lists", " Several prompts are given to generateBatch.");
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
       throw new ArgumentError(
-        `${WHERE}: prompt holds ${shown(id)} at position ${i}; expected an id in 0 .. ${vocabSize - 1}, the ` +
+        `${where}: ${name} holds ${shown(id)} at position ${i}; expected an id in 0 .. ${vocabSize - 1}, the ` +
           `model's vocabulary.`,
       );
     }
     ids[i] = id as number;
   }
+  if (ids.length === 0 || ids.length > maxPositionEmbeddings)
+    throw new ArgumentError(`${where}: ${name} has ${ids.length} tokens; expected 1 .. ${maxPositionEmbeddings}.`);
   return ids;
-}
-
-/** Of the token after ids: [1, 1, vocabSize]. */
-function nextLogits(model: CausalLM, cache: KeyValueCache, ids: Int32Array): Tensor {
-  return model.forward(tensor(ids, [1, ids.length]), { cache, logitsToKeep: 1 });
 }

@@ -62,5 +62,11 @@ export {
 export type { ConfigOf } from "./config.js";
 export type { LoadedModel } from "./load.js";
 export type { RopeParameters } from "./rope.js";
-export { generate, type GenerateOptions } from "./generate.js";
+export {
+  generate,
+  generateBatch,
+  type BatchToken,
+  type GenerateBatchOptions,
+  type GenerateOptions,
+} from "./generate.js";
 export type { SamplingOptions } from "./sampling.js";

@@ -7,10 +7,11 @@ import type { Module } from "./module.js";
 /** A module that computes with what can be switched. */
 interface Switched extends Module {
   /**
-   * Notes what acts now; what it returns lets that act again and returns what ends it.
+   * Notes what acts now; what it returns lets that act again, on these items of the batch (default: all), and returns
+   * what ends it.
    * @throws StateError if it is gone
    */
-  hold(where: string): () => () => void;
+  hold(where: string): (items?: readonly number[]) => () => void;
   /** Lets nothing act; returns what takes that back. */
   disable(): () => void;
 }
@@ -23,19 +24,20 @@ export function changed(): void {
 }
 
 /**
- * What acts in a model now: runs functions so, whatever acts by then.
+ * What acts in a model now: runs functions so, whatever acts by then; of a batch of which only some items are left, with
+ * what acted on those.
  * @returns throws StateError, when called, if what acted is gone: deleted, replaced, merged or unmerged
  */
-export function extentOf(where: string, model: Module): <T>(fn: () => T) => T {
+export function extentOf(where: string, model: Module): <T>(fn: () => T, items?: readonly number[]) => T {
   const held = new Map(switchedIn(model).map((module) => [module, module.hold(where)]));
   const noted = changes;
-  return (fn) => {
-    if (changes === noted) return fn();
+  return (fn, items) => {
+    if (changes === noted && !items) return fn();
     const undo: (() => void)[] = [];
     try {
       // Adapters that a layer got since then must not act.
       for (const module of switchedIn(model)) if (!held.has(module)) undo.push(module.disable());
-      for (const enter of held.values()) undo.push(enter());
+      for (const enter of held.values()) undo.push(enter(items));
       return fn();
     } finally {
       for (const leave of undo.reverse()) leave();

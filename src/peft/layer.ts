@@ -371,14 +371,14 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** Notes which adapters act, see `extentOf`. @internal */
-  hold(where: string): () => () => void {
+  hold(where: string): (items?: readonly number[]) => () => void {
     const { activeAdapters, adapterNames, disabled } = this;
     const merged = this.mergedAdapters.join();
     const adapters = new Map(this.adapters);
     const gone = (what: string): never => {
       throw new StateError(`${where}: ${what} since ${where}() was called; call it anew.`);
     };
-    return () => {
+    return (items) => {
       if (disabled) return this.disabled ? () => {} : this.disable();
       if (this.mergedAdapters.join() !== merged) gone("adapters were merged or unmerged");
       for (const name of adapterNames ?? activeAdapters) {
@@ -390,7 +390,8 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
             `outside of it.`,
         );
       const before = [this.activeAdapters, this.adapterNames, this.disabled] as const;
-      [this.activeAdapters, this.adapterNames, this.disabled] = [activeAdapters, adapterNames, false];
+      const names = adapterNames && items ? items.map((item) => adapterNames[item]!) : adapterNames;
+      [this.activeAdapters, this.adapterNames, this.disabled] = [activeAdapters, names, false];
       return () => {
         [this.activeAdapters, this.adapterNames, this.disabled] = before;
       };
