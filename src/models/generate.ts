@@ -71,8 +71,9 @@ export function generate(
   const base = languageModel(where, model);
   const checked = checkedOptions(where, options);
   const ids = checkedIds(where, "prompt", prompt, base.config);
-  checkInteger(where, "seed", options.seed ?? 0, 0);
-  const tokens = textsOf(where, base, [ids], checked, [new Sampler(where, checked.sampling, options.seed ?? 0, ids)]);
+  const { seed = 0 } = options;
+  checkInteger(where, "seed", seed, 0);
+  const tokens = textsOf(where, base, [ids], checked, [new Sampler(where, checked.sampling, seed, ids)]);
   function* alone(): IterableIterator<number> {
     for (const { token } of tokens) yield token;
   }
@@ -213,7 +214,9 @@ function draw(model: CausalLM, cache: KeyValueCache, texts: readonly Text[]): nu
     logitsToKeep: 1,
     attentionMask: mask.includes(0) ? tensor(mask, [texts.length, keys]) : undefined,
   });
-  return texts.map(({ sampler }, i) => scope(() => sampler.draw(texts.length === 1 ? logits : narrow(logits, 0, i, 1))));
+  return texts.map(({ sampler }, i) =>
+    scope(() => sampler.draw(texts.length === 1 ? logits : narrow(logits, 0, i, 1))),
+  );
 }
 
 function isLanguageModel(value: unknown): value is CausalLM {
@@ -234,7 +237,12 @@ function languageModel(where: string, model: unknown): CausalLM {
 }
 
 /** A copy of the ids. @throws ArgumentError */
-function checkedIds(where: string, name: string, prompt: unknown, { vocabSize, maxPositionEmbeddings }: Limits): Int32Array {
+function checkedIds(
+  where: string,
+  name: string,
+  prompt: unknown,
+  { vocabSize, maxPositionEmbeddings }: Limits,
+): Int32Array {
   const wanted = (got: string, advice = ""): never => {
     throw new ArgumentError(`${where}: ${name} must be a list of token ids; got ${got}.${advice}`);
   };
@@ -247,7 +255,8 @@ function checkedIds(where: string, name: string, prompt: unknown, { vocabSize, m
   const ids = new Int32Array(list.length);
   for (let i = 0; i < ids.length; i++) {
     const id = list[i];
-    if (Array.isArray(id) || ArrayBuffer.isView(id)) return wanted("a list of lists", " Several prompts are given to generateBatch.");
+    if (Array.isArray(id) || ArrayBuffer.isView(id))
+      return wanted("a list of lists", " Several prompts are given to generateBatch.");
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
       throw new ArgumentError(
         `${where}: ${name} holds ${shown(id)} at position ${i}; expected an id in 0 .. ${vocabSize - 1}, the ` +

@@ -24,7 +24,7 @@ export function changed(): void {
 }
 
 /**
- * What acts in a model now: runs functions so, whatever acts by then; of a batch of which only some items are left, with
+ * What acts in a model now: runs functions so, whatever acts by then; where only some items of a batch are left, with
  * what acted on those.
  * @returns throws StateError, when called, if what acted is gone: deleted, replaced, merged or unmerged
  */

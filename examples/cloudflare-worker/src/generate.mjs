@@ -1,5 +1,5 @@
 /** Text from the base model with the callers' adapters. Both functions draw the same tokens for the same request. */
-import { Generator, models, noGrad, ops, scope, StateError, tensor } from "wasm-lora";
+import { models } from "wasm-lora";
 
 /** Lets other requests and slices have a turn. */
 const turn = () => scheduler.wait(0);
@@ -22,56 +22,28 @@ export async function generateOne(base, { ids, adapter, seed, temperature, maxNe
   }
 }
 
-/**
- * The prompts of several users in one forward pass a token, each with its own adapter. Prompts are padded on the
- * right, where causal attention does not look.
- */
+/** The prompts of several users in one forward pass a token, each with its own adapter; the other options are one's. */
 export async function generateBatch(base, requests) {
-  const rows = requests.map((request) => ({
-    ...request,
-    ids: [...request.ids],
-    drawn: [],
-    generator: new Generator(request.seed),
-  }));
-  for (let live = rows; (live = live.filter((row) => row.drawn.length < row.maxNewTokens && !row.ended)).length > 0; ) {
-    scope(() => noGrad(() => step(base, live)));
-    await turn();
+  const adapters = requests.map(({ adapter }) => adapter);
+  const drawn = requests.map(() => []);
+  const held = [];
+  try {
+    for (const adapter of adapters) held.push(adapter && base.hold(adapter));
+    const [{ maxNewTokens, temperature }] = requests;
+    const seed = requests.map((request) => request.seed);
+    const options = { maxNewTokens, temperature, seed, stopToken: base.eosTokenIds };
+    const prompts = requests.map(({ ids }) => ids);
+    let last = -1;
+    for (const { row, token } of base.withAdapters(adapters, (model) =>
+      models.generateBatch(model, prompts, options),
+    )) {
+      // All rows have had a token.
+      if (row <= last) await turn();
+      last = row;
+      drawn[row].push(token);
+    }
+    return drawn.map((ids) => base.decode(ids));
+  } finally {
+    for (const one of held) one?.release();
   }
-  return rows.map(({ drawn }) => base.decode(drawn));
-}
-
-function step(base, rows) {
-  const width = Math.max(...rows.map(({ ids }) => ids.length));
-  const vocabulary = base.config.vocabSize;
-  const ids = new Int32Array(rows.length * width);
-  for (const [i, row] of rows.entries()) ids.set(row.ids, i * width);
-  const logits = base.withAdapters(
-    rows.map(({ adapter }) => adapter),
-    (model) => model.forward(tensor(ids, [rows.length, width])),
-  );
-  for (const [i, row] of rows.entries()) {
-    const last = (i * width + row.ids.length - 1) * vocabulary;
-    const token = draw(tensor(logits.data.slice(last, last + vocabulary)), row);
-    row.ended = base.eosTokenIds.includes(token);
-    if (row.ended) continue;
-    row.ids.push(token);
-    row.drawn.push(token);
-  }
-}
-
-/** As models.generate draws. */
-function draw(logits, { temperature, generator }) {
-  const likeliest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
-  const largest = logits.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  if (!Number.isFinite(largest))
-    throw new StateError(
-      "generate: the logits are not finite, so no token can be drawn: an adapter's weights are too large.",
-    );
-  if (temperature === 0 || Math.max(1, largest) / temperature > 3.4028234663852886e38) return likeliest(logits.data);
-  const u = tensor([0]);
-  generator.uniform_(u, 0, 1);
-  const probabilities = ops.softmax(ops.scale(logits, 1 / temperature)).data;
-  let sum = 0;
-  const at = probabilities.findIndex((p) => u.data[0] < (sum += p));
-  return at === -1 ? likeliest(probabilities) : at;
 }
