@@ -206,13 +206,23 @@ export function keptIds(
   return kept;
 }
 
+/** How far below the largest value the first ids are sought; then twice as far, and so on. */
+const FIRST_REACH = 4;
+/** Beyond this all that is left is taken. */
+const LAST_REACH = 1000;
+
 /**
- * Hands out ids, the one of the largest value first, of equal ones the lower; then -1. A heap: to take a few of many is
- * far less work than to sort them.
+ * Hands out ids, the one of the largest value first, of equal ones the lower; then -1. A few of many are wanted mostly:
+ * so those near the largest alone are put into a heap, and others when these are used up.
+ * @param values finite
  */
 function largestFirst(values: Float32Array): () => number {
-  const heap = Int32Array.from(values, (_, id) => id);
-  let size = heap.length;
+  const heap = new Int32Array(values.length);
+  let size = 0;
+  let most = -Infinity;
+  for (let id = 0; id < values.length; id++) if (values[id]! > most) most = values[id]!;
+  let above = Infinity;
+  let reach = FIRST_REACH;
   const isBefore = (a: number, b: number): boolean => values[a]! > values[b]! || (values[a] === values[b] && a < b);
   /** Lets the id at `at` sink until no larger one is below it. */
   const sink = (at: number): void => {
@@ -225,8 +235,15 @@ function largestFirst(values: Float32Array): () => number {
     }
     heap[at] = id;
   };
-  for (let at = (size >> 1) - 1; at >= 0; at--) sink(at);
+  const refill = (): void => {
+    const below = above;
+    above = reach > LAST_REACH ? -Infinity : most - reach;
+    reach *= 2;
+    for (let id = 0; id < values.length; id++) if (values[id]! >= above && values[id]! < below) heap[size++] = id;
+    for (let at = (size >> 1) - 1; at >= 0; at--) sink(at);
+  };
   return () => {
+    while (size === 0 && above > -Infinity) refill();
     if (size === 0) return -1;
     const first = heap[0]!;
     heap[0] = heap[--size]!;
