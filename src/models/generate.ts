@@ -124,7 +124,7 @@ export function generateBatch(
 interface Checked {
   readonly maxNewTokens: number;
   readonly sampling: Sampling;
-  readonly stops: ReadonlySet<number>;
+  readonly stopTokens: ReadonlySet<number>;
 }
 
 /** @throws ArgumentError */
@@ -135,9 +135,9 @@ function checkedOptions(where: string, options: GenerateOptions | GenerateBatchO
   const { maxNewTokens, stopToken } = options;
   checkInteger(where, "maxNewTokens", maxNewTokens, 0);
   const sampling = checkedSampling(where, options);
-  const stops = new Set([stopToken ?? []].flat());
-  for (const id of stops) checkInteger(where, "stopToken", id, 0);
-  return { maxNewTokens, sampling, stops };
+  const stopTokens = new Set([stopToken ?? []].flat());
+  for (const id of stopTokens) checkInteger(where, "stopToken", id, 0);
+  return { maxNewTokens, sampling, stopTokens };
 }
 
 /** A text that goes on. */
@@ -160,7 +160,7 @@ function textsOf(
   where: string,
   model: CausalLM,
   prompts: readonly Int32Array[],
-  { maxNewTokens, stops }: Checked,
+  { maxNewTokens, stopTokens }: Checked,
   samplers: readonly Sampler[],
 ): IterableIterator<BatchToken> {
   const within = extentOf(where, model);
@@ -172,25 +172,31 @@ function textsOf(
       })
       .filter(({ left }) => left > 0);
     const cache = model.newCache();
+    // What is drawn last is not read.
+    const limit = (): number => Math.max(...texts.map(({ length, next, left }) => length + next.length + left - 1));
+    cache.limit = limit();
     try {
       while (texts.length > 0) {
-        // The last token is drawn, and not read.
-        cache.limit = Math.max(...texts.map(({ length, next, left }) => length + next.length + left - 1));
         const drawn = within(
           () => noGrad(() => scope(() => draw(model, cache, texts))),
           texts.length < prompts.length ? texts.map(({ row }) => row) : undefined,
         );
+        let ended = false;
         for (const [i, text] of texts.entries()) {
           const token = drawn[i]!;
+          const stops = stopTokens.has(token);
           text.length += text.next.length;
           text.next = Int32Array.of(token);
-          text.left = stops.has(token) ? 0 : text.left - 1;
-          if (!stops.has(token)) yield { row: text.row, token };
+          text.left = stops ? 0 : text.left - 1;
+          ended ||= text.left === 0;
+          if (!stops) yield { row: text.row, token };
         }
+        if (!ended) continue;
         const rows = texts.flatMap(({ left }, i) => (left > 0 ? [i] : []));
-        if (rows.length === texts.length) continue;
         texts = rows.map((i) => texts[i]!);
-        if (rows.length > 0) cache.narrow(rows, cache.length - Math.max(...texts.map(({ length }) => length)));
+        if (rows.length === 0) return;
+        cache.narrow(rows, cache.length - Math.max(...texts.map(({ length }) => length)));
+        cache.limit = limit();
       }
     } finally {
       cache.dispose();
@@ -201,22 +207,21 @@ function textsOf(
 
 /** Reads the next ids of each text and draws a token for each. */
 function draw(model: CausalLM, cache: KeyValueCache, texts: readonly Text[]): number[] {
+  const batch = texts.length;
   const steps = Math.max(...texts.map(({ next }) => next.length));
   const keys = cache.length + steps;
-  const ids = new Int32Array(texts.length * steps);
-  const mask = new Int32Array(texts.length * keys).fill(1);
-  for (const [i, { next, length }] of texts.entries()) {
-    ids.set(next, (i + 1) * steps - next.length);
-    mask.fill(0, i * keys, (i + 1) * keys - length - next.length);
+  const ids = new Int32Array(batch * steps);
+  for (const [i, { next }] of texts.entries()) ids.set(next, (i + 1) * steps - next.length);
+  const paddings = texts.map(({ length, next }) => keys - length - next.length);
+  let attentionMask: Tensor | undefined;
+  if (paddings.some((n) => n > 0)) {
+    const mask = new Int32Array(batch * keys).fill(1);
+    for (const [i, n] of paddings.entries()) mask.fill(0, i * keys, i * keys + n);
+    attentionMask = tensor(mask, [batch, keys]);
   }
-  const logits = model.forward(tensor(ids, [texts.length, steps]), {
-    cache,
-    logitsToKeep: 1,
-    attentionMask: mask.includes(0) ? tensor(mask, [texts.length, keys]) : undefined,
-  });
-  return texts.map(({ sampler }, i) =>
-    scope(() => sampler.draw(texts.length === 1 ? logits : narrow(logits, 0, i, 1))),
-  );
+  const logits = model.forward(tensor(ids, [batch, steps]), { cache, logitsToKeep: 1, attentionMask });
+  if (batch === 1) return [texts[0]!.sampler.draw(logits)];
+  return texts.map(({ sampler }, i) => scope(() => sampler.draw(narrow(logits, 0, i, 1))));
 }
 
 function isLanguageModel(value: unknown): value is CausalLM {
