@@ -238,6 +238,17 @@ const CALLS: Record<string, Call> = {
       }
     },
   ],
+  "models.generateBatch": [
+    [[[1, 2], [3]], { maxNewTokens: 2, topK: 5, seed: [1, 2], stopToken: [3] }],
+    (prompts, o) => {
+      const llama = new models.Llama(LLAMA);
+      try {
+        return [...models.generateBatch(llama, prompts, o)];
+      } finally {
+        llama.dispose();
+      }
+    },
+  ],
   "data.randomWindows": [
     [0, { batch: 2, seq: 3, seed: 1 }],
     (step, o) => {
