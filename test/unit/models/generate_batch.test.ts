@@ -3,39 +3,30 @@
  * adapters; what ends is left out; arguments are checked.
  */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, init, manualSeed, memoryStats, models, peft, StateError } from "../../../src/index.js";
 import type { CausalLM } from "../../../src/models/causal_lm.js";
+import { GPT2, LLAMA } from "../../support/language_models.js";
 import { refuses } from "../../support/refuses.js";
+import { ROOT } from "../../support/root.js";
 
 await init();
-const LLAMA = {
-  vocabSize: 37,
-  hiddenSize: 8,
-  intermediateSize: 12,
-  numHiddenLayers: 2,
-  numAttentionHeads: 2,
-  numKeyValueHeads: 1,
-  headDim: 4,
-  maxPositionEmbeddings: 48,
-  rmsNormEps: 1e-5,
-  ropeTheta: 10000,
-  tieWordEmbeddings: false,
-  bosTokenId: null,
-  eosTokenId: null,
-};
-const GPT2 = {
-  vocabSize: 37,
-  hiddenSize: 8,
-  intermediateSize: 16,
-  numHiddenLayers: 2,
-  numAttentionHeads: 2,
-  maxPositionEmbeddings: 48,
-  layerNormEpsilon: 1e-5,
-  tieWordEmbeddings: false,
-  bosTokenId: null,
-  eosTokenId: null,
-};
+/** Decoders of every kind: windows, partial rotary embeddings, softcaps, layers without positions. */
+const FAMILIES = [
+  "gemma2",
+  "gemma3_text",
+  "gpt_neox",
+  "granite",
+  "llama_rope_llama3",
+  "mistral_window",
+  "olmo2",
+  "phi3",
+  "qwen2_window",
+  "qwen3",
+  "smollm3",
+];
+
 /** With weights large enough for texts that vary. */
 function loud<M extends models.Llama | models.Gpt2>(make: () => M): M {
   manualSeed(5);
@@ -62,7 +53,7 @@ const alone = (
   options: models.GenerateOptions,
 ) => [...models.generate(model, prompt, options)].join();
 
-const PROMPTS = [[3, 1], [7], [4, 9, 30, 2, 11, 5, 6], [3, 1], Array.from({ length: 40 }, (_, i) => (5 * i) % 37)];
+const PROMPTS = [[3, 1], [7], [4, 9, 30, 2, 11, 5, 6], [3, 1], Array.from({ length: 32 }, (_, i) => (5 * i) % 37)];
 
 for (const [name, model] of [
   ["Llama", llama],
@@ -87,9 +78,20 @@ for (const [name, model] of [
     assert.equal(memoryStats().liveBytes, before);
   });
 
+for (const name of FAMILIES)
+  test(`${name}: a batch's texts are those of each prompt alone`, () => {
+    const { model } = models.loadModel(fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT)));
+    const prompts = [[3, 1, 17, 8], [7], Array.from({ length: 19 }, (_, i) => (5 * i + 2) % 37)];
+    const options = { maxNewTokens: 12, temperature: 0.7 };
+    const texts = textsOf(models.generateBatch(model, prompts, options), prompts.length);
+    for (const [i, prompt] of prompts.entries())
+      assert.equal(texts[i], alone(model, prompt, { ...options, seed: i }), `prompt ${i}`);
+    model.dispose();
+  });
+
 test("rows take turns, and a row that has ended has none", () => {
   const turns = [...models.generateBatch(llama, PROMPTS, { maxNewTokens: 20, temperature: 0 })].map(({ row }) => row);
-  // The last prompt has 40 of 48 positions.
+  // The last prompt has 32 of 40 positions.
   assert.deepEqual(turns, [
     ...Array.from({ length: 8 }, () => [0, 1, 2, 3, 4]).flat(),
     ...Array.from({ length: 12 }, () => [0, 1, 2, 3]).flat(),
@@ -130,10 +132,10 @@ test("each prompt with its own adapter, also when others have ended", () => {
 });
 
 test("logits that are not finite name the prompt; then all memory is back", () => {
-  const broken = loud(() => new models.Llama(LLAMA));
+  const broken = loud(() => new models.Llama({ ...LLAMA, tieWordEmbeddings: false }));
   const before = memoryStats().liveBytes;
   const weight = broken.model.embedTokens.weight;
-  weight.data.fill(NaN, 9 * 8, 10 * 8);
+  weight.data.fill(NaN, 9 * LLAMA.hiddenSize, 10 * LLAMA.hiddenSize);
   const tokens = models.generateBatch(broken, [[3], [4, 9]], { maxNewTokens: 5 });
   assert.throws(
     () => tokens.next(),
@@ -151,7 +153,7 @@ for (const [what, prompts, options, words] of [
   ["no prompts", [], NEEDS, ["at least one"]],
   ["one prompt's ids", [3, 1], NEEDS, ["prompts[0]", "list of token ids"]],
   ["an empty prompt", [[3], []], NEEDS, ["prompts[1] has 0 tokens"]],
-  ["an id beyond the vocabulary", [[3], [37]], NEEDS, ["prompts[1] holds 37"]],
+  ["an id beyond the vocabulary", [[3], [61]], NEEDS, ["prompts[1] holds 61"]],
   ["a text", ["Hello"], NEEDS, ["prompts[0]", "loadTokenizer"]],
   ["too few seeds", [[3], [4]], { ...NEEDS, seed: [1] }, ["seed", "2 prompts"]],
   ["a seed below 0", [[3], [4]], { ...NEEDS, seed: [1, -1] }, ["seed[1]"]],
