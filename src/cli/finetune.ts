@@ -18,7 +18,7 @@ import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
 import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
-import { passProgress, textProgress, trainingProgress } from "./progress.js";
+import { loadingProgress, passProgress, textProgress, trainingProgress, watched } from "./progress.js";
 import { prepareRun, sample, type Places, type Run } from "./run.js";
 import { SETTINGS, type FinetuneSettings } from "./settings.js";
 import type { EncodingWatch } from "./text.js";
@@ -93,7 +93,15 @@ async function go(
   });
 
   console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
-  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, encodingWatch(places.data));
+  const loading = loadingProgress();
+  const encoding = encodingWatch(places.data);
+  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, loading.onProgress, {
+    ...encoding,
+    began: (...text) => {
+      loading.stop();
+      encoding.began(...text);
+    },
+  });
   const { training, inputs } = run;
   if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(
@@ -103,7 +111,7 @@ async function go(
   }
   describe(run);
   const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "before", lock);
-  const sampleBefore = saved?.sampleBefore ?? sample(run);
+  const sampleBefore = saved?.sampleBefore ?? sample(run, "Sample before");
   console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
   console.log(`Sample before: ${quote(sampleBefore)}\n`);
 
@@ -155,7 +163,7 @@ async function go(
     `\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ` +
       `${perplexityChange(heldOutBefore, heldOutAfter)})`,
   );
-  console.log(`Sample after: ${quote(sample(run))}\n`);
+  console.log(`Sample after: ${quote(sample(run, "Sample after"))}\n`);
   console.log(`${lossCurveText(losses)}\n`);
   console.log(`Wrote ${oneLine(out)}/adapter (PEFT), ${oneLine(out)}/loss.svg, ${oneLine(out)}/result.json`);
   const tryIt = ["generate", "--model", places.model, "--adapter", `${out}/adapter`, "--prompt", settings.prompt];
@@ -234,7 +242,7 @@ function describe({ training, settings, plan }: Run): void {
 }
 
 /** Takes the steps that are left. Returns false if the user stopped it; either way the state is saved. */
-async function trainSteps({ training, settings }: Run, save: () => void, lock: FolderLock): Promise<boolean> {
+async function trainSteps({ training, settings, work }: Run, save: () => void, lock: FolderLock): Promise<boolean> {
   const { batch, seq, steps, checkpointEvery } = settings;
   let stopped = false;
   const stop = (): void => {
@@ -246,9 +254,17 @@ async function trainSteps({ training, settings }: Run, save: () => void, lock: F
   try {
     let mark = performance.now();
     while (!training.isComplete && !stopped) {
-      const loss = training.step();
+      const before = training.losses.length;
+      const loss = watched(
+        work.step,
+        (share) => {
+          progress.at(before + share);
+          lock.keep();
+        },
+        () => training.step(),
+      );
       const now = performance.now();
-      progress.step({ loss: loss.toFixed(3), rate: Math.round(((batch * seq) / (now - mark)) * 1000) });
+      progress.at(before + 1, { loss: loss.toFixed(3), rate: Math.round(((batch * seq) / (now - mark)) * 1000) });
       mark = now;
       if (training.losses.length % checkpointEvery === 0 && !training.isComplete) save();
       lock.keep();
@@ -267,18 +283,20 @@ async function trainSteps({ training, settings }: Run, save: () => void, lock: F
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Mean loss over evenly spread windows of the held-out tokens. */
-function heldOutLoss({ training }: Run, when: "before" | "after", lock: FolderLock): number {
+function heldOutLoss({ training, work }: Run, when: "before" | "after", lock: FolderLock): number {
   const label = `Held-out loss ${when}`;
   const { length } = training.testWindows;
   console.log(`${label}: ${length} windows ...`);
   const progress = passProgress(label, length);
   try {
-    return training.evaluate({
-      onWindow: () => {
-        progress.step();
+    return watched(
+      length * work.evaluation,
+      (share) => {
+        progress.at(share * length);
         lock.keep();
       },
-    });
+      () => training.evaluate(),
+    );
   } catch (error) {
     if (when === "before" && error instanceof DivergedError)
       throw new ArgumentError(

@@ -100,6 +100,12 @@ program
   .option("--seq <n>", "tokens a sequence", numeric("seq"), d.seq)
   .option("--lr <x>", "peak learning rate (AdamW, linear warm-up over a twentieth, cosine decay)", numeric("lr"), d.lr)
   .option("--seed <n>", "seed of the factors, the batches and the samples", numeric("seed"), d.seed)
+  .option(
+    "--test-windows <n>",
+    "held-out windows to measure on at most, or auto: 128, fewer of a large model",
+    (text) => (text === "auto" ? text : numeric("testWindows")(text)),
+    d.testWindows,
+  )
   .option("--prompt <text>", "start of the samples before and after", d.prompt)
   .option("--checkpoint-every <n>", "steps between checkpoints", numeric("checkpointEvery"), d.checkpointEvery)
   .option(

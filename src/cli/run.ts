@@ -1,12 +1,13 @@
 /** What the command finetune trains: a model, a text and their run, from where they lie. */
 import { createHash } from "node:crypto";
 import { trainTestSplit } from "../data/windows.js";
-import { generate, loadModel, type CausalLM, type ModelConfig } from "../models/index.js";
+import { generate, loadModel, type CausalLM, type LoadProgress, type ModelConfig } from "../models/index.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
-import { planTraining, type TrainingPlan } from "../train/plan.js";
+import { rehearseTraining, type TrainingPlan, type TrainingWork } from "../train/plan.js";
 import { megabytes } from "./format.js";
+import { passProgress } from "./progress.js";
 import { finetuningSettings, type FinetuneSettings } from "./settings.js";
 import { decode, encodeFile, loadCodec, promptIds, type EncodingWatch, type TextCodec } from "./text.js";
 
@@ -18,6 +19,7 @@ export interface Run {
   codec: TextCodec;
   prompt: number[];
   plan: TrainingPlan;
+  work: TrainingWork;
   /** Digest of the frozen weights and the tokens. */
   inputs: string;
 }
@@ -30,6 +32,7 @@ export interface Places {
 
 /**
  * Loads, checks and plans; nothing is trained yet.
+ * @param onProgress is told how the weights come along
  * @param encoding is told how the text comes along that is encoded
  * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, a text too short, a
  * plan above the memory there is
@@ -38,9 +41,10 @@ export function prepareRun(
   settings: FinetuneSettings,
   { model: folder, data }: Places,
   gradientCheckpointing: boolean,
+  onProgress: (progress: LoadProgress) => void,
   encoding: EncodingWatch,
 ): Run {
-  const loaded = loadModel(folder, { head: "causal-lm" });
+  const loaded = loadModel(folder, { head: "causal-lm", onProgress });
   const { config } = loaded;
   const model: CausalLM = loaded.model;
   model.gradientCheckpointing = gradientCheckpointing;
@@ -58,12 +62,12 @@ export function prepareRun(
         `positions; shorten --prompt.`,
     );
   }
-  const plan = planRun(settings, config, gradientCheckpointing, prompt.length);
+  const { plan, work } = planRun(settings, config, gradientCheckpointing, prompt.length);
   const ids = encodeFile(data, codec, encoding);
   const heldOut = trainTestSplit(ids).test.length;
   if (heldOut <= seq) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut, seq)}`);
   const training = new Finetuning(model, ids, finetuningSettings(settings));
-  return { settings, training, codec, prompt, plan, inputs: training.digest(createHash("sha256")) };
+  return { settings, training, codec, prompt, plan, work, inputs: training.digest(createHash("sha256")) };
 }
 
 function tooShort(heldOut: number, seq: number): string {
@@ -86,7 +90,7 @@ function planRun(
   config: ModelConfig,
   gradientCheckpointing: boolean,
   prompt: number,
-): TrainingPlan {
+): ReturnType<typeof rehearseTraining> {
   const { batch, seq, r } = settings;
   const { limit } = engine().memory;
   const refuse = (peak: string): never => {
@@ -97,7 +101,7 @@ function planRun(
     );
   };
   try {
-    const plan = planTraining(config, {
+    const rehearsed = rehearseTraining(config, {
       batch,
       seq,
       gradientCheckpointing,
@@ -105,7 +109,8 @@ function planRun(
       evaluation: { batch: 1, seq },
       generation: { prompt, maxNewTokens: SAMPLE_TOKENS },
     });
-    return plan.peak > limit ? refuse(megabytes(plan.peak)) : plan;
+    const { peak } = rehearsed.plan;
+    return peak > limit ? refuse(megabytes(peak)) : rehearsed;
   } catch (error) {
     // More than a double counts.
     if (error instanceof OutOfMemoryError) refuse(`more than ${megabytes(2 * limit)}`);
@@ -114,7 +119,17 @@ function planRun(
 }
 
 /** What the model writes after the prompt, in evaluation mode. */
-export function sample({ training, codec, prompt, settings: { seed } }: Run): string {
+export function sample({ training, codec, prompt, settings: { seed } }: Run, label: string): string {
   const options = { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: codec.stopToken };
-  return decode(codec, [...prompt, ...generate(training.adapted.eval(), prompt, options)]);
+  const ids = [...prompt];
+  const progress = passProgress(label, SAMPLE_TOKENS);
+  try {
+    for (const id of generate(training.adapted.eval(), prompt, options)) {
+      ids.push(id);
+      progress.at(ids.length - prompt.length);
+    }
+  } finally {
+    progress.stop();
+  }
+  return decode(codec, ids);
 }

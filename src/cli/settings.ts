@@ -31,6 +31,7 @@ export interface FinetuneSettings {
   seq: number;
   lr: number;
   seed: number;
+  testWindows: number | "auto";
   prompt: string;
   checkpointEvery: number;
 }
@@ -69,15 +70,16 @@ export const SETTINGS: { readonly [K in keyof FinetuneSettings]: Rule<FinetuneSe
   seq: integerFrom(2),
   lr: FINETUNING_RULES.lr,
   seed: FINETUNING_RULES.seed,
+  testWindows: FINETUNING_RULES.testWindows,
   prompt: TEXT,
   checkpointEvery: integerFrom(1),
 };
 
 /** What the run itself is given. */
 export function finetuningSettings(settings: FinetuneSettings): Options<FinetuningSettings> {
-  const { model, r, alpha, dropout, targetModules, steps, batch, seq, lr, seed } = settings;
+  const { model, r, alpha, dropout, targetModules, steps, batch, seq, lr, seed, testWindows } = settings;
   const adapter = { r, loraAlpha: alpha, loraDropout: dropout, targetModules, baseModelNameOrPath: baseName(model) };
-  return { adapter, steps, batch, seq, lr, seed };
+  return { adapter, steps, batch, seq, lr, seed, testWindows };
 }
 
 /** What PEFT finds the base by: a folder, or a name on the hub, which has no revision there. */

@@ -57,6 +57,10 @@ export class LinearMemory {
   readonly wasm: WebAssembly.Memory;
   /** Bytes that it may grow to. */
   readonly limit: number;
+  /** Blocks that were handed out so far: they tell how far a long computation is. */
+  allocations = 0;
+  /** Called for each of them; it may take none itself. */
+  onAlloc: (() => void) | null = null;
   /** Live blocks: address -> size. */
   readonly #live = new Map<number, number>();
   /** Free blocks by address, and by end address, so that neighbours are found in one step. */
@@ -91,6 +95,8 @@ export class LinearMemory {
     this.#live.set(address, size);
     this.#liveBytes += size;
     if (this.#liveBytes > this.#peakBytes) this.#peakBytes = this.#liveBytes;
+    this.allocations++;
+    this.onAlloc?.();
     return address;
   }
 

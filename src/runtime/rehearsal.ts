@@ -47,6 +47,7 @@ class Ledger extends LinearMemory {
     if (this.#sizes.size === MOST)
       throw new ArgumentError(`planTraining: the model has more than ${MOST} tensors at a time; it cannot be planned.`);
     this.#sizes.set(address, size);
+    this.allocations++;
     this.#liveBytes += size;
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes);
     return address;

@@ -6,7 +6,7 @@ import { noGrad } from "../autograd/tape.js";
 import { evenWindows, randomWindows, trainTestSplit, type TextWindows } from "../data/windows.js";
 import { Sha256, type Hash } from "../io/digest.js";
 import type { CausalLM } from "../models/causal_lm.js";
-import type { Parameter, StateDict } from "../nn/module.js";
+import type { Module, Parameter, StateDict } from "../nn/module.js";
 import { clipGradNorm_ } from "../optim/clip.js";
 import { AdamW } from "../optim/optimizer.js";
 import { cosineSchedule, type Schedule } from "../optim/schedule.js";
@@ -19,8 +19,12 @@ import { scope } from "../tensor/scope.js";
 import { tensor, type Tensor } from "../tensor/tensor.js";
 import { completeSettings, type FinetuningSettings } from "./settings.js";
 
-/** Held-out windows at most: enough for three digits of perplexity, and a few seconds. */
-const TEST_WINDOWS = 128;
+/**
+ * Held-out windows where the settings do not say: so many that a pass takes 10^12 operations, two for each weight and
+ * token, half a minute of one core, but at least 4, and at most what three digits of perplexity need.
+ */
+const TEST_OPERATIONS = 1e12;
+const [FEWEST_WINDOWS, MOST_WINDOWS] = [4, 128];
 /** Norm that gradients are clipped to, as transformers' Trainer does (max_grad_norm). */
 const MAX_GRAD_NORM = 1;
 /** The first of so many parts of all steps warms up. */
@@ -82,7 +86,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
   readonly train: Int32Array;
   /** Tokens that are held out. */
   readonly test: Int32Array;
-  /** Windows of these, spread evenly, at most 128: what `evaluate` takes the mean over. */
+  /** Windows of these, spread evenly: what `evaluate` takes the mean over. */
   readonly testWindows: readonly TextWindows[];
   #losses: number[] = [];
   /** The run's own: what it draws comes from its seed, whatever others draw meanwhile. */
@@ -104,7 +108,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
   ) {
     const where = "Finetuning";
     this.settings = completeSettings(where, settings);
-    const { adapter, steps, seq, lr, seed, testSize } = this.settings;
+    const { adapter, steps, seq, lr, seed, testSize, testWindows } = this.settings;
     this.adapted = model instanceof LoraModel ? model : new LoraModel(model);
     const { config, loss } = this.adapted.model as Partial<CausalLM>;
     if (typeof loss !== "function" || !config) {
@@ -120,7 +124,8 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     }
     ({ train: this.train, test: this.test } = trainTestSplit(tokens, testSize));
     this.#checkTokens(where);
-    this.testWindows = testSize === 0 ? [] : evenWindows(this.test, seq, TEST_WINDOWS);
+    const most = testWindows === "auto" ? windowsFor(this.adapted, seq) : testWindows;
+    this.testWindows = testSize === 0 ? [] : evenWindows(this.test, seq, most);
     this.#streams = new RandomState(seed);
     withStreams(this.#streams, () => {
       for (const [, module] of this.adapted.namedModules()) adopt(module);
@@ -310,4 +315,9 @@ export class Finetuning<M extends CausalLM = CausalLM> {
         `here; 0: nothing).`,
     );
   }
+}
+
+function windowsFor(model: Module, seq: number): number {
+  const weights = model.parameters().reduce((n, { size }) => n + size, 0);
+  return Math.min(MOST_WINDOWS, Math.max(FEWEST_WINDOWS, Math.floor(TEST_OPERATIONS / (2 * weights * seq))));
 }

@@ -6,6 +6,7 @@ import type { Module } from "../nn/module.js";
 import { AdamW, type Optimizer, type OptimizerOptions } from "../optim/index.js";
 import { getLoraModel } from "../peft/index.js";
 import { RandomState, withStreams } from "../random/seed.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
 import { rehearse } from "../runtime/rehearsal.js";
@@ -83,6 +84,22 @@ export interface TrainingPlan {
  * console.log(plan.peak > plan.weights + plan.activations); // true
  */
 export function planTraining(model: ModelConfig | (() => CausalLM), options: TrainingPlanOptions): TrainingPlan {
+  return rehearseTraining(model, options).plan;
+}
+
+/** Blocks of memory that parts of a training take: they come along with the work, and so tell how far it is. */
+export interface TrainingWork {
+  /** One step, after the first. */
+  step: number;
+  /** The held-out windows that are looked at at a time. */
+  evaluation: number;
+}
+
+/** As `planTraining`, with the work. @internal */
+export function rehearseTraining(
+  model: ModelConfig | (() => CausalLM),
+  options: TrainingPlanOptions,
+): { plan: TrainingPlan; work: TrainingWork } {
   const where = "planTraining";
   checkOptions(where, options, [
     "batch",
@@ -146,24 +163,36 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
         const ids = (rows: number, columns: number): Tensor => new Tensor([rows, columns], "int32");
         let activations = 0;
         let gradients = 0;
+        const { memory } = engine();
+        const work: TrainingWork = { step: 0, evaluation: 0 };
+        /** Blocks that fn takes. */
+        const blocksOf = (fn: () => void): number => {
+          const before = memory.allocations;
+          fn();
+          return memory.allocations - before;
+        };
         // The optimiser's state is made at the end of the first step.
         for (let step = 0; step < 2; step++)
-          scope(() => {
-            const before = live();
-            const loss = base.loss(ids(batch, seq), ids(batch, seq));
-            activations = live() - before;
-            loss.backward();
-            updates.step();
-            gradients = live();
-            updates.zeroGrad();
-            gradients -= live();
-          });
+          work.step = blocksOf(() =>
+            scope(() => {
+              const before = live();
+              const loss = base.loss(ids(batch, seq), ids(batch, seq));
+              activations = live() - before;
+              loss.backward();
+              updates.step();
+              gradients = live();
+              updates.zeroGrad();
+              gradients -= live();
+            }),
+          );
         const between = (run: () => void): void => noGrad(() => scope(run));
         trained.eval();
         if (evaluation)
-          between(() => {
-            base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq));
-          });
+          work.evaluation = blocksOf(() =>
+            between(() => {
+              base.loss(ids(evaluation.batch, evaluation.seq), ids(evaluation.batch, evaluation.seq));
+            }),
+          );
         if (generation) {
           const { prompt, maxNewTokens } = generation;
           const count = Math.min(maxNewTokens, base.config.maxPositionEmbeddings - prompt);
@@ -184,7 +213,7 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
           }
           cache.dispose();
         }
-        return {
+        const plan = {
           weights,
           adapters,
           gradients,
@@ -193,6 +222,7 @@ export function planTraining(model: ModelConfig | (() => CausalLM), options: Tra
           scratch,
           peak: stats().peakBytes,
         };
+        return { plan, work };
       }),
     ),
   );

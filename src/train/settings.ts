@@ -25,6 +25,12 @@ export interface FinetuningSettings {
   seed: number;
   /** Share of the tokens, from the end, that is held out for `evaluate`, 0 .. 1 without 1. Default 0.1. */
   testSize: number;
+  /**
+   * Windows of what is held out that `evaluate` looks at, at most, spread evenly. Default "auto": 128, of a model above
+   * 30 M weights fewer, so that a pass takes 10^12 operations, half a minute of one core, and at least 4. The model and
+   * seq decide it, never a clock.
+   */
+  testWindows: number | "auto";
 }
 
 export const FINETUNING_DEFAULTS = {
@@ -35,6 +41,7 @@ export const FINETUNING_DEFAULTS = {
   lr: 5e-3,
   seed: 0,
   testSize: 0.1,
+  testWindows: "auto",
 } satisfies FinetuningSettings;
 
 /** What a value must be, in words and as a test. */
@@ -68,6 +75,7 @@ export const FINETUNING_RULES: { readonly [K in keyof FinetuningSettings]: Rule<
   lr: NUMBER_FROM_0,
   seed: integerFrom(0),
   testSize: SHARE,
+  testWindows: rule('"auto" or an integer of at least 1', (v) => v === "auto" || (Number.isSafeInteger(v) && v >= 1)),
 };
 
 /** All settings, those that are left out with their defaults. @throws ArgumentError naming the one that is not valid */

@@ -143,6 +143,7 @@ aRun("result.json holds the settings, each step's loss and both held-out losses"
     seq: 32,
     lr: 5e-3,
     seed: 0,
+    testWindows: "auto",
     prompt: "The whale",
     checkpointEvery: 50,
     targetModules: "all-linear",

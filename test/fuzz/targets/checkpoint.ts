@@ -25,6 +25,7 @@ const COMMAND: FinetuneCommand = {
   seq: 4,
   lr: 0.01,
   seed: 0,
+  testWindows: "auto",
   prompt: "ab",
   checkpointEvery: 1,
 };

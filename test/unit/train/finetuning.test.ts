@@ -23,6 +23,7 @@ import {
 } from "../../../src/index.js";
 import { streamsOf } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
+import { rehearse } from "../../../src/runtime/rehearsal.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
 
@@ -307,13 +308,35 @@ test("settings: defaults stand beside what is given", () => {
     lr: 5e-3,
     seed: 0,
     testSize: 0.1,
+    testWindows: "auto",
   });
+});
+
+test("held-out windows: as many as are asked for, or fewer the larger the model is", () => {
+  const text = Int32Array.from({ length: 60_000 }, (_, i) => i % LLAMA.vocabSize);
+  const windows = (vocabSize: number, settings: object): number =>
+    rehearse(
+      () =>
+        new train.Finetuning(new models.Llama({ ...LLAMA, vocabSize }), text, { adapter, ...settings }).testWindows
+          .length,
+    );
+  assert.equal(windows(61, { seq: 10 }), 128);
+  assert.equal(windows(61, { seq: 10, testWindows: 7 }), 7);
+  assert.equal(windows(61, { seq: 10, testWindows: 1000 }), 599);
+  // 10^12 operations are 2 for each of 24 million weights, in so many windows of 40 tokens; the layers have few.
+  assert.equal(windows(1e7, { seq: 40 }), 52);
+  assert.equal(windows(1e9, { seq: 40 }), 4);
+  for (const testWindows of [0, 1.5, "all"])
+    assert.throws(
+      () => windows(61, { seq: 10, testWindows }),
+      /testWindows must be "auto" or an integer of at least 1/,
+    );
 });
 
 test("a setting that is undefined is one left out", () => {
   const undefinedOf = (keys: readonly string[]): object => Object.fromEntries(keys.map((key) => [key, undefined]));
   const adapter = undefinedOf(["r", "loraAlpha", "loraDropout", "targetModules", "taskType"]);
-  const given = { ...undefinedOf(["steps", "batch", "lr", "seed", "testSize"]), adapter, seq: 8 };
+  const given = { ...undefinedOf(["steps", "batch", "lr", "seed", "testSize", "testWindows"]), adapter, seq: 8 };
   assert.deepEqual(
     new train.Finetuning(llama(), tokens, given).settings,
     new train.Finetuning(llama(), tokens, { seq: 8 }).settings,
