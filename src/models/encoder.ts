@@ -90,24 +90,22 @@ export function positionsOf(
   first = 0,
   skipped: number | null = null,
 ): Tensor {
-  const [batch, steps] = ids.shape as [number, number];
+  const steps = ids.shape[1]!;
   const positions = new Tensor(ids.shape, "int32");
   const to = positions.indices;
   const tokens = ids.indices;
   const texts = attentionMask?.indices;
   let last = -1;
-  for (let row = 0; row < batch; row++) {
-    let next = 0;
-    let text = 1;
-    for (let i = row * steps; i < (row + 1) * steps; i++) {
-      const here = texts ? texts[i]! : 1;
-      if (here !== text) next = 0;
-      text = here;
-      if (here === 0 || tokens[i] === skipped) to[i] = skipped === null ? 0 : first - 1;
-      else {
-        last = Math.max(last, next);
-        to[i] = first + next++;
-      }
+  let next = 0;
+  let text = 1;
+  for (let i = 0; i < to.length; i++) {
+    const here = texts ? texts[i]! : 1;
+    if (i % steps === 0 || here !== text) next = 0;
+    text = here;
+    if (here === 0 || tokens[i] === skipped) to[i] = skipped === null ? 0 : first - 1;
+    else {
+      last = Math.max(last, next);
+      to[i] = first + next++;
     }
   }
   if (first + last >= count)
