@@ -53,11 +53,14 @@ function unnamed(count: number): string[] {
  * @throws FormatError naming the key that is wrong; ArgumentError for numLabels
  */
 export function readLabels(json: unknown, name: string, numLabels?: number): Labels & { padTokenId: number | null } {
-  const { config, fail, count, token } = configReader(json, name, readModelType(json, name) as string);
+  const readerOf = (of: unknown): ReturnType<typeof configReader> =>
+    configReader(of, name, readModelType(of, name) as string);
+  const { config, fail, count } = readerOf(json);
   const problemType = (config.problem_type ?? null) as ProblemType | null;
   if (problemType !== null && !PROBLEM_TYPES.includes(problemType))
     fail(`problem_type is ${show(problemType)}; expected ${PROBLEM_TYPES.map(show).join(", ")} or null`);
-  const padTokenId = config.pad_token_id == null ? null : token("pad_token_id", 0);
+  const text = readerOf(asObject(config.text_config) ?? config);
+  const padTokenId = text.config.pad_token_id == null ? null : text.token("pad_token_id", 0);
   if (numLabels !== undefined) {
     checkInteger("loadModel", "numLabels", numLabels, 1, MOST);
     return { id2label: unnamed(numLabels), problemType, padTokenId };

@@ -8,6 +8,7 @@ import type { CausalLM } from "./causal_lm.js";
 import { bert } from "./bert.js";
 import type { SequenceClassifier } from "./classification.js";
 import type { DecoderForCausalLM } from "./decoder.js";
+import { withClassifier } from "./decoder_classifier.js";
 import { distilbert } from "./distilbert.js";
 import type { Encoder } from "./encoder.js";
 import type { Family, FamilyConfig, Head } from "./family.js";
@@ -80,22 +81,24 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
   onProgress?: OnProgress | undefined;
 }
 
-const DECODERS: readonly Family<FamilyConfig>[] = [
-  llama,
-  mistral,
-  qwen2,
-  qwen3,
-  smollm3,
-  phi3,
-  olmo2,
-  granite,
-  gemma,
-  gemma2,
-  gemma3Text,
-  gemma3,
-  gptNeoX,
-  gpt2,
-];
+const DECODERS = (
+  [
+    llama,
+    mistral,
+    qwen2,
+    qwen3,
+    smollm3,
+    phi3,
+    olmo2,
+    granite,
+    gemma,
+    gemma2,
+    gemma3Text,
+    gemma3,
+    gptNeoX,
+    gpt2,
+  ] as readonly Family<FamilyConfig>[]
+).map(withClassifier);
 const ENCODERS: readonly Family<FamilyConfig>[] = [bert, roberta, distilbert, modernbert, vit];
 
 const FAMILIES = new Map<unknown, Family<FamilyConfig>>(

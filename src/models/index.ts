@@ -52,6 +52,7 @@ export { RobertaForSequenceClassification, type RobertaClassificationHead } from
 export { DistilBertForSequenceClassification, DistilBertModel, type DistilBertConfig } from "./distilbert.js";
 export { ModernBertForSequenceClassification, ModernBertModel, type ModernBertConfig } from "./modernbert.js";
 export { ViTForImageClassification, ViTModel, type ViTConfig } from "./vit.js";
+export { DecoderForSequenceClassification, type DecoderClassifierConfig } from "./decoder_classifier.js";
 export {
   loadSentenceEncoder,
   multipleNegativesRankingLoss,

@@ -11,7 +11,7 @@ type Span = readonly [from: number, to: number];
  * Where the text of each row is.
  * @throws ArgumentError for a row without a text, or with several
  */
-function spansOf(where: string, batch: number, steps: number, attentionMask: Tensor | undefined): Span[] {
+export function spansOf(where: string, batch: number, steps: number, attentionMask: Tensor | undefined): Span[] {
   const mask = attentionMask?.indices;
   return Array.from({ length: batch }, (_, row) => {
     // A rehearsal has no values.

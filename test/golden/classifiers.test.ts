@@ -30,6 +30,12 @@ const TEXTS = [
 const MASK = TEXTS.map((row) => row.map((id) => (id === 0 ? 0 : 1)));
 const ids = (): Tensor => int32(TEXTS);
 const mask = (): models.EncoderOptions => ({ attentionMask: int32(MASK) });
+/** 0 is padding: behind a text, within it, before it. */
+const ENDS = [
+  [5, 6, 7, 0, 0],
+  [5, 0, 7, 9, 0],
+  [0, 0, 4, 5, 6],
+];
 const FLAGS = [
   [1, 0, 1],
   [0, 0, 1],
@@ -102,6 +108,26 @@ const CASES: [what: string, name: string, changes: object, run: (m: models.Seque
         return m.forward(int32(texts), { attentionMask: int32(seen) });
       },
       [0.1748264, 0.662737886, -1.23818959, 0.341759888, 0.70662646, -1.32148498],
+    ],
+    [
+      "Llama, the last token that is no padding, without a mask",
+      "llama_cls",
+      {},
+      (m) => m.forward(int32(ENDS)),
+      [
+        1.34808884, 0.898656654, -0.404620775, -0.249892836, -0.286697153, -0.00930813367, -0.339822427, 0.181072918,
+        -0.411153695,
+      ],
+    ],
+    [
+      "Qwen3, the last token that is no padding, without a mask",
+      "qwen3_cls",
+      {},
+      (m) => m.forward(int32(ENDS)),
+      [
+        -0.0903191717, -0.349539045, 0.535105344, 0.0399386206, -1.07947841, -0.906989056, -0.989153249, -0.0474736851,
+        -0.0358480211,
+      ],
     ],
     [
       "ModernBERT on the first token",

@@ -15,7 +15,7 @@ import { ROOT } from "../support/root.js";
 await init();
 const FAMILIES = new URL("test/fixtures/families/", ROOT);
 /** Cases whose model or adapter cannot be loaded yet. */
-const PENDING = ["llama_cls", "qwen3_cls", "roberta_cls", "phi3_longrope"];
+const PENDING = ["phi3_longrope"];
 /** Of greedy tokens so many are the prompt. */
 const PROMPT = 7;
 const cases = readdirSync(FAMILIES).filter((name) => name !== "zoo" && !PENDING.includes(name));

@@ -1,4 +1,4 @@
-/** A text's bits do not depend on its padding, on its neighbours in a batch, or on other texts of its row. */
+/** What classifiers and embeddings rest on: a text's bits do not depend on its padding, its neighbours or its row. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
@@ -9,7 +9,7 @@ import { ROOT } from "../support/root.js";
 
 await init();
 
-const FAMILIES = ["bert", "roberta", "distilbert", "modernbert"];
+const FAMILIES = ["bert", "roberta", "distilbert", "modernbert", "llama", "qwen3"];
 const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}_cls`, ROOT));
 const padTokenId = 1;
 

@@ -28,7 +28,7 @@ process.chdir(folder);
 symlinkSync(join(root, "models"), "models");
 await wasmLora.init();
 writeGpt2("gpt2");
-for (const family of ["bert", "roberta", "distilbert", "modernbert", "vit"])
+for (const family of ["bert", "roberta", "distilbert", "modernbert", "vit", "llama"])
   symlinkSync(join(root, "test/fixtures/families", `${family}_cls`), family);
 cpSync(join(root, "test/fixtures/families/minilm_embed"), "minilm", { recursive: true });
 writeFileSync("minilm/tokenizer.json", JSON.stringify(LETTER_TOKENIZER));

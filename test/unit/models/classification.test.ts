@@ -175,6 +175,34 @@ test("what is asked for and cannot be is refused by name, and leaves nothing", (
   assert.equal(memoryStats().liveBytes, before);
 });
 
+test("decoders: where a text ends", () => {
+  const load = (changes: object): models.SequenceClassifier =>
+    models.loadModel(changed("llama_cls", changes), { head: "sequence-classification" }).model;
+  const texts = (): Tensor => tensor(new Int32Array([5, 6, 9, 4]), [2, 2]);
+  const mask = (...values: number[]) => ({ attentionMask: tensor(Int32Array.from(values), [2, 2]) });
+  const model = load({ pad_token_id: null });
+  refuses(() => model.forward(texts()), ArgumentError, "2 rows", "attentionMask", "pad_token_id");
+  refuses(() => model.forward(texts(), mask(1, 2, 1, 1)), ArgumentError, "row 0", "several texts");
+  refuses(() => model.forward(texts(), mask(1, 1, 0, 0)), ArgumentError, "row 1", "padding");
+  const first = (of: Tensor): number[] => [...of.data.slice(0, 3)];
+  const alone = first(model.forward(tensor(new Int32Array([5]), [1, 1])));
+  assert.deepEqual(first(model.forward(texts(), mask(1, 0, 1, 1))), alone);
+  const padded = load({ pad_token_id: 6 });
+  assert.deepEqual(first(padded.forward(texts())), alone);
+  // Drawn on a language model: a head that is not its own.
+  manualSeed(5);
+  const drawn = models.loadModel(fileURLToPath(new URL("models/base", ROOT)), {
+    head: "sequence-classification",
+    numLabels: 2,
+  });
+  assert.deepEqual(drawn.model.forward(texts(), mask(1, 1, 1, 1)).shape, [2, 2]);
+  assert.deepEqual(
+    [...drawn.model.stateDict().keys()].filter((key) => /head|score/.test(key)),
+    ["score.weight"],
+  );
+  for (const each of [model, padded, drawn.model]) each.dispose();
+});
+
 test("ModernBERT: both spellings of config.json; the first token or the mean", () => {
   const old = {
     layer_types: null,
