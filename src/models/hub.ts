@@ -64,7 +64,7 @@ export async function hubFolder(
 
   /** Downloads from `at` on, up to the end or to what is in the storage. @returns where that is */
   async function* download(url: string, size: number, at: number, from: number): AsyncGenerator<Uint8Array, number> {
-    let part = new Uint8Array(0);
+    let part: Uint8Array[] = [];
     let filled = 0;
     for (let failures = 0; at < size; ) {
       const before = at + filled;
@@ -72,19 +72,19 @@ export async function hubFolder(
       try {
         for await (const bytes of answer(url, before, signal)) {
           for (let taken = 0; taken < bytes.length; ) {
-            if (filled === 0) part = new Uint8Array(Math.min(partBytes, size - at));
-            if (part.length === 0)
-              throw new FormatError(`${url}: it is longer than the ${size} bytes that it should be.`);
-            const some = bytes.subarray(taken, taken + part.length - filled);
-            part.set(some, filled);
+            const length = Math.min(partBytes, size - at);
+            if (length === 0) throw new FormatError(`${url}: it is longer than the ${size} bytes that it should be.`);
+            const some = bytes.subarray(taken, taken + length - filled);
+            if (storage.keeps()) part.push(some);
             const skipped = Math.max(0, from - (at + filled));
             filled += some.length;
             taken += some.length;
             if (skipped < some.length) yield some.subarray(skipped);
-            if (filled < part.length) continue;
+            if (filled < length) continue;
             await storage.put(partOf(url, at), part);
             at += filled;
             filled = 0;
+            part = [];
             if (at < size && (await storage.has(partOf(url, at)))) return at;
           }
         }
@@ -161,7 +161,7 @@ async function list(
       if (!response.ok) await refuse(url, response);
       const bytes = new Uint8Array(await response.arrayBuffer());
       const listing = parseListing(bytes, url);
-      await storage.put(url, bytes);
+      await storage.put(url, [bytes]);
       return listing;
     } catch (error) {
       if (error instanceof FileError || error instanceof FormatError || signal?.aborted) throw error;
@@ -195,8 +195,10 @@ interface Storage {
   /** @param length that it must have */
   get(url: string, length?: number): Promise<Uint8Array | undefined>;
   has(url: string): Promise<boolean>;
+  /** Whether it is of use to put anything there. */
+  keeps(): boolean;
   /** What cannot be kept, for there is no room, will be fetched again. */
-  put(url: string, bytes: Uint8Array): Promise<void>;
+  put(url: string, parts: readonly Uint8Array[]): Promise<void>;
 }
 
 /** Cache storage; where there is none, or it may not be used, nothing is kept. */
@@ -223,8 +225,9 @@ async function openStorage(): Promise<Storage> {
         return length === undefined || bytes?.length === length ? bytes : undefined;
       }),
     has: async (url) => (await attempt((cache) => cache.match(url))) !== undefined,
-    put: async (url, bytes) => {
-      await attempt((cache) => cache.put(url, new Response(bytes as Uint8Array<ArrayBuffer>)));
+    keeps: () => cache !== undefined,
+    put: async (url, parts) => {
+      await attempt((cache) => cache.put(url, new Response(new Blob(parts as Uint8Array<ArrayBuffer>[]))));
     },
   };
 }

@@ -1,7 +1,7 @@
 /**
  * The other files that strangers may send: texts in any encoding, state dicts, loralib's factors, special tokens, and a
- * model's folder on a server, of which nothing but its own files is ever asked for. And whatever is inspected, a
- * terminal gets nothing to obey.
+ * model's folder on a server or a hub, of which nothing but its own files is ever asked for. And whatever is inspected,
+ * a terminal gets nothing to obey.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ import { damageWeights, encode, fileOf, FOLDER, withFiles, type Weight } from ".
 import { folderOf, model } from "./model.js";
 import { safetensors } from "./safetensors.js";
 
-type Kind = "text" | "state" | "loralib" | "special" | "server" | "inspect";
+type Kind = "text" | "state" | "loralib" | "special" | "server" | "hub" | "inspect";
 interface Input {
   kind: Kind;
   files: Files;
@@ -47,7 +47,7 @@ function utf16(text: string, little: boolean): Uint8Array {
 }
 
 function generate(random: Random): Input {
-  const kind = random.pick<Kind>(["text", "text", "state", "loralib", "special", "server", "inspect"]);
+  const kind = random.pick<Kind>(["text", "text", "state", "loralib", "special", "server", "hub", "inspect"]);
   switch (kind) {
     case "text": {
       const text = Array.from({ length: random.below(random.once(50) ? 20_000 : 60) }, () => random.pick(LETTERS)).join(
@@ -89,11 +89,51 @@ function generate(random: Random): Input {
     }
     case "server":
       return { kind, files: folderOf(random) };
+    case "hub": {
+      const files = folderOf(random);
+      const siblings = Object.entries(files).map(([rfilename, { length }]) => ({ rfilename, size: length }));
+      const text = textOf(damage(treeOf({ sha: COMMIT, siblings }), random.below(4), random, HOSTILE_LISTINGS));
+      return { kind, files: { ...files, [LISTING]: encode(random.once(10) ? damageText(text, random) : text) } };
+    }
     default:
       return {
         kind,
         files: random.once(2) ? folderOf(random) : { "model.safetensors": safetensors.generate(random, 0) },
       };
+  }
+}
+
+const HUB = "https://hub.example";
+const COMMIT = "0123456789abcdef0123456789abcdef01234567";
+const LISTING = "listing";
+const HOSTILE_LISTINGS = [
+  ...['"../config.json"', '"//models.example/x.safetensors"', '"sha"', '"size"', '"rfilename"', '"main"'],
+  ...["0", "9007199254740991", "-1", "1e9", '{"rfilename":"config.json","size":3}', "[]"],
+];
+
+async function fetchedByName(files: Files): Promise<void> {
+  const { fetch, setTimeout } = globalThis;
+  const folder = `${HUB}/some/model/resolve/${COMMIT}/`;
+  globalThis.fetch = (url, init) => {
+    const href = String(url);
+    const from = Number(/\d+/.exec(new Headers(init?.headers).get("range") ?? "0")![0]);
+    if (href === `${HUB}/api/models/some/model/revision/main?blobs=true`)
+      return Promise.resolve(new Response(files[LISTING]!.slice()));
+    must(
+      /^https:\/\/hub\.example\/some\/model\/resolve\/[0-9a-f]{40}\/[\w.-]+$/.test(href),
+      () => `${href} is asked for, outside the repository`,
+    );
+    const body = files[href.slice(folder.length)];
+    const status = from > 0 ? 206 : 200;
+    return Promise.resolve(body ? new Response(body.slice(from), { status }) : new Response("", { status: 404 }));
+  };
+  // Nobody is waited for.
+  globalThis.setTimeout = ((then: () => void) => setImmediate(then)) as unknown as typeof setTimeout;
+  try {
+    (await models.fetchModel("some/model", { endpoint: HUB })).model.dispose();
+  } finally {
+    Object.assign(globalThis, { fetch, setTimeout });
+    for (const key of [...io.memoryFiles.keys()]) if (key.includes("hub.example")) io.memoryFiles.delete(key);
   }
 }
 
@@ -145,6 +185,7 @@ async function inspected(files: Files): Promise<void> {
 
 async function run({ kind, files, text }: Input): Promise<void> {
   if (kind === "server") return fetched(files);
+  if (kind === "hub") return fetchedByName(files);
   if (kind === "inspect") return inspected(files);
   await withFiles(files, () => {
     const path = `${FOLDER}/x`;
