@@ -1,11 +1,12 @@
 /**
- * Language models in Hugging Face's names, from Hugging Face's folders, and sampling from them.
+ * Models in Hugging Face's names, from Hugging Face's folders: language models and sampling from them, classifiers,
+ * embeddings.
  * @module
  */
 export { KeyValueCache, type CacheShape } from "./cache.js";
 export type { CausalLM, ForwardOptions, WrappedLM } from "./causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./decoder.js";
-export type { Head } from "./family.js";
+export type { FamilyConfig, Head } from "./family.js";
 export { Llama, loadLlama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./llama.js";
 export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./llama_like.js";
 export type { SelfAttention } from "./heads.js";
@@ -47,12 +48,57 @@ export {
   type SequenceClassifier,
 } from "./classification.js";
 export type { Encoder, EncoderOptions } from "./encoder.js";
-export { BertForSequenceClassification, BertModel, type BertConfig } from "./bert.js";
+export {
+  BertForSequenceClassification,
+  BertModel,
+  type BertAttention,
+  type BertConfig,
+  type BertEmbeddings,
+  type BertEncoder,
+  type BertIntermediate,
+  type BertLayer,
+  type BertOutput,
+  type BertPooler,
+  type BertSelfAttention,
+} from "./bert.js";
 export { RobertaForSequenceClassification, type RobertaClassificationHead } from "./roberta.js";
-export { DistilBertForSequenceClassification, DistilBertModel, type DistilBertConfig } from "./distilbert.js";
-export { ModernBertForSequenceClassification, ModernBertModel, type ModernBertConfig } from "./modernbert.js";
-export { ViTForImageClassification, ViTModel, type ViTConfig } from "./vit.js";
-export { DecoderForSequenceClassification, type DecoderClassifierConfig } from "./decoder_classifier.js";
+export {
+  DistilBertForSequenceClassification,
+  DistilBertModel,
+  type DistilBertAttention,
+  type DistilBertConfig,
+  type DistilBertEmbeddings,
+  type DistilBertLayer,
+  type DistilBertMLP,
+  type DistilBertTransformer,
+} from "./distilbert.js";
+export {
+  ModernBertForSequenceClassification,
+  ModernBertModel,
+  type ModernBertAttention,
+  type ModernBertConfig,
+  type ModernBertEmbeddings,
+  type ModernBertLayer,
+  type ModernBertLayerType,
+  type ModernBertMLP,
+  type ModernBertPredictionHead,
+} from "./modernbert.js";
+export {
+  ViTForImageClassification,
+  ViTModel,
+  type ViTAttention,
+  type ViTConfig,
+  type ViTEmbeddings,
+  type ViTLayer,
+  type ViTMLP,
+  type ViTPatchEmbeddings,
+  type ViTPooler,
+} from "./vit.js";
+export {
+  DecoderForSequenceClassification,
+  type ClassifierOptions,
+  type DecoderClassifierConfig,
+} from "./decoder_classifier.js";
 export {
   loadSentenceEncoder,
   multipleNegativesRankingLoss,

@@ -8,10 +8,13 @@ import {
   FormatError,
   init,
   io,
+  full,
   manualSeed,
   memoryStats,
   models,
+  type nn,
   ops,
+  scope,
   ShapeError,
   tensor,
   type Tensor,
@@ -174,6 +177,28 @@ test("what is asked for and cannot be is refused by name, and leaves nothing", (
   refuses(() => models.loadModel(changed("vit_cls", { patch_size: 32 })), FormatError, "patch_size");
   assert.equal(memoryStats().liveBytes, before);
 });
+
+for (const name of ["bert_cls", "roberta_cls", "distilbert_cls", "modernbert_cls", "vit_cls", "llama_cls"])
+  test(`${name}: gradientCheckpointing changes no bit of loss and gradients`, () => {
+    const run = (checkpointing: boolean): number[][] => {
+      const { model, head } = models.loadModel(pathOf(name)) as { model: nn.Module; head: string };
+      const base = [...model.namedModules()].find(([, part]) => "gradientCheckpointing" in part && part !== model);
+      (base![1] as { gradientCheckpointing: boolean } & nn.Module).gradientCheckpointing = checkpointing;
+      const labels = tensor(new Int32Array([1, 0]));
+      const loss = scope(() => {
+        const y =
+          head === "image-classification"
+            ? (model as models.ViTForImageClassification).loss(full([2, 3, 16, 16], 0.5), labels)
+            : (model as unknown as models.SequenceClassifier).loss(ids(), labels);
+        y.backward();
+        return y.item();
+      });
+      const gradients = model.parameters().map((p) => [...(p.grad?.data ?? [])]);
+      model.dispose();
+      return [[loss], ...gradients];
+    };
+    assert.deepEqual(run(true), run(false));
+  });
 
 test("decoders: where a text ends", () => {
   const load = (changes: object): models.SequenceClassifier =>
