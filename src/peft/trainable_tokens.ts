@@ -94,20 +94,22 @@ export class TrainableTokens extends Module {
   #look(ids: Tensor, table: Embedding, { indices, rows }: Tokens): Tensor {
     const y = table.forward(ids);
     const rowOf = new Map(indices.map((id, row) => [id, row]));
-    // A rehearsal knows no ids: each may be one of these.
-    const isAny = engine().isRehearsal;
     const places: number[] = [];
     const found: number[] = [];
-    for (const [place, id] of ids.indices.entries()) {
-      const row = isAny ? 0 : rowOf.get(id);
-      if (row === undefined) continue;
-      places.push(place);
-      found.push(row);
+    // A rehearsal knows no ids: each may be one of these.
+    const { isRehearsal } = engine();
+    if (!isRehearsal) {
+      for (const [place, id] of ids.indices.entries()) {
+        const row = rowOf.get(id);
+        if (row === undefined) continue;
+        places.push(place);
+        found.push(row);
+      }
+      if (places.length === 0) return y;
     }
-    if (places.length === 0) return y;
     const padding = table.paddingIdx === null ? undefined : rowOf.get(table.paddingIdx);
     const options = { scaleGradByFreq: table.scaleGradByFreq, paddingIdx: padding ?? null };
-    const looked = new Tensor([found.length], "int32");
+    const looked = new Tensor([isRehearsal ? ids.size : found.length], "int32");
     looked.indices.set(found);
     const trained = embeddingAt("peft.TrainableTokens.forward", looked, rows, options, []);
     return reshape(indexCopy(reshape(y, [ids.size, table.embeddingDim]), 0, places, trained), y.shape);

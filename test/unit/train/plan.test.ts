@@ -88,6 +88,23 @@ for (const [name, model, few] of [
     add("a trained copy of the head", {
       adapter: { ...all, modulesToSave: [name === "Llama" ? "embed_tokens" : "wte"] },
     });
+    const every = Array.from({ length: 300 }, (_, i) => i);
+    add("biases of factors", { adapter: { ...all, bias: "none", loraBias: true, initLoraWeights: false } });
+    add("tokens of table and head, all that there are", { adapter: { ...all, trainableTokenIndices: every } });
+    add("half, tokens of an untied table", {
+      model: { ...model, dtype: "bfloat16", tieWordEmbeddings: false },
+      adapter: { ...all, trainableTokenIndices: every },
+    });
+    if (name === "Llama")
+      add("replicated layers", {
+        adapter: {
+          ...all,
+          layerReplication: [
+            [0, 2],
+            [0, 2],
+          ],
+        },
+      });
     add("an untied head", { model: { ...model, tieWordEmbeddings: false }, adapter: all });
     add("LoRA on an untied head", {
       model: { ...model, tieWordEmbeddings: false },
