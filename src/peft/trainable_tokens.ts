@@ -105,7 +105,8 @@ export class TrainableTokens extends Module {
         places.push(place);
         found.push(row);
       }
-      if (places.length === 0) return y;
+      // Rows that train have a gradient in any case, of zeros, as in PEFT: optimisers count on it.
+      if (places.length === 0 && !rows.requiresGrad) return y;
     }
     const padding = table.paddingIdx === null ? undefined : rowOf.get(table.paddingIdx);
     const options = { scaleGradByFreq: table.scaleGradByFreq, paddingIdx: padding ?? null };

@@ -213,6 +213,15 @@ test("adapters have rows of their own; one of them acts", () => {
   lora.dispose();
 });
 
+test("rows of tokens that no text has get a gradient of zeros, as in PEFT", () => {
+  const lm = model(false);
+  const lora = peft.getLoraModel(lm, { r: 2, targetModules: ["q_proj"], trainableTokenIndices: [6] });
+  const [rows] = rowsOf(lora).values();
+  scope(() => lora.loss(tensor(Int32Array.of(1, 2), [1, 2]), tensor(Int32Array.of(2, 3), [1, 2])).backward());
+  assertBits("zeros", rows!.grad!.data.slice(), new Float32Array(D));
+  lora.dispose();
+});
+
 test("tokens of a batch are generated with the rows that act", () => {
   const lm = model(false);
   const lora = peft.getLoraModel(lm, {
