@@ -144,18 +144,14 @@ function checkedOptions(where: string, options: GenerateOptions | GenerateBatchO
 interface Text {
   readonly row: number;
   readonly sampler: Sampler;
-  /** Ids to read next: the prompt, then the last token. */
-  next: Int32Array;
-  /** Number of ids that were read. */
-  length: number;
+  /** The prompt, and what was drawn. */
+  readonly ids: number[];
+  /** Number of ids that keys and values are there of. */
+  read: number;
   /** Tokens to draw yet, at most. */
   left: number;
 }
 
-/**
- * Rows are padded on the left, so that the last column is the next token's of each. When a row ends, it goes, and so do
- * columns that are padding alone then: the columns never outnumber a text's positions.
- */
 function textsOf(
   where: string,
   model: CausalLM,
@@ -165,63 +161,103 @@ function textsOf(
 ): IterableIterator<BatchToken> {
   const within = extentOf(where, model);
   function* tokens(): IterableIterator<BatchToken> {
-    let texts = prompts
-      .map((next, row): Text => {
-        const left = Math.min(maxNewTokens, model.config.maxPositionEmbeddings - next.length);
-        return { row, sampler: samplers[row]!, next, length: 0, left };
+    const texts = prompts
+      .map((prompt, row): Text => {
+        const left = Math.min(maxNewTokens, model.config.maxPositionEmbeddings - prompt.length);
+        return { row, sampler: samplers[row]!, ids: [...prompt], read: 0, left };
       })
       .filter(({ left }) => left > 0);
-    const cache = model.newCache();
-    // What is drawn last is not read.
-    const limit = (): number => Math.max(...texts.map(({ length, next, left }) => length + next.length + left - 1));
-    cache.limit = limit();
+    let groups = groupsOf(model, texts);
     try {
-      while (texts.length > 0) {
-        const drawn = within(
-          () => noGrad(() => scope(() => draw(model, cache, texts))),
-          texts.length < prompts.length ? texts.map(({ row }) => row) : undefined,
-        );
-        let ended = false;
-        for (const [i, text] of texts.entries()) {
-          const token = drawn[i]!;
-          const stops = stopTokens.has(token);
-          text.length += text.next.length;
-          text.next = Int32Array.of(token);
-          text.left = stops ? 0 : text.left - 1;
-          ended ||= text.left === 0;
-          if (!stops) yield { row: text.row, token };
+      while (groups.length > 0) {
+        for (const group of groups) {
+          const rows = group.texts.map(({ row }) => row);
+          const drawn = within(
+            () => noGrad(() => scope(() => group.draw(model))),
+            rows.length < prompts.length ? rows : undefined,
+          );
+          for (const [i, text] of group.texts.entries()) {
+            const token = drawn[i]!;
+            const stops = stopTokens.has(token);
+            text.ids.push(token);
+            text.left = stops ? 0 : text.left - 1;
+            if (!stops) yield { row: text.row, token };
+          }
+          group.leaveEnded();
         }
-        if (!ended) continue;
-        const rows = texts.flatMap(({ left }, i) => (left > 0 ? [i] : []));
-        texts = rows.map((i) => texts[i]!);
-        if (rows.length === 0) return;
-        cache.narrow(rows, cache.length - Math.max(...texts.map(({ length }) => length)));
-        cache.limit = limit();
+        if (groups.some(({ texts }) => texts.length === 0)) groups = groups.filter(({ texts }) => texts.length > 0);
       }
     } finally {
-      cache.dispose();
+      for (const group of groups) group.cache.dispose();
     }
   }
   return tokens();
 }
 
-/** Reads the next ids of each text and draws a token for each. */
-function draw(model: CausalLM, cache: KeyValueCache, texts: readonly Text[]): number[] {
-  const batch = texts.length;
-  const steps = Math.max(...texts.map(({ next }) => next.length));
-  const keys = cache.length + steps;
-  const ids = new Int32Array(batch * steps);
-  for (const [i, { next }] of texts.entries()) ids.set(next, (i + 1) * steps - next.length);
-  const paddings = texts.map(({ length, next }) => keys - length - next.length);
-  let attentionMask: Tensor | undefined;
-  if (paddings.some((n) => n > 0)) {
-    const mask = new Int32Array(batch * keys).fill(1);
-    for (const [i, n] of paddings.entries()) mask.fill(0, i * keys, i * keys + n);
-    attentionMask = tensor(mask, [batch, keys]);
+/** Texts that can be read together: all, unless the angles of one's positions change on its way and others' do not. */
+function groupsOf(model: CausalLM, texts: readonly Text[]): Group[] {
+  const { renewAt = 0 } = model.newCache().config;
+  const isShort = texts.every(({ ids, left }) => ids.length + left <= renewAt);
+  const isLong = texts.every(({ ids }) => ids.length > renewAt);
+  const groups = isShort || isLong ? [[...texts]] : texts.map((text) => [text]);
+  return groups.filter(({ length }) => length > 0).map((group) => new Group(model.newCache(), group));
+}
+
+/**
+ * Texts with a cache. Rows are padded on the left, so that the last column is the next token's of each. When a text
+ * ends, its row goes, and so do columns that are padding alone then: the columns never outnumber a text's positions.
+ */
+class Group {
+  /** @internal */ static readonly className: string = "Group";
+
+  constructor(
+    readonly cache: KeyValueCache,
+    public texts: Text[],
+  ) {
+    this.#limit();
   }
-  const logits = model.forward(tensor(ids, [batch, steps]), { cache, logitsToKeep: 1, attentionMask });
-  if (batch === 1) return [texts[0]!.sampler.draw(logits)];
-  return texts.map(({ sampler }, i) => scope(() => sampler.draw(narrow(logits, 0, i, 1))));
+
+  /** What is drawn last is not read. */
+  #limit(): void {
+    this.cache.limit = Math.max(...this.texts.map(({ ids, left }) => ids.length + left - 1));
+  }
+
+  /** Reads the next ids of each text and draws a token for each. */
+  draw(model: CausalLM): number[] {
+    const { cache, texts } = this;
+    const { renewAt = 0 } = cache.config;
+    // Then the group is one text alone.
+    if (cache.length > 0 && cache.length <= renewAt && texts.some(({ ids }) => ids.length > renewAt)) {
+      cache.dispose();
+      for (const text of texts) text.read = 0;
+    }
+    const batch = texts.length;
+    const steps = Math.max(...texts.map(({ ids, read }) => ids.length - read));
+    const keys = cache.length + steps;
+    const next = new Int32Array(batch * steps);
+    for (const [i, { ids, read }] of texts.entries()) next.set(ids.slice(read), (i + 1) * steps - ids.length + read);
+    const paddings = texts.map(({ ids }) => keys - ids.length);
+    let attentionMask: Tensor | undefined;
+    if (paddings.some((n) => n > 0)) {
+      const mask = new Int32Array(batch * keys).fill(1);
+      for (const [i, n] of paddings.entries()) mask.fill(0, i * keys, i * keys + n);
+      attentionMask = tensor(mask, [batch, keys]);
+    }
+    const logits = model.forward(tensor(next, [batch, steps]), { cache, logitsToKeep: 1, attentionMask });
+    for (const text of texts) text.read = text.ids.length;
+    if (batch === 1) return [texts[0]!.sampler.draw(logits)];
+    return texts.map(({ sampler }, i) => scope(() => sampler.draw(narrow(logits, 0, i, 1))));
+  }
+
+  /** Goes on with the texts that have not ended. */
+  leaveEnded(): void {
+    const rows = this.texts.flatMap(({ left }, i) => (left > 0 ? [i] : []));
+    if (rows.length === this.texts.length) return;
+    this.texts = rows.map((i) => this.texts[i]!);
+    if (rows.length === 0) return this.cache.dispose();
+    this.cache.narrow(rows, this.cache.length - Math.max(...this.texts.map(({ read }) => read)));
+    this.#limit();
+  }
 }
 
 function isLanguageModel(value: unknown): value is CausalLM {

@@ -206,10 +206,18 @@ export function rehearseTraining(
               softmax(scaled);
             });
           if (count !== 0) draw(prompt);
-          // Then the steps in which the cache grows, and the last.
+          // Then the steps in which the cache grows, that in which it is made anew, and the last.
+          const { renewAt = 0 } = cache.config;
           while (count > 1 && cache.length < cache.limit) {
-            cache.length = Math.min(cache.capacity, cache.limit - 1);
-            draw(1);
+            const isToRenew = cache.length <= renewAt && renewAt < cache.limit;
+            const length = Math.min(cache.capacity, cache.limit - 1, isToRenew ? renewAt : Infinity);
+            if (isToRenew && length === renewAt) {
+              cache.dispose();
+              draw(renewAt + 1);
+            } else {
+              cache.length = length;
+              draw(1);
+            }
           }
           cache.dispose();
         }

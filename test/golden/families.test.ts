@@ -14,11 +14,9 @@ import { ROOT } from "../support/root.js";
 
 await init();
 const FAMILIES = new URL("test/fixtures/families/", ROOT);
-/** Cases whose model or adapter cannot be loaded yet. */
-const PENDING = ["phi3_longrope"];
 /** Of greedy tokens so many are the prompt. */
 const PROMPT = 7;
-const cases = readdirSync(FAMILIES).filter((name) => name !== "zoo" && !PENDING.includes(name));
+const cases = readdirSync(FAMILIES).filter((name) => name !== "zoo");
 
 /** How a case is computed: its logits, and the loss of them. */
 interface Run {

@@ -22,6 +22,7 @@ const FAMILIES = [
   "mistral_window",
   "olmo2",
   "phi3",
+  "phi3_longrope",
   "qwen2_window",
   "qwen3",
   "smollm3",

@@ -221,8 +221,22 @@ test("a plan leaves engine, streams and mode as they are, and needs no memory to
   assertBits("the stream", nn.uniform_(zeros([8])).data, first);
 });
 
+/** Once a text is longer than 16 its keys are made anew. */
+const LONGROPE = {
+  ...BIG_LLAMA,
+  ropeParameters: {
+    ropeType: "longrope" as const,
+    ropeTheta: 10000,
+    originalMaxPositionEmbeddings: 16,
+    shortFactor: Array<number>(8).fill(1),
+    longFactor: Array<number>(8).fill(2),
+    attentionFactor: 1,
+  },
+};
+
 for (const [name, config] of [
   ["Llama", BIG_LLAMA],
+  ["Llama with longrope", LONGROPE],
   ["GPT-2", BIG_GPT2],
 ] as const) {
   test(`${name}: what a run does besides training, held-out windows and a text, is in the plan`, async () => {
