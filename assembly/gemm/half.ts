@@ -83,7 +83,10 @@ export function widenInPlace(p: usize, count: i32): void {
   }
 }
 
-/** y = x as float32, n values in a row; not for F32. */
+/**
+ * y = x as float32, n values in a row; not for F32. x may be the second half of y's own block: no value is written over
+ * one that is still to be read.
+ */
 export function widen(y: usize, x: usize, n: i32, format: i32): void {
   if (format == BF16) widenAs(y, x, n, BF16);
   else widenAs(y, x, n, F16);

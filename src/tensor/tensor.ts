@@ -24,9 +24,11 @@ export type NumericData =
   | Uint16Array
   | Uint32Array;
 
-/** What a tensor's memory holds, outside of it, and as what. @internal */
+/** A copy of what a tensor holds, outside of linear memory. */
 export interface StoredValues {
+  /** The tensor's. */
   readonly dtype: DType;
+  /** Of all values, as they are stored: little-endian. */
   readonly bytes: Uint8Array;
 }
 

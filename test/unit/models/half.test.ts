@@ -1,129 +1,88 @@
 /**
- * Models whose weights stay of 16 bits as their files have them: every number is that of the same values stored as
- * float32, in every family there is a folder of, and the matrices take half the memory.
+ * Language models whose matrices are stored as bfloat16 or float16 against the same as float32: logits, losses, the
+ * factors that training makes and generated text have the same bits.
  */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
 import { test } from "uvu";
-import { full, init, io, memoryStats, models, noGrad, scope, tensor, train, type Tensor } from "../../../src/index.js";
-import { familyOf } from "../../../src/models/families.js";
+import {
+  init,
+  manualSeed,
+  memoryStats,
+  models,
+  type nn,
+  noGrad,
+  optim,
+  peft,
+  scope,
+  tensor,
+} from "../../../src/index.js";
 import { assertBits } from "../../support/golden.js";
-import { ROOT } from "../../support/root.js";
+import { HALVES, halfBits } from "../../support/half.js";
+import { GPT2, LLAMA } from "../../support/language_models.js";
 
 await init();
-test.after(() => io.memoryFiles.clear());
 
-const FOLDERS = new URL("test/fixtures/families/", ROOT);
-type Json = Record<string, any>;
-const read = (folder: string, file: string): Uint8Array => readFileSync(new URL(`${folder}/${file}`, FOLDERS));
-const configOf = (folder: string): Json => JSON.parse(new TextDecoder().decode(read(folder, "config.json")));
-const folders = readdirSync(FOLDERS)
-  .filter((name) => name !== "zoo" && !name.includes("."))
-  .filter((name) => {
-    try {
-      const json = configOf(name);
-      const family = familyOf(json["model_type"]);
-      family?.parseConfig(json, name);
-      return Object.values(family?.heads ?? {}).some((head) => head.architectures.includes(json["architectures"][0]));
-    } catch {
-      return false;
-    }
-  });
+const ids = tensor(
+  Int32Array.from({ length: 16 }, (_, i) => (i * 7) % 61),
+  [2, 8],
+).keep();
+const targets = tensor(
+  Int32Array.from({ length: 16 }, (_, i) => (i * 11 + 3) % 61),
+  [2, 8],
+).keep();
 
-/** The upper 16 bits of float16's and float32's fields alike: sign, exponent, what is left of the mantissa. */
-function cut(values: Float32Array, dtype: "BF16" | "F16"): Uint8Array {
-  const bits = new Uint32Array(values.slice().buffer);
-  const halves = Uint16Array.from(bits, (x) => {
-    if (dtype === "BF16") return x >>> 16;
-    const exponent = ((x >>> 23) & 0xff) - 112;
-    return exponent <= 0 ? 0 : ((x >>> 16) & 0x8000) | (exponent << 10) | ((x >>> 13) & 0x3ff);
-  });
-  return new Uint8Array(halves.buffer);
-}
-
-/** Writes a folder's weights in 16 bits, and the same values as float32. */
-function write(folder: string, dtype: "BF16" | "F16"): { half: string; float32: string } {
-  const tensors = [...io.parseSafetensors(read(folder, "model.safetensors")).tensors.values()].map((view) => {
-    const data = cut(io.toFloat32(view), dtype);
-    return { name: view.name, dtype, shape: view.shape, data };
-  });
-  const widened = tensors.map(({ data, ...tensor }) => ({
-    ...tensor,
-    dtype: "F32" as const,
-    data: io.toFloat32({ ...tensor, bytes: data }),
-  }));
-  const paths = { half: `memory:${folder}-${dtype}`, float32: `memory:${folder}-${dtype}-float32` };
-  for (const path of Object.values(paths)) io.memoryFiles.set(`${path}/config.json`, read(folder, "config.json"));
-  io.memoryFiles.set(`${paths.half}/model.safetensors`, io.serializeSafetensors(tensors));
-  io.memoryFiles.set(`${paths.float32}/model.safetensors`, io.serializeSafetensors(widened));
-  return paths;
-}
-
-type Loaded = { head: string; model: any; config: Json };
-/** What a model gives, and of a language model the losses of steps, with its matrices' gradients left out. */
-function numbersOf({ head, model, config }: Loaded, json: Json): Float32Array[] {
-  if (head === "causal-lm") {
-    const tokens = Int32Array.from({ length: 200 }, (_, i) => (i * i + 3 * i) % json["vocab_size"]);
-    const run = new train.Finetuning(model, tokens, { steps: 3, batch: 2, seq: 8, adapter: { r: 2 } });
-    const before = run.evaluate();
-    while (!run.isComplete) run.step();
-    const numbers = Float32Array.of(before, ...run.losses, run.evaluate());
-    run.dispose();
-    return [numbers];
-  }
-  const input = (): Tensor =>
-    head === "image-classification"
-      ? full([1, json["num_channels"], json["image_size"], json["image_size"]], 0.3)
-      : tensor(
-          Int32Array.from({ length: 12 }, (_, i) => 5 + ((7 * i) % (config["vocabSize"] - 5))),
-          [2, 6],
-        );
-  return [noGrad(() => scope(() => model.forward(input()).data.slice()))];
-}
-
-for (const folder of folders)
-  for (const dtype of ["BF16", "F16"] as const)
-    test(`${folder} in ${dtype}`, () => {
-      const json = configOf(folder);
-      const paths = write(folder, dtype);
-      const start = memoryStats().liveBytes;
-      const half = models.loadModel(paths.half) as unknown as Loaded;
-      const halfBytes = memoryStats().liveBytes - start;
-      const float32 = models.loadModel(paths.float32) as unknown as Loaded;
-      const floatBytes = memoryStats().liveBytes - start - halfBytes;
-      assert.equal(half.config["dtype"], dtype === "BF16" ? "bfloat16" : "float16");
-      assert.equal(float32.config["dtype"], undefined);
-      let matrices = 0;
-      for (const [key, p] of half.model.namedParameters()) {
-        assert.equal(p.dtype, p.rank === 2 ? half.config["dtype"] : "float32", key);
-        if (p.rank === 2) matrices += p.size;
+for (const dtype of HALVES)
+  for (const [name, make] of [
+    ["Llama", () => new models.Llama(LLAMA)],
+    ["GPT-2", () => new models.Gpt2(GPT2)],
+  ] as const)
+    test(`${name} of ${dtype}: half the memory of its matrices, every bit of float32`, () => {
+      manualSeed(3);
+      const wide = make();
+      const live = memoryStats().liveBytes;
+      const half = make();
+      const whole = memoryStats().liveBytes - live;
+      const matrices = (model: nn.Module): nn.Parameter[] => model.parameters().filter((p) => p.rank === 2);
+      let saved = 0;
+      for (const [key, p] of half.namedParameters()) {
+        const other = [...wide.namedParameters()].find(([k]) => k === key)![1];
+        if (p.rank === 2) {
+          const bits = halfBits(p.size, dtype, p.size);
+          const size = (bytes: number): number => Math.ceil(bytes / 64) * 64;
+          saved += size(4 * p.size) - size(2 * p.size);
+          p.materialize(dtype).bytes.set(new Uint8Array(bits.buffer));
+        } else p.set(other.data);
+        other.set(p.toFloat32());
       }
-      // But for the rounding up to whole blocks.
-      assert.ok(Math.abs(floatBytes - halfBytes - 2 * matrices) <= 64 * memoryStats().blocks);
-      const [mine, theirs] = [numbersOf(half, json), numbersOf(float32, json)];
-      mine.forEach((values, i) => assertBits(`${folder}, result ${i}`, values, theirs[i]!));
-      half.model.dispose();
-      float32.model.dispose();
-      io.memoryFiles.clear();
-    });
+      assert.equal(memoryStats().liveBytes - live, whole - saved);
 
-test("a file of several kinds becomes float32, and so does a model that is made by a half one's configuration", () => {
-  const paths = write("gpt2", "BF16");
-  const { tensors } = io.parseSafetensors(io.memoryFiles.get(`${paths.half}/model.safetensors`)!);
-  const mixed = [...tensors.values()].map(({ bytes, ...tensor }) =>
-    tensor.name.includes("c_attn.weight")
-      ? { ...tensor, dtype: "F32" as const, data: io.toFloat32({ ...tensor, bytes }) }
-      : { ...tensor, data: bytes },
-  );
-  const { model: half } = models.loadModel(paths.half);
-  io.memoryFiles.set(`${paths.half}/model.safetensors`, io.serializeSafetensors(mixed));
-  const { model: float32, config } = models.loadModel(paths.half);
-  assert.equal(config.dtype, undefined);
-  for (const [key, p] of float32.namedParameters()) assertBits(key, p.data, half.stateDict().get(key)!.data);
-  const made = new models.Gpt2(half.config as models.Gpt2Config);
-  assert.equal(made.config.dtype, "float32");
-  assert.throws(() => new models.Gpt2({ ...made.config, dtype: "int8" as never }), /dtype must be one of float32, bf/);
-  for (const model of [half, float32, made]) model.dispose();
-});
+      const of = <T>(run: (model: models.Llama | models.Gpt2) => T): [T, T] => [run(half), run(wide)];
+      const logits = of((model) => noGrad(() => scope(() => model.forward(ids).data.slice())));
+      assertBits("logits", ...logits);
+      const texts = of((model) => [...models.generate(model, [1, 2, 3], { maxNewTokens: 8 })]);
+      assert.deepEqual(...texts);
+
+      const [factors, others] = of((model) => {
+        manualSeed(5);
+        model.gradientCheckpointing = true;
+        const adapted = peft.getLoraModel(model, { r: 2, targetModules: "all-linear", loraDropout: 0.1 });
+        const optimizer = new optim.AdamW(adapted.parameters(), { lr: 0.01 });
+        const losses = [1, 2, 3].map(() =>
+          scope(() => {
+            const loss = model.loss(ids, targets);
+            loss.backward();
+            optimizer.step();
+            optimizer.zeroGrad();
+            return loss.item();
+          }),
+        );
+        optimizer.dispose();
+        return { losses, state: adapted.stateDict() };
+      }) as [{ losses: number[]; state: nn.StateDict }, { losses: number[]; state: nn.StateDict }];
+      assert.deepEqual(factors.losses, others.losses);
+      for (const [key, { data }] of others.state) assertBits(key, factors.state.get(key)!.data, data);
+      assert(matrices(half).every((p) => p.requiresGrad || p.dtype === dtype));
+      for (const model of [half, wide]) model.dispose();
+    });
 
 test.run();

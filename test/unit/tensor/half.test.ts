@@ -18,7 +18,7 @@ import {
 import { engine } from "../../../src/runtime/engine.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
 import { skipInit } from "../../../src/nn/skip_init.js";
-import { widenTo } from "../../../src/tensor/half.js";
+import { widenedBytes } from "../../../src/tensor/half.js";
 import { compareBits } from "../../support/bits.js";
 import { HALVES, halfBits, halfParameter, widenedBits } from "../../support/half.js";
 
@@ -33,9 +33,8 @@ for (const dtype of HALVES) {
     const expected = Uint32Array.from(ALL, (bits) => widenedBits(bits, dtype));
     const p = halfParameter([256, 256], ALL, dtype);
     assert.deepEqual(bitsOf(p.toFloat32()), expected);
+    assert.deepEqual(bitsOf(widenedBytes(bytesOf(ALL), dtype)), expected);
     const t = zeros([256, 256]);
-    widenTo(t.address, bytesOf(ALL), dtype);
-    assert.deepEqual(bitsOf(t.data), expected);
     // One at a time, as rows that fill no vector have them.
     const { kernels } = engine();
     for (let i = 0; i < 65536; i++)
@@ -46,19 +45,21 @@ for (const dtype of HALVES) {
     for (const one of [p, t]) one.dispose();
   });
 
-  test(`${dtype}: any length, from bytes at any address; what lies beside it stays`, () => {
+  test(`${dtype}: any length, from any even address, also within the memory that it goes to`, () => {
+    const { kernels } = engine();
+    const format = dtype === "bfloat16" ? 1 : 2;
     for (let n = 0; n <= 40; n++) {
       const bits = halfBits(n, dtype, n + 1);
-      const bytes = new Uint8Array(2 * n + 1);
-      bytes.set(bytesOf(bits), 1);
+      const expected = Uint32Array.from(bits, (b) => widenedBits(b, dtype));
+      const p = halfParameter([1, n + 1], Uint16Array.of(0x7fff, ...bits), dtype);
       const [before, t, after] = [full([3], 7), full([n], NaN), full([3], 7)];
-      widenTo(t.address, bytes.subarray(1), dtype);
-      assert.deepEqual(
-        bitsOf(t.data),
-        Uint32Array.from(bits, (b) => widenedBits(b, dtype)),
-      );
+      kernels.widen(t.address, p.address + 2, n, format);
+      assert.deepEqual(bitsOf(t.data), expected);
+      t.bytes.subarray(2 * n).set(bytesOf(bits));
+      kernels.widen(t.address, t.address + 2 * n, n, format);
+      assert.deepEqual(bitsOf(t.data), expected);
       for (const beside of [before, after]) assert.deepEqual([...beside.data], [7, 7, 7]);
-      for (const one of [before, t, after]) one.dispose();
+      for (const one of [p, before, t, after]) one.dispose();
     }
   });
 
