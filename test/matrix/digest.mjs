@@ -18,6 +18,7 @@ import {
   tensor,
   zeros,
 } from "../../dist/src/index.js";
+import { familyCases, loadFamilyCase } from "../../dist/test/support/families.js";
 
 const STEPS = 50;
 
@@ -268,6 +269,31 @@ function* llamaStage() {
   );
 }
 
+/** Every reference case of a family: its logits, and an adapter's losses and gradients while it trains. */
+function* familiesStage() {
+  for (const name of familyCases()) {
+    const { path, model, logits, loss } = loadFamilyCase(name);
+    yield noGrad(() => scope(() => logits().data.slice()));
+    const adapted = peft.LoraModel.fromPretrained(model, `${path}/adapter`, { isTrainable: true });
+    const optimizer = new optim.AdamW(
+      adapted.parameters().filter((p) => p.requiresGrad),
+      { lr: 2e-3 },
+    );
+    for (let step = 0; step < 3; step++) {
+      yield scope(() => {
+        const error = loss();
+        error.backward();
+        return Float64Array.of(error.item());
+      });
+      yield* gradients(adapted);
+      optimizer.step();
+      optimizer.zeroGrad();
+    }
+    optimizer.dispose();
+    adapted.dispose();
+  }
+}
+
 export const STAGES = {
   init: initStage,
   forward: forwardStage,
@@ -276,6 +302,7 @@ export const STAGES = {
   dropout: dropoutStage,
   adapters: adapterStage,
   Llama: llamaStage,
+  families: familiesStage,
 };
 
 /** A stage's numbers as one run of bytes, each array after its length; NaN, whose bits are open, must not occur. */
