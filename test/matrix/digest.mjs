@@ -269,11 +269,16 @@ function* llamaStage() {
   );
 }
 
-/** Every reference case of a family: its logits, and an adapter's losses and gradients while it trains. */
+/** Every reference case of a family: its logits, a batch's texts, and an adapter's losses and gradients in training. */
 function* familiesStage() {
   for (const name of familyCases()) {
     const { path, model, logits, loss } = loadFamilyCase(name);
     yield noGrad(() => scope(() => logits().data.slice()));
+    if ("newCache" in model) {
+      const options = { maxNewTokens: 12, topK: 30, topP: 0.95, minP: 0.01, repetitionPenalty: 1.1 };
+      const texts = models.generateBatch(model, [[3, 1, 17], [7], [9, 2, 30, 11, 5]], options);
+      yield Int32Array.from([...texts].flatMap(({ row, token }) => [row, token]));
+    }
     const adapted = peft.LoraModel.fromPretrained(model, `${path}/adapter`, { isTrainable: true });
     const optimizer = new optim.AdamW(
       adapted.parameters().filter((p) => p.requiresGrad),
