@@ -158,13 +158,16 @@ export class Tokenizer {
       );
     let result;
     let done = 0;
+    let stopped = false;
     // Pieces count bytes where the model does: of one section of a text it is known how many characters these are.
     this.#onPieces =
       onProgress === undefined
         ? null
         : (characters, all) => {
             done += characters * Math.min(1, text.length / all);
+            stopped = true;
             onProgress(Math.min(Math.floor(done), text.length), text.length);
+            stopped = false;
           };
     try {
       // A lone surrogate has no bytes in UTF-8, so it is encoded as the replacement character.
@@ -172,6 +175,8 @@ export class Tokenizer {
         add_special_tokens: addSpecialTokens,
       });
     } catch (cause) {
+      // What the caller throws to stop is the caller's.
+      if (stopped) throw cause;
       return this.#fail("the tokenizer", `cannot encode the text: ${(cause as Error).message}`, cause);
     } finally {
       this.#onPieces = null;

@@ -128,6 +128,21 @@ test("progress is told of a long text, ascending to all of it", () => {
   }
 });
 
+test("what onProgress throws stops the encoding, and comes out as it is", () => {
+  const tokenizer = new data.Tokenizer(base);
+  const stop = new Error("stop");
+  assert.throws(
+    () =>
+      tokenizer.encode("Call me Ishmael. ".repeat(20_000), {
+        onProgress: () => {
+          throw stop;
+        },
+      }),
+    (error: unknown) => error === stop,
+  );
+  assert.equal(tokenizer.encode("Call me").length, 4);
+});
+
 test("a text of megabytes in one piece overflows no stack", () => {
   const part = "low lower lowest ";
   const text = part.repeat(150_000);
