@@ -122,7 +122,13 @@ const VIT_BASE = {
   patch_size: 16,
   qkv_bias: true,
 };
-const MINILM = { ...BERT_BASE, architectures: ["BertModel"], hidden_size: 384, intermediate_size: 1536, num_hidden_layers: 6 };
+const MINILM = {
+  ...BERT_BASE,
+  architectures: ["BertModel"],
+  hidden_size: 384,
+  intermediate_size: 1536,
+  num_hidden_layers: 6,
+};
 
 const PUBLISHED: [name: string, json: Record<string, unknown>, head: Head, parameters: number, expected: object][] = [
   ["bert-base-uncased", BERT_BASE, "none", 109_482_240, { hiddenAct: "gelu", padTokenId: 0, typeVocabSize: 2 }],
@@ -147,7 +153,13 @@ const PUBLISHED: [name: string, json: Record<string, unknown>, head: Head, param
       slidingRope: { ropeType: "default", ropeTheta: 10000 },
     },
   ],
-  ["vit-base-patch16-224", VIT_BASE, "image-classification", 86_567_656, { imageSize: [224, 224], patchSize: [16, 16] }],
+  [
+    "vit-base-patch16-224",
+    VIT_BASE,
+    "image-classification",
+    86_567_656,
+    { imageSize: [224, 224], patchSize: [16, 16] },
+  ],
 ];
 
 for (const [name, json, head, parameters, expected] of PUBLISHED)
