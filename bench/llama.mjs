@@ -135,7 +135,7 @@ function shorten(name) {
 }
 
 /** Cosines and sines of positions, [1, steps, 1, headDim / 2]. */
-function rotations(steps, { headDim, ropeTheta }) {
+function rotations(steps, { headDim, ropeParameters: { ropeTheta } }) {
   const half = headDim / 2;
   const angles = Float32Array.from(
     { length: steps * half },

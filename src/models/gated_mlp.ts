@@ -1,16 +1,16 @@
 /** The MLP that most decoders have: one projection is the gate of another. */
-import { geluTanh, mul, siluMul } from "../autograd/ops/index.js";
+import { gelu, geluTanh, mul, siluMul } from "../autograd/ops/index.js";
 import { Linear, type Layer } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** What passes a gate: silu, or GELU in its tanh form (transformers' gelu_pytorch_tanh). */
-export type Gate = "silu" | "geluTanh";
+/** What passes a gate, by transformers' names. */
+export type Gate = "silu" | "gelu" | "gelu_pytorch_tanh";
 
 /** act(gate) * up */
 export function gated(gate: Tensor, up: Tensor, act: Gate): Tensor {
-  return act === "silu" ? siluMul(gate, up) : mul(geluTanh(gate), up);
+  return act === "silu" ? siluMul(gate, up) : mul(act === "gelu" ? gelu(gate) : geluTanh(gate), up);
 }
 
 /** down(act(gate(x)) * up(x)) */

@@ -1,5 +1,5 @@
 /** Gemma (Gemma Team 2024): a Llama with scaled embeddings, a GELU gate and norms whose weights begin at 0. */
-import { GatedMLP } from "./gated_mlp.js";
+import { GatedMLP, type Gate } from "./gated_mlp.js";
 import { SelfAttention } from "./heads.js";
 import {
   headsOf,
@@ -9,13 +9,14 @@ import {
   readLlamaLike,
   rotaryOf,
   type LlamaLikeConfig,
-  type Reader,
 } from "./llama_like.js";
 
 /** What config.json says of a Gemma. */
 export interface GemmaConfig extends LlamaLikeConfig {
   /** transformers' model_type. */
   modelType: "gemma";
+  /** What passes the MLP's gate (hidden_act); hidden_activation, which transformers 4 read, is passed over as by 5. */
+  hiddenAct: Gate;
   /** Whether the attention's projections have biases (attention_bias). */
   attentionBias: boolean;
 }
@@ -25,19 +26,14 @@ export function embeddingScale({ hiddenSize }: { readonly hiddenSize: number }):
   return Math.fround(Math.sqrt(hiddenSize));
 }
 
-/** The gate is GELU in its tanh form; "gelu", which the first files said, meant that too. */
-export function onlyGeluTanh({ config, only }: Reader): void {
-  only("hidden_activation", "gelu_pytorch_tanh");
-  if (config["hidden_act"] !== "gelu") only("hidden_act", "gelu_pytorch_tanh");
-}
-
 /** What the table of families holds. Source: transformers, models/gemma. @internal */
 export const gemma = llamaLike<GemmaConfig>({
   modelType: "gemma",
   name: "Gemma",
   read: (reader) => {
-    onlyGeluTanh(reader);
-    if (reader.config["use_bidirectional_attention"]) reader.only("use_bidirectional_attention", false);
+    const hiddenAct = reader.config["hidden_act"] === "gelu" ? "gelu" : "gelu_pytorch_tanh";
+    reader.only("hidden_act", hiddenAct);
+    reader.only("use_bidirectional_attention", false);
     return {
       ...readLlamaLike(reader, {
         hiddenSize: 3072,
@@ -54,6 +50,7 @@ export const gemma = llamaLike<GemmaConfig>({
         eosTokenId: 1,
       }),
       modelType: "gemma",
+      hiddenAct,
       attentionBias: reader.flag("attention_bias", false),
     };
   },
@@ -65,7 +62,7 @@ export const gemma = llamaLike<GemmaConfig>({
       embeddingScale: embeddingScale(c),
       layer: (i) => {
         const attention = new SelfAttention({ ...headsOf(c, i, rotary), bias: c.attentionBias });
-        return new PreNormLayer(c, attention, new GatedMLP(c, { act: "geluTanh" }), { offset: 1 });
+        return new PreNormLayer(c, attention, new GatedMLP(c, { act: c.hiddenAct }), { offset: 1 });
       },
     });
   },

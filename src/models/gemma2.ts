@@ -9,7 +9,7 @@ import { graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Block, Pass } from "./decoder.js";
 import { GatedMLP } from "./gated_mlp.js";
-import { embeddingScale, onlyGeluTanh } from "./gemma.js";
+import { embeddingScale } from "./gemma.js";
 import { SelfAttention } from "./heads.js";
 import {
   headsOf,
@@ -29,8 +29,6 @@ import {
 export interface SoftcappedConfig extends LlamaLikeConfig, Windows {
   /** The scores are multiplied by 1 / sqrt of it (query_pre_attn_scalar). */
   queryPreAttnScalar: number;
-  /** Bound of the scores; null: none (attn_logit_softcapping). */
-  attnLogitSoftcapping: number | null;
   /** Bound of the logits; null: none (final_logit_softcapping). */
   finalLogitSoftcapping: number | null;
   /** Whether the attention's projections have biases (attention_bias). */
@@ -41,25 +39,26 @@ export interface SoftcappedConfig extends LlamaLikeConfig, Windows {
 export interface Gemma2Config extends SoftcappedConfig {
   /** transformers' model_type. */
   modelType: "gemma2";
+  /** Bound of the scores; null: none (attn_logit_softcapping). */
+  attnLogitSoftcapping: number | null;
 }
 
-/** What the files of Gemma 2 and 3 say in common. @param cap the default of the bounds */
-export function readSoftcapped(
-  reader: Reader,
-  shared: LlamaLikeConfig,
-  defaults: { scores: number | null; logits: number | null },
-): SoftcappedConfig {
-  const { config, positive, flag, only } = reader;
-  onlyGeluTanh(reader);
-  if (config["use_bidirectional_attention"]) only("use_bidirectional_attention", false);
-  const bound = (key: string, fallback: number | null): number | null =>
-    config[key] === null || (config[key] === undefined && fallback === null) ? null : positive(key, fallback!);
+/** A bound that null takes away. @param fallback what it is where the file says nothing */
+function readBound({ config, positive }: Reader, key: string, fallback: number | null): number | null {
+  const isNone = config[key] === null || (config[key] === undefined && fallback === null);
+  return isNone ? null : positive(key, fallback ?? undefined);
+}
+
+/** What the files of Gemma 2 and 3 say in common. @param logits the default of the logits' bound */
+export function readSoftcapped(reader: Reader, shared: LlamaLikeConfig, logits: number | null): SoftcappedConfig {
+  const { positive, flag, only } = reader;
+  only("hidden_activation", "gelu_pytorch_tanh");
+  only("use_bidirectional_attention", false);
   return {
     ...shared,
     ...readWindows(reader, shared.numHiddenLayers, 4096),
     queryPreAttnScalar: positive("query_pre_attn_scalar", 256),
-    attnLogitSoftcapping: bound("attn_logit_softcapping", defaults.scores),
-    finalLogitSoftcapping: bound("final_logit_softcapping", defaults.logits),
+    finalLogitSoftcapping: readBound(reader, "final_logit_softcapping", logits),
     attentionBias: flag("attention_bias", false),
   };
 }
@@ -78,7 +77,7 @@ export class FourNormLayer extends Module implements Block {
     super();
     const norm = (): RMSNorm => new RMSNorm(c.hiddenSize, c.rmsNormEps, 1);
     this.selfAttn = selfAttn;
-    this.mlp = new GatedMLP(c, { act: "geluTanh" });
+    this.mlp = new GatedMLP(c, { act: "gelu_pytorch_tanh" });
     this.inputLayernorm = norm();
     this.postAttentionLayernorm = norm();
     this.preFeedforwardLayernorm = norm();
@@ -127,7 +126,11 @@ export const gemma2 = llamaLike<Gemma2Config>({
       bosTokenId: 2,
       eosTokenId: 1,
     });
-    return { ...readSoftcapped(reader, shared, { scores: 50, logits: 30 }), modelType: "gemma2" };
+    return {
+      ...readSoftcapped(reader, shared, 30),
+      modelType: "gemma2",
+      attnLogitSoftcapping: readBound(reader, "attn_logit_softcapping", 50),
+    };
   },
   base: (c) => {
     const rotary = rotaryOf(c);

@@ -19,7 +19,8 @@ export interface Gemma3Config extends SoftcappedConfig {
 }
 
 function readGemma3(reader: Reader): Gemma3Config {
-  const { config, count } = reader;
+  const { config, count, only } = reader;
+  only("attn_logit_softcapping", null);
   const shared = readLlamaLike(reader, {
     hiddenSize: 2304,
     intermediateSize: 9216,
@@ -39,7 +40,7 @@ function readGemma3(reader: Reader): Gemma3Config {
   // Where a file has one set of parameters, it is for the layers without a window.
   const isFlat = asObject(asObject(config["rope_parameters"])?.["sliding_attention"]) === undefined;
   return {
-    ...readSoftcapped(reader, shared, { scores: null, logits: null }),
+    ...readSoftcapped(reader, shared, null),
     modelType: "gemma3_text",
     slidingRopeParameters: parseRope(
       isFlat ? { ...reader, config: { rope_local_base_freq: 10000, ...config } } : reader,
@@ -78,7 +79,6 @@ export const gemma3Text = llamaLike<Gemma3Config>({
             window,
             bias: c.attentionBias,
             scale: 1 / Math.sqrt(c.queryPreAttnScalar),
-            softcap: c.attnLogitSoftcapping,
             norm,
           }),
         ),

@@ -419,7 +419,7 @@ const published: Record<string, [json: Json, expected: Json]> = {
     GRANITE_3_2B,
     { embeddingMultiplier: 12, attentionMultiplier: 0.015625, residualMultiplier: 0.22, logitsScaling: 8 },
   ],
-  "gemma-2b": [GEMMA_2B, { tieWordEmbeddings: true, headDim: 256, numKeyValueHeads: 1 }],
+  "gemma-2b": [GEMMA_2B, { tieWordEmbeddings: true, headDim: 256, numKeyValueHeads: 1, hiddenAct: "gelu" }],
   "gemma-2-2b": [
     GEMMA2_2B,
     { attnLogitSoftcapping: 50, finalLogitSoftcapping: 30, slidingWindow: 4096, queryPreAttnScalar: 256 },
@@ -505,6 +505,7 @@ const refused: [json: Json, change: Json, word: string][] = [
   [GEMMA2_2B, { hidden_activation: "gelu" }, "hidden_activation"],
   [GEMMA2_2B, { final_logit_softcapping: -1 }, "final_logit_softcapping"],
   [GEMMA3_1B, { use_bidirectional_attention: true }, "use_bidirectional_attention"],
+  [GEMMA3_1B, { attn_logit_softcapping: 50 }, "attn_logit_softcapping"],
   [GEMMA3_4B, { text_config: null }, "text_config"],
   [PYTHIA_160M, { hidden_act: "no such" }, "hidden_act"],
   [PYTHIA_160M, { hidden_size: 770 }, "num_attention_heads = 12"],
