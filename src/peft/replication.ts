@@ -21,6 +21,9 @@ interface LayerStack extends Module {
   setLayers(layers: readonly Module[]): void;
 }
 
+/** A config may be a stranger's. */
+const MOST_LAYERS = 1000;
+
 /**
  * Makes the layers of a model those that the ranges name.
  * @returns gives the model its own layers, and returns what takes that back
@@ -44,6 +47,9 @@ export function replicateLayers(
     throw new ArgumentError(
       `${where}: layerReplication has [${beyond.join(", ")}]; the model has layers 0 .. ${before.length - 1}.`,
     );
+  const count = ranges.reduce((sum, [from, to]) => sum + to - from, 0);
+  if (count > MOST_LAYERS)
+    throw new ArgumentError(`${where}: layerReplication makes ${count} layers; at most ${MOST_LAYERS} are taken.`);
   const sources = ranges.flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
   // A layer that stays where it was is itself.
   stack.setLayers(

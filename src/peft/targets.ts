@@ -84,7 +84,7 @@ function targetsWeight(where: string, path: string, module: Module, matching: Ma
   throw new ArgumentError(
     `${where}: targetParameters names ${path}.${named[0]}, of shape ` +
       `[${[...base.ownParameters()].find(([name]) => name === named[0])![1].shape}] in a ${className(base)}; only ` +
-      `weights [outFeatures, inFeatures] of nn.Linear can be adapted so.`,
+      `weights [outFeatures, inFeatures] of nn.Linear (without fanInFanOut) can be adapted so.`,
   );
 }
 
@@ -107,29 +107,34 @@ export function tokenPlaces(where: string, model: Module, config: LoraConfig): T
     throw new ArgumentError(`${where}: trainableTokenIndices ${message}.`);
   };
   const all = [...places(model)];
-  const table = inputEmbeddings(model);
-  const named = Array.isArray(given)
-    ? [["", given as readonly number[]] as const]
-    : Object.entries(given as Readonly<Record<string, readonly number[]>>);
   const found = new Map<string, TokenPlace>();
-  for (const [end, indices] of named) {
-    // A list means the table, which PEFT looks for by name in a model that does not tell.
-    const isMeant = ({ path, module }: Place): boolean =>
-      end !== "" ? path.endsWith(end) : table ? module === table : path.endsWith("embed_tokens");
-    const meant = all.filter(isMeant);
+  const add = (place: Place, indices: readonly number[]): void => {
+    const rows = (place.module as { weight?: { shape: readonly number[] } }).weight?.shape[0] ?? 0;
+    const beyond = indices.find((id) => id >= rows);
+    if (rows > 0 && beyond !== undefined) fail(`holds ${beyond}; ${place.path} has rows 0 .. ${rows - 1}`);
+    found.set(place.path, { ...place, indices, tied: null });
+  };
+  if (Array.isArray(given)) {
+    // The table, which PEFT looks for by name in a model that does not tell.
+    const table = inputEmbeddings(model);
+    const meant = all.filter(({ path, module }) => (table ? module === table : path.endsWith("embed_tokens")));
     if (meant.length === 0)
       fail(
-        end === ""
-          ? "is a list, and the model does not tell its embedding table (getInputEmbeddings); name its path, as in " +
-              "{ embed_tokens: [1, 2] }"
-          : `names ${shown(end)}, which ends no module's path`,
+        "is a list, and the model does not tell its embedding table (getInputEmbeddings); name its path, as in " +
+          "{ embed_tokens: [1, 2] }",
       );
-    for (const place of meant) {
-      const rows = (place.module as { weight?: { shape: readonly number[] } }).weight?.shape[0] ?? 0;
-      const beyond = indices.find((id) => id >= rows);
-      if (rows > 0 && beyond !== undefined) fail(`holds ${beyond}; ${place.path} has rows 0 .. ${rows - 1}`);
-      found.set(place.path, { ...place, indices, tied: null });
-    }
+    for (const place of meant) add(place, given as readonly number[]);
+  } else {
+    const lists = given as Readonly<Record<string, readonly number[]>>;
+    const ends = new Endings(Object.keys(lists));
+    const used = new Set<string>();
+    for (const place of all)
+      for (const end of ends.of(place.path, place.path.length)) {
+        used.add(end);
+        add(place, lists[end]!);
+      }
+    const idle = Object.keys(lists).find((end) => !used.has(end));
+    if (idle !== undefined) fail(`names ${shown(idle)}, which ends no module's path`);
   }
   const tied = tiedPlaces(model);
   const own = tied && found.get(tied.table.path);

@@ -29,7 +29,7 @@ import {
 } from "./keys.js";
 import { Matching } from "./match.js";
 import { Endings } from "./names.js";
-import { type Fail, newBudget } from "./regexp/budget.js";
+import { type Budget, type Fail, newBudget } from "./regexp/budget.js";
 
 type Shape = readonly number[];
 type Shapes = ReadonlyMap<string, Shape>;
@@ -38,6 +38,7 @@ type Shapes = ReadonlyMap<string, Shape>;
 export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): void {
   const matching = new Matching(config, fail);
   const saved = new Endings(config.modulesToSave ?? []);
+  const ends = new Endings(Object.keys(config.trainableTokenIndices ?? {}));
   const budget = newBudget(fail);
   for (const [name, shape] of shapes) {
     if (!name.startsWith(PREFIX)) fail(`tensor ${show(name)} does not start with ${show(PREFIX)}`);
@@ -49,7 +50,7 @@ export function checkContents(shapes: Shapes, config: LoraConfig, fail: Fail): v
     if (factor) checkFactor(name, factor, shape, shapes, config, matching, fail);
     else if (directed !== undefined) checkMagnitude(directed, shape, shapes, config, fail);
     else if (biased !== undefined) checkFactorBias(biased, shape, shapes, config, fail);
-    else if (tokens !== undefined) checkTokens(name, tokens, shape, config, fail);
+    else if (tokens !== undefined) checkTokens(name, tokens, shape, config, ends, budget, fail);
     else if (!saved.holdParameter(path, budget) && !isTied(path, config) && !isBaseWeight(path, shapes))
       checkBias(path, shapes, config, fail);
   }
@@ -119,14 +120,14 @@ function checkTokens(
   module: string,
   shape: Shape,
   { trainableTokenIndices: indices }: LoraConfig,
+  ends: Endings,
+  budget: Budget,
   fail: Fail,
 ): void {
   if (!indices) return fail(`tensor ${show(name)} has rows of trained tokens, but trainable_token_indices is null`);
   const lists = Array.isArray(indices)
     ? [indices as number[]]
-    : Object.entries(indices as Record<string, readonly number[]>).flatMap(([end, list]) =>
-        module.endsWith(end) ? [list] : [],
-      );
+    : [...ends.of(module, module.length, budget)].map((end) => (indices as Record<string, readonly number[]>)[end]!);
   if (lists.length === 0) fail(`tensor ${show(name)} is of no module that trainable_token_indices names`);
   const counts = lists.map(({ length }) => length);
   if (shape.length !== 2 || !counts.includes(shape[0]!))

@@ -144,6 +144,12 @@ refuses(
   }),
 );
 refuses(
+  "more layers than anybody has",
+  ArgumentError,
+  ["3000000", "at most 1000"],
+  add({ layerReplication: Array.from({ length: 1_000_000 }, () => [0, 3] as const) }),
+);
+refuses(
   "an init that changes the base",
   ArgumentError,
   ["pissa", "layerReplication"],
