@@ -5,7 +5,7 @@
  * Source: https://huggingface.co/docs/hub/api (api/models/<repo>/revision/<revision>, <repo>/resolve/<commit>/<file>).
  */
 import { parseJson } from "../io/files.js";
-import { spellHubName, type HubName } from "../io/hub_name.js";
+import { HUB, spellHubName, type HubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
 import { partsOf, type StreamedFolder } from "../io/streamed_file.js";
 import { FileError, FormatError } from "../runtime/errors.js";
@@ -70,7 +70,10 @@ export async function hubFolder(
       const before = at + filled;
       let reason = "the connection ended";
       try {
-        for await (const bytes of answer(url, before, signal)) {
+        for await (const bytes of answer(url, before, {
+          signal: signal ?? null,
+          ...(storage.keeps() ? onceKept() : {}),
+        })) {
           for (let taken = 0; taken < bytes.length; ) {
             const length = Math.min(partBytes, size - at);
             if (length === 0) throw new FormatError(`${url}: it is longer than the ${size} bytes that it should be.`);
@@ -110,14 +113,23 @@ function rest(failures: number): Promise<void> {
 }
 
 /** What a server has from there on, whether or not it heeds a range. @throws FileError if it says that there is none */
-async function* answer(url: string, from: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void> {
-  const response = await fetch(url, { signal: signal ?? null, headers: from > 0 ? { range: `bytes=${from}-` } : {} });
+async function* answer(url: string, from: number, init: RequestInit): AsyncGenerator<Uint8Array, void> {
+  const response = await fetch(url, { ...init, headers: from > 0 ? { range: `bytes=${from}-` } : {} });
   if (!response.ok) await refuse(url, response);
   let at = response.status === 206 ? from : 0;
   for await (const part of partsOf(response.body!)) {
     const skipped = Math.max(0, from - at);
     at += part.length;
     if (skipped < part.length) yield part.subarray(skipped);
+  }
+}
+
+/** What is put into the storage need not be in the browser's own cache as well. A worker may know no such option. */
+function onceKept(): RequestInit {
+  try {
+    return new Request(HUB, { cache: "no-store" }).cache === "no-store" ? { cache: "no-store" } : {};
+  } catch {
+    return {};
   }
 }
 
