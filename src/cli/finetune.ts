@@ -140,7 +140,9 @@ async function go(
     ];
     console.error(
       `\nStopped after step ${training.losses.length}; go on with: ${programName()} ` +
-        `${again.map(shellWord).join(" ")}${gradientCheckpointing ? " --gradient-checkpointing" : ""}`,
+        `${again.map(shellWord).join(" ")}${gradientCheckpointing ? " --gradient-checkpointing" : ""}${
+          offline ? " --offline" : ""
+        }`,
     );
     process.exitCode = 130;
     return;

@@ -165,9 +165,9 @@ class Part {
     this.close();
     rmSync(this.path, { force: true });
     return new FormatError(
-      `${this.file.path} as it came from ${url} is not what its size (${this.file.size} bytes) and checksum ` +
-        `(${this.file.checksum}) say; it was deleted. Try again; if that does not help, look for what changes it on ` +
-        `its way (a proxy, a mirror).`,
+      `${this.file.path} as it came from ${url} is not what its size and checksum say (${this.file.size} ` +
+        `bytes, ${this.file.checksum}); it was deleted. Try again; if that does not help, look for what changes it ` +
+        `on its way (a proxy, a mirror).`,
     );
   }
 
