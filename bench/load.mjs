@@ -1,5 +1,5 @@
 /**
- * How long loading a model takes, beside one loop that reads the same files and widens them: load.mjs [--config
+ * How long loading a model takes, beside one loop that reads the same files into an array: load.mjs [--config
  * <config.json>] [--shards <number>]. Without a config the model has SmolLM2-135M's shape. Each is a process of its
  * own, as a user's first load is, and they take turns; the clock is CPU time, of the collector's threads too. The exit
  * code is 1 if the median ratio is above the bar, or if the two have not the same weights.
@@ -21,42 +21,40 @@ const clock = () => {
   return (user + system) / 1000;
 };
 
-/** All bits of all values, in any order. */
+/** All bits of all values as float32, in any order; halves are bf16. */
 const mixed = (arrays) => {
   let mix = 0;
-  for (const values of arrays) {
-    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-    for (let i = 0; i < bits.length; i++) mix ^= bits[i];
+  for (const { bytes, isHalf } of arrays) {
+    const bits = isHalf
+      ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2)
+      : new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    for (let i = 0; i < bits.length; i++) mix ^= isHalf ? bits[i] << 16 : bits[i];
   }
   return mix >>> 0;
 };
 
-/** Reads a file whole, and its bf16 values into float32 in one loop. */
-function widen(path) {
+/** Reads a file's values. */
+function readValues(path) {
   const fd = openSync(path, "r");
   const bytes = new Uint8Array(fstatSync(fd).size);
   for (let done = 0; done < bytes.length; ) done += readSync(fd, bytes, { offset: done });
   closeSync(fd);
-  const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
-  const halves = new Uint16Array(bytes.buffer, start);
-  const bits = new Uint32Array(halves.length);
-  for (let i = 0; i < bits.length; i++) bits[i] = halves[i] << 16;
-  return new Float32Array(bits.buffer);
+  return { bytes: bytes.subarray(8 + Number(new DataView(bytes.buffer).getBigUint64(0, true))), isHalf: true };
 }
 
 async function contestant(name, folder, files) {
   let arrays;
   let start = clock();
-  if (name === "loop") arrays = files.map((file) => widen(`${folder}/${file}`));
+  if (name === "loop") arrays = files.map((file) => readValues(`${folder}/${file}`));
   else {
     const { init, models } = await import("../dist/src/index.js");
     await init();
     start = clock();
     const { model } = models.loadModel(folder);
-    arrays = model.parameters();
+    arrays = model.parameters().map(({ bytes, dtype }) => ({ bytes, isHalf: dtype === "bfloat16" }));
   }
   const ms = clock() - start;
-  console.log(JSON.stringify({ ms, mix: mixed(name === "loop" ? arrays : arrays.map(({ data }) => data)) }));
+  console.log(JSON.stringify({ ms, mix: mixed(arrays) }));
 }
 
 function measured(name, folder, files) {
@@ -68,7 +66,10 @@ function measured(name, folder, files) {
   return JSON.parse(child.stdout);
 }
 
-function main() {
+async function main() {
+  // The folder's writer asks it for shapes.
+  const { init } = await import("../dist/src/index.js");
+  await init();
   const { values } = parseArgs({ options: { config: { type: "string" }, shards: { type: "string", default: "1" } } });
   const config = values.config === undefined ? SMOLLM2_135M : JSON.parse(readFileSync(values.config, "utf8"));
   const folder = mkdtempSync(join(tmpdir(), "wasm-lora-load-"));
@@ -102,4 +103,4 @@ function main() {
 
 const [name, ...rest] = process.argv.slice(2);
 if (name === "loop" || name === "load") await contestant(name, rest[0], rest.slice(1));
-else process.exitCode = main();
+else process.exitCode = await main();

@@ -21,6 +21,29 @@ export const SMOLLM2_135M = {
   tie_word_embeddings: true,
 };
 
+/** config.json of meta-llama/Llama-3.2-1B, as far as it matters here: 1,235,814,400 weights. */
+export const LLAMA_32_1B = {
+  model_type: "llama",
+  hidden_size: 2048,
+  intermediate_size: 8192,
+  num_hidden_layers: 16,
+  num_attention_heads: 32,
+  num_key_value_heads: 8,
+  head_dim: 64,
+  vocab_size: 128256,
+  max_position_embeddings: 131072,
+  rms_norm_eps: 1e-5,
+  rope_theta: 500000,
+  rope_scaling: {
+    factor: 32,
+    high_freq_factor: 4,
+    low_freq_factor: 1,
+    original_max_position_embeddings: 8192,
+    rope_type: "llama3",
+  },
+  tie_word_embeddings: true,
+};
+
 /** Numbers in 0 .. 2^32 - 1 (mulberry32). */
 function randomOf(seed) {
   let state = seed | 0;

@@ -21,7 +21,7 @@ import { completeSettings, type FinetuningSettings } from "./settings.js";
 
 /**
  * Held-out windows where the settings do not say: so many that a pass takes 10^12 operations, two for each weight and
- * token, half a minute of one core, but at least 4, and at most what three digits of perplexity need.
+ * token, under a minute of one core, but at least 4, and at most what three digits of perplexity need.
  */
 const TEST_OPERATIONS = 1e12;
 const [FEWEST_WINDOWS, MOST_WINDOWS] = [4, 128];
