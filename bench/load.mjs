@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { median, ratio } from "./median.mjs";
 import { SMOLLM2_135M, writeModelFolder } from "./model_folder.mjs";
 
-const BAR = 1.5;
+const BAR = 3;
 const ROUNDS = 9;
 
 const clock = () => {

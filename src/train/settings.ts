@@ -27,8 +27,8 @@ export interface FinetuningSettings {
   testSize: number;
   /**
    * Windows of what is held out that `evaluate` looks at, at most, spread evenly. Default "auto": 128, of a model above
-   * 30 M weights fewer, so that a pass takes 10^12 operations, under a minute of one core, and at least 4. The model and
-   * seq decide it, never a clock.
+   * 30 M weights fewer, so that a pass takes 10^12 operations, under a minute of one core, and at least 4. The model
+   * and seq decide it, never a clock.
    */
   testWindows: number | "auto";
 }
