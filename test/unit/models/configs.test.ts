@@ -1,9 +1,11 @@
 /** config.json of decoders as the hub has them, abridged to what says something; and what is refused by name. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { familyOf } from "../../../src/models/families.js";
+import { init, train } from "../../../src/index.js";
+import { familyOf, type ModelConfig } from "../../../src/models/families.js";
 import { FormatError } from "../../../src/runtime/errors.js";
 
+await init();
 type Json = Readonly<Record<string, unknown>>;
 const parse = (json: Json): Json => {
   const config = familyOf(json["model_type"])!.parseConfig(json, "config.json");
@@ -469,6 +471,33 @@ for (const [name, [json, expected]] of Object.entries(published)) {
     const { type, ...scaling } = (rope_scaling ?? {}) as Json;
     const rope_parameters = { rope_theta, rope_type: type ?? "default", ...scaling };
     assert.deepEqual(parse({ ...rest, dtype: torch_dtype, rope_parameters }), config);
+  });
+}
+
+/** As the hub's pages say, in millions; of gemma-3-4b without what looks at images. */
+const PARAMETERS: Record<string, number> = {
+  "Llama-3.2-1B": 1236,
+  "Mistral-7B-v0.1": 7242,
+  "Qwen2.5-0.5B": 494,
+  "Qwen3-0.6B": 596,
+  "Phi-3-mini-4k": 3821,
+  "Phi-4-mini": 3836,
+  "OLMo-2-0425-1B": 1485,
+  "granite-3.0-2b": 2534,
+  "gemma-2b": 2506,
+  "gemma-2-2b": 2614,
+  "gemma-3-1b": 1000,
+  "gemma-3-4b": 3880,
+  "pythia-160m": 162,
+};
+for (const [name, millions] of Object.entries(PARAMETERS)) {
+  test(`${name} has as many parameters as it is said to have, and trains by plan`, () => {
+    const config = parse(published[name]![0]) as unknown as ModelConfig;
+    const adapter = { r: 8, targetModules: "all-linear" as const };
+    const plan = train.planTraining(config, { batch: 1, seq: 16, adapter });
+    const had = plan.weights / 4e6;
+    assert.ok(Math.abs(had / millions - 1) < 0.003, `${had}`);
+    assert.ok(plan.peak > plan.weights + plan.adapters);
   });
 }
 
