@@ -50,6 +50,11 @@ export interface ViTConfig extends FamilyConfig {
   initializerRange: number;
 }
 
+/** Patches of an image; what is left at its right and lower edges is none. */
+function patchesOf({ imageSize, patchSize }: ViTConfig): number {
+  return Math.floor(imageSize[0] / patchSize[0]) * Math.floor(imageSize[1] / patchSize[1]);
+}
+
 /** Patches as vectors. */
 export class ViTPatchEmbeddings extends Module {
   /** @internal */ static override readonly className: string = "ViTPatchEmbeddings";
@@ -83,10 +88,9 @@ export class ViTEmbeddings extends Module {
 
   constructor(c: ViTConfig) {
     super();
-    const [rows, columns] = [0, 1].map((i) => Math.floor(c.imageSize[i]! / c.patchSize[i]!)) as [number, number];
     [this.clsToken, this.positionEmbeddings, this.patchEmbeddings] = allOrNothing(() => [
       new Parameter([1, 1, c.hiddenSize]),
-      new Parameter([1, rows * columns + 1, c.hiddenSize]),
+      new Parameter([1, patchesOf(c) + 1, c.hiddenSize]),
       new ViTPatchEmbeddings(c),
     ]);
     for (const p of this.parameters()) init.normal_(p, 0, c.initializerRange);
@@ -413,6 +417,7 @@ export const vit: Family<ViTConfig> = {
     ["hidden_size", c.hiddenSize],
     ["intermediate_size", c.intermediateSize],
     ["num_channels", c.numChannels],
+    ["(image_size / patch_size)² + 1", patchesOf(c) + 1],
     ["patch_size", c.patchSize[0]],
     ["patch_size", c.patchSize[1]],
   ],

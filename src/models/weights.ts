@@ -4,10 +4,11 @@ import { show } from "../io/json.js";
 import * as init from "../nn/init.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
-import { FormatError } from "../runtime/errors.js";
+import { FormatError, WasmLoraError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
 import type { WeightDType } from "../tensor/dtype.js";
-import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
+import type { Labels } from "./classification.js";
+import type { Family, FamilyConfig, Head, HeadOf, Size } from "./family.js";
 import type { Destinations } from "./feed.js";
 import { isMatrix, materialize } from "./materialize.js";
 import { HALVES } from "./tensor_writer.js";
@@ -106,11 +107,7 @@ export class Weights<Config extends FamilyConfig> {
         if (this.#family.headKeys.some((start) => name.startsWith(start)) && !ofHead(name)) this.#tensors.delete(name);
     }
     this.#checkLayers(config.numHiddenLayers);
-    // The model itself says what it has, in a rehearsal, where it takes no memory.
-    const expected = rehearse(
-      () => new Map(Array.from(this.#create(config).namedParameters(), ([name, { shape }]) => [name, shape] as const)),
-      Infinity,
-    );
+    const expected = this.#rehearse(config);
     const missing: string[] = [];
     for (const [name, shape] of expected) {
       const view = this.#tensors.get(name);
@@ -134,6 +131,18 @@ export class Weights<Config extends FamilyConfig> {
     }
   }
 
+  /** What the model itself says that it has: it is made in a rehearsal, where it takes no memory. */
+  #rehearse(config: Config): Map<string, readonly number[]> {
+    const shapesOf = (model: Module): Map<string, readonly number[]> =>
+      new Map(Array.from(model.namedParameters(), ([name, { shape }]) => [name, shape]));
+    try {
+      return rehearse(() => shapesOf(this.#create(config)), Infinity);
+    } catch (cause) {
+      if (!(cause instanceof WasmLoraError)) throw cause;
+      throw new FormatError(`${this.#where}/config.json: no model has such sizes: ${cause.message}`, { cause });
+    }
+  }
+
   /** As many layers as config.json says, so that the rehearsal is of no more than the file has. */
   #checkLayers(count: number): void {
     const start = this.#prefix + this.#family.layers;
@@ -147,7 +156,8 @@ export class Weights<Config extends FamilyConfig> {
         `${this.#where}/config.json: ${this.#family.layerCount} is ${count}, but the weights have ${what}.`,
       );
     };
-    const last = Math.max(-1, ...found);
+    let last = -1;
+    for (const layer of found) last = Math.max(last, layer);
     if (last >= count) say(`${start}${last} too`);
     let layer = 0;
     while (found.has(layer)) layer++;
@@ -166,7 +176,13 @@ export class Weights<Config extends FamilyConfig> {
       );
     const at = expected.findIndex((size, i) => shape[i] !== size);
     if (at < 0) return;
-    const keys = this.#family.sizes(config).flatMap(([key, size]) => (size === expected[at] ? [key] : []));
+    const isHeads = this.#head.keys.some((start) => name.startsWith(start));
+    const { id2label } = config as Config & Partial<Labels>;
+    const sizes: readonly Size[] =
+      isHeads && id2label?.length === expected[at]
+        ? [["the number of classes (id2label, num_labels)", id2label.length]]
+        : this.#family.sizes(config);
+    const keys = sizes.flatMap(([key, size]) => (size === expected[at] ? [key] : []));
     throw new FormatError(
       keys.length > 0
         ? `${this.#where}/config.json: ${keys.join(" or ")} is ${expected[at]}, but ${name} has shape ${show(shape)}.`

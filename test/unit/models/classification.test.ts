@@ -161,7 +161,9 @@ test("what is asked for and cannot be is refused by name, and leaves nothing", (
   const bert = pathOf("bert_cls");
   refuses(() => models.loadModel(bert, { head: "causal-lm" }), ArgumentError, "causal-lm", "sequence-classification");
   refuses(() => models.loadModel(bert, { head: "none", numLabels: 3 }), ArgumentError, "numLabels");
-  refuses(() => models.loadModel(bert, { numLabels: 5 }), FormatError, "classifier");
+  refuses(() => models.loadModel(bert, { numLabels: 5 }), FormatError, "num_labels", "is 5", "classifier");
+  refuses(() => models.loadModel(changed("vit_cls", { image_size: 32 })), FormatError, "image_size", "is 65");
+  refuses(() => models.loadModel(changed("vit_cls", { image_size: 1e9 })), FormatError, "such sizes");
   refuses(() => models.loadModel(changed("bert_cls", { hidden_act: "gelu_fast" })), FormatError, "hidden_act");
   refuses(() => models.loadModel(changed("bert_cls", { is_decoder: true })), FormatError, "is_decoder");
   refuses(
