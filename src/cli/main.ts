@@ -150,11 +150,10 @@ program
     "above 1 makes what the text has already less likely",
     parsed(NUMBER_ABOVE_0, parseNumber),
   )
-  .option(
-    "--stop <text>",
-    "end before this text; may be given again",
-    (text, all: string[]) => [...all, stopText(text)],
-    [],
+  .addOption(
+    new Option("--stop <text>", "end before this text; may be given again")
+      .argParser((text, all: string[]) => [...all, stopText(text)])
+      .default([], "none"),
   )
   .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
   .option("--ids", "print token ids as JSON, the prompt's first, instead of text")

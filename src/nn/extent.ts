@@ -32,7 +32,7 @@ export function extentOf(where: string, model: Module): <T>(fn: () => T, items?:
   const held = new Map(switchedIn(model).map((module) => [module, module.hold(where)]));
   const noted = changes;
   return (fn, items) => {
-    if (changes === noted && !items) return fn();
+    if (changes === noted && (!items || held.size === 0)) return fn();
     const undo: (() => void)[] = [];
     try {
       // Adapters that a layer got since then must not act.

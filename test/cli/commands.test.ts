@@ -63,18 +63,18 @@ adaptedModel("equals its base bitwise before training", () => {
 });
 
 adaptedModel("merges to within 1e-5; unmerging restores the bits", () => {
-  const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.data)] as const);
+  const weights = [...adapted.namedParameters()].map(([key, p]) => [key, bits(p.toFloat32())] as const);
   lora.mergeAdapter();
   const merged = logits(adapted);
   const changed = [...adapted.namedParameters()].filter(([, p], i) =>
-    bits(p.data).some((b, j) => b !== weights[i]![1][j]),
+    bits(p.toFloat32()).some((b, j) => b !== weights[i]![1][j]),
   ).length;
   lora.unmergeAdapter();
   console.log(`merged against unmerged logits: ${difference(merged, adaptedLogits).toExponential(1)}`);
   assert.ok(difference(merged, adaptedLogits) < 1e-5);
   assert.equal(changed, 7 * adapted.config.numHiddenLayers, "every adapted weight must be merged");
   for (const [i, [key, p]] of [...adapted.namedParameters()].entries())
-    assert.deepEqual(bits(p.data), weights[i]![1], key);
+    assert.deepEqual(bits(p.toFloat32()), weights[i]![1], key);
   assert.deepEqual(bits(logits(adapted)), bits(adaptedLogits));
 });
 
