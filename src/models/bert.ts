@@ -10,10 +10,11 @@ import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { classificationLoss, type Labels } from "./classification.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
 import {
   ACTIVATIONS,
   attend,
+  checkEncoderConfig,
   checkText,
   initWeights,
   positionsOf,
@@ -21,7 +22,7 @@ import {
   readActivation,
   zerosLike,
 } from "./encoder.js";
-import type { EncoderOptions } from "./encoder.js";
+import type { ConfigKeys, EncoderOptions } from "./encoder.js";
 import type { Family, FamilyConfig, Size } from "./family.js";
 import { firstTokens } from "./pooling.js";
 
@@ -54,6 +55,19 @@ export interface BertConfig extends FamilyConfig {
 }
 
 const OPTIONS = ["attentionMask", "positionIds", "tokenTypeIds"];
+const KEYS: ConfigKeys = {
+  counts: [
+    "vocabSize",
+    "hiddenSize",
+    "intermediateSize",
+    "numHiddenLayers",
+    "numAttentionHeads",
+    "maxPositionEmbeddings",
+    "typeVocabSize",
+  ],
+  numbers: ["layerNormEps", "initializerRange"],
+  activations: ["hiddenAct"],
+};
 
 /** The sum of the embeddings of token, position and text, normalised. */
 export class BertEmbeddings extends Module {
@@ -237,6 +251,7 @@ export class BertPooler extends Module {
  * Hugging Face's). It has no dropout.
  *
  * Source: Devlin et al. 2018; transformers, models/bert/modeling_bert.py (BertModel) and models/roberta.
+ * @throws ArgumentError for a key of config that is missing, unknown or out of range; so all encoders do
  *
  * @example
  * const { model } = models.loadModel("minilm", { head: "none" });
@@ -258,6 +273,7 @@ export class BertModel extends Module {
 
   constructor(config: Readonly<BertConfig>, pooler = true) {
     super();
+    checkEncoderConfig("BertModel", config, KEYS);
     this.config = config;
     [this.embeddings, this.encoder, this.pooler] = allOrNothing(() => [
       new BertEmbeddings(config),
@@ -331,6 +347,7 @@ export class BertForSequenceClassification extends Module {
 
   constructor(config: Readonly<BertConfig & Labels>) {
     super();
+    checkLabels("BertForSequenceClassification", config);
     this.config = config;
     [this.bert, this.classifier] = allOrNothing(() => [
       new BertModel(config),

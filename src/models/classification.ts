@@ -2,9 +2,10 @@
 import { binaryCrossEntropyWithLogits, crossEntropy, mseLoss, reshape } from "../autograd/ops/index.js";
 import { configReader, readModelType } from "../io/config_reader.js";
 import { asObject, show } from "../io/json.js";
-import { checkInteger } from "../tensor/check.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkInteger, checkTensor, shown } from "../tensor/check.js";
 import type { Module } from "../nn/module.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
 import type { EncoderOptions } from "./encoder.js";
 
 const PROBLEM_TYPES = ["regression", "single_label_classification", "multi_label_classification"] as const;
@@ -81,6 +82,17 @@ export function readLabels(json: unknown, name: string, numLabels?: number): Lab
   return { id2label, problemType, padTokenId };
 }
 
+/** @throws ArgumentError unless a program's own configuration names the classes */
+export function checkLabels(where: string, config: Labels): void {
+  const { id2label, problemType = null } = config;
+  if (!Array.isArray(id2label) || id2label.length === 0)
+    throw new ArgumentError(`${where}: id2label must be a list of the classes' names; got ${shown(id2label)}.`);
+  if (problemType !== null && !PROBLEM_TYPES.includes(problemType))
+    throw new ArgumentError(
+      `${where}: problemType must be one of ${PROBLEM_TYPES.join(", ")}, or null; got ${shown(problemType)}.`,
+    );
+}
+
 /**
  * The loss of a classifier, a mean of shape [], as transformers has it:
  *
@@ -98,6 +110,9 @@ export function readLabels(json: unknown, name: string, numLabels?: number): Lab
  * console.log(loss.item().toFixed(4)); // 0.6931
  */
 export function classificationLoss(logits: Tensor, labels: Tensor, { id2label, problemType }: Labels): Tensor {
+  const where = "classificationLoss";
+  checkTensor(where, "logits", logits, "float32", [null, id2label.length]);
+  if (!(labels instanceof Tensor)) checkTensor(where, "labels", labels, "int32");
   const isOne = id2label.length === 1;
   const type =
     problemType ??

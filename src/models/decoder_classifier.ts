@@ -6,7 +6,7 @@ import { className } from "../runtime/shown.js";
 import { checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { classificationLoss, type Labels } from "./classification.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
 import type { ForwardOptions } from "./causal_lm.js";
 import type { DecoderConfig, DecoderModel } from "./decoder.js";
 import type { Family, FamilyConfig, HeadOf } from "./family.js";
@@ -47,6 +47,7 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
     base = "model",
   ) {
     super();
+    checkLabels("DecoderForSequenceClassification", config);
     this.config = config;
     this.#base = base;
     const parts = allOrNothing(

@@ -6,9 +6,18 @@ import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { classificationLoss, type Labels } from "./classification.js";
-import { ACTIVATIONS, attend, checkText, initWeights, positionsOf, rangesOf, readActivation } from "./encoder.js";
-import type { EncoderOptions } from "./encoder.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
+import {
+  ACTIVATIONS,
+  attend,
+  checkEncoderConfig,
+  checkText,
+  initWeights,
+  positionsOf,
+  rangesOf,
+  readActivation,
+} from "./encoder.js";
+import type { ConfigKeys, EncoderOptions } from "./encoder.js";
 import type { Family, FamilyConfig, Size } from "./family.js";
 import { firstTokens } from "./pooling.js";
 
@@ -37,6 +46,18 @@ export interface DistilBertConfig extends FamilyConfig {
 }
 
 const EPS = 1e-12;
+const KEYS: ConfigKeys = {
+  counts: [
+    "vocabSize",
+    "hiddenSize",
+    "intermediateSize",
+    "numHiddenLayers",
+    "numAttentionHeads",
+    "maxPositionEmbeddings",
+  ],
+  numbers: ["initializerRange"],
+  activations: ["hiddenAct"],
+};
 
 /** The sum of the embeddings of token and position, normalised. */
 export class DistilBertEmbeddings extends Module {
@@ -182,6 +203,7 @@ export class DistilBertModel extends Module {
 
   constructor(config: Readonly<DistilBertConfig>) {
     super();
+    checkEncoderConfig("DistilBertModel", config, KEYS);
     this.config = config;
     [this.embeddings, this.transformer] = allOrNothing(() => [
       new DistilBertEmbeddings(config),
@@ -244,6 +266,7 @@ export class DistilBertForSequenceClassification extends Module {
 
   constructor(config: Readonly<DistilBertConfig & Labels>) {
     super();
+    checkLabels("DistilBertForSequenceClassification", config);
     this.config = config;
     [this.distilbert, this.preClassifier, this.classifier] = allOrNothing(() => [
       new DistilBertModel(config),

@@ -6,9 +6,9 @@ import type { Module } from "../nn/module.js";
 import { isInitSkipped } from "../nn/skip_init.js";
 import type { configReader } from "../io/config_reader.js";
 import { show } from "../io/json.js";
-import { ShapeError } from "../runtime/errors.js";
+import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
-import { checkTensor } from "../tensor/check.js";
+import { checkInteger, checkNumber, checkTensor, shown } from "../tensor/check.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** What an encoder takes beside the tokens. */
@@ -51,6 +51,44 @@ export const ACTIVATIONS: Readonly<Record<string, (x: Tensor) => Tensor>> = {
   swish: silu,
   tanh,
 };
+
+/** Which keys a configuration has, and of what kind they are. */
+export interface ConfigKeys {
+  /** Positive integers. */
+  readonly counts: readonly string[];
+  /** Numbers of at least 0. */
+  readonly numbers: readonly string[];
+  /** transformers' names of activations. */
+  readonly activations: readonly string[];
+  /** Others, which the model checks itself. */
+  readonly others?: readonly string[];
+}
+
+/**
+ * Checks the configuration of an encoder that a program writes itself, a classifier's too.
+ * @throws ArgumentError for a key that is missing, unknown or out of range
+ */
+export function checkEncoderConfig(where: string, config: unknown, keys: ConfigKeys): void {
+  const { counts, numbers, activations, others = [] } = keys;
+  const needed = [...counts, ...numbers, ...activations, ...others];
+  if (config === undefined) throw new ArgumentError(`${where}: a configuration is needed, with ${needed.join(", ")}.`);
+  checkOptions(where, config, [...needed, "modelType", "dtype", "padTokenId", "id2label", "problemType"]);
+  const values = config as Record<string, number>;
+  // Layers are made one by one, so a config may not ask for a billion of them.
+  for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
+  for (const key of numbers) checkNumber(where, key, values[key]!, 0);
+  for (const key of activations)
+    if (!Object.hasOwn(ACTIVATIONS, values[key]!))
+      throw new ArgumentError(
+        `${where}: ${key} must be one of ${Object.keys(ACTIVATIONS).join(", ")}; got ${shown(values[key])}.`,
+      );
+  const { hiddenSize, numAttentionHeads, vocabSize } = values as Record<string, number>;
+  if (hiddenSize! % numAttentionHeads! !== 0)
+    throw new ArgumentError(
+      `${where}: hiddenSize must be a multiple of numAttentionHeads = ${numAttentionHeads}; got ${hiddenSize}.`,
+    );
+  if (vocabSize !== undefined) checkInteger(where, "padTokenId", values["padTokenId"]!, 0, vocabSize - 1);
+}
 
 /** The activation that a key names, "gelu" where it says nothing. @throws FormatError for another @internal */
 export function readActivation(

@@ -261,8 +261,9 @@ class Group {
 }
 
 function isLanguageModel(value: unknown): value is CausalLM {
-  const { forward, newCache, config } = (value ?? {}) as Partial<CausalLM>;
-  return typeof forward === "function" && typeof newCache === "function" && typeof config === "object";
+  const { forward, newCache, loss, config } = (value ?? {}) as Partial<CausalLM>;
+  // A decoder without a head has no loss.
+  return [forward, newCache, loss].every((method) => typeof method === "function") && typeof config === "object";
 }
 
 /** The language model itself. @throws ArgumentError */

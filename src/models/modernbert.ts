@@ -10,9 +10,17 @@ import { Embedding, LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { classificationLoss, type Labels } from "./classification.js";
-import { ACTIVATIONS, checkText, initWeights, positionsOf, rangesOf, readActivation } from "./encoder.js";
-import type { EncoderOptions } from "./encoder.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
+import {
+  ACTIVATIONS,
+  checkEncoderConfig,
+  checkText,
+  initWeights,
+  positionsOf,
+  rangesOf,
+  readActivation,
+} from "./encoder.js";
+import type { ConfigKeys, EncoderOptions } from "./encoder.js";
 import type { Family, FamilyConfig, Size } from "./family.js";
 import { firstTokens, meanOfTokens } from "./pooling.js";
 import { parseRope, RotaryEmbedding, type RopeParameters } from "./rope.js";
@@ -65,6 +73,30 @@ export interface ModernBertConfig extends FamilyConfig {
   /** Standard deviation of initial weights, a new classifier's too. */
   initializerRange: number;
 }
+
+const KEYS: ConfigKeys = {
+  counts: [
+    "vocabSize",
+    "hiddenSize",
+    "intermediateSize",
+    "numHiddenLayers",
+    "numAttentionHeads",
+    "maxPositionEmbeddings",
+    "localAttention",
+  ],
+  numbers: ["normEps", "initializerRange"],
+  activations: ["hiddenActivation", "classifierActivation"],
+  others: [
+    "normBias",
+    "attentionBias",
+    "mlpBias",
+    "layerTypes",
+    "fullRope",
+    "slidingRope",
+    "classifierPooling",
+    "classifierBias",
+  ],
+};
 
 /** What all layers of one kind share in a forward. */
 interface Pass {
@@ -212,6 +244,7 @@ export class ModernBertModel extends Module {
 
   constructor(config: Readonly<ModernBertConfig>) {
     super();
+    checkEncoderConfig("ModernBertModel", config, KEYS);
     this.config = config;
     [this.embeddings, this.layers, this.finalNorm] = allOrNothing(() => [
       new ModernBertEmbeddings(config),
@@ -319,6 +352,7 @@ export class ModernBertForSequenceClassification extends Module {
 
   constructor(config: Readonly<ModernBertConfig & Labels>) {
     super();
+    checkLabels("ModernBertForSequenceClassification", config);
     this.config = config;
     [this.model, this.head, this.classifier] = allOrNothing(() => [
       new ModernBertModel(config),

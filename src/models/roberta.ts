@@ -5,7 +5,7 @@ import { Module } from "../nn/module.js";
 import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { bert, BertModel, parseBertConfig, type BertConfig } from "./bert.js";
-import { classificationLoss, type Labels } from "./classification.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
 import { initWeights, type EncoderOptions } from "./encoder.js";
 import type { Family } from "./family.js";
 import { firstTokens } from "./pooling.js";
@@ -50,6 +50,7 @@ export class RobertaForSequenceClassification extends Module {
 
   constructor(config: Readonly<BertConfig & Labels>) {
     super();
+    checkLabels("RobertaForSequenceClassification", config);
     this.config = config;
     [this.roberta, this.classifier] = allOrNothing(() => [
       new BertModel(config, false),

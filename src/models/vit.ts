@@ -10,11 +10,12 @@ import { Conv2d } from "../nn/conv.js";
 import * as init from "../nn/init.js";
 import { LayerNorm, Linear, type Layer } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
-import { checkTensor } from "../tensor/check.js";
+import { checkInteger, checkTensor } from "../tensor/check.js";
 import { allOrNothing, graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import { classificationLoss, type Labels } from "./classification.js";
-import { ACTIVATIONS, attend, initWeights, readActivation } from "./encoder.js";
+import { checkLabels, classificationLoss, type Labels } from "./classification.js";
+import { ACTIVATIONS, attend, checkEncoderConfig, initWeights, readActivation } from "./encoder.js";
+import type { ConfigKeys } from "./encoder.js";
 import type { Family, FamilyConfig, Size } from "./family.js";
 import { firstTokens } from "./pooling.js";
 
@@ -49,6 +50,13 @@ export interface ViTConfig extends FamilyConfig {
   /** Standard deviation of initial weights, a new classifier's too. */
   initializerRange: number;
 }
+
+const KEYS: ConfigKeys = {
+  counts: ["numChannels", "hiddenSize", "intermediateSize", "numHiddenLayers", "numAttentionHeads", "poolerOutputSize"],
+  numbers: ["layerNormEps", "initializerRange"],
+  activations: ["hiddenAct", "poolerAct"],
+  others: ["imageSize", "patchSize", "qkvBias"],
+};
 
 /** Patches of an image; what is left at its right and lower edges is none. */
 function patchesOf({ imageSize, patchSize }: ViTConfig): number {
@@ -239,6 +247,9 @@ export class ViTModel extends Module {
 
   constructor(config: Readonly<ViTConfig>, pooler = true) {
     super();
+    checkEncoderConfig("ViTModel", config, KEYS);
+    for (const key of ["imageSize", "patchSize"] as const)
+      for (const at of [0, 1]) checkInteger("ViTModel", `${key}[${at}]`, (config[key] ?? [])[at]!, 1);
     this.config = config;
     [this.embeddings, this.layers, this.layernorm, this.pooler] = allOrNothing(() => [
       new ViTEmbeddings(config),
@@ -294,6 +305,7 @@ export class ViTForImageClassification extends Module {
 
   constructor(config: Readonly<ViTConfig & Labels>) {
     super();
+    checkLabels("ViTForImageClassification", config);
     this.config = config;
     [this.vit, this.classifier] = allOrNothing(() => [
       new ViTModel(config, false),

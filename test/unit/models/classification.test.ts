@@ -202,6 +202,50 @@ for (const name of ["bert_cls", "roberta_cls", "distilbert_cls", "modernbert_cls
     assert.deepEqual(run(true), run(false));
   });
 
+test("configurations of one's own: what is missing, unknown or out of range is refused by name", () => {
+  const BERT = {
+    modelType: "bert" as const,
+    vocabSize: 8,
+    hiddenSize: 4,
+    intermediateSize: 6,
+    numHiddenLayers: 1,
+    numAttentionHeads: 2,
+    hiddenAct: "gelu",
+    maxPositionEmbeddings: 5,
+    typeVocabSize: 1,
+    layerNormEps: 1e-12,
+    padTokenId: 0,
+    initializerRange: 0.02,
+  };
+  const labels = { id2label: ["a", "b"], problemType: null };
+  const model = new models.BertForSequenceClassification({ ...BERT, ...labels });
+  assert.deepEqual(model.forward(tensor(new Int32Array([1, 2]), [1, 2])).shape, [1, 2]);
+  refuses(() => model.loss(ids(), undefined as never), ArgumentError, "Embedding");
+  const two = (): Tensor => tensor(new Int32Array([1, 2]), [1, 2]);
+  refuses(() => model.loss(two(), undefined as never), DTypeError, "labels");
+  model.dispose();
+  for (const [changes, word] of [
+    [{ vocabSize: 0 }, "vocabSize"],
+    [{ numHiddenLayers: 1e9 }, "numHiddenLayers"],
+    [{ layerNormEps: -1 }, "layerNormEps"],
+    [{ hiddenAct: "gelu_fast" }, "hiddenAct"],
+    [{ numAttentionHeads: 3 }, "numAttentionHeads"],
+    [{ padTokenId: 8 }, "padTokenId"],
+    [{ hiddenDropout: 0.1 }, "hiddenDropout"],
+  ] as const)
+    refuses(() => new models.BertModel({ ...BERT, ...changes } as never), ArgumentError, "BertModel", word);
+  refuses(() => new models.BertModel(undefined as never), ArgumentError, "BertModel", "vocabSize");
+  for (const changes of [{ id2label: [] }, { id2label: undefined }, { problemType: "ranking" }])
+    refuses(
+      () => new models.BertForSequenceClassification({ ...BERT, ...labels, ...changes } as never),
+      ArgumentError,
+      "BertForSequenceClassification",
+    );
+  refuses(() => new models.DistilBertModel({} as never), ArgumentError, "DistilBertModel");
+  refuses(() => new models.ModernBertModel({} as never), ArgumentError, "ModernBertModel");
+  refuses(() => new models.ViTModel({} as never), ArgumentError, "ViTModel");
+});
+
 test("decoders: where a text ends", () => {
   const load = (changes: object): models.SequenceClassifier =>
     models.loadModel(changed("llama_cls", changes), { head: "sequence-classification" }).model;
