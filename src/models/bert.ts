@@ -283,6 +283,22 @@ export class BertModel extends Module {
     initWeights(this, config.initializerRange);
   }
 
+  /** First to last: what layer_replication repeats. @internal */
+  getLayers(): readonly Module[] {
+    return this.encoder.layer;
+  }
+
+  /** Another layer. @internal */
+  newLayer(): BertLayer {
+    return new BertLayer(this.config);
+  }
+
+  /** Puts layers in the places of those that are there; config has their number. @internal */
+  setLayers(layers: readonly Module[]): void {
+    this.encoder.layer.splice(0, this.encoder.layer.length, ...(layers as BertLayer[]));
+    Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
+  }
+
   /** The table of tokens (transformers' get_input_embeddings). */
   getInputEmbeddings(): Module {
     return this.embeddings.wordEmbeddings;

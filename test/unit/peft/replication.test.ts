@@ -1,6 +1,7 @@
 /** Layers that are there more than once (PEFT's layer_replication): on the same weights, with factors of their own. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
+import { fileURLToPath } from "node:url";
 import {
   ArgumentError,
   init,
@@ -18,6 +19,7 @@ import { assertBits } from "../../support/golden.js";
 import { LLAMA } from "../../support/language_models.js";
 import { assertValues, layersOf, tiny, train, values } from "../../support/peft.js";
 import { refuses } from "../../support/refuses.js";
+import { ROOT } from "../../support/root.js";
 
 await init();
 const RANGES = [
@@ -126,6 +128,30 @@ test("all adapters of a model have the same layers", () => {
   adapted.addAdapter("c", { targetModules: ["q_proj"] });
   assert.throws(() => adapted.addAdapter("d", CONFIG), ArgumentError);
   adapted.dispose();
+});
+
+test("layers of a BERT, too", () => {
+  const folder = fileURLToPath(new URL("test/fixtures/families/bert_cls/", ROOT));
+  const { model } = models.loadModel(folder, { head: "sequence-classification" });
+  const text = (): Float32Array =>
+    noGrad(() => scope(() => model.forward(tensor(Int32Array.of(2, 9, 8, 3), [1, 4])).data.slice()));
+  const before = text();
+  const config = { targetModules: ["query"], taskType: "SEQ_CLS" };
+  const first = peft.getLoraModel(model, config);
+  const count = layersOf(first).length;
+  first.unload();
+  const adapted = peft.getLoraModel(model, {
+    ...config,
+    layerReplication: [
+      [0, count],
+      [0, 1],
+    ],
+  });
+  assert.equal(layersOf(adapted).length, count + 1);
+  assert.ok(text().some((v, i) => v !== before[i]));
+  adapted.unload();
+  assertBits("unloaded", text(), before);
+  model.dispose();
 });
 
 const model = llama();
