@@ -23,6 +23,7 @@ import { prepareRun, sample, type Places, type Run } from "./run.js";
 import { SETTINGS, type FinetuneSettings } from "./settings.js";
 import type { EncodingWatch } from "./text.js";
 import { programName, shellWord } from "./shell.js";
+import { SIGNALS } from "./signals.js";
 
 export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
 
@@ -280,9 +281,6 @@ async function trainSteps({ training, settings, work }: Run, save: () => void, l
   }
   return !stopped;
 }
-
-/** That ask a run to end: Ctrl-C, kill, a terminal that closes. */
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Mean loss over evenly spread windows of the held-out tokens. */
 function heldOutLoss({ training, work }: Run, when: "before" | "after", lock: FolderLock): number {

@@ -8,6 +8,7 @@ import { INDEX_FILE, MODEL_FILE, readWeightMap } from "../io/huggingface.js";
 import { parseHubName, spellHubName, type HubName } from "../io/hub_name.js";
 import { FileError } from "../runtime/errors.js";
 import { megabytes } from "./format.js";
+import { SIGNALS } from "./signals.js";
 import { CachedRepo, hubCache } from "./hub_cache.js";
 import {
   addressOf,
@@ -157,6 +158,12 @@ async function fetchFiles(
           `from ${hub.endpoint} to ${repo.snapshot(commit)}`,
       );
     const progress = isLong ? downloadProgress(total, there) : undefined;
+    const stop = (): void => {
+      progress?.stop();
+      console.error(`Stopped. What has come stays in ${repo.cache}: the same command goes on with it.`);
+      process.exit(130);
+    };
+    for (const signal of SIGNALS) process.once(signal, stop);
     try {
       for (const file of missing) {
         await download(hub, pinned, addressOf(hub, pinned.repo, commit, file.path), file, repo.blobs, (bytes) => {
@@ -167,6 +174,7 @@ async function fetchFiles(
         repo.link(commit, file.path, file.checksum);
       }
     } finally {
+      for (const signal of SIGNALS) process.off(signal, stop);
       progress?.stop();
     }
   } finally {

@@ -187,6 +187,12 @@ async function refusal(hub: Hub, name: HubName, url: string, response: Response)
   const { status } = response;
   const code = response.headers.get("x-error-code");
   const tokens = `${endpoint}/settings/tokens`;
+  // Public models are refused, too, to who shows a token that is none.
+  if (status === 401 && token !== undefined && code === null)
+    return new FileError(
+      `${endpoint} refuses the token: it may have expired. Set HF_TOKEN to another (${tokens}), or unset it (and ` +
+        `hf auth logout) for what is public.`,
+    );
   if (code === "GatedRepo" || (status === 403 && code !== "RepoNotFound"))
     return new FileError(
       `${repo} is gated: accept its licence at ${endpoint}/${repo}, and set HF_TOKEN to a token of that account ` +

@@ -325,6 +325,31 @@ downloads("is resumed by the next process", async () => {
   isSame(path);
 });
 
+downloads("that is stopped says that it goes on, and does", async () => {
+  await withEnvironment({ HF_HUB_CACHE: at("stopped") }, async () => {
+    const blobs = at("stopped/models--org--base/blobs");
+    const inspect = ["inspect", "org/base"];
+    const { code, stderr } = await withFaults(/signature/, [{ cut: 700_000 }, "silence"], () =>
+      wasmLora(folder, inspect, async (child) => {
+        const part = join(blobs, `${BLOB}.wasm-lora.incomplete`);
+        while ((statSync(part, { throwIfNoEntry: false })?.size ?? 0) < 700_000 && child.exitCode === null)
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        child.kill("SIGINT");
+      }),
+    );
+    assert.equal(code, 130, stderr);
+    assert.match(stderr, /Stopped\. What has come stays in .*stopped: the same command goes on with it\.\n$/);
+    assert.deepEqual(readdirSync(at("stopped/.locks/models--org--base")), []);
+    const from = hub.asked.length;
+    await succeed(folder, inspect);
+    const storage = hub.asked.slice(from).filter(({ server }) => server === "storage");
+    assert.deepEqual(
+      storage.map(({ headers }) => headers.range),
+      ["bytes=700000-"],
+    );
+  });
+});
+
 downloads("goes on from what huggingface_hub left, if nobody writes it", async () => {
   const blobs = at("theirs/models--org--base/blobs");
   const left = join(blobs, `${BLOB}.incomplete`);
@@ -457,6 +482,9 @@ rights("without one, what to do is said", async () => {
     await rejects(find("org/private", { cache: "none" }), "FileError", "account");
     await rejects(find("org/gated", { cache: "none" }), "FileError", page, "none that has been let in");
   });
+  await withEnvironment({ HF_TOKEN: "hf_expired" }, () =>
+    rejects(find("org/base", { cache: "none" }), "FileError", "refuses the token", "HF_TOKEN", tokens),
+  );
   await withEnvironment({ HF_TOKEN: "a secret\u0001" }, () =>
     assert.rejects(find("org/private", { cache: "none" }), ({ message }: Error) => !message.includes("a secret")),
   );

@@ -126,6 +126,10 @@ export class HubServer {
       response.writeHead(status, { "x-error-code": code, "content-type": "application/json" });
       response.end(JSON.stringify({ error: code }));
     };
+    if (asked.headers.authorization === "Bearer hf_expired") {
+      response.writeHead(401, { "x-error-message": "Invalid credentials in Authorization header" }).end();
+      return;
+    }
     if (url.pathname.startsWith("/storage/")) return this.#answerStorage(url, asked, response, fault);
     if (url.pathname === "/api/models") {
       const word = url.searchParams.get("search") ?? "";
