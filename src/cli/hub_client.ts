@@ -122,7 +122,7 @@ export async function request(
   for (let attempt = 1; ; attempt++) {
     let reason: string;
     let most = attempts;
-    let wait = 2 ** (attempt - 1);
+    let wait = 1 << (attempt - 1);
     try {
       const response = await follow(hub, url, from);
       if (response.ok || response.status === 416) return response;
