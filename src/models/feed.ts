@@ -6,9 +6,9 @@ import type { Tensor } from "../tensor/tensor.js";
 import { TensorWriter } from "./tensor_writer.js";
 
 /** Bytes that are read at a time: few reads, and next to nothing beside the weights. */
-const PIECE_BYTES = 4 * 2 ** 20;
+const PIECE_BYTES = 4 << 20;
 /** A stream is begun anew rather than read on, where so much of it would be left out: a head that is the table. */
-const FAR_BYTES = 16 * 2 ** 20;
+const FAR_BYTES = 16 << 20;
 
 /** How far the loading of a file is. */
 export interface LoadProgress {

@@ -132,7 +132,7 @@ function folderUrl(url: string | URL): URL {
 
 const NOT_FOUND = "the address must be the folder's; a model on the Hugging Face hub is named as org/name";
 /** So many bytes are skipped rather than left out by a range, which not every server and page allows. */
-const SKIPPED = 2 ** 20;
+const SKIPPED = 1 << 20;
 
 /**
  * @returns undefined for what is optional and not there; a server of pages may answer with a page then

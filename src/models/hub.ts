@@ -13,7 +13,7 @@ import { FileError, FormatError } from "../runtime/errors.js";
 /** The name of its Cache storage. */
 const STORAGE = "wasm-lora-hub";
 /** So much is kept as one entry: what is lost when a download ends, and what is in memory beside the weights. */
-const PART_BYTES = 16 * 2 ** 20;
+const PART_BYTES = 16 << 20;
 /** After so many failures in a row a server counts as unreachable. */
 const ATTEMPTS = 5;
 
@@ -109,7 +109,7 @@ function partOf(url: string, at: number): string {
 }
 
 function rest(failures: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 250 * 2 ** failures));
+  return new Promise((resolve) => setTimeout(resolve, 250 << failures));
 }
 
 /** What a server has from there on, whether or not it heeds a range. @throws FileError if it says that there is none */

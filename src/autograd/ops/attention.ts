@@ -7,7 +7,7 @@ import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
 
-const INT32_MAX = 2 ** 31 - 1;
+const INT32_MAX = 0x7fffffff;
 
 /** What `attentionRanges` makes ranges of. */
 export interface AttentionRangesOptions {
