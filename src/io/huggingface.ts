@@ -73,7 +73,7 @@ export function joinHeaders(
   return { tensors, astray, sizes, metadata };
 }
 
-/** A folder's files with weights, open: their headers are read, their data when they are asked for. @internal */
+/** A folder's files with weights, open: their headers are read, their data when they are asked for. */
 export interface OpenWeights extends WeightIndex {
   /** Reads a part of a tensor, from so many bytes behind its beginning. @throws FileError */
   read(tensor: PlacedTensor, from: number, into: Uint8Array): void;

@@ -80,7 +80,7 @@ export async function readStreamed(file: StreamedFile, onPart?: (loaded: number)
   return joined(parts);
 }
 
-/** The parts of a body, as fetch and Blob have them. Not every browser can loop over one. */
+/** The parts of a body, as fetch and Blob have them. Not every browser can loop over one. @internal */
 export async function* partsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void> {
   const reader = body.getReader();
   try {

@@ -22,7 +22,7 @@ import { llama, type LlamaConfig } from "./llama.js";
 import { materialize } from "./materialize.js";
 import { skipInit } from "../nn/skip_init.js";
 import type { Module } from "../nn/module.js";
-import type { OnProgress } from "./feed.js";
+import type { OnProgress } from "./load_progress.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 import { mistral, type MistralConfig } from "./mistral.js";
 import { olmo2, type Olmo2Config } from "./olmo2.js";

@@ -3,24 +3,13 @@ import type { OpenWeights, PlacedTensor, WeightIndex } from "../io/huggingface.j
 import type { StreamedWeights } from "../io/streamed_weights.js";
 import { FormatError } from "../runtime/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
+import type { OnProgress } from "./load_progress.js";
 import { TensorWriter } from "./tensor_writer.js";
 
 /** Bytes that are read at a time: few reads, and next to nothing beside the weights. */
 const PIECE_BYTES = 4 << 20;
 /** A stream is begun anew rather than read on, where so much of it would be left out: a head that is the table. */
 const FAR_BYTES = 16 << 20;
-
-/** How far the loading of a file is. */
-export interface LoadProgress {
-  /** Its name in the folder. */
-  file: string;
-  /** Bytes so far. */
-  loaded: number;
-  /** Bytes of the file; null where a server does not say. */
-  total: number | null;
-}
-/** Is told, for each piece that comes, how far it is. */
-export type OnProgress = (progress: LoadProgress) => void;
 
 /** The tensors of the files that are loaded, with what they become. */
 export type Destinations = ReadonlyMap<PlacedTensor, Tensor>;

@@ -33,7 +33,7 @@ export {
 } from "./gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions } from "./fetch.js";
 export { openModel } from "./open.js";
-export type { LoadProgress } from "./feed.js";
+export type { LoadProgress } from "./load_progress.js";
 export {
   loadModel,
   type AnyLoadedModel,

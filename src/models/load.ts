@@ -14,7 +14,8 @@ import { allOrNothing } from "../tensor/scope.js";
 import { readLabels } from "./classification.js";
 import type { DecoderConfig } from "./decoder.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./family.js";
-import { areEqual, areStreamsEqual, feed, feedStreams, type OnProgress } from "./feed.js";
+import { areEqual, areStreamsEqual, feed, feedStreams } from "./feed.js";
+import type { OnProgress } from "./load_progress.js";
 import { Weights } from "./weights.js";
 
 /** A model and what its folder says. */
