@@ -370,8 +370,8 @@ adapterFolder("with features that are not supported, or settings out of range", 
   for (const [key, value, name, mention] of [
     ["use_dora", true, "FormatError", "lora_magnitude_vector"],
     ["lora_bias", true, "FormatError", "lora_bias"],
-    ["target_parameters", ["experts.gate"], "FormatError", "target_parameters"],
-    ["init_lora_weights", "pissa", "FormatError", "init_lora_weights"],
+    ["target_parameters", ["q_proj.weight"], "ArgumentError", "targetParameters"],
+    ["init_lora_weights", "corda", "FormatError", "init_lora_weights"],
     ["peft_type", "LOHA", "FormatError", "peft_type"],
     ["rank_pattern", { q_proj: 4 }, "FormatError", "q_proj.lora_A"],
     ["r", 3, "FormatError", "r = 3"],
@@ -390,7 +390,7 @@ adapterFolder("with features that are not supported, or settings out of range", 
   edit(config, (json) => {
     json.lora_bias = true;
   });
-  await refuseAdapter(path, "FormatError", "dora/adapter_config.json", "lora_bias");
+  await refuseAdapter(path, "FormatError", "dora/adapter_model.safetensors", "lora_bias");
 });
 
 adapterFolder("with a value that is not finite", async () => {
