@@ -16,6 +16,8 @@ import { HALVES } from "./tensor_writer.js";
 const DTYPES = ["F32", "F16", "BF16", "F64"];
 /** Tensors that one message names at most. */
 const NAMED = 4;
+/** Layers that are compared first; then so many times as many, and so on. */
+const FIRST_LAYERS = 8;
 
 /** A folder's tensors under the keys that the model has. */
 export class Weights<Config extends FamilyConfig> {
@@ -106,15 +108,25 @@ export class Weights<Config extends FamilyConfig> {
       for (const name of [...this.#tensors.keys()])
         if (this.#family.headKeys.some((start) => name.startsWith(start)) && !ofHead(name)) this.#tensors.delete(name);
     }
-    this.#checkLayers(config.numHiddenLayers);
-    const expected = this.#rehearse(config);
-    const missing: string[] = [];
-    for (const [name, shape] of expected) {
-      const view = this.#tensors.get(name);
-      if (view) this.#checkShape(name, view, shape, config);
-      else if (!isDrawn(name)) missing.push(name);
+    const layers = config.numHiddenLayers;
+    this.#checkLayers(layers);
+    let expected: ReadonlyMap<string, readonly number[]>;
+    let missing: string[];
+    let count = FIRST_LAYERS;
+    // A file may name any number of layers and have next to nothing of each: what the first lack is said at once.
+    for (; ; count *= FIRST_LAYERS) {
+      expected = this.#rehearse({ ...config, numHiddenLayers: Math.min(count, layers) });
+      missing = [];
+      for (const [name, shape] of expected) {
+        const view = this.#tensors.get(name);
+        if (view) this.#checkShape(name, view, shape, config);
+        else if (!isDrawn(name)) missing.push(name);
+      }
+      if (missing.length > 0 || count >= layers) break;
     }
-    const unexpected = [...this.#tensors.keys()].filter((name) => !expected.has(name));
+    const unexpected = [...this.#tensors.keys()].filter(
+      (name) => !expected.has(name) && !((this.#layerOf(name) ?? 0) >= count),
+    );
     const some = (names: string[]): string =>
       names
         .slice(0, NAMED)
@@ -143,13 +155,20 @@ export class Weights<Config extends FamilyConfig> {
     }
   }
 
+  /** Of which layer a tensor is. */
+  #layerOf(name: string): number | undefined {
+    const start = this.#prefix + this.#family.layers;
+    const index = name.startsWith(start) ? /^\d{1,9}(?=\.)/.exec(name.slice(start.length)) : null;
+    return index ? Number(index[0]) : undefined;
+  }
+
   /** As many layers as config.json says, so that the rehearsal is of no more than the file has. */
   #checkLayers(count: number): void {
     const start = this.#prefix + this.#family.layers;
     const found = new Set<number>();
     for (const name of this.#tensors.keys()) {
-      const index = name.startsWith(start) ? /^\d{1,9}(?=\.)/.exec(name.slice(start.length)) : null;
-      if (index) found.add(Number(index[0]));
+      const layer = this.#layerOf(name);
+      if (layer !== undefined) found.add(layer);
     }
     const say = (what: string): never => {
       throw new FormatError(

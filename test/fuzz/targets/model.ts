@@ -3,6 +3,7 @@
  * compute and generate, or say why not; nothing outside the folder is ever read, and a disposed model leaves nothing.
  */
 import { io, manualSeed, models, noGrad, scope, tensor } from "../../../src/index.js";
+import { createModel, familyOf } from "../../../src/models/families.js";
 import { damage, damageText, textOf, treeOf } from "../json_tree.js";
 import type { Random } from "../random.js";
 import { must, type Files, type Target } from "../target.js";
@@ -48,8 +49,43 @@ const GPT2 = {
   attn_pdrop: 0.1,
   n_ctx: 8,
 };
+/** What the other decoders' files say beside what a Llama's says. */
+const DECODERS: readonly object[] = [
+  { model_type: "mistral", sliding_window: 2 },
+  { model_type: "qwen2", use_sliding_window: true, sliding_window: 2, max_window_layers: 1 },
+  { model_type: "qwen3", layer_types: ["full_attention", "sliding_attention"], use_sliding_window: true },
+  { model_type: "smollm3", no_rope_layers: [1, 0], no_rope_layer_interval: 2 },
+  { model_type: "phi3", original_max_position_embeddings: 4, sliding_window: null },
+  { model_type: "olmo2" },
+  {
+    model_type: "granite",
+    embedding_multiplier: 2,
+    attention_multiplier: 0.5,
+    residual_multiplier: 0.3,
+    logits_scaling: 4,
+  },
+  { model_type: "gemma", hidden_act: "gelu" },
+  { model_type: "gemma2", query_pre_attn_scalar: 2, attn_logit_softcapping: 5, final_logit_softcapping: 3 },
+  { model_type: "gemma3_text", sliding_window_pattern: 2, rope_local_base_freq: 100, sliding_window: 2 },
+  { model_type: "gpt_neox", hidden_act: "gelu", rotary_pct: 1, use_parallel_residual: false, layer_norm_eps: 0.01 },
+].map((own) => ({
+  ...LLAMA,
+  hidden_act: /gemma/.test(own.model_type) ? "gelu_pytorch_tanh" : "silu",
+  ...own,
+  architectures: null,
+}));
 const WORDS = [
   '"llama"',
+  '"gemma3"',
+  '"sliding_attention"',
+  '"layer_types"',
+  '"sliding_window"',
+  '"final_logit_softcapping"',
+  '"logits_scaling"',
+  '{"rope_type":"yarn","factor":2,"original_max_position_embeddings":4}',
+  '{"rope_type":"dynamic","factor":2}',
+  '{"type":"longrope","short_factor":[1],"long_factor":[2]}',
+  '{"full_attention":{"rope_type":"default"},"sliding_attention":{"rope_theta":5}}',
   '"gpt2"',
   '"silu"',
   '"relu"',
@@ -149,6 +185,11 @@ function base(random: Random): Base {
         new models.Gpt2({ ...SHARED, intermediateSize: 16, modelType: "gpt2", layerNormEpsilon: 0.01 }),
       ),
     },
+    ...DECODERS.map((config) => {
+      const { model_type } = config as { model_type: string };
+      const own = familyOf(model_type)!.parseConfig(config, "config.json") as models.ModelConfig;
+      return { config, weights: weightsOf(createModel("fuzz", own)) };
+    }),
   ];
   return random.pick(bases);
 }
