@@ -160,9 +160,13 @@ modelFolder("of another model type, or with a config that is none", async () => 
   const model = copyModel("other");
   const config = at(model, "config.json");
   edit(config, (json) => {
+    json.model_type = "mamba";
+  });
+  await refuseModel(model, "FormatError", "other/config.json", "model_type", '"mamba"');
+  edit(config, (json) => {
     json.model_type = "bert";
   });
-  await refuseModel(model, "FormatError", "other/config.json", "model_type", '"bert"');
+  await refuseModel(model, "ArgumentError", "bert", "causal-lm");
   for (const text of ["", "{", "[]", "null", "\ufeff{}"]) {
     writeFileSync(config, text);
     await refuse(folder, ["generate", "--model", model], "FormatError", "other/config.json");
