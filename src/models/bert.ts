@@ -271,6 +271,9 @@ export class BertModel extends Module {
   /** Whether backward computes each layer's activations again, so that only its input is kept. */
   gradientCheckpointing = false;
 
+  /** The layers that it was made with, once others have taken their places. */
+  #own: readonly Module[] | null = null;
+
   constructor(config: Readonly<BertConfig>, pooler = true) {
     super();
     checkEncoderConfig("BertModel", config, KEYS);
@@ -281,6 +284,12 @@ export class BertModel extends Module {
       pooler ? new BertPooler(config) : null,
     ]);
     initWeights(this, config.initializerRange);
+  }
+
+  /** Disposes all parameters. */
+  override dispose(): void {
+    super.dispose();
+    for (const layer of this.#own ?? []) layer.dispose();
   }
 
   /** First to last: what layer_replication repeats. @internal */
@@ -295,6 +304,7 @@ export class BertModel extends Module {
 
   /** Puts layers in the places of those that are there; config has their number. @internal */
   setLayers(layers: readonly Module[]): void {
+    this.#own ??= [...this.encoder.layer];
     this.encoder.layer.splice(0, this.encoder.layer.length, ...(layers as BertLayer[]));
     Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }

@@ -78,6 +78,9 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
    */
   gradientCheckpointing = false;
 
+  /** The layers that it was made with, once others have taken their places. */
+  #own: readonly Module[] | null = null;
+
   constructor(
     /** Its sizes. */
     readonly config: Readonly<C>,
@@ -173,6 +176,7 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
 
   /** Puts layers in the places of those that are there; config has their number. @internal */
   setLayers(layers: readonly Module[]): void {
+    this.#own ??= [...this.blocks];
     (this.blocks as unknown as Module[]).splice(0, this.blocks.length, ...layers);
     Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }
@@ -185,6 +189,7 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
   /** Disposes all parameters and the tables of angles. */
   override dispose(): void {
     super.dispose();
+    for (const block of this.#own ?? []) block.dispose();
     for (const rotary of this.rotaries) rotary.dispose();
   }
 

@@ -236,9 +236,8 @@ export class Adapters {
     for (const { parent, name, module } of [...places(this.model)]) {
       if (module instanceof LoraLayer || module instanceof TrainableTokens) parent.replaceChild(name, module.unload());
       if (!(module instanceof ModulesToSave)) continue;
-      const layers = module.unload(adapterNames);
-      parent.replaceChild(name, layers.kept);
-      dropped.push(...layers.dropped);
+      dropped.push(...module.unload(adapterNames));
+      parent.replaceChild(name, module.originalModule);
     }
     const kept = new Set(this.model.parameters());
     for (const p of dropped.flatMap((layer) => layer.parameters())) if (!kept.has(p)) p.dispose();

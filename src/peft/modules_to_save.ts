@@ -7,19 +7,16 @@ import { Module, type Parameter } from "../nn/module.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { copyOf } from "./copy.js";
 import { LoraLayer } from "./layer.js";
+import type { StandIn } from "./stand_in.js";
 import { TrainableTokens } from "./trainable_tokens.js";
-
-/** A layer, or what has a weight like one. */
-type Copied = Layer & { readonly weight?: Parameter };
 
 /** What stands in a copied module's place: the original and the copies, of which the active adapter's acts. */
 export class ModulesToSave extends Module {
   /** @internal */ static override readonly className: string = "ModulesToSave";
-  readonly originalModule: Copied;
+  readonly originalModule: Layer & { readonly weight?: Parameter };
   /** By adapter. */
-  readonly modulesToSave = new Map<string, Copied>();
+  readonly modulesToSave = new Map<string, StandIn>();
   activeAdapters: readonly string[] = [];
   disabled = false;
 
@@ -33,7 +30,7 @@ export class ModulesToSave extends Module {
       throw new ArgumentError(
         `${where} is a ${className(module)} with adapters${adapted && ` on ${adapted}`}; it cannot be copied as well.`,
       );
-    this.originalModule = module as Copied;
+    this.originalModule = module as Layer;
     this.training = module.training;
   }
 
@@ -42,11 +39,11 @@ export class ModulesToSave extends Module {
   }
 
   /** The copy of the active adapter that has one, else the original. */
-  get active(): Copied {
+  get active(): Layer & { readonly weight?: Parameter } {
     return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;
   }
 
-  #copyOf(adapterNames: readonly string[]): Copied | undefined {
+  #copyOf(adapterNames: readonly string[]): StandIn | undefined {
     return this.modulesToSave.get(adapterNames.find((name) => this.modulesToSave.has(name)) ?? "");
   }
 
@@ -82,16 +79,8 @@ export class ModulesToSave extends Module {
     return this.active.weight!;
   }
 
-  forward(x: Tensor): Tensor {
-    return this.active.forward(x);
-  }
-
-  /**
-   * The same module with parameters of its own.
-   * @param shared copies of parameters that are copied once for all modules that have them
-   */
-  copyOriginal(shared: Map<Parameter, Parameter> | null = null): Copied {
-    return copyOf(this.originalModule, shared);
+  forward(...args: [x: Tensor]): Tensor {
+    return this.active.forward(...args);
   }
 
   /** Frees an adapter's copy, if it is here. */
@@ -101,12 +90,13 @@ export class ModulesToSave extends Module {
   }
 
   /**
-   * The copy of the first of these adapters that has one, else the original; and the others, whose parameters may be
-   * tied to what is kept.
+   * Gives the module the copy of the first of these adapters that has one, if any.
+   * @returns what has the other parameters, which may be tied to what is kept
    */
-  unload(adapterNames: readonly string[]): { kept: Copied; dropped: Copied[] } {
-    const kept = this.#copyOf(adapterNames) ?? this.originalModule;
-    return { kept, dropped: [this.originalModule, ...this.modulesToSave.values()].filter((layer) => layer !== kept) };
+  unload(adapterNames: readonly string[]): Module[] {
+    const kept = this.#copyOf(adapterNames);
+    kept?.install();
+    return [...this.modulesToSave.values()];
   }
 }
 

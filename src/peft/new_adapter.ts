@@ -10,6 +10,7 @@ import { ArgumentError } from "../runtime/errors.js";
 import { scope } from "../tensor/scope.js";
 import type { Adapter, Factors } from "./layer.js";
 import { ModulesToSave } from "./modules_to_save.js";
+import { StandIn } from "./stand_in.js";
 import { type Place, tiedPlaces } from "./places.js";
 import { copiedPlaces, noTarget, type Part, targetsOf, type TokenPlace, tokenPlaces } from "./targets.js";
 import { rowsOf, TrainableTokens } from "./trainable_tokens.js";
@@ -61,7 +62,7 @@ export function prepareAdapter(
       for (const { path, parent, name, module } of copied) {
         const wrapper =
           module instanceof ModulesToSave ? module : new ModulesToSave(`${where}: modulesToSave: ${path}`, module);
-        const copy = wrapper.copyOriginal(shared);
+        const copy = new StandIn(`${where}: modulesToSave: ${path}`, wrapper.originalModule, shared);
         undo.push(() => copy.dispose());
         source.copy?.(path, copy);
         commit.push(() => {
@@ -118,16 +119,20 @@ function checkApart(
   copied: readonly Place[],
   tokens: readonly TokenPlace[],
 ): void {
-  const both = tokens.find(({ path }) => [...parts, ...copied].some((other) => other.path === path));
+  const isIn = (path: string, place: Place): boolean => path === place.path || path.startsWith(`${place.path}.`);
+  const both = tokens.find(
+    ({ path }) => parts.some((other) => other.path === path) || copied.some((place) => isIn(path, place)),
+  );
   if (both)
     throw new ArgumentError(
       `${where}: ${both.path} has trained tokens (trainableTokenIndices), so it can be neither adapted nor copied; ` +
         `take it out of targetModules and modulesToSave.`,
     );
-  const twice = copied.find(({ path }) => parts.some((part) => part.path === path));
+  const twice = parts.find(({ path }) => copied.some((place) => isIn(path, place)));
   if (twice)
     throw new ArgumentError(
-      `${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave.`,
+      `${where}: ${twice.path} matches targetModules and, by the end of its path, modulesToSave; what is copied, and ` +
+        `all in it, is not adapted.`,
     );
 }
 
