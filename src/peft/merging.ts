@@ -4,6 +4,7 @@ import { Parameter } from "../nn/module.js";
 import { StateError } from "../runtime/errors.js";
 import type { Adapters } from "./adapters.js";
 import { LoraLayer } from "./layer.js";
+import { ModulesToSave } from "./modules_to_save.js";
 import { places, tiedPlaces } from "./places.js";
 import { TrainableTokens } from "./trainable_tokens.js";
 
@@ -50,12 +51,13 @@ export function partHead(adapters: Adapters, adapterNames: readonly string[]): (
   if (!tiedLayer(adapters, adapterNames)) return () => {};
   const { module } = tiedPlaces(adapters.model)!.head;
   const isWrapped = module instanceof LoraLayer || module instanceof TrainableTokens;
-  const head = (isWrapped ? module.baseLayer : module) as { weight: Parameter };
+  const own = isWrapped ? module.baseLayer : module instanceof ModulesToSave ? module.originalModule : module;
+  const head = own as { weight: Parameter };
   const { weight } = head;
-  const own = (head.weight = new Parameter(weight.shape, false).set(weight.toFloat32()));
+  const parted = (head.weight = new Parameter(weight.shape, false).set(weight.toFloat32()));
   return () => {
     head.weight = weight;
-    own.dispose();
+    parted.dispose();
   };
 }
 
