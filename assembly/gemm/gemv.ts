@@ -65,10 +65,18 @@ function largest(bits: v128, halves: v128): v128 {
   return i16x8.max_u(bits, i16x8.shl(halves, 1));
 }
 
+/**
+ * Of rows up to so many bytes, lines of the next eight are asked for while eight are read: one walk through memory,
+ * which a prefetcher follows better than eight short ones (1 x 576 x 49152 of bfloat16: 7.7 -> 3.7 ms). Twice eight fit
+ * a first-level cache of 32 KB; longer ones would drive each other out (1 x 2048 x 2048: 0.7 -> 1.2 ms).
+ */
+const NEAR: usize = 1536;
+
 // @ts-ignore: decorator
 @inline
 function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
   const group = bcs << 2,
+    step: usize = bcs <= NEAR ? 64 : 0,
     exact = format == FINITE16 ? F16 : format;
   for (; n >= 8; n -= 8) {
     let c0 = f32x4.splat(0),
@@ -80,9 +88,14 @@ function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumula
     let x = a,
       r = b,
       p = k,
+      ahead = n >= 16 ? b + (group << 1) : b,
       bits = i32x4.splat(0);
     if (format == F32) {
       for (; p >= 4; p -= 4) {
+        load<u8>(ahead);
+        ahead += step;
+        load<u8>(ahead);
+        ahead += step;
         const q = r + group;
         const r0 = v128.load(r),
           r1 = v128.load(r + bcs),
@@ -139,6 +152,8 @@ function gemv(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumula
         s = v128.load32_splat(x, 12);
         c0 = madd(c0, s, upper(u, format));
         c1 = madd(c1, s, upper(v, format));
+        load<u8>(ahead);
+        ahead += step;
         x += 16;
         r += 8;
       }
