@@ -2,6 +2,7 @@
 import { configReader } from "../io/config_reader.js";
 import { asObject } from "../io/json.js";
 import { RMSNorm } from "../nn/layers.js";
+import { DecoderForCausalLM } from "./decoder.js";
 import { FourNormLayer, readSoftcapped, SoftcappedModel, type SoftcappedConfig } from "./gemma2.js";
 import type { Family } from "./family.js";
 import { SelfAttention } from "./heads.js";
@@ -57,40 +58,43 @@ function readGemma3(reader: Reader): Gemma3Config {
   };
 }
 
+/** A Gemma 3 without its head. */
+function gemma3Model(c: Readonly<Gemma3Config>): SoftcappedModel<Gemma3Config> {
+  const full = rotaryOf(c);
+  const sliding = rotaryOf(c, c.slidingRopeParameters);
+  const norm = { of: "heads" as const, make: (size: number) => new RMSNorm(size, c.rmsNormEps, 1) };
+  const slides = (i: number): boolean =>
+    c.layerTypes ? c.layerTypes[i] === "sliding_attention" : (i + 1) % c.slidingWindowPattern !== 0;
+  return new SoftcappedModel(c, {
+    rotaries: [full, sliding],
+    window: (i) => windowOf(c, i, slides(i)),
+    layer: (i, window, kind) =>
+      new FourNormLayer(
+        c,
+        new SelfAttention({
+          ...headsOf(c, i, slides(kind) ? sliding : full),
+          window,
+          bias: c.attentionBias,
+          scale: 1 / Math.sqrt(c.queryPreAttnScalar),
+          norm,
+        }),
+      ),
+  });
+}
+
 /** What the table of families holds. Source: transformers, models/gemma3. @internal */
 export const gemma3Text = llamaLike<Gemma3Config>({
   modelType: "gemma3_text",
   name: "Gemma3",
   read: readGemma3,
-  base: (c) => {
-    const full = rotaryOf(c);
-    const sliding = rotaryOf(c, c.slidingRopeParameters);
-    const norm = { of: "heads" as const, make: (size: number) => new RMSNorm(size, c.rmsNormEps, 1) };
-    const slides = (i: number): boolean =>
-      c.layerTypes ? c.layerTypes[i] === "sliding_attention" : (i + 1) % c.slidingWindowPattern !== 0;
-    return new SoftcappedModel(c, {
-      rotaries: [full, sliding],
-      window: (i) => windowOf(c, i, slides(i)),
-      layer: (i, window, kind) =>
-        new FourNormLayer(
-          c,
-          new SelfAttention({
-            ...headsOf(c, i, slides(kind) ? sliding : full),
-            window,
-            bias: c.attentionBias,
-            scale: 1 / Math.sqrt(c.queryPreAttnScalar),
-            norm,
-          }),
-        ),
-    });
-  },
+  base: gemma3Model,
 });
 
 const IMAGE_PARTS = /^(model\.)?(vision_tower|multi_modal_projector)\./;
 
 /**
  * The same out of a model of texts and images: config.json has it in text_config, and the weights have it beside what
- * looks at images, which is left out.
+ * looks at images, which is left out. Keys are as transformers 5 calls its modules, which is how adapters call them.
  * @internal
  */
 export const gemma3: Family<Gemma3Config> = {
@@ -107,15 +111,19 @@ export const gemma3: Family<Gemma3Config> = {
   },
   heads: {
     "causal-lm": {
-      ...gemma3Text.heads["causal-lm"]!,
       architectures: ["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"],
+      keys: ["lm_head."],
+      // The dot is that of the key, as in the name of a list's item.
+      create: (config) => new DecoderForCausalLM(config, gemma3Model, { base: "model.languageModel", head: "lmHead" }),
     },
     none: { ...gemma3Text.heads.none!, architectures: ["Gemma3Model", "Gemma3TextModel"] },
   },
+  prefix: "model.language_model.",
+  tied: { table: "model.language_model.embed_tokens.weight", head: "lm_head.weight" },
   rename: (key) =>
     IMAGE_PARTS.test(key)
       ? null
       : key
           .replace(/^language_model\.lm_head\./, "lm_head.")
-          .replace(/^(model\.)?language_model\.(model\.)?/, "model."),
+          .replace(/^language_model\.model\./, "model.language_model."),
 };

@@ -121,6 +121,8 @@ test("the text model of a model of texts and images, under the names of either r
     );
     const { model, config: read } = models.loadModel(path);
     assert.equal(read.modelType, "gemma3_text");
+    // As PEFT's adapters call them.
+    for (const key of model.stateDict().keys()) assert.ok(key.startsWith("model.language_model."), key);
     assertBits(text, logitsOf(model, [FIRST]), expected);
     model.dispose();
   }
