@@ -51,8 +51,15 @@ export function replicateLayers(
   if (count > MOST_LAYERS)
     throw new ArgumentError(`${where}: layerReplication makes ${count} layers; at most ${MOST_LAYERS} are taken.`);
   const sources = ranges.flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
+  const put = (layers: readonly Module[]): void => {
+    stack.setLayers(layers);
+    const { config } = model as { config?: { numHiddenLayers?: unknown } };
+    // In transformers the model with the head has the same configuration.
+    if (model !== (stack as Module) && typeof config?.numHiddenLayers === "number")
+      Object.assign(model, { config: { ...config, numHiddenLayers: layers.length } });
+  };
   // A layer that stays where it was is itself.
-  stack.setLayers(
+  put(
     sources.map((source, index) =>
       source === index
         ? before[source]!
@@ -64,8 +71,8 @@ export function replicateLayers(
   );
   return () => {
     const now = [...stack.getLayers()];
-    stack.setLayers(before);
-    return () => stack.setLayers(now);
+    put(before);
+    return () => put(now);
   };
 }
 

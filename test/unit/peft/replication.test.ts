@@ -47,6 +47,7 @@ test("the model computes as one that has these layers", () => {
     p.set(plain.get(key.replace(/layers\.(\d)/, (_, layer: string) => `layers.${SOURCES[Number(layer)]}`))!);
   const adapted = peft.getLoraModel(model, CONFIG);
   assert.equal(model.model.layers.length, 4);
+  assert.deepEqual([model.config.numHiddenLayers, model.model.config.numHiddenLayers], [4, 4]);
   assertBits("four layers", logits(model), logits(deep));
   assertBits(
     "disabled, three",
@@ -86,6 +87,7 @@ test("the model computes as one that has these layers", () => {
   );
   adapted.deleteAdapter("default");
   assert.equal(model.model.layers.length, 3);
+  assert.deepEqual([model.config.numHiddenLayers, model.model.config.numHiddenLayers], [3, 3]);
   assertBits("deleted", logits(model), before);
   assertValues("deleted", model, plain);
   deep.dispose();
@@ -109,6 +111,15 @@ test("a step trains each layer's factors by themselves, with checkpoints too", (
     "layer 1 and its copy",
   );
   for (const [i, g] of first.entries()) assertBits(`layer ${i}`, again[i]!, g);
+});
+
+test("layers that no range names are freed with the model", () => {
+  const live = memoryStats().liveBytes;
+  const model = llama();
+  peft.getLoraModel(model, { ...CONFIG, layerReplication: [[1, 2]] });
+  assert.equal(model.model.layers.length, 1);
+  model.dispose();
+  assert.equal(memoryStats().liveBytes, live);
 });
 
 test("all adapters of a model have the same layers", () => {

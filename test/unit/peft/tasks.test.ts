@@ -140,6 +140,34 @@ test("all-linear leaves the head and what is copied out, and heads of other task
   own.dispose();
 });
 
+test("any module that computes can be copied, whatever it keeps to itself", () => {
+  const text = (model: models.Llama): Float32Array =>
+    noGrad(() => scope(() => model.forward(tensor(Int32Array.of(3, 1, 4), [1, 3])).data.slice()));
+  for (const name of ["mlp", "self_attn", "norm"]) {
+    const model = new models.Llama(LLAMA);
+    const base = text(model);
+    const plain = values(model);
+    const adapted = peft.getLoraModel(model, { r: 2, targetModules: ["lm_head"], modulesToSave: [name] });
+    assertBits(`${name} at first`, text(model), base);
+    train(adapted, "default", 3);
+    const y = text(model);
+    assert.ok(y.some((v, i) => v !== base[i]));
+    const ids = tensor(Int32Array.of(3, 1, 4), [1, 3]);
+    scope(() => adapted.loss(ids, ids).backward());
+    for (const [key, p] of adapted.namedParameters()) if (p.requiresGrad) assert.ok(p.grad, key);
+    assertBits(
+      name,
+      adapted.disableAdapter(() => text(model)),
+      base,
+    );
+    assert.equal([...models.generate(adapted, [3, 1], { maxNewTokens: 3, temperature: 0 })].length, 3);
+    adapted.unload();
+    assertValues(name, model, plain);
+    ids.dispose();
+    model.dispose();
+  }
+});
+
 test("modules that have adapters in them cannot be copied", () => {
   const model = made();
   const adapted = peft.getLoraModel(model, { r: 2, targetModules: ["out_proj"] }, "a");
