@@ -60,8 +60,8 @@ export class Merge {
 }
 
 /**
- * weight += scaling * B A, rounded as loralib does. What has more than two dimensions counts as the matrix of its
- * first dimension by all others.
+ * weight += scaling * B A, rounded as loralib does; a half weight becomes float32. What has more than two dimensions
+ * counts as the matrix of its first dimension by all others.
  * @param fanInFanOut whether weight is [d, k] (an embedding's is: d = vocabulary, k = dimension)
  */
 export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling: number, fanInFanOut: boolean): void {
@@ -69,7 +69,9 @@ export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling
   const r = loraA.shape[0]!;
   const d = loraA.size / r;
   const k = loraB.shape[0]!;
-  memory.withBlocks([kernels.mergeRowsBytes(fanInFanOut ? k : d)], (rows) =>
+  memory.withBlocks([kernels.mergeRowsBytes(fanInFanOut ? k : d)], (rows) => {
+    // The last step that may fail, so that a weight is not left wider than it was.
+    weight.widen();
     kernels.loraMerge({
       weight: weight.address,
       a: loraA.address,
@@ -81,6 +83,6 @@ export function addProduct(weight: Tensor, loraA: Tensor, loraB: Tensor, scaling
       fanInFanOut,
       rows,
       scratch,
-    }),
-  );
+    });
+  });
 }

@@ -100,7 +100,6 @@ export function initLoraWeights(
   if (pissa) checkNumber(where, `scaling of "${kind}"`, scaling, Number.MIN_VALUE);
   // A rehearsal has no values to look at; what is made of them is as large.
   if (isRehearsal) {
-    base.weight.widen();
     return construct(factors);
   }
   const stored = base.weight.toFloat32();
@@ -108,7 +107,6 @@ export function initLoraWeights(
   if (bad >= 0)
     throw new ArgumentError(`${where}: weight holds ${stored[bad]} at ${bad}; "${kind}" needs finite values.`);
 
-  base.weight.widen();
   const w = base.fanInFanOut ? transpose(stored, d, k) : stored;
   construct(factors);
   if (kind === "olora") {

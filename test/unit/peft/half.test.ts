@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { init, lora, memoryStats, nn, ops, optim, peft, scope } from "../../../src/index.js";
+import { init, lora, memoryStats, nn, ops, optim, OutOfMemoryError, peft, scope } from "../../../src/index.js";
+import { engine } from "../../../src/runtime/engine.js";
 import type { HalfType } from "../../../src/tensor/dtype.js";
 import { assertBits } from "../../support/golden.js";
 import { HALVES, halfBits } from "../../support/half.js";
@@ -119,6 +120,45 @@ for (const dtype of HALVES) {
     for (const model of [half, wide]) model.dispose();
   });
 }
+
+test("out of memory at any point, the base is as it was stored", () => {
+  const { memory } = engine();
+  const alloc = memory.alloc.bind(memory);
+  /** Runs fn, whose allocation number `at` fails; whether there were so many. */
+  const failsAt = (at: number, fn: () => void): boolean => {
+    let count = 0;
+    memory.alloc = (bytes) => {
+      if (count++ === at) throw new OutOfMemoryError(bytes, 0, 0);
+      return alloc(bytes);
+    };
+    try {
+      fn();
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError)) throw error;
+    } finally {
+      memory.alloc = alloc;
+    }
+    return count > at;
+  };
+  const [half, other] = [pair("bfloat16")[0], pair("bfloat16")[0]];
+  const target = { r: 2, targetModules: ["fc", "proj", "head"] };
+  const adapted = peft.getLoraModel(half, { ...target, initLoraWeights: false, useDora: true }).eval();
+  const actions = [
+    () => adapted.mergeAdapter(),
+    () => peft.getLoraModel(other, { ...target, initLoraWeights: "olora" }),
+  ];
+  for (const [i, action] of actions.entries()) {
+    const model = i === 0 ? half : other;
+    const [live, before, dtypes] = [memoryStats().liveBytes, outputs(model), stored(model)];
+    let at = 0;
+    for (; failsAt(at, action); at++) {
+      assert.deepEqual([memoryStats().liveBytes, stored(model)], [live, dtypes], `action ${i}, allocation ${at}`);
+      assertBits(`action ${i}, allocation ${at}`, outputs(model), before);
+    }
+    assert(at > 5);
+  }
+  for (const model of [half, other]) model.dispose();
+});
 
 test("loralib's layers merge on eval() and give the stored bits back on train()", () => {
   const layer = new lora.Linear(6, 5, { r: 2 });
