@@ -106,6 +106,8 @@ const KEYS: Readonly<
 };
 /** Spellings of kinds in older files. */
 const OLD_KINDS: Readonly<Record<string, string>> = { su: "longrope" };
+/** What some files note that changes nothing: whether the weights were trained with the scaling (Yarn-Llama-2). */
+const NOTES = ["finetuned"];
 
 /** What `parseRope` must know of the model. */
 export interface RopeOf {
@@ -189,7 +191,15 @@ export function parseRope(
   for (const key of needed)
     if (given[key] == null) fail(`${where} has rope_type ${show(named)}, which needs ${key}; there is none`);
   for (const [key, value] of Object.entries(given)) {
-    const isKnown = ["rope_type", "type", "rope_theta", "partial_rotary_factor", ...needed, ...others].includes(key);
+    const isKnown = [
+      "rope_type",
+      "type",
+      "rope_theta",
+      "partial_rotary_factor",
+      ...needed,
+      ...others,
+      ...NOTES,
+    ].includes(key);
     // A scaling that scales nothing is none.
     if (!isKnown && value !== null && !(key === "factor" && value === 1))
       fail(`${where} has ${key} ${show(value)}, which rope_type ${show(named)} has no use for`);

@@ -40,6 +40,11 @@ const READ: [name: string, json: object, expected: object, model?: Partial<RopeO
     { rope_scaling: { rope_type: "default", factor: 1 } },
     { ropeType: "default", ropeTheta: 10000 },
   ],
+  [
+    "a note of how the weights came about",
+    { rope_scaling: { type: "linear", factor: 2, finetuned: true } },
+    { ropeType: "linear", ropeTheta: 10000, factor: 2 },
+  ],
   ["linear", { rope_scaling: { type: "linear", factor: 2 } }, { ropeType: "linear", ropeTheta: 10000, factor: 2 }],
   [
     "dynamic",
