@@ -2,6 +2,7 @@
 import { engine } from "../runtime/engine.js";
 import { ShapeError, StateError } from "../runtime/errors.js";
 import { checkInteger } from "../tensor/check.js";
+import { allOrNothing } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /** The sizes of a cache: part of a model's configuration. */
@@ -105,35 +106,33 @@ export class KeyValueCache {
     const needed = this.length + steps!;
     if (needed > this.limit)
       throw new ShapeError(`KeyValueCache: ${needed} steps are needed; this cache holds ${this.limit} at most.`);
-    return [this.#append(pair, "k", k, needed), this.#append(pair, "v", v, needed)];
-  }
-
-  #append(pair: Pair, name: "k" | "v", fresh: Tensor, needed: number): Tensor {
-    const rows = fresh.shape[0]!;
-    const have = pair[name]?.shape[1] ?? 0;
+    const have = pair.k?.shape[1] ?? 0;
     if (have < needed) {
-      const every = Array.from({ length: rows }, (_, row) => row);
-      this.#replace(pair, name, every, 0, 2 * needed >= this.limit ? this.limit : Math.max(needed, 2 * have), fresh);
+      const every = Array.from({ length: batch! }, (_, row) => row);
+      this.#replace(pair, every, 0, 2 * needed >= this.limit ? this.limit : Math.max(needed, 2 * have));
     }
-    const all = pair[name]!;
-    copyRows(all, this.length, fresh, 0, fresh.shape[1]!, (row) => row);
-    return all;
+    for (const [all, fresh] of [
+      [pair.k!, k],
+      [pair.v!, v],
+    ] as const)
+      copyRows(all, this.length, fresh, 0, steps!, (row) => row);
+    return [pair.k!, pair.v!];
   }
 
-  /** Puts a tensor of that capacity in the place of one, with these rows of it, from that step on. */
-  #replace(
-    pair: Pair,
-    name: "k" | "v",
-    rows: readonly number[],
-    first: number,
-    capacity: number,
-    { shape: [, , heads, dim] }: Tensor,
-  ): void {
-    const before = pair[name];
-    const after = new Tensor([rows.length, capacity, heads!, dim!]).keep();
-    if (before) copyRows(after, 0, before, first, this.length - first, (row) => rows[row]!);
-    pair[name] = after;
-    before?.dispose();
+  /**
+   * Puts tensors of that capacity in the place of a pair, with these rows of it, from that step on: both, or, where
+   * there is no memory for both, none.
+   */
+  #replace(pair: Pair, rows: readonly number[], first: number, capacity: number): void {
+    const { numKeyValueHeads, headDim } = this.config;
+    const shape = [rows.length, capacity, numKeyValueHeads, headDim];
+    const [k, v] = allOrNothing(() => [new Tensor(shape).keep(), new Tensor(shape).keep()] as const);
+    const { k: oldK, v: oldV } = pair;
+    if (oldK) copyRows(k, 0, oldK, first, this.length - first, (row) => rows[row]!);
+    if (oldV) copyRows(v, 0, oldV, first, this.length - first, (row) => rows[row]!);
+    Object.assign(pair, { k, v });
+    oldK?.dispose();
+    oldV?.dispose();
   }
 
   /**
@@ -142,11 +141,7 @@ export class KeyValueCache {
    * @internal
    */
   narrow(rows: readonly number[], first: number): void {
-    for (const pair of this.#layers)
-      for (const name of ["k", "v"] as const) {
-        const all = pair[name];
-        if (all) this.#replace(pair, name, rows, first, all.shape[1]! - first, all);
-      }
+    for (const pair of this.#layers) if (pair.k) this.#replace(pair, rows, first, pair.k.shape[1]! - first);
     this.length -= first;
   }
 

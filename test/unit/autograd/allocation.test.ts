@@ -272,6 +272,39 @@ const CONFIG = {
   eosTokenId: null,
 };
 
+test("a cache that cannot grow keeps a pair of one capacity", () => {
+  const cache = new models.KeyValueCache({
+    numHiddenLayers: 1,
+    maxPositionEmbeddings: 64,
+    numKeyValueHeads: 1,
+    headDim: 4,
+  });
+  const rows = (steps: number): [Tensor, Tensor] => {
+    const values = Float32Array.from({ length: 8 * steps }, (_, i) => i);
+    return [tensor(values.slice(4 * steps), [1, steps, 1, 4]), tensor(values.slice(0, 4 * steps), [1, steps, 1, 4])];
+  };
+  scope(() => {
+    const few = rows(2);
+    const many = rows(20);
+    cache.extend(0, ...few);
+    cache.length = 2;
+    const held = live();
+    for (const at of [0, 1]) {
+      assert.throws(() => withFailure(at, () => cache.extend(0, ...many)), OutOfMemoryError);
+      assert.equal(live(), held, `allocation ${at}`);
+      assert.equal(cache.capacity, 2);
+    }
+    const [k, v] = cache.extend(0, ...few);
+    assert.deepEqual(k.shape, v.shape);
+    for (const [all, fresh] of [
+      [k, few[0]],
+      [v, few[1]],
+    ] as const)
+      assertBits("both", all.data.slice(0, 16), Float32Array.of(...fresh.data, ...fresh.data));
+  });
+  cache.dispose();
+});
+
 test("a model that cannot be made, and a token that cannot be drawn", () => {
   const total = withFailure(-1, () => new models.Gpt2(CONFIG).dispose());
   for (let i = 0; i < total; i++) {
