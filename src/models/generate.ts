@@ -82,8 +82,10 @@ export function generate(
 
 /**
  * `generate` for several prompts at once: each token's weights are read once for all of them. Each text has the tokens
- * that it has alone, whatever the others are, and one that ends costs nothing from then on. Called within
- * `withAdapterNames`, each prompt has its own adapter.
+ * that it has alone, whatever the others are, and one that ends costs nothing from then on. Only in a model whose rope
+ * is of the kind "dynamic" do its angles follow from the longest text of a batch, and from those before it, once one is
+ * longer than config.originalMaxPositionEmbeddings, as in transformers. Called within `withAdapterNames`, each prompt
+ * has its own adapter.
  *
  * @param prompts lists of token ids, of any lengths; at least one
  * @returns each new token with the number of its prompt: in turns one of each text that goes on
