@@ -309,6 +309,12 @@ export class BertModel extends Module {
     Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }
 
+  /** Tokens of the longest text: a RoBERTa counts positions from padTokenId + 1. */
+  get longestText(): number {
+    const { modelType, padTokenId, maxPositionEmbeddings } = this.config;
+    return modelType === "roberta" ? maxPositionEmbeddings - padTokenId - 1 : maxPositionEmbeddings;
+  }
+
   /** The table of tokens (transformers' get_input_embeddings). */
   getInputEmbeddings(): Module {
     return this.embeddings.wordEmbeddings;
@@ -331,16 +337,9 @@ export class BertModel extends Module {
     const { modelType, padTokenId, maxPositionEmbeddings } = this.config;
     const { attentionMask, tokenTypeIds } = options;
     const isRoberta = modelType === "roberta";
-    const positions =
-      options.positionIds ??
-      positionsOf(
-        where,
-        ids,
-        attentionMask,
-        maxPositionEmbeddings,
-        isRoberta ? padTokenId + 1 : 0,
-        isRoberta ? padTokenId : null,
-      );
+    const positions = isRoberta
+      ? positionsOf(where, ids, options, maxPositionEmbeddings, padTokenId + 1, padTokenId)
+      : positionsOf(where, ids, options, maxPositionEmbeddings);
     const ranges = rangesOf(ids, attentionMask);
     let x = this.embeddings.forward(ids, positions, tokenTypeIds ?? zerosLike(ids));
     for (const layer of this.encoder.layer)

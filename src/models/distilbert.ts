@@ -233,7 +233,7 @@ export class DistilBertModel extends Module {
     const where = "DistilBert.forward";
     checkText(where, ids, options, ["attentionMask", "positionIds"]);
     const { attentionMask } = options;
-    const positions = options.positionIds ?? positionsOf(where, ids, attentionMask, this.config.maxPositionEmbeddings);
+    const positions = positionsOf(where, ids, options, this.config.maxPositionEmbeddings);
     const ranges = rangesOf(ids, attentionMask);
     let x = this.embeddings.forward(ids, positions);
     for (const layer of this.transformer.layer)

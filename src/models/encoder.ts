@@ -32,11 +32,13 @@ export interface Encoder extends Module {
     readonly modelType: string;
     /** Width of a token's vector. */
     hiddenSize: number;
-    /** Longest text. */
+    /** Positions that there are: of most models the tokens of the longest text. */
     maxPositionEmbeddings: number;
     /** Token that fills up shorter texts, in encoders. */
     padTokenId?: number;
   };
+  /** Tokens of the longest text. Left out: config.maxPositionEmbeddings. */
+  readonly longestText?: number;
   /** ids int32 [batch, steps] -> the last layer's vectors, [batch, steps, hiddenSize]. */
   forward(ids: Tensor, options?: EncoderOptions): Tensor;
 }
@@ -116,18 +118,26 @@ export function checkText(where: string, ids: Tensor, options: EncoderOptions, k
 }
 
 /**
- * Positions of tokens, int32 of ids' shape: `first`, `first` + 1, ... from the start of each text of a row.
+ * Positions of tokens, int32 of ids' shape: those that are given, or `first`, `first` + 1, ... from the start of each
+ * text of a row.
  * @param skipped a token that has no position of its own: it stands at `first` - 1, and is not counted (RoBERTa)
  * @param count number of positions there are
+ * @throws ShapeError where there are fewer than are needed
  */
 export function positionsOf(
   where: string,
   ids: Tensor,
-  attentionMask: Tensor | undefined,
+  { attentionMask, positionIds }: EncoderOptions,
   count: number,
   first = 0,
   skipped: number | null = null,
 ): Tensor {
+  if (positionIds) {
+    const needed = positionIds.indices.reduce((a, b) => Math.max(a, b + 1), 1);
+    if (needed > count)
+      throw new ShapeError(`${where}: positionIds go up to ${needed - 1}; the model has 0 .. ${count - 1}.`);
+    return positionIds;
+  }
   const steps = ids.shape[1]!;
   const positions = new Tensor(ids.shape, "int32");
   const to = positions.indices;

@@ -280,7 +280,7 @@ export class ModernBertModel extends Module {
     checkText(where, ids, options, ["attentionMask", "positionIds"]);
     const { attentionMask } = options;
     const { maxPositionEmbeddings, layerTypes, localAttention } = this.config;
-    const positions = options.positionIds ?? positionsOf(where, ids, attentionMask, maxPositionEmbeddings);
+    const positions = positionsOf(where, ids, options, maxPositionEmbeddings);
     let steps = 1;
     for (const position of positions.indices) steps = Math.max(steps, position + 1);
     const pass = (type: ModernBertLayerType, window: number | null): Pass => ({

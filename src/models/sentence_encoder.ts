@@ -58,7 +58,7 @@ export class SentenceEncoder {
   ) {
     const where = "SentenceEncoder";
     checkOptions(where, options, ["pooling", "normalize", "maxSeqLength", "tokenizer"]);
-    const most = model.config.maxPositionEmbeddings;
+    const most = longestOf(model);
     const { pooling = "mean", normalize = true, maxSeqLength = most } = options;
     if (!["mean", "cls"].includes(pooling))
       throw new ArgumentError(`${where}: pooling must be "mean" or "cls"; got ${shown(pooling)}.`);
@@ -178,7 +178,7 @@ export function loadSentenceEncoder(directory: string): SentenceEncoder {
   const parts = listed.map((entry, i) => {
     const { type, path: place } = asObject(entry) ?? {};
     const kind = typeof type === "string" ? type.slice(type.lastIndexOf(".") + 1) : "";
-    if (!PARTS.includes(kind) || typeof place !== "string" || place.split("/").includes(".."))
+    if (!PARTS.includes(kind) || typeof place !== "string" || !isBelow(place))
       throw new FormatError(
         `${path}: module ${i} is ${show(type)} in ${show(place)}; supported are ${PARTS.map(show).join(", ")}.`,
       );
@@ -194,6 +194,16 @@ export function loadSentenceEncoder(directory: string): SentenceEncoder {
   });
 }
 
+/** Whether a module's folder is this one, or below it by plain names. */
+function isBelow(place: string): boolean {
+  return place === "" || place.split("/").every((name) => /^(?!\.\.?$)[\w.-]+$/.test(name));
+}
+
+/** Tokens of the longest text that a model takes. */
+function longestOf(model: Encoder): number {
+  return model.longestText ?? model.config.maxPositionEmbeddings;
+}
+
 function encoderOf(folder: string, options: { pooling: Pooling; normalize: boolean }): SentenceEncoder {
   const path = `${folder}/sentence_bert_config.json`;
   const settings = exists(path) ? (asObject(readJson(path)) ?? {}) : {};
@@ -205,7 +215,7 @@ function encoderOf(folder: string, options: { pooling: Pooling; normalize: boole
   if (given !== null && !(Number.isSafeInteger(given) && (given as number) > 0))
     throw new FormatError(`${path}: max_seq_length is ${show(given)}; expected a positive integer.`);
   const loaded = loadModel(folder, { head: "none" });
-  const most = loaded.config.maxPositionEmbeddings;
+  const most = longestOf(loaded.model);
   return new SentenceEncoder(loaded.model, {
     ...options,
     maxSeqLength: Math.min((given as number | null) ?? most, most),

@@ -123,6 +123,18 @@ test("the first token; no division; no modules.json; an encoder in a folder of i
   assert.deepEqual(load({ "sentence_bert_config.json": { max_seq_length: 512 } }), ["mean", false, 40]);
 });
 
+test("a RoBERTa's positions begin behind its padding: texts are cut to what is left", () => {
+  const { model } = models.loadModel(fileURLToPath(new URL("test/fixtures/families/roberta_cls", ROOT)), {
+    head: "none",
+  });
+  const encoder = new models.SentenceEncoder(model, { tokenizer: new data.Tokenizer(LETTER_TOKENIZER) });
+  assert.equal(model.config.maxPositionEmbeddings, 40);
+  assert.equal(encoder.maxSeqLength, 38);
+  assert.deepEqual(noGrad(() => encoder.encode(["ab".repeat(40)])).shape, [1, 40]);
+  refuses(() => new models.SentenceEncoder(model, { maxSeqLength: 39 }), ArgumentError, "maxSeqLength", "38");
+  model.dispose();
+});
+
 test("what a folder asks for and is not supported is refused by name, and leaves nothing", () => {
   const before = memoryStats().liveBytes;
   const load = (files: Record<string, unknown>) => () =>
@@ -132,7 +144,14 @@ test("what a folder asks for and is not supported is refused by name, and leaves
     [{ "modules.json": [...MODULES.slice(0, 2), dense] }, "modules.json", "Dense"],
     [{ "modules.json": [MODULES[0], MODULES[2]] }, "modules.json", "Pooling"],
     [{ "modules.json": {} }, "modules.json"],
-    [{ "modules.json": [{ ...MODULES[0], path: "../other" }, MODULES[1]] }, "modules.json", "../other"],
+    ...["../other", "a/../..", "..\\other", "/etc", "a//b", "%2e%2e/other", "a/.", 5].map(
+      (place) =>
+        [
+          { "modules.json": [{ ...MODULES[0], path: place }, MODULES[1]] },
+          "modules.json",
+          `in ${JSON.stringify(place)}`,
+        ] as const,
+    ),
     [
       { "1_Pooling/config.json": { ...POOLING, pooling_mode_max_tokens: true } },
       "1_Pooling",
