@@ -46,14 +46,23 @@ function unnamed(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `LABEL_${i}`);
 }
 
+/** What the head of a classifier takes from config.json. */
+export interface ClassifierSettings extends Labels {
+  /** Fills up shorter texts; null: the model has none. */
+  padTokenId: number | null;
+  /** Standard deviation of a new head's weights. */
+  initializerRange: number;
+}
+
 /**
- * What config.json says of classes: id2label or else num_labels, and problem_type; and the token that fills up texts.
+ * What config.json says of classes: id2label or else num_labels, and problem_type; and of the token that fills up texts
+ * and of new weights.
  * Source: transformers, PretrainedConfig.
  * @param name of the file, for errors
  * @param numLabels what `loadModel` was asked for; undefined: what the file says
  * @throws FormatError naming the key that is wrong; ArgumentError for numLabels
  */
-export function readLabels(json: unknown, name: string, numLabels?: number): Labels & { padTokenId: number | null } {
+export function readLabels(json: unknown, name: string, numLabels?: number): ClassifierSettings {
   const readerOf = (of: unknown): ReturnType<typeof configReader> =>
     configReader(of, name, readModelType(of, name) as string);
   const { config, fail, count } = readerOf(json);
@@ -61,15 +70,19 @@ export function readLabels(json: unknown, name: string, numLabels?: number): Lab
   if (problemType !== null && !PROBLEM_TYPES.includes(problemType))
     fail(`problem_type is ${show(problemType)}; expected ${PROBLEM_TYPES.map(show).join(", ")} or null`);
   const text = readerOf(asObject(config.text_config) ?? config);
-  const padTokenId = text.config.pad_token_id == null ? null : text.token("pad_token_id", 0);
+  const rest = {
+    problemType,
+    padTokenId: text.config.pad_token_id == null ? null : text.token("pad_token_id", 0),
+    initializerRange: text.positive("initializer_range", 0.02),
+  };
   if (numLabels !== undefined) {
     checkInteger("loadModel", "numLabels", numLabels, 1, MOST);
-    return { id2label: unnamed(numLabels), problemType, padTokenId };
+    return { id2label: unnamed(numLabels), ...rest };
   }
   if (config.id2label == null) {
     const given = count("num_labels", 2);
     if (given > MOST) fail(`num_labels is ${given}; expected at most ${MOST}`);
-    return { id2label: unnamed(given), problemType, padTokenId };
+    return { id2label: unnamed(given), ...rest };
   }
   const names = asObject(config.id2label) ?? fail(`id2label is ${show(config.id2label)}; expected an object`);
   const id2label = Object.keys(names).map((_, i) => {
@@ -79,7 +92,7 @@ export function readLabels(json: unknown, name: string, numLabels?: number): Lab
       : fail(`id2label has no name for ${i}`);
   });
   if (id2label.length === 0) fail("id2label is empty; expected a name for each class");
-  return { id2label, problemType, padTokenId };
+  return { id2label, ...rest };
 }
 
 /** @throws ArgumentError unless a program's own configuration names the classes */

@@ -6,18 +6,15 @@ import { className } from "../runtime/shown.js";
 import { checkTensor } from "../tensor/check.js";
 import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { checkLabels, classificationLoss, type Labels } from "./classification.js";
+import { checkLabels, classificationLoss, type ClassifierSettings } from "./classification.js";
 import type { ForwardOptions } from "./causal_lm.js";
 import type { DecoderConfig, DecoderModel } from "./decoder.js";
+import { initWeights } from "./encoder.js";
 import type { Family, FamilyConfig, HeadOf } from "./family.js";
 import { spansOf, tokensAt } from "./pooling.js";
 
 /** What a decoder's configuration says if it is a classifier. */
-export type DecoderClassifierConfig<C extends DecoderConfig = DecoderConfig> = C &
-  Labels & {
-    /** Fills up shorter texts; null: the model has none. */
-    padTokenId: number | null;
-  };
+export type DecoderClassifierConfig<C extends DecoderConfig = DecoderConfig> = C & ClassifierSettings;
 
 /** What a classifier's forward takes beside the tokens. */
 export type ClassifierOptions = Omit<ForwardOptions, "cache" | "logitsToKeep">;
@@ -55,7 +52,7 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
     );
     (this as Record<string, unknown>)[base] = parts[0];
     this.score = parts[1];
-    for (const [name, parameter] of this.score.namedParameters()) parts[0].initParameter(`score.${name}`, parameter);
+    initWeights(this.score, config.initializerRange);
   }
 
   /** All but `score`. */
@@ -132,7 +129,7 @@ export function withClassifier(family: Family<FamilyConfig>): Family<FamilyConfi
         (c) => base.create(c) as DecoderModel,
         name,
       ),
-    std: () => 0.02,
+    std: (config) => (config as DecoderClassifierConfig).initializerRange,
   };
   return { ...family, heads: { ...family.heads, "sequence-classification": classifier } };
 }

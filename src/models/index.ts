@@ -43,6 +43,7 @@ export {
 } from "./families.js";
 export {
   classificationLoss,
+  type ClassifierSettings,
   type Labels,
   type ProblemType,
   type SequenceClassifier,

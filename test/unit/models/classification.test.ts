@@ -97,7 +97,10 @@ test("readLabels: id2label, else num_labels, else two", () => {
   assert.deepEqual(read({ id2label: { 1: "yes", 0: "no" }, num_labels: 5 }).id2label, ["no", "yes"]);
   assert.deepEqual(read({ id2label: { 0: "no" } }, 3).id2label, ["LABEL_0", "LABEL_1", "LABEL_2"]);
   assert.equal(read({ problem_type: "regression" }).problemType, "regression");
+  const deviation = (json: object): number => readLabels({ model_type: "llama", ...json }, "c").initializerRange;
+  assert.deepEqual([{}, { initializer_range: 0.5 }].map(deviation), [0.02, 0.5]);
   for (const [json, word] of [
+    [{ initializer_range: "small" }, "initializer_range"],
     [{ problem_type: "ranking" }, "problem_type"],
     [{ id2label: { 0: "a", 2: "b" } }, "id2label"],
     [{ id2label: {} }, "id2label"],
@@ -139,6 +142,40 @@ test("a head that the weights lack is drawn from the seed; other heads' tensors 
     if (!key.startsWith("classifier.")) assert.deepEqual(weight(a, key), [...data], key);
   assert.deepEqual(a.forward(ids()).shape, [2, 4]);
   for (const model of [a, b, c, whole]) model.dispose();
+});
+
+test("a decoder's new head is drawn as its config.json says", () => {
+  const folder = changed("qwen3_cls", { architectures: ["Qwen3Model"], initializer_range: 0.5 }, (key) =>
+    key === "score.weight" ? null : key.replace(/^model\./, ""),
+  );
+  const { model } = models.loadModel(folder, { head: "sequence-classification", numLabels: 4 });
+  const drawn = [...model.stateDict().get("score.weight")!.data];
+  const spread = Math.sqrt(drawn.reduce((total, v) => total + v * v, 0) / drawn.length);
+  assert(spread > 0.35 && spread < 0.65, `${spread}`);
+  model.dispose();
+});
+
+test("encoders have the positions that there are", () => {
+  for (const [name, count] of [
+    ["bert_cls", 40],
+    ["roberta_cls", 40],
+    ["distilbert_cls", 40],
+    ["modernbert_cls", 40],
+  ] as const) {
+    const { model } = models.loadModel(pathOf(name), { head: "none" });
+    assert.equal(model.config.maxPositionEmbeddings, count);
+    const run = (last: number): unknown =>
+      scope(
+        () => model.forward(ids(), { positionIds: tensor(Int32Array.of(0, 1, 2, 3, 0, 1, 2, last), [2, 4]) }).shape,
+      );
+    run(count - 1);
+    const held = memoryStats().liveBytes;
+    refuses(() => run(count), ShapeError, "positionIds", `${count}`);
+    refuses(() => run(300_000), ShapeError, "positionIds", "300000");
+    refuses(() => run(-1), ArgumentError);
+    assert.equal(memoryStats().liveBytes, held, name);
+    model.dispose();
+  }
 });
 
 test("head none: the base model alone, with a pooler if the weights have one", () => {
