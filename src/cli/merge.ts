@@ -2,13 +2,16 @@
 import { existsSync, readdirSync, realpathSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { init } from "../runtime/engine.js";
-import { ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
-import { serializeSafetensors } from "../io/safetensors.js";
+import { createFile, ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
+import { SafetensorsWriter, type Place } from "../io/safetensors_writer.js";
 import { fileNameOf } from "../models/families.js";
-import { loadModel } from "../models/index.js";
+import { loadModel, type AnyLoadedModel } from "../models/index.js";
+import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/index.js";
-import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
+import { FileError, FormatError, StateError, WasmLoraError } from "../runtime/errors.js";
 import { oneLine } from "./format.js";
+import { isHalf } from "../tensor/dtype.js";
+import { widenedAt } from "../tensor/half.js";
 import { findFolder } from "./hub.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelFor } from "./places.js";
@@ -116,20 +119,53 @@ function refuseForeignDraft(draft: string): void {
 /** Returns the number of tensors. */
 function writeMerged(from: string, adapter: string, to: string): number {
   const { model } = loadModel(from);
-  LoraModel.fromPretrained(model, adapter).mergeAndUnload(["default"], { safeMerge: true });
-  const tensors = [...model.namedParameters()].map(([name, p]) => ({
-    name: fileNameOf(model.config, name),
-    dtype: "F32" as const,
-    shape: p.shape,
-    data: p.toFloat32(),
-  }));
+  const tensors = writeWeights(LoraModel.fromPretrained(model, adapter), `${to}/model.safetensors`);
   const files = companions(from);
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
-  writeAtomic(`${to}/model.safetensors`, serializeSafetensors(tensors, { format: "pt" }));
   const { tieWordEmbeddings } = model.config as Partial<typeof model.config>;
   writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tieWordEmbeddings));
-  return tensors.length;
+  return tensors;
+}
+
+/** A weight at a time: as float32 and merged, all of them may be more than memory holds. */
+function writeWeights(adapted: LoraModel<AnyLoadedModel["model"]>, path: string): number {
+  const { model } = adapted;
+  const file = createFile(path);
+  try {
+    const nameOf = (key: string): string => fileNameOf(model.config, key);
+    const writer = new SafetensorsWriter(
+      file,
+      Array.from(adapted.namedParameters(), ([key]) => nameOf(key)),
+    );
+    const written = new Map<Parameter, Place>();
+    const write = (p: Parameter): void => {
+      if (!written.has(p)) written.set(p, writer.append(partsOf(p)));
+    };
+    adapted.unloadMerging(["default"], write);
+    const tensors = Array.from(model.namedParameters(), ([key, p]) => {
+      write(p);
+      return { name: nameOf(key), dtype: "F32" as const, shape: p.shape, ...written.get(p)! };
+    });
+    if (tensors.length !== written.size)
+      throw new StateError(`merge: ${written.size} weights were written for ${tensors.length} tensors.`);
+    writer.finish(tensors, { format: "pt" });
+    return tensors.length;
+  } finally {
+    file.close();
+  }
+}
+
+/** Values at a time. */
+const PART = 1 << 20;
+
+/** A weight's values as float32, a few MB at a time. */
+function* partsOf({ address, bytes, dtype, size }: Parameter): Generator<Uint8Array, void> {
+  for (let first = 0; first < size; first += PART) {
+    const count = Math.min(PART, size - first);
+    if (isHalf(dtype)) yield new Uint8Array(widenedAt(address + 2 * first, count, dtype).buffer);
+    else yield bytes.subarray(4 * first, 4 * (first + count));
+  }
 }
 
 /**

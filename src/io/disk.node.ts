@@ -22,7 +22,7 @@ import {
 import { basename, dirname } from "node:path";
 import { FileError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
-import type { OpenFile } from "./open_file.js";
+import type { NewFile, OpenFile } from "./open_file.js";
 
 /** Node refuses single reads and writes of 2^31 bytes and more. */
 const CHUNK_BYTES = 1 << 30;
@@ -101,6 +101,33 @@ function readAt(path: string, fd: number, at: number, into: Uint8Array): void {
   } catch (error) {
     throw fileError("read", path, error);
   }
+}
+
+/** Makes a file to be written in parts, of any size, where there is none. */
+export function createFile(path: string): NewFile {
+  const told = <T>(run: () => T): T => {
+    try {
+      return run();
+    } catch (error) {
+      throw fileError("write", path, error);
+    }
+  };
+  const fd = told(() => openSync(path, "wx"));
+  return {
+    write: (at, bytes) =>
+      told(() => {
+        for (let done = 0; done < bytes.length; )
+          done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), at + done);
+      }),
+    close: () =>
+      told(() => {
+        try {
+          fsyncSync(fd);
+        } finally {
+          closeSync(fd);
+        }
+      }),
+  };
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Where there is no file system: browsers and workers. See files.ts. */
 import { FileError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
-import type { OpenFile } from "./open_file.js";
+import type { NewFile, OpenFile } from "./open_file.js";
 
 function refuse(path: string): never {
   throw new FileError(
@@ -14,6 +14,9 @@ export function exists(path: string): boolean {
   return refuse(path);
 }
 export function openFile(path: string): OpenFile {
+  return refuse(path);
+}
+export function createFile(path: string): NewFile {
   return refuse(path);
 }
 export function writeAtomic(files: readonly FileToWrite[]): void {

@@ -7,7 +7,7 @@ import * as disk from "#disk";
 import { FileError, FormatError } from "../runtime/errors.js";
 import type { FileToWrite } from "./file_to_write.js";
 import { JsonCursor } from "./json.js";
-import type { OpenFile } from "./open_file.js";
+import type { NewFile, OpenFile } from "./open_file.js";
 import { signatureOf } from "./signature.js";
 
 /**
@@ -41,6 +41,15 @@ export function openFile(path: string): OpenFile {
     read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
     close: () => {},
   };
+}
+
+/**
+ * Makes a file on disk to be written in parts, of any size. It is not atomic: for folders that get their name when they
+ * are complete.
+ * @throws FileError, also where a file is there already
+ */
+export function createFile(path: string): NewFile {
+  return disk.createFile(path);
 }
 
 /** A file's bytes; files beyond 2 GiB too, as far as memory allows. @throws FileError */

@@ -11,3 +11,11 @@ export interface OpenFile {
   /** Idempotent. */
   close(): void;
 }
+
+/** A file that is being made, written at any place; nobody else knows of it. */
+export interface NewFile {
+  /** @throws FileError */
+  write(at: number, bytes: Uint8Array): void;
+  /** All is on the disk then. @throws FileError */
+  close(): void;
+}

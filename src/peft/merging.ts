@@ -8,8 +8,7 @@ import { ModulesToSave } from "./modules_to_save.js";
 import { places, tiedPlaces } from "./places.js";
 import { TrainableTokens } from "./trainable_tokens.js";
 
-/** @throws ArgumentError, StateError, OutOfMemoryError; then all weights are as they were */
-export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[], safeMerge: boolean): void {
+function refuseReplicated(adapters: Adapters): void {
   const replicated = adapters.names.find((name) => adapters.config(name).layerReplication !== null);
   if (replicated !== undefined) {
     throw new StateError(
@@ -17,6 +16,11 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
         `share their weights, which can hold one product only; run it unmerged.`,
     );
   }
+}
+
+/** @throws ArgumentError, StateError, OutOfMemoryError; then all weights are as they were */
+export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[], safeMerge: boolean): void {
+  refuseReplicated(adapters);
   const tied = tiedLayer(adapters, adapterNames);
   if (tied) {
     throw new StateError(
@@ -34,6 +38,41 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
   } catch (error) {
     for (const step of undo) step();
     throw error;
+  }
+}
+
+/**
+ * Merges one weight after the other: each is as it was when the next one's turn comes, so that no two are held twice.
+ * @param each looks at a parameter while the products are in it
+ * @throws as `mergeAdapters`, and what `each` throws
+ */
+export function mergeEach(
+  adapters: Adapters,
+  adapterNames: readonly string[],
+  safeMerge: boolean,
+  each: (parameter: Parameter) => void,
+): void {
+  refuseReplicated(adapters);
+  const owners = new Map<Parameter, { path: string; module: LoraLayer | TrainableTokens }[]>();
+  const found = [...places(adapters.model)];
+  // Rows of tokens come before products, as in mergeAdapters.
+  for (const kind of [TrainableTokens, LoraLayer])
+    for (const { path, module } of found)
+      if (module instanceof kind) {
+        const { weight } = module as LoraLayer | TrainableTokens;
+        owners.set(weight, [...(owners.get(weight) ?? []), { path, module: module as LoraLayer | TrainableTokens }]);
+      }
+  changed();
+  for (const [weight, list] of owners) {
+    const undo: (() => void)[] = [];
+    try {
+      for (const { path, module } of list) undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
+      each(weight);
+      for (const { module } of list)
+        if (module instanceof LoraLayer && module.baseLayer.bias) each(module.baseLayer.bias);
+    } finally {
+      for (const step of undo.reverse()) step();
+    }
   }
 }
 

@@ -14,7 +14,7 @@ import { Adapters } from "./adapters.js";
 import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
 import { addInitialised } from "./initial_adapter.js";
 import { BASE } from "./layer.js";
-import { mergeAdapters, partHead, unmergeAdapters } from "./merging.js";
+import { mergeAdapters, mergeEach, partHead, unmergeAdapters } from "./merging.js";
 import { inputEmbeddings, outputEmbeddings } from "./places.js";
 import { TrainableTokens } from "./trainable_tokens.js";
 import type { CombinationType } from "./weighted.js";
@@ -271,6 +271,19 @@ export class LoraModel<M extends Module = Module> extends Module {
       join();
       throw error;
     }
+    this.#adapters.unload(adapterNames);
+    return this.model;
+  }
+
+  /**
+   * As `mergeAndUnload` with safeMerge, for a model whose weights are written one by one: `each` sees every weight that
+   * changes while it is merged, and all are as they were then. @internal
+   */
+  unloadMerging(adapterNames: readonly string[], each: (parameter: Parameter) => void): M {
+    this.#adapters.refuseInside("mergeAndUnload");
+    for (const name of checkedNames("mergeAndUnload", adapterNames)) this.config(name);
+    partHead(this.#adapters, adapterNames);
+    mergeEach(this.#adapters, adapterNames, true, each);
     this.#adapters.unload(adapterNames);
     return this.model;
   }
