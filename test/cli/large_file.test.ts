@@ -97,7 +97,7 @@ test("a model whose weights lie behind 5 GiB loads, from the disk and from a pic
   assert.deepEqual(states(models.loadModel(folder)), state);
   const weights = io.loadWeights(folder, (name) => name.endsWith("norm.weight"));
   assert.deepEqual(weights.get("model.norm.weight"), state.get("model.norm.weight"));
-  // Not by openAsBlob: Node 24's counts in 32 bits.
+  // Not by openAsBlob: Node 20's counts in 32 bits.
   const files = ["config.json", "model.safetensors"].map((name) => ({
     name,
     size: statSync(join(folder, name)).size,
