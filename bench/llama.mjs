@@ -36,7 +36,7 @@ export const LLAMAS = {
 function baseModel() {
   for (const [name, bytes] of Object.entries(baseFiles))
     io.memoryFiles.set(`memory:bench/${name}`, new Uint8Array(bytes));
-  return models.loadLlama("memory:bench").model;
+  return models.loadModel("memory:bench").model;
 }
 
 const ids = (count, vocabulary) => Int32Array.from(values(count, 5), (u) => Math.floor(((u + 1) / 2) * vocabulary));

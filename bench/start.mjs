@@ -43,7 +43,7 @@ if (name === OURS) {
     io.memoryFiles.set(`memory:bench/${file}`, new Uint8Array(bytes));
   result.linearMemoryMiB = memoryStats().peakBytes / 2 ** 20;
   const loading = clock();
-  models.loadLlama("memory:bench");
+  models.loadModel("memory:bench");
   result.loadBaseMs = clock() - loading;
 }
 console.log(JSON.stringify(result));

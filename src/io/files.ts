@@ -15,7 +15,7 @@ import { signatureOf } from "./signature.js";
  * file or a folder also takes a path that starts with "memory:".
  *
  * @example
- * const { model } = models.loadLlama("models/base"); // in a page: "memory:base", its files set from fetch()
+ * const { model } = models.loadModel("models/base"); // in a page: "memory:base", its files set from fetch()
  * peft.getLoraModel(model, { targetModules: ["q_proj"] }).savePretrained("memory:adapter");
  * const names = [...io.memoryFiles.keys()].map((path) => path.replace("memory:adapter/", ""));
  * console.log(names.join(" ")); // adapter_model.safetensors adapter_config.json

@@ -24,7 +24,7 @@ export function baseUrl(file: (typeof BASE_FILES)[number]): URL {
     throw new EngineError(
       "loadBase: import.meta.url is empty in this bundle (CommonJS, or no module), so the package's models/base " +
         "cannot be found from it. " +
-        "Pass that folder to loadLlama, or put its files into io.memoryFiles.",
+        "Pass that folder to loadModel, or put its files into io.memoryFiles.",
       { cause },
     );
   }

@@ -46,7 +46,7 @@ function free(layers: readonly Pair[]): void {
  * is forgotten is freed when the engine's garbage collector finds it.
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const cache = model.newCache();
  * noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3]), { cache }));
  * const logits = noGrad(() => model.forward(tensor(new Int32Array([8]), [1, 1]), { cache })); // [1, 1, 1024]

@@ -58,7 +58,7 @@ const OPTIONS: readonly (keyof GenerateOptions)[] = ["maxNewTokens", "seed", "st
  * merged), or if the logits are not finite
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const tokens = [...models.generate(model, [5, 6, 7], { maxNewTokens: 4, temperature: 0 })];
  * console.log(tokens.length); // 4
  */

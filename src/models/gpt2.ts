@@ -21,7 +21,6 @@ import {
   type Table,
 } from "./decoder.js";
 import type { Family, Size } from "./family.js";
-import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
 /** What config.json says of a GPT-2, in the names of LlamaConfig. */
 export interface Gpt2Config extends DecoderConfig {
@@ -195,7 +194,7 @@ export class Gpt2Model extends DecoderModel<Gpt2Config> {
 /**
  * A GPT-2 with its language-model head; keys are Hugging Face's ("transformer.h.0.attn.c_attn.weight").
  * Weights start random as there: N(0, 0.02²), into the residual stream N(0, 0.02² / (2 layers)), biases
- * zero; load others with `loadStateDict` or `models.loadGpt2`, and add LoRA with `peft.getLoraModel`. It has
+ * zero; load others with `loadStateDict` or `models.loadModel`, and add LoRA with `peft.getLoraModel`. It has
  * no dropout.
  *
  * Source: Radford et al. 2019; transformers, models/gpt2/modeling_gpt2.py.
@@ -287,20 +286,3 @@ export const gpt2: Family<Gpt2Config> = {
     ["3 n_embd", 3 * c.hiddenSize],
   ],
 };
-
-/**
- * A GPT-2 from such a folder. Keys may lack the "transformer." prefix, as the hub's own GPT-2 has them;
- * the stored causal masks (attn.bias, attn.masked_bias) are ignored.
- *
- * Source: transformers, GPT2LMHeadModel.from_pretrained.
- * @throws FileError, FormatError naming what is missing, unknown, there twice or of another shape than config.json says
- *
- * @example
- * const { model } = models.loadGpt2("gpt2");
- * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
- */
-export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
-  return loadFamily<Gpt2Config, Gpt2, "causal-lm">(gpt2, directory, readConfig("loadGpt2", directory), {
-    head: "causal-lm",
-  });
-}

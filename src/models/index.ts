@@ -7,7 +7,7 @@ export { KeyValueCache, type CacheShape } from "./cache.js";
 export type { CausalLM, ForwardOptions, WrappedLM } from "./causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./decoder.js";
 export type { FamilyConfig, Head } from "./family.js";
-export { Llama, loadLlama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./llama.js";
+export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./llama.js";
 export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./llama_like.js";
 export type { SelfAttention } from "./heads.js";
 export type { GatedMLP } from "./gated_mlp.js";
@@ -24,7 +24,6 @@ export type { Qwen3Config } from "./qwen3.js";
 export type { SmolLM3Config } from "./smollm3.js";
 export {
   Gpt2,
-  loadGpt2,
   type Gpt2Attention,
   type Gpt2Block,
   type Gpt2Config,

@@ -17,7 +17,6 @@ import {
   type LlamaLikeConfig,
   type Reader,
 } from "./llama_like.js";
-import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 
 /** What config.json says of a Llama. */
 export interface LlamaConfig extends LlamaLikeConfig {
@@ -47,13 +46,13 @@ function llamaModel(c: Readonly<LlamaConfig>): LlamaModel {
 
 /**
  * A Llama with its language-model head. Weights start random (N(0, 0.02²) as Hugging Face's); load
- * others with `loadStateDict` or `models.loadLlama`, and add LoRA with `peft.getLoraModel`.
+ * others with `loadStateDict` or `models.loadModel`, and add LoRA with `peft.getLoraModel`.
  *
  * Source: Touvron et al. 2023; transformers, models/llama/modeling_llama.py.
  * @throws ArgumentError on a size out of range; ShapeError for an odd headDim
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
  * const ids = tensor(new Int32Array([5, 6, 7, 8]), [1, 4]), targets = tensor(new Int32Array([6, 7, 8, 9]), [1, 4]);
  * model.loss(ids, targets).backward();
@@ -126,22 +125,3 @@ export const llama = llamaLike<LlamaConfig>({
   base: llamaModel,
   causalLM: (config) => new Llama(config),
 });
-
-/**
- * A Llama from a folder with config.json and model.safetensors (or its shards), F32, F16 or BF16. Whether the embedding
- * table is the head too is what the weights say: a head that differs from the table is a head of its own, whatever
- * config.json says.
- *
- * Source: transformers, LlamaForCausalLM.from_pretrained.
- * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says
- *
- * @example
- * const { model, config } = models.loadLlama("models/base");
- * const logits = noGrad(() => model.forward(tensor(new Int32Array([5, 6, 7]), [1, 3])));
- * console.log(logits.shape[2] === config.vocabSize); // true
- */
-export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, directory, readConfig("loadLlama", directory), {
-    head: "causal-lm",
-  });
-}

@@ -69,7 +69,7 @@ export type BaseLayer = Module & {
  * Source: PEFT, LoraLayer; Liu et al. 2024 (DoRA).
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] });
  * const layer = model.model.layers[0].selfAttn.qProj;
  * console.log(layer instanceof peft.LoraLayer, layer.adapters.get("default").r); // true 4

@@ -33,7 +33,7 @@ type Result<M, Name extends string> = M extends Record<Name, (...args: never[]) 
  * @throws ArgumentError if nothing or something that cannot be adapted matches; then the model is as it was
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
  * adapted.printTrainableParameters(); // trainable params: 14,336 || all params: 932,992 || trainable%: 1.5366
  */
@@ -56,7 +56,7 @@ export function getLoraModel<M extends Module>(
  * Source: PEFT, PeftModel and LoraModel.
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const adapted = new peft.LoraModel(model);
  * adapted.addAdapter("anna", { r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] });
  * adapted.addAdapter("ben", { r: 4, targetModules: "all-linear" });
@@ -167,7 +167,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * @throws StateError if fn is asynchronous, or adds, merges or chooses adapters; whatever fn throws
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { targetModules: ["q_proj"] });
    * const ids = tensor(new Int32Array([5, 6, 7]), [1, 3]);
    * const logits = adapted.disableAdapter(() => model.forward(ids)); // [1, 3, 1024]
@@ -186,7 +186,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * ShapeError in fn for a batch of another size
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { targetModules: ["q_proj"] }, "anna");
    * adapted.addAdapter("ben", { targetModules: ["v_proj"] });
    * adapted.setAdapter(["anna", "ben"]);
@@ -227,7 +227,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * StateError where an output head shares the weight of an adapted embedding
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { initLoraWeights: false, targetModules: ["q_proj"] });
    * adapted.mergeAdapter();
    * adapted.unmergeAdapter(); // the weights' original bits
@@ -256,7 +256,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * then. (PEFT merges into both.)
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const merged = peft.getLoraModel(model, { targetModules: ["q_proj"] }).mergeAndUnload();
    * console.log(merged.model.layers[0].selfAttn.qProj instanceof nn.Linear); // true
    */
@@ -308,7 +308,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * taken; ShapeError for other ranks with "linear"; StateError while merged
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { r: 8, targetModules: ["q_proj"] }, "anna");
    * adapted.addAdapter("ben", { r: 4, targetModules: ["q_proj"] });
    * adapted.addWeightedAdapter(["anna", "ben"], [0.7, 0.3], "both", { combinationType: "cat" });
@@ -338,7 +338,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * @throws ArgumentError if there is no such adapter; FileError
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }).savePretrained("adapter");
    */
   savePretrained(
@@ -363,7 +363,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * ArgumentError for a name that is taken or targets that do not fit; StateError while merged
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] }, "anna");
    * adapted.savePretrained("adapter", "anna");
    * adapted.loadAdapter("adapter", "copy");
@@ -388,7 +388,7 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Source: PEFT, hotswap_adapter.
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] });
    * adapted.savePretrained("adapter");
    * adapted.hotswapAdapter("adapter", "default");
@@ -474,9 +474,9 @@ export class LoraModel<M extends Module = Module> extends Module {
    * Source: PEFT, PeftModel.from_pretrained.
    *
    * @example
-   * const trained = peft.getLoraModel(models.loadLlama("models/base").model, { r: 4, targetModules: ["q_proj"] });
+   * const trained = peft.getLoraModel(models.loadModel("models/base").model, { r: 4, targetModules: ["q_proj"] });
    * trained.savePretrained("adapter");
-   * const adapted = peft.LoraModel.fromPretrained(models.loadLlama("models/base").model, "adapter");
+   * const adapted = peft.LoraModel.fromPretrained(models.loadModel("models/base").model, "adapter");
    * console.log(adapted.config("default").r); // 4
    */
   static fromPretrained<M extends Module>(

@@ -173,7 +173,7 @@ export class Tensor {
    * @throws DisposedError; OutOfMemoryError, and then it is as it was
    *
    * @example
-   * const { model } = models.loadLlama("models/base");
+   * const { model } = models.loadModel("models/base");
    * const { weight } = model.model.layers[0].selfAttn.qProj;
    * console.log(weight.widen().dtype); // float32
    */

@@ -78,7 +78,7 @@ export interface TrainingPlan {
  * OutOfMemoryError beyond 2^53 bytes
  *
  * @example
- * const { model } = models.loadLlama("models/base");
+ * const { model } = models.loadModel("models/base");
  * const adapter = { r: 8, targetModules: "all-linear" };
  * const plan = train.planTraining(model.config, { batch: 8, seq: 128, adapter });
  * console.log(plan.peak > plan.weights + plan.activations); // true

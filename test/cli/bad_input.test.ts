@@ -313,7 +313,7 @@ outputFolder.run();
 async function adapter(): Promise<string> {
   if (filesBelow(at("adapter")).length === 0) {
     await init();
-    const { model } = models.loadLlama(BASE_MODEL);
+    const { model } = models.loadModel(BASE_MODEL);
     peft.getLoraModel(model, { r: 2, loraAlpha: 4, targetModules: ["q_proj", "v_proj"] }).savePretrained(at("adapter"));
     model.dispose();
     editHeader(at("adapter/adapter_model.safetensors"), (header) => {

@@ -27,7 +27,7 @@ const { vocab_size: vocabSize, max_position_embeddings: positions } = JSON.parse
 );
 const ids = Int32Array.from({ length: 24 }, (_, i) => (i * 389 + 17) % vocabSize);
 
-function logits(model: models.Llama): Float32Array {
+function logits(model: models.CausalLM): Float32Array {
   return noGrad(() => scope(() => model.forward(tensor(ids, [1, ids.length])).data.slice()));
 }
 function bits(values: Float32Array): Int32Array {
@@ -39,10 +39,10 @@ function difference(a: Float32Array, b: Float32Array): number {
   return largest(a.map((v, i) => v - b[i]!)) / largest(b);
 }
 
-const base = models.loadLlama(BASE_MODEL).model;
+const base = models.loadModel(BASE_MODEL).model;
 const baseLogits = logits(base);
 // An adapter with an update as large as a long training's: B is no longer zero.
-const adapted = models.loadLlama(BASE_MODEL).model;
+const adapted = models.loadModel(BASE_MODEL).model;
 const lora = peft.getLoraModel(adapted, options);
 const untrainedLogits = logits(adapted);
 let state = 1;
@@ -79,14 +79,14 @@ adaptedModel("merges to within 1e-5; unmerging restores the bits", () => {
 });
 
 adaptedModel("read back from its PEFT folder gives the same logits bitwise", () => {
-  const read = peft.LoraModel.fromPretrained(models.loadLlama(BASE_MODEL).model, join(folder, "adapter"));
+  const read = peft.LoraModel.fromPretrained(models.loadModel(BASE_MODEL).model, join(folder, "adapter"));
   assert.deepEqual(read.config("default"), lora.config("default"));
   assert.deepEqual(bits(logits(read.model)), bits(adaptedLogits));
   read.dispose();
 });
 
 adaptedModel("decodes with a cache, one token at a time, to the logits of the full forward pass", () => {
-  const cache = new models.KeyValueCache(adapted.config);
+  const cache = adapted.newCache();
   for (let i = 0; i < ids.length; i++) {
     const one = noGrad(() => scope(() => adapted.forward(tensor(ids.slice(i, i + 1), [1, 1]), { cache }).data.slice()));
     assert.deepEqual(bits(one), bits(adaptedLogits.subarray(i * vocabSize, (i + 1) * vocabSize)), `position ${i}`);
@@ -107,7 +107,7 @@ test("merge writes a model folder: the logits of the merged model bitwise", asyn
     if (!["config.json", "model.safetensors"].includes(file))
       assert.deepEqual(readFileSync(join(folder, "merged", file)), readFileSync(join(BASE_MODEL, file)), file);
 
-  const { model } = models.loadLlama(join(folder, "merged"));
+  const { model } = models.loadModel(join(folder, "merged"));
   const merged = logits(model);
   model.dispose();
   console.log(`merged folder against adapted logits: ${difference(merged, adaptedLogits).toExponential(1)}`);

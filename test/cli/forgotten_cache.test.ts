@@ -10,7 +10,7 @@ test("forgotten generations and caches are freed by the garbage collector", asyn
   setFlagsFromString("--expose-gc");
   const gc = runInNewContext("gc") as () => void;
   await init();
-  const { model } = models.loadLlama(BASE_MODEL);
+  const { model } = models.loadModel(BASE_MODEL);
   const before = memoryStats().liveBytes;
   for (let i = 0; i < 5; i++) models.generate(model, [5, 6], { maxNewTokens: 10 }).next();
   assert.ok(memoryStats().liveBytes > before);

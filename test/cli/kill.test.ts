@@ -139,7 +139,7 @@ whenKilled("saving an adapter over another leaves one of the two, or a pair that
       const { init, models, peft } = await import(${JSON.stringify(library)});
       await init();
       const make = (alpha) => {
-        const adapted = peft.getLoraModel(models.loadLlama("m").model, { r: 2, loraAlpha: alpha, targetModules: ` +
+        const adapted = peft.getLoraModel(models.loadModel("m").model, { r: 2, loraAlpha: alpha, targetModules: ` +
     `["q_proj"] });
         for (const p of adapted.parameters()) if (p.requiresGrad) p.data.fill(alpha);
         return adapted;
@@ -185,7 +185,7 @@ test("threads that save to one folder, and a reader", async () => {
     const { workerData: { library, model, folder, saves, alpha } } = require("node:worker_threads");
     import(library).then(async ({ init, models, peft }) => {
       await init();
-      const adapted = peft.getLoraModel(models.loadLlama(model).model, { r: 2, loraAlpha: alpha, targetModules: ` +
+      const adapted = peft.getLoraModel(models.loadModel(model).model, { r: 2, loraAlpha: alpha, targetModules: ` +
     `["q_proj"] });
       for (let i = 0; i < saves; i++) adapted.savePretrained(folder);
     });`;

@@ -344,7 +344,7 @@ for (const name of ["gpt2", "llama"] as const) {
   test(`folders of transformers and PEFT: ${name}`, () => {
     const g = readGolden(`${FIXTURES}lm_${name}`);
     const directory = fileURLToPath(new URL(`test/fixtures/${FIXTURES}${name}`, ROOT));
-    const { model: base } = name === "gpt2" ? models.loadGpt2(directory) : models.loadLlama(directory);
+    const { model: base } = models.loadModel(directory);
     const model = peft.LoraModel.fromPretrained<models.CausalLM>(base, join(directory, "adapter"), {
       isTrainable: true,
     });

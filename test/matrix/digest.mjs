@@ -240,7 +240,7 @@ function* llamaStage() {
     );
   }
   manualSeed(6);
-  const { model, config } = models.loadLlama("memory:base");
+  const { model, config } = models.loadModel("memory:base");
   const adapted = peft.getLoraModel(model, { r: 8, loraAlpha: 16, loraDropout: 0.05, targetModules: "all-linear" });
   const optimizer = new optim.AdamW(
     adapted.parameters().filter((p) => p.requiresGrad),

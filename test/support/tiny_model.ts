@@ -86,7 +86,7 @@ export async function writeTinyModel(
 export async function writeTinyAdapter(folder: string, base: string, baseName: string | null = base): Promise<void> {
   await init();
   manualSeed(2);
-  const { model } = models.loadLlama(base);
+  const { model } = models.loadModel(base);
   const adapted = peft.getLoraModel(model, {
     r: 2,
     loraAlpha: 4,

@@ -81,7 +81,7 @@ export function sourceOf(id: string): Source | null {
 
 export function embeddedBase(loaded: Awaited<ReturnType<typeof models.loadBase>>): Base {
   const names = { id: EMBEDDED_ID, name: "the small model of this page", peftName: "models/base" };
-  return baseOf(loaded, names, async () => models.loadLlama(loaded.path));
+  return baseOf(loaded, names, async () => models.loadModel(loaded.path));
 }
 
 function baseOf(

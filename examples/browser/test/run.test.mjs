@@ -29,7 +29,7 @@ await library.init();
 const { embeddedBase } = await server.ssrLoadModule("/src/base.ts");
 const loaded = await library.models.loadBase();
 const base = embeddedBase(loaded);
-const fresh = () => library.models.loadLlama(loaded.path).model;
+const fresh = () => library.models.loadModel(loaded.path).model;
 test.after(() => server.close());
 
 /** Runs fn with an allocator that fails at call number `at`, from 0; returns how often it was called. */

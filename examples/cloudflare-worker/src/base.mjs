@@ -12,7 +12,7 @@ export async function loadBase({ config, weights, tokenizer, tokenizerConfig }) 
     "memory:base",
     { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights },
     (folder) => {
-      const { model, config } = models.loadLlama(folder);
+      const { model, config } = models.loadModel(folder);
       return new Base(engine, model, codec, data.specialTokens(folder, config).eosTokenIds);
     },
   );

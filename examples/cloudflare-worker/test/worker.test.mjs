@@ -154,7 +154,7 @@ test("a downloaded adapter says in Node what it says in the Worker", async () =>
   const directory = join(folder, "adapter");
   mkdirSync(directory);
   for (const [name, bytes] of Object.entries(await adapterOf("anna"))) writeFileSync(join(directory, name), bytes);
-  const { model, config } = models.loadLlama(baseFolder);
+  const { model, config } = models.loadModel(baseFolder);
   const adapted = peft.LoraModel.fromPretrained(model, directory);
   const ids = [
     ...models.generate(model, nodeBase.encode("We chased"), {

@@ -25,4 +25,4 @@ new lora.Linear(4, 2, { r: rank, loraAlpha: rank });
 new optim.AdamW(net.parameters(), { lr: rank });
 peft.getLoraModel(new Net(), { r: rank, targetModules: ["layer"] });
 await init({ module: name });
-export const all = { loss, files, load: models.loadLlama, wrap: peft.getLoraModel };
+export const all = { loss, files, load: models.loadModel, wrap: peft.getLoraModel };

@@ -17,9 +17,9 @@ test("a model is read from memory, and an adapter written there and read again, 
   )) {
     io.memoryFiles.set(`memory:base/${file}`, readFileSync(new URL(file, base)));
   }
-  const logits = (model: models.Llama): Float32Array =>
+  const logits = (model: models.CausalLM): Float32Array =>
     noGrad(() => scope(() => model.forward(tensor(new Int32Array([1, 2, 3]), [1, 3])).data.slice()));
-  const { model } = models.loadLlama("memory:base");
+  const { model } = models.loadModel("memory:base");
   const adapted = peft.getLoraModel(model, { r: 2, targetModules: ["q_proj"] });
   for (const [key, p] of adapted.namedParameters()) if (key.includes("lora_B")) p.data.fill(0.01);
   adapted.savePretrained("memory:adapter");
@@ -27,7 +27,7 @@ test("a model is read from memory, and an adapter written there and read again, 
     "memory:adapter/adapter_config.json",
     "memory:adapter/adapter_model.safetensors",
   ]);
-  const again = models.loadLlama("memory:base").model;
+  const again = models.loadModel("memory:base").model;
   peft.LoraModel.fromPretrained(again, "memory:adapter");
   assertBits("logits", logits(again), logits(model));
   adapted.dispose();
@@ -36,7 +36,7 @@ test("a model is read from memory, and an adapter written there and read again, 
 
 test("what is not there is refused, with what to do", () => {
   assert.throws(
-    () => models.loadLlama("memory:nowhere"),
+    () => models.loadModel("memory:nowhere"),
     (error: unknown) =>
       error instanceof FileError &&
       error.message.includes("memory:nowhere/config.json") &&

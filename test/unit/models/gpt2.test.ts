@@ -143,7 +143,7 @@ test("keys with and without the prefix, masks as F32 or U8, and a stored tied he
   ];
   const head: TensorToWrite = { name: "lm_head.weight", dtype: "F32", ...f32(golden, "transformer.wte.weight") };
   const prefixed = masks.map((t) => ({ ...t, name: `transformer.${t.name}` }));
-  const expected = models.loadGpt2(modelFolder(whole)).model;
+  const expected = models.loadModel(modelFolder(whole)).model;
   const logits = logitsOf(expected);
   assert.deepEqual([...expected.stateDict().keys()].sort(), [...baseKeys].sort());
   for (const directory of [
@@ -151,7 +151,7 @@ test("keys with and without the prefix, masks as F32 or U8, and a stored tied he
     modelFolder(bare, [...masks, head]),
     modelFolder(whole, [...prefixed, head]),
   ]) {
-    const { model } = models.loadGpt2(directory);
+    const { model } = models.loadModel(directory);
     assertBits("logits", logitsOf(model), logits);
     model.dispose();
   }
@@ -170,11 +170,11 @@ test("an untied head is a parameter of its own", () => {
     data: new Float32Array(61 * 32),
   };
   const config = { ...TINY, tie_word_embeddings: false };
-  const { model } = models.loadGpt2(modelFolder(whole, [head], config));
+  const { model } = models.loadModel(modelFolder(whole, [head], config));
   assert(logitsOf(model).every((v) => v === 0));
   model.dispose();
   assert.throws(
-    () => models.loadGpt2(modelFolder(whole, [], config)),
+    () => models.loadModel(modelFolder(whole, [], config)),
     (e: unknown) => e instanceof FormatError && e.message.includes("missing lm_head.weight"),
   );
 });
@@ -199,7 +199,7 @@ test("checkpoints that do not fit are refused and leave no memory behind", () =>
   const before = memoryStats().liveBytes;
   for (const [directory, error, word] of cases) {
     assert.throws(
-      () => models.loadGpt2(directory),
+      () => models.loadModel(directory),
       (e: unknown) => e instanceof error && e.message.includes(word),
       word,
     );
@@ -216,8 +216,9 @@ test("checkpoints that do not fit are refused and leave no memory behind", () =>
 
 test("LoRA: c_attn alone trains, the start is the base's bits, and merging keeps the logits", () => {
   const directory = modelFolder(bare);
-  const base = models.loadGpt2(directory).model;
-  const model = withMergedLinear(models.loadGpt2(directory).model, { r: 4, loraAlpha: 8, loraDropout: 0.1 });
+  const load = (): models.Gpt2 => models.loadModel(directory).model as models.Gpt2;
+  const base = load();
+  const model = withMergedLinear(load(), { r: 4, loraAlpha: 8, loraDropout: 0.1 });
   assertBits("start", logitsOf(model), logitsOf(base));
   lora.markOnlyLoraAsTrainable(model);
   const trained = [...model.namedParameters()].filter(([, p]) => p.requiresGrad).map(([key]) => key);
@@ -241,7 +242,7 @@ test("LoRA: c_attn alone trains, the start is the base's bits, and merging keeps
 });
 
 test("generation with the cache gives the tokens of whole passes without it", () => {
-  const { model } = models.loadGpt2(modelFolder(bare));
+  const { model } = models.loadModel(modelFolder(bare));
   model.eval();
   const prompt = [...ids];
   const expected: number[] = [];

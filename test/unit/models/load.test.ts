@@ -148,13 +148,13 @@ tableAndHead("the file's metadata says that one name stands for both", () => {
 });
 tableAndHead("config says apart, one of them is not there", () => {
   refuses(
-    () => models.loadLlama(whole(untied, { ...body(), ...table })),
+    () => models.loadModel(whole(untied, { ...body(), ...table })),
     FormatError,
     "lm_head.weight",
     "tie_word_embeddings",
   );
   refuses(
-    () => models.loadLlama(whole(untied, { ...body(), ...head(TABLE) })),
+    () => models.loadModel(whole(untied, { ...body(), ...head(TABLE) })),
     FormatError,
     "model.embed_tokens.weight",
   );
@@ -184,12 +184,12 @@ tableAndHead("a shard with a head that the index does not list", () =>
 );
 tableAndHead("without a tie such an index is refused", () => {
   refuses(
-    () => models.loadLlama(shards({ "lm_head.weight": "b.safetensors" }, {}, untied)),
+    () => models.loadModel(shards({ "lm_head.weight": "b.safetensors" }, {}, untied)),
     FormatError,
     "lm_head.weight",
     "missing",
   );
-  refuses(() => models.loadLlama(shards({}, head(OTHER), untied)), FormatError, "lm_head.weight", "does not list");
+  refuses(() => models.loadModel(shards({}, head(OTHER), untied)), FormatError, "lm_head.weight", "does not list");
 });
 tableAndHead.run();
 
@@ -211,7 +211,7 @@ complete("buffers of older transformers are left aside", () => {
 });
 complete("names of a model that was saved without its head's class", () => {
   means(whole(CONFIG, { ...body(""), "embed_tokens.weight": TABLE }), TABLE, TABLE, true);
-  refuses(() => models.loadLlama(whole(CONFIG, { ...tensors, "embed_tokens.weight": TABLE })), FormatError, "twice");
+  refuses(() => models.loadModel(whole(CONFIG, { ...tensors, "embed_tokens.weight": TABLE })), FormatError, "twice");
 });
 complete("rope that says that it is as ever", () => {
   for (const change of [
@@ -225,11 +225,11 @@ complete("rope that says that it is as ever", () => {
 });
 complete("what is left out of config.json is transformers' default", () => {
   const { rms_norm_eps: _, max_position_embeddings: __, ...rest } = CONFIG;
-  const { config } = models.loadLlama(whole(rest, tensors));
+  const config = models.loadModel(whole(rest, tensors)).config as models.LlamaConfig;
   assert.equal(config.rmsNormEps, 1e-6);
   assert.equal(config.maxPositionEmbeddings, 2048);
   refuses(
-    () => models.loadLlama(whole({ model_type: "llama" }, tensors)),
+    () => models.loadModel(whole({ model_type: "llama" }, tensors)),
     FormatError,
     "num_hidden_layers is 32",
     "no model.layers.1.",
@@ -265,19 +265,19 @@ const cases: [object, string][] = [
 for (const [change, words] of cases) {
   counts(JSON.stringify(change), () => {
     const begin = performance.now();
-    refuses(() => models.loadLlama(whole({ ...CONFIG, ...change }, tensors)), FormatError, "config.json: ", words);
+    refuses(() => models.loadModel(whole({ ...CONFIG, ...change }, tensors)), FormatError, "config.json: ", words);
     assert.ok(performance.now() - begin < 1000);
   });
 }
 counts("positions beyond any text cost nothing until they are used", () => {
   const { liveBytes } = memoryStats();
-  const { model } = models.loadLlama(whole({ ...CONFIG, max_position_embeddings: 2e8 }, tensors));
+  const { model } = models.loadModel(whole({ ...CONFIG, max_position_embeddings: 2e8 }, tensors));
   assert.ok(memoryStats().liveBytes - liveBytes < 100_000);
   const at = (steps: number): Float32Array =>
     noGrad(() => scope(() => model.forward(tensor(new Int32Array(steps), [1, steps])).data.slice(-8)));
   const few = at(3);
   assert.deepEqual(at(3000), few); // the layer adds nothing, whatever the position
-  const short = models.loadLlama(whole(CONFIG, tensors)).model;
+  const short = models.loadModel(whole(CONFIG, tensors)).model;
   refuses(
     () => noGrad(() => scope(() => short.forward(tensor(new Int32Array(65), [1, 65])))),
     ShapeError,
@@ -312,13 +312,14 @@ const gpt2Tensors = (prefix: string): Tensors =>
 for (const prefix of ["", "transformer."]) {
   counts(`a GPT-2 with names that begin with "${prefix}"`, () => {
     const load = (change: object, extra: Tensors = {}) =>
-      models.loadGpt2(whole({ ...gpt2, ...change }, { ...gpt2Tensors(prefix), ...extra }));
+      models.loadModel(whole({ ...gpt2, ...change }, { ...gpt2Tensors(prefix), ...extra }));
     assert.equal(load({}).config.tieWordEmbeddings, true);
     assert.equal(load({}, { "lm_head.weight": TABLE }).config.tieWordEmbeddings, true);
     assert.equal(load({}, { "lm_head.weight": OTHER }).config.tieWordEmbeddings, false);
     load({}, { [`${prefix}h.0.attn.bias`]: ones(1), [`${prefix}h.0.attn.masked_bias`]: ones(1) });
     const { [`${prefix}wte.weight`]: _, ...headless } = gpt2Tensors(prefix);
-    assert.equal(models.loadGpt2(whole(gpt2, { ...headless, "lm_head.weight": OTHER })).config.tieWordEmbeddings, true);
+    const byHead = models.loadModel(whole(gpt2, { ...headless, "lm_head.weight": OTHER }));
+    assert.equal(byHead.config.tieWordEmbeddings, true);
     for (const [change, words] of [
       [{ n_layer: 1e9 }, "n_layer is 1000000000"],
       [{ n_positions: 1e9 }, "n_positions is 1000000000, but transformer.wpe.weight"],
@@ -333,8 +334,8 @@ for (const prefix of ["", "transformer."]) {
 counts.run();
 
 test("what is no folder is told apart", () => {
-  refuses(() => models.loadLlama("https://example.org/model"), ArgumentError, "fetchModel");
-  refuses(() => models.loadLlama(5 as never), ArgumentError, "directory");
+  refuses(() => models.loadModel("https://example.org/model"), ArgumentError, "fetchModel");
+  refuses(() => models.loadModel(5 as never), ArgumentError, "directory");
   refuses(
     () => models.loadModel(whole({ model_type: "bloom" }, {})),
     FormatError,
@@ -381,7 +382,7 @@ test("a float64 weight beyond float32 is refused by name", () => {
         : { name, dtype, shape, data: bytes },
   );
   io.memoryFiles.set(`${path}/model.safetensors`, io.serializeSafetensors(tensors));
-  refuses(() => models.loadLlama(path), FormatError, path, "model.norm.weight", "element 2");
+  refuses(() => models.loadModel(path), FormatError, path, "model.norm.weight", "element 2");
   io.memoryFiles.set(
     `${path}/model.safetensors`,
     io.serializeSafetensors(
@@ -390,7 +391,7 @@ test("a float64 weight beyond float32 is refused by name", () => {
       ),
     ),
   );
-  refuses(() => models.loadLlama(path), FormatError, path, "model.norm.weight", "I8", "quantised");
+  refuses(() => models.loadModel(path), FormatError, path, "model.norm.weight", "I8", "quantised");
 });
 
 /** The weights of `body`, of any widths, not of zeros. */
@@ -434,7 +435,7 @@ test("a load writes every weight once, of each format, wherever its bytes begin,
       // What memory holds is not a number, so that a value left as it was shows.
       const poison = Array.from({ length: 20 }, (_, i) => full([1 + 7 * i], NaN));
       for (const t of poison) t.dispose();
-      const { model } = models.loadLlama(path);
+      const { model } = models.loadModel(path);
       const state = model.stateDict();
       assert.deepEqual([...state.keys()].sort(), Object.keys(tensors).sort());
       for (const [name, { data }] of state) assert.deepEqual(data, tensors[name]!.data, `${dtype} ${offset} ${name}`);
@@ -455,13 +456,13 @@ test("a load draws nothing: what follows depends on the seed alone, not on the b
   for (const vocab of [8, 50]) {
     const path = whole({ ...CONFIG, vocab_size: vocab }, wide(vocab));
     assert.deepEqual(
-      after(() => models.loadLlama(path).model),
+      after(() => models.loadModel(path).model),
       expected,
     );
   }
   const factors = [8, 50].map((vocab) => {
     manualSeed(3);
-    const { model } = models.loadLlama(whole({ ...CONFIG, vocab_size: vocab }, wide(vocab)));
+    const { model } = models.loadModel(whole({ ...CONFIG, vocab_size: vocab }, wide(vocab)));
     const adapted = peft.getLoraModel(model, { r: 2, targetModules: ["q_proj", "down_proj"] });
     const values = [...adapted.namedParameters()].filter(([key]) => key.includes("lora_")).map(([, p]) => [...p.data]);
     adapted.dispose();
@@ -471,14 +472,14 @@ test("a load draws nothing: what follows depends on the seed alone, not on the b
   manualSeed(3);
   const first = new nn.Linear(2, 2).weight.data[0];
   manualSeed(3);
-  assert.throws(() => models.loadLlama(whole({ ...CONFIG, vocab_size: 9 }, wide(8))), FormatError);
+  assert.throws(() => models.loadModel(whole({ ...CONFIG, vocab_size: 9 }, wide(8))), FormatError);
   assert.equal(new nn.Linear(2, 2).weight.data[0], first, "a layer after a load that failed");
 });
 
 test("a load is planned as its configuration is", () => {
   const path = whole(CONFIG, wide(8));
   const step = { batch: 1, seq: 4, adapter: { r: 2, targetModules: "all-linear" as const } };
-  const { model, config } = models.loadLlama(path);
+  const { model, config } = models.loadModel(path);
   model.dispose();
   const plan = train.planTraining(() => models.loadModel(path).model, step);
   assert.deepEqual(plan, train.planTraining(config, step));
@@ -495,7 +496,7 @@ test("a load that runs out of memory at any allocation leaves nothing behind, an
       return alloc(bytes);
     };
     try {
-      models.loadLlama(path).model.dispose();
+      models.loadModel(path).model.dispose();
     } finally {
       memory.alloc = alloc;
     }
