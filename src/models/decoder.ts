@@ -238,6 +238,8 @@ export interface Names {
   readonly base: string;
   /** The head. */
   readonly head: string;
+  /** The key here of what adapters' files may call otherwise. Default: the same. */
+  readonly rename?: ((key: string) => string) | undefined;
 }
 
 /**
@@ -356,6 +358,11 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache {
     return this.base.newCache();
+  }
+
+  /** The key here of what an adapter's file may call otherwise. @internal */
+  renameKey(key: string): string {
+    return this.#names.rename?.(key) ?? key;
   }
 
   /** The table of token embeddings (transformers' get_input_embeddings). */

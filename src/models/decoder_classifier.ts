@@ -8,7 +8,7 @@ import { allOrNothing } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkLabels, classificationLoss, type ClassifierSettings } from "./classification.js";
 import type { ForwardOptions } from "./causal_lm.js";
-import type { DecoderConfig, DecoderModel } from "./decoder.js";
+import type { DecoderConfig, DecoderModel, Names } from "./decoder.js";
 import { initWeights } from "./encoder.js";
 import type { Family, FamilyConfig, HeadOf } from "./family.js";
 import { spansOf, tokensAt } from "./pooling.js";
@@ -35,29 +35,29 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
   readonly config: Readonly<DecoderClassifierConfig<C>>;
   /** [id2label.length, hiddenSize], without a bias. */
   readonly score: Layer;
-  readonly #base: string;
+  readonly #names: Omit<Names, "head">;
 
-  /** @param base the base model's name in transformers */
+  /** @param names the base model's in transformers */
   constructor(
     config: Readonly<DecoderClassifierConfig<C>>,
     make: (config: Readonly<DecoderClassifierConfig<C>>) => DecoderModel,
-    base = "model",
+    names: Omit<Names, "head"> = { base: "model" },
   ) {
     super();
     checkLabels("DecoderForSequenceClassification", config);
     this.config = config;
-    this.#base = base;
+    this.#names = names;
     const parts = allOrNothing(
       () => [make(config), new Linear(config.hiddenSize, config.id2label.length, { bias: false })] as const,
     );
-    (this as Record<string, unknown>)[base] = parts[0];
+    (this as Record<string, unknown>)[names.base] = parts[0];
     this.score = parts[1];
     initWeights(this.score, config.initializerRange);
   }
 
   /** All but `score`. */
   get base(): DecoderModel {
-    return (this as Record<string, unknown>)[this.#base] as DecoderModel;
+    return (this as Record<string, unknown>)[this.#names.base] as DecoderModel;
   }
 
   /** Whether backward computes each layer's activations again, so that only its input is kept. */
@@ -67,6 +67,11 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
 
   set gradientCheckpointing(wanted: boolean) {
     this.base.gradientCheckpointing = wanted;
+  }
+
+  /** The key here of what an adapter's file may call otherwise. @internal */
+  renameKey(key: string): string {
+    return this.#names.rename?.(key) ?? key;
   }
 
   /** The table of tokens (transformers' get_input_embeddings). */
@@ -118,17 +123,16 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
 
 /** A decoder's family with the head that tells classes. @internal */
 export function withClassifier(family: Family<FamilyConfig>): Family<FamilyConfig> {
-  const base = family.heads.none!;
-  const name = family.prefix.slice(0, -1).replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+  const model = family.heads.none!;
+  const base = family.prefix.slice(0, -1).replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
   const classifier: HeadOf<FamilyConfig> = {
-    architectures: base.architectures.map((model) => model.replace(/Model$/, "ForSequenceClassification")),
+    architectures: model.architectures.map((name) => name.replace(/Model$/, "ForSequenceClassification")),
     keys: ["score."],
     create: (config) =>
-      new DecoderForSequenceClassification(
-        config as DecoderClassifierConfig,
-        (c) => base.create(c) as DecoderModel,
-        name,
-      ),
+      new DecoderForSequenceClassification(config as DecoderClassifierConfig, (c) => model.create(c) as DecoderModel, {
+        base,
+        rename: (key) => family.rename?.(key) ?? key,
+      }),
     std: (config) => (config as DecoderClassifierConfig).initializerRange,
   };
   return { ...family, heads: { ...family.heads, "sequence-classification": classifier } };

@@ -72,6 +72,13 @@ export interface Family<Config extends FamilyConfig> {
   rename?(name: string): string | null;
   /** The name that transformers' files have for a key of the model. Left out: the key. */
   fileName?(key: string): string;
+  /** Of folders that hold more than is taken out of them. Left out: they do not. */
+  readonly taken?: {
+    /** What is left out. */
+    readonly without: string;
+    /** The config.json of what is taken, out of that of the folder. */
+    configOf(json: Readonly<Record<string, unknown>>, head: Head): Record<string, unknown>;
+  };
   /** The sizes of tensors, for an error that says which key of config.json is wrong. */
   sizes(config: Config): readonly Size[];
 }

@@ -3,6 +3,7 @@ import { configReader } from "../io/config_reader.js";
 import { asObject } from "../io/json.js";
 import { RMSNorm } from "../nn/layers.js";
 import { DecoderForCausalLM } from "./decoder.js";
+import { withClassifier } from "./decoder_classifier.js";
 import { FourNormLayer, readSoftcapped, SoftcappedModel, type SoftcappedConfig } from "./gemma2.js";
 import type { Family } from "./family.js";
 import { SelfAttention } from "./heads.js";
@@ -11,8 +12,8 @@ import { parseRope, type RopeParameters } from "./rope.js";
 
 /** What config.json says of a Gemma 3's text model. */
 export interface Gemma3Config extends SoftcappedConfig {
-  /** transformers' model_type. */
-  modelType: "gemma3_text";
+  /** transformers' model_type: "gemma3" of the text model out of a model of texts and images. */
+  modelType: "gemma3_text" | "gemma3";
   /** As ropeParameters, of layers with a window (rope_parameters; in older files rope_local_base_freq). */
   slidingRopeParameters: RopeParameters;
   /** Each so-manyth layer has no window (sliding_window_pattern). */
@@ -82,14 +83,34 @@ function gemma3Model(c: Readonly<Gemma3Config>): SoftcappedModel<Gemma3Config> {
   });
 }
 
-/** What the table of families holds. Source: transformers, models/gemma3. @internal */
-export const gemma3Text = llamaLike<Gemma3Config>({
+const family = llamaLike<Gemma3Config>({
   modelType: "gemma3_text",
-  name: "Gemma3",
+  name: "Gemma3Text",
   read: readGemma3,
   base: gemma3Model,
 });
 
+/** What the table of families holds. Source: transformers, models/gemma3. @internal */
+export const gemma3Text: Family<Gemma3Config> = {
+  ...family,
+  // Of the three classes this one is not called after the text model.
+  heads: { ...family.heads, "causal-lm": { ...family.heads["causal-lm"]!, architectures: ["Gemma3ForCausalLM"] } },
+};
+
+/** The key of a text model's part, also where older files or files of the text model alone name it. */
+function renamed(key: string): string {
+  return IMAGE_PARTS.test(key)
+    ? key
+    : key
+        .replace(/^language_model\.lm_head\./, "lm_head.")
+        .replace(/^(language_model\.)?model\.(?!language_model\.)/, "model.language_model.");
+}
+
+/** What a folder's config.json says of the whole model that counts for its text model, too. */
+const WHOLE = [
+  ...["tie_word_embeddings", "bos_token_id", "eos_token_id"],
+  ...["id2label", "label2id", "num_labels", "problem_type", "dtype", "torch_dtype", "transformers_version"],
+];
 const IMAGE_PARTS = /^(model\.)?(vision_tower|multi_modal_projector)\./;
 
 /**
@@ -107,23 +128,30 @@ export const gemma3: Family<Gemma3Config> = {
     const whole = Object.fromEntries(
       Object.entries({ tie_word_embeddings, bos_token_id, eos_token_id }).filter(([, value]) => value !== undefined),
     );
-    return readGemma3(configReader({ ...whole, ...text, model_type: "gemma3_text" }, name, "gemma3_text"));
+    const read = readGemma3(configReader({ ...whole, ...text, model_type: "gemma3_text" }, name, "gemma3_text"));
+    return { ...read, modelType: "gemma3" };
   },
   heads: {
     "causal-lm": {
       architectures: ["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"],
       keys: ["lm_head."],
       // The dot is that of the key, as in the name of a list's item.
-      create: (config) => new DecoderForCausalLM(config, gemma3Model, { base: "model.languageModel", head: "lmHead" }),
+      create: (config) =>
+        new DecoderForCausalLM(config, gemma3Model, { base: "model.languageModel", head: "lmHead", rename: renamed }),
     },
     none: { ...gemma3Text.heads.none!, architectures: ["Gemma3Model", "Gemma3TextModel"] },
   },
   prefix: "model.language_model.",
   tied: { table: "model.language_model.embed_tokens.weight", head: "lm_head.weight" },
-  rename: (key) =>
-    IMAGE_PARTS.test(key)
-      ? null
-      : key
-          .replace(/^language_model\.lm_head\./, "lm_head.")
-          .replace(/^language_model\.model\./, "model.language_model."),
+  rename: (key) => (IMAGE_PARTS.test(key) ? null : renamed(key)),
+  // By itself it is a text model, as transformers has such.
+  fileName: (key) => key.replace(/^model\.language_model\./, "model."),
+  taken: {
+    without: "what looks at images (vision_tower, multi_modal_projector)",
+    configOf({ text_config: text, ...json }, head) {
+      const whole = Object.fromEntries(WHOLE.flatMap((key) => (json[key] === undefined ? [] : [[key, json[key]]])));
+      const { architectures } = withClassifier(gemma3Text).heads[head]!;
+      return { ...whole, ...(text as object), model_type: "gemma3_text", architectures };
+    },
+  },
 };

@@ -1,7 +1,7 @@
 /**
  * What PEFT adapts where a config names nothing: by the model_type of config.json.
  * Source: huggingface/peft 0.21, utils/constants.py (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING), those of it
- * that are families here.
+ * that are families here; of gemma3 there is the text model alone.
  */
 import type { LoraConfig } from "../io/peft/config.js";
 import { show } from "../io/json.js";
@@ -11,7 +11,7 @@ import { ArgumentError } from "../runtime/errors.js";
 const QUERY_VALUE: readonly string[] = ["q_proj", "v_proj"];
 
 const BY_MODEL_TYPE: ReadonlyMap<unknown, readonly string[]> = new Map([
-  ...["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"].map(
+  ...["llama", "mistral", "gemma", "gemma2", "gemma3_text", "gemma3", "qwen2", "qwen3"].map(
     (type) => [type, QUERY_VALUE] as const,
   ),
   ["gpt2", ["c_attn"]],

@@ -10,10 +10,11 @@ import {
   magnitudeKey,
   magnitudeShape,
   type NamedPeftTensor,
+  PREFIX,
   tokensKey,
 } from "../io/peft/keys.js";
 import { show } from "../io/json.js";
-import type { Parameter } from "../nn/module.js";
+import type { Module, Parameter } from "../nn/module.js";
 import { FormatError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
 import type { StoredValues } from "../tensor/tensor.js";
@@ -50,7 +51,7 @@ export function saveAdapter(
 }
 
 export function loadAdapter(adapters: Adapters, directory: string, adapterName: string): void {
-  const { config, tensors } = readPeftAdapter(directory);
+  const { config, tensors } = readAdapter(adapters, directory);
   adapters.inject(
     "loadAdapter",
     adapterName,
@@ -60,9 +61,22 @@ export function loadAdapter(adapters: Adapters, directory: string, adapterName: 
 }
 
 export function hotswapAdapter(adapters: Adapters, directory: string, adapterName: string): void {
-  const { config, tensors } = readPeftAdapter(directory);
+  const { config, tensors } = readAdapter(adapters, directory);
   const others = adapters.names.filter((name) => name !== adapterName || adapters.changesBase(name));
   adapters.replace("hotswapAdapter", adapterName, config, fromTensors(adapters, others, config, tensors, directory));
+}
+
+/** An adapter's folder, its tensors under the keys that the model has for what files may call otherwise. */
+function readAdapter({ model }: Adapters, directory: string): ReturnType<typeof readPeftAdapter> {
+  const { config, tensors } = readPeftAdapter(directory);
+  const { renameKey } = model as Module & { renameKey?(key: string): string };
+  if (!renameKey) return { config, tensors };
+  const rename = (name: string): string =>
+    name.startsWith(PREFIX) ? PREFIX + renameKey.call(model, name.slice(PREFIX.length)) : name;
+  const renamed = new Map(Array.from(tensors, ([name, tensor]) => [rename(name), tensor]));
+  if (renamed.size < tensors.size)
+    throw new FormatError(`${directory}: tensors are there twice, under the names of two releases of the model.`);
+  return { config, tensors: renamed };
 }
 
 /**

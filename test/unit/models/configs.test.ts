@@ -440,7 +440,7 @@ const published: Record<string, [json: Json, expected: Json]> = {
   "gemma-3-4b": [
     GEMMA3_4B,
     {
-      modelType: "gemma3_text",
+      modelType: "gemma3",
       hiddenSize: 2560,
       numAttentionHeads: 8,
       numKeyValueHeads: 4,

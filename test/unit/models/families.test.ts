@@ -34,6 +34,72 @@ const CONFIGS: readonly (readonly [modelType: string, config: FamilyConfig])[] =
 });
 const LABELS = { id2label: ["a", "b", "c"], problemType: null, padTokenId: 1 };
 
+/** transformers 5.17's classes, by model_type. Source: models/auto/modeling_auto.py. */
+const CLASSES: Readonly<Record<string, readonly (readonly [Head, string])[]>> = {
+  ...Object.fromEntries(
+    [
+      ["llama", "Llama"],
+      ["mistral", "Mistral"],
+      ["qwen2", "Qwen2"],
+      ["qwen3", "Qwen3"],
+      ["smollm3", "SmolLM3"],
+      ["phi3", "Phi3"],
+      ["olmo2", "Olmo2"],
+      ["granite", "Granite"],
+      ["gemma", "Gemma"],
+      ["gemma2", "Gemma2"],
+      ["gpt_neox", "GPTNeoX"],
+    ].map(([type, name]) => [
+      type,
+      [
+        ["none", `${name}Model`],
+        ["causal-lm", `${name}ForCausalLM`],
+        // There is none of Granite.
+        ...(type === "granite" ? [] : [["sequence-classification", `${name}ForSequenceClassification`] as const]),
+      ],
+    ]),
+  ),
+  gemma3_text: [
+    ["none", "Gemma3TextModel"],
+    ["causal-lm", "Gemma3ForCausalLM"],
+    ["sequence-classification", "Gemma3TextForSequenceClassification"],
+  ],
+  gemma3: [
+    ["none", "Gemma3Model"],
+    ["causal-lm", "Gemma3ForConditionalGeneration"],
+    ["sequence-classification", "Gemma3ForSequenceClassification"],
+  ],
+  gpt2: [
+    ["none", "GPT2Model"],
+    ["causal-lm", "GPT2LMHeadModel"],
+    ["sequence-classification", "GPT2ForSequenceClassification"],
+  ],
+  vit: [
+    ["none", "ViTModel"],
+    ["image-classification", "ViTForImageClassification"],
+  ],
+  ...Object.fromEntries(
+    [
+      ["bert", "Bert"],
+      ["roberta", "Roberta"],
+      ["distilbert", "DistilBert"],
+      ["modernbert", "ModernBert"],
+    ].map(([type, name]) => [
+      type,
+      [
+        ["none", `${name}Model`],
+        ["sequence-classification", `${name}ForSequenceClassification`],
+      ],
+    ]),
+  ),
+};
+
+for (const modelType of modelTypes())
+  test(`${modelType}: transformers' classes`, () => {
+    for (const [head, name] of CLASSES[modelType]!)
+      assert.ok(familyOf(modelType)!.heads[head]!.architectures.includes(name), name);
+  });
+
 test("what is of no family is told apart", () => {
   for (const other of ["bloom", "toString", "__proto__", undefined, 5]) assert.equal(familyOf(other), undefined);
 });

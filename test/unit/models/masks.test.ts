@@ -3,7 +3,18 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
-import { ArgumentError, init, io, models, noGrad, scope, ShapeError, tensor } from "../../../src/index.js";
+import {
+  ArgumentError,
+  FormatError,
+  init,
+  io,
+  models,
+  noGrad,
+  peft,
+  scope,
+  ShapeError,
+  tensor,
+} from "../../../src/index.js";
 import { assertBits } from "../../support/golden.js";
 import { ROOT } from "../../support/root.js";
 
@@ -120,11 +131,46 @@ test("the text model of a model of texts and images, under the names of either r
       ]),
     );
     const { model, config: read } = models.loadModel(path);
-    assert.equal(read.modelType, "gemma3_text");
+    assert.equal(read.modelType, "gemma3");
     // As PEFT's adapters call them.
     for (const key of model.stateDict().keys()) assert.ok(key.startsWith("model.language_model."), key);
     assertBits(text, logitsOf(model, [FIRST]), expected);
     model.dispose();
+  }
+});
+
+test("an adapter of Gemma 3, whatever the release calls the text model's parts", () => {
+  const folder = at("gemma3/adapter");
+  const { tensors } = io.parseSafetensors(readFileSync(`${folder}/adapter_model.safetensors`));
+  const load = (path: string): [Float32Array, string[]] => {
+    const { model } = models.loadModel(at("gemma3"));
+    const adapted = peft.LoraModel.fromPretrained(model, path);
+    const logits = logitsOf(model, [FIRST]);
+    adapted.savePretrained("memory:again");
+    model.dispose();
+    return [logits, [...peft.readPeftAdapter("memory:again").tensors.keys()]];
+  };
+  const [expected, saved] = load(folder);
+  assert.deepEqual(saved.sort(), [...tensors.keys()].sort());
+  for (const start of ["model.", "language_model.model."]) {
+    const path = `memory:adapter-${start}`;
+    io.memoryFiles.set(`${path}/adapter_config.json`, readFileSync(`${folder}/adapter_config.json`));
+    const renamed = [...tensors.values()].map(({ name, dtype, shape, bytes }) => ({
+      name: name.replace("base_model.model.model.language_model.", `base_model.model.${start}`),
+      dtype,
+      shape,
+      data: bytes,
+    }));
+    const write = (list: readonly io.TensorToWrite[]): void => {
+      io.memoryFiles.set(`${path}/adapter_model.safetensors`, io.serializeSafetensors(list));
+    };
+    write(renamed);
+    const [logits, again] = load(path);
+    assertBits(start, logits, expected);
+    assert.deepEqual(again.sort(), [...tensors.keys()].sort());
+    const { name, dtype, shape, bytes } = [...tensors.values()][0]!;
+    write([...renamed, { name, dtype, shape, data: bytes }]);
+    assert.throws(() => load(path), FormatError);
   }
 });
 
