@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { init } from "../runtime/engine.js";
 import { createFile, ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
 import { SafetensorsWriter, type Place } from "../io/safetensors_writer.js";
-import { fileNameOf } from "../models/families.js";
+import { familyOf, fileNameOf } from "../models/families.js";
 import { loadModel, type AnyLoadedModel } from "../models/index.js";
 import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/index.js";
@@ -39,11 +39,12 @@ export async function merge(options: MergeCommand): Promise<void> {
   try {
     // What a killed merge left.
     clear(draft);
-    const tensors = writeMerged(model, adapter, draft);
+    const { tensors, without } = writeMerged(model, adapter, draft);
     if (existsSync(target)) rmdirSync(target);
     renameSync(draft, target);
     rmSync(`${target}/${LOCK_FILE}`, { force: true });
     console.log(`Merged ${oneLine(adapter)} into ${oneLine(model)}: ${oneLine(out)} (${tensors} tensors, float32).`);
+    if (without) console.log(`It is a part of ${oneLine(model)}: ${without} is left out.`);
   } catch (cause) {
     if (existsSync(draft)) {
       clear(draft);
@@ -116,16 +117,18 @@ function refuseForeignDraft(draft: string): void {
     );
 }
 
-/** Returns the number of tensors. */
-function writeMerged(from: string, adapter: string, to: string): number {
-  const { model } = loadModel(from);
+/** Returns the number of tensors, and what of the folder is not among them. */
+function writeMerged(from: string, adapter: string, to: string): { tensors: number; without: string | undefined } {
+  const { model, head } = loadModel(from);
   const tensors = writeWeights(LoraModel.fromPretrained(model, adapter), `${to}/model.safetensors`);
   const files = companions(from);
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
   const { tieWordEmbeddings } = model.config as Partial<typeof model.config>;
-  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tieWordEmbeddings));
-  return tensors;
+  const taken = familyOf(model.config.modelType)?.taken;
+  const part = (json: Record<string, unknown>): Record<string, unknown> => taken?.configOf(json, head) ?? json;
+  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tieWordEmbeddings, part));
+  return { tensors, without: taken?.without };
 }
 
 /** A weight at a time: as float32 and merged, all of them may be more than memory holds. */
@@ -194,9 +197,14 @@ function companions(folder: string): string[] {
 /**
  * The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which
  * base and adapter may have changed.
+ * @param part the config of what was taken of the folder
  */
-function mergedConfig(path: string, tied: boolean | undefined): string {
-  const config = readJson(path) as Record<string, unknown>;
+function mergedConfig(
+  path: string,
+  tied: boolean | undefined,
+  part: (json: Record<string, unknown>) => Record<string, unknown>,
+): string {
+  const config = part(readJson(path) as Record<string, unknown>);
   for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
   // Encoders have no head that could be the table.
   if (tied !== undefined) config["tie_word_embeddings"] = tied;
