@@ -7,9 +7,9 @@ import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
 import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
-import type { Head } from "./family.js";
+import type { Head } from "./parts/family.js";
 import { hubFolder } from "./hub.js";
-import { llama, type Llama, type LlamaConfig } from "./llama.js";
+import { llama, type Llama, type LlamaConfig } from "./families/llama.js";
 import { loadFamily, readConfig, type LoadedModel } from "./load.js";
 import { loadStreamed } from "./streamed.js";
 

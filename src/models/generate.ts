@@ -9,8 +9,8 @@ import { bind } from "../runtime/synchronous.js";
 import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
-import type { KeyValueCache } from "./cache.js";
-import type { CausalLM, WrappedLM } from "./causal_lm.js";
+import type { KeyValueCache } from "./parts/cache.js";
+import type { CausalLM, WrappedLM } from "./parts/causal_lm.js";
 import { checkedSampling, Sampler, SAMPLING_OPTIONS, type Sampling, type SamplingOptions } from "./sampling.js";
 
 /** Options of `generate`. */

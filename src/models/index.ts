@@ -3,25 +3,25 @@
  * embeddings.
  * @module
  */
-export { KeyValueCache, type CacheShape } from "./cache.js";
-export type { CausalLM, ForwardOptions, WrappedLM } from "./causal_lm.js";
-export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./decoder.js";
-export type { FamilyConfig, Head } from "./family.js";
-export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./llama.js";
-export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./llama_like.js";
-export type { SelfAttention } from "./heads.js";
-export type { GatedMLP } from "./gated_mlp.js";
-export type { GemmaConfig } from "./gemma.js";
-export type { Gemma2Config } from "./gemma2.js";
-export type { Gemma3Config } from "./gemma3.js";
-export type { GptNeoXConfig } from "./gpt_neox.js";
-export type { GraniteConfig } from "./granite.js";
-export type { MistralConfig } from "./mistral.js";
-export type { Olmo2Config } from "./olmo2.js";
-export type { Phi3Config } from "./phi3.js";
-export type { Qwen2Config } from "./qwen2.js";
-export type { Qwen3Config } from "./qwen3.js";
-export type { SmolLM3Config } from "./smollm3.js";
+export { KeyValueCache, type CacheShape } from "./parts/cache.js";
+export type { CausalLM, ForwardOptions, WrappedLM } from "./parts/causal_lm.js";
+export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./parts/decoder.js";
+export type { FamilyConfig, Head } from "./parts/family.js";
+export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./families/llama.js";
+export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
+export type { SelfAttention } from "./parts/heads.js";
+export type { GatedMLP } from "./parts/gated_mlp.js";
+export type { GemmaConfig } from "./families/gemma.js";
+export type { Gemma2Config } from "./families/gemma2.js";
+export type { Gemma3Config } from "./families/gemma3.js";
+export type { GptNeoXConfig } from "./families/gpt_neox.js";
+export type { GraniteConfig } from "./families/granite.js";
+export type { MistralConfig } from "./families/mistral.js";
+export type { Olmo2Config } from "./families/olmo2.js";
+export type { Phi3Config } from "./families/phi3.js";
+export type { Qwen2Config } from "./families/qwen2.js";
+export type { Qwen3Config } from "./families/qwen3.js";
+export type { SmolLM3Config } from "./families/smollm3.js";
 export {
   Gpt2,
   type Gpt2Attention,
@@ -29,7 +29,7 @@ export {
   type Gpt2Config,
   type Gpt2MLP,
   type Gpt2Model,
-} from "./gpt2.js";
+} from "./families/gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions } from "./fetch.js";
 export { openModel } from "./open.js";
 export type { LoadProgress } from "./load_progress.js";
@@ -46,8 +46,8 @@ export {
   type Labels,
   type ProblemType,
   type SequenceClassifier,
-} from "./classification.js";
-export type { Encoder, EncoderOptions } from "./encoder.js";
+} from "./parts/classification.js";
+export type { Encoder, EncoderOptions } from "./parts/encoder.js";
 export {
   BertForSequenceClassification,
   BertModel,
@@ -60,8 +60,8 @@ export {
   type BertOutput,
   type BertPooler,
   type BertSelfAttention,
-} from "./bert.js";
-export { RobertaForSequenceClassification, type RobertaClassificationHead } from "./roberta.js";
+} from "./families/bert.js";
+export { RobertaForSequenceClassification, type RobertaClassificationHead } from "./families/roberta.js";
 export {
   DistilBertForSequenceClassification,
   DistilBertModel,
@@ -71,7 +71,7 @@ export {
   type DistilBertLayer,
   type DistilBertMLP,
   type DistilBertTransformer,
-} from "./distilbert.js";
+} from "./families/distilbert.js";
 export {
   ModernBertForSequenceClassification,
   ModernBertModel,
@@ -82,7 +82,7 @@ export {
   type ModernBertLayerType,
   type ModernBertMLP,
   type ModernBertPredictionHead,
-} from "./modernbert.js";
+} from "./families/modernbert.js";
 export {
   ViTForImageClassification,
   ViTModel,
@@ -93,12 +93,12 @@ export {
   type ViTMLP,
   type ViTPatchEmbeddings,
   type ViTPooler,
-} from "./vit.js";
+} from "./families/vit.js";
 export {
   DecoderForSequenceClassification,
   type ClassifierOptions,
   type DecoderClassifierConfig,
-} from "./decoder_classifier.js";
+} from "./parts/decoder_classifier.js";
 export {
   loadSentenceEncoder,
   multipleNegativesRankingLoss,
@@ -106,9 +106,9 @@ export {
   type Pooling,
   type SentenceEncoderOptions,
 } from "./sentence_encoder.js";
-export type { ConfigOf } from "./config.js";
+export type { ConfigOf } from "./parts/config.js";
 export type { LoadedModel } from "./load.js";
-export type { RopeParameters } from "./rope.js";
+export type { RopeParameters } from "./parts/rope.js";
 export {
   generate,
   generateBatch,

@@ -4,7 +4,7 @@ import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
-import type { Head } from "./family.js";
+import type { Head } from "./parts/family.js";
 import { loadStreamed } from "./streamed.js";
 
 // A server's project may have no `lib` that names this; where there is one, this adds nothing.

@@ -8,9 +8,9 @@ import { checkOptions } from "../runtime/options.js";
 import { checkFloat, checkInteger, checkTensor, shown } from "../tensor/check.js";
 import { graphScope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import type { Encoder, EncoderOptions } from "./encoder.js";
+import type { Encoder, EncoderOptions } from "./parts/encoder.js";
 import { loadModel } from "./families.js";
-import { firstTokens, meanOfTokens, normalize } from "./pooling.js";
+import { firstTokens, meanOfTokens, normalize } from "./parts/pooling.js";
 
 /** How one vector is made of those of a text's tokens: their mean, or the first. */
 export type Pooling = "mean" | "cls";

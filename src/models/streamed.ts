@@ -2,7 +2,7 @@
 import { memoryFiles, parseJson } from "../io/files.js";
 import { readStreamed, type StreamedFolder } from "../io/streamed_file.js";
 import { familyOfConfig, type AnyLoadedModel, type HeadModels, type LoadModelOptions } from "./families.js";
-import type { FamilyConfig, Head } from "./family.js";
+import type { FamilyConfig, Head } from "./parts/family.js";
 import { loadStreamedFamily } from "./load.js";
 
 /** The files beside the weights, of which only the first must be there. */

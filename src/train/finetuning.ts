@@ -5,7 +5,7 @@
 import { noGrad } from "../autograd/tape.js";
 import { evenWindows, randomWindows, trainTestSplit, type TextWindows } from "../data/windows.js";
 import { Sha256, type Hash } from "../io/digest.js";
-import type { CausalLM } from "../models/causal_lm.js";
+import type { CausalLM } from "../models/parts/causal_lm.js";
 import type { Module, Parameter, StateDict } from "../nn/module.js";
 import { clipGradNorm_ } from "../optim/clip.js";
 import { AdamW } from "../optim/optimizer.js";

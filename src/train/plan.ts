@@ -14,7 +14,7 @@ import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
 import { checkInteger, shown } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
-import type { CausalLM } from "../models/causal_lm.js";
+import type { CausalLM } from "../models/parts/causal_lm.js";
 import { createModel, type ModelConfig } from "../models/families.js";
 
 /** What a training step is made of, and what the run does besides. */

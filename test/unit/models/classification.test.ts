@@ -21,7 +21,7 @@ import {
   type WasmLoraError,
 } from "../../../src/index.js";
 import { readJson } from "../../../src/io/files.js";
-import { readLabels } from "../../../src/models/classification.js";
+import { readLabels } from "../../../src/models/parts/classification.js";
 import { ROOT } from "../../support/root.js";
 
 await init();

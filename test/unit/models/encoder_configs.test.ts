@@ -5,9 +5,9 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init } from "../../../src/index.js";
-import { readLabels } from "../../../src/models/classification.js";
+import { readLabels } from "../../../src/models/parts/classification.js";
 import { familyOf } from "../../../src/models/families.js";
-import type { FamilyConfig, Head } from "../../../src/models/family.js";
+import type { FamilyConfig, Head } from "../../../src/models/parts/family.js";
 import { skipInit } from "../../../src/nn/skip_init.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
 

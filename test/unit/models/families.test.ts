@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init, type nn } from "../../../src/index.js";
 import { familyOf, modelTypes } from "../../../src/models/families.js";
-import type { FamilyConfig, Head } from "../../../src/models/family.js";
+import type { FamilyConfig, Head } from "../../../src/models/parts/family.js";
 import { GPT2 } from "../../support/language_models.js";
 
 await init();

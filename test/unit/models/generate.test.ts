@@ -17,7 +17,7 @@ import {
   StateError,
   tensor,
 } from "../../../src/index.js";
-import type { CausalLM } from "../../../src/models/causal_lm.js";
+import type { CausalLM } from "../../../src/models/parts/causal_lm.js";
 import { refuses } from "../../support/refuses.js";
 
 await init();

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, init, manualSeed, memoryStats, models, peft, StateError } from "../../../src/index.js";
-import type { CausalLM } from "../../../src/models/causal_lm.js";
+import type { CausalLM } from "../../../src/models/parts/causal_lm.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
 import { refuses } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";

@@ -16,7 +16,7 @@ import {
   ShapeError,
   tensor,
 } from "../../../src/index.js";
-import { parseGpt2Config } from "../../../src/models/gpt2.js";
+import { parseGpt2Config } from "../../../src/models/families/gpt2.js";
 import { serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { assertBits, assertClose, f32, readGolden } from "../../support/golden.js";
 import { withMergedLinear } from "../../support/loralib.js";

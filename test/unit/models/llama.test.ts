@@ -1,7 +1,7 @@
 /** config.json of a Llama. Configs are published models' (SmolLM2-135M, TinyLlama), abridged to the keys read. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { llama } from "../../../src/models/llama.js";
+import { llama } from "../../../src/models/families/llama.js";
 import { FormatError } from "../../../src/runtime/errors.js";
 
 const SMOLLM2 = {

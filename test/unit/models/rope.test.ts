@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { FormatError, init, memoryStats, scope } from "../../../src/index.js";
 import { configReader } from "../../../src/io/config_reader.js";
-import { parseRope, RotaryEmbedding, type RopeOf, type RopeParameters } from "../../../src/models/rope.js";
+import { parseRope, RotaryEmbedding, type RopeOf, type RopeParameters } from "../../../src/models/parts/rope.js";
 import { assertBits } from "../../support/golden.js";
 
 await init();
