@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HUB, type HubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
-import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
+import { ArgumentError, FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
+import { megabytes } from "./format.js";
 import { huggingFaceHome } from "./hub_cache.js";
 
 /** A server that has the hub's endpoints. */
@@ -37,6 +38,9 @@ export const ATTEMPTS = 5;
 /** At first it is rather the connection that is missing, or the name a mistyped folder's. */
 export const FIRST_ATTEMPTS = 2;
 const MOST_REDIRECTS = 5;
+/** What is read of the answers about a repository, all together: some 200,000 files. */
+const MOST_BYTES = 64 << 20;
+const MOST_PAGES = 1000;
 /** The longest time that a server may ask to be left alone. */
 const LONGEST_WAIT_S = 60;
 
@@ -75,9 +79,24 @@ export function addressOf({ endpoint }: Hub, repo: string, commit: string, path:
 export async function readRevision(hub: Hub, name: HubName, attempts: number): Promise<Commit> {
   const { listFiles, modelInfo } = await import("@huggingface/hub");
   const { repo, revision = "main" } = name;
-  const ask = (url: unknown): Promise<Response> => request(hub, name, String(url), { attempts });
   const fail = (what: string): never => {
     throw new FormatError(`${hub.endpoint}: the answer about ${repo} ${what}; expected the hub's.`);
+  };
+  let pages = 0;
+  let left = MOST_BYTES;
+  // A body that does not come whole is asked for again, as an answer that does not come at all.
+  const read = async (response: Response): Promise<Response> => {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    for await (const part of bodyOf(response)) {
+      left -= part.length;
+      if (left < 0) return fail(`is longer than ${megabytes(MOST_BYTES)} MB`);
+      parts.push(part);
+    }
+    return new Response(new Blob(parts), response);
+  };
+  const ask = (url: unknown): Promise<Response> => {
+    if (++pages > MOST_PAGES) return fail(`has more than ${MOST_PAGES} pages`);
+    return request(hub, name, String(url), { attempts, read });
   };
   try {
     const shared = { hubUrl: hub.endpoint, fetch: ask };
@@ -110,14 +129,19 @@ function rethrow(error: unknown): never {
 }
 
 /**
- * @param from first byte that is wanted
- * @throws Unreachable; FileError saying what is not there or not permitted
+ * @param options.from first byte that is wanted
+ * @param options.read what belongs to the answer: when it fails, it is tried again
+ * @throws Unreachable; FileError saying what is not there or not permitted; what `read` throws of this library's errors
  */
 export async function request(
   hub: Hub,
   name: HubName,
   url: string,
-  { from = 0, attempts = ATTEMPTS }: { from?: number; attempts?: number },
+  {
+    from = 0,
+    attempts = ATTEMPTS,
+    read,
+  }: { from?: number; attempts?: number; read?: (response: Response) => Promise<Response> },
 ): Promise<Response> {
   for (let attempt = 1; ; attempt++) {
     let reason: string;
@@ -125,7 +149,7 @@ export async function request(
     let wait = 1 << (attempt - 1);
     try {
       const response = await follow(hub, url, from);
-      if (response.ok || response.status === 416) return response;
+      if (response.ok || (from > 0 && response.status === 416)) return (await read?.(response)) ?? response;
       if (response.status !== 429 && response.status < 500) throw await refusal(hub, name, url, response);
       await response.body?.cancel();
       reason = `the server answered ${response.status}`;
@@ -133,7 +157,7 @@ export async function request(
       const asked = response.headers.get("retry-after");
       if (asked !== null && /^\d{1,6}$/.test(asked)) wait = Math.min(Number(asked), LONGEST_WAIT_S);
     } catch (error) {
-      if (error instanceof FileError) throw error;
+      if (error instanceof WasmLoraError) throw error;
       reason = reasonOf(error);
     }
     if (attempt >= most) throw new Unreachable(`${new URL(url).host} cannot be reached (${reason})`);
@@ -155,7 +179,9 @@ async function follow({ endpoint, token }: Hub, url: string, from: number): Prom
     const headers: Record<string, string> = { "accept-encoding": "identity", "user-agent": "wasm-lora" };
     if (token !== undefined && at === origin) headers["authorization"] = `Bearer ${token}`;
     if (from > 0) headers["range"] = `bytes=${from}-`;
-    const response = await within(fetch(url, { headers, redirect: "manual" }));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const response = await within(fetch(url, { headers, redirect: "manual", signal }), () => controller.abort());
     const target = response.headers.get("location");
     if (response.status < 300 || response.status >= 400 || target === null) return response;
     await response.body?.cancel();
@@ -165,12 +191,34 @@ async function follow({ endpoint, token }: Hub, url: string, from: number): Prom
   }
 }
 
-/** Ends the wait for a server that has gone silent. HF_HUB_DOWNLOAD_TIMEOUT says after how many seconds. */
-export async function within<T>(promise: Promise<T>): Promise<T> {
+/** What comes, as it comes, until the server goes silent. Who leaves the loop early ends the connection. */
+export async function* bodyOf({ body }: Response): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
+  if (!body) return;
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await within(reader.read());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Whatever ended it, nothing more is wanted; a connection that failed cannot be cancelled.
+    reader.cancel().catch(() => {});
+  }
+}
+
+/**
+ * Ends the wait for a server that has gone silent. HF_HUB_DOWNLOAD_TIMEOUT says after how many seconds.
+ * @param end ends the connection, too, which would hold the process for minutes
+ */
+async function within<T>(promise: Promise<T>, end?: () => void): Promise<T> {
   const seconds = Number(process.env["HF_HUB_DOWNLOAD_TIMEOUT"]) || 10;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`silent for ${seconds} s`)), seconds * 1000);
+    timer = setTimeout(() => {
+      reject(new Error(`silent for ${seconds} s`));
+      end?.();
+    }, seconds * 1000);
   });
   try {
     return await Promise.race([promise, late]);
@@ -219,11 +267,20 @@ async function refusal(hub: Hub, name: HubName, url: string, response: Response)
   return new FileError(`cannot fetch ${url}: the server answered ${status}.`);
 }
 
+/** Characters that a hint is worth. */
+const MOST_HINT = 1 << 20;
+
 /** A question whose answer helps an error's reader, and no more. */
 async function asking(hub: Hub, path: string): Promise<unknown> {
   try {
     const response = await follow(hub, `${hub.endpoint}/api/models${path}`, 0);
-    return response.ok ? await within(response.json()) : undefined;
+    let text = "";
+    const decoder = new TextDecoder();
+    for await (const part of bodyOf(response)) {
+      text += decoder.decode(part, { stream: true });
+      if (text.length > MOST_HINT) return undefined;
+    }
+    return JSON.parse(text);
   } catch {
     return undefined;
   }

@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { exists } from "../io/files.js";
 import type { HubName } from "../io/hub_name.js";
 import { FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
-import { ATTEMPTS, reasonOf, request, Unreachable, within, type Hub, type HubFile } from "./hub_client.js";
+import { ATTEMPTS, bodyOf, reasonOf, request, Unreachable, type Hub, type HubFile } from "./hub_client.js";
 
 /** A part that another program left is taken over when nobody has written it for so long. */
 const ABANDONED_MS = 60_000;
@@ -107,19 +107,12 @@ async function receive(
       return "the server does not continue it";
     }
   }
-  const reader = response.body!.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await within(reader.read());
-      if (done) return "the connection was closed";
-      if (value.length > part.file.size - part.length) throw part.refuse(url);
-      part.append(value);
-      onBytes(value.length);
-    }
-  } finally {
-    // Whatever ended it, nothing more is wanted; a connection that failed cannot be cancelled.
-    reader.cancel().catch(() => {});
+  for await (const bytes of bodyOf(response)) {
+    if (bytes.length > part.file.size - part.length) throw part.refuse(url);
+    part.append(bytes);
+    onBytes(bytes.length);
   }
+  return "the connection was closed";
 }
 
 /** A file that is being received, and the checksum of what is there. */

@@ -536,6 +536,56 @@ connection("what is in the cache is taken, with a word", async () => {
   assert.match(said, /127\.0\.0\.1:\d+ cannot be reached \(ECONNREFUSED\).*taking org\/base as it is in the cache/);
 });
 
+connection(
+  "a listing that ends or goes silent within is asked for again; then what is in the cache is taken",
+  async () => {
+    const broken: Fault[] = [{ cut: 100 }, { stall: 100 }];
+    await withEnvironment({ HF_HUB_DOWNLOAD_TIMEOUT: "0.3" }, async () => {
+      for (const pattern of [/\/revision\//, /\/tree\//]) {
+        for (const fault of broken) {
+          const cache = `broken-${broken.indexOf(fault)}-${pattern.source.length}`;
+          const { path } = await withFaults(pattern, [fault], () => find("org/base", { cache }));
+          const again = await withFaults(pattern, [fault], () => find("org/base", { cache }));
+          assert.equal(again.path, path);
+          assert.match(again.said, /cannot be reached \(.*taking org\/base as it is in the cache/);
+          await withFaults(pattern, [fault, fault], () =>
+            rejects(find("org/base", { cache: "broken" }), "FileError", "cannot be reached", "HF_ENDPOINT"),
+          );
+        }
+      }
+    });
+  },
+);
+
+connection("a listing without an end is refused", async () => {
+  const next = (from: number): Fault => ({
+    ...{ status: 200, body: "[]" },
+    headers: { link: `<${hub.endpoint}/api/models/org/base/tree/${COMMIT}?cursor=${from}>; rel="next"` },
+  });
+  await withFaults(
+    /\/tree\//,
+    Array.from({ length: 1500 }, (_, i) => next(i)),
+    () => rejects(find("org/base", { cache: "endless" }), "FormatError", hub.endpoint, "1000 pages"),
+  );
+  const long: Fault = { status: 200, body: " ".repeat(70e6) };
+  await withFaults(/\/tree\//, [long], () =>
+    rejects(find("org/base", { cache: "endless" }), "FormatError", hub.endpoint, "longer than"),
+  );
+});
+
+connection("a server that goes silent does not hold the process", async () => {
+  await withEnvironment({ HF_HUB_CACHE: at("held"), HF_HUB_DOWNLOAD_TIMEOUT: "0.3" }, async () => {
+    for (const fault of ["silence", { stall: 100 }] as const) {
+      const { code, signal, stderr } = await withFaults(/./, [fault, fault], () =>
+        wasmLora(folder, ["inspect", "org/base"]),
+      );
+      assert.equal(signal, null, `the process went on after: ${stderr}`);
+      assert.equal(code, 1);
+      assert.match(stderr, /silent for 0\.3 s/);
+    }
+  });
+});
+
 connection("what is not there is missing, and what would help is said", async () => {
   await withFaults(
     /./,

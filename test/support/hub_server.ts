@@ -24,9 +24,11 @@ interface Repo {
 
 /** What an answer has instead of what was asked for. */
 export type Fault =
-  | { status: number; headers?: Record<string, string> }
+  | { status: number; headers?: Record<string, string>; body?: string }
   /** The connection ends after so many bytes of the body. */
   | { cut: number }
+  /** Nothing follows so many bytes of the body, and the connection stays open. */
+  | { stall: number }
   /** These bytes, of the same length. */
   | { instead: Uint8Array }
   /** Nothing, and the connection stays open. */
@@ -103,7 +105,7 @@ export class HubServer {
       }
       if (fault === "silence") return;
       if (fault && "status" in fault) {
-        response.writeHead(fault.status, fault.headers).end();
+        response.writeHead(fault.status, fault.headers).end(fault.body);
         return;
       }
       answer(new URL(url, origin), asked, response, fault);
@@ -120,7 +122,8 @@ export class HubServer {
 
   #answer(url: URL, asked: Asked, response: ServerResponse, fault: Fault | undefined): void {
     const json = (body: unknown, headers: Record<string, string> = {}): void => {
-      response.writeHead(200, { "content-type": "application/json", ...headers }).end(JSON.stringify(body));
+      response.writeHead(200, { "content-type": "application/json", ...headers });
+      end(response, Buffer.from(JSON.stringify(body)), fault);
     };
     const refuse = (status: number, code: string): void => {
       response.writeHead(status, { "x-error-code": code, "content-type": "application/json" });
@@ -204,8 +207,14 @@ export class HubServer {
       ...(from > 0 ? { "content-range": range } : {}),
     });
     if (asked.method === "HEAD") response.end();
-    else if (fault && typeof fault === "object" && "cut" in fault)
-      response.write(body.subarray(0, fault.cut), () => setTimeout(() => response.destroy(), 20));
-    else response.end(body);
+    else end(response, body, fault);
   }
+}
+
+/** Sends a body, or what a fault leaves of it. */
+function end(response: ServerResponse, body: Uint8Array, fault: Fault | undefined): void {
+  if (typeof fault !== "object") response.end(body);
+  else if ("cut" in fault) response.write(body.subarray(0, fault.cut), () => setTimeout(() => response.destroy(), 20));
+  else if ("stall" in fault) response.write(body.subarray(0, fault.stall));
+  else response.end(body);
 }
