@@ -1,4 +1,5 @@
 /** Files that come as streams: from a server, from a page's cache, or from a folder that a visitor picked. */
+import { FormatError } from "../runtime/errors.js";
 
 /** A file whose bytes come in order, as often as they are asked for. */
 export interface StreamedFile {
@@ -68,16 +69,58 @@ export class StreamReader {
   }
 }
 
-/** All of a small file. @param onPart is told how many bytes have come */
+/** Configurations, tokenizers and indices are smaller by far. */
+const MOST_BYTES = 128 << 20;
+
+/**
+ * All of a small file.
+ * @param onPart is told how many bytes have come
+ * @throws FormatError for one without an end
+ */
 export async function readStreamed(file: StreamedFile, onPart?: (loaded: number) => void): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let loaded = 0;
   for await (const part of file.stream(0)) {
     parts.push(part);
     loaded += part.length;
+    if (loaded > MOST_BYTES)
+      throw new FormatError(
+        `${file.path}: it is longer than ${MOST_BYTES} bytes, the most that is read of a file that is not weights; ` +
+          `check the address.`,
+      );
     onPart?.(loaded);
   }
   return joined(parts);
+}
+
+/**
+ * The place in the file at which an answer begins that was asked for its bytes from there on: there, or at the start
+ * where the server took no range.
+ * @param size of the file; null where nobody knows
+ * @throws FormatError for an answer from elsewhere in the file
+ * @internal
+ */
+export async function startOf(
+  { status, headers, body }: Response,
+  from: number,
+  size: number | null,
+  path: string,
+): Promise<number> {
+  if (status !== 206) return 0;
+  const range = headers.get("content-range");
+  const start = /^bytes (\d{1,15})-/.exec(range ?? "")?.[1];
+  // A page may not be shown the range, and not every server says the length.
+  const length = headers.get("content-encoding") ? null : headers.get("content-length");
+  const isElsewhere =
+    range !== null ? Number(start) !== from : size !== null && length !== null && Number(length) !== size - from;
+  if (isElsewhere) {
+    await body?.cancel();
+    throw new FormatError(
+      `${path}: the server was asked for the bytes from ${from} on, and sent ${range ?? `${length} bytes`} instead; ` +
+        `try again, and if that does not help, look for what changes it on its way (a proxy, a mirror).`,
+    );
+  }
+  return from;
 }
 
 /** The parts of a body, as fetch and Blob have them. Not every browser can loop over one. @internal */

@@ -2,7 +2,7 @@
 import { memoryFiles, readBytes } from "../io/files.js";
 import { HUB, parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
-import { partsOf, readStreamed, type StreamedFile } from "../io/streamed_file.js";
+import { partsOf, readStreamed, startOf, type StreamedFile } from "../io/streamed_file.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
@@ -151,7 +151,7 @@ async function openUrl(
     if (optional) return undefined;
     throw fetchError(url, `the server answered ${response.status}, not found; ${NOT_FOUND}`);
   }
-  const bytes = bytesOf(url, response, 0, signal);
+  const bytes = bytesOf(url, response, 0, null, signal);
   const first = await bytes.next();
   if (optional && !first.done && isPage(first.value)) {
     await bytes.return();
@@ -161,20 +161,26 @@ async function openUrl(
     if (!first.done) yield first.value;
     yield* bytes;
   })();
+  const size = sizeOf(response);
   return {
     path,
-    size: sizeOf(response),
+    size,
     stream: (from) => {
       // The answer that told of the file is read where it is the first one that is asked for.
       const whole = from === 0 ? begun : undefined;
       if (whole) begun = undefined;
-      return whole ?? bytesFrom(url, from, signal);
+      return whole ?? bytesFrom(url, from, size, signal);
     },
   };
 }
 
-async function* bytesFrom(url: URL, from: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void> {
-  yield* bytesOf(url, await request(url, from > SKIPPED ? from : 0, signal), from, signal);
+async function* bytesFrom(
+  url: URL,
+  from: number,
+  size: number | null,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void> {
+  yield* bytesOf(url, await request(url, from > SKIPPED ? from : 0, signal), from, size, signal);
 }
 
 /** What a file answers with from there on, whether or not the server heeds a range. */
@@ -182,9 +188,10 @@ async function* bytesOf(
   url: URL,
   response: Response,
   from: number,
+  size: number | null,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void> {
-  let at = response.status === 206 ? from : 0;
+  let at = await startOf(response, from, size, url.href);
   const total = sizeOf(response);
   try {
     for await (const part of partsOf(response.body!)) {

@@ -7,7 +7,7 @@
 import { parseJson } from "../io/files.js";
 import { HUB, spellHubName, type HubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
-import { partsOf, type StreamedFolder } from "../io/streamed_file.js";
+import { partsOf, readStreamed, startOf, type StreamedFolder } from "../io/streamed_file.js";
 import { FileError, FormatError } from "../runtime/errors.js";
 
 /** The name of its Cache storage. */
@@ -70,7 +70,7 @@ export async function hubFolder(
       const before = at + filled;
       let reason = "the connection ended";
       try {
-        for await (const bytes of answer(url, before, {
+        for await (const bytes of answer(url, before, size, {
           signal: signal ?? null,
           ...(storage.keeps() ? onceKept() : {}),
         })) {
@@ -113,10 +113,10 @@ function rest(failures: number): Promise<void> {
 }
 
 /** What a server has from there on, whether or not it heeds a range. @throws FileError if it says that there is none */
-async function* answer(url: string, from: number, init: RequestInit): AsyncGenerator<Uint8Array, void> {
+async function* answer(url: string, from: number, size: number, init: RequestInit): AsyncGenerator<Uint8Array, void> {
   const response = await fetch(url, { ...init, headers: from > 0 ? { range: `bytes=${from}-` } : {} });
   if (!response.ok) await refuse(url, response);
-  let at = response.status === 206 ? from : 0;
+  let at = await startOf(response, from, size, url);
   for await (const part of partsOf(response.body!)) {
     const skipped = Math.max(0, from - at);
     at += part.length;
@@ -171,7 +171,7 @@ async function list(
     try {
       const response = await fetch(url, { signal: signal ?? null });
       if (!response.ok) await refuse(url, response);
-      const bytes = new Uint8Array(await response.arrayBuffer());
+      const bytes = await readStreamed({ path: url, size: null, stream: () => partsOf(response.body!) });
       const listing = parseListing(bytes, url);
       await storage.put(url, [bytes]);
       return listing;

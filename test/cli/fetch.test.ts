@@ -21,6 +21,10 @@ const server = createServer((request, response) => {
     response
       .writeHead(200, { "content-length": answer.length })
       .write(answer.subarray(0, 100), () => response.destroy());
+  else if (request.url!.includes("elsewhere"))
+    response
+      .writeHead(206, { "content-range": `bytes 5-${answer.length - 1}/${answer.length}` })
+      .end(answer.subarray(5));
   else response.writeHead(200, { "content-length": answer.length }).end(answer);
 });
 await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -128,6 +132,7 @@ test("what fails says what, and leaves nothing in memory", async () => {
   served.set("/secret/config.json", 401);
   await rejects(models.fetchModel(`${origin}/secret`), FileError, "401", "login");
   await rejects(models.fetchModel(serve("cut", FILES)), FileError, "/cut/");
+  await rejects(models.fetchModel(serve("elsewhere", FILES)), FormatError, "/elsewhere/config.json", "bytes 5-");
   await rejects(models.fetchModel("http://127.0.0.1:1/x"), FileError, "127.0.0.1:1");
   const { "model.safetensors": _, ...rest } = FILES;
   await rejects(

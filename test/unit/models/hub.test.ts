@@ -34,7 +34,7 @@ const FILES: Record<string, Uint8Array> = {
 const WEIGHTS = FILES["model.safetensors"]!;
 
 /** What the hub does next; each fault once. */
-type Fault = number | "down" | { cut: number } | "whole";
+type Fault = number | "down" | { cut: number } | "whole" | { headers: Record<string, string> };
 const hub = { files: FILES, commit: COMMIT, faults: [] as Fault[], asked: [] as string[] };
 
 function answer(url: string, range: string | null): Response {
@@ -50,9 +50,13 @@ function answer(url: string, range: string | null): Response {
   const bytes = hub.files[file];
   if (!bytes || url !== `${ENDPOINT}/org/name/resolve/${hub.commit}/${file}`)
     return new Response(null, { status: 404 });
+  // Whatever was asked for, it begins at its start.
+  if (typeof fault === "object" && "headers" in fault)
+    return new Response(bytes.slice(), { status: 206, headers: fault.headers });
   const from = fault === "whole" ? 0 : Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
   const body = bytes.slice(from, typeof fault === "object" ? from + fault.cut : undefined);
-  return new Response(body, { status: from > 0 ? 206 : 200 });
+  const headers = { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+  return new Response(body, from > 0 ? { status: 206, headers } : {});
 }
 
 /** A Cache storage of its own, so that every runtime has one. */
@@ -180,6 +184,22 @@ hubs("a gap is filled, and no more", async () => {
   assert.deepEqual(hub.asked, [MAIN, `${AT} bytes=3000-`, `${AT} bytes=5000-`]);
 });
 
+hubs("an answer from elsewhere in the file is refused, and not kept", async () => {
+  const { length } = WEIGHTS;
+  for (const headers of [
+    { "content-range": `bytes 0-${length - 1}/${length}` },
+    { "content-range": "bytes */*" },
+    { "content-length": String(length) },
+  ] as Record<string, string>[]) {
+    const shelf = new Shelf();
+    await withHub(shelf, [{ cut: 1e9 }, { cut: 2500 }, { headers }], () =>
+      rejects(read(), FormatError, `${ENDPOINT}${AT}`, "from 2500 on", Object.values(headers)[0]!),
+    );
+    assert.deepEqual([...shelf.entries.keys()].slice(1), [`${ENDPOINT}${AT}?from=0`, `${ENDPOINT}${AT}?from=1000`]);
+    await withHub(shelf, [], async () => assert.deepEqual(await read(), WEIGHTS));
+  }
+});
+
 hubs("from any byte on", async () => {
   const shelf = new Shelf();
   await withHub(shelf, [], async () => {
@@ -215,6 +235,28 @@ hubs("what is not there or not permitted says so, and what to do", async () => {
   hub.files = files;
   shelf.entries.delete(`${ENDPOINT}${AT}?from=4000`);
   await withHub(shelf, ["down"], () => rejects(read(), FormatError, "longer than the 5000 bytes"));
+});
+
+hubs("a listing without an end is refused", async () => {
+  const block = new Uint8Array(1 << 20).fill(0x20);
+  let sent = 0;
+  await withHub(new Shelf(), [], async () => {
+    put(
+      "fetch",
+      async () =>
+        new Response(
+          new ReadableStream({
+            pull: (controller) => {
+              sent++;
+              controller.enqueue(block);
+              if (sent === 200) controller.close();
+            },
+          }),
+        ),
+    );
+    await rejects(read(), FormatError, MAIN, "longer than 134217728 bytes");
+    assert.ok(sent < 140, `${sent} MB were read`);
+  });
 });
 
 hubs("a signal ends it", async () => {

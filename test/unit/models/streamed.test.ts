@@ -192,6 +192,28 @@ test("names and shapes are compared before any value comes", async () => {
   assert.ok(asked.reduce((a, b) => a + b, 0) < 4000, "weights were read");
 });
 
+test("a small file without an end is refused, and its stream ended", async () => {
+  const block = new Uint8Array(1 << 20).fill(0x20);
+  for (const [files, endless] of [
+    [FILES, "config.json"],
+    [SHARDS, "model.safetensors.index.json"],
+  ] as const) {
+    let sent = 0;
+    const stream = async function* (): AsyncGenerator<Uint8Array, void> {
+      live++;
+      try {
+        for (; sent < 200; sent++) yield block;
+      } finally {
+        live--;
+      }
+    };
+    const change = (name: string, file: StreamedFile): StreamedFile =>
+      name === endless ? { ...file, size: null, stream } : file;
+    await refuses(streamed(files, 1000, change), FormatError, endless, "longer than 134217728 bytes");
+    assert.ok(sent < 140, `${sent} MB were read`);
+  }
+});
+
 const picked = (files: ReadonlyMap<string, Uint8Array>, folder = ""): File[] =>
   Array.from(files, ([name, bytes]) => {
     const file = new File([new Uint8Array(bytes)], name);
