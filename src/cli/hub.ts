@@ -6,7 +6,7 @@ import { statfsSync } from "node:fs";
 import { ensureWritableDirectory, exists } from "../io/files.js";
 import { INDEX_FILE, MODEL_FILE, readWeightMap } from "../io/huggingface.js";
 import { parseHubName, spellHubName, type HubName } from "../io/hub_name.js";
-import { FileError } from "../runtime/errors.js";
+import { FileError, FormatError } from "../runtime/errors.js";
 import { megabytes } from "./format.js";
 import { SIGNALS } from "./signals.js";
 import { CachedRepo, hubCache } from "./hub_cache.js";
@@ -72,7 +72,7 @@ export async function findFolder(
     );
   }
   const hub = hubOfEnvironment();
-  const cached = fromCache(repo, name, asked);
+  const cached = undamaged(() => fromCache(repo, name, asked));
   try {
     // What can be had from the cache is not waited for.
     const { commit, files } = await readRevision(hub, name, cached ? 1 : FIRST_ATTEMPTS);
@@ -81,9 +81,15 @@ export async function findFolder(
     const fetchAll = (some: readonly HubFile[]): Promise<void> => fetchFiles(where, hub, repo, pinned, some, keep);
     const first = firstFiles(files, wanted, name.repo);
     const path = repo.snapshot(commit);
-    const index = first.filter((file) => file.path === INDEX_FILE);
-    await fetchAll(index);
-    const shards = index.length > 0 ? readWeightMap(`${path}/${INDEX_FILE}`).values() : [];
+    const index = first.find((file) => file.path === INDEX_FILE);
+    if (index) {
+      await fetchAll([index]);
+      if (!undamaged(() => readWeightMap(`${path}/${INDEX_FILE}`))) {
+        repo.forget(commit, index);
+        await fetchAll([index]);
+      }
+    }
+    const shards = index ? readWeightMap(`${path}/${INDEX_FILE}`).values() : [];
     await fetchAll([...first, ...(wanted === "model" ? weightFiles(files, shards, name.repo) : [])]);
     tryToRemember(repo, name.revision ?? "main", commit);
     return { path, commit };
@@ -104,7 +110,17 @@ function isOffline(): boolean {
   return /^(1|on|yes|true)$/i.test(process.env["HF_HUB_OFFLINE"] ?? "");
 }
 
-/** What the cache has whole. */
+/** What is read of the cache, unless it is damaged there: it is downloaded anew then. */
+function undamaged<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
+/** What the cache has whole. @throws FormatError for an index that is none */
 function fromCache(repo: CachedRepo, { revision }: HubName, asked: Wanted | "either"): Found | undefined {
   const commit = repo.commitOf(revision);
   if (commit === undefined) return undefined;

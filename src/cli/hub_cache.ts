@@ -83,6 +83,17 @@ export class CachedRepo {
     return statSync(join(this.blobs, checksum), { throwIfNoEntry: false })?.size === size;
   }
 
+  /** Removes a file whose contents are not what they should be, so that it is missing. */
+  forget(commit: string, { path, checksum }: { path: string; checksum: string }): void {
+    for (const file of [join(this.snapshot(commit), path), join(this.blobs, checksum)]) {
+      try {
+        rmSync(file, { force: true });
+      } catch (cause) {
+        throw new FileError(`cannot remove ${file}, which is damaged: ${(cause as Error).message}.`, { cause });
+      }
+    }
+  }
+
   /** Puts a blob into a snapshot under a file's name. */
   link(commit: string, path: string, blob: string): void {
     const pointer = join(this.snapshot(commit), path);

@@ -435,6 +435,16 @@ downloads("of shards takes those of the index, and none that is not there", asyn
     [...Object.keys(CONFIGS), index, "one.safetensors", "two.safetensors"].sort(),
   );
   await find("org/shards", { cache: "shards", offline: true });
+  // Damaged in the cache, it is downloaded anew where it can be.
+  for (const damaged of ["", "{", map("two.safetensors").fill(0)]) {
+    writeFileSync(join(path, index), damaged);
+    await rejects(find("org/shards", { cache: "shards", offline: true }), "FormatError", index);
+    await withEnvironment({ HF_ENDPOINT: gone.endpoint }, () =>
+      rejects(find("org/shards", { cache: "shards" }), "FileError", "cannot be reached"),
+    );
+    assert.equal((await find("org/shards", { cache: "shards" })).path, path);
+    assert.deepEqual(readFileSync(join(path, index)), map("two.safetensors"));
+  }
   hub.publish("org/shards", { ...CONFIGS, [index]: map("three.safetensors"), "one.safetensors": one }, "less");
   await rejects(find("org/shards@less", { cache: "shards" }), "FileError", "three.safetensors");
   hub.publish("org/shards", { ...CONFIGS, [index]: map("../../../x.safetensors") }, "evil");
