@@ -6,6 +6,8 @@ import type { StreamedFile } from "../../../src/io/streamed_file.js";
 import { loadStreamed } from "../../../src/models/streamed.js";
 
 await init();
+// Where there is no disk, the fixtures of all tests are there.
+io.memoryFiles.clear();
 test.after(() => io.memoryFiles.clear());
 
 const SHAPE = { vocabSize: 8, hiddenSize: 4, intermediateSize: 2, numHiddenLayers: 1 };
