@@ -9,7 +9,7 @@ export function heapBase(): usize {
 }
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm/sgemm";
-export { widen } from "./gemm/half";
+export { isFinite16, widen } from "./gemm/half";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";

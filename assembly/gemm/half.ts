@@ -11,8 +11,17 @@
 export const F32: i32 = 0;
 export const BF16: i32 = 1;
 export const F16: i32 = 2;
-/** F16 without infinity and NaN: no format that is stored, but a faster way to read one. */
+/**
+ * F16 without infinity and NaN, which products read faster (1 x 768 x 768: 1.45 -> 1.03 of float32's time). Whoever
+ * asks for it has looked (`isFinite16`).
+ */
 export const FINITE16: i32 = 3;
+/** How products read FINITE16 fastest: as its values times 2^-112, their other factor having been `scaledUp`. */
+export const SCALED16: i32 = 4;
+/** What sets the bias of the exponent right: 2^(127 - 15). */
+const UP: f32 = reinterpret<f32>((112 + 127) << 23);
+/** Sign, exponent and mantissa of F16 where float32 has them. */
+const PLACES: i32 = 0x8fffe000;
 
 /** Bytes of so many values that lie in one row. */
 // @ts-ignore: decorator
@@ -24,16 +33,17 @@ export function stored(elements: i32, format: i32): usize {
 /**
  * Four values that stand in the upper halves of four lanes; the lower halves do not count.
  *
- * F16: sign, exponent and mantissa go where float32 has them, and a product with 2^(127 - 15) sets the bias right. It
- * is exact, also for a subnormal, which is one of float32's before and becomes normal. What has the largest exponent
- * gets all bits of float32's: infinity, or a NaN with its bits.
+ * F16: sign, exponent and mantissa go where float32 has them, and a product with 2^112 sets the bias right. It is
+ * exact, also for a subnormal, which is one of float32's before and becomes normal. What has the largest exponent gets
+ * all bits of float32's: infinity, or a NaN with its bits.
  */
 // @ts-ignore: decorator
 @inline
 export function upper(lanes: v128, format: i32): v128 {
   if (format == BF16) return v128.and(lanes, i32x4.splat(0xffff0000));
-  const placed = v128.and(i32x4.shr_s(lanes, 3), i32x4.splat(0x8fffe000)),
-    value = f32x4.mul(placed, f32x4.splat(reinterpret<f32>((112 + 127) << 23)));
+  const placed = v128.and(i32x4.shr_s(lanes, 3), i32x4.splat(PLACES));
+  if (format == SCALED16) return placed;
+  const value = f32x4.mul(placed, f32x4.splat(UP));
   if (format == FINITE16) return value;
   const largest = i32x4.splat(31 << 23),
     isSpecial = i32x4.eq(v128.and(placed, largest), largest);
@@ -44,6 +54,8 @@ export function upper(lanes: v128, format: i32): v128 {
 // @ts-ignore: decorator
 @inline
 export function lower(lanes: v128, format: i32): v128 {
+  // One product of 16 bits with a sign extends the sign and shifts by 13.
+  if (format == SCALED16) return v128.and(i32x4.dot_i16x8_s(lanes, i32x4.splat(0x2000)), i32x4.splat(PLACES));
   const moved = i32x4.shl(lanes, 16);
   return format == BF16 ? moved : upper(moved, format);
 }
@@ -70,9 +82,9 @@ export function one(p: usize, format: i32): f32 {
 }
 
 function half(p: usize, format: i32): f32 {
-  return format == BF16
-    ? reinterpret<f32>((<u32>load<u16>(p)) << 16)
-    : f32x4.extract_lane(upper(v128.load_splat<u16>(p), F16), 0);
+  if (format == BF16) return reinterpret<f32>((<u32>load<u16>(p)) << 16);
+  const bits = v128.load_splat<u16>(p);
+  return f32x4.extract_lane(format == SCALED16 ? upper(bits, SCALED16) : upper(bits, F16), 0);
 }
 
 /** F16 whose bits stand in the upper halves of `count` lanes, as BF16 has them; a multiple of 4. */
@@ -81,6 +93,35 @@ export function widenInPlace(p: usize, count: i32): void {
     v128.store(p, upper(v128.load(p), F16));
     p += 16;
   }
+}
+
+/**
+ * to = 2^112 * a, k values acs bytes apart, for products with SCALED16; false if one of them is too large for that (or
+ * NaN): then nothing is promised about `to`. Exact, so a product has the bits that it has the other way round.
+ */
+export function scaledUp(to: usize, a: usize, acs: usize, k: i32): bool {
+  for (; k > 0; k--) {
+    const value = load<f32>(a);
+    if (!(abs(value) < 65536)) return false;
+    store<f32>(to, UP * value);
+    to += 4;
+    a += acs;
+  }
+  return true;
+}
+
+/** Whether n values of F16 that lie in a row are all finite. */
+export function isFinite16(x: usize, n: i32): bool {
+  let largest = i32x4.splat(0);
+  for (; n >= 8; n -= 8) {
+    largest = i16x8.max_u(largest, i16x8.shl(v128.load(x), 1));
+    x += 16;
+  }
+  for (; n > 0; n--) {
+    largest = i16x8.max_u(largest, i16x8.shl(v128.load_splat<u16>(x), 1));
+    x += 2;
+  }
+  return !v128.any_true(i16x8.ge_u(largest, i16x8.splat(<i16>(31 << 11))));
 }
 
 /**

@@ -7,7 +7,7 @@
  * bytes. n columns, a multiple of 4 and not 0. Compiled in the order written here, like micro.ts; `accumulate` is a
  * compile-time choice in the inlined functions (+2 to 4 %).
  */
-import { BF16, firstFour, lastFour } from "./half";
+import { BF16, lower, SCALED16, upper } from "./half";
 import { madd, plus, product } from "./madd";
 
 export function rank4x2(
@@ -163,10 +163,17 @@ function oneRow(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, acc
 }
 
 /**
- * One row of C += four values of A times four rows of BF16, which are widened in registers: for a lone row each is used
- * once. n: a multiple of 8 and not 0.
+ * One row of C += four values of A times four rows of BF16 or SCALED16, which are widened in registers: for a lone row
+ * each is used once. Lanes are pairs of columns, so of eight columns C has the even ones first. n: a multiple of 8.
  */
-export function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize): void {
+export function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, format: i32): void {
+  if (format == BF16) oneRowHalf(n, a, acs, b, bs, c, BF16);
+  else oneRowHalf(n, a, acs, b, bs, c, SCALED16);
+}
+
+// @ts-ignore: decorator
+@inline
+function oneRowHalf(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, format: i32): void {
   const s0 = v128.load32_splat(a),
     s1 = v128.load32_splat(a + acs),
     s2 = v128.load32_splat(a + 2 * acs),
@@ -175,17 +182,17 @@ export function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c
     let x = v128.load(c),
       y = v128.load(c, 16);
     let halves = v128.load(b);
-    x = madd(x, s0, firstFour(halves, BF16));
-    y = madd(y, s0, lastFour(halves, BF16));
+    x = madd(x, s0, lower(halves, format));
+    y = madd(y, s0, upper(halves, format));
     halves = v128.load(b + bs);
-    x = madd(x, s1, firstFour(halves, BF16));
-    y = madd(y, s1, lastFour(halves, BF16));
+    x = madd(x, s1, lower(halves, format));
+    y = madd(y, s1, upper(halves, format));
     halves = v128.load(b + 2 * bs);
-    x = madd(x, s2, firstFour(halves, BF16));
-    y = madd(y, s2, lastFour(halves, BF16));
+    x = madd(x, s2, lower(halves, format));
+    y = madd(y, s2, upper(halves, format));
     halves = v128.load(b + 3 * bs);
-    x = madd(x, s3, firstFour(halves, BF16));
-    y = madd(y, s3, lastFour(halves, BF16));
+    x = madd(x, s3, lower(halves, format));
+    y = madd(y, s3, upper(halves, format));
     v128.store(c, x);
     v128.store(c, y, 16);
     b += 16;

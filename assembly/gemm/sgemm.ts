@@ -21,7 +21,7 @@
  */
 import { Sgemm } from "../abi";
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
-import { F16, F32, stored, widenInPlace } from "./half";
+import { F16, F32, FINITE16, scaledUp, stored, widenInPlace } from "./half";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
@@ -35,6 +35,8 @@ const PANEL_BYTES: usize = <usize>KC * 16 * 4;
 const PANELS: i32 = 4;
 const STRIP_BYTES: usize = <usize>PANELS * PANEL_BYTES;
 const TILE_BYTES: usize = 2 * 16 * 4;
+/** As long a row of A has room when it is scaled up for a product with FINITE16. */
+const MOST_SCALED: i32 = <i32>(STRIP_BYTES >> 2);
 /** What TN transposes of op(A) at a time: 128 x 512 floats, 256 KB, stay in the second-level cache. */
 const MC: i32 = 128;
 const KT: i32 = 512;
@@ -206,7 +208,14 @@ export function gemm(
     if (!accumulate) zeroRows(m, n, c, crs);
     return;
   }
-  if (m == 1 && transposed && alpha == 1 && acs == 4) {
+  // A value of A that is too large for that leaves the one row to the panels.
+  if (format == FINITE16 && m == 1 && alpha == 1 && (transposed || n >= 16)) {
+    if (k <= MOST_SCALED && scaledUp(scratch, a, acs, k)) {
+      a = scratch;
+      acs = 4;
+    } else format = F16;
+  }
+  if (m == 1 && transposed && alpha == 1 && acs == 4 && format != F16) {
     gemvT(n, k, a, b, bs, c, accumulate, format);
     return;
   }
@@ -286,7 +295,7 @@ function stripOfC(
       if (transposed) packColumns(scratch, b + <usize>j * bs + stored(p, format), bs, kb, width, format);
       else packRows(scratch, b + <usize>p * bs + stored(j, format), bs, kb, width, format);
       const count = kb * ((width & ~15) + panelWidth(width & 15));
-      if (format == F16) widenInPlace(scratch, count);
+      if (format == F16 || (format == FINITE16 && !transposed)) widenInPlace(scratch, count);
       if (alpha != 1) scalePanel(scratch, count, alpha);
     }
     const panels = inPlace ? b + <usize>p * bs : scratch;

@@ -141,4 +141,4 @@ export declare function rank4x1(
 ): void;
 // @ts-ignore: decorator
 @external("micro", "rank4x1Half")
-export declare function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize): void;
+export declare function rank4x1Half(n: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, format: i32): void;

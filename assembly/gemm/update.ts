@@ -6,8 +6,9 @@
  * (half.ts) whose rows are widened four at a time; C row i at c + i * crs. Strides in bytes. scratch: room for four
  * such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
-import { BF16, F32, one, stored, widen } from "./half";
+import { BF16, F16, F32, SCALED16, one, stored, widen } from "./half";
 import { madd } from "./madd";
+import { even, odd } from "./shuffle";
 import { rank4x1, rank4x1Half, rank4x2 } from "./tiles";
 
 /** Columns at a time: four rows of B and one of C, 20 KB, stay in the first-level cache for all rows of A. */
@@ -32,29 +33,64 @@ export function gemmByUpdates(
 ): void {
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
-    if (m == 1 && format == BF16) loneRow(width, k, a, acs, b, bs, c, accumulate);
+    if (m == 1 && format != F32 && format != F16)
+      loneRow(width, k, a, acs, b, bs, c, accumulate, format == BF16 ? BF16 : SCALED16);
     else strip(m, width, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format);
     b += stored(STRIP, format);
     c += stored(STRIP, F32);
   }
 }
 
-/** One row of C (+)= one of A times a B of BF16. */
-function loneRow(n: i32, k: i32, a: usize, acs: usize, b: usize, bs: usize, c: usize, accumulate: bool): void {
+/** One row of C (+)= one of A times a B of BF16 or SCALED16. */
+function loneRow(
+  n: i32,
+  k: i32,
+  a: usize,
+  acs: usize,
+  b: usize,
+  bs: usize,
+  c: usize,
+  accumulate: bool,
+  format: i32,
+): void {
   if (!accumulate) memory.fill(c, 0, stored(n, F32));
   const whole = n & ~7;
-  for (; k > 0; k -= 4) {
-    const rows = min(k, 4);
-    if (rows == 4 && whole > 0) rank4x1Half(whole, a, acs, b, bs, c);
-    for (let p = 0; p < rows; p++) {
-      const value = load<f32>(a);
-      for (let j = rows == 4 ? whole : 0; j < n; j++) {
-        const at = c + stored(j, F32);
-        store<f32>(at, load<f32>(at) + value * one(b + stored(j, BF16), BF16));
-      }
+  evenFirst(c, whole);
+  for (; k >= 4; k -= 4) {
+    rank4x1Half(whole, a, acs, b, bs, c, format);
+    for (let p = 0; p < 4; p++) {
+      addRow(whole, n, a, b, c, format);
       a += acs;
       b += bs;
     }
+  }
+  // Done three times, it leaves everything where it was.
+  evenFirst(c, whole);
+  evenFirst(c, whole);
+  for (; k > 0; k--) {
+    addRow(0, n, a, b, c, format);
+    a += acs;
+    b += bs;
+  }
+}
+
+/** Of each eight of n columns those with an even number, then those with an odd one. */
+function evenFirst(c: usize, n: i32): void {
+  for (; n > 0; n -= 8) {
+    const x = v128.load(c),
+      y = v128.load(c, 16);
+    v128.store(c, even(x, y));
+    v128.store(c, odd(x, y), 16);
+    c += 32;
+  }
+}
+
+/** Columns from .. n - 1 of one row of C += one value of A times one row of halves. */
+function addRow(from: i32, n: i32, a: usize, b: usize, c: usize, format: i32): void {
+  const value = load<f32>(a);
+  for (let j = from; j < n; j++) {
+    const at = c + stored(j, F32);
+    store<f32>(at, load<f32>(at) + value * one(b + stored(j, format), format));
   }
 }
 

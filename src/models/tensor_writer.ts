@@ -2,7 +2,7 @@
 import { copyFloat32 } from "../io/safetensors.js";
 import type { SafetensorsDtype, StoredTensor } from "../io/safetensors_header.js";
 import { engine } from "../runtime/engine.js";
-import { elementBytes, formatOf, type HalfType } from "../tensor/dtype.js";
+import { formatOf, type HalfType } from "../tensor/dtype.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** What may stay as it is stored. */
@@ -37,11 +37,8 @@ export class TensorWriter {
     if (this.#stored.dtype === "F64") this.#round(bytes);
     else {
       // Taken anew each time: memory may have grown meanwhile.
-      const { address, dtype, size } = this.#tensor;
-      const start = address + elementBytes(dtype) * size - this.#stored.length;
-      engine()
-        .memory.u8(start + this.#done, bytes.length)
-        .set(bytes);
+      const to = this.#tensor.bytes;
+      to.set(bytes, to.length - this.#stored.length + this.#done);
       this.#done += bytes.length;
     }
     if (this.#done === this.#stored.length) this.#widen();

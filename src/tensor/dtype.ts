@@ -11,6 +11,8 @@ export const WEIGHT_DTYPES: readonly WeightDType[] = ["float32", "bfloat16", "fl
 
 /** The kernels' numbers of them (assembly/gemm/half.ts). */
 const FORMATS: Readonly<Record<HalfType, number>> = { bfloat16: 1, float16: 2 };
+/** Theirs of float16 without infinity and NaN. @internal */
+export const FINITE16 = 3;
 
 /** Whether values of 16 bits are meant. @internal */
 export function isHalf(dtype: DType): dtype is HalfType {

@@ -3,7 +3,6 @@
  */
 import { engine } from "../../runtime/engine.js";
 import { checkBias, checkBoolean, checkLastDimension, checkTensor, checkWeight } from "../../tensor/check.js";
-import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { DropoutMask } from "../../random/seed.js";
@@ -101,7 +100,7 @@ export function linearAt(
         r: fused.r,
         s: fused.s,
         fanInFanOut,
-        format: formatOf(weight.dtype),
+        format: weight.format,
         scratch,
       }),
     );
@@ -154,7 +153,7 @@ export function linearAt(
               r: fused.r,
               s: fused.s,
               fanInFanOut,
-              format: formatOf(weight.dtype),
+              format: weight.format,
               zs,
               scratch,
             }),

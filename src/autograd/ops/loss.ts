@@ -11,7 +11,6 @@ import {
   checkTensor,
   checkWeight,
 } from "../../tensor/check.js";
-import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, needsGrad, record } from "../tape.js";
@@ -124,7 +123,7 @@ export function linearCrossEntropy(
         chunk: rows,
         ignoreIndex,
         g,
-        format: formatOf(weight.dtype),
+        format: weight.format,
         logits,
         scratch,
       }),

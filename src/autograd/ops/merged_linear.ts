@@ -11,7 +11,6 @@ import {
   checkWeight,
   shownAll,
 } from "../../tensor/check.js";
-import { formatOf } from "../../tensor/dtype.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import { addressOf, checkMask, dropped, droppedBytes, type Term, withDropped } from "./branch.js";
@@ -117,7 +116,7 @@ export function mergedLinearAt(
         r,
         s,
         fanInFanOut,
-        format: formatOf(weight.dtype),
+        format: weight.format,
         scratch,
       }),
     );
@@ -150,7 +149,7 @@ export function mergedLinearAt(
               r,
               s,
               fanInFanOut,
-              format: formatOf(weight.dtype),
+              format: weight.format,
               zs,
               scratch,
             }),

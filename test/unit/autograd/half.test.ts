@@ -190,4 +190,16 @@ test("a half weight with infinities and NaN gives what its float32 gives", () =>
   }
 });
 
+test("one row by a float16 weight has float32's bits whatever is in the row", () => {
+  for (const fanInFanOut of [false, true])
+    for (const value of [0, -0, 1e-45, -1e-38, 65535.99, 65536, -1e30, Infinity, NaN]) {
+      const x = grid([1, 33], 3, false);
+      x.data[20] = value;
+      same(`${value} ${fanInFanOut}`, pair(fanInFanOut ? [33, 41] : [41, 33], "float16"), (weight) => ({
+        y: ops.linear(x, weight, null, [], fanInFanOut),
+      }));
+      x.dispose();
+    }
+});
+
 test.run();

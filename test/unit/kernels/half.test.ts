@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { init } from "../../../src/index.js";
 import type { Engine } from "../../../src/runtime/engine.js";
-import { formatOf, type HalfType } from "../../../src/tensor/dtype.js";
+import { FINITE16, formatOf, type HalfType } from "../../../src/tensor/dtype.js";
 import { compareBits } from "../../support/bits.js";
 import { HALVES, halfBits, widenedBits } from "../../support/half.js";
 import { randomArray } from "../../support/random.js";
@@ -43,15 +43,14 @@ function compare(
 ): void {
   const out = memory.alloc(4 * size);
   const { half, wide, end } = place(count, dtype);
-  const [expected, actual] = [
-    [wide, 0],
-    [half, formatOf(dtype)],
-  ].map(([weight, format]) => {
+  const result = (weight: number, format: number): Float32Array => {
     memory.f32(out, size).set(random.subarray(0, size));
-    run(out, weight!, format!);
+    run(out, weight, format);
     return memory.f32(out, size).slice();
-  });
-  compareBits(actual!, expected!, size, false, () => label);
+  };
+  const expected = result(wide, 0);
+  for (const format of dtype === "float16" ? [formatOf(dtype), FINITE16] : [formatOf(dtype)])
+    compareBits(result(half, format), expected, size, false, () => `${label} format ${format}`);
   end();
   memory.free(out);
 }

@@ -92,6 +92,30 @@ for (const dtype of HALVES) {
   });
 }
 
+test("kernels are told that a float16 weight is finite as long as it is", () => {
+  for (const n of [1, 7, 8, 9, 16, 21]) {
+    const p = halfParameter(
+      [1, n],
+      Uint16Array.from({ length: n }, (_, i) => [0x7bff, 0xfbff, 1, 0x8000][i % 4]!),
+      "float16",
+    );
+    const bits = (): Uint16Array => new Uint16Array(p.bytes.buffer, p.address, n);
+    assert.equal(p.format, 3);
+    for (let i = 0; i < n; i++)
+      for (const special of [0x7c00, 0xfc00, 0x7c01, 0xffff]) {
+        const before = bits()[i]!;
+        bits()[i] = special;
+        assert.equal(p.format, 2);
+        bits()[i] = before;
+        assert.equal(p.format, 3);
+      }
+    p.restore({ dtype: "float16", bytes: bytesOf(new Uint16Array(n).fill(0x7e00)) });
+    assert.equal(p.format, 2);
+    assert.equal(p.widen().format, 0);
+    p.dispose();
+  }
+});
+
 test("a half tensor says what to do where its values are asked for as float32", () => {
   const p = halfParameter([1, 2], Uint16Array.of(0x3f80, 0xc000), "bfloat16");
   assert.throws(() => p.data, /DTypeError: Tensor\.data: this tensor is bfloat16.*toFloat32\(\).*widen\(\)/);
