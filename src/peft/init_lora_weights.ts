@@ -100,7 +100,8 @@ export function initLoraWeights(
   if (pissa) checkNumber(where, `scaling of "${kind}"`, scaling, Number.MIN_VALUE);
   // A rehearsal has no values to look at; what is made of them is as large.
   if (isRehearsal) {
-    return construct(factors);
+    construct(factors);
+    return addProduct(base.weight, loraA, loraB, -scaling, base.fanInFanOut);
   }
   const stored = base.weight.toFloat32();
   const bad = stored.findIndex((v) => !Number.isFinite(v));
