@@ -3,6 +3,9 @@ import { powersOf, ropeTable, type RopeTable } from "../../autograd/ops/rope.js"
 import type { configReader } from "../../io/config_reader.js";
 import { asObject, show } from "../../io/json.js";
 import { engine } from "../../runtime/engine.js";
+import { ArgumentError } from "../../runtime/errors.js";
+import { checkOptions } from "../../runtime/options.js";
+import { checkBoolean, checkNumber, shown } from "../../tensor/check.js";
 import { scope } from "../../tensor/scope.js";
 import { Tensor, tensor } from "../../tensor/tensor.js";
 
@@ -268,6 +271,36 @@ export function parseRope(
   }
 }
 
+/**
+ * Parameters that a program writes itself: those of a file `parseRope` has checked.
+ * @throws ArgumentError for what is no kind, and for a key that is unknown, missing or of another type
+ */
+function checkRope(parameters: RopeParameters, headDim: number): void {
+  const where = "ropeParameters";
+  const kind: unknown = (parameters as Partial<RopeParameters> | null | undefined)?.ropeType;
+  if (typeof kind !== "string" || !Object.hasOwn(KEYS, kind))
+    throw new ArgumentError(`${where}: ropeType must be one of ${Object.keys(KEYS).join(", ")}; got ${shown(kind)}.`);
+  const [needed, others] = KEYS[kind as RopeParameters["ropeType"]].map((keys) =>
+    keys.map((key) => key.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())),
+  ) as [string[], string[]];
+  checkOptions(where, parameters, ["ropeType", "ropeTheta", "partialRotaryFactor", ...needed, ...others]);
+  const values = parameters as unknown as Record<string, unknown>;
+  const original = ["llama3", "yarn", "longrope"].includes(kind) ? ["originalMaxPositionEmbeddings"] : [];
+  for (const key of ["ropeTheta", ...needed, ...original])
+    if (values[key] === undefined) throw new ArgumentError(`${where}: ropeType "${kind}" needs ${key}; there is none.`);
+  for (const [key, value] of Object.entries(values)) {
+    if (key === "ropeType" || value === undefined) continue;
+    if (key === "truncate") checkBoolean(where, key, value);
+    else if (key === "shortFactor" || key === "longFactor") {
+      const pairs = pairsOf(headDim, parameters.partialRotaryFactor);
+      if (!Array.isArray(value) || value.length !== pairs)
+        throw new ArgumentError(`${where}: ${key} must be a list of ${pairs} numbers; got ${shown(value)}.`);
+      for (const [i, factor] of value.entries()) checkNumber(where, `${key}[${i}]`, factor as number, Number.MIN_VALUE);
+    } else if (key === "partialRotaryFactor") checkNumber(where, key, value as number, Number.MIN_VALUE, 1);
+    else checkNumber(where, key, value as number, key === "ropeTheta" || key === "factor" ? 1 : 0);
+  }
+}
+
 /** Pairs of values that are rotated; not an integer where their number is odd. */
 function pairsOf(headDim: number, partialRotaryFactor = 1): number {
   return Math.trunc(headDim * partialRotaryFactor) / 2;
@@ -367,6 +400,7 @@ export class RotaryEmbedding {
     /** Longest sequence that the model is made for. */
     readonly maxPositionEmbeddings: number,
   ) {
+    checkRope(parameters, headDim);
     this.#pairs = pairsOf(headDim, parameters.partialRotaryFactor);
     this.table(1);
   }

@@ -1,10 +1,11 @@
 /** Rotary embeddings: what config.json may say, and the angles of each kind against its formula in float64. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { FormatError, init, memoryStats, scope } from "../../../src/index.js";
+import { ArgumentError, FormatError, init, memoryStats, scope } from "../../../src/index.js";
 import { configReader } from "../../../src/io/config_reader.js";
 import { parseRope, RotaryEmbedding, type RopeOf, type RopeParameters } from "../../../src/models/parts/rope.js";
 import { assertBits } from "../../support/golden.js";
+import { refuses } from "../../support/refuses.js";
 
 await init();
 
@@ -264,6 +265,23 @@ for (const [name, p] of Object.entries(KINDS))
       }
       rotary.dispose();
     }));
+
+const WHOLE = { ropeType: "longrope", ropeTheta: 10000, originalMaxPositionEmbeddings: 16 };
+for (const [parameters, words] of [
+  [undefined, "ropeType must be one of default, linear"],
+  [{ ropeType: { odd: true }, ropeTheta: 10000 }, "ropeType must be one of"],
+  [{ ropeType: "linear", ropeTheta: 10000 }, '"linear" needs factor'],
+  [{ ropeType: "default" }, "needs ropeTheta"],
+  [{ ropeType: "default", ropeTheta: 0 }, "ropeTheta must be a finite number at least 1"],
+  [{ ropeType: "default", ropeTheta: 10000, factor: 2 }, 'no option "factor"'],
+  [{ ropeType: "default", ropeTheta: 10000, partialRotaryFactor: 2 }, "partialRotaryFactor must be"],
+  [{ ropeType: "yarn", ropeTheta: 10000, factor: 2 }, "needs originalMaxPositionEmbeddings"],
+  [{ ...WHOLE, shortFactor: [1, 1], longFactor: [1, 1, 1, 1] }, "shortFactor must be a list of 4 numbers"],
+  [{ ...WHOLE, shortFactor: [1, 1, 1, "1"], longFactor: [1, 1, 1, 1] }, "shortFactor[3] must be a finite number"],
+] as const)
+  refuses(`written by a program: ${words}`, ArgumentError, ["ropeParameters: ", words], () => {
+    new RotaryEmbedding(parameters as never, 8, 64);
+  });
 
 test("tables grow, those before stay for what awaits backward, and dispose frees them", () => {
   const before = memoryStats().liveBytes;
