@@ -8,7 +8,7 @@ export type { CausalLM, ForwardOptions, WrappedLM } from "./parts/causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./parts/decoder.js";
 export type { FamilyConfig, Head } from "./parts/family.js";
 export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel } from "./families/llama.js";
-export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
+export type { LayerType, LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
 export type { SelfAttention } from "./parts/heads.js";
 export type { GatedMLP } from "./parts/gated_mlp.js";
 export type { GemmaConfig } from "./families/gemma.js";

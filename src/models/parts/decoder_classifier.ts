@@ -65,6 +65,7 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
     return this.base.gradientCheckpointing;
   }
 
+  /** As it is to be. */
   set gradientCheckpointing(wanted: boolean) {
     this.base.gradientCheckpointing = wanted;
   }
