@@ -141,7 +141,11 @@ export async function request(
     from = 0,
     attempts = ATTEMPTS,
     read,
-  }: { from?: number; attempts?: number; read?: (response: Response) => Promise<Response> },
+  }: {
+    from?: number | undefined;
+    attempts?: number | undefined;
+    read?: ((response: Response) => Promise<Response>) | undefined;
+  },
 ): Promise<Response> {
   for (let attempt = 1; ; attempt++) {
     let reason: string;

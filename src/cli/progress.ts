@@ -24,16 +24,16 @@ interface Progress {
 interface Shown {
   total: number;
   /** What was done before. */
-  first?: number;
+  first?: number | undefined;
   /** What stands before the bar. */
-  label?: string;
+  label?: string | undefined;
   /** Writes an amount. */
-  amount?: (n: number) => string;
+  amount?: ((n: number) => string) | undefined;
   /** What stands behind it, with values in braces, and their first values. */
-  more?: string;
-  values?: Record<string, string>;
+  more?: string | undefined;
+  values?: Record<string, string> | undefined;
   /** Whether the bar stays when it is done, and is written where there is no terminal, too. */
-  stays?: boolean;
+  stays?: boolean | undefined;
 }
 
 function show({ total, first = 0, label = "", amount, more = "", values = {}, stays = false }: Shown): Progress {

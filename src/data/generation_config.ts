@@ -8,15 +8,15 @@ export interface GenerationConfig {
   /** For `models.generate`, what the file says and nothing else. */
   sampling: {
     /** temperature; 0 where do_sample is false, 1 where it is true and there is none. */
-    temperature?: number;
+    temperature?: number | undefined;
     /** top_k. */
-    topK?: number;
+    topK?: number | undefined;
     /** top_p. */
-    topP?: number;
+    topP?: number | undefined;
     /** min_p. */
-    minP?: number;
+    minP?: number | undefined;
     /** repetition_penalty. */
-    repetitionPenalty?: number;
+    repetitionPenalty?: number | undefined;
   };
   /** Keys that transformers would act by and this library does not. */
   unapplied: readonly string[];

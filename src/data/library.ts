@@ -10,8 +10,8 @@ interface LibraryModel {
 }
 /** A pre-tokeniser, or a sequence of them. */
 interface LibrarySplitter {
-  readonly config?: { readonly type?: string };
-  readonly tokenizers?: readonly (LibrarySplitter | null)[];
+  readonly config?: { readonly type?: string | undefined } | undefined;
+  readonly tokenizers?: readonly (LibrarySplitter | null)[] | undefined;
   pre_tokenize_text(text: string): string[];
 }
 interface LibraryTokenizer {

@@ -4,7 +4,7 @@ import { INDEX_FILE, joinHeaders, MODEL_FILE, parseWeightMap, type WeightIndex }
 import { headerEnd, parseHeader, START_BYTES, type SafetensorsHeader } from "./safetensors_header.js";
 import { readStreamed, StreamReader, type StreamedFile, type StreamedFolder } from "./streamed_file.js";
 
-/** A folder's weights, of which the headers have come. */
+/** A folder's weights, of which the headers have come. @internal */
 export interface StreamedWeights extends WeightIndex {
   /**
    * The bytes of a file's tensors, from the first tensor's on. Of a model in one file the stream goes on that the
@@ -20,6 +20,7 @@ export interface StreamedWeights extends WeightIndex {
 /**
  * Reads the headers of a folder's weights, and nothing of their data.
  * @throws FileError if there are no weights or a file is missing; FormatError as `openWeights`
+ * @internal
  */
 export async function openStreamedWeights(folder: StreamedFolder): Promise<StreamedWeights> {
   const whole = await folder.open(MODEL_FILE, true);

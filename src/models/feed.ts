@@ -11,10 +11,10 @@ const PIECE_BYTES = 4 << 20;
 /** A stream is begun anew rather than read on, where so much of it would be left out: a head that is the table. */
 const FAR_BYTES = 16 << 20;
 
-/** The tensors of the files that are loaded, with what they become. */
+/** The tensors of the files that are loaded, with what they become. @internal */
 export type Destinations = ReadonlyMap<PlacedTensor, Tensor>;
 
-/** @throws FileError; FormatError naming the folder for a value that cannot be taken */
+/** @throws FileError; FormatError naming the folder for a value that cannot be taken @internal */
 export function feed(
   directory: string,
   files: OpenWeights,
@@ -37,7 +37,11 @@ export function feed(
   }
 }
 
-/** As `feed`, from streams. @throws FormatError also for a file that is cut off, or goes on behind its last tensor */
+/**
+ * As `feed`, from streams.
+ * @throws FormatError also for a file that is cut off, or goes on behind its last tensor
+ * @internal
+ */
 export async function feedStreams(
   directory: string,
   files: StreamedWeights,
@@ -82,7 +86,7 @@ export async function feedStreams(
   }
 }
 
-/** Whether two tensors have the same bytes. @throws FileError */
+/** Whether two tensors have the same bytes. @throws FileError @internal */
 export function areEqual(files: OpenWeights, a: PlacedTensor, b: PlacedTensor): boolean {
   if (!mayBeEqual(a, b)) return false;
   const [one, other] = [new Uint8Array(PIECE_BYTES / 2), new Uint8Array(PIECE_BYTES / 2)];
@@ -96,7 +100,7 @@ export function areEqual(files: OpenWeights, a: PlacedTensor, b: PlacedTensor): 
   return true;
 }
 
-/** As `areEqual`, in two streams side by side. */
+/** As `areEqual`, in two streams side by side. @internal */
 export async function areStreamsEqual(files: StreamedWeights, a: PlacedTensor, b: PlacedTensor): Promise<boolean> {
   if (!mayBeEqual(a, b)) return false;
   const readers = [files.from(a.file, a.begin), files.from(b.file, b.begin)] as const;

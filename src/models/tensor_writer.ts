@@ -5,7 +5,7 @@ import { engine } from "../runtime/engine.js";
 import { formatOf, type HalfType } from "../tensor/dtype.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** What may stay as it is stored. */
+/** What may stay as it is stored. @internal */
 export const HALVES: Readonly<Partial<Record<SafetensorsDtype, HalfType>>> = { BF16: "bfloat16", F16: "float16" };
 /** Bytes of an F64. */
 const DOUBLE = 8;
@@ -14,6 +14,7 @@ const DOUBLE = 8;
  * Writes a tensor from a file's F32, F16, BF16 or F64 in parts of any length: a half one as it is stored, any other as
  * float32. Halves that become that are copied into the second half of the tensor's memory and widened from there when
  * all have come, so each page is touched once and nothing else is allocated.
+ * @internal
  */
 export class TensorWriter {
   readonly #tensor: Tensor;

@@ -19,7 +19,7 @@ const NAMED = 4;
 /** Layers that are compared first; then so many times as many, and so on. */
 const FIRST_LAYERS = 8;
 
-/** A folder's tensors under the keys that the model has. */
+/** A folder's tensors under the keys that the model has. @internal */
 export class Weights<Config extends FamilyConfig> {
   readonly #where: string;
   readonly #family: Family<Config>;

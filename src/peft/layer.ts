@@ -436,6 +436,6 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
 /** An adapter at work, on all items of the batch or on some. */
 interface Acting {
   adapter: Adapter;
-  from?: number;
-  to?: number;
+  from?: number | undefined;
+  to?: number | undefined;
 }

@@ -14,7 +14,7 @@ import { TrainableTokens } from "./trainable_tokens.js";
 /** What stands in a copied module's place: the original and the copies, of which the active adapter's acts. */
 export class ModulesToSave extends Module {
   /** @internal */ static override readonly className: string = "ModulesToSave";
-  readonly originalModule: Layer & { readonly weight?: Parameter };
+  readonly originalModule: Layer & { readonly weight?: Parameter | undefined };
   /** By adapter. */
   readonly modulesToSave = new Map<string, StandIn>();
   activeAdapters: readonly string[] = [];
@@ -39,7 +39,7 @@ export class ModulesToSave extends Module {
   }
 
   /** The copy of the active adapter that has one, else the original. */
-  get active(): Layer & { readonly weight?: Parameter } {
+  get active(): Layer & { readonly weight?: Parameter | undefined } {
     return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;
   }
 

@@ -155,7 +155,7 @@ test("an engine that trapped is followed by another, and a training goes on to t
   trap();
   assert.equal(base.alive, false);
   assert.throws(
-    () => base.withAdapters([null], (model) => model.parameters()[0].data),
+    () => base.withAdapters([null], (model) => model.parameters()[0].toFloat32()),
     (error) => error instanceof EngineError || error instanceof DisposedError,
   );
   await user.alarm();

@@ -42,7 +42,7 @@ export interface GptNeoXConfig extends DecoderConfig {
   /** Whether the attention's projections have biases (attention_bias). */
   attentionBias: boolean;
   /** max_position_embeddings where ropeParameters is made for longer texts. Default: maxPositionEmbeddings. */
-  originalMaxPositionEmbeddings?: number;
+  originalMaxPositionEmbeddings?: number | undefined;
   /** How positions turn queries and keys. */
   ropeParameters: RopeParameters;
 }

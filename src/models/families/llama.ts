@@ -23,9 +23,9 @@ export interface LlamaConfig extends LlamaLikeConfig {
   /** transformers' model_type. */
   modelType: "llama";
   /** Whether the attention's projections have biases (attention_bias). Default false. */
-  attentionBias?: boolean;
+  attentionBias?: boolean | undefined;
   /** Whether the MLP's have (mlp_bias). Default false. */
-  mlpBias?: boolean;
+  mlpBias?: boolean | undefined;
 }
 
 /** A layer of a Llama. */

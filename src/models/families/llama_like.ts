@@ -36,7 +36,7 @@ export interface LlamaLikeConfig extends DecoderConfig {
   /** eps of the norms (rms_norm_eps). */
   rmsNormEps: number;
   /** max_position_embeddings where ropeParameters is made for longer texts. Default: maxPositionEmbeddings. */
-  originalMaxPositionEmbeddings?: number;
+  originalMaxPositionEmbeddings?: number | undefined;
   /** How positions turn queries and keys (rope_parameters; in older files rope_theta and rope_scaling). */
   ropeParameters: RopeParameters;
 }
@@ -50,18 +50,18 @@ export interface Defaults {
   /** null: as many as numAttentionHeads. */
   numKeyValueHeads: number | null;
   /** null: hiddenSize / numAttentionHeads. */
-  headDim?: number | null;
+  headDim?: number | null | undefined;
   vocabSize: number;
   maxPositionEmbeddings: number;
   rmsNormEps: number;
-  ropeTheta?: number;
+  ropeTheta?: number | undefined;
   /** Whether a part of each head may be left as it is. Default: no. */
-  partialRotary?: boolean;
+  partialRotary?: boolean | undefined;
   /** Whether layers with a window have positions of their own; these are the others'. Default: no. */
-  perLayerType?: boolean;
-  tieWordEmbeddings?: boolean;
-  bosTokenId?: number | null;
-  eosTokenId?: number | null;
+  perLayerType?: boolean | undefined;
+  tieWordEmbeddings?: boolean | undefined;
+  bosTokenId?: number | null | undefined;
+  eosTokenId?: number | null | undefined;
 }
 
 /** Reads config.json's keys. */
@@ -121,7 +121,7 @@ export interface Windows {
   /** Tokens that a token sees in layers with a window, itself included; null: no layer has one (sliding_window). */
   slidingWindow: number | null;
   /** Of each layer (layer_types). Left out: as the family has it. */
-  layerTypes?: readonly LayerType[];
+  layerTypes?: readonly LayerType[] | undefined;
 }
 
 /** sliding_window and layer_types. @param window the default of sliding_window */
@@ -184,7 +184,7 @@ export class PreNormLayer<A extends AttentionModule = AttentionModule, M extends
     c: LlamaLikeConfig,
     selfAttn: A,
     mlp: M,
-    { offset = 0, factor = 1 }: { offset?: 0 | 1; factor?: number } = {},
+    { offset = 0, factor = 1 }: { offset?: 0 | 1 | undefined; factor?: number | undefined } = {},
   ) {
     super();
     this.selfAttn = selfAttn;
@@ -213,9 +213,9 @@ export interface LlamaLikeOptions<L extends Block> {
   /** The angles that layers ask for; disposed with the model. */
   rotaries: readonly RotaryEmbedding[];
   /** Offset of the last norm's weight. Default 0. */
-  offset?: 0 | 1;
+  offset?: 0 | 1 | undefined;
   /** Factor of the embeddings. Default 1. */
-  embeddingScale?: number;
+  embeddingScale?: number | undefined;
 }
 
 /** A model of these families without its head. */
@@ -295,7 +295,7 @@ export function rotaryOf(
 export function longest(
   maxPositionEmbeddings: number,
   rope: RopeParameters,
-): { maxPositionEmbeddings: number; originalMaxPositionEmbeddings?: number } {
+): { maxPositionEmbeddings: number; originalMaxPositionEmbeddings?: number | undefined } {
   if (rope.ropeType !== "dynamic" && rope.ropeType !== "yarn") return { maxPositionEmbeddings };
   const original = rope.ropeType === "yarn" ? rope.originalMaxPositionEmbeddings : maxPositionEmbeddings;
   const scaled = Math.max(maxPositionEmbeddings, Math.floor(rope.factor * original));

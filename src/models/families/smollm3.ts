@@ -20,7 +20,7 @@ export interface SmolLM3Config extends LlamaLikeConfig, Windows {
   /** transformers' model_type. */
   modelType: "smollm3";
   /** Of each layer: 1 if it is told positions (no_rope_layers). Left out: as noRopeLayerInterval says. */
-  noRopeLayers?: readonly number[];
+  noRopeLayers?: readonly number[] | undefined;
   /** Each so-manyth layer is told none (no_rope_layer_interval). */
   noRopeLayerInterval: number;
   /** Whether the attention's projections have biases (attention_bias). */

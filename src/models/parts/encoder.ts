@@ -35,10 +35,10 @@ export interface Encoder extends Module {
     /** Positions that there are: of most models the tokens of the longest text. */
     maxPositionEmbeddings: number;
     /** Token that fills up shorter texts, in encoders. */
-    padTokenId?: number;
+    padTokenId?: number | undefined;
   };
   /** Tokens of the longest text. Left out: config.maxPositionEmbeddings. */
-  readonly longestText?: number;
+  readonly longestText?: number | undefined;
   /** ids int32 [batch, steps] -> the last layer's vectors, [batch, steps, hiddenSize]. */
   forward(ids: Tensor, options?: EncoderOptions): Tensor;
 }
@@ -63,7 +63,7 @@ export interface ConfigKeys {
   /** transformers' names of activations. */
   readonly activations: readonly string[];
   /** Others, which the model checks itself. */
-  readonly others?: readonly string[];
+  readonly others?: readonly string[] | undefined;
 }
 
 /**

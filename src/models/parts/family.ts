@@ -31,7 +31,7 @@ export interface HeadOf<Config> {
   /** What the keys of the head's own parameters begin with. */
   readonly keys: readonly string[];
   /** What keys begin with that a file may have and this head has no use for. */
-  readonly unused?: readonly string[];
+  readonly unused?: readonly string[] | undefined;
   /**
    * The module of a configuration, with its initial weights.
    * @param has whether there are weights whose keys begin so, for what a model may lack. Left out: there are.

@@ -26,7 +26,7 @@ export class GatedMLP extends Module {
 
   constructor(
     { hiddenSize, intermediateSize }: { readonly hiddenSize: number; readonly intermediateSize: number },
-    { bias = false, act = "silu" }: { bias?: boolean; act?: Gate } = {},
+    { bias = false, act = "silu" }: { bias?: boolean | undefined; act?: Gate | undefined } = {},
   ) {
     super();
     this.gateProj = new Linear(hiddenSize, intermediateSize, { bias });

@@ -20,11 +20,11 @@ export interface HeadsOptions {
   /** Positions; null: none are told. */
   rotary: RotaryEmbedding | null;
   /** Tokens that a token sees, itself included; null: all before it. Default null. */
-  window?: number | null;
+  window?: number | null | undefined;
   /** Factor of the scores. Default 1 / sqrt(dim). */
-  scale?: number;
+  scale?: number | undefined;
   /** Bound of the scores. Default null: none. */
-  softcap?: number | null;
+  softcap?: number | null | undefined;
 }
 
 /** What a layer's queries see of the keys and values so far. */
@@ -56,9 +56,9 @@ export interface SelfAttentionOptions extends HeadsOptions {
   /** Width of the residual stream. */
   hiddenSize: number;
   /** Whether query, key and value have biases. Default false. */
-  bias?: boolean;
+  bias?: boolean | undefined;
   /** Whether the output has one. Default: as `bias`. */
-  outputBias?: boolean;
+  outputBias?: boolean | undefined;
   /** Norms of queries and keys: of each head, or of a whole projection. Default: there are none. */
   norm?: { of: "heads" | "projection"; make: (size: number) => Layer };
 }
