@@ -10,7 +10,17 @@ import { assertBits } from "../../support/golden.js";
 import { ROOT } from "../../support/root.js";
 
 await init();
-test.after(() => io.memoryFiles.clear());
+/** In memory the fixtures may be, too: only what a test wrote is taken away. */
+const written = new Set<string>();
+function put(path: string, bytes: Uint8Array): void {
+  written.add(path);
+  io.memoryFiles.set(path, bytes);
+}
+function takeAway(): void {
+  for (const path of written) io.memoryFiles.delete(path);
+  written.clear();
+}
+test.after(takeAway);
 
 const FOLDERS = new URL("test/fixtures/families/", ROOT);
 type Json = Record<string, any>;
@@ -41,9 +51,9 @@ function write(folder: string, dtype: "BF16" | "F16"): { half: string; float32: 
     data: io.toFloat32({ ...tensor, bytes: data }),
   }));
   const paths = { half: `memory:${folder}-${dtype}`, float32: `memory:${folder}-${dtype}-float32` };
-  for (const path of Object.values(paths)) io.memoryFiles.set(`${path}/config.json`, read(folder, "config.json"));
-  io.memoryFiles.set(`${paths.half}/model.safetensors`, io.serializeSafetensors(tensors));
-  io.memoryFiles.set(`${paths.float32}/model.safetensors`, io.serializeSafetensors(widened));
+  for (const path of Object.values(paths)) put(`${path}/config.json`, read(folder, "config.json"));
+  put(`${paths.half}/model.safetensors`, io.serializeSafetensors(tensors));
+  put(`${paths.float32}/model.safetensors`, io.serializeSafetensors(widened));
   return paths;
 }
 
@@ -92,7 +102,7 @@ for (const folder of folders)
       mine.forEach((values, i) => assertBits(`${folder}, result ${i}`, values, theirs[i]!));
       half.model.dispose();
       float32.model.dispose();
-      io.memoryFiles.clear();
+      takeAway();
     });
 
 test("a file of several kinds becomes float32, and so does a model that is made by a half one's configuration", () => {
@@ -104,7 +114,7 @@ test("a file of several kinds becomes float32, and so does a model that is made 
       : { ...tensor, data: bytes },
   );
   const { model: half } = models.loadModel(paths.half);
-  io.memoryFiles.set(`${paths.half}/model.safetensors`, io.serializeSafetensors(mixed));
+  put(`${paths.half}/model.safetensors`, io.serializeSafetensors(mixed));
   const { model: float32, config } = models.loadModel(paths.half);
   assert.equal(config.dtype, undefined);
   for (const [key, p] of float32.namedParameters()) assertBits(key, p.data, half.stateDict().get(key)!.data);

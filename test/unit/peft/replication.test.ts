@@ -142,7 +142,7 @@ test("all adapters of a model have the same layers", () => {
 });
 
 test("layers of a BERT, too", () => {
-  const folder = fileURLToPath(new URL("test/fixtures/families/bert_cls/", ROOT));
+  const folder = fileURLToPath(new URL("test/fixtures/families/bert_cls", ROOT));
   const { model } = models.loadModel(folder, { head: "sequence-classification" });
   const text = (): Float32Array =>
     noGrad(() => scope(() => model.forward(tensor(Int32Array.of(2, 9, 8, 3), [1, 4])).data.slice()));
