@@ -9,8 +9,9 @@ import { BASE_FILES, baseUrl } from "./base_url.js";
 import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
 import type { Head } from "./parts/family.js";
 import { hubFolder } from "./hub.js";
-import { llama, type Llama, type LlamaConfig } from "./families/llama.js";
-import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import type { Llama, LlamaConfig } from "./families/llama.js";
+import type { LoadedModel } from "./load.js";
+import { loadLlama } from "./one_family.js";
 import { loadStreamed } from "./streamed.js";
 
 // A server's project may have no `lib` that names these; where there is one, these add nothing.
@@ -85,8 +86,7 @@ export async function loadBase(): Promise<LoadedModel<Llama, LlamaConfig>> {
       );
     }),
   );
-  // Not loadModel: a bundle of an app that wants no more than this has no other family in it.
-  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, BASE, readConfig("loadBase", BASE), { head: "causal-lm" });
+  return loadLlama(BASE);
 }
 
 const BASE = "memory:wasm-lora/models/base";

@@ -31,6 +31,7 @@ export {
   type Gpt2Model,
 } from "./families/gpt2.js";
 export { fetchModel, loadBase, type FetchModelOptions } from "./fetch.js";
+export { loadGpt2, loadLlama } from "./one_family.js";
 export { openModel } from "./open.js";
 export type { LoadProgress } from "./load_progress.js";
 export {
