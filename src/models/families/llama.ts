@@ -3,6 +3,7 @@
  * rotary positions, grouped heads, SwiGLU.
  */
 import type { Layer } from "../../nn/layers.js";
+import { ArgumentError } from "../../runtime/errors.js";
 import { checkConfig, type ConfigOf } from "../parts/config.js";
 import { DecoderForCausalLM } from "../parts/decoder.js";
 import { GatedMLP } from "../parts/gated_mlp.js";
@@ -67,7 +68,11 @@ export class Llama extends DecoderForCausalLM<LlamaConfig> {
    */
   declare lmHead: Layer | null;
 
-  constructor(config: ConfigOf<LlamaConfig>) {
+  /**
+   * @param config its sizes; `ropeTheta` stands for ropeParameters of the kind "default", as transformers' LlamaConfig
+   * has it
+   */
+  constructor(config: ConfigOf<LlamaConfig> | ConfigOf<Omit<LlamaConfig, "ropeParameters"> & RopeTheta>) {
     checkConfig(
       "Llama",
       "llama",
@@ -83,10 +88,26 @@ export class Llama extends DecoderForCausalLM<LlamaConfig> {
         "maxPositionEmbeddings",
       ],
       ["rmsNormEps"],
-      ["ropeParameters", "originalMaxPositionEmbeddings", "attentionBias", "mlpBias"],
+      ["ropeParameters", "ropeTheta", "originalMaxPositionEmbeddings", "attentionBias", "mlpBias"],
     );
-    super({ ...config, modelType: "llama" }, llamaModel);
+    super({ ...withRopeParameters(config), modelType: "llama" }, llamaModel);
   }
+}
+
+/** Angles of the kind "default" by their theta alone. */
+export interface RopeTheta {
+  /** Base of the frequencies (rope_theta). */
+  ropeTheta: number;
+}
+
+function withRopeParameters(
+  config: ConfigOf<LlamaConfig> | ConfigOf<Omit<LlamaConfig, "ropeParameters"> & RopeTheta>,
+): ConfigOf<LlamaConfig> {
+  if (!("ropeTheta" in config) || config.ropeTheta === undefined) return config as ConfigOf<LlamaConfig>;
+  if ("ropeParameters" in config)
+    throw new ArgumentError("Llama: ropeTheta and ropeParameters say the same; give one of them.");
+  const { ropeTheta, ...rest } = config;
+  return { ...rest, ropeParameters: { ropeType: "default", ropeTheta } };
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Rotary embeddings: what config.json may say, and the angles of each kind against its formula in float64. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { ArgumentError, FormatError, init, memoryStats, scope } from "../../../src/index.js";
+import { ArgumentError, FormatError, init, memoryStats, models, scope } from "../../../src/index.js";
 import { configReader } from "../../../src/io/config_reader.js";
 import { parseRope, RotaryEmbedding, type RopeOf, type RopeParameters } from "../../../src/models/parts/rope.js";
 import { assertBits } from "../../support/golden.js";
@@ -308,6 +308,29 @@ test("a long text of the dynamic kind has a table of its own, which its scope fr
   for (const steps of [17, 18, 40]) scope(() => assert.equal(rotary.table(steps).cos.shape[0], steps));
   assert.equal(memoryStats().liveBytes, before);
   rotary.dispose();
+});
+
+const LLAMA = {
+  vocabSize: 8,
+  hiddenSize: 4,
+  intermediateSize: 6,
+  numHiddenLayers: 1,
+  numAttentionHeads: 2,
+  numKeyValueHeads: 1,
+  headDim: 2,
+  maxPositionEmbeddings: 8,
+  rmsNormEps: 1e-6,
+  ropeParameters: { ropeType: "default" as const, ropeTheta: 10000 },
+  tieWordEmbeddings: true,
+  bosTokenId: null,
+  eosTokenId: null,
+};
+test("ropeTheta stands for angles of the kind default, and not beside ropeParameters", () => {
+  const { ropeParameters, ...sizes } = LLAMA;
+  const byTheta = new models.Llama({ ...sizes, ropeTheta: 10000 });
+  assert.deepEqual(byTheta.config.ropeParameters, { ropeType: "default", ropeTheta: 10000 });
+  assert.throws(() => new models.Llama({ ...sizes, ropeParameters, ropeTheta: 1 } as never), /give one of them/);
+  byTheta.dispose();
 });
 
 test.run();
