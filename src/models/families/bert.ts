@@ -4,13 +4,12 @@
  * parts.
  */
 import { add, tanh } from "../../autograd/ops/index.js";
-import { gradientCheckpoint } from "../../autograd/gradient_checkpoint.js";
 import { configReader } from "../../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../../nn/layers.js";
 import { Module } from "../../nn/module.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkLabels, classificationLoss, type Labels } from "../parts/classification.js";
+import { SequenceClassifier, type Labels } from "../parts/classification.js";
 import {
   ACTIVATIONS,
   attend,
@@ -25,6 +24,7 @@ import {
 import type { ConfigKeys, EncoderOptions } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
 import { firstTokens } from "../parts/pooling.js";
+import { throughLayers } from "../parts/through_layers.js";
 
 /** What config.json says of a BERT or a RoBERTa. */
 export interface BertConfig extends FamilyConfig {
@@ -341,12 +341,8 @@ export class BertModel extends Module {
       ? positionsOf(where, ids, options, maxPositionEmbeddings, padTokenId + 1, padTokenId)
       : positionsOf(where, ids, options, maxPositionEmbeddings);
     const ranges = rangesOf(ids, attentionMask);
-    let x = this.embeddings.forward(ids, positions, tokenTypeIds ?? zerosLike(ids));
-    for (const layer of this.encoder.layer)
-      x = this.gradientCheckpointing
-        ? gradientCheckpoint((h) => layer.forward(h, ranges), x)
-        : layer.forward(x, ranges);
-    return x;
+    const x = this.embeddings.forward(ids, positions, tokenTypeIds ?? zerosLike(ids));
+    return throughLayers(this.encoder.layer, x, this.gradientCheckpointing, (layer, h) => layer.forward(h, ranges));
   }
 }
 
@@ -361,19 +357,15 @@ export class BertModel extends Module {
  * const ids = tensor(new Int32Array([2, 45, 46, 3]), [1, 4]);
  * adapted.loss(ids, tensor(new Int32Array([1]))).backward();
  */
-export class BertForSequenceClassification extends Module {
+export class BertForSequenceClassification extends SequenceClassifier<BertConfig> {
   /** @internal */ static override readonly className: string = "BertForSequenceClassification";
-  /** Its sizes and classes. */
-  readonly config: Readonly<BertConfig & Labels>;
   /** All but the classifier. */
   readonly bert: BertModel;
   /** [id2label.length, hiddenSize], with a bias. */
   readonly classifier: Layer;
 
   constructor(config: Readonly<BertConfig & Labels>) {
-    super();
-    checkLabels("BertForSequenceClassification", config);
-    this.config = config;
+    super(config);
     [this.bert, this.classifier] = allOrNothing(() => [
       new BertModel(config),
       new Linear(config.hiddenSize, config.id2label.length),
@@ -381,25 +373,18 @@ export class BertForSequenceClassification extends Module {
     initWeights(this.classifier, config.initializerRange);
   }
 
-  /** The table of tokens. */
-  getInputEmbeddings(): Module {
+  override get base(): BertModel {
+    return this.bert;
+  }
+
+  override getInputEmbeddings(): Module {
     return this.bert.getInputEmbeddings();
   }
 
-  /** Without a language-model head there is none. */
-  getOutputEmbeddings(): null {
-    return null;
-  }
-
   /** ids int32 [batch, steps] -> logits [batch, classes]. Errors as `BertModel.forward`; one text a row. */
-  forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
+  override forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
     const x = this.bert.forward(ids, options);
     return this.classifier.forward(this.bert.pooler!.forward(firstTokens("Bert.forward", x, options.attentionMask)));
-  }
-
-  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options: EncoderOptions = {}): Tensor {
-    return classificationLoss(this.forward(ids, options), labels, this.config);
   }
 }
 

@@ -1,12 +1,11 @@
 /** DistilBERT: half of BERT's layers, no pooler, no pairs of texts (Sanh et al. 2019), in Hugging Face's names. */
 import { add, relu } from "../../autograd/ops/index.js";
-import { gradientCheckpoint } from "../../autograd/gradient_checkpoint.js";
 import { configReader } from "../../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../../nn/layers.js";
 import { Module } from "../../nn/module.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkLabels, classificationLoss, type Labels } from "../parts/classification.js";
+import { SequenceClassifier, type Labels } from "../parts/classification.js";
 import {
   ACTIVATIONS,
   attend,
@@ -20,6 +19,7 @@ import {
 import type { ConfigKeys, EncoderOptions } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
 import { firstTokens } from "../parts/pooling.js";
+import { throughLayers } from "../parts/through_layers.js";
 
 /** What config.json says of a DistilBERT, in the names of BertConfig. */
 export interface DistilBertConfig extends FamilyConfig {
@@ -235,12 +235,8 @@ export class DistilBertModel extends Module {
     const { attentionMask } = options;
     const positions = positionsOf(where, ids, options, this.config.maxPositionEmbeddings);
     const ranges = rangesOf(ids, attentionMask);
-    let x = this.embeddings.forward(ids, positions);
-    for (const layer of this.transformer.layer)
-      x = this.gradientCheckpointing
-        ? gradientCheckpoint((h) => layer.forward(h, ranges), x)
-        : layer.forward(x, ranges);
-    return x;
+    const x = this.embeddings.forward(ids, positions);
+    return throughLayers(this.transformer.layer, x, this.gradientCheckpointing, (layer, h) => layer.forward(h, ranges));
   }
 }
 
@@ -253,10 +249,8 @@ export class DistilBertModel extends Module {
  * const { model } = models.loadModel("distilbert", { head: "sequence-classification" });
  * const logits = model.forward(tensor(new Int32Array([2, 45, 46, 3]), [1, 4])); // [1, 3]
  */
-export class DistilBertForSequenceClassification extends Module {
+export class DistilBertForSequenceClassification extends SequenceClassifier<DistilBertConfig> {
   /** @internal */ static override readonly className: string = "DistilBertForSequenceClassification";
-  /** Its sizes and classes. */
-  readonly config: Readonly<DistilBertConfig & Labels>;
   /** All but the classifier. */
   readonly distilbert: DistilBertModel;
   /** [hiddenSize, hiddenSize], with a bias. */
@@ -265,9 +259,7 @@ export class DistilBertForSequenceClassification extends Module {
   readonly classifier: Layer;
 
   constructor(config: Readonly<DistilBertConfig & Labels>) {
-    super();
-    checkLabels("DistilBertForSequenceClassification", config);
-    this.config = config;
+    super(config);
     [this.distilbert, this.preClassifier, this.classifier] = allOrNothing(() => [
       new DistilBertModel(config),
       new Linear(config.hiddenSize, config.hiddenSize),
@@ -276,26 +268,19 @@ export class DistilBertForSequenceClassification extends Module {
     for (const part of [this.preClassifier, this.classifier]) initWeights(part, config.initializerRange);
   }
 
-  /** The table of tokens. */
-  getInputEmbeddings(): Module {
+  override get base(): DistilBertModel {
+    return this.distilbert;
+  }
+
+  override getInputEmbeddings(): Module {
     return this.distilbert.getInputEmbeddings();
   }
 
-  /** Without a language-model head there is none. */
-  getOutputEmbeddings(): null {
-    return null;
-  }
-
   /** ids int32 [batch, steps] -> logits [batch, classes]. Errors as `DistilBertModel.forward`; one text a row. */
-  forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
+  override forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
     const x = this.distilbert.forward(ids, options);
     const first = firstTokens("DistilBert.forward", x, options.attentionMask);
     return this.classifier.forward(relu(this.preClassifier.forward(first)));
-  }
-
-  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options: EncoderOptions = {}): Tensor {
-    return classificationLoss(this.forward(ids, options), labels, this.config);
   }
 }
 

@@ -3,14 +3,13 @@
  * attention that is local in most layers.
  */
 import { add, mul, narrow, reshape, rope, attention, type RopeTable } from "../../autograd/ops/index.js";
-import { gradientCheckpoint } from "../../autograd/gradient_checkpoint.js";
 import { configReader } from "../../io/config_reader.js";
 import { show } from "../../io/json.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../../nn/layers.js";
 import { Module } from "../../nn/module.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkLabels, classificationLoss, type Labels } from "../parts/classification.js";
+import { SequenceClassifier, type Labels } from "../parts/classification.js";
 import {
   ACTIVATIONS,
   checkEncoderConfig,
@@ -24,6 +23,7 @@ import type { ConfigKeys, EncoderOptions } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
 import { firstTokens, meanOfTokens } from "../parts/pooling.js";
 import { parseRope, RotaryEmbedding, type RopeParameters } from "../parts/rope.js";
+import { throughLayers } from "../parts/through_layers.js";
 
 /** What a layer's tokens see: the whole text, or their neighbourhood. */
 export type ModernBertLayerType = "full_attention" | "sliding_attention";
@@ -292,12 +292,12 @@ export class ModernBertModel extends Module {
       full_attention: pass("full_attention", null),
       sliding_attention: pass("sliding_attention", Math.floor(localAttention / 2)),
     };
-    let x = this.embeddings.forward(ids);
-    for (const [i, layer] of this.layers.entries()) {
-      const of = passes[layerTypes[i]!];
-      x = this.gradientCheckpointing ? gradientCheckpoint((h) => layer.forward(h, of), x) : layer.forward(x, of);
-    }
-    return this.finalNorm.forward(x);
+    const x = this.embeddings.forward(ids);
+    return this.finalNorm.forward(
+      throughLayers(this.layers, x, this.gradientCheckpointing, (layer, h, i) =>
+        layer.forward(h, passes[layerTypes[i]!]),
+      ),
+    );
   }
 
   /** Disposes all parameters and the tables of angles. */
@@ -339,10 +339,8 @@ export class ModernBertPredictionHead extends Module {
  * const { model } = models.loadModel("modernbert", { head: "sequence-classification" });
  * const logits = model.forward(tensor(new Int32Array([2, 45, 46, 3]), [1, 4])); // [1, 3]
  */
-export class ModernBertForSequenceClassification extends Module {
+export class ModernBertForSequenceClassification extends SequenceClassifier<ModernBertConfig> {
   /** @internal */ static override readonly className: string = "ModernBertForSequenceClassification";
-  /** Its sizes and classes. */
-  readonly config: Readonly<ModernBertConfig & Labels>;
   /** All but head and classifier. */
   readonly model: ModernBertModel;
   /** Before the classifier. */
@@ -351,9 +349,7 @@ export class ModernBertForSequenceClassification extends Module {
   readonly classifier: Layer;
 
   constructor(config: Readonly<ModernBertConfig & Labels>) {
-    super();
-    checkLabels("ModernBertForSequenceClassification", config);
-    this.config = config;
+    super(config);
     [this.model, this.head, this.classifier] = allOrNothing(() => [
       new ModernBertModel(config),
       new ModernBertPredictionHead(config),
@@ -362,26 +358,19 @@ export class ModernBertForSequenceClassification extends Module {
     for (const part of [this.head, this.classifier]) initWeights(part, config.initializerRange);
   }
 
-  /** The table of tokens. */
-  getInputEmbeddings(): Module {
+  override get base(): ModernBertModel {
+    return this.model;
+  }
+
+  override getInputEmbeddings(): Module {
     return this.model.getInputEmbeddings();
   }
 
-  /** Without a language-model head there is none. */
-  getOutputEmbeddings(): null {
-    return null;
-  }
-
   /** ids int32 [batch, steps] -> logits [batch, classes]. Errors as `ModernBertModel.forward`; one text a row. */
-  forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
+  override forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
     const x = this.model.forward(ids, options);
     const pooling = this.config.classifierPooling === "cls" ? firstTokens : meanOfTokens;
     return this.classifier.forward(this.head.forward(pooling("ModernBert.forward", x, options.attentionMask)));
-  }
-
-  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options: EncoderOptions = {}): Tensor {
-    return classificationLoss(this.forward(ids, options), labels, this.config);
   }
 }
 

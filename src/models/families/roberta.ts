@@ -5,7 +5,7 @@ import { Module } from "../../nn/module.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { bert, BertModel, parseBertConfig, type BertConfig } from "./bert.js";
-import { checkLabels, classificationLoss, type Labels } from "../parts/classification.js";
+import { SequenceClassifier, type Labels } from "../parts/classification.js";
 import { initWeights, type EncoderOptions } from "../parts/encoder.js";
 import type { Family } from "../parts/family.js";
 import { firstTokens } from "../parts/pooling.js";
@@ -39,19 +39,15 @@ export class RobertaClassificationHead extends Module {
  * const { model } = models.loadModel("roberta", { head: "sequence-classification" });
  * const logits = model.forward(tensor(new Int32Array([0, 45, 46, 2]), [1, 4])); // [1, 3]
  */
-export class RobertaForSequenceClassification extends Module {
+export class RobertaForSequenceClassification extends SequenceClassifier<BertConfig> {
   /** @internal */ static override readonly className: string = "RobertaForSequenceClassification";
-  /** Its sizes and classes. */
-  readonly config: Readonly<BertConfig & Labels>;
   /** All but the classifier. */
   readonly roberta: BertModel;
   /** Two layers on the first token. */
   readonly classifier: Layer;
 
   constructor(config: Readonly<BertConfig & Labels>) {
-    super();
-    checkLabels("RobertaForSequenceClassification", config);
-    this.config = config;
+    super(config);
     [this.roberta, this.classifier] = allOrNothing(() => [
       new BertModel(config, false),
       new RobertaClassificationHead(config),
@@ -59,25 +55,18 @@ export class RobertaForSequenceClassification extends Module {
     initWeights(this.classifier, config.initializerRange);
   }
 
-  /** The table of tokens. */
-  getInputEmbeddings(): Module {
+  override get base(): BertModel {
+    return this.roberta;
+  }
+
+  override getInputEmbeddings(): Module {
     return this.roberta.getInputEmbeddings();
   }
 
-  /** Without a language-model head there is none. */
-  getOutputEmbeddings(): null {
-    return null;
-  }
-
   /** ids int32 [batch, steps] -> logits [batch, classes]. Errors as `BertModel.forward`; one text a row. */
-  forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
+  override forward(ids: Tensor, options: EncoderOptions = {}): Tensor {
     const x = this.roberta.forward(ids, options);
     return this.classifier.forward(firstTokens("Roberta.forward", x, options.attentionMask));
-  }
-
-  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options: EncoderOptions = {}): Tensor {
-    return classificationLoss(this.forward(ids, options), labels, this.config);
   }
 }
 

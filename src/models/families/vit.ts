@@ -3,7 +3,6 @@
  * learned positions, norms before.
  */
 import { add, attentionRanges, concat, embedding, reshape, transpose } from "../../autograd/ops/index.js";
-import { gradientCheckpoint } from "../../autograd/gradient_checkpoint.js";
 import { configReader } from "../../io/config_reader.js";
 import { show } from "../../io/json.js";
 import { Conv2d } from "../../nn/conv.js";
@@ -18,6 +17,7 @@ import { ACTIVATIONS, attend, checkEncoderConfig, initWeights, readActivation } 
 import type { ConfigKeys } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
 import { firstTokens } from "../parts/pooling.js";
+import { throughLayers } from "../parts/through_layers.js";
 
 /** What config.json says of a ViT. */
 export interface ViTConfig extends FamilyConfig {
@@ -273,14 +273,12 @@ export class ViTModel extends Module {
   forward(pixelValues: Tensor): Tensor {
     const { numChannels, imageSize } = this.config;
     checkTensor("ViT.forward", "pixelValues", pixelValues, "float32", [null, numChannels, ...imageSize]);
-    let x = this.embeddings.forward(pixelValues);
+    const x = this.embeddings.forward(pixelValues);
     const [batch, queries] = x.shape as [number, number];
     const ranges = attentionRanges({ batch, queries, causal: false });
-    for (const layer of this.layers)
-      x = this.gradientCheckpointing
-        ? gradientCheckpoint((h) => layer.forward(h, ranges), x)
-        : layer.forward(x, ranges);
-    return this.layernorm.forward(x);
+    return this.layernorm.forward(
+      throughLayers(this.layers, x, this.gradientCheckpointing, (layer, h) => layer.forward(h, ranges)),
+    );
   }
 }
 

@@ -3,28 +3,72 @@ import { binaryCrossEntropyWithLogits, crossEntropy, mseLoss, reshape } from "..
 import { configReader, readModelType } from "../../io/config_reader.js";
 import { asObject, show } from "../../io/json.js";
 import { ArgumentError } from "../../runtime/errors.js";
+import { className } from "../../runtime/shown.js";
 import { checkInteger, checkTensor, shown } from "../../tensor/check.js";
-import type { Module } from "../../nn/module.js";
+import { Module } from "../../nn/module.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { EncoderOptions } from "./encoder.js";
 
 const PROBLEM_TYPES = ["regression", "single_label_classification", "multi_label_classification"] as const;
 
-/** A model that tells classes of texts. */
-export interface SequenceClassifier extends Module {
-  /** What config.json says; at least this. */
-  readonly config: Labels & {
-    /** transformers' model_type. */
-    readonly modelType: string;
-    /** Longest text. */
-    maxPositionEmbeddings: number;
-    /** Token that fills up shorter texts; null: the model has none. */
-    padTokenId: number | null;
-  };
+/** What every classifier's configuration says, its classes apart. */
+interface Sizes {
+  /** transformers' model_type. */
+  readonly modelType: string;
+  /** Longest text. */
+  maxPositionEmbeddings: number;
+  /** Token that fills up shorter texts; null: the model has none. */
+  padTokenId: number | null;
+}
+
+/** What a classifier of texts is on: a model without a head. */
+export type ClassifierBase = Module & {
+  /** Whether backward computes each layer's activations again, so that only its input is kept. */
+  gradientCheckpointing: boolean;
+};
+
+/** A model that tells classes of texts: what they share, on whichever base. */
+export abstract class SequenceClassifier<
+  C = Sizes,
+  O extends Pick<EncoderOptions, "attentionMask"> = EncoderOptions,
+> extends Module {
+  /** @internal */ static override readonly className: string = "SequenceClassifier";
+
+  constructor(
+    /** Its sizes and classes. */
+    readonly config: Readonly<C & Labels>,
+  ) {
+    super();
+    checkLabels(className(this), config);
+  }
+
+  /** All but what is on its states. */
+  abstract get base(): ClassifierBase;
+
+  /** The table of tokens (transformers' get_input_embeddings). */
+  abstract getInputEmbeddings(): Module;
+
   /** ids int32 [batch, steps], a text a row -> logits [batch, classes]. */
-  forward(ids: Tensor, options?: EncoderOptions): Tensor;
+  abstract forward(ids: Tensor, options?: O): Tensor;
+
+  /** Without a language-model head there is none. */
+  getOutputEmbeddings(): null {
+    return null;
+  }
+
+  /** Whether backward computes each layer's activations again, so that only its input is kept. */
+  get gradientCheckpointing(): boolean {
+    return this.base.gradientCheckpointing;
+  }
+
+  set gradientCheckpointing(wanted: boolean) {
+    this.base.gradientCheckpointing = wanted;
+  }
+
   /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options?: EncoderOptions): Tensor;
+  loss(ids: Tensor, labels: Tensor, options?: O): Tensor {
+    return classificationLoss(this.forward(ids, options), labels, this.config);
+  }
 }
 
 /** Classes that a model may have: each is named. */

@@ -9,7 +9,6 @@ import {
   tanh,
   type RopeTable,
 } from "../../autograd/ops/index.js";
-import { gradientCheckpoint } from "../../autograd/gradient_checkpoint.js";
 import * as init from "../../nn/init.js";
 import { Linear, type Layer } from "../../nn/layers.js";
 import { Module, type Parameter } from "../../nn/module.js";
@@ -25,6 +24,7 @@ import { KeyValueCache, type CacheShape } from "./cache.js";
 import type { CausalLM, ForwardOptions } from "./causal_lm.js";
 import type { FamilyConfig } from "./family.js";
 import type { RotaryEmbedding } from "./rope.js";
+import { throughLayers } from "./through_layers.js";
 
 /** What every decoder's configuration says. */
 export interface DecoderConfig extends FamilyConfig {
@@ -159,14 +159,10 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
     );
     const tables = new Map(this.rotaries.map((rotary) => [rotary, rotary.table(length)]));
     const pass = { positions, ranges, tables, cache };
-    let x = this.embed(ids, pass);
-    for (const block of this.blocks) {
-      x =
-        this.gradientCheckpointing && !cache
-          ? gradientCheckpoint((t) => block.forward(t, pass), x)
-          : block.forward(x, pass);
-    }
-    return this.lastNorm.forward(x);
+    const isCheckpointing = this.gradientCheckpointing && !cache;
+    return this.lastNorm.forward(
+      throughLayers(this.blocks, this.embed(ids, pass), isCheckpointing, (block, x) => block.forward(x, pass)),
+    );
   }
 
   /** First layer to last. @internal */

@@ -1,12 +1,12 @@
 /** Classes of texts by a decoder: its state at a text's last token, and a linear layer on it. */
 import { Linear, type Layer } from "../../nn/layers.js";
-import { Module } from "../../nn/module.js";
+import type { Module } from "../../nn/module.js";
 import { ArgumentError } from "../../runtime/errors.js";
 import { className } from "../../runtime/shown.js";
 import { checkTensor } from "../../tensor/check.js";
 import { allOrNothing } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkLabels, classificationLoss, type ClassifierSettings } from "./classification.js";
+import { SequenceClassifier, type ClassifierSettings } from "./classification.js";
 import type { ForwardOptions } from "./causal_lm.js";
 import type { DecoderConfig, DecoderModel, Names } from "./decoder.js";
 import { initWeights } from "./encoder.js";
@@ -29,10 +29,11 @@ export type ClassifierOptions = Omit<ForwardOptions, "cache" | "logitsToKeep">;
  * const { ids, attentionMask } = data.padTexts([[5, 6, 7], [8]], { padTokenId: model.config.padTokenId });
  * const logits = model.forward(ids, { attentionMask }); // [2, 3]
  */
-export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderConfig> extends Module {
+export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderConfig> extends SequenceClassifier<
+  DecoderClassifierConfig<C>,
+  ClassifierOptions
+> {
   /** @internal */ static override readonly className: string = "DecoderForSequenceClassification";
-  /** Its sizes and classes. */
-  readonly config: Readonly<DecoderClassifierConfig<C>>;
   /** [id2label.length, hiddenSize], without a bias. */
   readonly score: Layer;
   readonly #names: Omit<Names, "head">;
@@ -43,9 +44,7 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
     make: (config: Readonly<DecoderClassifierConfig<C>>) => DecoderModel,
     names: Omit<Names, "head"> = { base: "model" },
   ) {
-    super();
-    checkLabels("DecoderForSequenceClassification", config);
-    this.config = config;
+    super(config);
     this.#names = names;
     const parts = allOrNothing(
       () => [make(config), new Linear(config.hiddenSize, config.id2label.length, { bias: false })] as const,
@@ -56,18 +55,8 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
   }
 
   /** All but `score`. */
-  get base(): DecoderModel {
+  override get base(): DecoderModel {
     return (this as Record<string, unknown>)[this.#names.base] as DecoderModel;
-  }
-
-  /** Whether backward computes each layer's activations again, so that only its input is kept. */
-  get gradientCheckpointing(): boolean {
-    return this.base.gradientCheckpointing;
-  }
-
-  /** As it is to be. */
-  set gradientCheckpointing(wanted: boolean) {
-    this.base.gradientCheckpointing = wanted;
   }
 
   /** The key here of what an adapter's file may call otherwise. @internal */
@@ -75,14 +64,8 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
     return this.#names.rename?.(key) ?? key;
   }
 
-  /** The table of tokens (transformers' get_input_embeddings). */
-  getInputEmbeddings(): Module {
+  override getInputEmbeddings(): Module {
     return this.base.table;
-  }
-
-  /** Without a language-model head there is none. */
-  getOutputEmbeddings(): null {
-    return null;
   }
 
   /**
@@ -92,7 +75,7 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
    * attentionMask without a text or with several, for an id beyond the vocabulary; ShapeError beyond
    * maxPositionEmbeddings
    */
-  forward(ids: Tensor, options: ClassifierOptions = {}): Tensor {
+  override forward(ids: Tensor, options: ClassifierOptions = {}): Tensor {
     const columns = this.#lastTokens(`${className(this)}.forward`, ids, options?.attentionMask);
     return this.score.forward(tokensAt(this.base.forward(ids, options), columns));
   }
@@ -114,11 +97,6 @@ export class DecoderForSequenceClassification<C extends DecoderConfig = DecoderC
       while (column > 0 && tokens[row * steps + column] === padTokenId) column--;
       return column;
     });
-  }
-
-  /** The mean loss, of shape [], of predicting `labels` from `ids`; see `classificationLoss`. */
-  loss(ids: Tensor, labels: Tensor, options: ClassifierOptions = {}): Tensor {
-    return classificationLoss(this.forward(ids, options), labels, this.config);
   }
 }
 
