@@ -9,7 +9,6 @@ import { Module, type Parameter } from "../../nn/module.js";
 import * as init from "../../nn/init.js";
 import { graphScope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { CacheShape } from "../parts/cache.js";
 import { checkConfig, type ConfigOf } from "../parts/config.js";
 import {
   DecoderForCausalLM,
@@ -169,16 +168,6 @@ export class Gpt2Model extends DecoderModel<Gpt2Config> {
 
   override get lastNorm(): LayerNorm {
     return this.lnF;
-  }
-
-  override get cacheShape(): CacheShape {
-    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
-    return {
-      numHiddenLayers,
-      maxPositionEmbeddings,
-      numKeyValueHeads: numAttentionHeads,
-      headDim: hiddenSize / numAttentionHeads,
-    };
   }
 
   override embed(ids: Tensor, { positions }: Pass): Tensor {

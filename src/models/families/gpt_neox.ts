@@ -10,7 +10,6 @@ import { Module } from "../../nn/module.js";
 import { graphScope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { ACTIVATIONS, readActivation } from "../parts/encoder.js";
-import type { CacheShape } from "../parts/cache.js";
 import {
   DecoderForCausalLM,
   DecoderModel,
@@ -146,16 +145,6 @@ class GptNeoXModel extends DecoderModel<GptNeoXConfig> {
 
   override get lastNorm(): LayerNorm {
     return this.finalLayerNorm;
-  }
-
-  override get cacheShape(): CacheShape {
-    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
-    return {
-      numHiddenLayers,
-      maxPositionEmbeddings,
-      numKeyValueHeads: numAttentionHeads,
-      headDim: hiddenSize / numAttentionHeads,
-    };
   }
 
   override embed(ids: Tensor): Tensor {

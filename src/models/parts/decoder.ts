@@ -38,6 +38,8 @@ export interface DecoderConfig extends FamilyConfig {
   eosTokenId: number | readonly number[] | null;
   /** Width of the residual stream. */
   hiddenSize: number;
+  /** Heads of queries. */
+  numAttentionHeads: number;
   /** Longest sequence. */
   maxPositionEmbeddings: number;
 }
@@ -94,8 +96,16 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
   abstract get blocks(): readonly Block[];
   /** After the last layer. @internal */
   abstract get lastNorm(): Layer;
-  /** The sizes of a cache. @internal */
-  abstract get cacheShape(): CacheShape;
+  /** The sizes of a cache: of heads that share the width of the residual stream evenly. @internal */
+  get cacheShape(): CacheShape {
+    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
+    return {
+      numHiddenLayers,
+      maxPositionEmbeddings,
+      numKeyValueHeads: numAttentionHeads,
+      headDim: hiddenSize / numAttentionHeads,
+    };
+  }
   /**
    * A layer of the kind of layer `source`, whose place in the cache is `index`: what layer_replication asks for. Left
    * out by families that do not have it. @internal
