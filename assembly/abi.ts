@@ -100,7 +100,7 @@ export class LoraLinearForward extends LoraBranchForward {
   /** [k], or null. */
   bias: usize;
   fanInFanOut: bool;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
   format: i32;
 }
 
@@ -116,7 +116,7 @@ export class LoraLinearBackward extends LoraBranchBackward {
   /** W: [k, d], or [d, k] if fanInFanOut. */
   weight: usize;
   fanInFanOut: bool;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
   format: i32;
 }
 
@@ -382,7 +382,7 @@ export class LinearCrossEntropy {
   ignoreIndex: i32;
   /** Gradient of the loss. */
   g: f32;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
   format: i32;
   /** Room for [chunk, classes]. */
   logits: usize;

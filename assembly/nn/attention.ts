@@ -31,7 +31,7 @@ let rows: i32 = 0,
   from: i32 = 0,
   to: i32 = 0;
 /** From the range of a row to that of the next: 8, or 0 where the rows are heads of one query. */
-let rangeStep: usize = 8;
+let rangeStep: usize = 0;
 
 /**
  * The next rows, of at most `left`. A row that sees none of the keys that those before it see begins another block:
@@ -82,7 +82,6 @@ export function attentionForward(call: AttentionForward): void {
       }
     }
   }
-  rangeStep = 8;
 }
 
 /** dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. */
@@ -100,6 +99,7 @@ export function attentionBackward(call: AttentionBackward): void {
   const ldq = heads * dim,
     ldk = call.kvHeads * dim,
     group = heads / call.kvHeads;
+  rangeStep = 8;
   for (let b = 0; b < call.batch; b++) {
     for (let h = 0; h < heads; h++) {
       for (let t = 0; t < queries; t += rows) {
@@ -183,7 +183,7 @@ function softmaxGradient(dprobs: usize, probs: usize, ranges: usize, seen: i32):
     for (; p < row; p += 4) store<f32>(own + p, load<f32>(y + p) * (load<f32>(own + p) - mean));
     probs += (<usize>seen) << 2;
     dprobs += (<usize>seen) << 2;
-    ranges += 8;
+    ranges += rangeStep;
   }
 }
 

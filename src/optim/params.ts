@@ -1,7 +1,6 @@
 /** What optimisers and clipping take for parameters. */
 import { ArgumentError, ShapeError } from "../runtime/errors.js";
 import { shown } from "../tensor/check.js";
-import { isHalf } from "../tensor/dtype.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /**
@@ -27,7 +26,7 @@ export function checkParameter(where: string, p: unknown, index: number): assert
     const advice = Array.isArray(p) && p[1] instanceof Tensor ? " Write model.parameters() for namedParameters()." : "";
     throw new ArgumentError(`${where}: params[${index}] must be a parameter; got ${shown(p)}.${advice}`);
   }
-  if ((p.dtype !== "float32" && !isHalf(p.dtype)) || !p.isLeaf) {
+  if (p.dtype === "int32" || !p.isLeaf) {
     throw new ArgumentError(
       `${where}: params[${index}] of shape [${p.shape}] must be a parameter: ` +
         `${p.isLeaf ? `it is ${p.dtype}` : "it was computed by an op"}.`,

@@ -10,30 +10,31 @@ const PIECE = 32768;
 /** Where the float32 values of a piece go in the working space. */
 const WIDE = 2 * PIECE;
 
-/** @param take a piece's values, of which the first is number `first` */
-function eachPiece(size: number, take: (first: number, count: number) => void): void {
-  for (let first = 0; first < size; first += PIECE) take(first, Math.min(PIECE, size - first));
+/**
+ * @param place puts `count` values, of which the first is number `first`, into linear memory, or says where they lie
+ */
+function widened(size: number, dtype: HalfType, place: (first: number, count: number) => number): Float32Array {
+  const { kernels, memory, scratch, isRehearsal } = engine();
+  if (isRehearsal) return memory.f32(scratch, size).slice();
+  const values = new Float32Array(size);
+  for (let first = 0; first < size; first += PIECE) {
+    const count = Math.min(PIECE, size - first);
+    kernels.widen(scratch + WIDE, place(first, count), count, formatOf(dtype));
+    values.set(memory.f32(scratch + WIDE, count), first);
+  }
+  return values;
 }
 
 /** A float32 copy of values that lie at an address. @internal */
 export function widenedAt(address: number, size: number, dtype: HalfType): Float32Array {
-  const { kernels, memory, scratch, isRehearsal } = engine();
-  if (isRehearsal) return memory.f32(address, size).slice();
-  const values = new Float32Array(size);
-  eachPiece(size, (first, count) => {
-    kernels.widen(scratch + WIDE, address + 2 * first, count, formatOf(dtype));
-    values.set(memory.f32(scratch + WIDE, count), first);
-  });
-  return values;
+  return widened(size, dtype, (first) => address + 2 * first);
 }
 
 /** A float32 copy of values that come as bytes, little-endian, from outside of linear memory. @internal */
 export function widenedBytes(bytes: Uint8Array, dtype: HalfType): Float32Array {
   const { memory, scratch } = engine();
-  const values = new Float32Array(bytes.length / 2);
-  eachPiece(values.length, (first, count) => {
+  return widened(bytes.length / 2, dtype, (first, count) => {
     memory.u8(scratch, 2 * count).set(bytes.subarray(2 * first, 2 * (first + count)));
-    values.set(widenedAt(scratch, count, dtype), first);
+    return scratch;
   });
-  return values;
 }

@@ -3,12 +3,7 @@ import { ArgumentError } from "../../runtime/errors.js";
 import { checkInteger, checkTensor, shown } from "../../tensor/check.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { gradient, record } from "../tape.js";
-import { axisOf, strided, stridesOf } from "./strides.js";
-
-/** A shape with another size along `axis`. */
-function resized(shape: readonly number[], axis: number, size: number): number[] {
-  return shape.map((old, i) => (i === axis ? size : old));
-}
+import { axisOf, resized, strided, stridesOf } from "./strides.js";
 
 /**
  * x[..., start : start + length, ...] along dimension `dim` (negative: from the end). Copies.

@@ -13,6 +13,11 @@ export function stridesOf(shape: Sizes): number[] {
   return strides;
 }
 
+/** A shape with another size along `axis`. */
+export function resized(shape: Sizes, axis: number, size: number): number[] {
+  return shape.map((old, i) => (i === axis ? size : old));
+}
+
 /** Those of a contiguous tensor of shape `from` seen as one of `shape`: 0 along the dimensions that repeat it. */
 export function spreadStrides(from: Sizes, shape: Sizes): number[] {
   const own = stridesOf(from);

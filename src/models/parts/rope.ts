@@ -321,7 +321,8 @@ function frequenciesOf(
   length: number,
 ): [Float32Array, factor: number] {
   const { log64, exp64 } = engine().kernels;
-  const plain = powersOf(p.ropeTheta, pairs).map((power) => 1 / power);
+  const powers = powersOf(p.ropeTheta, pairs);
+  const plain = powers.map((power) => 1 / power);
   switch (p.ropeType) {
     case "default":
       return [plain, 1];
@@ -358,7 +359,7 @@ function frequenciesOf(
       if (low === high) high += 0.001;
       const magnitude = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * log64(factor) + 1);
       return [
-        powersOf(p.ropeTheta, pairs).map((power, j) => {
+        powers.map((power, j) => {
           const ramp = Math.min(1, Math.max(0, f32(f32(j - low) / f32(high - low))));
           const kept = f32(1 - ramp);
           return f32(f32(1 / f32(factor * power)) * f32(1 - kept)) + f32(f32(1 / power) * kept);
@@ -371,7 +372,7 @@ function frequenciesOf(
       const { originalMaxPositionEmbeddings: original, factor = maximum / original } = p;
       const divisors = length > original ? p.longFactor : p.shortFactor;
       return [
-        powersOf(p.ropeTheta, pairs).map((power, j) => 1 / f32(f32(divisors[j]!) * power)),
+        powers.map((power, j) => 1 / f32(f32(divisors[j]!) * power)),
         p.attentionFactor ?? (factor <= 1 ? 1 : Math.sqrt(1 + log64(factor) / log64(original))),
       ];
     }
