@@ -1,7 +1,7 @@
 /**
  * PEFT's way to LoRA: wrap the layers of a finished model, keep any number of adapters on it, choose,
  * mix and merge them.
- * Source: huggingface/peft 0.20, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
+ * Source: huggingface/peft 0.21, peft_model.py, tuners/tuners_utils.py, tuners/lora/model.py.
  */
 import { checkTaskType, completeConfig, type LoraConfig } from "../io/peft/config.js";
 import { Module, type Parameter } from "../nn/module.js";
@@ -415,7 +415,7 @@ export class LoraModel<M extends Module = Module> extends Module {
 
   /**
    * The wrapped model's `generate`.
-   * @throws ArgumentError if it has none: Llama and Gpt2 are given to `models.generate`
+   * @throws ArgumentError if it has none: language models are given to `models.generate`
    */
   generate(...args: Arguments<M, "generate">): Result<M, "generate"> {
     return this.#call("generate", args) as Result<M, "generate">;

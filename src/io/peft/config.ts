@@ -1,6 +1,6 @@
 /**
  * adapter_config.json, the half of a PEFT adapter that is not tensors.
- * Source: huggingface/peft 0.20, src/peft/config.py (save_pretrained), tuners/lora/config.py. A feature that would
+ * Source: huggingface/peft 0.21, src/peft/config.py (save_pretrained), tuners/lora/config.py. A feature that would
  * change the result and is not ours is refused by name.
  */
 import { ArgumentError, FormatError } from "../../runtime/errors.js";

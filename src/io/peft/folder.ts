@@ -1,7 +1,7 @@
 /**
  * LoRA adapters in PEFT's format: a folder with adapter_config.json and adapter_model.safetensors (contents.ts).
  * The result of a layer is base(x) + scaling * B(A(x)); with use_dora its directions only.
- * Source: huggingface/peft 0.20, src/peft/utils/save_and_load.py (get_peft_model_state_dict), tuners/lora/layer.py,
+ * Source: huggingface/peft 0.21, src/peft/utils/save_and_load.py (get_peft_model_state_dict), tuners/lora/layer.py,
  * tuners/lora/dora.py. What is not ours is refused by name.
  */
 import { ArgumentError, FileError, FormatError } from "../../runtime/errors.js";

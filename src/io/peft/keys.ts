@@ -1,6 +1,6 @@
 /**
  * What PEFT calls the tensors of an adapter, in its file and in a model's state dict.
- * Source: huggingface/peft 0.20, src/peft/utils/save_and_load.py, tuners/lora/layer.py.
+ * Source: huggingface/peft 0.21, src/peft/utils/save_and_load.py, tuners/lora/layer.py.
  */
 import type { StateEntry } from "../../runtime/state_entry.js";
 
