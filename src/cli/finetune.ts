@@ -18,7 +18,7 @@ import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
 import { modelOfRun, textOfRun } from "./places.js";
 import { lossCurveSvg, lossCurveText } from "./plot.js";
-import { loadingProgress, passProgress, textProgress, trainingProgress, watched } from "./progress.js";
+import { passProgress, textProgress, trainingProgress, watched } from "./progress.js";
 import { prepareRun, sample, type Places, type Run } from "./run.js";
 import { SETTINGS, type FinetuneSettings } from "./settings.js";
 import type { EncodingWatch } from "./text.js";
@@ -94,15 +94,7 @@ async function go(
   });
 
   console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
-  const loading = loadingProgress();
-  const encoding = encodingWatch(places.data);
-  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, loading.onProgress, {
-    ...encoding,
-    began: (...text) => {
-      loading.stop();
-      encoding.began(...text);
-    },
-  });
+  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, encodingWatch(places.data));
   const { training, inputs } = run;
   if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(

@@ -1,13 +1,13 @@
 /** What the command finetune trains: a model, a text and their run, from where they lie. */
 import { createHash } from "node:crypto";
 import { trainTestSplit } from "../data/windows.js";
-import { generate, loadModel, type CausalLM, type LoadProgress, type ModelConfig } from "../models/index.js";
+import { generate, loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from "../models/index.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
 import { rehearseTraining, type TrainingPlan, type TrainingWork } from "../train/plan.js";
 import { megabytes } from "./format.js";
-import { passProgress } from "./progress.js";
+import { loadingProgress, passProgress } from "./progress.js";
 import { finetuningSettings, type FinetuneSettings } from "./settings.js";
 import { decode, encodeFile, loadCodec, promptIds, type EncodingWatch, type TextCodec } from "./text.js";
 
@@ -32,7 +32,6 @@ export interface Places {
 
 /**
  * Loads, checks and plans; nothing is trained yet.
- * @param onProgress is told how the weights come along
  * @param encoding is told how the text comes along that is encoded
  * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, a text too short, a
  * plan above the memory there is
@@ -41,10 +40,9 @@ export function prepareRun(
   settings: FinetuneSettings,
   { model: folder, data }: Places,
   gradientCheckpointing: boolean,
-  onProgress: (progress: LoadProgress) => void,
   encoding: EncodingWatch,
 ): Run {
-  const loaded = loadModel(folder, { head: "causal-lm", onProgress });
+  const loaded = loadWatched(folder);
   const { config } = loaded;
   const model: CausalLM = loaded.model;
   model.gradientCheckpointing = gradientCheckpointing;
@@ -68,6 +66,16 @@ export function prepareRun(
   if (heldOut <= seq) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut, seq)}`);
   const training = new Finetuning(model, ids, finetuningSettings(settings));
   return { settings, training, codec, prompt, plan, work, inputs: training.digest(createHash("sha256")) };
+}
+
+/** Whatever ends the loading, its bar ends, too: one that goes on keeps a process alive. */
+function loadWatched(folder: string): AnyLoadedModel {
+  const { onProgress, stop } = loadingProgress();
+  try {
+    return loadModel(folder, { head: "causal-lm", onProgress });
+  } finally {
+    stop();
+  }
 }
 
 function tooShort(heldOut: number, seq: number): string {

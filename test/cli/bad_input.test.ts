@@ -95,6 +95,24 @@ commandLine("values that only the model can judge", async () => {
   await refuseFinetune(["--seq", "513"], "ArgumentError", "seq = 513", "512");
 });
 
+commandLine("on a terminal, too, the program ends, with the cursor shown", async () => {
+  process.env["NODE_OPTIONS"] = "--import=data:text/javascript,process.stderr.isTTY=true";
+  try {
+    for (const [name, ...options] of [
+      ["ArgumentError", "--seq", "513"],
+      ["FileError", "--data", "nothing.txt"],
+    ] as const) {
+      const { code, stderr } = await wasmLora(folder, finetune(...options));
+      assert.equal(code, 1, stderr);
+      const [, cursor] = /.*\u001b\[\?25([hl])/s.exec(stderr) ?? [];
+      assert.equal(cursor, "h", stderr);
+      assert.match(stderr.slice(stderr.lastIndexOf("\u001b")), new RegExp(`${name}: [^\n]+\n$`));
+    }
+  } finally {
+    delete process.env["NODE_OPTIONS"];
+  }
+});
+
 commandLine("a learning rate so large that the loss is no longer a number", async () => {
   const { code, stderr } = await wasmLora(folder, [
     "finetune",
