@@ -35,19 +35,18 @@ export function hubCache(): string {
 /** A repository's part of the cache. */
 export class CachedRepo {
   readonly blobs: string;
+  /** Where huggingface_hub, too, keeps the locks of this repository. */
+  readonly locks: string;
   readonly #folder: string;
 
   constructor(
     readonly cache: string,
     repo: string,
   ) {
-    this.#folder = join(cache, `models--${repo.replace("/", "--")}`);
+    const name = `models--${repo.replace("/", "--")}`;
+    this.#folder = join(cache, name);
     this.blobs = join(this.#folder, "blobs");
-  }
-
-  /** Where huggingface_hub, too, keeps the locks of this repository. */
-  get locks(): string {
-    return join(this.cache, ".locks", this.#folder.slice(this.cache.length + 1));
+    this.locks = join(cache, ".locks", name);
   }
 
   snapshot(commit: string): string {

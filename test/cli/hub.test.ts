@@ -21,6 +21,7 @@ import {
 import { join } from "node:path";
 import { suite } from "uvu";
 import { findFolder, type FindOptions, type Found } from "../../src/cli/hub.js";
+import { CachedRepo } from "../../src/cli/hub_cache.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { BASE_MODEL, refuse, succeed, temporaryFolder, TINY, wasmLora, writeText } from "../support/cli.js";
 import { HubServer, type Asked, type Fault } from "../support/hub_server.js";
@@ -224,6 +225,14 @@ cache("has the layout of huggingface_hub, and only what is needed", async () => 
     assert.deepEqual(readFileSync(join(path, file)), Buffer.from(bytes));
   }
   assert.deepEqual(readdirSync(join(at("layout"), ".locks/models--org--base")), []);
+});
+
+cache("keeps a repository's locks under its name, however its own path is spelled", async () => {
+  await find("org/base", { cache: "spelled/" });
+  assert.deepEqual(readdirSync(at("spelled")).sort(), [".locks", "models--org--base"]);
+  assert.deepEqual(readdirSync(at("spelled/.locks")), ["models--org--base"]);
+  for (const path of ["./cache", "cache//deep", "cache/../other", "/"])
+    assert.equal(new CachedRepo(path, "org/base").locks, join(path, ".locks", "models--org--base"));
 });
 
 cache("what is there is not downloaded again, in another revision neither", async () => {
