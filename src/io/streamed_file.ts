@@ -133,6 +133,20 @@ export async function* partsOf(body: ReadableStream<Uint8Array>): AsyncGenerator
   }
 }
 
+/** The bytes from `from` on of a body that begins at `at` of its file. @returns where it ended @internal */
+export async function* partsFrom(
+  body: ReadableStream<Uint8Array>,
+  at: number,
+  from: number,
+): AsyncGenerator<Uint8Array, number> {
+  for await (const part of partsOf(body)) {
+    const skipped = Math.max(0, from - at);
+    at += part.length;
+    if (skipped < part.length) yield part.subarray(skipped);
+  }
+  return at;
+}
+
 function joined(parts: readonly Uint8Array[]): Uint8Array {
   const all = new Uint8Array(parts.reduce((n, { length }) => n + length, 0));
   let at = 0;

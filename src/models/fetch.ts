@@ -2,7 +2,7 @@
 import { memoryFiles, readBytes } from "../io/files.js";
 import { HUB, parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
-import { partsOf, readStreamed, startOf, type StreamedFile } from "../io/streamed_file.js";
+import { partsFrom, readStreamed, startOf, type StreamedFile } from "../io/streamed_file.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { BASE_FILES, baseUrl } from "./base_url.js";
@@ -191,15 +191,11 @@ async function* bytesOf(
   size: number | null,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void> {
-  let at = await startOf(response, from, size, url.href);
+  const start = await startOf(response, from, size, url.href);
   const total = sizeOf(response);
   try {
-    for await (const part of partsOf(response.body!)) {
-      const skipped = Math.max(0, from - at);
-      at += part.length;
-      if (skipped < part.length) yield part.subarray(skipped);
-    }
-    if (total !== null && at < total) throw new Error(`the connection ended after ${at} of ${total} bytes`);
+    const end = yield* partsFrom(response.body!, start, from);
+    if (total !== null && end < total) throw new Error(`the connection ended after ${end} of ${total} bytes`);
   } catch (cause) {
     throw signal?.aborted ? cause : unreachable(url, cause);
   }

@@ -7,7 +7,7 @@
 import { parseJson } from "../io/files.js";
 import { HUB, spellHubName, type HubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
-import { partsOf, readStreamed, startOf, type StreamedFolder } from "../io/streamed_file.js";
+import { partsFrom, partsOf, readStreamed, startOf, type StreamedFolder } from "../io/streamed_file.js";
 import { FileError, FormatError } from "../runtime/errors.js";
 
 /** The name of its Cache storage. */
@@ -116,12 +116,7 @@ function rest(failures: number): Promise<void> {
 async function* answer(url: string, from: number, size: number, init: RequestInit): AsyncGenerator<Uint8Array, void> {
   const response = await fetch(url, { ...init, headers: from > 0 ? { range: `bytes=${from}-` } : {} });
   if (!response.ok) await refuse(url, response);
-  let at = await startOf(response, from, size, url);
-  for await (const part of partsOf(response.body!)) {
-    const skipped = Math.max(0, from - at);
-    at += part.length;
-    if (skipped < part.length) yield part.subarray(skipped);
-  }
+  yield* partsFrom(response.body!, await startOf(response, from, size, url), from);
 }
 
 /** What is put into the storage need not be in the browser's own cache as well. A worker may know no such option. */
