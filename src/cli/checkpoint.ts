@@ -3,6 +3,7 @@
  * one or the new one, whole. The one before it is kept beside it, for the day that the disk lies.
  */
 import { exists, readBytes, writeAtomic } from "../io/files.js";
+import { isCommit } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.js";
@@ -78,15 +79,15 @@ export function readCheckpoint(path: string): Checkpoint {
   const { inputs, heldOutBefore, sampleBefore, modelCommit } = notes;
   if (typeof inputs !== "string" || !Number.isFinite(heldOutBefore) || typeof sampleBefore !== "string")
     return fail("its metadata's run lacks inputs, heldOutBefore or sampleBefore");
-  if (modelCommit !== undefined && !(typeof modelCommit === "string" && /^[0-9a-f]{40}$/.test(modelCommit)))
-    fail(`its run's modelCommit is ${show(modelCommit)}; expected the 40 digits of a commit`);
+  if (modelCommit !== undefined && !isCommit(modelCommit))
+    return fail(`its run's modelCommit is ${show(modelCommit)}; expected the 40 digits of a commit`);
   const settings = checkSettings(notes["settings"], fail);
   const step = state.losses.length;
   if (step > settings.steps) fail(`it is of step ${step}, but the run has ${settings.steps}`);
   return {
     ...state,
     settings,
-    ...(modelCommit === undefined ? {} : { modelCommit: modelCommit as string }),
+    ...(modelCommit === undefined ? {} : { modelCommit }),
     inputs,
     heldOutBefore: heldOutBefore as number,
     sampleBefore,

@@ -11,10 +11,8 @@ import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync } 
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ensureWritableDirectory, exists, writeAtomic } from "../io/files.js";
+import { isCommit } from "../io/hub_name.js";
 import { FileError } from "../runtime/errors.js";
-
-/** A whole commit's name. */
-const COMMIT = /^[0-9a-f]{40}$/;
 
 function inHome(path: string): string {
   return path.replace(/^~(?=$|[\\/])/, homedir());
@@ -57,11 +55,11 @@ export class CachedRepo {
   commitOf(revision = "main"): string | undefined {
     let commit = revision;
     try {
-      if (!COMMIT.test(revision)) commit = readFileSync(join(this.#folder, "refs", revision), "utf8").trim();
+      if (!isCommit(revision)) commit = readFileSync(join(this.#folder, "refs", revision), "utf8").trim();
     } catch {
       return undefined;
     }
-    return COMMIT.test(commit) && exists(this.snapshot(commit)) ? commit : undefined;
+    return isCommit(commit) && exists(this.snapshot(commit)) ? commit : undefined;
   }
 
   /** Remembers what a branch or a tag is now; without it the snapshot is found by its commit alone. */

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { HUB, type HubName } from "../io/hub_name.js";
+import { HUB, isCommit, type HubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError, WasmLoraError } from "../runtime/errors.js";
 import { megabytes } from "./format.js";
@@ -101,7 +101,7 @@ export async function readRevision(hub: Hub, name: HubName, attempts: number): P
   try {
     const shared = { hubUrl: hub.endpoint, fetch: ask };
     const { sha: commit } = await modelInfo({ ...shared, name: repo, revision, additionalFields: ["sha"] });
-    if (!/^[0-9a-f]{40}$/.test(commit)) return fail(`names the commit ${show(commit)}`);
+    if (!isCommit(commit)) return fail(`names the commit ${show(commit)}`);
     const files = new Map<string, HubFile>();
     for await (const { type, path, size, oid, lfs } of listFiles({
       ...shared,

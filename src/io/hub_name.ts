@@ -25,6 +25,11 @@ export function parseHubName(text: string): HubName | undefined {
   return { repo, revision };
 }
 
+/** Whether it is a whole commit's name. */
+export function isCommit(value: unknown): value is string {
+  return typeof value === "string" && /^[0-9a-f]{40}$/.test(value);
+}
+
 /** The name as it is written. */
 export function spellHubName({ repo, revision }: HubName): string {
   return revision === undefined ? repo : `${repo}@${revision}`;

@@ -5,7 +5,7 @@
  * Source: https://huggingface.co/docs/hub/api (api/models/<repo>/revision/<revision>, <repo>/resolve/<commit>/<file>).
  */
 import { parseJson } from "../io/files.js";
-import { HUB, spellHubName, type HubName } from "../io/hub_name.js";
+import { HUB, isCommit, spellHubName, type HubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
 import { partsFrom, partsOf, readStreamed, startOf, type StreamedFolder } from "../io/streamed_file.js";
 import { FileError, FormatError } from "../runtime/errors.js";
@@ -159,7 +159,7 @@ async function list(
   const url = `${endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`;
   const kept = await storage.get(url);
   // A commit stays what it is.
-  if (kept && /^[0-9a-f]{40}$/.test(revision)) return parseListing(kept, url);
+  if (kept && isCommit(revision)) return parseListing(kept, url);
   let reason = "";
   for (let failures = 0; failures < (kept ? 1 : 2); failures++) {
     if (failures > 0) await rest(failures);
@@ -184,7 +184,7 @@ function parseListing(bytes: Uint8Array, url: string): Listing {
     throw new FormatError(`${url}: ${what}; expected the hub's answer about a model.`);
   };
   const { sha, siblings } = asObject(parseJson(bytes, url)) ?? {};
-  if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) return fail(`sha is ${show(sha)}`);
+  if (!isCommit(sha)) return fail(`sha is ${show(sha)}`);
   if (!Array.isArray(siblings)) return fail(`siblings is ${show(siblings)}`);
   const sizes = new Map<string, number>();
   for (const sibling of siblings) {
