@@ -82,14 +82,18 @@ export async function findFolder(
     const first = firstFiles(files, wanted, name.repo);
     const path = repo.snapshot(commit);
     const index = first.find((file) => file.path === INDEX_FILE);
+    let shards: Iterable<string> = [];
     if (index) {
+      const file = `${path}/${INDEX_FILE}`;
       await fetchAll([index]);
-      if (!undamaged(() => readWeightMap(`${path}/${INDEX_FILE}`))) {
+      let shardOf = undamaged(() => readWeightMap(file));
+      if (!shardOf) {
         repo.forget(commit, index);
         await fetchAll([index]);
+        shardOf = readWeightMap(file);
       }
+      shards = shardOf.values();
     }
-    const shards = index ? readWeightMap(`${path}/${INDEX_FILE}`).values() : [];
     await fetchAll([...first, ...(wanted === "model" ? weightFiles(files, shards, name.repo) : [])]);
     tryToRemember(repo, name.revision ?? "main", commit);
     return { path, commit };
