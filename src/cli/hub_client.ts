@@ -118,14 +118,9 @@ export async function readRevision(hub: Hub, name: HubName, attempts: number): P
     return { commit, files };
   } catch (error) {
     // A page where JSON is expected, as a proxy's login.
-    return error instanceof SyntaxError || error instanceof TypeError
-      ? fail(`is no JSON (${error.message})`)
-      : rethrow(error);
+    if (error instanceof SyntaxError || error instanceof TypeError) return fail(`is no JSON (${error.message})`);
+    throw error;
   }
-}
-
-function rethrow(error: unknown): never {
-  throw error;
 }
 
 /**
