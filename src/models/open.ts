@@ -39,9 +39,9 @@ function pickedFolder(files: Iterable<File>): StreamedFolder {
   if (typeof files !== "object" || files === null || !(Symbol.iterator in files))
     throw new ArgumentError(`openModel: files must be a list of File objects; got ${shown(files)}.`);
   const list = [...files];
-  const stray = list.find((file) => typeof file?.slice !== "function" || typeof file.name !== "string");
-  if (stray !== undefined || list.includes(undefined as never))
-    throw new ArgumentError(`openModel: files must be a list of File objects; it holds ${shown(stray)}.`);
+  const stray = list.findIndex((file) => typeof file?.slice !== "function" || typeof file.name !== "string");
+  if (stray >= 0)
+    throw new ArgumentError(`openModel: files must be a list of File objects; it holds ${shown(list[stray])}.`);
   const byPath = new Map(list.map((file) => [file.webkitRelativePath || file.name, file]));
   const depth = (path: string): number => path.split("/").length;
   const [config] = [...byPath.keys()]
