@@ -114,20 +114,22 @@ export function createFile(path: string): NewFile {
   };
   const fd = told(() => openSync(path, "wx"));
   return {
-    write: (at, bytes) =>
-      told(() => {
-        for (let done = 0; done < bytes.length; )
-          done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), at + done);
-      }),
-    close: () =>
-      told(() => {
-        try {
-          fsyncSync(fd);
-        } finally {
-          closeSync(fd);
-        }
-      }),
+    write: (at, bytes) => told(() => writeAt(fd, at, bytes)),
+    close: () => told(() => syncAndClose(fd)),
   };
+}
+
+function writeAt(fd: number, at: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), at + done);
+}
+
+function syncAndClose(fd: number): void {
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /**
@@ -185,9 +187,7 @@ function writeNew(path: string, bytes: Uint8Array): void {
   // "wx": never opened if it is there, for a link of this name would be followed.
   const fd = openSync(path, "wx");
   try {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(fd, bytes, done, Math.min(bytes.length - done, CHUNK_BYTES));
-    }
+    writeAt(fd, 0, bytes);
     fsyncSync(fd);
   } finally {
     closeSync(fd);
@@ -216,12 +216,7 @@ export function removeTemporaries(directory: string): void {
  */
 function syncDirectory(directory: string): void {
   try {
-    const fd = openSync(directory, "r");
-    try {
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    syncAndClose(openSync(directory, "r"));
   } catch {
     // Where a folder cannot be synchronised, the file itself is whole and in its place all the same.
   }
