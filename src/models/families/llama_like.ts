@@ -271,10 +271,9 @@ export class LlamaLikeModel<
     return this.#windows;
   }
 
-  override get cacheShape(): CacheShape {
-    const { numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads, headDim, ropeParameters: rope } = this.config;
-    const renewAt = rope.ropeType === "longrope" ? rope.originalMaxPositionEmbeddings : undefined;
-    return { numHiddenLayers, maxPositionEmbeddings, numKeyValueHeads, headDim, renewAt };
+  override get cachedHeads(): Pick<CacheShape, "numKeyValueHeads" | "headDim"> {
+    const { numKeyValueHeads, headDim } = this.config;
+    return { numKeyValueHeads, headDim };
   }
 
   override embed(ids: Tensor): Tensor {

@@ -96,15 +96,10 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
   abstract get blocks(): readonly Block[];
   /** After the last layer. @internal */
   abstract get lastNorm(): Layer;
-  /** The sizes of a cache: of heads that share the width of the residual stream evenly. @internal */
-  get cacheShape(): CacheShape {
-    const { numHiddenLayers, maxPositionEmbeddings, numAttentionHeads, hiddenSize } = this.config;
-    return {
-      numHiddenLayers,
-      maxPositionEmbeddings,
-      numKeyValueHeads: numAttentionHeads,
-      headDim: hiddenSize / numAttentionHeads,
-    };
+  /** Heads of keys and values: those of queries, which share the width of the residual stream evenly. @internal */
+  get cachedHeads(): Pick<CacheShape, "numKeyValueHeads" | "headDim"> {
+    const { numAttentionHeads, hiddenSize } = this.config;
+    return { numKeyValueHeads: numAttentionHeads, headDim: hiddenSize / numAttentionHeads };
   }
   /**
    * A layer of the kind of layer `source`, whose place in the cache is `index`: what layer_replication asks for. Left
@@ -189,7 +184,10 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
 
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache {
-    return new KeyValueCache(this.cacheShape);
+    const { numHiddenLayers, maxPositionEmbeddings } = this.config;
+    const kinds = this.rotaries.map(({ parameters }) => parameters);
+    const renewAt = kinds.find((kind) => kind.ropeType === "longrope")?.originalMaxPositionEmbeddings;
+    return new KeyValueCache({ numHiddenLayers, maxPositionEmbeddings, ...this.cachedHeads, renewAt });
   }
 
   /** Disposes all parameters and the tables of angles. */

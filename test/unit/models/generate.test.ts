@@ -3,6 +3,7 @@
  * as the model.
  */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import {
   ArgumentError,
@@ -17,8 +18,10 @@ import {
   StateError,
   tensor,
 } from "../../../src/index.js";
+import { createModel, type ModelConfig } from "../../../src/models/families.js";
 import type { CausalLM } from "../../../src/models/parts/causal_lm.js";
 import { refuses } from "../../support/refuses.js";
+import { ROOT } from "../../support/root.js";
 
 await init();
 const CONFIG = {
@@ -399,6 +402,42 @@ test("a cache grows by doubling up to its limit, and its steps give the bits of 
   assert.equal(cache.length, 9);
   cache.dispose();
 });
+
+for (const [name, changes] of [
+  ["phi3_longrope", {}],
+  [
+    "gpt_neox",
+    {
+      ropeParameters: {
+        ropeType: "longrope" as const,
+        ropeTheta: 10000,
+        partialRotaryFactor: 0.5,
+        shortFactor: [1, 1.1, 1.2],
+        longFactor: [1.5, 2.3, 4],
+        originalMaxPositionEmbeddings: 8,
+      },
+    },
+  ],
+] as const)
+  test(`${name}: a text that outgrows the short angles of longrope has the tokens that it has without a cache`, () => {
+    const { model: stored } = models.loadModel(fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT)));
+    const model = createModel("test", { ...stored.config, ...changes } as ModelConfig);
+    model.loadStateDict(stored.stateDict());
+    const prompt = [72, 3, 69, 94];
+    const steps = 20;
+    const read: number[] = [...prompt];
+    for (let step = 0; step < steps; step++) {
+      const logits = noGrad(() =>
+        scope(() => [...model.forward(tensor(Int32Array.from(read), [1, read.length]), { logitsToKeep: 1 }).data]),
+      );
+      read.push(logits.indexOf(Math.max(...logits)));
+    }
+    assert.deepEqual(
+      [...models.generate(model, prompt, { maxNewTokens: steps, temperature: 0 })],
+      read.slice(prompt.length),
+    );
+    for (const each of [stored, model]) each.dispose();
+  });
 
 test("another model's cache is refused", () => {
   const other = new models.Llama({ ...CONFIG, numKeyValueHeads: 2 });
