@@ -8,8 +8,9 @@ import type { configReader } from "../../io/config_reader.js";
 import { show } from "../../io/json.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
-import { checkInteger, checkNumber, checkTensor, shown } from "../../tensor/check.js";
+import { checkInteger, checkTensor, shown } from "../../tensor/check.js";
 import { Tensor } from "../../tensor/tensor.js";
+import { checkKeys, type Sizes } from "./config.js";
 
 /** What an encoder takes beside the tokens. */
 export interface EncoderOptions {
@@ -55,11 +56,7 @@ export const ACTIVATIONS: Readonly<Record<string, (x: Tensor) => Tensor>> = {
 };
 
 /** Which keys a configuration has, and of what kind they are. */
-export interface ConfigKeys {
-  /** Positive integers. */
-  readonly counts: readonly string[];
-  /** Numbers of at least 0. */
-  readonly numbers: readonly string[];
+export interface ConfigKeys extends Sizes {
   /** transformers' names of activations. */
   readonly activations: readonly string[];
   /** Others, which the model checks itself. */
@@ -73,12 +70,8 @@ export interface ConfigKeys {
 export function checkEncoderConfig(where: string, config: unknown, keys: ConfigKeys): void {
   const { counts, numbers, activations, others = [] } = keys;
   const needed = [...counts, ...numbers, ...activations, ...others];
-  if (config === undefined) throw new ArgumentError(`${where}: a configuration is needed, with ${needed.join(", ")}.`);
-  checkOptions(where, config, [...needed, "modelType", "dtype", "padTokenId", "id2label", "problemType"]);
+  checkKeys(where, config, keys, needed, ["padTokenId", "id2label", "problemType"]);
   const values = config as Record<string, number>;
-  // Layers are made one by one, so a config may not ask for a billion of them.
-  for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
-  for (const key of numbers) checkNumber(where, key, values[key]!, 0);
   for (const key of activations)
     if (!Object.hasOwn(ACTIVATIONS, values[key]!))
       throw new ArgumentError(

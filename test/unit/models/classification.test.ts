@@ -269,6 +269,7 @@ test("configurations of one's own: what is missing, unknown or out of range is r
     [{ numAttentionHeads: 3 }, "numAttentionHeads"],
     [{ padTokenId: 8 }, "padTokenId"],
     [{ hiddenDropout: 0.1 }, "hiddenDropout"],
+    [{ dtype: "int8" }, "dtype"],
   ] as const)
     refuses(() => new models.BertModel({ ...BERT, ...changes } as never), ArgumentError, "BertModel", word);
   refuses(() => new models.BertModel(undefined as never), ArgumentError, "BertModel", "vocabSize");
