@@ -8,7 +8,7 @@ export type { CausalLM, ForwardOptions, WrappedLM } from "./parts/causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./parts/decoder.js";
 export type { FamilyConfig, Head } from "./parts/family.js";
 export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel, type RopeTheta } from "./families/llama.js";
-export type { LayerType, LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
+export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
 export type { SelfAttention } from "./parts/heads.js";
 export type { GatedMLP } from "./parts/gated_mlp.js";
 export type { GemmaConfig } from "./families/gemma.js";
@@ -80,7 +80,6 @@ export {
   type ModernBertConfig,
   type ModernBertEmbeddings,
   type ModernBertLayer,
-  type ModernBertLayerType,
   type ModernBertMLP,
   type ModernBertPredictionHead,
 } from "./families/modernbert.js";
@@ -109,6 +108,7 @@ export {
 } from "./sentence_encoder.js";
 export type { ConfigOf } from "./parts/config.js";
 export type { LoadedModel } from "./load.js";
+export type { LayerType } from "./parts/layer_types.js";
 export type { RopeParameters } from "./parts/rope.js";
 export {
   generate,

@@ -9,6 +9,7 @@ import { rehearse } from "../runtime/rehearsal.js";
 import type { WeightDType } from "../tensor/dtype.js";
 import type { Labels } from "./parts/classification.js";
 import type { Family, FamilyConfig, Head, HeadOf, Size } from "./parts/family.js";
+import { ofFirstLayers } from "./parts/layer_types.js";
 import type { Destinations } from "./feed.js";
 import { isMatrix, materialize } from "./materialize.js";
 import { HALVES } from "./tensor_writer.js";
@@ -115,7 +116,7 @@ export class Weights<Config extends FamilyConfig> {
     let count = FIRST_LAYERS;
     // A file may name any number of layers and have next to nothing of each: what the first lack is said at once.
     for (; ; count *= FIRST_LAYERS) {
-      expected = this.#rehearse({ ...config, numHiddenLayers: Math.min(count, layers) });
+      expected = this.#rehearse(ofFirstLayers(config, Math.min(count, layers)));
       missing = [];
       for (const [name, shape] of expected) {
         const view = this.#tensors.get(name);

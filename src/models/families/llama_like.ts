@@ -4,7 +4,6 @@
  */
 import { add, scale } from "../../autograd/ops/index.js";
 import { configReader } from "../../io/config_reader.js";
-import { show } from "../../io/json.js";
 import { Embedding, RMSNorm, type Layer } from "../../nn/layers.js";
 import { Module } from "../../nn/module.js";
 import { graphScope } from "../../tensor/scope.js";
@@ -21,6 +20,7 @@ import {
 } from "../parts/decoder.js";
 import type { Family, Size } from "../parts/family.js";
 import type { SelfAttentionOptions } from "../parts/heads.js";
+import { readLayerTypes, type LayerType } from "../parts/layer_types.js";
 import { parseRope, RotaryEmbedding, type RopeParameters } from "../parts/rope.js";
 
 /** What every configuration of these families says. */
@@ -113,9 +113,6 @@ export function readLlamaLike(reader: Reader, defaults: Defaults): LlamaLikeConf
   };
 }
 
-/** Which keys a layer's queries see: transformers' layer_types. */
-export type LayerType = "full_attention" | "sliding_attention";
-
 /** What configurations of models with windows say. */
 export interface Windows {
   /** Tokens that a token sees in layers with a window, itself included; null: no layer has one (sliding_window). */
@@ -125,18 +122,13 @@ export interface Windows {
 }
 
 /** sliding_window and layer_types. @param window the default of sliding_window */
-export function readWindows({ config, fail, count }: Reader, layers: number, window: number | null = null): Windows {
+export function readWindows(reader: Reader, layers: number, window: number | null = null): Windows {
+  const { config, count } = reader;
   const given = config["sliding_window"];
   const slidingWindow =
     given === null || (given === undefined && window === null) ? null : count("sliding_window", window ?? undefined);
-  const types = config["layer_types"];
-  if (types == null) return { slidingWindow };
-  const isList = Array.isArray(types) && types.length === layers;
-  if (!isList || !types.every((type) => type === "full_attention" || type === "sliding_attention"))
-    fail(
-      `layer_types is ${show(types)}; expected "full_attention" or "sliding_attention" for each of ${layers} layers`,
-    );
-  return { slidingWindow, layerTypes: types as LayerType[] };
+  const layerTypes = readLayerTypes(reader, layers);
+  return { slidingWindow, ...(layerTypes ? { layerTypes } : {}) };
 }
 
 /** A layer's window; null: it has none. @param slides what the family has where layer_types says nothing */

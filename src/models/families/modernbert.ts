@@ -21,12 +21,10 @@ import {
 } from "../parts/encoder.js";
 import type { ConfigKeys, EncoderOptions } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
+import { checkLayerTypes, readLayerTypes, type LayerType } from "../parts/layer_types.js";
 import { firstTokens, meanOfTokens } from "../parts/pooling.js";
 import { parseRope, RotaryEmbedding, type RopeParameters } from "../parts/rope.js";
 import { throughLayers } from "../parts/through_layers.js";
-
-/** What a layer's tokens see: the whole text, or their neighbourhood. */
-export type ModernBertLayerType = "full_attention" | "sliding_attention";
 
 /** What config.json says of a ModernBERT. */
 export interface ModernBertConfig extends FamilyConfig {
@@ -55,7 +53,7 @@ export interface ModernBertConfig extends FamilyConfig {
   /** Whether the MLP's projections have biases. */
   mlpBias: boolean;
   /** What each layer sees. */
-  layerTypes: readonly ModernBertLayerType[];
+  layerTypes: readonly LayerType[];
   /** Width of a neighbourhood: half of it on either side. */
   localAttention: number;
   /** Rotary embeddings of layers that see all. */
@@ -240,22 +238,23 @@ export class ModernBertModel extends Module {
   readonly finalNorm: LayerNorm;
   /** Whether backward computes each layer's activations again, so that only its input is kept. */
   gradientCheckpointing = false;
-  readonly #rope: Readonly<Record<ModernBertLayerType, RotaryEmbedding>>;
+  readonly #rope: Readonly<Record<LayerType, RotaryEmbedding>>;
 
   constructor(config: Readonly<ModernBertConfig>) {
     super();
     checkEncoderConfig("ModernBertModel", config, KEYS);
+    const { hiddenSize, numHiddenLayers, numAttentionHeads, maxPositionEmbeddings, layerTypes } = config;
+    checkLayerTypes("ModernBertModel", layerTypes, numHiddenLayers);
     this.config = config;
-    [this.embeddings, this.layers, this.finalNorm] = allOrNothing(() => [
-      new ModernBertEmbeddings(config),
-      config.layerTypes.map((_, i) => new ModernBertLayer(config, i)),
-      norm(config),
-    ]);
-    initWeights(this, config.initializerRange);
-    const { hiddenSize, numAttentionHeads, maxPositionEmbeddings } = config;
     const rotary = (parameters: RopeParameters): RotaryEmbedding =>
       new RotaryEmbedding(parameters, hiddenSize / numAttentionHeads, maxPositionEmbeddings);
-    this.#rope = { full_attention: rotary(config.fullRope), sliding_attention: rotary(config.slidingRope) };
+    [this.embeddings, this.layers, this.finalNorm, this.#rope] = allOrNothing(() => [
+      new ModernBertEmbeddings(config),
+      Array.from({ length: numHiddenLayers }, (_, i) => new ModernBertLayer(config, i)),
+      norm(config),
+      { full_attention: rotary(config.fullRope), sliding_attention: rotary(config.slidingRope) },
+    ]);
+    initWeights(this, config.initializerRange);
   }
 
   /** The table of tokens (transformers' get_input_embeddings). */
@@ -283,7 +282,7 @@ export class ModernBertModel extends Module {
     const positions = positionsOf(where, ids, options, maxPositionEmbeddings);
     let steps = 1;
     for (const position of positions.indices) steps = Math.max(steps, position + 1);
-    const pass = (type: ModernBertLayerType, window: number | null): Pass => ({
+    const pass = (type: LayerType, window: number | null): Pass => ({
       positions,
       ranges: rangesOf(ids, attentionMask, window),
       table: this.#rope[type].table(steps),
@@ -390,14 +389,6 @@ export function parseModernBertConfig(json: unknown, name: string): ModernBertCo
     fail(`hidden_size is ${hiddenSize}; expected an even multiple of num_attention_heads = ${numAttentionHeads}`);
   const numHiddenLayers = count("num_hidden_layers", 22);
   const everyN = count("global_attn_every_n_layers", 3);
-  const given: unknown = config.layer_types ?? null;
-  const isType = (type: unknown): type is ModernBertLayerType =>
-    type === "full_attention" || type === "sliding_attention";
-  if (given !== null && !(Array.isArray(given) && given.length === numHiddenLayers && given.every(isType)))
-    fail(
-      `layer_types is ${show(given)}; expected "full_attention" or "sliding_attention" for each of ` +
-        `num_hidden_layers = ${numHiddenLayers}`,
-    );
   const pooling: unknown = config.classifier_pooling ?? "cls";
   const classifierPooling =
     pooling === "cls" || pooling === "mean"
@@ -424,7 +415,7 @@ export function parseModernBertConfig(json: unknown, name: string): ModernBertCo
     attentionBias: flag("attention_bias", false),
     mlpBias: flag("mlp_bias", false),
     layerTypes:
-      (given as ModernBertLayerType[] | null) ??
+      readLayerTypes(reader, numHiddenLayers) ??
       // A config of a billion layers is refused when their number is compared with the file's.
       Array.from({ length: Math.min(numHiddenLayers, 10_000) }, (_, i) =>
         i % everyN ? "sliding_attention" : "full_attention",

@@ -284,6 +284,39 @@ test("configurations of one's own: what is missing, unknown or out of range is r
   refuses(() => new models.ViTModel({} as never), ArgumentError, "ViTModel");
 });
 
+test("a ModernBERT of one's own: a type for each layer; nothing is left where its angles are none", () => {
+  const loaded = models.loadModel(pathOf("modernbert_cls"), { head: "none" });
+  const { numHiddenLayers: _, layerTypes: types, ...config } = loaded.model.config as models.ModernBertConfig;
+  loaded.model.dispose();
+  const before = memoryStats().liveBytes;
+  for (const [numHiddenLayers, layerTypes] of [
+    [1, types],
+    [4, types],
+    [3, undefined],
+    [3, [...types.slice(1), "chunked_attention"]],
+  ] as const)
+    refuses(
+      () => new models.ModernBertModel({ ...config, numHiddenLayers, layerTypes } as never),
+      ArgumentError,
+      "ModernBertModel",
+      "layerTypes",
+      `${numHiddenLayers} layers`,
+    );
+  for (const name of ["fullRope", "slidingRope"])
+    refuses(
+      () =>
+        new models.ModernBertModel({
+          ...config,
+          numHiddenLayers: 3,
+          layerTypes: types,
+          [name]: { ropeType: "spiral", ropeTheta: 10000 },
+        } as never),
+      ArgumentError,
+      "ropeType",
+    );
+  assert.equal(memoryStats().liveBytes, before);
+});
+
 test("decoders: where a text ends", () => {
   const load = (changes: object): models.SequenceClassifier =>
     models.loadModel(changed("llama_cls", changes), { head: "sequence-classification" }).model;
