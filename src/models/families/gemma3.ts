@@ -7,7 +7,7 @@ import { withClassifier } from "../parts/decoder_classifier.js";
 import { FourNormLayer, readSoftcapped, SoftcappedModel, type SoftcappedConfig } from "./gemma2.js";
 import type { Family } from "../parts/family.js";
 import { SelfAttention } from "../parts/heads.js";
-import { headsOf, llamaLike, readLlamaLike, rotaryOf, windowOf, type Reader } from "./llama_like.js";
+import { headsOf, isSliding, llamaLike, readLlamaLike, rotaryOf, type Reader } from "./llama_like.js";
 import { parseRope, type RopeParameters } from "../parts/rope.js";
 
 /** What config.json says of a Gemma 3's text model. */
@@ -64,11 +64,10 @@ function gemma3Model(c: Readonly<Gemma3Config>): SoftcappedModel<Gemma3Config> {
   const full = rotaryOf(c);
   const sliding = rotaryOf(c, c.slidingRopeParameters);
   const norm = { of: "heads" as const, make: (size: number) => new RMSNorm(size, c.rmsNormEps, 1) };
-  const slides = (i: number): boolean =>
-    c.layerTypes ? c.layerTypes[i] === "sliding_attention" : (i + 1) % c.slidingWindowPattern !== 0;
+  const slides = (i: number): boolean => isSliding(c, i, (i + 1) % c.slidingWindowPattern !== 0);
   return new SoftcappedModel(c, {
     rotaries: [full, sliding],
-    window: (i) => windowOf(c, i, slides(i)),
+    window: (i) => (slides(i) ? c.slidingWindow : null),
     layer: (i, window, kind) =>
       new FourNormLayer(
         c,

@@ -131,9 +131,20 @@ export function readWindows(reader: Reader, layers: number, window: number | nul
   return { slidingWindow, ...(layerTypes ? { layerTypes } : {}) };
 }
 
-/** A layer's window; null: it has none. @param slides what the family has where layer_types says nothing */
+/** readWindows where there is a window only if use_sliding_window says so. */
+export function readOptionalWindows(reader: Reader, layers: number, window: number | null = null): Windows {
+  const windows = readWindows(reader, layers, window);
+  return reader.flag("use_sliding_window", false) ? windows : { ...windows, slidingWindow: null };
+}
+
+/** Whether layer_types gives a layer a window. @param slides what the family has where layer_types says nothing */
+export function isSliding({ layerTypes }: Windows, layer: number, slides: boolean): boolean {
+  return layerTypes ? layerTypes[layer] === "sliding_attention" : slides;
+}
+
+/** A layer's window; null: it has none. @param slides as isSliding */
 export function windowOf(c: Windows, layer: number, slides: boolean): number | null {
-  return (c.layerTypes ? c.layerTypes[layer] === "sliding_attention" : slides) ? c.slidingWindow : null;
+  return isSliding(c, layer, slides) ? c.slidingWindow : null;
 }
 
 /** What attention takes of a configuration. */

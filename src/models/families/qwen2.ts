@@ -7,7 +7,7 @@ import {
   LlamaLikeModel,
   PreNormLayer,
   readLlamaLike,
-  readWindows,
+  readOptionalWindows,
   rotaryOf,
   windowOf,
   type LlamaLikeConfig,
@@ -29,16 +29,11 @@ export interface Qwen2Config extends LlamaLikeConfig, QwenWindows {
 
 /** Windows of Qwen2 and Qwen3: there are none unless use_sliding_window says so. */
 export function readQwenWindows(reader: Reader, layers: number): QwenWindows {
-  const { config, flag, fail } = reader;
+  const { config, fail } = reader;
   const first = config["max_window_layers"] ?? 28;
   if (!Number.isSafeInteger(first) || (first as number) < 0)
     fail(`max_window_layers is ${String(first)}; expected an integer of at least 0`);
-  const windows = readWindows(reader, layers, 4096);
-  return {
-    ...windows,
-    slidingWindow: flag("use_sliding_window", false) ? windows.slidingWindow : null,
-    maxWindowLayers: first as number,
-  };
+  return { ...readOptionalWindows(reader, layers, 4096), maxWindowLayers: first as number };
 }
 
 /** What the table of families holds. Source: transformers, models/qwen2. @internal */

@@ -8,7 +8,7 @@ import {
   LlamaLikeModel,
   PreNormLayer,
   readLlamaLike,
-  readWindows,
+  readOptionalWindows,
   rotaryOf,
   windowOf,
   type LlamaLikeConfig,
@@ -54,11 +54,9 @@ export const smollm3 = llamaLike<SmolLM3Config>({
     const list = config["no_rope_layers"];
     const isList = Array.isArray(list) && list.length === layers && list.every((one) => one === 0 || one === 1);
     if (list != null && !isList) fail(`no_rope_layers is ${show(list)}; expected 0 or 1 for each of ${layers} layers`);
-    const windows = readWindows(reader, layers);
     return {
       ...shared,
-      ...windows,
-      slidingWindow: flag("use_sliding_window", false) ? windows.slidingWindow : null,
+      ...readOptionalWindows(reader, layers),
       modelType: "smollm3",
       ...(isList ? { noRopeLayers: list as number[] } : {}),
       noRopeLayerInterval: count("no_rope_layer_interval", 4),
