@@ -109,6 +109,7 @@ export {
 export type { ConfigOf } from "./parts/config.js";
 export type { LoadedModel } from "./load.js";
 export type { LayerType } from "./parts/layer_types.js";
+export type { LayeredModel } from "./parts/layered_model.js";
 export type { RopeParameters } from "./parts/rope.js";
 export {
   generate,

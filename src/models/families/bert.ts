@@ -23,6 +23,7 @@ import {
 } from "../parts/encoder.js";
 import type { ConfigKeys, EncoderOptions } from "../parts/encoder.js";
 import type { Family, FamilyConfig, Size } from "../parts/family.js";
+import { LayeredModel } from "../parts/layered_model.js";
 import { firstTokens } from "../parts/pooling.js";
 import { throughLayers } from "../parts/through_layers.js";
 
@@ -258,26 +259,18 @@ export class BertPooler extends Module {
  * const ids = tensor(new Int32Array([2, 45, 46, 3]), [1, 4]);
  * const vectors = model.forward(ids); // [1, 4, 40]
  */
-export class BertModel extends Module {
+export class BertModel extends LayeredModel<BertConfig> {
   /** @internal */ static override readonly className: string = "BertModel";
-  /** Its sizes. */
-  readonly config: Readonly<BertConfig>;
   /** Of tokens, positions and texts. */
   readonly embeddings: BertEmbeddings;
   /** The layers. */
   readonly encoder: BertEncoder;
   /** On the first token; null where nothing is made of it. */
   readonly pooler: BertPooler | null;
-  /** Whether backward computes each layer's activations again, so that only its input is kept. */
-  gradientCheckpointing = false;
-
-  /** The layers that it was made with, once others have taken their places. */
-  #own: readonly Module[] | null = null;
 
   constructor(config: Readonly<BertConfig>, pooler = true) {
-    super();
+    super(config);
     checkEncoderConfig("BertModel", config, KEYS);
-    this.config = config;
     [this.embeddings, this.encoder, this.pooler] = allOrNothing(() => [
       new BertEmbeddings(config),
       new BertEncoder(config),
@@ -286,27 +279,13 @@ export class BertModel extends Module {
     initWeights(this, config.initializerRange);
   }
 
-  /** Disposes all parameters. */
-  override dispose(): void {
-    super.dispose();
-    for (const layer of this.#own ?? []) layer.dispose();
-  }
-
-  /** First to last: what layer_replication repeats. @internal */
-  getLayers(): readonly Module[] {
+  override getLayers(): readonly BertLayer[] {
     return this.encoder.layer;
   }
 
   /** Another layer. @internal */
   newLayer(): BertLayer {
     return new BertLayer(this.config);
-  }
-
-  /** Puts layers in the places of those that are there; config has their number. @internal */
-  setLayers(layers: readonly Module[]): void {
-    this.#own ??= [...this.encoder.layer];
-    this.encoder.layer.splice(0, this.encoder.layer.length, ...(layers as BertLayer[]));
-    Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }
 
   /** Tokens of the longest text: a RoBERTa counts positions from padTokenId + 1. */

@@ -23,6 +23,7 @@ import { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache, type CacheShape } from "./cache.js";
 import type { CausalLM, ForwardOptions } from "./causal_lm.js";
 import type { FamilyConfig } from "./family.js";
+import { LayeredModel } from "./layered_model.js";
 import type { RotaryEmbedding } from "./rope.js";
 import { throughLayers } from "./through_layers.js";
 
@@ -72,23 +73,8 @@ export interface Block extends Module {
 const STATES = ["cache", "attentionMask", "positionIds"];
 
 /** A decoder without its head: token ids to the states of its last layer. */
-export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> extends Module {
+export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> extends LayeredModel<C> {
   /** @internal */ static override readonly className: string = "DecoderModel";
-  /**
-   * Whether backward computes each layer's activations again, so that only its input is kept (Hugging Face:
-   * gradient_checkpointing_enable()).
-   */
-  gradientCheckpointing = false;
-
-  /** The layers that it was made with, once others have taken their places. */
-  #own: readonly Module[] | null = null;
-
-  constructor(
-    /** Its sizes. */
-    readonly config: Readonly<C>,
-  ) {
-    super();
-  }
 
   /** The table of token embeddings (transformers' get_input_embeddings). */
   abstract get table(): Table;
@@ -170,16 +156,8 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
     );
   }
 
-  /** First layer to last. @internal */
-  getLayers(): readonly Module[] {
+  override getLayers(): readonly Block[] {
     return this.blocks;
-  }
-
-  /** Puts layers in the places of those that are there; config has their number. @internal */
-  setLayers(layers: readonly Module[]): void {
-    this.#own ??= [...this.blocks];
-    (this.blocks as unknown as Module[]).splice(0, this.blocks.length, ...layers);
-    Object.assign(this, { config: { ...this.config, numHiddenLayers: layers.length } });
   }
 
   /** An empty cache for `forward`. */
@@ -193,7 +171,6 @@ export abstract class DecoderModel<C extends DecoderConfig = DecoderConfig> exte
   /** Disposes all parameters and the tables of angles. */
   override dispose(): void {
     super.dispose();
-    for (const block of this.#own ?? []) block.dispose();
     for (const rotary of this.rotaries) rotary.dispose();
   }
 
