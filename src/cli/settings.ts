@@ -5,6 +5,7 @@
 import { exists } from "../io/files.js";
 import { parseHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
+import { isAllLinear } from "../io/peft/match.js";
 import type { Options } from "../runtime/options.js";
 import {
   FINETUNING_DEFAULTS,
@@ -112,7 +113,7 @@ export function parseNumber(text: string): number {
 export function parseTargetModules(text: string): string[] | string {
   const whole = text.trim();
   // PEFT, too, reads this word in any case.
-  if (whole.toLowerCase() === "all-linear") return "all-linear";
+  if (isAllLinear(whole)) return "all-linear";
   if (/[*+?()|\\^$[\]{}]/.test(whole)) return whole;
   return whole
     .split(",")

@@ -3,6 +3,7 @@
  * writes, combines and merges adapters works on this.
  */
 import type { LoraConfig } from "../io/peft/config.js";
+import { isAllLinear } from "../io/peft/match.js";
 import { Endings } from "../io/peft/names.js";
 import { show } from "../io/json.js";
 import { changed } from "../nn/extent.js";
@@ -345,11 +346,10 @@ export class Adapters {
   #settled(adapterName: string, config: LoraConfig): LoraConfig {
     const layers = this.layers(adapterName);
     const { targetModules } = config;
-    const isAll = typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
     const paths = layers.map(({ path }) => path);
     return {
       ...config,
-      targetModules: isAll ? shortNames(this.model, paths) : targetModules,
+      targetModules: isAllLinear(targetModules) ? shortNames(this.model, paths) : targetModules,
       fanInFanOut: layers.some(({ layer }) => layer instanceof LoraLinear && layer.baseLayer.fanInFanOut),
     };
   }

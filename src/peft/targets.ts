@@ -2,7 +2,7 @@
 import { show } from "../io/json.js";
 import type { LoraConfig } from "../io/peft/config.js";
 import { BASE_LAYER } from "../io/peft/keys.js";
-import { Matching } from "../io/peft/match.js";
+import { isAllLinear, Matching } from "../io/peft/match.js";
 import { Endings } from "../io/peft/names.js";
 import { endsOf } from "../io/peft/paths.js";
 import { Linear } from "../nn/layers.js";
@@ -41,7 +41,7 @@ function findTargets(where: string, model: Module, config: LoraConfig): { target
   const head = outputEmbeddings(model) ?? classifierOf(model, config);
   const all = [...places(model)];
   // PEFT's "all-linear" adapts a layer beside the copy of it that trains (pre_classifier, by its end).
-  const copied = isAllLinear(config) ? new Endings(config.modulesToSave ?? []) : null;
+  const copied = isAllLinear(config.targetModules) ? new Endings(config.modulesToSave ?? []) : null;
   const owners = new Map<Module, string>(
     all.flatMap(({ path, module }) => (module instanceof LoraLayer ? [[module.baseLayer, path]] : [])),
   );
@@ -147,10 +147,6 @@ export function tokenPlaces(where: string, model: Module, config: LoraConfig): T
   own.tied = "table";
   found.delete(tied.head.path);
   return [...found.values(), { ...tied.head, indices: own.indices, tied: "head" }];
-}
-
-function isAllLinear({ targetModules }: LoraConfig): boolean {
-  return typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
 }
 
 /** The head of a model that classifies sequences, by the names that PEFT looks for. */

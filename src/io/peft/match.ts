@@ -14,8 +14,12 @@ import { PatternValues } from "./pattern_values.js";
 import { type Budget, type Fail, newBudget } from "./regexp/budget.js";
 import { codesOf, Pattern } from "./regexp/pattern.js";
 
-/** target_modules in any letter case that stands for every linear layer. */
 const ALL_LINEAR = "all-linear";
+
+/** Whether targetModules are the word, in any letter case, that stands for every linear layer. */
+export function isAllLinear(targetModules: LoraConfig["targetModules"]): boolean {
+  return typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR;
+}
 
 /** What a config says about names: which modules it chooses, and what scales an adapter's products in them. */
 type Rules = Pick<
@@ -65,8 +69,7 @@ export class Matching {
     const targetModules = config.targetModules ?? [];
     this.#config = config;
     this.#budget = newBudget(fail);
-    this.#targets =
-      typeof targetModules === "string" && targetModules.toLowerCase() === ALL_LINEAR ? null : read(targetModules);
+    this.#targets = isAllLinear(targetModules) ? null : read(targetModules);
     this.#parameters = new Names(targetParameters ?? []);
     this.#excluded = excludeModules ? read(excludeModules) : null;
     this.#saved = new SavedModules(modulesToSave ?? []);
