@@ -18,6 +18,19 @@ function refuseReplicated(adapters: Adapters): void {
   }
 }
 
+/** What has a weight that adapters are merged into, and its path in the model. */
+interface Mergeable {
+  path: string;
+  module: TrainableTokens | LoraLayer;
+}
+
+/** All of a model, in the order of merging: rows of tokens come before products. */
+function* mergeable({ model }: Adapters): IterableIterator<Mergeable> {
+  const all = [...places(model)];
+  for (const { path, module } of all) if (module instanceof TrainableTokens) yield { path, module };
+  for (const { path, module } of all) if (module instanceof LoraLayer) yield { path, module };
+}
+
 /** @throws ArgumentError, StateError, OutOfMemoryError; then all weights are as they were */
 export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[], safeMerge: boolean): void {
   refuseReplicated(adapters);
@@ -31,10 +44,8 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
   const undo: (() => void)[] = [];
   changed();
   try {
-    for (const { path, module } of places(adapters.model))
-      if (module instanceof TrainableTokens) undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
-    for (const { path, layer } of adapters.layers())
-      undo.push(layer.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
+    for (const { path, module } of mergeable(adapters))
+      undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
   } catch (error) {
     for (const step of undo) step();
     throw error;
@@ -42,31 +53,27 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
 }
 
 /**
- * Merges one weight after the other: each is as it was when the next one's turn comes, so that no two are held twice.
+ * Merges one weight after the other, with safeMerge: each is as it was when the next one's turn comes, so that no two
+ * are held twice.
  * @param each looks at a parameter while the products are in it
  * @throws as `mergeAdapters`, and what `each` throws
  */
 export function mergeEach(
   adapters: Adapters,
   adapterNames: readonly string[],
-  safeMerge: boolean,
   each: (parameter: Parameter) => void,
 ): void {
   refuseReplicated(adapters);
-  const owners = new Map<Parameter, { path: string; module: LoraLayer | TrainableTokens }[]>();
-  const found = [...places(adapters.model)];
-  // Rows of tokens come before products, as in mergeAdapters.
-  for (const kind of [TrainableTokens, LoraLayer])
-    for (const { path, module } of found)
-      if (module instanceof kind) {
-        const { weight } = module as LoraLayer | TrainableTokens;
-        owners.set(weight, [...(owners.get(weight) ?? []), { path, module: module as LoraLayer | TrainableTokens }]);
-      }
+  const owners = new Map<Parameter, Mergeable[]>();
+  for (const owner of mergeable(adapters)) {
+    const { weight } = owner.module;
+    owners.set(weight, [...(owners.get(weight) ?? []), owner]);
+  }
   changed();
   for (const [weight, list] of owners) {
     const undo: (() => void)[] = [];
     try {
-      for (const { path, module } of list) undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
+      for (const { path, module } of list) undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, true));
       each(weight);
       for (const { module } of list)
         if (module instanceof LoraLayer && module.baseLayer.bias) each(module.baseLayer.bias);
@@ -78,8 +85,7 @@ export function mergeEach(
 
 export function unmergeAdapters(adapters: Adapters): void {
   changed();
-  for (const { layer } of adapters.layers()) layer.unmerge();
-  for (const wrapper of adapters.wrappers()) if (wrapper instanceof TrainableTokens) wrapper.unmerge();
+  for (const { module } of [...mergeable(adapters)].reverse()) module.unmerge();
 }
 
 /**

@@ -283,7 +283,7 @@ export class LoraModel<M extends Module = Module> extends Module {
     this.#adapters.refuseInside("mergeAndUnload");
     for (const name of checkedNames("mergeAndUnload", adapterNames)) this.config(name);
     partHead(this.#adapters, adapterNames);
-    mergeEach(this.#adapters, adapterNames, true, each);
+    mergeEach(this.#adapters, adapterNames, each);
     this.#adapters.unload(adapterNames);
     return this.model;
   }
