@@ -221,7 +221,9 @@ export class Adapters {
 
   /** Makes the model the base alone; returns what takes that back, to the bit. */
   disable(): (() => void)[] {
-    const undo = [...this.layers().map(({ layer }) => layer), ...this.wrappers()].map((module) => module.disable());
+    const modules = [...this.wrappers(), ...this.layers().map(({ layer }) => layer)];
+    // What was merged last into a weight that two of them have comes out of it first.
+    const undo = modules.reverse().map((module) => module.disable());
     return this.#unreplicate ? [...undo, this.#unreplicate()] : undo;
   }
 
@@ -274,7 +276,7 @@ export class Adapters {
     } finally {
       this.#inside.pop();
       changed();
-      for (const step of undo) step();
+      for (const step of undo.reverse()) step();
     }
   }
 

@@ -47,7 +47,7 @@ export function mergeAdapters(adapters: Adapters, adapterNames: readonly string[
     for (const { path, module } of mergeable(adapters))
       undo.push(module.merge(`mergeAdapter: ${path}`, adapterNames, safeMerge));
   } catch (error) {
-    for (const step of undo) step();
+    for (const step of undo.reverse()) step();
     throw error;
   }
 }
