@@ -59,6 +59,14 @@ export class Merge {
   }
 }
 
+/** Lets a weight hold these values for a while, if any; returns what gives it back its own, as they were stored. */
+export function setAside(weight: Parameter, values: StoredValues | null): () => void {
+  if (!values) return () => {};
+  const held = weight.stored();
+  weight.set(floatsOf(values));
+  return () => weight.restore(held);
+}
+
 /**
  * weight += scaling * B A, rounded as loralib does; a half weight becomes float32. What has more than two dimensions
  * counts as the matrix of its first dimension by all others.

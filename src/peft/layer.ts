@@ -8,12 +8,12 @@ import { dropoutBy } from "../autograd/ops/dropout.js";
 import { noGrad } from "../autograd/tape.js";
 import type { LoraInit } from "../io/peft/config.js";
 import { BASE_LAYER, FACTOR_NAMES, type LayerKind, MAGNITUDE } from "../io/peft/keys.js";
-import { addProduct, Merge } from "../nn/merge.js";
+import { addProduct, Merge, setAside } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, ShapeError, StateError } from "../runtime/errors.js";
 import { attempt, scope } from "../tensor/scope.js";
-import { floatsOf, type StoredValues, tensor, type Tensor } from "../tensor/tensor.js";
+import { type StoredValues, tensor, type Tensor } from "../tensor/tensor.js";
 
 /** One adapter's part in one layer. */
 export interface Adapter {
@@ -355,16 +355,14 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
     const { weight, disabled } = this;
     const aside = this.#aside;
     const original = aside ? null : (this.#changedFrom() ?? this.#merge.original);
-    const held = original && weight.stored();
-    if (original) weight.set(floatsOf(original));
+    const weightBack = setAside(weight, original);
     const { bias } = this.baseLayer;
-    const heldBias = !aside && bias && this.#biasMerge.merged ? bias.stored() : null;
-    if (heldBias) bias!.set(this.#biasMerge.originalOf(bias!));
+    const biasBack = bias ? setAside(bias, aside ? null : this.#biasMerge.original) : null;
     this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
-      if (held) weight.restore(held);
-      if (heldBias) bias!.restore(heldBias);
+      weightBack();
+      biasBack?.();
       this.#aside = aside;
       this.disabled = disabled;
     };

@@ -8,13 +8,13 @@ import { embedding, linear, reshape } from "../autograd/ops/index.js";
 import { noGrad } from "../autograd/tape.js";
 import { TOKENS } from "../io/peft/keys.js";
 import { Embedding, Linear } from "../nn/layers.js";
-import { Merge } from "../nn/merge.js";
+import { Merge, setAside } from "../nn/merge.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import { attempt, scope } from "../tensor/scope.js";
-import { floatsOf, Tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
 import { isPlain } from "./plain.js";
 
 /** One adapter's rows. */
@@ -164,12 +164,11 @@ export class TrainableTokens extends Module {
     const { disabled, weight } = this;
     const aside = this.#aside;
     const original = aside ? null : this.#merge.original;
-    const held = original && weight.stored();
-    if (original) weight.set(floatsOf(original));
+    const weightBack = setAside(weight, original);
     this.#aside = aside || original !== null;
     this.disabled = true;
     return () => {
-      if (held) weight.restore(held);
+      weightBack();
       this.#aside = aside;
       this.disabled = disabled;
     };
