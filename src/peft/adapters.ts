@@ -18,6 +18,7 @@ import { changesBaseWeight, prepareAdapter, type Source } from "./new_adapter.js
 import { replicateLayers } from "./replication.js";
 import { withTargets } from "./default_targets.js";
 import { TrainableTokens } from "./trainable_tokens.js";
+import { Wrapper } from "./wrapper.js";
 import { hideHead, places, shortNames, showHead } from "./places.js";
 
 /** A layer with adapters, and its path in the model. */
@@ -76,10 +77,8 @@ export class Adapters {
   }
 
   /** Modules with copies or trained tokens of any adapter. */
-  wrappers(): (ModulesToSave | TrainableTokens)[] {
-    return [...places(this.model)]
-      .map(({ module }) => module)
-      .filter((m) => m instanceof ModulesToSave || m instanceof TrainableTokens);
+  wrappers(): Wrapper[] {
+    return [...places(this.model)].map(({ module }) => module).filter((module) => module instanceof Wrapper);
   }
 
   /** Rows of tokens that this adapter trains, with their modules' paths; a head's that are its table's are left out. */
@@ -360,8 +359,7 @@ export class Adapters {
   #free(adapterName: string): void {
     changed();
     for (const { parent, name, module } of [...places(this.model)]) {
-      if (module instanceof LoraLayer || module instanceof ModulesToSave || module instanceof TrainableTokens)
-        module.remove(adapterName);
+      if (module instanceof LoraLayer || module instanceof Wrapper) module.remove(adapterName);
       if (module instanceof LoraLayer && module.adapters.size === 0) parent.replaceChild(name, module.unload());
       if (module instanceof TrainableTokens && module.tokens.size === 0) parent.replaceChild(name, module.unload());
       if (module instanceof ModulesToSave && module.modulesToSave.size === 0)

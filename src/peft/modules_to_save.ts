@@ -3,29 +3,28 @@
  * Source: huggingface/peft, utils/other.py (ModulesToSaveWrapper).
  */
 import type { Layer } from "../nn/layers.js";
-import { Module, type Parameter } from "../nn/module.js";
-import { ArgumentError, StateError } from "../runtime/errors.js";
+import type { Module, Parameter } from "../nn/module.js";
+import { ArgumentError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { LoraLayer } from "./layer.js";
 import type { StandIn } from "./stand_in.js";
-import { TrainableTokens } from "./trainable_tokens.js";
+import { Wrapper } from "./wrapper.js";
 
 /** What stands in a copied module's place: the original and the copies, of which the active adapter's acts. */
-export class ModulesToSave extends Module {
+export class ModulesToSave extends Wrapper {
   /** @internal */ static override readonly className: string = "ModulesToSave";
   readonly originalModule: Layer & { readonly weight?: Parameter | undefined };
   /** By adapter. */
   readonly modulesToSave = new Map<string, StandIn>();
-  activeAdapters: readonly string[] = [];
-  disabled = false;
+  protected override readonly gone = "the trained copy of a module (modulesToSave) was deleted or replaced";
 
   /** @throws ArgumentError for what has no `forward`, or has adapters in it */
   constructor(where: string, module: Module) {
     super();
     if (!("forward" in module))
       throw new ArgumentError(`${where} is a ${className(module)}, which has no forward; name the modules in it.`);
-    const [adapted] = [...module.namedModules()].find(([, m]) => isOfPeft(m)) ?? [];
+    const [adapted] = [...module.namedModules()].find(([, m]) => m instanceof LoraLayer || m instanceof Wrapper) ?? [];
     if (adapted !== undefined)
       throw new ArgumentError(
         `${where} is a ${className(module)} with adapters${adapted && ` on ${adapted}`}; it cannot be copied as well.`,
@@ -34,7 +33,7 @@ export class ModulesToSave extends Module {
     this.training = module.training;
   }
 
-  has(adapterName: string): boolean {
+  override has(adapterName: string): boolean {
     return this.modulesToSave.has(adapterName);
   }
 
@@ -43,35 +42,12 @@ export class ModulesToSave extends Module {
     return (this.disabled ? undefined : this.#copyOf(this.activeAdapters)) ?? this.originalModule;
   }
 
+  protected override get acting(): readonly unknown[] {
+    return [this.active];
+  }
+
   #copyOf(adapterNames: readonly string[]): StandIn | undefined {
     return this.modulesToSave.get(adapterNames.find((name) => this.modulesToSave.has(name)) ?? "");
-  }
-
-  /** Switches to the original; returns what takes that back. */
-  disable(): () => void {
-    const before = this.disabled;
-    this.disabled = true;
-    return () => {
-      this.disabled = before;
-    };
-  }
-
-  /** Notes which copy acts, see `extentOf`. */
-  hold(where: string): () => () => void {
-    const { activeAdapters, disabled, active } = this;
-    return () => {
-      const before = [this.activeAdapters, this.disabled] as const;
-      [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
-      const undo = (): void => {
-        [this.activeAdapters, this.disabled] = before;
-      };
-      if (this.active === active) return undo;
-      undo();
-      throw new StateError(
-        `${where}: the trained copy of a module (modulesToSave) was deleted or replaced since ${where}() was ` +
-          `called; call it anew.`,
-      );
-    };
   }
 
   /** The active layer's: what is tied to it finds it here. */
@@ -84,7 +60,7 @@ export class ModulesToSave extends Module {
   }
 
   /** Frees an adapter's copy, if it is here. */
-  remove(adapterName: string): void {
+  override remove(adapterName: string): void {
     this.modulesToSave.get(adapterName)?.dispose();
     this.modulesToSave.delete(adapterName);
   }
@@ -98,8 +74,4 @@ export class ModulesToSave extends Module {
     kept?.install();
     return [...this.modulesToSave.values()];
   }
-}
-
-function isOfPeft(module: Module): boolean {
-  return module instanceof LoraLayer || module instanceof TrainableTokens || module instanceof ModulesToSave;
 }

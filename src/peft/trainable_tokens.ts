@@ -9,13 +9,14 @@ import { noGrad } from "../autograd/tape.js";
 import { TOKENS } from "../io/peft/keys.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { Merge, setAside } from "../nn/merge.js";
-import { Module, type Parameter } from "../nn/module.js";
+import type { Module, Parameter } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
-import { ArgumentError, StateError } from "../runtime/errors.js";
+import { ArgumentError } from "../runtime/errors.js";
 import { className } from "../runtime/shown.js";
 import { attempt, scope } from "../tensor/scope.js";
 import { Tensor } from "../tensor/tensor.js";
 import { isPlain } from "./plain.js";
+import { Wrapper } from "./wrapper.js";
 
 /** One adapter's rows. */
 export interface Tokens {
@@ -30,13 +31,12 @@ export interface Tokens {
 }
 
 /** What stands in a table's or head's place: it, and the rows of the active adapter. */
-export class TrainableTokens extends Module {
+export class TrainableTokens extends Wrapper {
   /** @internal */ static override readonly className: string = "TrainableTokens";
   readonly baseLayer: Embedding | Linear;
   /** By adapter. */
   readonly tokens = new Map<string, Tokens>();
-  activeAdapters: readonly string[] = [];
-  disabled = false;
+  protected override readonly gone = "trained tokens were deleted, replaced, merged or unmerged";
   /** In the order of merging. */
   readonly #merged: string[] = [];
   readonly #merge = new Merge();
@@ -70,7 +70,7 @@ export class TrainableTokens extends Module {
     for (const [name, { rows }] of this.tokens) yield [`${TOKENS}.${name}`, rows];
   }
 
-  has(adapterName: string): boolean {
+  override has(adapterName: string): boolean {
     return this.tokens.has(adapterName);
   }
 
@@ -78,6 +78,10 @@ export class TrainableTokens extends Module {
   get active(): Tokens | undefined {
     if (this.disabled || this.#merged.length > 0) return undefined;
     return this.tokens.get(this.activeAdapters.find((name) => this.tokens.has(name)) ?? "");
+  }
+
+  protected override get acting(): readonly unknown[] {
+    return [this.active, this.#merged.join()];
   }
 
   /** ids int32 [...] -> [..., dim] of a table; x [..., dim] -> [..., tokens] of a head. */
@@ -159,42 +163,22 @@ export class TrainableTokens extends Module {
     this.#merged.length = 0;
   }
 
-  /** Makes this the layer it was without adapters; returns what takes that back. */
-  disable(): () => void {
-    const { disabled, weight } = this;
+  /** Merged rows come out of the weight, too. */
+  override disable(): () => void {
     const aside = this.#aside;
     const original = aside ? null : this.#merge.original;
-    const weightBack = setAside(weight, original);
+    const weightBack = setAside(this.weight, original);
+    const enable = super.disable();
     this.#aside = aside || original !== null;
-    this.disabled = true;
     return () => {
       weightBack();
       this.#aside = aside;
-      this.disabled = disabled;
-    };
-  }
-
-  /** Notes which rows act, see `extentOf`. */
-  hold(where: string): () => () => void {
-    const { activeAdapters, disabled, active } = this;
-    const merged = this.#merged.join();
-    return () => {
-      const before = [this.activeAdapters, this.disabled] as const;
-      [this.activeAdapters, this.disabled] = [activeAdapters, disabled];
-      const undo = (): void => {
-        [this.activeAdapters, this.disabled] = before;
-      };
-      if (this.active === active && merged === this.#merged.join()) return undo;
-      undo();
-      throw new StateError(
-        `${where}: trained tokens were deleted, replaced, merged or unmerged since ${where}() was called; call it ` +
-          `anew.`,
-      );
+      enable();
     };
   }
 
   /** Frees an adapter's rows, if they are here. */
-  remove(adapterName: string): void {
+  override remove(adapterName: string): void {
     const own = this.tokens.get(adapterName);
     if (own && !own.table) own.rows.dispose();
     this.tokens.delete(adapterName);

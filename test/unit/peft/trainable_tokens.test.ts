@@ -243,6 +243,35 @@ test("tokens of a batch are generated with the rows that act", () => {
   lora.dispose();
 });
 
+test("tokens that were asked for come with the rows that acted then, or not at all", () => {
+  const config = { r: 2, targetModules: ["q_proj"], trainableTokenIndices: { embed_tokens: [0, 1] } };
+  const changes: [string, (lora: peft.LoraModel) => void][] = [
+    ["deleted", (lora) => lora.deleteAdapter("a")],
+    ["merged", (lora) => lora.mergeAdapter(["a"])],
+  ];
+  for (const [what, change] of changes) {
+    const lora = peft.getLoraModel(model(false), config, "a");
+    lora.addAdapter("b", config);
+    for (const [, p] of rowsOf(lora)) p.set(numbers(p.size));
+    const write = (): IterableIterator<number> => models.generate(lora, [1, 0, 4], { maxNewTokens: 5, temperature: 0 });
+    const own = [...write()];
+    const base = lora.disableAdapter(() => [...write()]);
+    const [kept, ofBase, lost] = [write(), lora.disableAdapter(write), write()];
+    lora.setAdapter("b");
+    assert.notDeepEqual([...write()], own);
+    assert.deepEqual([...kept], own);
+    assert.deepEqual([...ofBase], base);
+    change(lora);
+    assert.throws(
+      () => lost.next(),
+      (e: Error) =>
+        e instanceof StateError && /^generate: trained tokens were deleted, .* call it anew\.$/.test(e.message),
+      what,
+    );
+    lora.dispose();
+  }
+});
+
 test("a table that is stored in 16 bits keeps its bits", () => {
   const lm = model(true);
   const { weight } = lm.model.embedTokens;
