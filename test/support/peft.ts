@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test } from "uvu";
 import { manualSeed, nn, noGrad, ops, peft, scope, type Tensor, tensor } from "../../src/index.js";
 import { ModulesToSave } from "../../src/peft/modules_to_save.js";
+import { TrainableTokens } from "../../src/peft/trainable_tokens.js";
 import { assertBits } from "./golden.js";
 import { stream } from "./random.js";
 
@@ -79,13 +80,22 @@ export function copiesOf(adapted: peft.LoraModel, name: string): { path: string;
   });
 }
 
-/** Parameters of an adapter: factors, magnitudes, copies. */
+/** Rows of tokens that an adapter trains; a head's that are the table's are there once. */
+function rowsOf(adapted: peft.LoraModel, name: string): nn.Parameter[] {
+  return [...adapted.model.namedModules()].flatMap(([, wrapper]) => {
+    const own = wrapper instanceof TrainableTokens ? wrapper.tokens.get(name) : undefined;
+    return own && !own.table ? [own.rows] : [];
+  });
+}
+
+/** Parameters of an adapter: factors and their biases, magnitudes, copies, rows of tokens. */
 export function parametersOf(adapted: peft.LoraModel, name: string): nn.Parameter[] {
   const factors = layersOf(adapted, name).flatMap(({ layer }) => {
-    const { loraA, loraB, magnitude } = layer.adapters.get(name)!;
-    return magnitude ? [loraA, loraB, magnitude] : [loraA, loraB];
+    const { loraA, loraB, loraBias, magnitude } = layer.adapters.get(name)!;
+    return [loraA, loraB, loraBias, magnitude].filter((p) => p !== null);
   });
-  return [...factors, ...copiesOf(adapted, name).flatMap(({ module }) => module.parameters())];
+  const copies = copiesOf(adapted, name).flatMap(({ module }) => module.parameters());
+  return [...factors, ...copies, ...rowsOf(adapted, name)];
 }
 
 /** As after training: adds up to 0.4 to every value of the adapter. */
