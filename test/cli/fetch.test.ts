@@ -5,6 +5,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "uvu";
 import { ArgumentError, FileError, FormatError, init, io, models } from "../../src/index.js";
+import { says } from "../support/refuses.js";
 import { ROOT } from "../support/root.js";
 
 await init();
@@ -48,12 +49,6 @@ const greedy = ({ model, tokenizer, eosTokenIds }: models.AnyLoadedModel): strin
   tokenizer.decode(
     models.generate(model, tokenizer.encode("My fellow"), { maxNewTokens: 6, temperature: 0, stopToken: eosTokenIds }),
   );
-const rejects = (promise: Promise<unknown>, kind: new (...args: never[]) => Error, ...words: string[]) =>
-  assert.rejects(promise, (error: unknown) => {
-    assert.ok(error instanceof kind, String(error));
-    for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-    return true;
-  });
 
 test("loadBase gives the model of the package, and it again from memory", async () => {
   const loaded = await models.loadBase();
@@ -111,7 +106,7 @@ test("shards by the index, nothing that the index does not name", async () => {
       ),
     });
     asked.length = 0;
-    await rejects(models.fetchModel(url), FormatError, "model.norm.weight");
+    await assert.rejects(models.fetchModel(url), says(FormatError, "model.norm.weight"));
     assert.ok(!asked.some((path) => path.includes("whole")));
   }
 });
@@ -120,30 +115,41 @@ test("a server that answers every path with its page", async () => {
   otherwise = Buffer.from("<!doctype html><html></html>");
   const { "tokenizer_config.json": _, ...rest } = FILES;
   assert.equal(greedy(await models.fetchModel(serve("page", rest))), greedy(await models.loadBase()));
-  await rejects(models.fetchModel(`${origin}/nothing`), FormatError, "nothing/config.json", "a web page (HTML)");
+  await assert.rejects(
+    models.fetchModel(`${origin}/nothing`),
+    says(FormatError, "nothing/config.json", "a web page (HTML)"),
+  );
   const { "model.safetensors": _weights, ...weightless } = rest;
-  await rejects(models.fetchModel(serve("no-weights", weightless)), FileError, "neither model.safetensors");
+  await assert.rejects(
+    models.fetchModel(serve("no-weights", weightless)),
+    says(FileError, "neither model.safetensors"),
+  );
   otherwise = 404;
 });
 
 test("what fails says what, and leaves nothing in memory", async () => {
   const before = [...io.memoryFiles.keys()];
-  await rejects(models.fetchModel(`${origin}/none`), FileError, `${origin}/none/config.json`, "404", "org/name");
+  await assert.rejects(
+    models.fetchModel(`${origin}/none`),
+    says(FileError, `${origin}/none/config.json`, "404", "org/name"),
+  );
   served.set("/secret/config.json", 401);
-  await rejects(models.fetchModel(`${origin}/secret`), FileError, "401", "login");
-  await rejects(models.fetchModel(serve("cut", FILES)), FileError, "/cut/");
-  await rejects(models.fetchModel(serve("elsewhere", FILES)), FormatError, "/elsewhere/config.json", "bytes 5-");
-  await rejects(models.fetchModel("http://127.0.0.1:1/x"), FileError, "127.0.0.1:1");
+  await assert.rejects(models.fetchModel(`${origin}/secret`), says(FileError, "401", "login"));
+  await assert.rejects(models.fetchModel(serve("cut", FILES)), says(FileError, "/cut/"));
+  await assert.rejects(
+    models.fetchModel(serve("elsewhere", FILES)),
+    says(FormatError, "/elsewhere/config.json", "bytes 5-"),
+  );
+  await assert.rejects(models.fetchModel("http://127.0.0.1:1/x"), says(FileError, "127.0.0.1:1"));
   const { "model.safetensors": _, ...rest } = FILES;
-  await rejects(
+  await assert.rejects(
     models.fetchModel(serve("weightless", rest)),
-    FileError,
-    "neither model.safetensors nor model.safetensors.index.json",
+    says(FileError, "neither model.safetensors nor model.safetensors.index.json"),
   );
   assert.deepEqual([...io.memoryFiles.keys()], before);
   for (const url of ["/models/base", "models/base/", "file:///tmp/x", "memory:x", 5, null])
-    await rejects(models.fetchModel(url as string), ArgumentError, "loadModel");
-  await rejects(models.fetchModel(origin, { progress: 1 } as never), ArgumentError, "progress");
+    await assert.rejects(models.fetchModel(url as string), says(ArgumentError, "loadModel"));
+  await assert.rejects(models.fetchModel(origin, { progress: 1 } as never), says(ArgumentError, "progress"));
 });
 
 test("a signal ends it", async () => {

@@ -1,18 +1,10 @@
 /** Texts of different lengths as one batch. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { ArgumentError, data, init, type WasmLoraError } from "../../../src/index.js";
+import { ArgumentError, data, init } from "../../../src/index.js";
+import { says } from "../../support/refuses.js";
 
 await init();
-
-/** fn throws `error`, whose message holds every one of `words`. */
-function refuses(fn: () => unknown, error: new (...args: never[]) => WasmLoraError, ...words: string[]): void {
-  assert.throws(fn, (e: unknown) => {
-    assert(e instanceof error, String(e));
-    for (const word of words) assert(e.message.includes(word), `${e.message} does not name ${word}`);
-    return true;
-  });
-}
 
 test("padTexts: each text from the start of its row, and where it is", () => {
   const { ids, attentionMask } = data.padTexts([[7], [5, 6, 9], [2, 3]], { padTokenId: 4 });
@@ -24,11 +16,11 @@ test("padTexts: each text from the start of its row, and where it is", () => {
 });
 
 test("padTexts: what is no list of texts is refused by name", () => {
-  refuses(() => data.padTexts([]), ArgumentError, "padTexts", "texts");
-  refuses(() => data.padTexts([[1], []]), ArgumentError, "padTexts", "texts[1]");
-  refuses(() => data.padTexts(["ab"] as never), ArgumentError, "padTexts", "texts[0]");
-  refuses(() => data.padTexts([[1]], { padTokenId: -1 }), ArgumentError, "padTexts", "padTokenId");
-  refuses(() => data.padTexts([[1]], { padding: 1 } as never), ArgumentError, "padTexts", "padding");
+  assert.throws(() => data.padTexts([]), says(ArgumentError, "padTexts", "texts"));
+  assert.throws(() => data.padTexts([[1], []]), says(ArgumentError, "padTexts", "texts[1]"));
+  assert.throws(() => data.padTexts(["ab"] as never), says(ArgumentError, "padTexts", "texts[0]"));
+  assert.throws(() => data.padTexts([[1]], { padTokenId: -1 }), says(ArgumentError, "padTexts", "padTokenId"));
+  assert.throws(() => data.padTexts([[1]], { padding: 1 } as never), says(ArgumentError, "padTexts", "padding"));
 });
 
 test.run();

@@ -24,6 +24,7 @@ import type { StateEntry } from "../../../src/runtime/state_entry.js";
 import { ArgumentError, ShapeError } from "../../../src/runtime/errors.js";
 import { assertBits, assertClose, f32, goldenNames, readGolden, type Golden } from "../../support/golden.js";
 import { scalingOf, targets } from "../../support/peft_rules.js";
+import { says } from "../../support/refuses.js";
 
 const folder = mkdtempSync(join(tmpdir(), "convert-"));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -298,61 +299,42 @@ test("a path beyond 16 bits has its own rank and scaling", () => {
   assert.equal(scalingOf(readPeftAdapter(directory).config, odd), 3);
 });
 
-function refuses(run: () => unknown, kind: typeof ArgumentError | typeof ShapeError, ...words: string[]): void {
-  assert.throws(run, (error: unknown) => {
-    assert.ok(error instanceof kind, String(error));
-    for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-    return true;
-  });
-}
-
 test("what does not fit is refused by name", () => {
   const a = counting(4, 5);
   const b = counting(8, 2);
   const layer = { r: 2, loraAlpha: 4, enableLora: [true, false, true], outFeatures: 12 };
   const change = (other: Partial<LayerOf<"MergedLinear">>) => () =>
     mergedLinearToPeft("mergedLinearToPeft", a, b, { ...layer, ...other });
-  refuses(change({ r: 0 }), ArgumentError, "mergedLinearToPeft", "r is 0");
-  refuses(change({ loraAlpha: NaN }), ArgumentError, "loraAlpha is NaN");
-  refuses(change({ enableLora: [false, false] }), ArgumentError, "enableLora");
-  refuses(change({ enableLora: [] }), ArgumentError, "enableLora is []");
-  refuses(change({ outFeatures: 13 }), ArgumentError, "outFeatures is 13", "multiple of 3");
-  refuses(change({ outFeatures: 15 }), ShapeError, "loraB", "[8,2]", "[10, 2]");
-  refuses(change({ enableLora: [true, true, true] }), ShapeError, "loraA", "[4,5]", "[6, any]");
-  refuses(
+  assert.throws(change({ r: 0 }), says(ArgumentError, "mergedLinearToPeft", "r is 0"));
+  assert.throws(change({ loraAlpha: NaN }), says(ArgumentError, "loraAlpha is NaN"));
+  assert.throws(change({ enableLora: [false, false] }), says(ArgumentError, "enableLora"));
+  assert.throws(change({ enableLora: [] }), says(ArgumentError, "enableLora is []"));
+  assert.throws(change({ outFeatures: 13 }), says(ArgumentError, "outFeatures is 13", "multiple of 3"));
+  assert.throws(change({ outFeatures: 15 }), says(ShapeError, "loraB", "[8,2]", "[10, 2]"));
+  assert.throws(change({ enableLora: [true, true, true] }), says(ShapeError, "loraA", "[4,5]", "[6, any]"));
+  assert.throws(
     () => mergedLinearToPeft("mergedLinearToPeft", { shape: [4, 5], data: new Float32Array(19) }, b, layer),
-    ShapeError,
-    "loraA has 19 values",
+    says(ShapeError, "loraA has 19 values"),
   );
-  refuses(
+  assert.throws(
     () => linearToPeft("linearToPeft", counting(2, 3), counting(4, 3), { r: 2, loraAlpha: 1 }),
-    ShapeError,
-    "linearToPeft",
-    "loraB",
-    "[any, 2]",
+    says(ShapeError, "linearToPeft", "loraB", "[any, 2]"),
   );
-  refuses(
+  assert.throws(
     () => linearToPeft("linearToPeft", counting(2, 3, 1), counting(4, 2), { r: 2, loraAlpha: 1 }),
-    ShapeError,
-    "loraA",
-    "[2,3,1]",
+    says(ShapeError, "loraA", "[2,3,1]"),
   );
-  refuses(
+  assert.throws(
     () => conv2dToPeft("conv2dToPeft", counting(4, 7), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
-    ShapeError,
-    "loraA",
-    "a multiple of 2",
+    says(ShapeError, "loraA", "a multiple of 2"),
   );
-  refuses(
+  assert.throws(
     () => conv2dToPeft("conv2dToPeft", counting(4, 6), counting(9, 4), { r: 2, loraAlpha: 1, kernelSize: 2 }),
-    ShapeError,
-    "loraB",
-    "a multiple of 2",
+    says(ShapeError, "loraB", "a multiple of 2"),
   );
-  refuses(
+  assert.throws(
     () => conv2dToPeft("conv2dToPeft", counting(4, 6), counting(8, 4), { r: 2, loraAlpha: 1, kernelSize: 0.5 }),
-    ArgumentError,
-    "kernelSize is 0.5",
+    says(ArgumentError, "kernelSize is 0.5"),
   );
 });
 
@@ -362,10 +344,10 @@ test("a checkpoint and layers that do not fit are refused by the module's name",
     () =>
       loralibToPeft(state, layers as Record<string, LoralibLayer>);
   const { conv, ...others } = MODEL;
-  refuses(convert(others), ArgumentError, "conv.lora_A", 'does not describe "conv"');
-  refuses(convert({ ...MODEL, missing: MODEL["wte"] }), ArgumentError, '"missing"', "missing.lora_A");
-  refuses(convert({}), ArgumentError, "layers is empty");
-  refuses(
+  assert.throws(convert(others), says(ArgumentError, "conv.lora_A", 'does not describe "conv"'));
+  assert.throws(convert({ ...MODEL, missing: MODEL["wte"] }), says(ArgumentError, '"missing"', "missing.lora_A"));
+  assert.throws(convert({}), says(ArgumentError, "layers is empty"));
+  assert.throws(
     convert(
       { "": MODEL["wte"] },
       new Map([
@@ -373,18 +355,19 @@ test("a checkpoint and layers that do not fit are refused by the module's name",
         ["lora_B", counting(5, 3)],
       ]),
     ),
-    ArgumentError,
-    "the model itself",
+    says(ArgumentError, "the model itself"),
   );
-  refuses(convert({ ...others, conv: { ...conv, groups: 2 } }), ArgumentError, '"conv"', "groups is 2");
-  refuses(convert({ ...others, conv: { ...conv, kernelSize: 3 } }), ShapeError, '"conv"', "loraA");
-  refuses(convert({ ...others, conv: { ...conv, kind: "Conv4d" } }), ArgumentError, '"conv"', "Conv4d");
-  refuses(
+  assert.throws(convert({ ...others, conv: { ...conv, groups: 2 } }), says(ArgumentError, '"conv"', "groups is 2"));
+  assert.throws(convert({ ...others, conv: { ...conv, kernelSize: 3 } }), says(ShapeError, '"conv"', "loraA"));
+  assert.throws(convert({ ...others, conv: { ...conv, kind: "Conv4d" } }), says(ArgumentError, '"conv"', "Conv4d"));
+  assert.throws(
     convert({ ...MODEL, "h.0.mlp.c_fc": { ...MODEL["h.0.mlp.c_fc"], fanInFanOut: true } }),
-    ArgumentError,
-    "fanInFanOut",
+    says(ArgumentError, "fanInFanOut"),
   );
-  refuses(convert(MODEL, new Map([...STATE, ["q.lora_A.weight", counting(2, 2)]])), ArgumentError, "readPeftAdapter");
+  assert.throws(
+    convert(MODEL, new Map([...STATE, ["q.lora_A.weight", counting(2, 2)]])),
+    says(ArgumentError, "readPeftAdapter"),
+  );
 });
 
 test.run();

@@ -7,6 +7,7 @@ import { test } from "uvu";
 import { loadWeights } from "../../../src/io/huggingface.js";
 import { serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { FileError, FormatError } from "../../../src/runtime/errors.js";
+import { says } from "../../support/refuses.js";
 
 const folder = mkdtempSync(join(tmpdir(), "huggingface-"));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -32,14 +33,7 @@ function checkpoint(files: Record<string, TensorToWrite[]>, weightMap?: object):
 }
 
 function refuses(directory: string, ...words: string[]): void {
-  assert.throws(
-    () => loadWeights(directory),
-    (error: unknown) => {
-      assert.ok(error instanceof FormatError, String(error));
-      for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-      return true;
-    },
-  );
+  assert.throws(() => loadWeights(directory), says(FormatError, ...words));
 }
 
 const S1 = "model-00001-of-00002.safetensors";

@@ -14,6 +14,7 @@ import { peftEmbeddingKey, peftKey } from "../../support/peft_keys.js";
 import { parseSafetensors, serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { ArgumentError, FileError, FormatError } from "../../../src/runtime/errors.js";
 import { readGolden } from "../../support/golden.js";
+import { says } from "../../support/refuses.js";
 
 const folder = mkdtempSync(join(tmpdir(), "peft-"));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -110,14 +111,7 @@ function adapterWith(config: object, tensors: TensorToWrite[] = FACTORS): string
 }
 
 function refuses(directory: string, ...words: string[]): void {
-  assert.throws(
-    () => readPeftAdapter(directory),
-    (error: unknown) => {
-      assert.ok(error instanceof FormatError, String(error));
-      for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-      return true;
-    },
-  );
+  assert.throws(() => readPeftAdapter(directory), says(FormatError, ...words));
 }
 
 test("keys are PEFT's", () => {

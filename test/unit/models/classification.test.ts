@@ -18,22 +18,13 @@ import {
   ShapeError,
   tensor,
   type Tensor,
-  type WasmLoraError,
 } from "../../../src/index.js";
 import { readJson } from "../../../src/io/files.js";
 import { readLabels } from "../../../src/models/parts/classification.js";
+import { says } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
 
 await init();
-
-/** fn throws `error`, whose message holds every one of `words`. */
-function refuses(fn: () => unknown, error: new (...args: never[]) => WasmLoraError, ...words: string[]): void {
-  assert.throws(fn, (e: unknown) => {
-    assert(e instanceof error, String(e));
-    for (const word of words) assert(e.message.includes(word), `${e.message} does not name ${word}`);
-    return true;
-  });
-}
 
 const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT));
 const ids = (): Tensor => tensor(new Int32Array([2, 45, 46, 3, 2, 50, 51, 3]), [2, 4]);
@@ -85,9 +76,9 @@ test("classificationLoss: what the labels are decides, unless problemType does",
   const value = models.classificationLoss(one, tensor([2, 5]), labels(null, 1)).item();
   assert.equal(value, 2.5);
   assert.equal(models.classificationLoss(one, tensor([[2], [5]]), labels(null, 1)).item(), value);
-  refuses(() => loss(classes, "multi_label_classification"), DTypeError, "float32");
-  refuses(() => loss(flags, "single_label_classification"), DTypeError, "int32");
-  refuses(() => loss(tensor([1, 0])), ShapeError, "[2,3]");
+  assert.throws(() => loss(classes, "multi_label_classification"), says(DTypeError, "float32"));
+  assert.throws(() => loss(flags, "single_label_classification"), says(DTypeError, "int32"));
+  assert.throws(() => loss(tensor([1, 0])), says(ShapeError, "[2,3]"));
 });
 
 test("readLabels: id2label, else num_labels, else two", () => {
@@ -108,8 +99,8 @@ test("readLabels: id2label, else num_labels, else two", () => {
     [{ num_labels: 0 }, "num_labels"],
     [{ num_labels: 1e9 }, "num_labels"],
   ] as const)
-    refuses(() => read(json), FormatError, word);
-  refuses(() => read({}, 0), ArgumentError, "numLabels");
+    assert.throws(() => read(json), says(FormatError, word));
+  assert.throws(() => read({}, 0), says(ArgumentError, "numLabels"));
 });
 
 test("a head that the weights lack is drawn from the seed; other heads' tensors are left out", () => {
@@ -123,7 +114,7 @@ test("a head that the weights lack is drawn from the seed; other heads' tensors 
         : key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
     ["cls.predictions.bias", "cls.seq_relationship.weight", "bert.embeddings.position_ids"],
   );
-  refuses(() => models.loadModel(folder), FormatError, "BertForMaskedLM", "head");
+  assert.throws(() => models.loadModel(folder), says(FormatError, "BertForMaskedLM", "head"));
   const load = (seed: number): models.SequenceClassifier => {
     manualSeed(seed);
     return models.loadModel(folder, { head: "sequence-classification", numLabels: 4 }).model;
@@ -170,9 +161,9 @@ test("encoders have the positions that there are", () => {
       );
     run(count - 1);
     const held = memoryStats().liveBytes;
-    refuses(() => run(count), ShapeError, "positionIds", `${count}`);
-    refuses(() => run(300_000), ShapeError, "positionIds", "300000");
-    refuses(() => run(-1), ArgumentError);
+    assert.throws(() => run(count), says(ShapeError, "positionIds", `${count}`));
+    assert.throws(() => run(300_000), says(ShapeError, "positionIds", "300000"));
+    assert.throws(() => run(-1), says(ArgumentError));
     assert.equal(memoryStats().liveBytes, held, name);
     model.dispose();
   }
@@ -196,24 +187,41 @@ test("head none: the base model alone, with a pooler if the weights have one", (
 test("what is asked for and cannot be is refused by name, and leaves nothing", () => {
   const before = memoryStats().liveBytes;
   const bert = pathOf("bert_cls");
-  refuses(() => models.loadModel(bert, { head: "causal-lm" }), ArgumentError, "causal-lm", "sequence-classification");
-  refuses(() => models.loadModel(bert, { head: "none", numLabels: 3 }), ArgumentError, "numLabels");
-  refuses(() => models.loadModel(bert, { numLabels: 5 }), FormatError, "num_labels", "is 5", "classifier");
-  refuses(() => models.loadModel(changed("vit_cls", { image_size: 32 })), FormatError, "image_size", "is 65");
-  refuses(() => models.loadModel(changed("vit_cls", { image_size: 1e9 })), FormatError, "such sizes");
-  refuses(() => models.loadModel(changed("bert_cls", { hidden_act: "gelu_fast" })), FormatError, "hidden_act");
-  refuses(() => models.loadModel(changed("bert_cls", { is_decoder: true })), FormatError, "is_decoder");
-  refuses(
-    () => models.loadModel(changed("bert_cls", { position_embedding_type: "relative_key" })),
-    FormatError,
-    "position_embedding_type",
+  assert.throws(
+    () => models.loadModel(bert, { head: "causal-lm" }),
+    says(ArgumentError, "causal-lm", "sequence-classification"),
   );
-  refuses(() => models.loadModel(changed("bert_cls", { num_attention_heads: 3 })), FormatError, "num_attention_heads");
-  refuses(() => models.loadModel(changed("bert_cls", { intermediate_size: 63 })), FormatError, "intermediate_size");
-  refuses(() => models.loadModel(changed("bert_cls", { pad_token_id: 96 })), FormatError, "pad_token_id");
-  refuses(() => models.loadModel(changed("bert_cls", {}, (key) => key, ["bert.more"])), FormatError, "bert.more");
-  refuses(() => models.loadModel(changed("vit_cls", { patch_size: [4, 4, 4] })), FormatError, "patch_size");
-  refuses(() => models.loadModel(changed("vit_cls", { patch_size: 32 })), FormatError, "patch_size");
+  assert.throws(() => models.loadModel(bert, { head: "none", numLabels: 3 }), says(ArgumentError, "numLabels"));
+  assert.throws(() => models.loadModel(bert, { numLabels: 5 }), says(FormatError, "num_labels", "is 5", "classifier"));
+  assert.throws(
+    () => models.loadModel(changed("vit_cls", { image_size: 32 })),
+    says(FormatError, "image_size", "is 65"),
+  );
+  assert.throws(() => models.loadModel(changed("vit_cls", { image_size: 1e9 })), says(FormatError, "such sizes"));
+  assert.throws(
+    () => models.loadModel(changed("bert_cls", { hidden_act: "gelu_fast" })),
+    says(FormatError, "hidden_act"),
+  );
+  assert.throws(() => models.loadModel(changed("bert_cls", { is_decoder: true })), says(FormatError, "is_decoder"));
+  assert.throws(
+    () => models.loadModel(changed("bert_cls", { position_embedding_type: "relative_key" })),
+    says(FormatError, "position_embedding_type"),
+  );
+  assert.throws(
+    () => models.loadModel(changed("bert_cls", { num_attention_heads: 3 })),
+    says(FormatError, "num_attention_heads"),
+  );
+  assert.throws(
+    () => models.loadModel(changed("bert_cls", { intermediate_size: 63 })),
+    says(FormatError, "intermediate_size"),
+  );
+  assert.throws(() => models.loadModel(changed("bert_cls", { pad_token_id: 96 })), says(FormatError, "pad_token_id"));
+  assert.throws(
+    () => models.loadModel(changed("bert_cls", {}, (key) => key, ["bert.more"])),
+    says(FormatError, "bert.more"),
+  );
+  assert.throws(() => models.loadModel(changed("vit_cls", { patch_size: [4, 4, 4] })), says(FormatError, "patch_size"));
+  assert.throws(() => models.loadModel(changed("vit_cls", { patch_size: 32 })), says(FormatError, "patch_size"));
   assert.equal(memoryStats().liveBytes, before);
 });
 
@@ -257,9 +265,9 @@ test("configurations of one's own: what is missing, unknown or out of range is r
   const labels = { id2label: ["a", "b"], problemType: null };
   const model = new models.BertForSequenceClassification({ ...BERT, ...labels });
   assert.deepEqual(model.forward(tensor(new Int32Array([1, 2]), [1, 2])).shape, [1, 2]);
-  refuses(() => model.loss(ids(), undefined as never), ArgumentError, "Embedding");
+  assert.throws(() => model.loss(ids(), undefined as never), says(ArgumentError, "Embedding"));
   const two = (): Tensor => tensor(new Int32Array([1, 2]), [1, 2]);
-  refuses(() => model.loss(two(), undefined as never), DTypeError, "labels");
+  assert.throws(() => model.loss(two(), undefined as never), says(DTypeError, "labels"));
   model.dispose();
   for (const [changes, word] of [
     [{ vocabSize: 0 }, "vocabSize"],
@@ -271,17 +279,16 @@ test("configurations of one's own: what is missing, unknown or out of range is r
     [{ hiddenDropout: 0.1 }, "hiddenDropout"],
     [{ dtype: "int8" }, "dtype"],
   ] as const)
-    refuses(() => new models.BertModel({ ...BERT, ...changes } as never), ArgumentError, "BertModel", word);
-  refuses(() => new models.BertModel(undefined as never), ArgumentError, "BertModel", "vocabSize");
+    assert.throws(() => new models.BertModel({ ...BERT, ...changes } as never), says(ArgumentError, "BertModel", word));
+  assert.throws(() => new models.BertModel(undefined as never), says(ArgumentError, "BertModel", "vocabSize"));
   for (const changes of [{ id2label: [] }, { id2label: undefined }, { problemType: "ranking" }])
-    refuses(
+    assert.throws(
       () => new models.BertForSequenceClassification({ ...BERT, ...labels, ...changes } as never),
-      ArgumentError,
-      "BertForSequenceClassification",
+      says(ArgumentError, "BertForSequenceClassification"),
     );
-  refuses(() => new models.DistilBertModel({} as never), ArgumentError, "DistilBertModel");
-  refuses(() => new models.ModernBertModel({} as never), ArgumentError, "ModernBertModel");
-  refuses(() => new models.ViTModel({} as never), ArgumentError, "ViTModel");
+  assert.throws(() => new models.DistilBertModel({} as never), says(ArgumentError, "DistilBertModel"));
+  assert.throws(() => new models.ModernBertModel({} as never), says(ArgumentError, "ModernBertModel"));
+  assert.throws(() => new models.ViTModel({} as never), says(ArgumentError, "ViTModel"));
 });
 
 test("a ModernBERT of one's own: a type for each layer; nothing is left where its angles are none", () => {
@@ -323,9 +330,9 @@ test("decoders: where a text ends", () => {
   const texts = (): Tensor => tensor(new Int32Array([5, 6, 9, 4]), [2, 2]);
   const mask = (...values: number[]) => ({ attentionMask: tensor(Int32Array.from(values), [2, 2]) });
   const model = load({ pad_token_id: null });
-  refuses(() => model.forward(texts()), ArgumentError, "2 rows", "attentionMask", "pad_token_id");
-  refuses(() => model.forward(texts(), mask(1, 2, 1, 1)), ArgumentError, "row 0", "several texts");
-  refuses(() => model.forward(texts(), mask(1, 1, 0, 0)), ArgumentError, "row 1", "padding");
+  assert.throws(() => model.forward(texts()), says(ArgumentError, "2 rows", "attentionMask", "pad_token_id"));
+  assert.throws(() => model.forward(texts(), mask(1, 2, 1, 1)), says(ArgumentError, "row 0", "several texts"));
+  assert.throws(() => model.forward(texts(), mask(1, 1, 0, 0)), says(ArgumentError, "row 1", "padding"));
   const first = (of: Tensor): number[] => [...of.data.slice(0, 3)];
   const alone = first(model.forward(tensor(new Int32Array([5]), [1, 1])));
   assert.deepEqual(first(model.forward(texts(), mask(1, 0, 1, 1))), alone);
@@ -372,15 +379,18 @@ test("ModernBERT: both spellings of config.json; the first token or the mean", (
     [{ norm_bias: true }, "norm.bias"],
     [{ classifier_activation: "gelu_fast" }, "classifier_activation"],
   ] as const)
-    refuses(() => models.loadModel(changed("modernbert_cls", change)), FormatError, word);
+    assert.throws(() => models.loadModel(changed("modernbert_cls", change)), says(FormatError, word));
 });
 
 test("ViT: names of files and of transformers 5 are one; pooler and mask token are left out", () => {
   const folder = changed("vit_cls", {}, (key) => key, ["vit.pooler.dense.bias", "vit.embeddings.mask_token"]);
   const [a, b] = [folder, pathOf("vit_cls")].map((from) => models.loadModel(from, { head: "image-classification" }));
   assert.deepEqual([...a!.model.stateDict()], [...b!.model.stateDict()]);
-  refuses(() => a!.model.forward(ids() as never), DTypeError, "pixelValues");
-  refuses(() => a!.model.forward(tensor(new Float32Array(3 * 256), [1, 3, 8, 32])), ShapeError, "pixelValues");
+  assert.throws(() => a!.model.forward(ids() as never), says(DTypeError, "pixelValues"));
+  assert.throws(
+    () => a!.model.forward(tensor(new Float32Array(3 * 256), [1, 3, 8, 32])),
+    says(ShapeError, "pixelValues"),
+  );
   for (const { model } of [a!, b!]) model.dispose();
 });
 

@@ -5,6 +5,7 @@ import { FileError, FormatError, init, io, models } from "../../../src/index.js"
 import { hubFolder } from "../../../src/models/hub.js";
 import { readStreamed } from "../../../src/io/streamed_file.js";
 import { LLAMA } from "../../support/language_models.js";
+import { says } from "../../support/refuses.js";
 
 await init();
 
@@ -99,12 +100,6 @@ const read = async (revision?: string): Promise<Uint8Array> => {
   const folder = await hubFolder({ repo: "org/name", revision }, ENDPOINT, undefined, PART);
   return readStreamed((await folder.open("model.safetensors", false))!);
 };
-const rejects = (promise: Promise<unknown>, kind: new (...args: never[]) => Error, ...words: string[]): Promise<void> =>
-  assert.rejects(promise, (error: Error) => {
-    assert.ok(error instanceof kind, String(error));
-    for (const word of words) assert.ok(error.message.includes(word), `${error.message} lacks ${word}`);
-    return true;
-  });
 const AT = `/org/name/resolve/${COMMIT}/model.safetensors`;
 const MAIN = "/api/models/org/name/revision/main?blobs=true";
 
@@ -168,7 +163,7 @@ hubs("the next visit goes on behind the last whole part", async () => {
   const shelf = new Shelf();
   const down: Fault[] = ["down", "down", "down", "down", "down"];
   await withHub(shelf, [{ cut: 1e9 }, { cut: 2500 }, ...down], () =>
-    rejects(read(), FileError, `after 2500 of ${WEIGHTS.length} bytes`, "no connection"),
+    assert.rejects(read(), says(FileError, `after 2500 of ${WEIGHTS.length} bytes`, "no connection")),
   );
   assert.deepEqual([...shelf.entries.keys()].slice(1), [`${ENDPOINT}${AT}?from=0`, `${ENDPOINT}${AT}?from=1000`]);
   await withHub(shelf, [], async () => assert.deepEqual(await read(), WEIGHTS));
@@ -193,7 +188,7 @@ hubs("an answer from elsewhere in the file is refused, and not kept", async () =
   ] as Record<string, string>[]) {
     const shelf = new Shelf();
     await withHub(shelf, [{ cut: 1e9 }, { cut: 2500 }, { headers }], () =>
-      rejects(read(), FormatError, `${ENDPOINT}${AT}`, "from 2500 on", Object.values(headers)[0]!),
+      assert.rejects(read(), says(FormatError, `${ENDPOINT}${AT}`, "from 2500 on", Object.values(headers)[0]!)),
     );
     assert.deepEqual([...shelf.entries.keys()].slice(1), [`${ENDPOINT}${AT}?from=0`, `${ENDPOINT}${AT}?from=1000`]);
     await withHub(shelf, [], async () => assert.deepEqual(await read(), WEIGHTS));
@@ -222,11 +217,18 @@ hubs("where there is no room, nothing is kept", async () => {
 
 hubs("what is not there or not permitted says so, and what to do", async () => {
   for (const status of [401, 403, 404])
-    await withHub(new Shelf(), [status], () => rejects(read(), FileError, String(status), "HF_TOKEN", "org/name"));
-  await withHub(new Shelf(), ["down", "down"], () => rejects(read(), FileError, "no connection", "connect-src"));
+    await withHub(new Shelf(), [status], () =>
+      assert.rejects(read(), says(FileError, String(status), "HF_TOKEN", "org/name")),
+    );
+  await withHub(new Shelf(), ["down", "down"], () =>
+    assert.rejects(read(), says(FileError, "no connection", "connect-src")),
+  );
   await withHub(new Shelf(), [], async () => {
     const folder = await hubFolder({ repo: "org/name", revision: "main" }, ENDPOINT, undefined);
-    await rejects(folder.open("pytorch_model.bin", false), FileError, "org/name@main", "pytorch_model.bin");
+    await assert.rejects(
+      folder.open("pytorch_model.bin", false),
+      says(FileError, "org/name@main", "pytorch_model.bin"),
+    );
   });
   const { files } = hub;
   hub.files = { ...files, "model.safetensors": WEIGHTS.subarray(0, 5000) };
@@ -234,7 +236,7 @@ hubs("what is not there or not permitted says so, and what to do", async () => {
   await withHub(shelf, [], () => read());
   hub.files = files;
   shelf.entries.delete(`${ENDPOINT}${AT}?from=4000`);
-  await withHub(shelf, ["down"], () => rejects(read(), FormatError, "longer than the 5000 bytes"));
+  await withHub(shelf, ["down"], () => assert.rejects(read(), says(FormatError, "longer than the 5000 bytes")));
 });
 
 hubs("a listing without an end is refused", async () => {
@@ -254,7 +256,7 @@ hubs("a listing without an end is refused", async () => {
           }),
         ),
     );
-    await rejects(read(), FormatError, MAIN, "longer than 134217728 bytes");
+    await assert.rejects(read(), says(FormatError, MAIN, "longer than 134217728 bytes"));
     assert.ok(sent < 140, `${sent} MB were read`);
   });
 });

@@ -25,6 +25,7 @@ import {
   zeros as zeroTensor,
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
+import { type ErrorClass, says } from "../../support/refuses.js";
 
 await init();
 test.after(() => io.memoryFiles.clear());
@@ -96,13 +97,9 @@ function means(path: string, table: { data: Float32Array }, head: { data: Float3
   model.dispose();
 }
 
-function refuses(run: () => unknown, kind: new (...args: never[]) => Error, ...words: string[]): void {
+function refuses(run: () => unknown, kind: ErrorClass, ...words: string[]): void {
   const { liveBytes } = memoryStats();
-  assert.throws(run, (error: unknown) => {
-    assert.ok(error instanceof kind, String(error));
-    for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-    return true;
-  });
+  assert.throws(run, says(kind, ...words));
   assert.equal(memoryStats().liveBytes, liveBytes);
 }
 

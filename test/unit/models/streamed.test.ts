@@ -4,6 +4,7 @@ import { test } from "uvu";
 import { ArgumentError, FileError, FormatError, init, io, memoryStats, models } from "../../../src/index.js";
 import type { StreamedFile } from "../../../src/io/streamed_file.js";
 import { loadStreamed } from "../../../src/models/streamed.js";
+import { type ErrorClass, says } from "../../support/refuses.js";
 
 await init();
 // Where there is no disk, the fixtures of all tests are there.
@@ -95,13 +96,9 @@ const streamed = (
     },
     {},
   );
-async function refuses(promise: Promise<unknown>, kind: new (...args: never[]) => Error, ...words: string[]) {
+async function refuses(promise: Promise<unknown>, kind: ErrorClass, ...words: string[]) {
   const { liveBytes } = memoryStats();
-  await assert.rejects(promise, (error: unknown) => {
-    assert.ok(error instanceof kind, String(error));
-    for (const word of words) assert.ok(error.message.includes(word), `${error.message} does not name ${word}`);
-    return true;
-  });
+  await assert.rejects(promise, says(kind, ...words));
   assert.equal(memoryStats().liveBytes, liveBytes);
   assert.equal(live, 0, "streams that nobody has ended");
   assert.equal(io.memoryFiles.size, 0, "files are kept");
