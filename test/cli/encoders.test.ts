@@ -2,16 +2,14 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { init, io, models, noGrad, peft, tensor, zeros, type Tensor } from "../../src/index.js";
 import { refuse, succeed, temporaryFolder } from "../support/cli.js";
+import { familyPath } from "../support/families.js";
 import { assertBits } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
 const folder = temporaryFolder();
-const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT));
 
 /** The answer to something that every model of its kind takes. */
 function answer(model: unknown, head: string): Float32Array {
@@ -23,14 +21,15 @@ function answer(model: unknown, head: string): Float32Array {
 for (const name of ["bert_cls", "distilbert_cls", "modernbert_cls", "vit_cls", "minilm_embed"])
   test(`merge on ${name}: a folder with the names of the base's, which gives the adapted model's answers`, async () => {
     const out = join(folder, name);
-    await succeed(folder, ["merge", "--model", pathOf(name), "--adapter", `${pathOf(name)}/adapter`, "--out", out]);
+    const from = familyPath(name);
+    await succeed(folder, ["merge", "--model", from, "--adapter", `${from}/adapter`, "--out", out]);
     const names = (path: string): string[] => [...io.loadWeights(path).keys()].sort();
-    assert.deepEqual(names(out), names(pathOf(name)));
+    assert.deepEqual(names(out), names(from));
     const config = (path: string): Record<string, unknown> =>
       JSON.parse(readFileSync(join(path, "config.json"), "utf8")) as Record<string, unknown>;
-    assert.deepEqual(config(out), config(pathOf(name)));
-    const { model: base, head } = models.loadModel(pathOf(name));
-    peft.LoraModel.fromPretrained(base, `${pathOf(name)}/adapter`).mergeAndUnload();
+    assert.deepEqual(config(out), config(from));
+    const { model: base, head } = models.loadModel(from);
+    peft.LoraModel.fromPretrained(base, `${from}/adapter`).mergeAndUnload();
     const { model } = models.loadModel(out);
     assertBits(name, answer(model, head), answer(base, head));
     for (const each of [base, model]) each.dispose();
@@ -41,7 +40,7 @@ test("generate and finetune on an encoder name what it is", async () => {
     ["generate", "--prompt", "a"],
     ["finetune", "--data", "t.txt", "--out", "run"],
   ])
-    await refuse(folder, [...command, "--model", pathOf("bert_cls")], "ArgumentError", "bert", '"causal-lm"');
+    await refuse(folder, [...command, "--model", familyPath("bert_cls")], "ArgumentError", "bert", '"causal-lm"');
 });
 
 test.run();

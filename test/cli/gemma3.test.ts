@@ -2,16 +2,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { init, io, models, noGrad, peft, scope, tensor } from "../../src/index.js";
 import { succeed, temporaryFolder } from "../support/cli.js";
+import { familyPath } from "../support/families.js";
 import { assertBits } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
 const folder = temporaryFolder();
-const BASE = fileURLToPath(new URL("test/fixtures/families/gemma3", ROOT));
+const BASE = familyPath("gemma3");
 
 type Json = Record<string, unknown>;
 const configOf = (path: string): Json => JSON.parse(readFileSync(join(path, "config.json"), "utf8")) as Json;

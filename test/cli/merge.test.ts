@@ -7,14 +7,13 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
-import { fileURLToPath } from "node:url";
 import { init, io, models, peft } from "../../src/index.js";
 import { merge } from "../../src/cli/merge.js";
+import { familyPath } from "../support/families.js";
 import { assertBits } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
-const ZOO = fileURLToPath(new URL("test/fixtures/families/zoo/", ROOT));
+const ZOO = familyPath("zoo");
 const folder = mkdtempSync(join(tmpdir(), "merge-"));
 test.after(() => rmSync(folder, { recursive: true }));
 

@@ -6,19 +6,19 @@
 import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import { init, io, models, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
+import { familyPath } from "../support/families.js";
 import { assertClose } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
 
 let folders = 0;
 /** A case's classifier under another config.json. */
 function load(name: string, changes: object = {}): models.SequenceClassifier {
-  const from = new URL(`test/fixtures/families/${name}/`, ROOT);
+  const from = familyPath(name);
   const folder = `memory:classifiers-${folders++}`;
-  const config = JSON.parse(readFileSync(new URL("config.json", from), "utf8")) as object;
+  const config = JSON.parse(readFileSync(`${from}/config.json`, "utf8")) as object;
   io.memoryFiles.set(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify({ ...config, ...changes })));
-  io.memoryFiles.set(`${folder}/model.safetensors`, readFileSync(new URL("model.safetensors", from)));
+  io.memoryFiles.set(`${folder}/model.safetensors`, readFileSync(`${from}/model.safetensors`));
   return models.loadModel(folder, { head: "sequence-classification" }).model;
 }
 

@@ -6,23 +6,21 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "uvu";
-import { fileURLToPath } from "node:url";
 import { FormatError, init, io, models, noGrad, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { familyPath } from "../support/families.js";
 import { assertClose, assertBits, f32, ints, readGolden } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
-const ZOO = new URL("test/fixtures/families/zoo/", ROOT);
-const at = (name: string): string => fileURLToPath(new URL(name, ZOO));
+const at = (name: string): string => familyPath(`zoo/${name}`);
 const reference = readGolden("families/zoo/reference");
 const { shape, data: inputs } = ints(reference, "in.input_ids");
-const names = readdirSync(ZOO).filter((name) => name !== "base" && !name.includes("."));
+const names = readdirSync(at("")).filter((name) => name !== "base" && !name.includes("."));
 const base = (): models.CausalLM => models.loadModel(at("base")).model;
 const ids = (): Tensor => tensor(inputs.slice(), shape);
 const logitsOf = (model: { forward(ids: Tensor): Tensor }): Float32Array =>
   noGrad(() => scope(() => model.forward(ids()).data.slice()));
 const configOf = (folder: string): Record<string, unknown> =>
-  JSON.parse(readFileSync(new URL(`${folder}/adapter_config.json`, ZOO), "utf8")) as Record<string, unknown>;
+  JSON.parse(readFileSync(`${at(folder)}/adapter_config.json`, "utf8")) as Record<string, unknown>;
 
 /** Lists that are sets in PEFT, in order; and without the name of its class of the model. */
 function asSets(config: Record<string, unknown>): Record<string, unknown> {

@@ -1,16 +1,14 @@
 /** What classifiers and embeddings rest on: a text's bits do not depend on its padding, its neighbours or its row. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { test } from "uvu";
 import { init, models, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
+import { familyPath } from "../support/families.js";
 import { assertBits } from "../support/golden.js";
-import { ROOT } from "../support/root.js";
 
 await init();
 
 const FAMILIES = ["bert", "roberta", "distilbert", "modernbert", "llama", "qwen3"];
-const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}_cls`, ROOT));
 const padTokenId = 1;
 
 /** Ids of a text; a RoBERTa does not count its padding token. */
@@ -25,8 +23,8 @@ function part(x: Tensor, row: number, from: number, to: number): Float32Array {
 }
 
 for (const family of FAMILIES) {
-  const base = models.loadModel(pathOf(family), { head: "none" }).model;
-  const classifier = models.loadModel(pathOf(family), { head: "sequence-classification" }).model;
+  const base = models.loadModel(familyPath(`${family}_cls`), { head: "none" }).model;
+  const classifier = models.loadModel(familyPath(`${family}_cls`), { head: "sequence-classification" }).model;
   const embedders = (["mean", "cls"] as const).map((pooling) => new models.SentenceEncoder(base, { pooling }));
 
   test(`${family}: states, logits and embeddings of padded texts are those of each alone`, () =>

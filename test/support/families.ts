@@ -7,11 +7,21 @@ import { ROOT } from "./root.js";
 
 const FAMILIES = new URL("test/fixtures/families/", ROOT);
 
+/** A folder's path, or that of what is in it. */
+export function familyPath(name: string): string {
+  return fileURLToPath(new URL(name, FAMILIES));
+}
+
 /** The folders' names. */
 export function familyCases(): string[] {
   return readdirSync(FAMILIES)
     .filter((name) => name !== "zoo")
     .sort();
+}
+
+/** Those of decoders that continue texts. */
+export function decoderCases(): string[] {
+  return familyCases().filter((name) => !/_cls|embed/.test(name));
 }
 
 /** A case, its model loaded. */
@@ -23,7 +33,7 @@ export interface FamilyCase extends Run {
 }
 
 export function loadFamilyCase(name: string): FamilyCase {
-  const path = fileURLToPath(new URL(name, FAMILIES));
+  const path = familyPath(name);
   const reference = readGolden(`families/${name}/reference`);
   const { model, head } = models.loadModel(path) as { model: nn.Module; head: string };
   return { path, model, reference, ...runOf({ head, model }, reference) };

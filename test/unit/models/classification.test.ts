@@ -21,12 +21,12 @@ import {
 } from "../../../src/index.js";
 import { readJson } from "../../../src/io/files.js";
 import { readLabels } from "../../../src/models/parts/classification.js";
+import { familyPath } from "../../support/families.js";
 import { says } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
 
 await init();
 
-const pathOf = (name: string): string => fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT));
 const ids = (): Tensor => tensor(new Int32Array([2, 45, 46, 3, 2, 50, 51, 3]), [2, 4]);
 
 let folders = 0;
@@ -37,9 +37,9 @@ function changed(
   rename: (key: string) => string | null = (key) => key,
   more: readonly string[] = [],
 ): string {
-  const { model } = models.loadModel(pathOf(name));
+  const { model } = models.loadModel(familyPath(name));
   const folder = `memory:classification-${folders++}`;
-  const json = readJson(`${pathOf(name)}/config.json`) as object;
+  const json = readJson(`${familyPath(name)}/config.json`) as object;
   io.memoryFiles.set(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify({ ...json, ...config })));
   const tensors = [...model.stateDict()].flatMap(([key, { shape, data }]) => {
     const to = rename(key);
@@ -120,7 +120,7 @@ test("a head that the weights lack is drawn from the seed; other heads' tensors 
     return models.loadModel(folder, { head: "sequence-classification", numLabels: 4 }).model;
   };
   const [a, b, c] = [load(1), load(1), load(2)];
-  const whole = models.loadModel(pathOf("bert_cls"), { head: "sequence-classification" }).model;
+  const whole = models.loadModel(familyPath("bert_cls"), { head: "sequence-classification" }).model;
   const weight = (model: models.SequenceClassifier, key: string): number[] => [...model.stateDict().get(key)!.data];
   assert.deepEqual(weight(a, "classifier.weight"), weight(b, "classifier.weight"));
   assert.notDeepEqual(weight(a, "classifier.weight"), weight(c, "classifier.weight"));
@@ -153,7 +153,7 @@ test("encoders have the positions that there are", () => {
     ["distilbert_cls", 40],
     ["modernbert_cls", 40],
   ] as const) {
-    const { model } = models.loadModel(pathOf(name), { head: "none" });
+    const { model } = models.loadModel(familyPath(name), { head: "none" });
     assert.equal(model.config.maxPositionEmbeddings, count);
     const run = (last: number): unknown =>
       scope(
@@ -172,7 +172,7 @@ test("encoders have the positions that there are", () => {
 test("head none: the base model alone, with a pooler if the weights have one", () => {
   const load = (folder: string): models.BertModel =>
     models.loadModel(folder, { head: "none" }).model as unknown as models.BertModel;
-  const base = load(pathOf("bert_cls"));
+  const base = load(familyPath("bert_cls"));
   assert(base.pooler !== null);
   const bare = load(changed("minilm_embed", {}, (key) => (key.startsWith("pooler.") ? null : key)));
   assert.equal(bare.pooler, null);
@@ -186,7 +186,7 @@ test("head none: the base model alone, with a pooler if the weights have one", (
 
 test("what is asked for and cannot be is refused by name, and leaves nothing", () => {
   const before = memoryStats().liveBytes;
-  const bert = pathOf("bert_cls");
+  const bert = familyPath("bert_cls");
   assert.throws(
     () => models.loadModel(bert, { head: "causal-lm" }),
     says(ArgumentError, "causal-lm", "sequence-classification"),
@@ -228,7 +228,7 @@ test("what is asked for and cannot be is refused by name, and leaves nothing", (
 for (const name of ["bert_cls", "roberta_cls", "distilbert_cls", "modernbert_cls", "vit_cls", "llama_cls"])
   test(`${name}: gradientCheckpointing changes no bit of loss and gradients`, () => {
     const run = (checkpointing: boolean): number[][] => {
-      const { model, head } = models.loadModel(pathOf(name)) as { model: nn.Module; head: string };
+      const { model, head } = models.loadModel(familyPath(name)) as { model: nn.Module; head: string };
       const base = [...model.namedModules()].find(([, part]) => "gradientCheckpointing" in part && part !== model);
       (base![1] as { gradientCheckpointing: boolean } & nn.Module).gradientCheckpointing = checkpointing;
       const labels = tensor(new Int32Array([1, 0]));
@@ -366,7 +366,7 @@ test("ModernBERT: both spellings of config.json; the first token or the mean", (
     model.dispose();
     return values;
   };
-  const today = logits(pathOf("modernbert_cls"));
+  const today = logits(familyPath("modernbert_cls"));
   assert.deepEqual(logits(changed("modernbert_cls", old)), today);
   for (const change of [{ global_rope_theta: 5000 }, { local_rope_theta: 5000 }, { global_attn_every_n_layers: 1 }])
     assert.notDeepEqual(logits(changed("modernbert_cls", { ...old, local_attention: 2, ...change })), today);
@@ -384,7 +384,9 @@ test("ModernBERT: both spellings of config.json; the first token or the mean", (
 
 test("ViT: names of files and of transformers 5 are one; pooler and mask token are left out", () => {
   const folder = changed("vit_cls", {}, (key) => key, ["vit.pooler.dense.bias", "vit.embeddings.mask_token"]);
-  const [a, b] = [folder, pathOf("vit_cls")].map((from) => models.loadModel(from, { head: "image-classification" }));
+  const [a, b] = [folder, familyPath("vit_cls")].map((from) =>
+    models.loadModel(from, { head: "image-classification" }),
+  );
   assert.deepEqual([...a!.model.stateDict()], [...b!.model.stateDict()]);
   assert.throws(() => a!.model.forward(ids() as never), says(DTypeError, "pixelValues"));
   assert.throws(

@@ -4,15 +4,13 @@ import { test } from "uvu";
 import { init, memoryStats, type models, optim, peft, scope, tensor, train } from "../../../src/index.js";
 import { createModel, type ModelConfig } from "../../../src/models/families.js";
 import { engine } from "../../../src/runtime/engine.js";
-import { familyCases, loadFamilyCase } from "../../support/families.js";
+import { decoderCases, loadFamilyCase } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
 
 await init();
-// Encoders and classifiers have tests of their own.
-const DECODERS = familyCases().filter((name) => !/_cls|embed/.test(name));
 const adapter = { r: 4, targetModules: "all-linear" as const };
 
-for (const name of DECODERS) {
+for (const name of decoderCases()) {
   test(`${name}: gradient checkpointing`, () => {
     const gradients = (gradientCheckpointing: boolean): Map<string, Float32Array> => {
       const { path, model, loss } = loadFamilyCase(name);

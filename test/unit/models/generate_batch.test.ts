@@ -3,13 +3,12 @@
  * adapters; what ends is left out; arguments are checked.
  */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, init, manualSeed, memoryStats, models, peft, StateError } from "../../../src/index.js";
 import type { CausalLM } from "../../../src/models/parts/causal_lm.js";
+import { familyPath } from "../../support/families.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
 import { refuses } from "../../support/refuses.js";
-import { ROOT } from "../../support/root.js";
 
 await init();
 /** Decoders of every kind: windows, partial rotary embeddings, softcaps, layers without positions. */
@@ -81,7 +80,7 @@ for (const [name, model] of [
 
 for (const name of FAMILIES)
   test(`${name}: a batch's texts are those of each prompt alone`, () => {
-    const { model } = models.loadModel(fileURLToPath(new URL(`test/fixtures/families/${name}`, ROOT)));
+    const { model } = models.loadModel(familyPath(name));
     const prompts = [[3, 1, 17, 8], [7], Array.from({ length: 19 }, (_, i) => (5 * i + 2) % 37)];
     const options = { maxNewTokens: 12, temperature: 0.7 };
     const texts = textsOf(models.generateBatch(model, prompts, options), prompts.length);

@@ -3,11 +3,11 @@
  * float32, in every family there is a folder of, and the matrices take half the memory.
  */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import { full, init, io, memoryStats, models, noGrad, scope, tensor, train, type Tensor } from "../../../src/index.js";
+import { familyCases, familyPath } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
-import { ROOT } from "../../support/root.js";
 
 await init();
 /** In memory the fixtures may be, too: only what a test wrote is taken away. */
@@ -22,11 +22,9 @@ function takeAway(): void {
 }
 test.after(takeAway);
 
-const FOLDERS = new URL("test/fixtures/families/", ROOT);
 type Json = Record<string, any>;
-const read = (folder: string, file: string): Uint8Array => readFileSync(new URL(`${folder}/${file}`, FOLDERS));
+const read = (folder: string, file: string): Uint8Array => readFileSync(familyPath(`${folder}/${file}`));
 const configOf = (folder: string): Json => JSON.parse(new TextDecoder().decode(read(folder, "config.json")));
-const folders = readdirSync(FOLDERS).filter((name) => name !== "zoo" && !name.includes("."));
 
 /** The upper 16 bits of float16's and float32's fields alike: sign, exponent, what is left of the mantissa. */
 function cut(values: Float32Array, dtype: "BF16" | "F16"): Uint8Array {
@@ -79,7 +77,7 @@ function numbersOf({ head, model, config }: Loaded, json: Json): Float32Array[] 
   return [noGrad(() => scope(() => model.forward(input()).data.slice()))];
 }
 
-for (const folder of folders)
+for (const folder of familyCases())
   for (const dtype of ["BF16", "F16"] as const)
     test(`${folder} in ${dtype}`, () => {
       const json = configOf(folder);

@@ -1,7 +1,6 @@
 /** Padding and several texts in a row, for each kind of decoder: a token has the bits that it has in its text alone. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import {
   ArgumentError,
@@ -15,13 +14,11 @@ import {
   ShapeError,
   tensor,
 } from "../../../src/index.js";
+import { decoderCases, familyPath } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
-import { ROOT } from "../../support/root.js";
 
 await init();
 test.after(() => io.memoryFiles.clear());
-const FAMILIES = new URL("test/fixtures/families/", ROOT);
-const at = (name: string): string => fileURLToPath(new URL(name, FAMILIES));
 const FIRST = [5, 90, 17, 3, 41, 8, 66, 2, 29];
 const SECOND = [33, 12, 70, 4, 55, 9];
 
@@ -37,11 +34,9 @@ function logitsOf(
   );
 }
 
-for (const name of readdirSync(FAMILIES)) {
-  // Encoders and classifiers have tests of their own.
-  if (name === "zoo" || /_cls|embed/.test(name)) continue;
+for (const name of decoderCases()) {
   test(name, () => {
-    const { model } = models.loadModel(at(name));
+    const { model } = models.loadModel(familyPath(name));
     const width = model.config.vocabSize;
     const alone = [FIRST, SECOND].map((text) => logitsOf(model, [text])) as [Float32Array, Float32Array];
     const ones = (n: number, text = 1): number[] => Array.from({ length: n }, () => text);
@@ -67,7 +62,7 @@ for (const name of readdirSync(FAMILIES)) {
 }
 
 test("a mask goes on over what is cached", () => {
-  const { model } = models.loadModel(at("gemma3_text"));
+  const { model } = models.loadModel(familyPath("gemma3_text"));
   const alone = logitsOf(model, [FIRST]).slice(-model.config.vocabSize);
   const cache = model.newCache();
   const step = (ids: number[], mask: number[]): Float32Array =>
@@ -85,7 +80,7 @@ test("a mask goes on over what is cached", () => {
 });
 
 test("positions may be given, and are refused where there are none", () => {
-  const { model } = models.loadModel(at("gpt2"));
+  const { model } = models.loadModel(familyPath("gpt2"));
   const ids = tensor(new Int32Array([3, 1, 4]), [1, 3]);
   const run = (positions: number[], shape = [1, 3]): Float32Array =>
     noGrad(() =>
@@ -101,9 +96,9 @@ test("positions may be given, and are refused where there are none", () => {
 });
 
 test("the text model of a model of texts and images, under the names of either release", () => {
-  const config = JSON.parse(readFileSync(`${at("gemma3_text")}/config.json`, "utf8")) as object;
-  const { tensors } = io.parseSafetensors(readFileSync(`${at("gemma3_text")}/model.safetensors`));
-  const whole = models.loadModel(at("gemma3_text"));
+  const config = JSON.parse(readFileSync(`${familyPath("gemma3_text")}/config.json`, "utf8")) as object;
+  const { tensors } = io.parseSafetensors(readFileSync(`${familyPath("gemma3_text")}/model.safetensors`));
+  const whole = models.loadModel(familyPath("gemma3_text"));
   const expected = logitsOf(whole.model, [FIRST]);
   whole.model.dispose();
   const image = { dtype: "F32" as const, shape: [2], data: new Float32Array(2) };
@@ -140,10 +135,10 @@ test("the text model of a model of texts and images, under the names of either r
 });
 
 test("an adapter of Gemma 3, whatever the release calls the text model's parts", () => {
-  const folder = at("gemma3/adapter");
+  const folder = familyPath("gemma3/adapter");
   const { tensors } = io.parseSafetensors(readFileSync(`${folder}/adapter_model.safetensors`));
   const load = (path: string): [Float32Array, string[]] => {
-    const { model } = models.loadModel(at("gemma3"));
+    const { model } = models.loadModel(familyPath("gemma3"));
     const adapted = peft.LoraModel.fromPretrained(model, path);
     const logits = logitsOf(model, [FIRST]);
     adapted.savePretrained("memory:again");

@@ -1,6 +1,5 @@
 /** Embeddings of texts: folders as sentence-transformers writes them, cutting, pooling, the loss. */
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import {
   ArgumentError,
@@ -16,14 +15,14 @@ import {
   tensor,
 } from "../../../src/index.js";
 import { readBytes } from "../../../src/io/files.js";
+import { familyPath } from "../../support/families.js";
 import { LETTER_TOKENIZER } from "../../support/letter_tokenizer.js";
 import { assertBits, assertClose } from "../../support/golden.js";
 import { says } from "../../support/refuses.js";
-import { ROOT } from "../../support/root.js";
 
 await init();
 
-const CASE = fileURLToPath(new URL("test/fixtures/families/minilm_embed", ROOT));
+const CASE = familyPath("minilm_embed");
 const ST = "sentence_transformers.models";
 const POOLING = {
   word_embedding_dimension: 40,
@@ -115,7 +114,7 @@ test("the first token; no division; no modules.json; an encoder in a folder of i
 });
 
 test("a RoBERTa's positions begin behind its padding: texts are cut to what is left", () => {
-  const { model } = models.loadModel(fileURLToPath(new URL("test/fixtures/families/roberta_cls", ROOT)), {
+  const { model } = models.loadModel(familyPath("roberta_cls"), {
     head: "none",
   });
   const encoder = new models.SentenceEncoder(model, { tokenizer: new data.Tokenizer(LETTER_TOKENIZER) });

@@ -1,7 +1,6 @@
 /** Layers that are there more than once (PEFT's layer_replication): on the same weights, with factors of their own. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { fileURLToPath } from "node:url";
 import {
   ArgumentError,
   init,
@@ -15,11 +14,11 @@ import {
   StateError,
   tensor,
 } from "../../../src/index.js";
+import { familyPath } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
 import { LLAMA } from "../../support/language_models.js";
 import { assertValues, layersOf, tiny, train, values } from "../../support/peft.js";
 import { refuses } from "../../support/refuses.js";
-import { ROOT } from "../../support/root.js";
 
 await init();
 const RANGES = [
@@ -142,8 +141,7 @@ test("all adapters of a model have the same layers", () => {
 });
 
 test("layers of a BERT, too", () => {
-  const folder = fileURLToPath(new URL("test/fixtures/families/bert_cls", ROOT));
-  const { model } = models.loadModel(folder, { head: "sequence-classification" });
+  const { model } = models.loadModel(familyPath("bert_cls"), { head: "sequence-classification" });
   const text = (): Float32Array =>
     noGrad(() => scope(() => model.forward(tensor(Int32Array.of(2, 9, 8, 3), [1, 4])).data.slice()));
   const before = text();
