@@ -6,9 +6,10 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "uvu";
-import { FormatError, init, io, models, noGrad, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
+import { FormatError, init, io, models, optim, peft, scope, tensor, type Tensor } from "../../src/index.js";
 import { familyPath } from "../support/families.js";
 import { assertClose, assertBits, f32, ints, readGolden } from "../support/golden.js";
+import { outputs } from "../support/peft.js";
 
 await init();
 const at = (name: string): string => familyPath(`zoo/${name}`);
@@ -17,8 +18,7 @@ const { shape, data: inputs } = ints(reference, "in.input_ids");
 const names = readdirSync(at("")).filter((name) => name !== "base" && !name.includes("."));
 const base = (): models.CausalLM => models.loadModel(at("base")).model;
 const ids = (): Tensor => tensor(inputs.slice(), shape);
-const logitsOf = (model: { forward(ids: Tensor): Tensor }): Float32Array =>
-  noGrad(() => scope(() => model.forward(ids()).data.slice()));
+const logitsOf = (model: models.CausalLM | peft.LoraModel): Float32Array => outputs(model, ids);
 const configOf = (folder: string): Record<string, unknown> =>
   JSON.parse(readFileSync(`${at(folder)}/adapter_config.json`, "utf8")) as Record<string, unknown>;
 

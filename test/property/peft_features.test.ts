@@ -5,22 +5,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { test } from "uvu";
-import {
-  ArgumentError,
-  init,
-  manualSeed,
-  memoryStats,
-  models,
-  noGrad,
-  peft,
-  scope,
-  StateError,
-  tensor,
-} from "../../src/index.js";
-import { compareBits } from "../support/bits.js";
+import { ArgumentError, init, manualSeed, memoryStats, models, peft, StateError, tensor } from "../../src/index.js";
 import { LLAMA } from "../support/language_models.js";
-import { assertClose } from "../support/golden.js";
-import { assertValues, train, values } from "../support/peft.js";
+import { assertBits, assertClose } from "../support/golden.js";
+import { assertValues, outputs, train, values } from "../support/peft.js";
 
 await init();
 const FOLDER = "memory:features";
@@ -30,8 +18,7 @@ const llama = (tieWordEmbeddings: boolean): models.Llama => {
   return new models.Llama({ ...LLAMA, numHiddenLayers: 3, tieWordEmbeddings });
 };
 const logits = (model: models.Llama): Float32Array =>
-  noGrad(() => scope(() => model.forward(tensor(Int32Array.of(7, 3, 60, 3, 11), [1, 5])).data.slice()));
-const same = (what: string, a: Float32Array, b: Float32Array): void => compareBits(a, b, b.length, false, () => what);
+  outputs(model, () => tensor(Int32Array.of(7, 3, 60, 3, 11), [1, 5]));
 
 const ids = fc.uniqueArray(fc.integer({ min: 0, max: 60 }), { minLength: 1, maxLength: 4 });
 const rarely = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
@@ -90,7 +77,7 @@ test("property: a config of any features is refused without a trace, or taken, s
       if (!given.layerReplication) assertClose("at first", logits(model), base, 1e-5);
       train(adapted, "default", seed);
       const y = logits(model);
-      same(
+      assertBits(
         "disabled",
         adapted.disableAdapter(() => logits(model)),
         base,
@@ -99,7 +86,7 @@ test("property: a config of any features is refused without a trace, or taken, s
       const other = llama(tied);
       const read = peft.LoraModel.fromPretrained(other, FOLDER);
       if (/pissa|olora/.test(String(given.initLoraWeights))) assertClose("read", logits(other), y, 1e-5);
-      else same("read", logits(other), y);
+      else assertBits("read", logits(other), y);
       const before = logits(other);
       try {
         const merged = read.mergeAndUnload(undefined, { safeMerge: true });
@@ -108,13 +95,13 @@ test("property: a config of any features is refused without a trace, or taken, s
       } catch (error) {
         const isOurs = error instanceof StateError || error instanceof ArgumentError;
         assert.ok(isOurs && (given.loraBias || given.layerReplication), String(error));
-        same("not merged", logits(other), before);
+        assertBits("not merged", logits(other), before);
       }
       read.dispose();
       other.dispose();
       adapted.unload();
       assertValues("unloaded", model, plain);
-      same("unloaded", logits(model), base);
+      assertBits("unloaded", logits(model), base);
       assert.equal(memoryStats().liveBytes, live);
       model.dispose();
     }),

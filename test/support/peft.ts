@@ -60,9 +60,9 @@ export function batch(n: number, seed = 1): Tensor {
   );
 }
 
-/** What the model gives for a batch of 3, without history. */
-export function outputs(model: { forward(ids: Tensor): Tensor }, ids = (): Tensor => batch(3)): Float32Array {
-  return noGrad(() => scope(() => model.forward(ids()).data.slice()));
+/** What the model gives for some input, by default a batch of 3, without history. */
+export function outputs(model: { forward(x: Tensor): Tensor }, input = (): Tensor => batch(3)): Float32Array {
+  return noGrad(() => scope(() => model.forward(input()).data.slice()));
 }
 
 /** Layers that have this adapter, or any, by their paths in the wrapped model. */

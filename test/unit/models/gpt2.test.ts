@@ -19,6 +19,7 @@ import {
 import { parseGpt2Config } from "../../../src/models/families/gpt2.js";
 import { serializeSafetensors, type TensorToWrite } from "../../../src/io/safetensors.js";
 import { assertBits, assertClose, f32, readGolden } from "../../support/golden.js";
+import { greedy } from "../../support/language_models.js";
 import { withMergedLinear } from "../../support/loralib.js";
 
 await init();
@@ -245,14 +246,7 @@ test("generation with the cache gives the tokens of whole passes without it", ()
   const { model } = models.loadModel(modelFolder(bare));
   model.eval();
   const prompt = [...ids];
-  const expected: number[] = [];
-  for (let i = 0; i < 12; i++) {
-    const text = [...prompt, ...expected];
-    const last = noGrad(() =>
-      scope(() => model.forward(tensor(Int32Array.from(text), [1, text.length])).data.slice(-61)),
-    );
-    expected.push(last.indexOf(Math.max(...last)));
-  }
+  const expected = greedy(model, prompt, 12);
   const drawn = [...models.generate(model, prompt, { maxNewTokens: 50, temperature: 0 })];
   assert.deepEqual(drawn, expected, "17 positions: 5 of the prompt, 12 drawn");
   // A step at a time, cached logits have the bits of the whole pass.

@@ -8,7 +8,6 @@ import {
   manualSeed,
   memoryStats,
   models,
-  noGrad,
   peft,
   scope,
   StateError,
@@ -16,8 +15,8 @@ import {
 } from "../../../src/index.js";
 import { familyPath } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
-import { LLAMA } from "../../support/language_models.js";
-import { assertValues, layersOf, tiny, train, values } from "../../support/peft.js";
+import { greedy, LLAMA } from "../../support/language_models.js";
+import { assertValues, layersOf, outputs, tiny, train, values } from "../../support/peft.js";
 import { refuses } from "../../support/refuses.js";
 
 await init();
@@ -34,7 +33,7 @@ function llama(): models.Llama {
 }
 const ids = [3, 1, 4, 1, 5, 9];
 const logits = (model: models.CausalLM): Float32Array =>
-  noGrad(() => scope(() => model.forward(tensor(Int32Array.from(ids), [1, ids.length])).data.slice()));
+  outputs(model, () => tensor(Int32Array.from(ids), [1, ids.length]));
 
 test("the model computes as one that has these layers", () => {
   const model = llama();
@@ -62,15 +61,8 @@ test("the model computes as one that has these layers", () => {
   train(adapted, "default", 2);
   const y = logits(model);
   assert.ok(y.some((v, i) => v !== before[i]));
-  const greedy = [...models.generate(adapted, ids, { maxNewTokens: 6, temperature: 0 })];
-  const all = [...ids];
-  for (let i = 0; i < 6; i++) {
-    const last = noGrad(() =>
-      scope(() => model.forward(tensor(Int32Array.from(all), [1, all.length])).data.slice(-LLAMA.vocabSize)),
-    );
-    all.push(last.indexOf(Math.max(...last)));
-  }
-  assert.deepEqual(greedy, all.slice(ids.length), "with cached keys");
+  const tokens = [...models.generate(adapted, ids, { maxNewTokens: 6, temperature: 0 })];
+  assert.deepEqual(tokens, greedy(model, ids, 6), "with cached keys");
   adapted.savePretrained("memory:replication");
   const json = JSON.parse(new TextDecoder().decode(io.memoryFiles.get("memory:replication/adapter_config.json")));
   assert.deepEqual(json.layer_replication, RANGES);
@@ -142,8 +134,7 @@ test("all adapters of a model have the same layers", () => {
 
 test("layers of a BERT, too", () => {
   const { model } = models.loadModel(familyPath("bert_cls"), { head: "sequence-classification" });
-  const text = (): Float32Array =>
-    noGrad(() => scope(() => model.forward(tensor(Int32Array.of(2, 9, 8, 3), [1, 4])).data.slice()));
+  const text = (): Float32Array => outputs(model, () => tensor(Int32Array.of(2, 9, 8, 3), [1, 4]));
   const before = text();
   const config = { targetModules: ["query"], taskType: "SEQ_CLS" };
   const first = peft.getLoraModel(model, config);

@@ -22,7 +22,7 @@ import {
 } from "../../../src/index.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
-import { assertValues, layersOf, train, trainable, values } from "../../support/peft.js";
+import { assertValues, layersOf, outputs, train, trainable, values } from "../../support/peft.js";
 
 await init();
 
@@ -52,7 +52,7 @@ function made(): Classifier {
   return new Classifier();
 }
 const rows = (): Tensor => tensor([[1, -2, 3, 0.5]]);
-const outputOf = (model: Classifier): Float32Array => noGrad(() => scope(() => model.forward(rows()).data.slice()));
+const outputOf = (model: Classifier): Float32Array => outputs(model, rows);
 
 test("a classifier's head trains, whole and within its modules, and is saved under its own names", () => {
   const model = made();
@@ -141,8 +141,7 @@ test("all-linear leaves the head and what is copied out, and heads of other task
 });
 
 test("any module that computes can be copied, whatever it keeps to itself", () => {
-  const text = (model: models.Llama): Float32Array =>
-    noGrad(() => scope(() => model.forward(tensor(Int32Array.of(3, 1, 4), [1, 3])).data.slice()));
+  const text = (model: models.Llama): Float32Array => outputs(model, () => tensor(Int32Array.of(3, 1, 4), [1, 3]));
   for (const name of ["mlp", "self_attn", "norm"]) {
     const model = new models.Llama(LLAMA);
     const base = text(model);
