@@ -61,6 +61,7 @@ export abstract class SequenceClassifier<
     return this.base.gradientCheckpointing;
   }
 
+  /** Whether backward computes each layer's activations again, so that only its input is kept. */
   set gradientCheckpointing(wanted: boolean) {
     this.base.gradientCheckpointing = wanted;
   }
