@@ -292,7 +292,7 @@ test("configurations of one's own: what is missing, unknown or out of range is r
 });
 
 test("a ModernBERT of one's own: a type for each layer; nothing is left where its angles are none", () => {
-  const loaded = models.loadModel(pathOf("modernbert_cls"), { head: "none" });
+  const loaded = models.loadModel(familyPath("modernbert_cls"), { head: "none" });
   const { numHiddenLayers: _, layerTypes: types, ...config } = loaded.model.config as models.ModernBertConfig;
   loaded.model.dispose();
   const before = memoryStats().liveBytes;
@@ -302,15 +302,12 @@ test("a ModernBERT of one's own: a type for each layer; nothing is left where it
     [3, undefined],
     [3, [...types.slice(1), "chunked_attention"]],
   ] as const)
-    refuses(
+    assert.throws(
       () => new models.ModernBertModel({ ...config, numHiddenLayers, layerTypes } as never),
-      ArgumentError,
-      "ModernBertModel",
-      "layerTypes",
-      `${numHiddenLayers} layers`,
+      says(ArgumentError, "ModernBertModel", "layerTypes", `${numHiddenLayers} layers`),
     );
   for (const name of ["fullRope", "slidingRope"])
-    refuses(
+    assert.throws(
       () =>
         new models.ModernBertModel({
           ...config,
@@ -318,8 +315,7 @@ test("a ModernBERT of one's own: a type for each layer; nothing is left where it
           layerTypes: types,
           [name]: { ropeType: "spiral", ropeTheta: 10000 },
         } as never),
-      ArgumentError,
-      "ropeType",
+      says(ArgumentError, "ropeType"),
     );
   assert.equal(memoryStats().liveBytes, before);
 });

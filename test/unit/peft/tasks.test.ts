@@ -12,7 +12,6 @@ import {
   memoryStats,
   models,
   nn,
-  noGrad,
   ops,
   optim,
   peft,
