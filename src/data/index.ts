@@ -4,6 +4,7 @@
  */
 export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { decodeText } from "./text.js";
+export type { ChatMessage, ContentPart, Example } from "./examples.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
 export { untilStopString } from "./stop_strings.js";
