@@ -1,50 +1,20 @@
 #!/usr/bin/env node
 /** The wasm-lora command. Each error is one line on stderr and a non-zero exit code. */
 import { inspect as inspectValue } from "node:util";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
-import { integerFrom, NUMBER_FROM_0, rule, type Rule } from "../train/settings.js";
 import { finetune } from "./finetune.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
 import { inspect } from "./inspect.js";
 import { merge } from "./merge.js";
+import { filled, fromZero, numberAboveZero, numberFromZero, parsed, path, share } from "./option_values.js";
 import { BASE_MODEL, packageVersion } from "./paths.js";
-import {
-  FINETUNE_DEFAULTS,
-  parseNumber,
-  parseTargetModules,
-  PATH,
-  SETTINGS,
-  type FinetuneSettings,
-} from "./settings.js";
+import { FINETUNE_DEFAULTS, parseNumber, parseTargetModules, SETTINGS, type FinetuneSettings } from "./settings.js";
 
-/** An option's value, by the rule that a checkpoint's is judged by. */
-function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) => unknown): (text: string) => T {
-  return (text) => {
-    const value = parse(text);
-    if (!holds(value)) throw new InvalidArgumentError(`expected ${expected}; got "${text}".`);
-    return value;
-  };
-}
 const numeric = <K extends keyof FinetuneSettings>(key: K): ((text: string) => FinetuneSettings[K]) =>
   parsed(SETTINGS[key], parseNumber);
-const path = (text: string): string => {
-  if (!PATH.holds(text)) throw new InvalidArgumentError(`expected ${PATH.expected}; got "${text}".`);
-  // The library's files in memory end with the process, so a command has no use for one.
-  if (text.startsWith("memory:"))
-    throw new InvalidArgumentError(`expected a place on the disk; what is at "${text}" goes with this process.`);
-  return text;
-};
-
-/** A probability. */
-const UP_TO_1 = rule<number>("a number in 0 .. 1", (v) => Number.isFinite(v) && v >= 0 && v <= 1);
-const NUMBER_ABOVE_0 = rule<number>("a number above 0", (v) => Number.isFinite(v) && v > 0);
-const stopText = parsed(
-  rule<string>("a text that is not empty", (v) => v !== ""),
-  (text) => text,
-);
 
 const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
@@ -136,23 +106,19 @@ program
   .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
   .addOption(OFFLINE())
   .option("--prompt <text>", "text to continue; empty starts from the begin-of-text token", "")
-  .option("--max-tokens <n>", "tokens to add at most", parsed(integerFrom(0), parseNumber), 100)
+  .option("--max-tokens <n>", "tokens to add at most", fromZero, 100)
   .option(
     "--temperature <x>",
     "0 takes the likeliest token each time (default: as generation_config.json says, else 0.8)",
-    parsed(NUMBER_FROM_0, parseNumber),
+    numberFromZero,
   )
-  .option("--top-k <n>", "draw from so many of the likeliest; 0: from all", parsed(integerFrom(0), parseNumber))
-  .option("--top-p <x>", "draw from the fewest of the likeliest with this share together", parsed(UP_TO_1, parseNumber))
-  .option("--min-p <x>", "draw from those with this share of the likeliest's probability", parsed(UP_TO_1, parseNumber))
-  .option(
-    "--repetition-penalty <x>",
-    "above 1 makes what the text has already less likely",
-    parsed(NUMBER_ABOVE_0, parseNumber),
-  )
+  .option("--top-k <n>", "draw from so many of the likeliest; 0: from all", fromZero)
+  .option("--top-p <x>", "draw from the fewest of the likeliest with this share together", share)
+  .option("--min-p <x>", "draw from those with this share of the likeliest's probability", share)
+  .option("--repetition-penalty <x>", "above 1 makes what the text has already less likely", numberAboveZero)
   .addOption(
     new Option("--stop <text>", "end before this text; may be given again")
-      .argParser((text, all: string[]) => [...all, stopText(text)])
+      .argParser((text, all: string[]) => [...all, filled(text)])
       .default([], "none"),
   )
   .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
