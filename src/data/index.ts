@@ -2,12 +2,15 @@
  * Texts for language models: files to text, text to tokens, tokens to batches, and back to text.
  * @module
  */
+export { collate, type Batch, type CollateOptions } from "./collate.js";
+export { rowsOfStep, stepsPerEpoch, type RowsOfStepOptions } from "./order.js";
 export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { decodeText } from "./text.js";
 export type { ChatMessage, ContentPart, Example } from "./examples.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
 export { untilStopString } from "./stop_strings.js";
+export type { TrainingRow } from "./tokenize.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";
 export {
   evenWindows,
