@@ -8,9 +8,10 @@ export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { decodeText } from "./text.js";
 export type { ChatMessage, ContentPart, Example } from "./examples.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
+export { previewRow, summarize, type DataSummary, type PreviewRun } from "./preview.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
 export { untilStopString } from "./stop_strings.js";
-export type { TrainingRow } from "./tokenize.js";
+export type { TokenizedData, TrainingRow } from "./tokenize.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";
 export {
   evenWindows,
