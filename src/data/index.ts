@@ -6,12 +6,19 @@ export { collate, type Batch, type CollateOptions } from "./collate.js";
 export { rowsOfStep, stepsPerEpoch, type RowsOfStepOptions } from "./order.js";
 export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { decodeText } from "./text.js";
+export { ChatTemplate, type ChatTemplateOptions, type RenderOptions } from "./chat_template.js";
 export type { ChatMessage, ContentPart, Example } from "./examples.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { previewRow, summarize, type DataSummary, type PreviewRun } from "./preview.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
+export {
+  tokenizeExamples,
+  type LossOn,
+  type TokenizedData,
+  type TokenizeExamplesOptions,
+  type TrainingRow,
+} from "./tokenize.js";
 export { untilStopString } from "./stop_strings.js";
-export type { TokenizedData, TrainingRow } from "./tokenize.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";
 export {
   evenWindows,

@@ -1,11 +1,15 @@
 /** Text to tokens and back, as transformers' tokenizer of the same folder does it. */
-import { exists, readJson } from "../io/files.js";
+import { exists, readBytes, readJson } from "../io/files.js";
 import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
+import { shown } from "../runtime/shown.js";
+import { ChatTemplate, type RenderOptions } from "./chat_template.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
+import type { ChatMessage } from "./examples.js";
 import type { Fail } from "./json_fields.js";
 import { makeTokenizer, type OnPieces } from "./library.js";
+import { decodeText } from "./text.js";
 import {
   addedToken,
   checkTogether,
@@ -33,8 +37,16 @@ export interface DecodeOptions {
   skipSpecialTokens?: boolean | undefined;
 }
 
+/** Files of chat templates, by their names; of those in the folder, the one for tools is the one with a use by itself. */
+const TEMPLATE_FILES: Readonly<Record<string, string>> = {
+  default: "chat_template.jinja",
+  tool_use: "additional_chat_templates/tool_use.jinja",
+};
+
 /**
- * The tokenizer of a model's folder: its tokenizer.json, and tokenizer_config.json if there is one.
+ * The tokenizer of a model's folder: its tokenizer.json, tokenizer_config.json if there is one, and its chat template,
+ * wherever the folder keeps that: chat_template.jinja (with additional_chat_templates/tool_use.jinja for conversations
+ * with tools), else chat_template in tokenizer_config.json.
  *
  * Source: transformers 5, AutoTokenizer.from_pretrained.
  * @throws FileError if there is no tokenizer.json; FormatError naming file and field of what is damaged or not
@@ -61,7 +73,17 @@ export function loadTokenizer(directory: string): Tokenizer {
     );
   }
   const configPath = `${directory}/tokenizer_config.json`;
-  return new Tokenizer(readJson(path), exists(configPath) ? readJson(configPath) : {}, path);
+  const config = exists(configPath) ? readJson(configPath) : {};
+  const templates = Object.entries(TEMPLATE_FILES).flatMap(([name, file]) => {
+    const at = `${directory}/${file}`;
+    return exists(at) ? [{ name, template: decodeText(readBytes(at), at) }] : [];
+  });
+  const settings = asObject(config);
+  return new Tokenizer(
+    readJson(path),
+    settings && templates.length > 0 ? { ...settings, chat_template: templates } : config,
+    path,
+  );
 }
 
 /**
@@ -91,6 +113,10 @@ export class Tokenizer {
   readonly #cleanUp: boolean;
   readonly #tokens = new Map<number, string>();
   readonly #special = new Set<string>();
+  readonly #settings: Record<string, unknown>;
+  readonly #name: string;
+  /** undefined: not asked for yet. */
+  #chatTemplate: ChatTemplate | null | undefined;
 
   /**
    * @param json of tokenizer.json
@@ -107,6 +133,8 @@ export class Tokenizer {
     const model = modelPart(file["model"], "model", fail);
     const added = addedTokens(file["added_tokens"] ?? [], settings, model.mends.ids, this.#tokens, fail);
     this.#fail = fail;
+    this.#settings = settings;
+    this.#name = name;
     this.#unknown = { token: model.mends.unknown, field: model.unknownField };
     this.#decoder = decoderStage(file["decoder"], "decoder", fail);
     const parts = {
@@ -255,6 +283,78 @@ export class Tokenizer {
   }
 
   /**
+   * The template that writes conversations as texts, from chat_template of the config: a text, or a list of templates
+   * with names, of which "default" counts, and "tool_use" where there are tools. Null: there is none. Can be set.
+   * @throws FormatError for what is no template
+   *
+   * @example
+   * const tokenizer = data.loadTokenizer("models/base");
+   * console.log(tokenizer.chatTemplate); // null
+   * tokenizer.chatTemplate = new data.ChatTemplate("{{ messages[0].content }}");
+   */
+  get chatTemplate(): ChatTemplate | null {
+    return (this.#chatTemplate ??= this.#ownTemplate());
+  }
+
+  set chatTemplate(template: ChatTemplate | null) {
+    if (template !== null && !(template instanceof ChatTemplate))
+      throw new ArgumentError(
+        `Tokenizer.chatTemplate: it must be a data.ChatTemplate or null; got ${shown(template)}.`,
+      );
+    this.#chatTemplate = template;
+  }
+
+  #ownTemplate(): ChatTemplate | null {
+    const { chat_template: given = null } = this.#settings;
+    if (given === null) return null;
+    const list = typeof given === "string" ? [{ name: "default", template: given }] : given;
+    const byName = new Map<unknown, unknown>(
+      Array.isArray(list) ? list.map((one) => [asObject(one)?.["name"], asObject(one)?.["template"]]) : [],
+    );
+    const source = byName.get("default") ?? byName.get("tool_use");
+    const toolUse = byName.get("tool_use");
+    if (typeof source !== "string" || (toolUse !== undefined && typeof toolUse !== "string"))
+      return this.#fail(
+        "chat_template",
+        `is ${show(given)}; expected a text, or a list of { name, template } with one that is called "default"`,
+      );
+    const specialTokens = Object.fromEntries(
+      NAMED.flatMap((key) => {
+        const token = contentOf(this.#settings[key]);
+        return token === undefined ? [] : [[key, token]];
+      }),
+    );
+    return new ChatTemplate(source, { name: `the chat template of ${this.#name}`, specialTokens, toolUse });
+  }
+
+  /**
+   * A conversation as the text that the model was trained on. It holds all special tokens: encode it with
+   * `addSpecialTokens: false`.
+   *
+   * Source: transformers, apply_chat_template with tokenize=False.
+   * @throws FormatError if there is no template, or with the template's words; ArgumentError as `ChatTemplate.render`
+   *
+   * @example
+   * const tokenizer = data.loadTokenizer("models/base");
+   * tokenizer.chatTemplate = new data.ChatTemplate("{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}");
+   * console.log(tokenizer.applyChatTemplate([{ role: "user", content: "Hi" }])); // user: Hi
+   */
+  applyChatTemplate(messages: readonly ChatMessage[], options?: RenderOptions): string {
+    const { chatTemplate } = this;
+    if (chatTemplate) return chatTemplate.render(messages, options);
+    throw new FormatError(
+      `Tokenizer.applyChatTemplate: ${this.#name} has no chat template; set one: tokenizer.chatTemplate = new ` +
+        `data.ChatTemplate(source).`,
+    );
+  }
+
+  /** Of ids that end a text, the one that the tokenizer's config calls so, else the first. @internal */
+  preferredOf(eosTokenIds: readonly number[]): number {
+    const token = contentOf(this.#settings["eos_token"]);
+    return eosTokenIds.find((id) => token !== undefined && this.#tokens.get(id) === token) ?? eosTokenIds[0]!;
+  }
+
+  /**
    * A token as the vocabulary spells it, or undefined: to name an id in a message.
    *
    * @example
@@ -308,8 +408,8 @@ function addedTokens(
     ...NAMED.map((key) => settings[key]),
     ...(Array.isArray(extra) ? extra : Object.values(asObject(extra) ?? {})),
   ]) {
-    const content = typeof value === "string" ? value : asObject(value)?.["content"];
-    if (typeof content !== "string" || content === "") continue;
+    const content = contentOf(value);
+    if (content === undefined || content === "") continue;
     const before = added.get(content);
     const id = before?.id ?? ids.get(content) ?? next++;
     tokens.set(id, content);
@@ -321,4 +421,10 @@ function addedTokens(
     );
   }
   return [...added.values()];
+}
+
+/** A special token's text: the config has it as that, or as an object that holds it. */
+function contentOf(value: unknown): string | undefined {
+  const content = typeof value === "string" ? value : asObject(value)?.["content"];
+  return typeof content === "string" ? content : undefined;
 }

@@ -6,7 +6,14 @@ import type { FamilyConfig, Head } from "./parts/family.js";
 import { loadStreamedFamily } from "./load.js";
 
 /** The files beside the weights, of which only the first must be there. */
-const SMALL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] as const;
+const SMALL_FILES = [
+  "config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+  "additional_chat_templates/tool_use.jinja",
+  "generation_config.json",
+] as const;
 
 /**
  * The model of a folder. Its weights go into linear memory as they come, and are nowhere else; the small files are in

@@ -1,0 +1,106 @@
+/**
+ * Which tokens of a conversation are scored, found by rendering its beginnings: a template says nowhere what of its
+ * text an assistant wrote. What comes before message i is rendered with the beginning of an answer (head), and what
+ * comes up to its end without (upto); between them, the message stands in the whole conversation's text. A token counts
+ * to a message if no character of it lies outside.
+ */
+import type { ChatMessage } from "./examples.js";
+
+/** Renders messages, with or without the beginning of an answer at the end. */
+export type Render = (messages: readonly ChatMessage[], addGenerationPrompt: boolean) => string;
+/** Token ids of a text, without what a post-processor adds. */
+export type Encode = (text: string) => readonly number[];
+
+/** Tokens of a text: the first, and the one behind the last. */
+export type Span = readonly [start: number, end: number];
+
+/** Characters that one token may take across a border. */
+const LONGEST_CROSSING = 256;
+
+/** A text's tokens, and where in it they begin and end. */
+export class TokenizedText {
+  readonly ids: readonly number[];
+
+  constructor(
+    readonly text: string,
+    readonly encode: Encode,
+  ) {
+    this.ids = encode(text);
+  }
+
+  /** Tokens that lie before a position, if one begins there; else null. */
+  #tokensBefore(position: number): number | null {
+    if (position >= this.text.length) return this.ids.length;
+    // Whatever follows, a text's tokens are those of its beginning wherever one of them ends there.
+    const before = this.encode(this.text.slice(0, position));
+    return commonStart(before, this.ids) === before.length ? before.length : null;
+  }
+
+  /** The first token that begins at a position or after it. */
+  firstFrom(position: number): number {
+    for (let at = position; at < position + LONGEST_CROSSING; at++) {
+      const tokens = this.#tokensBefore(at);
+      if (tokens !== null) return tokens;
+    }
+    throw new Unusable(`one token takes more than ${LONGEST_CROSSING} characters where an answer begins`);
+  }
+
+  /** The tokens that end at a position or before it. */
+  countUpTo(position: number): number {
+    for (let at = position; at > position - LONGEST_CROSSING && at > 0; at--) {
+      const tokens = this.#tokensBefore(at);
+      if (tokens !== null) return tokens;
+    }
+    if (position < LONGEST_CROSSING) return 0;
+    throw new Unusable(`one token takes more than ${LONGEST_CROSSING} characters where an answer ends`);
+  }
+}
+
+/** Why a row cannot be trained on, as a clause. */
+export class Unusable extends Error {}
+
+/** How many of two lists' first elements are equal. */
+export function commonStart(a: readonly number[], b: readonly number[]): number {
+  const most = Math.min(a.length, b.length);
+  for (let i = 0; i < most; i++) if (a[i] !== b[i]) return i;
+  return most;
+}
+
+/** Some messages of a conversation, one after the other, as the template writes them. */
+export interface Part {
+  /** What comes before them, without and with the beginning of an answer; the same where they are no answer. */
+  bare: string;
+  head: string;
+  /** The text up to their end. */
+  upto: string;
+}
+
+/** Messages `first` .. `end` - 1. */
+export function partOf(messages: readonly ChatMessage[], first: number, end: number, render: Render): Part {
+  const before = messages.slice(0, first);
+  const isAnswer = messages[first]!.role === "assistant";
+  // Most templates take no conversation of nothing; what they write before the first message counts to it.
+  const bare = first === 0 && !isAnswer ? "" : render(before, false);
+  return { bare, head: isAnswer ? render(before, true) : bare, upto: render(messages.slice(0, end), false) };
+}
+
+/**
+ * The tokens of a part in a conversation's text, or null if they stand there otherwise than where the conversation
+ * ends with them: with other words before them, or cut down, as some templates do with the thoughts of earlier turns.
+ * @param ends tokens that end a turn or a text: some templates write one only where a conversation ends
+ */
+export function spanOf(whole: TokenizedText, { bare, head, upto }: Part, ends: ReadonlySet<number>): Span | null {
+  const { text, ids, encode } = whole;
+  let start: number;
+  if (text.startsWith(head)) start = whole.firstFrom(head.length);
+  else if (text.startsWith(bare)) {
+    // The template begins an answer that is to be written otherwise than one that is there ("<think>"). Of this one it
+    // gives as much as both have.
+    start = Math.max(whole.firstFrom(bare.length), commonStart(encode(head), ids));
+  } else return null;
+  if (text.startsWith(upto)) return [start, Math.max(start, whole.countUpTo(upto.length))];
+  const last = encode(upto);
+  const end = commonStart(last, ids);
+  const isWhole = end > start && ids.slice(start, end).some((id) => ends.has(id));
+  return isWhole && last.slice(end).every((id) => ends.has(id)) ? [start, end] : null;
+}

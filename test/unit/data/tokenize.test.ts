@@ -1,0 +1,73 @@
+import assert from "node:assert/strict";
+import { test } from "uvu";
+import { ArgumentError, data, FormatError, init, models } from "../../../src/index.js";
+import { says } from "../../support/refuses.js";
+
+await init();
+const { tokenizer, eosTokenIds } = await models.loadBase();
+const TEMPLATE = new data.ChatTemplate(
+  "{% for m in messages %}{{ '# ' + m.role + '\\n' + m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}" +
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '# assistant\\n' }}{% endif %}",
+  { specialTokens: { eos_token: "<|endoftext|>" } },
+);
+const dialogue = (...contents: string[]): data.ChatMessage[] =>
+  contents.map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content }));
+
+/** The texts of the tokens that are scored, one of each run. */
+function scored({ ids, labels }: data.TrainingRow): string[] {
+  const runs: number[][] = [];
+  labels.forEach((label, i) => {
+    if (label < 0) return;
+    assert.equal(label, ids[i]);
+    if (i === 0 || labels[i - 1]! < 0) runs.push([]);
+    runs.at(-1)!.push(label);
+  });
+  return runs.map((run) => tokenizer.decode(run));
+}
+
+const tokenize = (examples: data.Example[], options: Partial<data.TokenizeExamplesOptions> = {}): data.TokenizedData =>
+  data.tokenizeExamples(examples, tokenizer, { eosTokenIds, ...options });
+
+test("a text gets the tokens around it, and all of it is scored", () => {
+  const { rows } = tokenize([
+    { kind: "text", text: "Call me", where: "a:1" },
+    { kind: "text", text: "Call me<|endoftext|>", where: "a:2" },
+  ]);
+  for (const row of rows) {
+    assert.equal(tokenizer.decode(row.ids), "<|endoftext|>Call me<|endoftext|>");
+    assert.deepEqual(scored(row), ["<|endoftext|>Call me<|endoftext|>"]);
+  }
+});
+
+test("of a prompt and a completion the completion is scored, without the token that lies in both", () => {
+  const example: data.Example = { kind: "completion", prompt: "Call m", completion: "e Ishmael.", where: "a:1" };
+  const [row] = tokenize([example]).rows;
+  assert.equal(tokenizer.decode(row!.ids), "<|endoftext|>Call me Ishmael.<|endoftext|>");
+  const me = tokenizer.encode("Call me", { addSpecialTokens: false }).at(-1)!;
+  assert.equal(tokenizer.decode([me]), " me");
+  assert.deepEqual(scored(row!), [" Ishmael.<|endoftext|>"]);
+});
+
+test("of a conversation the answers are scored, with what ends them", () => {
+  const [row] = tokenize([{ kind: "messages", messages: dialogue("Who?", "I.", "Why?", "So."), where: "a:1" }], {
+    chatTemplate: TEMPLATE,
+  }).rows;
+  assert.deepEqual(scored(row!), ["I.<|endoftext|>\n", "So.<|endoftext|>\n"]);
+});
+
+test("messages without a template are refused with what would help", () => {
+  assert.throws(
+    () => tokenize([{ kind: "messages", messages: dialogue("a", "b"), where: "chats.jsonl:3" }]),
+    says(FormatError, "chats.jsonl:3", "no chat template", "--template", "chatTemplate"),
+  );
+  assert.throws(() => tokenizer.applyChatTemplate(dialogue("a")), says(FormatError, "no chat template"));
+});
+
+test("what is scored of a kind that has no messages is refused", () => {
+  assert.throws(
+    () => tokenize([{ kind: "text", text: "a", where: "a:1" }], { lossOn: "assistant" }),
+    says(ArgumentError, "lossOn is assistant", "a:1"),
+  );
+});
+
+test.run();
