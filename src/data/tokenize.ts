@@ -45,7 +45,7 @@ export type LossOn = "completion" | "assistant" | "last" | "all";
 export interface TokenizeExamplesOptions {
   /** The tokens that end a text of the model: `eosTokenIds` of `models.loadModel`. */
   eosTokenIds: readonly number[];
-  /** What is scored. Default: of texts all, of prompts with completions the completions, of messages the assistant's. */
+  /** Default: of texts all, of prompts with completions the completions, of messages the assistant's. */
   lossOn?: LossOn | undefined;
   /** Tokens a row; a longer one loses its end. Default 1024. */
   maxLength?: number | undefined;

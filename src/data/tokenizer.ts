@@ -37,7 +37,7 @@ export interface DecodeOptions {
   skipSpecialTokens?: boolean | undefined;
 }
 
-/** Files of chat templates, by their names; of those in the folder, the one for tools is the one with a use by itself. */
+/** Files of chat templates, by the names of those that are taken by themselves: the second where there are tools. */
 const TEMPLATE_FILES: Readonly<Record<string, string>> = {
   default: "chat_template.jinja",
   tool_use: "additional_chat_templates/tool_use.jinja",

@@ -6,8 +6,8 @@ import { says } from "../../support/refuses.js";
 await init();
 const { tokenizer, eosTokenIds } = await models.loadBase();
 const TEMPLATE = new data.ChatTemplate(
-  "{% for m in messages %}{{ '# ' + m.role + '\\n' + m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}" +
-    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '# assistant\\n' }}{% endif %}",
+  "{% for m in messages %}{{ '# ' + m.role + '\\n' + m.content }}{% if m.role == 'assistant' %}" +
+    "{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '# assistant\\n' }}{% endif %}",
   { specialTokens: { eos_token: "<|endoftext|>" } },
 );
 const dialogue = (...contents: string[]): data.ChatMessage[] =>
