@@ -4,10 +4,18 @@
  */
 export { collate, type Batch, type CollateOptions } from "./collate.js";
 export { rowsOfStep, stepsPerEpoch, type RowsOfStepOptions } from "./order.js";
+export {
+  readExamples,
+  type ChatMessage,
+  type ContentPart,
+  type Example,
+  type ReadExamplesOptions,
+  type RowFormat,
+} from "./examples.js";
 export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
+export { isRowsFile, parseRows, type DataRow } from "./rows.js";
 export { decodeText } from "./text.js";
 export { ChatTemplate, type ChatTemplateOptions, type RenderOptions } from "./chat_template.js";
-export type { ChatMessage, ContentPart, Example } from "./examples.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { previewRow, summarize, type DataSummary, type PreviewRun } from "./preview.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";

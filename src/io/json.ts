@@ -20,10 +20,14 @@ const NUMBER_CHARACTERS = "0123456789+-.eE";
 export class JsonCursor {
   #position = 0;
 
-  /** @param fail throws the caller's error; the message says what was expected, what came and where */
+  /**
+   * @param fail throws the caller's error; the message says what was expected, what came and where
+   * @param firstLine the number of the text's first line, where it is a part of a file
+   */
   constructor(
     readonly text: string,
     readonly fail: (message: string) => never,
+    readonly firstLine = 1,
   ) {}
 
   /** Number of characters that it has read. */
@@ -104,22 +108,33 @@ export class JsonCursor {
     return value;
   }
 
-  /** Steps over any one value, failing at the first character that JSON does not allow. */
-  skipValue(depth = 0): void {
+  /**
+   * Steps over any one value, failing at the first character that JSON does not allow.
+   * @param unique fails at an object's second key of one name, too
+   */
+  skipValue(unique = false, depth = 0): void {
     if (depth > MAX_DEPTH) this.#expected(`at most ${MAX_DEPTH} levels of nesting`);
     const first = this.peek();
     if (first === '"') this.string();
     else if (this.accept("{")) {
       if (this.accept("}")) return;
+      const keys = new Set<string>();
       do {
-        this.string();
+        this.peek();
+        const start = this.#position;
+        const key = this.string();
+        if (unique && keys.has(key)) {
+          this.#position = start;
+          this.#expected("a key that the object does not have already", key);
+        }
+        keys.add(key);
         this.expect(":");
-        this.skipValue(depth + 1);
+        this.skipValue(unique, depth + 1);
       } while (this.accept(","));
       this.expect("}");
     } else if (this.accept("[")) {
       if (this.accept("]")) return;
-      do this.skipValue(depth + 1);
+      do this.skipValue(unique, depth + 1);
       while (this.accept(","));
       this.expect("]");
     } else {
@@ -156,7 +171,7 @@ export class JsonCursor {
 
   #expected(what: string, token = this.text.slice(this.#position, this.#position + 1)): never {
     const got = token === "" && this.#position >= this.text.length ? "the end of the text" : show(token);
-    let line = 1;
+    let line = this.firstLine;
     let lineStart = 0;
     for (let i = this.text.indexOf("\n"); i >= 0 && i < this.#position; i = this.text.indexOf("\n", i + 1)) {
       line++;
