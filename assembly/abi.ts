@@ -380,8 +380,8 @@ export class LinearCrossEntropy {
   chunk: i32;
   /** Rows with this target do not count. */
   ignoreIndex: i32;
-  /** Gradient of the loss. */
-  g: f32;
+  /** Gradient of the sum. */
+  scale: f32;
   /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
   format: i32;
   /** Room for [chunk, classes]. */

@@ -1,17 +1,17 @@
 /**
- * Cross-entropy over a linear layer's outputs, some rows at a time: loss = crossEntropy(x Wᵀ + bias, targets)
- * without the [n, classes] logits. Where a gradient is wanted, the rows' logits turn into g times theirs at
+ * Cross-entropy over a linear layer's outputs, some rows at a time: the sum crossEntropy(x Wᵀ + bias, targets)
+ * without the [n, classes] logits. Where a gradient is wanted, the rows' logits turn into scale times theirs at
  * once: dx += dlogits W; dW += dlogitsᵀ x; dBias += sum of rows of dlogits (Hsu et al. 2024, Liger Kernel).
  *
  * Everything goes by rows or adds rows in ascending order, so the bits are those of loraLinear* (r = 0) and
  * crossEntropy* on all rows, whatever the chunk.
  */
 import { LinearCrossEntropy } from "../abi";
-import { addRowGradient, countTargets } from "../nn/loss";
+import { addRowGradient } from "../nn/loss";
 import { logSumExp } from "../nn/softmax";
 import { linearBackward, linearForward } from "./linear";
 
-export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
+export function linearCrossEntropy(call: LinearCrossEntropy): f64 {
   const n = call.n,
     d = call.d,
     classes = call.classes,
@@ -20,9 +20,8 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
     ignoreIndex = call.ignoreIndex,
     format = call.format,
     logits = call.logits,
-    scratch = call.scratch;
-  const count = countTargets(call.targets, n, ignoreIndex),
-    scale = call.g / <f32>count;
+    scratch = call.scratch,
+    scale = call.scale;
   let x = call.x,
     targets = call.targets,
     dx = call.dx;
@@ -51,5 +50,5 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f32 {
     x += <usize>rows * xRow;
     if (dx != 0) dx += <usize>rows * xRow;
   }
-  return <f32>(total / <f64>count);
+  return total;
 }

@@ -1,9 +1,9 @@
 /**
- * Losses, each a mean.
+ * Losses.
  *
- * Cross-entropy: loss = mean over rows with target != ignoreIndex of (logsumexp(x) - x[target])
- * (torch.nn.functional.cross_entropy, reduction "mean"; no such row: 0 / 0 = NaN, as torch).
- * Backward: dx += g / count * (softmax(x) - onehot(target)), nothing for ignored rows.
+ * Cross-entropy: the sum over rows with target != ignoreIndex of (logsumexp(x) - x[target])
+ * (torch.nn.functional.cross_entropy, reduction "sum"); the caller divides it.
+ * Backward: dx += scale * (softmax(x) - onehot(target)), nothing for ignored rows.
  * x, dx: [rows, classes]. targets: [rows] i32 in 0 .. classes - 1, or ignoreIndex. lse: [rows], not written for ignored
  * rows. A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
  * ascending order, in float64.
@@ -21,9 +21,8 @@ export function crossEntropyForward(
   rows: i32,
   classes: i32,
   ignoreIndex: i32,
-): f32 {
-  let total: f64 = 0,
-    count = 0;
+): f64 {
+  let total: f64 = 0;
   const row = (<usize>classes) << 2;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
@@ -31,11 +30,10 @@ export function crossEntropyForward(
       const l = logSumExp(x, classes);
       store<f32>(lse + (i << 2), l);
       total += <f64>(l - load<f32>(x + ((<usize>target) << 2)));
-      count++;
     }
     x += row;
   }
-  return <f32>(total / <f64>count);
+  return total;
 }
 
 export function crossEntropyBackward(
@@ -46,9 +44,8 @@ export function crossEntropyBackward(
   rows: i32,
   classes: i32,
   ignoreIndex: i32,
-  g: f32,
+  scale: f32,
 ): void {
-  const scale = g / <f32>countTargets(targets, rows, ignoreIndex);
   const row = (<usize>classes) << 2;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
@@ -56,13 +53,6 @@ export function crossEntropyBackward(
     x += row;
     dx += row;
   }
-}
-
-/** The number of rows that take part in the mean. */
-export function countTargets(targets: usize, rows: i32, ignoreIndex: i32): i32 {
-  let count = 0;
-  for (let i: usize = 0; i < <usize>rows; i++) count += i32(load<i32>(targets + (i << 2)) != ignoreIndex);
-  return count;
 }
 
 /** One row: dx = before + scale * (softmax(x) - onehot(target)). dx may be x; a null `before` is zeros. */

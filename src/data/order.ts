@@ -52,9 +52,24 @@ export function stepsPerEpoch(rows: number, batch: number): number {
  */
 export function rowsOfStep(lengths: readonly number[], step: number, options: RowsOfStepOptions): number[] {
   const where = "rowsOfStep";
+  checkInteger(where, "step", step, 0, 4294967295);
+  const { batch } = checkOrder(where, lengths, options);
+  const steps = stepsPerEpoch(lengths.length, batch);
+  const first = (step % steps) * batch;
+  return orderOfEpoch(lengths, Math.floor(step / steps), options).slice(first, first + batch);
+}
+
+/** The rows of all steps of an epoch, one after the other; options are checked already. @internal */
+export function orderOfEpoch(lengths: readonly number[], epoch: number, options: RowsOfStepOptions): number[] {
+  const { batch, seed, groupByLength = false } = options;
+  const order = permutation(lengths.length, { seed, round: epoch });
+  return groupByLength ? grouped(lengths, order, batch) : order;
+}
+
+/** @returns the options */
+function checkOrder(where: string, lengths: readonly number[], options: RowsOfStepOptions): RowsOfStepOptions {
   checkOptions(where, options, ["batch", "seed", "groupByLength"]);
   const { batch, seed, groupByLength = false } = options ?? ({} as RowsOfStepOptions);
-  checkInteger(where, "step", step, 0, 4294967295);
   checkInteger(where, "batch", batch, 1);
   checkInteger(where, "seed", seed, 0);
   checkBoolean(where, "groupByLength", groupByLength);
@@ -63,10 +78,7 @@ export function rowsOfStep(lengths: readonly number[], step: number, options: Ro
   const bad = lengths.findIndex((length) => !Number.isSafeInteger(length) || length < 0);
   if (bad >= 0)
     throw new ArgumentError(`${where}: lengths[${bad}] must be a number of tokens; got ${shown(lengths[bad])}.`);
-  const steps = stepsPerEpoch(lengths.length, batch);
-  const order = permutation(lengths.length, { seed, round: Math.floor(step / steps) });
-  const first = (step % steps) * batch;
-  return (groupByLength ? grouped(lengths, order, batch) : order).slice(first, first + batch);
+  return options;
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 export { KeyValueCache, type CacheShape } from "./parts/cache.js";
-export type { CausalLM, ForwardOptions, WrappedLM } from "./parts/causal_lm.js";
+export type { CausalLM, ForwardOptions, LossOptions, WrappedLM } from "./parts/causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./parts/decoder.js";
 export type { FamilyConfig, Head } from "./parts/family.js";
 export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel, type RopeTheta } from "./families/llama.js";

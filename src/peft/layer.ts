@@ -369,15 +369,17 @@ export abstract class LoraLayer<Base extends BaseLayer = BaseLayer> extends Modu
   }
 
   /** Notes which adapters act, see `extentOf`. @internal */
-  hold(where: string): (items?: readonly number[]) => () => void {
+  hold(where: string): (items?: readonly number[], batch?: number) => () => void {
     const { activeAdapters, adapterNames, disabled } = this;
     const merged = this.mergedAdapters.join();
     const adapters = new Map(this.adapters);
     const gone = (what: string): never => {
       throw new StateError(`${where}: ${what} since ${where}() was called; call it anew.`);
     };
-    return (items) => {
+    return (items, batch = adapterNames?.length) => {
       if (disabled) return this.disabled ? () => {} : this.disable();
+      if (adapterNames && batch !== adapterNames.length)
+        throw new ShapeError(`${where}: the batch has ${batch} items; there are ${adapterNames.length} adapter names.`);
       if (this.mergedAdapters.join() !== merged) gone("adapters were merged or unmerged");
       for (const name of adapterNames ?? activeAdapters) {
         if (this.adapters.get(name) !== adapters.get(name)) gone(`adapter "${name}" was deleted or replaced`);

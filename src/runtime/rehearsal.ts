@@ -24,14 +24,16 @@ function ghost<View extends Float32Array | Int32Array | Uint8Array>(make: () => 
 }
 
 /**
- * Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), indices 0, other values
- * anything; those of large tensors are not there, and take no time.
+ * Books without memory, and without its limit. Scalars read 1 (as the gradient of a loss), other values anything, and
+ * indices what was written, by default 0: which tokens are scored and which text they are of decides about memory.
+ * Those of large tensors are not there, and take no time.
  */
 class Ledger extends LinearMemory {
   readonly #sizes = new Map<number, number>();
   #handedOut = 0;
   #liveBytes = 0;
   #peakBytes = 0;
+  readonly #indices = new Map<number, Int32Array>();
   /** The one block of memory that every view of floats shares. */
   readonly #floats = new Float32Array(SMALL);
 
@@ -56,6 +58,7 @@ class Ledger extends LinearMemory {
   override free(address: number): void {
     this.#liveBytes -= this.#sizes.get(address)!;
     this.#sizes.delete(address);
+    this.#indices.delete(address);
   }
 
   override stats(): MemoryStats {
@@ -78,8 +81,11 @@ class Ledger extends LinearMemory {
   override f64(_address: number, length: number): Float64Array {
     return new Float64Array(length);
   }
-  override i32(_address: number, length: number): Int32Array {
-    return length <= SMALL ? new Int32Array(length) : ghost(() => new Int32Array(0), 0);
+  override i32(address: number, length: number): Int32Array {
+    if (length > SMALL) return ghost(() => new Int32Array(0), 0);
+    let values = this.#indices.get(address);
+    if (values?.length !== length) this.#indices.set(address, (values = new Int32Array(length)));
+    return values;
   }
   override u8(_address: number, length: number): Uint8Array {
     return length <= SMALL ? new Uint8Array(length) : ghost(() => new Uint8Array(0), length);

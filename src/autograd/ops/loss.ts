@@ -1,4 +1,4 @@
-/** Losses, each a mean, of shape []. Kernels: assembly/nn/loss.ts, bce.ts, assembly/lora/linear_loss.ts. */
+/** Losses, of shape []. Kernels: assembly/nn/loss.ts, bce.ts, assembly/lora/linear_loss.ts. */
 import { engine } from "../../runtime/engine.js";
 import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import {
@@ -17,20 +17,26 @@ import { gradient, needsGrad, record } from "../tape.js";
 
 /**
  * Mean over the rows whose target is not ignoreIndex of logsumexp(row) - row[target], of shape []; NaN if there is
- * none.
+ * none. With numItemsInBatch, their sum divided by that: then the losses of a batch's parts add up to that of all.
  *
- * Source: torch.nn.functional.cross_entropy.
+ * Source: torch.nn.functional.cross_entropy; transformers, loss/loss_utils.py (fixed_cross_entropy).
  * @param logits [..., classes]
  * @param targets int32 of logits' shape without its last dimension
- * @throws ArgumentError for a target out of range; ShapeError, DTypeError
+ * @param numItemsInBatch at least 1. Default null: the number of rows that take part
+ * @throws ArgumentError for a target or number out of range; ShapeError, DTypeError
  *
  * @example
  * const loss = ops.crossEntropy(zeros([2, 4]), tensor(new Int32Array([3, -100])));
  * console.log(loss.item().toFixed(4)); // 1.3863
  */
-export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100): Tensor {
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  ignoreIndex = -100,
+  numItemsInBatch: number | null = null,
+): Tensor {
   const where = "crossEntropy";
-  checkCount(where, arguments, 3);
+  checkCount(where, arguments, 4);
   checkTensor(where, "logits", logits);
   checkTensor(where, "targets", targets, "int32");
   const classes = logits.shape[logits.rank - 1] ?? 0;
@@ -40,14 +46,14 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
         `dimension.`,
     );
   }
-  checkIgnored(where, ignoreIndex);
-  checkIndices(where, "targets", targets, classes, ignoreIndex);
+  const items = checkTargets(where, targets, classes, ignoreIndex, numItemsInBatch);
   const { kernels } = engine();
   const rows = targets.size;
   return allOrNothing(() => {
     const lse = new Tensor([rows]);
     const y = new Tensor([]);
-    y.data[0] = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
+    const sum = kernels.crossEntropyForward(lse.address, logits.address, targets.address, rows, classes, ignoreIndex);
+    y.data[0] = sum / items;
     return record(
       y,
       [logits],
@@ -60,12 +66,32 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
           rows,
           classes,
           ignoreIndex,
-          dy.item(),
+          scaleOf(dy.item(), items),
         ),
       [lse],
       [logits, targets],
     );
   });
+}
+
+/** @returns what the sum of losses is divided by: numItemsInBatch, or by default the targets that are not ignored */
+function checkTargets(
+  where: string,
+  targets: Tensor,
+  classes: number,
+  ignoreIndex: number,
+  numItemsInBatch: number | null,
+): number {
+  checkInteger(where, "ignoreIndex", ignoreIndex, -0x80000000, 0x7fffffff);
+  checkIndices(where, "targets", targets, classes, ignoreIndex);
+  if (numItemsInBatch === null) return targets.indices.reduce((n, target) => n + (target === ignoreIndex ? 0 : 1), 0);
+  checkInteger(where, "numItemsInBatch", numItemsInBatch, 1);
+  return numItemsInBatch;
+}
+
+/** Gradient of each scored row's loss, in float32. */
+function scaleOf(dy: number, items: number): number {
+  return Math.fround(dy / Math.fround(items));
 }
 
 /**
@@ -79,6 +105,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, ignoreIndex = -100
  * @param bias [classes] or null
  * @param targets int32 of x's shape without its last dimension
  * @param chunk rows whose logits are there at a time, at least 1; it changes no bit. Default 128.
+ * @param numItemsInBatch as for `crossEntropy`
  * @throws ArgumentError for a target out of range or a chunk below 1; ShapeError, DTypeError, DisposedError
  *
  * @example
@@ -92,6 +119,7 @@ export function linearCrossEntropy(
   targets: Tensor,
   chunk = CHUNK,
   ignoreIndex = -100,
+  numItemsInBatch: number | null = null,
 ): Tensor {
   const where = "linearCrossEntropy";
   checkWeight(where, "weight", weight, [null, null]);
@@ -101,8 +129,7 @@ export function linearCrossEntropy(
   bias = checkBias(where, bias, classes);
   checkTensor(where, "targets", targets, "int32", x.shape.slice(0, -1));
   if (classes === 0) throw new ShapeError(`${where}: weight has shape [${weight.shape}]; expected at least one class.`);
-  checkIgnored(where, ignoreIndex);
-  checkIndices(where, "targets", targets, classes, ignoreIndex);
+  const items = checkTargets(where, targets, classes, ignoreIndex, numItemsInBatch);
   checkInteger(where, "chunk", chunk, 1);
   const { kernels, memory, scratch } = engine();
   const n = targets.size;
@@ -122,7 +149,7 @@ export function linearCrossEntropy(
         classes,
         chunk: rows,
         ignoreIndex,
-        g,
+        scale: scaleOf(g, items),
         format: weight.format,
         logits,
         scratch,
@@ -137,8 +164,8 @@ export function linearCrossEntropy(
       dx.data.fill(0);
       ready.push(dx);
     }
-    const loss = run(1, ready[0]?.address ?? 0, 0, 0);
-    y.data[0] = loss;
+    const sum = run(1, ready[0]?.address ?? 0, 0, 0);
+    y.data[0] = sum / items;
     return record(
       y,
       [x, weight, bias],
@@ -152,10 +179,6 @@ export function linearCrossEntropy(
       [x, weight, bias, targets],
     );
   });
-}
-
-function checkIgnored(where: string, ignoreIndex: number): void {
-  checkInteger(where, "ignoreIndex", ignoreIndex, -0x80000000, 0x7fffffff);
 }
 
 /**

@@ -18,6 +18,15 @@ export interface ForwardOptions {
   logitsToKeep?: number | undefined;
 }
 
+/** Options of a language model's loss. */
+export interface LossOptions extends Pick<ForwardOptions, "attentionMask" | "positionIds"> {
+  /**
+   * What the sum over scored targets is divided by (transformers' num_items_in_batch): with the number in all of a
+   * step's batches, their losses and gradients add up to the step's. Default: the scored targets of this batch.
+   */
+  numItemsInBatch?: number | undefined;
+}
+
 /** A decoder-only language model, as `loadModel` gives it under "causal-lm". */
 export interface CausalLM extends Module {
   /** What config.json says; at least this. */
@@ -31,8 +40,8 @@ export interface CausalLM extends Module {
   gradientCheckpointing: boolean;
   /** ids int32 [batch, steps] -> logits [batch, steps or logitsToKeep, vocabSize]. */
   forward(ids: Tensor, options?: ForwardOptions): Tensor;
-  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. */
-  loss(ids: Tensor, targets: Tensor, options?: Pick<ForwardOptions, "attentionMask" | "positionIds">): Tensor;
+  /** Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is not scored) from `ids`. */
+  loss(ids: Tensor, targets: Tensor, options?: LossOptions): Tensor;
   /** An empty cache for `forward`. */
   newCache(): KeyValueCache;
 }

@@ -9,19 +9,22 @@ import {
   tanh,
   type RopeTable,
 } from "../../autograd/ops/index.js";
+import { selectRows } from "../../autograd/ops/select_rows.js";
+import { IGNORED } from "../../data/collate.js";
+import { extentOf } from "../../nn/extent.js";
 import * as init from "../../nn/init.js";
 import { Linear, type Layer } from "../../nn/layers.js";
 import { Module, type Parameter } from "../../nn/module.js";
 import { isInitSkipped } from "../../nn/skip_init.js";
 import { adopt } from "../../random/seed.js";
-import { ShapeError } from "../../runtime/errors.js";
+import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
 import { className } from "../../runtime/shown.js";
 import { checkInteger, checkTensor } from "../../tensor/check.js";
 import { allOrNothing, graphScope } from "../../tensor/scope.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { Tensor, tensor } from "../../tensor/tensor.js";
 import { KeyValueCache, type CacheShape } from "./cache.js";
-import type { CausalLM, ForwardOptions } from "./causal_lm.js";
+import type { CausalLM, ForwardOptions, LossOptions } from "./causal_lm.js";
 import type { FamilyConfig } from "./family.js";
 import { LayeredModel } from "./layered_model.js";
 import type { RotaryEmbedding } from "./rope.js";
@@ -207,6 +210,14 @@ function positionsOf(ids: Tensor, keys: number, attentionMask: Tensor | undefine
   return positions;
 }
 
+/** The places of the targets that are scored; null: all are, as in a rehearsal of more than have values there. */
+function scoredPlaces(targets: Tensor): number[] | null {
+  const { indices } = targets;
+  const places: number[] = [];
+  for (const [place, target] of indices.entries()) if (target !== IGNORED) places.push(place);
+  return places.length === indices.length ? null : places;
+}
+
 /** A base model with initial weights. @internal */
 export function initialised<M extends DecoderModel>(model: M): M {
   for (const [name, parameter] of model.namedParameters()) model.initParameter(name, parameter);
@@ -306,21 +317,51 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
   }
 
   /**
-   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is ignored) from `ids`. A
-   * plain head's logits are never there all at once: they can be larger than all else. Options and errors as `forward`.
+   * Mean cross-entropy, of shape [], of predicting `targets` (int32 [batch, steps]; -100 is not scored) from `ids`. The
+   * head computes the rows of scored targets alone, and a plain one's logits are never there all at once: they can be
+   * larger than all else. Options and errors as `forward`; ArgumentError, too, if no target is scored and
+   * numItemsInBatch does not say how many are elsewhere.
    */
-  loss(ids: Tensor, targets: Tensor, options?: Pick<ForwardOptions, "attentionMask" | "positionIds">): Tensor {
+  loss(ids: Tensor, targets: Tensor, options?: LossOptions): Tensor {
     const where = `${className(this)}.loss`;
-    checkOptions(where, options, STATES.slice(1));
-    const x = this.#scaled(this.base.states(where, ids, options));
+    checkOptions(where, options, [...STATES.slice(1), "numItemsInBatch"]);
+    const { numItemsInBatch, ...rest } = options ?? {};
+    checkTensor(where, "ids", ids, "int32", [null, null]);
+    checkTensor(where, "targets", targets, "int32", ids.shape);
+    if (numItemsInBatch !== undefined) checkInteger(where, "numItemsInBatch", numItemsInBatch, 1);
+    const scored = scoredPlaces(targets);
+    if (scored?.length === 0 && numItemsInBatch === undefined)
+      throw new ArgumentError(
+        `${where}: targets has no scored target: all are ${IGNORED}. Give batches that score something, or ` +
+          `numItemsInBatch, the scored targets of all batches of the step.`,
+      );
+    const x = this.base.states(where, ids, rest);
+    if (scored === null) return this.#lossOf(x, targets, numItemsInBatch);
+    // Nothing but its own row reaches a row of logits, and rows that are not scored have no gradient: to add their
+    // zeros changes no bit.
+    const own = tensor(Int32Array.from(scored, (place) => targets.indices[place]!));
+    const [batch, steps] = ids.shape as [number, number];
+    const within = extentOf(where, this.#head ?? this.base.table);
+    return within(
+      () => this.#lossOf(selectRows(x, scored), own, numItemsInBatch),
+      scored.map((place) => Math.floor(place / steps)),
+      batch,
+    );
+  }
+
+  #lossOf(states: Tensor, targets: Tensor, numItemsInBatch: number | undefined): Tensor {
+    const x = this.#scaled(states);
     const head = this.#head;
     if (this.base.logitsSoftcap === null) {
-      if (head === null) return linearCrossEntropy(x, this.base.table.weight, null, targets);
+      if (head === null)
+        return linearCrossEntropy(x, this.base.table.weight, null, targets, undefined, IGNORED, numItemsInBatch);
       // Exactly this class: what extends or wraps it adds to its product.
-      if (head.constructor === Linear)
-        return linearCrossEntropy(x, (head as Linear).weight, (head as Linear).bias, targets);
+      if (head.constructor === Linear) {
+        const { weight, bias } = head as Linear;
+        return linearCrossEntropy(x, weight, bias, targets, undefined, IGNORED, numItemsInBatch);
+      }
     }
-    return crossEntropy(this.#logits(x), targets);
+    return crossEntropy(this.#logits(x), targets, IGNORED, numItemsInBatch);
   }
 
   /** What the head gets: it has no bias, so scaling its input scales the logits, which are larger. */

@@ -218,7 +218,7 @@ const RECIPES: Record<string, Recipe> = {
   crossEntropy: (r) => {
     const rows = lead(r);
     const classes = size(r);
-    return [g(r, ...rows, classes), t(rows, { ids: Math.max(1, classes) }), -100];
+    return [g(r, ...rows, classes), t(rows, { ids: Math.max(1, classes) }), -100, some(r, r.integer(1, 9))];
   },
   linearCrossEntropy: (r) => {
     const rows = lead(r);
@@ -231,6 +231,7 @@ const RECIPES: Record<string, Recipe> = {
       t(rows, { ids: classes }),
       r.integer(1, 4),
       -100,
+      some(r, r.integer(1, 9)),
     ];
   },
   doraNorm: (r) => {
