@@ -67,17 +67,68 @@ export function generate(
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): IterableIterator<number> {
+  return generateAfter(null, model, prompt, options);
+}
+
+/**
+ * `generate`, which need not read again what the memory has of the prompt's beginning. Afterwards the memory has the
+ * new text. What is drawn is the same with a memory and without, as long as weights and acting adapters are those that
+ * it was filled with.
+ * @internal
+ */
+export function generateAfter(
+  memory: TextMemory | null,
+  model: CausalLM | WrappedLM,
+  prompt: ArrayLike<number>,
+  options: GenerateOptions,
+): IterableIterator<number> {
   const where = "generate";
   const base = languageModel(where, model);
   const checked = checkedOptions(where, options);
   const ids = checkedIds(where, "prompt", prompt, base.config);
   const { seed = 0 } = options;
   checkInteger(where, "seed", seed, 0);
-  const tokens = textsOf(where, base, [ids], checked, [new Sampler(where, checked.sampling, seed, ids)]);
+  const tokens = textsOf(where, base, [ids], checked, [new Sampler(where, checked.sampling, seed, ids)], memory);
   function* alone(): IterableIterator<number> {
     for (const { token } of tokens) yield token;
   }
   return bind(alone());
+}
+
+/** Keys and values of a text that was generated, for the next one that begins like it: a conversation's. @internal */
+export class TextMemory {
+  /** @internal */ static readonly className: string = "TextMemory";
+  #cache: KeyValueCache | null = null;
+  #ids: readonly number[] = [];
+
+  /** Number of tokens that need not be read again. */
+  get length(): number {
+    return this.#ids.length;
+  }
+
+  /** Keys and values of all tokens that a text shares with the last one, but of its last, after which one is drawn. */
+  recall(model: CausalLM, ids: readonly number[]): KeyValueCache {
+    const cache = (this.#cache ??= model.newCache());
+    let shared = 0;
+    while (shared < ids.length - 1 && shared < this.#ids.length && ids[shared] === this.#ids[shared]) shared++;
+    // The angles of a text's beginning may be others where the text is longer.
+    if (shared === 0 || (cache.config.renewAt ?? 0) > 0) cache.dispose();
+    else cache.length = shared;
+    this.#ids = this.#ids.slice(0, cache.length);
+    return cache;
+  }
+
+  /** Notes what the cache has now. */
+  keep(ids: readonly number[]): void {
+    this.#ids = ids;
+  }
+
+  /** Frees it; then it is as new. */
+  dispose(): void {
+    this.#cache?.dispose();
+    this.#cache = null;
+    this.#ids = [];
+  }
 }
 
 /**
@@ -160,6 +211,7 @@ function textsOf(
   prompts: readonly Int32Array[],
   { maxNewTokens, stopTokens }: Checked,
   samplers: readonly Sampler[],
+  memory: TextMemory | null = null,
 ): IterableIterator<BatchToken> {
   const within = extentOf(where, model);
   function* tokens(): IterableIterator<BatchToken> {
@@ -169,7 +221,7 @@ function textsOf(
         return { row, sampler: samplers[row]!, ids: [...prompt], read: 0, left };
       })
       .filter(({ left }) => left > 0);
-    let groups = groupsOf(model, texts);
+    let groups = groupsOf(model, texts, memory);
     try {
       while (groups.length > 0) {
         for (const group of groups) {
@@ -190,14 +242,15 @@ function textsOf(
         if (groups.some(({ texts }) => texts.length === 0)) groups = groups.filter(({ texts }) => texts.length > 0);
       }
     } finally {
-      for (const group of groups) group.cache.dispose();
+      for (const group of groups) group.end();
     }
   }
   return tokens();
 }
 
 /** Texts that can be read together: all, unless the angles of one's positions change on its way and others' do not. */
-function groupsOf(model: CausalLM, texts: readonly Text[]): Group[] {
+function groupsOf(model: CausalLM, texts: readonly Text[], memory: TextMemory | null): Group[] {
+  if (memory && texts.length === 1) return [new Group(memory.recall(model, texts[0]!.ids), [...texts], memory)];
   const { renewAt = 0 } = model.newCache().config;
   const isShort = texts.every(({ ids, left }) => ids.length + left <= renewAt);
   const isLong = texts.every(({ ids }) => ids.length > renewAt);
@@ -215,7 +268,10 @@ class Group {
   constructor(
     readonly cache: KeyValueCache,
     public texts: Text[],
+    /** Whose the cache is; null: the group's own. */
+    readonly memory: TextMemory | null = null,
   ) {
+    for (const text of texts) text.read = cache.length;
     this.#limit();
   }
 
@@ -251,12 +307,20 @@ class Group {
     return texts.map(({ sampler }, i) => scope(() => sampler.draw(narrow(logits, 0, i, 1))));
   }
 
+  /** Frees the cache, or leaves it to whose it is. */
+  end(): void {
+    if (!this.memory) return this.cache.dispose();
+    const [text] = this.texts;
+    if (text) this.memory.keep(text.ids.slice(0, text.read));
+  }
+
   /** Goes on with the texts that have not ended. */
   leaveEnded(): void {
     const rows = this.texts.flatMap(({ left }, i) => (left > 0 ? [i] : []));
     if (rows.length === this.texts.length) return;
+    if (rows.length === 0) this.end();
     this.texts = rows.map((i) => this.texts[i]!);
-    if (rows.length === 0) return this.cache.dispose();
+    if (rows.length === 0) return;
     this.cache.narrow(rows, this.cache.length - Math.max(...this.texts.map(({ read }) => read)));
     this.#limit();
   }

@@ -19,6 +19,7 @@ import {
   tensor,
 } from "../../../src/index.js";
 import { createModel, type ModelConfig } from "../../../src/models/families.js";
+import { generateAfter, TextMemory } from "../../../src/models/generate.js";
 import type { CausalLM } from "../../../src/models/parts/causal_lm.js";
 import { refuses } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
@@ -438,6 +439,45 @@ for (const [name, changes] of [
     );
     for (const each of [stored, model]) each.dispose();
   });
+
+test("with the memory of the text before, what is drawn is what it is without", () => {
+  const before = memoryStats().liveBytes;
+  const memory = new TextMemory();
+  const options = { maxNewTokens: 9, seed: 3, temperature: 1.2, repetitionPenalty: 1.1 };
+  const talk = [3, 1, 4, 1, 5];
+  const remembered: number[] = [];
+  for (const next of [[9, 2], [6], [5, 3, 5, 8]]) {
+    const alone = [...models.generate(model, talk, options)];
+    remembered.push(memory.recall(model, talk).length);
+    assert.deepEqual([...generateAfter(memory, model, talk, options)], alone);
+    talk.push(...alone, ...next);
+  }
+  // The last token that was drawn was not read.
+  assert.deepEqual(remembered, [0, 13, 24]);
+  assert.deepEqual([memory.length, talk.length], [34, 39]);
+
+  const other = [3, 1, 4, 2];
+  assert.deepEqual([...generateAfter(memory, model, other, options)], [...models.generate(model, other, options)]);
+  for (const _ of generateAfter(memory, model, talk, options)) break;
+  assert.equal(memory.length, talk.length, "a text that its reader ends is remembered, too");
+  assert.deepEqual([...generateAfter(memory, model, talk, options)], [...models.generate(model, talk, options)]);
+  assert.deepEqual([...generateAfter(memory, model, talk, { ...options, maxNewTokens: 0 })], []);
+  memory.dispose();
+  assert.deepEqual([memory.length, memoryStats().liveBytes], [0, before]);
+});
+
+test("angles that follow from a text's length are not remembered", () => {
+  const { model: longrope } = models.loadModel(fileURLToPath(new URL("test/fixtures/families/phi3_longrope", ROOT)));
+  const memory = new TextMemory();
+  const options = { maxNewTokens: 24, temperature: 0 };
+  for (const prompt of [[72, 3, 69, 94], [72, 3], Array.from({ length: 40 }, (_, i) => i), [72, 3, 69]])
+    assert.deepEqual(
+      [...generateAfter(memory, longrope, prompt, options)],
+      [...models.generate(longrope, prompt, options)],
+    );
+  memory.dispose();
+  longrope.dispose();
+});
 
 test("another model's cache is refused", () => {
   const other = new models.Llama({ ...CONFIG, numKeyValueHeads: 2 });
