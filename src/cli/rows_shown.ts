@@ -32,7 +32,7 @@ const LONGEST_RUN = 1_200;
 /** Of a row, so many parts at most. */
 const MOST_RUNS = 60;
 
-/** A row's text in lines, safe for a terminal; where a line of it ends there is an arrow, since that is a token, too. */
+/** A row's text in lines, safe for a terminal; an arrow is where a line of it ends, since that is a token, too. */
 export function rowLines(runs: readonly PreviewRun[], marks: Marks): string[] {
   const shown = runs.slice(0, MOST_RUNS).map(({ text, scored }) => {
     const part = printable(shortened(text)).replaceAll("\n", "↵\n");

@@ -2,6 +2,7 @@
  * Texts for language models: files to text, text to tokens, tokens to batches, and back to text.
  * @module
  */
+export { answersOf, type Answer } from "./answers.js";
 export { collate, type Batch, type CollateOptions } from "./collate.js";
 export { rowsOfStep, stepsPerEpoch, type RowsOfStepOptions } from "./order.js";
 export {

@@ -5,5 +5,6 @@
 export { Finetuning, type FinetuningState } from "./finetuning.js";
 export type { Hash } from "../io/digest.js";
 export type { FinetuningSettings } from "./settings.js";
+export { exactMatch, type ExactMatch, type ExactMatchOptions, type GivenAnswer } from "./exact_match.js";
 export { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from "./checkpoint.js";
 export { planTraining, type TrainingPlan, type TrainingPlanOptions } from "./plan.js";
