@@ -34,7 +34,7 @@ export function promptIds(where: string, codec: TextCodec, prompt: string): numb
     throw new ArgumentError(
       `${where}: the prompt is empty, and this model has no token that begins a text; give --prompt.`,
     );
-  checkVocabulary(`${where}: --prompt`, ids, codec);
+  checkVocabulary(ids, codec, (place) => `${where}: --prompt, line ${lineOf(place, ids, codec)}`);
   return ids;
 }
 
@@ -45,15 +45,11 @@ export function promptIds(where: string, codec: TextCodec, prompt: string): numb
  */
 export function encodeFile(path: string, codec: TextCodec, watch: EncodingWatch): Int32Array {
   const bytes = readBytes(path);
-  if (bytes.length > MOST_BYTES)
-    throw new FormatError(
-      `${path}: the text has ${bytes.length} bytes; at most ${MOST_BYTES} are taken. Train on a part of it.`,
-    );
   const text = decodeText(bytes, path);
   watch.began(text.length, encodingOf(bytes));
   try {
     const ids = codec.tokenizer.encode(text, { onProgress: watch.progress });
-    checkVocabulary(path, ids, codec);
+    checkVocabulary(ids, codec, (place) => `${path}, line ${lineOf(place, ids, codec)}`);
     return Int32Array.from(ids);
   } finally {
     watch.ended();
@@ -75,18 +71,26 @@ export function decode({ tokenizer }: TextCodec, ids: Iterable<number>): string 
   return tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
-/** The longest string of V8 has so many characters. */
-const MOST_BYTES = 536_870_888;
-
-/** A model has a row for each id of its vocabulary; a tokenizer that it was not trained with may know more. */
-function checkVocabulary(source: string, ids: readonly number[], { tokenizer, vocabSize }: TextCodec): void {
-  const place = ids.findIndex((id) => id >= vocabSize);
+/**
+ * A model has a row for each id of its vocabulary; a tokenizer that it was not trained with may know more.
+ * @param sourceAt names the source of the id at a place
+ * @throws FormatError
+ */
+export function checkVocabulary(
+  ids: ArrayLike<number>,
+  { tokenizer, vocabSize }: TextCodec,
+  sourceAt: (place: number) => string,
+): void {
+  const place = Array.prototype.findIndex.call(ids, (id: number) => id >= vocabSize);
   if (place < 0) return;
-  const line = tokenizer.decode(ids.slice(0, place), { skipSpecialTokens: true }).split("\n").length;
   const id = ids[place]!;
   throw new FormatError(
-    `${source}, line ${line}: token ${id} (${JSON.stringify(oneLine(tokenizer.idToToken(id) ?? "", 40))}) is ` +
+    `${sourceAt(place)}: token ${id} (${JSON.stringify(oneLine(tokenizer.idToToken(id) ?? "", 40))}) is ` +
       `beyond the model's vocabulary ` +
       `of ${vocabSize}; take it out of the text, or use the tokenizer that the model was trained with.`,
   );
+}
+
+function lineOf(place: number, ids: readonly number[], { tokenizer }: TextCodec): number {
+  return tokenizer.decode(ids.slice(0, place), { skipSpecialTokens: true }).split("\n").length;
 }

@@ -9,6 +9,8 @@ const MARKS: Readonly<Record<Encoding, readonly number[]>> = {
 };
 /** How much of a file without a mark is looked at to tell UTF-16 from UTF-8. */
 const SAMPLE_BYTES = 4096;
+/** The longest string of V8 has so many characters; other engines' are longer. */
+const MOST_BYTES = 536_870_888;
 
 /**
  * The text of a file: UTF-8 or UTF-16, with or without a byte order mark, which is left out. UTF-16 without a mark is
@@ -24,6 +26,10 @@ const SAMPLE_BYTES = 4096;
 export function decodeText(bytes: Uint8Array, name = "text"): string {
   if (!(bytes instanceof Uint8Array))
     throw new ArgumentError(`decodeText: bytes must be a Uint8Array; got ${bytes === null ? "null" : typeof bytes}.`);
+  if (bytes.length > MOST_BYTES)
+    throw new FormatError(
+      `${name}: the file has ${bytes.length} bytes; at most ${MOST_BYTES} of text are taken. Take a part of it.`,
+    );
   const encoding = encodingOf(bytes);
   const mark = MARKS[encoding].every((byte, i) => bytes[i] === byte) ? MARKS[encoding].length : 0;
   // The copy is for browsers, whose TextDecoder refuses shared memory.
@@ -32,22 +38,28 @@ export function decodeText(bytes: Uint8Array, name = "text"): string {
   if (fault >= 0) {
     const at = fault + mark;
     const byte = bytes[at]!;
+    const lines = decode(text.subarray(0, fault), encoding).split("\n");
     const what =
       byte === 0 && encoding === "utf-8"
         ? "a NUL, as in no text"
         : `0x${byte.toString(16).padStart(2, "0")}, which is not ${encoding.toUpperCase()}`;
     throw new FormatError(
-      `${name}: byte ${at} is ${what}; expected a text in UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`,
+      `${name}: byte ${at} (line ${lines.length}, column ${lines.at(-1)!.length + 1}) is ${what}; expected a text in ` +
+        `UTF-8 or UTF-16. Save it as UTF-8, or name a file of text.`,
     );
   }
+  return decode(text, encoding);
+}
+
+function decode(bytes: Uint8Array, encoding: Encoding): string {
   return encoding === "utf-8"
-    ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(text)
-    : decodeUtf16(text, encoding === "utf-16le");
+    ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes)
+    : decodeUtf16(bytes, encoding === "utf-16le");
 }
 
 /** Decodes by itself, since not every runtime's TextDecoder knows both orders of bytes. */
 function decodeUtf16(bytes: Uint8Array, littleEndian: boolean): string {
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const parts: string[] = [];
   for (let start = 0; start < bytes.length; start += 16384) {
     const units = Array.from({ length: Math.min(bytes.length - start, 16384) / 2 }, (_, i) =>

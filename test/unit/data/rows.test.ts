@@ -163,7 +163,13 @@ for (const [name, text, ...words] of FAULTS) {
   });
 }
 
-test("bytes that are no text are refused by their place", async () => {
+test("bytes that are no text are refused by their place, line and column", async () => {
+  const late = says(FormatError, "a.csv", "byte 12 (line 3, column 3) is 0xff");
+  await assert.rejects(data.parseRows(Uint8Array.of(...bytesOf("text\na,b\nü,"), 0xff), "a.csv"), late);
+  const half = Uint8Array.from(
+    [..."\ufeff[\n5\ud800"].flatMap((unit) => [unit.charCodeAt(0) & 255, unit.charCodeAt(0) >> 8]),
+  );
+  await assert.rejects(data.parseRows(half, "a.json"), says(FormatError, "byte 8 (line 2, column 2)", "UTF-16LE"));
   for (const name of ["a.jsonl", "a.json", "a.csv", "a.tsv"]) {
     await assert.rejects(
       data.parseRows(Uint8Array.of(0x7b, 0xff, 0x7d), name),
