@@ -7,7 +7,7 @@ import { isCommit } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { FileError, FormatError } from "../runtime/errors.js";
 import { decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.js";
-import type { FinetuningState } from "../train/finetuning.js";
+import type { FinetuningState } from "../train/state.js";
 import { checkSettings, type FinetuneSettings } from "./settings.js";
 
 export interface Checkpoint extends FinetuningState {
@@ -82,7 +82,7 @@ export function readCheckpoint(path: string): Checkpoint {
   if (modelCommit !== undefined && !isCommit(modelCommit))
     return fail(`its run's modelCommit is ${show(modelCommit)}; expected the 40 digits of a commit`);
   const settings = checkSettings(notes["settings"], fail);
-  const step = state.losses.length;
+  const step = state.metrics.length;
   if (step > settings.steps) fail(`it is of step ${step}, but the run has ${settings.steps}`);
   return {
     ...state,

@@ -84,7 +84,7 @@ async function go(
   if (found?.damage)
     console.error(
       `${oneLine(found.damage.message, 1_000)} Going on from the checkpoint before it, of step ` +
-        `${found.checkpoint.losses.length}.`,
+        `${found.checkpoint.metrics.length}.`,
     );
   const settings = saved?.settings ?? given;
   const places = saved ? placesOf(saved, given, explicit, out) : given;
@@ -113,13 +113,13 @@ async function go(
   const save = (): void => {
     lock.keep();
     // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
-    training.evaluate({ windows: training.testWindows.slice(0, 1) });
+    training.checkFinite();
     saveCheckpoint(out, { ...training.state(), settings, modelCommit, inputs, heldOutBefore, sampleBefore }, isGood);
     isGood = true;
   };
   if (saved) {
     training.restore(saved, checkpointPath(out));
-    console.log(`Resuming after step ${saved.losses.length} of ${settings.steps}`);
+    console.log(`Resuming after step ${saved.metrics.length} of ${settings.steps}`);
   }
   if (!training.isComplete && !(await trainSteps(run, save, lock))) {
     const again = [
@@ -166,7 +166,7 @@ async function go(
 }
 
 /** A run that diverged, in the command's words. */
-function advised(error: unknown, lr: number): unknown {
+function advised(error: unknown, lr: number | "auto"): unknown {
   if (!(error instanceof DivergedError)) return error;
   return new ArgumentError(
     `finetune: the run diverged (not all of it is finite), and nothing more is written: ${error.reason}. Lower the ` +
@@ -277,7 +277,7 @@ async function trainSteps({ training, settings, work }: Run, save: () => void, l
 /** Mean loss over evenly spread windows of the held-out tokens. */
 function heldOutLoss({ training, work }: Run, when: "before" | "after", lock: FolderLock): number {
   const label = `Held-out loss ${when}`;
-  const { length } = training.testWindows;
+  const length = training.evaluationBatches;
   console.log(`${label}: ${length} windows ...`);
   const progress = passProgress(label, length);
   try {

@@ -68,7 +68,12 @@ program
   .option("--steps <n>", "optimiser steps", numeric("steps"), d.steps)
   .option("--batch <n>", "sequences a step", numeric("batch"), d.batch)
   .option("--seq <n>", "tokens a sequence", numeric("seq"), d.seq)
-  .option("--lr <x>", "peak learning rate (AdamW, linear warm-up over a twentieth, cosine decay)", numeric("lr"), d.lr)
+  .option(
+    "--lr <x>",
+    "peak learning rate (AdamW, linear warm-up over a twentieth, cosine decay), or auto: by the model's size",
+    (text) => (text === "auto" ? text : numeric("lr")(text)),
+    d.lr,
+  )
   .option("--seed <n>", "seed of the factors, the batches and the samples", numeric("seed"), d.seed)
   .option(
     "--test-windows <n>",

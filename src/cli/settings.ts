@@ -14,6 +14,7 @@ import {
   NUMBER_FROM_0,
   rule,
   SHARE,
+  TEXT_DEFAULTS,
   type FinetuningSettings,
   type Rule,
 } from "../train/settings.js";
@@ -30,21 +31,24 @@ export interface FinetuneSettings {
   steps: number;
   batch: number;
   seq: number;
-  lr: number;
+  lr: number | "auto";
   seed: number;
   testWindows: number | "auto";
   prompt: string;
   checkpointEvery: number;
 }
 
-const { adapter, testSize: _, ...ofRun } = FINETUNING_DEFAULTS;
+const { adapter, batch, lr, seed } = FINETUNING_DEFAULTS;
 
 export const FINETUNE_DEFAULTS = {
   r: adapter.r,
   alpha: adapter.loraAlpha,
   dropout: adapter.loraDropout,
   targetModules: adapter.targetModules,
-  ...ofRun,
+  ...TEXT_DEFAULTS,
+  batch,
+  lr: lr as number | "auto",
+  seed,
   prompt: "The whale",
   checkpointEvery: 50,
 };

@@ -9,13 +9,18 @@ import { checkInteger, checkNumber } from "../tensor/check.js";
 export type Schedule = (step: number) => number;
 
 /**
- * 1 always.
+ * Rises linearly over warmupSteps (default 0), then stays 1.
+ *
+ * Source: Hugging Face get_constant_schedule_with_warmup; here the first warm step is not 0.
+ * @throws ArgumentError unless warmupSteps is an integer of at least 0
  *
  * @example
- * console.log(optim.constantSchedule()(99)); // 1
+ * const factor = optim.constantSchedule(1);
+ * console.log(factor(0), factor(1), factor(99)); // 0.5 1 1
  */
-export function constantSchedule(): Schedule {
-  return checked("constantSchedule", () => 1);
+export function constantSchedule(warmupSteps = 0): Schedule {
+  checkInteger("constantSchedule", "warmupSteps", warmupSteps, 0);
+  return checked("constantSchedule", (step) => warmUp(step, warmupSteps));
 }
 
 function checked(where: string, schedule: Schedule): Schedule {

@@ -1,70 +1,55 @@
 /**
- * A fine-tuning run: LoRA factors of a language model learn a text. What it computes is a function of the model, the
- * tokens and the settings, to the bit; it prints nothing, reads and writes nothing, and asks no clock.
+ * A fine-tuning run: LoRA factors of a language model learn a text, or rows. What it computes is a function of the
+ * model, the data and the settings, to the bit; it prints nothing, reads and writes nothing, and asks no clock.
  */
 import { noGrad } from "../autograd/tape.js";
-import { evenWindows, randomWindows, trainTestSplit, type TextWindows } from "../data/windows.js";
+import type { Batch } from "../data/collate.js";
+import type { TrainingRow } from "../data/tokenize.js";
 import { Sha256, type Hash } from "../io/digest.js";
 import type { CausalLM } from "../models/parts/causal_lm.js";
-import type { Module, Parameter, StateDict } from "../nn/module.js";
+import type { Parameter, StateDict } from "../nn/module.js";
 import { clipGradNorm_ } from "../optim/clip.js";
+import { loraPlusGroups } from "../optim/lora_plus.js";
 import { AdamW } from "../optim/optimizer.js";
-import { cosineSchedule, type Schedule } from "../optim/schedule.js";
+import { constantSchedule, cosineSchedule, linearSchedule, type Schedule } from "../optim/schedule.js";
 import { LoraModel } from "../peft/model.js";
 import { adopt, RandomState, withStreams } from "../random/seed.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, DivergedError, FormatError, StateError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
+import { checkCallback, refuseLazy } from "../runtime/synchronous.js";
+import { checkInteger } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
-import { tensor, type Tensor } from "../tensor/tensor.js";
-import { completeSettings, type FinetuningSettings } from "./settings.js";
+import { tensor } from "../tensor/tensor.js";
+import type { Batches, BatchesOf, RowData } from "./batches.js";
+import { Evaluations, type Evaluation } from "./evaluations.js";
+import { isRowData, RowBatches } from "./row_batches.js";
+import { autoLearningRate, completeSettings, warmupSteps, type FinetuningSettings } from "./settings.js";
+import { checkShards, giveSum, GradientSum, type Shard } from "./shards.js";
+import { checkState, type FinetuningState, type StepMetrics } from "./state.js";
+import { TextBatches } from "./text_batches.js";
+
+/** Of a run whose gradients are not clipped: larger than any norm. */
+const NO_CLIPPING = Number.MAX_VALUE;
 
 /**
- * Held-out windows where the settings do not say: so many that a pass takes 10^12 operations, two for each weight and
- * token, under a minute of one core, but at least 4, and at most what three digits of perplexity need.
- */
-const TEST_OPERATIONS = 1e12;
-const [FEWEST_WINDOWS, MOST_WINDOWS] = [4, 128];
-/** Norm that gradients are clipped to, as transformers' Trainer does (max_grad_norm). */
-const MAX_GRAD_NORM = 1;
-/** The first of so many parts of all steps warms up. */
-const WARMUP = 20;
-
-/** All that a run's next step depends on, beside the model, the tokens and the settings. */
-export interface FinetuningState {
-  /** The loss of each step so far. */
-  losses: number[];
-  /** What is trained, by its state-dict key. */
-  factors: StateDict;
-  /** The optimiser's moments. */
-  optimizer: StateDict;
-  /** Number of dropout masks drawn so far. */
-  dropoutStream: number;
-}
-
-/** @throws ArgumentError unless it is of the form that `Finetuning.state` gives. @internal */
-export function checkState(where: string, state: unknown): asserts state is FinetuningState {
-  const { losses, factors, optimizer, dropoutStream } = (state ?? {}) as Partial<FinetuningState>;
-  const isState = (value: unknown): boolean =>
-    value instanceof Map && [...value.values()].every((entry) => entry?.data instanceof Float32Array && entry.shape);
-  if (Array.isArray(losses) && isState(factors) && isState(optimizer) && Number.isSafeInteger(dropoutStream)) return;
-  throw new ArgumentError(
-    `${where}: state must be what Finetuning.state() or decodeCheckpoint() gives; got ${shown(state)}.`,
-  );
-}
-
-/**
- * A LoRA fine-tuning of a language model on one text: an adapter on the model, AdamW without decay, a learning rate
- * that rises for a twentieth of the steps and falls as half a cosine, gradients clipped to norm 1, and batches of
- * random windows that `data.randomWindows` names by (seed, step). The end of the text is held out, to measure on.
+ * A LoRA fine-tuning of a language model on one text, or on rows: an adapter on the model, AdamW, a learning rate that
+ * rises and then falls, clipped gradients. A text's batches are random windows that `data.randomWindows` names by
+ * (seed, step), and its end is held out, to measure on. Rows are taken once each epoch, in an order that the seed
+ * draws, and some are held out, or come apart.
  *
- * `wasm-lora finetune` is this with files and a progress bar: the same model, tokens and settings give the same bits in
+ * A step is `accumulation` shards of `batch` rows each. A shard's gradient is that of the sum of its scored tokens'
+ * losses over their number in the whole step; it begins at zero, and shards are added in ascending order. So the number
+ * of shards decides bits, and who computes them, in what order or how often, does not.
+ *
+ * `wasm-lora finetune` is this with files and a progress bar: the same model, data and settings give the same bits in
  * a page, a Worker and the command line. Nothing of it waits: give other work its turn between two steps.
  *
- * Source: the recipe of PEFT's and TRL's scripts (get_peft_model, transformers' get_cosine_schedule_with_warmup).
- * @throws ArgumentError for an unknown setting, one out of range, an adapter that does not fit, a token beyond the
- * vocabulary, windows longer than the model's positions or a text too short for them; what `peft.LoraModel` throws.
- * Then the model is as it was
+ * Source: the recipe of PEFT's and TRL's scripts (get_peft_model, SFTTrainer, transformers' Trainer).
+ * @throws ArgumentError for an unknown setting, one out of range or of the other kind of data, an adapter that does not
+ * fit, a token beyond the vocabulary, windows or rows longer than the model's positions, a text too short, no rows, or
+ * one of which nothing is scored; what `peft.LoraModel` throws. Then the model is as it was
  *
  * @example
  * const { model, tokenizer } = await models.loadBase();
@@ -78,37 +63,40 @@ export function checkState(where: string, state: unknown): asserts state is Fine
  */
 export class Finetuning<M extends CausalLM = CausalLM> {
   /** @internal */ static readonly className: string = "Finetuning";
-  /** All settings, with their defaults. */
+  /** All settings of the data's kind, with their defaults; what is "auto" stays so. */
   readonly settings: FinetuningSettings;
   /** The model with its adapter. */
   readonly adapted: LoraModel<M>;
-  /** Tokens that are trained on. */
-  readonly train: Int32Array;
-  /** Tokens that are held out. */
-  readonly test: Int32Array;
-  /** Windows of these, spread evenly: what `evaluate` takes the mean over. */
-  readonly testWindows: readonly TextWindows[];
-  #losses: number[] = [];
+  /** The highest learning rate: `settings.lr`, or what "auto" is of this model. */
+  readonly learningRate: number;
+  readonly #batches: Batches;
+  #metrics: StepMetrics[] = [];
+  #evaluations: Evaluations;
+  #bestFactors: StateDict | null = null;
   /** The run's own: what it draws comes from its seed, whatever others draw meanwhile. */
   readonly #streams: RandomState;
   readonly #trained: ReadonlyMap<string, Parameter>;
   readonly #optimizer: AdamW;
+  /** Of each of the optimiser's groups, before the schedule. */
+  readonly #rates: readonly number[];
   readonly #schedule: Schedule;
+  #masksPerShard: number | null = null;
 
   /**
    * @param model a model without adapters, or a LoraModel, to which one more is added and made the active one
-   * @param tokens the text's ids
+   * @param data a text's ids, or rows as `data.tokenizeExamples` gives them
    * @param adapterName default "default"
    */
   constructor(
     model: M | LoraModel<M>,
-    tokens: Int32Array | readonly number[],
+    data: Int32Array | readonly number[] | RowData,
     settings: Options<FinetuningSettings> = {},
     adapterName = "default",
   ) {
     const where = "Finetuning";
-    this.settings = completeSettings(where, settings);
-    const { adapter, steps, seq, lr, seed, testSize, testWindows } = this.settings;
+    const given = dataOf(where, data, settings);
+    this.settings = given.settings;
+    const { adapter, lr, loraplusLrRatio, weightDecay, seed } = this.settings;
     this.adapted = model instanceof LoraModel ? model : new LoraModel(model);
     const { config, loss } = this.adapted.model as Partial<CausalLM>;
     if (typeof loss !== "function" || !config) {
@@ -117,15 +105,11 @@ export class Finetuning<M extends CausalLM = CausalLM> {
           `${shown(this.adapted.model)}.`,
       );
     }
-    if (seq > config.maxPositionEmbeddings) {
-      throw new ArgumentError(
-        `${where}: seq = ${seq} is longer than the model's ${config.maxPositionEmbeddings} positions; lower seq.`,
-      );
-    }
-    ({ train: this.train, test: this.test } = trainTestSplit(tokens, testSize));
-    this.#checkTokens(where);
-    const most = testWindows === "auto" ? windowsFor(this.adapted, seq) : testWindows;
-    this.testWindows = testSize === 0 ? [] : evenWindows(this.test, seq, most);
+    const weights = this.adapted.parameters().reduce((n, { size }) => n + size, 0);
+    this.#batches = given.batches({ ...config, weights });
+    this.#checkEvaluations(where);
+    this.learningRate = lr === "auto" ? autoLearningRate(weights) : lr;
+    this.#evaluations = new Evaluations(this.settings);
     this.#streams = new RandomState(seed);
     withStreams(this.#streams, () => {
       for (const [, module] of this.adapted.namedModules()) adopt(module);
@@ -133,125 +117,268 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     });
     this.adapted.setAdapter(adapterName);
     this.#trained = new Map([...this.adapted.namedParameters()].filter(([, p]) => p.requiresGrad));
-    this.#optimizer = new AdamW([...this.#trained.values()], { lr, weightDecay: 0 });
-    this.#schedule = cosineSchedule(steps, Math.ceil(steps / WARMUP));
+    const rate = { lr: this.learningRate, weightDecay };
+    this.#optimizer =
+      loraplusLrRatio === null
+        ? new AdamW([...this.#trained.values()], rate)
+        : new AdamW(loraPlusGroups(this.adapted, { ...rate, loraplusLrRatio }));
+    this.#rates = this.#optimizer.paramGroups.map((group) => group.lr);
+    this.#schedule = scheduleOf(this.settings, this.steps);
+  }
+
+  /** Steps in all, unless it stops early. */
+  get steps(): number {
+    return this.#batches.steps;
+  }
+
+  /** What is trained on: a text's ids, or rows. */
+  get train(): Int32Array | readonly TrainingRow[] {
+    return this.#batches.train;
+  }
+
+  /** What is held out: a text's ids, or rows. */
+  get test(): Int32Array | readonly TrainingRow[] {
+    return this.#batches.test;
+  }
+
+  /** What is known of each step so far. */
+  get metrics(): readonly StepMetrics[] {
+    return this.#metrics;
   }
 
   /** The loss of each step so far: that of its batch, before it. */
   get losses(): readonly number[] {
-    return this.#losses;
+    return this.#metrics.map(({ loss }) => loss);
   }
 
-  /** Whether all steps were taken. */
+  /** What `evaluate` found before the first step, where it was due, and after the last. */
+  get evaluations(): readonly Evaluation[] {
+    return this.#evaluations.list;
+  }
+
+  /** The lowest of `evaluations`, of which the run keeps the factors; null where `evalEvery` is 0, or without any. */
+  get best(): Evaluation | null {
+    return this.#evaluations.best;
+  }
+
+  /** Whether `patience` ended the run. */
+  get stoppedEarly(): boolean {
+    return this.#evaluations.isHopeless;
+  }
+
+  /** Whether no step is left: all were taken, or the run stopped early. */
   get isComplete(): boolean {
-    return this.#losses.length >= this.settings.steps;
+    return this.#metrics.length >= this.steps || this.stoppedEarly;
+  }
+
+  /** Whether `evaluate` must be called before the next step: after every `evalEvery` of them, and the last. */
+  get isEvaluationDue(): boolean {
+    const { evalEvery } = this.settings;
+    const taken = this.#metrics.length;
+    if (evalEvery === 0 || taken === 0) return false;
+    return (taken % evalEvery === 0 || taken === this.steps) && !this.#evaluations.has(taken);
+  }
+
+  /** Batches that `evaluate` measures on; 0: nothing is held out. */
+  get evaluationBatches(): number {
+    return this.#batches.evaluations;
+  }
+
+  /** Shards of the next step: `accumulation`, but of an epoch's last step as many as have rows. */
+  get shardCount(): number {
+    this.#checkStep("Finetuning.shardCount");
+    return this.#batches.shards(this.#metrics.length).length;
   }
 
   /**
-   * One optimiser step. All or nothing: after a step that ran out of memory, the same step gives the bits that it would
-   * have given.
-   * @returns the batch's loss before it
+   * One optimiser step: `computeShard` of all of its shards, and `applyShards`. All or nothing: after a step that ran
+   * out of memory, the same step gives the bits that it would have given.
+   * @returns the loss before it, of its rows
    * @throws DivergedError if that, a gradient or what would be made of a weight is not finite; StateError after the
-   * last step; OutOfMemoryError
+   * last step, or while an evaluation is due; OutOfMemoryError
    */
   step(): number {
     const where = "Finetuning.step";
-    const { steps, batch, seq, seed } = this.settings;
-    const step = this.#losses.length;
-    if (this.isComplete) throw new StateError(`${where}: the run has taken all of its ${steps} steps.`);
-    const { ids, targets } = randomWindows(this.train, step, { batch, seq, seed });
-    const { nextMask } = this.#streams;
-    // Whoever has measured or written a text since has set evaluation mode, of either.
-    if (!this.adapted.training || !this.adapted.model.training) this.adapted.train();
+    const count = this.#begin(where);
+    const sum = new GradientSum();
     try {
-      const value = withStreams(this.#streams, () => scope(() => this.#update(where, step, ids, targets)));
-      this.#losses.push(value);
-      return value;
-    } catch (error) {
-      this.#streams.nextMask = nextMask;
-      throw error;
+      let loss = 0;
+      for (let index = 0; index < count; index++) {
+        loss += this.#backward(where, index);
+        sum.take(this.#trained.values());
+      }
+      sum.give();
+      this.#update(where, loss);
+      return loss;
     } finally {
-      // Also of a step that failed: what its backward pass had added would be part of the next one's.
+      sum.dispose();
       this.#optimizer.zeroGrad();
     }
   }
 
   /**
-   * The mean loss over windows of the held-out tokens, without dropout; it leaves the model in evaluation mode.
-   * @param options `windows`: default all of `testWindows`. `onWindow` is called after each, with how many are done
-   * @throws DivergedError if it is not finite; StateError if nothing is held out
+   * A shard of the next step. It changes nothing, and is decided by the run's state alone: another run that was
+   * restored from the same state, in whatever process, gives the same bits.
+   * @param index in 0 .. shardCount - 1
+   * @throws ArgumentError for another index; DivergedError if its loss is not finite; StateError as `step`;
+   * OutOfMemoryError
+   *
+   * @example
+   * const { model, tokenizer } = await models.loadBase();
+   * const tokens = tokenizer.encode("Fresh bread comes out of the oven at seven. ".repeat(8));
+   * const run = new train.Finetuning(model, tokens, { steps: 4, batch: 2, accumulation: 2, seq: 8 });
+   * const shards = [run.computeShard(1), run.computeShard(0)]; // perhaps each on another machine
+   * console.log(run.applyShards(shards) === run.losses[0]); // true
    */
-  evaluate(
-    options: {
-      windows?: readonly TextWindows[] | undefined;
-      onWindow?: ((done: number, total: number) => void) | undefined;
-    } = {},
-  ): number {
-    const where = "Finetuning.evaluate";
-    checkOptions(where, options, ["windows", "onWindow"]);
-    const { windows = this.testWindows, onWindow } = options;
-    if (windows.length === 0)
-      throw new StateError(`${where}: there is nothing to measure on: testSize is ${this.settings.testSize}.`);
-    this.adapted.eval();
-    let total = 0;
-    for (const [i, { ids, targets }] of windows.entries()) {
-      total += noGrad(() => scope(() => this.#loss(ids, targets, 1).item()));
-      onWindow?.(i + 1, windows.length);
+  computeShard(index: number): Shard {
+    const where = "Finetuning.computeShard";
+    const count = this.#begin(where);
+    checkInteger(where, "index", index, 0, count - 1);
+    try {
+      const loss = this.#backward(where, index);
+      const gradients: StateDict = new Map();
+      for (const [key, { shape, grad }] of this.#trained)
+        if (grad) gradients.set(key, { shape, data: grad.data.slice() });
+      return { step: this.#metrics.length, index, loss, gradients };
+    } finally {
+      this.#optimizer.zeroGrad();
     }
-    const mean = total / windows.length;
-    if (Number.isFinite(mean)) return mean;
-    const steps = this.#losses.length;
-    throw this.#diverged(
-      where,
-      `the held-out loss ${steps === 0 ? "before training" : `after step ${steps}`} is ${mean}`,
-    );
   }
 
   /**
-   * A digest of what the run stands on, its frozen weights, as they are stored, and its tokens: kept beside a
+   * The optimiser step of all shards, in any order given. All or nothing.
+   * @returns the loss before it, of all rows
+   * @throws ArgumentError unless each shard of this step is there once, with gradients that fit; otherwise as `step`
+   */
+  applyShards(shards: readonly Shard[]): number {
+    const where = "Finetuning.applyShards";
+    const count = this.#begin(where);
+    const trained = this.#trained;
+    const ordered = checkShards(where, shards, { step: this.#metrics.length, count, trained });
+    try {
+      const loss = ordered.reduce((total, shard) => total + shard.loss, 0);
+      this.#checkLoss(where, loss);
+      giveSum(ordered, trained);
+      this.#update(where, loss);
+      return loss;
+    } finally {
+      this.#optimizer.zeroGrad();
+    }
+  }
+
+  /**
+   * The mean loss of all that is held out, without dropout: of a text, over its windows; of rows, over their scored
+   * tokens. It leaves the model in evaluation mode. Before the first step, where it is due and after the last step it
+   * is kept in `evaluations`, once, and counts for `best` and `patience`.
+   * @param options `onBatch` is called after each batch, with how many are done
+   * @throws DivergedError if it is not finite; StateError if nothing is held out; OutOfMemoryError
+   */
+  evaluate(options: { onBatch?: ((done: number, total: number) => void) | undefined } = {}): number {
+    const where = "Finetuning.evaluate";
+    checkOptions(where, options, ["onBatch"]);
+    const total = this.evaluationBatches;
+    if (total === 0) throw new StateError(`${where}: there is nothing to measure on: nothing is held out (testSize).`);
+    const loss = this.#heldOutLoss(where, total, options.onBatch);
+    const step = this.#metrics.length;
+    const isKept = step === 0 || step === this.steps || this.isEvaluationDue;
+    if (isKept && !this.#evaluations.has(step) && this.#evaluations.add({ step, loss }))
+      this.#bestFactors = this.#factors();
+    return loss;
+  }
+
+  /**
+   * Weights may be finite and the next loss not: a look at the first batch that is held out, or where none is, at one
+   * that is trained on, before the state is kept in place of an older one. It leaves the model in evaluation mode.
+   * @throws DivergedError; OutOfMemoryError
+   */
+  checkFinite(): void {
+    const where = "Finetuning.checkFinite";
+    if (this.evaluationBatches > 0) this.#heldOutLoss(where, 1);
+    else {
+      const [first] = this.#batches.shards(Math.max(0, this.#metrics.length - 1));
+      this.#checkHeldOut(where, this.#measure(first!));
+    }
+  }
+
+  /**
+   * Runs fn with the best factors in the adapter, and puts the last ones back. Without a best, the last ones are there.
+   * @param fn synchronous, such as saving the adapter, or a text that is generated
+   * @throws what fn throws; StateError if it is asynchronous
+   */
+  withBest<T>(fn: () => T): T {
+    const where = "Finetuning.withBest";
+    checkCallback(where, fn);
+    const best = this.#bestFactors;
+    if (best === null) return fn();
+    const last = this.#factors();
+    this.#setFactors(best);
+    try {
+      const result = fn();
+      refuseLazy(where, result, "It would go on with the last factors.");
+      return result;
+    } finally {
+      this.#setFactors(last);
+    }
+  }
+
+  /**
+   * A digest of what the run stands on, its frozen weights, as they are stored, and its data: kept beside a
    * checkpoint, it tells whether another run goes on with the same.
    * @param hash default a SHA-256 of our own; node:crypto's createHash("sha256") gives the same, ten times as fast
    */
   digest(hash: Hash = new Sha256()): string {
     for (const p of this.adapted.parameters()) if (!p.requiresGrad) hash.update(p.bytes);
-    hash.update(this.train);
-    hash.update(this.test);
+    this.#batches.update(hash);
     return hash.digest("hex");
   }
 
   /** Copies of what `restore` takes: training may go on before they are written. */
   state(): FinetuningState {
     return {
-      losses: [...this.#losses],
-      factors: new Map([...this.#trained].map(([key, { shape, data }]) => [key, { shape, data: data.slice() }])),
+      metrics: this.#metrics.map((metrics) => ({ ...metrics })),
+      evaluations: this.evaluations.map((evaluation) => ({ ...evaluation })),
+      factors: this.#factors(),
+      bestFactors: this.#bestFactors && copyOf(this.#bestFactors, this.#trained.keys()),
       optimizer: this.#optimizer.stateDict(),
-      dropoutStream: this.#streams.nextMask,
     };
   }
 
   /**
-   * Brings the run to where another one of the same model, tokens and settings was: what follows has the bits that it
+   * Brings the run to where another one of the same model, data and settings was: what follows has the bits that it
    * would have had there. All or nothing.
    * @param name of the file that the state is from, for errors
    * @throws ArgumentError for what is no state; FormatError if it does not fit; OutOfMemoryError
    */
   restore(state: FinetuningState, name = "state"): void {
     checkState("Finetuning.restore", state);
-    const { losses, factors, optimizer, dropoutStream } = state;
-    for (const [key, { shape }] of this.#trained) {
-      const entry = factors.get(key);
-      if (!entry) throw new FormatError(`${name}: factor ${key} is missing.`);
-      if (entry.shape.join() !== shape.join())
-        throw new FormatError(`${name}: factor ${key} has shape [${entry.shape}]; the run needs [${shape}].`);
-    }
+    const { metrics, factors, bestFactors, optimizer } = state;
+    const fail = (message: string): never => {
+      throw new FormatError(`${name}: ${message}.`);
+    };
+    const taken = metrics.length;
+    if (taken > this.steps) fail(`it is of step ${taken}; the run has ${this.steps}`);
+    const gap = metrics.findIndex(({ step }, i) => step !== i + 1);
+    if (gap >= 0) fail(`its metrics have step ${metrics[gap]!.step} at place ${gap}; expected step ${gap + 1}`);
+    const evaluations = this.#evaluationsOf(state, fail);
+    for (const [what, dict] of [
+      ["factor", factors],
+      ["best factor", bestFactors ?? factors],
+    ] as const)
+      for (const [key, { shape, size }] of this.#trained) {
+        const entry = dict.get(key);
+        if (!entry) return fail(`${what} ${key} is missing`);
+        if (entry.shape.join() !== shape.join() || entry.data.length !== size)
+          fail(`${what} ${key} has shape [${entry.shape}]; the run needs [${shape}]`);
+      }
     const { size } = this.#trained;
     const moments = [...optimizer.keys()].filter((key) => !key.endsWith(".step")).length;
-    if (moments !== (losses.length === 0 ? 0 : 2 * size))
-      throw new FormatError(`${name}: it holds ${moments} moments; expected 2 for each of ${size} factors.`);
-    this.#optimizer.loadStateDict(optimizer, losses.length);
-    for (const [key, p] of this.#trained) p.set(factors.get(key)!.data);
-    this.#streams.nextMask = dropoutStream;
-    this.#losses = [...losses];
+    if (moments !== (taken === 0 ? 0 : 2 * size))
+      fail(`it holds ${moments} moments; expected 2 for each of ${size} factors`);
+    this.#optimizer.loadStateDict(optimizer, taken);
+    this.#setFactors(factors);
+    this.#metrics = metrics.map((m) => ({ ...m }));
+    this.#evaluations = evaluations;
+    this.#bestFactors = bestFactors && copyOf(bestFactors, this.#trained.keys());
   }
 
   /** Frees the optimiser's state. The adapter stays on the model: `adapted` saves it, merges it or deletes it. */
@@ -260,64 +387,212 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     this.#optimizer.dispose();
   }
 
-  /** The step itself. @returns the loss before it */
-  #update(where: string, step: number, ids: Int32Array, targets: Int32Array): number {
-    const loss = this.#loss(ids, targets, this.settings.batch);
-    const value = loss.item();
-    if (!Number.isFinite(value)) throw this.#diverged(where, `the loss of step ${step + 1} is ${value}`);
-    loss.backward();
-    for (const group of this.#optimizer.paramGroups) group.lr = this.settings.lr * this.#schedule(step);
+  /** @returns the shards of the next step, which may be taken @throws StateError */
+  #begin(where: string): number {
+    this.#checkStep(where);
+    if (this.isEvaluationDue)
+      throw new StateError(
+        `${where}: an evaluation is due after step ${this.#metrics.length} (evalEvery is ` +
+          `${this.settings.evalEvery}): call evaluate() first.`,
+      );
+    return this.#batches.shards(this.#metrics.length).length;
+  }
+
+  #checkStep(where: string): void {
+    if (this.#metrics.length >= this.steps)
+      throw new StateError(`${where}: the run has taken all of its ${this.steps} steps.`);
+    if (this.stoppedEarly)
+      throw new StateError(
+        `${where}: the run has stopped early, after step ${this.#metrics.length}: ${this.settings.patience} ` +
+          `evaluations brought no better loss (patience).`,
+      );
+  }
+
+  /** The gradients of a shard of the next step. @returns its loss */
+  #backward(where: string, index: number): number {
+    const step = this.#metrics.length;
+    const shards = this.#batches.shards(step);
+    const numItemsInBatch = shards.reduce((n, { scored }) => n + scored, 0);
+    // Whoever has measured or written a text since has set evaluation mode, of either.
+    if (!this.adapted.training || !this.adapted.model.training) this.adapted.train();
+    const streams = this.#streams;
+    const first = this.#masksOfShard() * (step * this.settings.accumulation + index);
+    streams.nextMask = first;
+    return withStreams(streams, () =>
+      scope(() => {
+        const loss = this.#loss(shards[index]!, numItemsInBatch);
+        const value = loss.item();
+        this.#checkLoss(where, value);
+        loss.backward();
+        return value;
+      }),
+    );
+  }
+
+  /** Dropout masks that a forward draws, so that a shard's follow from its number: one of a single token tells. */
+  #masksOfShard(): number {
+    const streams = this.#streams;
+    streams.nextMask = 0;
+    this.#masksPerShard ??= withStreams(streams, () =>
+      noGrad(() => {
+        scope(() => void this.adapted.model.forward(tensor(Int32Array.of(0), [1, 1])));
+        return streams.nextMask;
+      }),
+    );
+    return this.#masksPerShard;
+  }
+
+  /** The optimiser's step with the gradients that are there, of the next step's shards, whose loss that is. */
+  #update(where: string, loss: number): void {
+    const step = this.#metrics.length;
+    const { maxGradNorm } = this.settings;
+    const trained = [...this.#trained.values()];
+    const factor = this.#schedule(step);
+    for (const [i, group] of this.#optimizer.paramGroups.entries()) group.lr = this.#rates[i]! * factor;
+    const { kernels } = engine();
+    for (const [key, { grad }] of this.#trained)
+      if (grad && kernels.countNonFinite(grad.address, grad.size) > 0)
+        throw this.#diverged(where, `the gradient of ${key} in step ${step + 1} is not finite`);
+    let gradNorm: number;
     try {
-      clipGradNorm_([...this.#trained.values()], MAX_GRAD_NORM);
+      gradNorm = clipGradNorm_(trained, maxGradNorm === 0 ? NO_CLIPPING : maxGradNorm);
       this.#optimizer.step();
     } catch (cause) {
       if (!(cause instanceof ArgumentError)) throw cause;
       // What follows the first sentence is advice to whoever has written the loop.
       throw this.#diverged(where, `in step ${step + 1} ${cause.message.split(". ")[0]!}`, cause);
     }
-    return value;
+    const shards = this.#batches.shards(step);
+    const { stepsPerEpoch } = this.#batches;
+    this.#metrics.push({
+      step: step + 1,
+      epoch: stepsPerEpoch === null ? null : (step + 1) / stepsPerEpoch,
+      loss,
+      gradNorm,
+      learningRate: this.learningRate * factor,
+      tokens: shards.reduce((n, { tokens }) => n + tokens, 0),
+      scored: shards.reduce((n, { scored }) => n + scored, 0),
+    });
   }
 
-  #loss(ids: Int32Array, targets: Int32Array, batch: number): Tensor {
-    const shape = [batch, this.settings.seq];
-    return this.adapted.model.loss(tensor(ids, shape), tensor(targets, shape));
+  #loss({ ids, targets, attentionMask, shape }: Batch, numItemsInBatch?: number) {
+    return this.adapted.model.loss(tensor(ids, shape), tensor(targets, shape), {
+      attentionMask: attentionMask ? tensor(attentionMask, shape) : undefined,
+      numItemsInBatch,
+    });
+  }
+
+  #measure(batch: Batch): number {
+    this.adapted.eval();
+    return noGrad(() => scope(() => this.#loss(batch).item()));
+  }
+
+  /** Of the first batches that are held out. @throws DivergedError */
+  #heldOutLoss(where: string, batches: number, onBatch?: (done: number, total: number) => void): number {
+    let sum = 0;
+    let weights = 0;
+    for (let i = 0; i < batches; i++) {
+      const { weight, ...batch } = this.#batches.evaluation(i);
+      sum += weight * this.#measure(batch);
+      weights += weight;
+      onBatch?.(i + 1, batches);
+    }
+    const mean = sum / weights;
+    this.#checkHeldOut(where, mean);
+    return mean;
+  }
+
+  #checkHeldOut(where: string, loss: number): void {
+    if (Number.isFinite(loss)) return;
+    const steps = this.#metrics.length;
+    throw this.#diverged(
+      where,
+      `the held-out loss ${steps === 0 ? "before training" : `after step ${steps}`} is ${loss}`,
+    );
+  }
+
+  #checkLoss(where: string, loss: number): void {
+    if (!Number.isFinite(loss)) throw this.#diverged(where, `the loss of step ${this.#metrics.length + 1} is ${loss}`);
+  }
+
+  #checkEvaluations(where: string): void {
+    const { evalEvery } = this.settings;
+    if (evalEvery > 0 && this.evaluationBatches === 0)
+      throw new ArgumentError(
+        `${where}: evalEvery = ${evalEvery} asks for evaluations, and nothing is held out to measure on. Hold some ` +
+          `of the data out (testSize), give rows of their own, or leave evalEvery out.`,
+      );
+  }
+
+  #factors(): StateDict {
+    return new Map([...this.#trained].map(([key, { shape, data }]) => [key, { shape, data: data.slice() }]));
+  }
+
+  #setFactors(factors: StateDict): void {
+    for (const [key, p] of this.#trained) p.set(factors.get(key)!.data);
+  }
+
+  /** The evaluations of a state, which say how good its best factors are. */
+  #evaluationsOf(
+    { metrics, evaluations, bestFactors }: FinetuningState,
+    fail: (message: string) => never,
+  ): Evaluations {
+    const { evalEvery } = this.settings;
+    const result = new Evaluations(this.settings);
+    for (const { step, loss } of evaluations) {
+      const isDue = step === 0 || step === this.steps || (evalEvery > 0 && step % evalEvery === 0);
+      if (!isDue || step > metrics.length || step <= (result.list.at(-1)?.step ?? -1))
+        fail(`it has an evaluation after step ${step}, where the run has none`);
+      result.add({ step, loss });
+    }
+    if ((result.best === null) !== (bestFactors === null))
+      fail(`it ${bestFactors ? "has" : "lacks"} best factors; the run ${bestFactors ? "keeps none" : "needs them"}`);
+    return result;
   }
 
   #diverged(where: string, reason: string, cause?: unknown): DivergedError {
     return new DivergedError(
-      `${where}: ${reason}: the run diverged, and nothing was updated. Lower lr (${this.settings.lr} here), or look ` +
-        `at the text.`,
+      `${where}: ${reason}: the run diverged, and nothing was updated. Lower lr (${this.learningRate} here), or look ` +
+        `at the data.`,
       reason,
       { cause },
     );
   }
-
-  /** @throws ArgumentError */
-  #checkTokens(where: string): void {
-    const { train, test } = this;
-    const { seq, testSize } = this.settings;
-    const { vocabSize } = this.adapted.model.config;
-    for (const [part, from] of [
-      [train, 0],
-      [test, train.length],
-    ] as const) {
-      const bad = part.findIndex((id) => id < 0 || id >= vocabSize);
-      if (bad >= 0)
-        throw new ArgumentError(
-          `${where}: tokens holds ${part[bad]} at position ${from + bad}; expected an id in 0 .. ${vocabSize - 1}, ` +
-            `the model's vocabulary.`,
-        );
-    }
-    if (train.length > seq && (test.length > seq || testSize === 0)) return;
-    throw new ArgumentError(
-      `${where}: tokens has ${train.length + test.length} tokens, of which ${test.length} are held out; both parts ` +
-        `must be longer than seq = ${seq}. Lower seq, give a longer text, or hold out less (testSize, ${testSize} ` +
-        `here; 0: nothing).`,
-    );
-  }
 }
 
-function windowsFor(model: Module, seq: number): number {
-  const weights = model.parameters().reduce((n, { size }) => n + size, 0);
-  return Math.min(MOST_WINDOWS, Math.max(FEWEST_WINDOWS, Math.floor(TEST_OPERATIONS / (2 * weights * seq))));
+/** Settings and batches of the data's kind. */
+function dataOf(
+  where: string,
+  data: Int32Array | readonly number[] | RowData,
+  given: Options<FinetuningSettings>,
+): { settings: FinetuningSettings; batches: (model: BatchesOf) => Batches } {
+  if (!isRowData(where, data)) {
+    const settings = completeSettings(where, "text", given);
+    return { settings, batches: (model) => new TextBatches(where, data, settings, model) };
+  }
+  const settings = completeSettings(where, "rows", given);
+  if (data.test !== undefined) {
+    if (given.testSize !== undefined)
+      throw new ArgumentError(
+        `${where}: testSize = ${given.testSize} holds rows out of train, and there are rows to test on already; give ` +
+          `one.`,
+      );
+    delete settings.testSize;
+  }
+  return { settings, batches: (model) => new RowBatches(where, data, settings, model) };
+}
+
+function scheduleOf({ schedule, warmupRatio }: FinetuningSettings, steps: number): Schedule {
+  const warmup = warmupSteps(steps, warmupRatio);
+  if (schedule === "constant") return constantSchedule(warmup);
+  return (schedule === "cosine" ? cosineSchedule : linearSchedule)(steps, warmup);
+}
+
+function copyOf(state: StateDict, keys: Iterable<string>): StateDict {
+  return new Map(
+    Array.from(keys, (key) => {
+      const { shape, data } = state.get(key)!;
+      return [key, { shape, data: data.slice() }];
+    }),
+  );
 }

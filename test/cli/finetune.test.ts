@@ -142,7 +142,7 @@ aRun("result.json holds the settings, each step's loss and both held-out losses"
     steps: 6,
     batch: 2,
     seq: 32,
-    lr: 5e-3,
+    lr: "auto",
     seed: 0,
     testWindows: "auto",
     prompt: "The whale",
@@ -246,7 +246,7 @@ for (const dropout of ["0", "0.1"]) {
         child.kill(signal);
       });
       assert.ok(!existsSync(at(out, "result.json")), "the signal came too late to test anything");
-      const done = parseSafetensors(readFileSync(checkpoint)).tensors.get("losses")!.shape[0]!;
+      const done = parseSafetensors(readFileSync(checkpoint)).tensors.get("metrics")!.shape[0]!;
       assert.ok(done > 0 && done < 20, `checkpoint after ${done} steps`);
       if (signal === "SIGKILL") {
         assert.equal(stopped.signal, "SIGKILL");
@@ -383,11 +383,13 @@ resumeRefuses("factors or moments that are missing", async () => {
   }
 });
 
-resumeRefuses("a number of losses that is not the number of steps", async () => {
+resumeRefuses("metrics of fewer steps than were taken", async () => {
   await refuseFile(
-    "losses",
+    "metrics",
     changed((tensors) =>
-      tensors.map((t) => (t.name === "losses" ? { ...t, shape: [1], data: (t.data as Uint8Array).subarray(0, 4) } : t)),
+      tensors.map((t) =>
+        t.name === "metrics" ? { ...t, shape: [1, 7], data: (t.data as Uint8Array).subarray(0, 56) } : t,
+      ),
     ),
   );
 });

@@ -158,7 +158,7 @@ class Studio {
     const saved = unseal(record);
     if (!saved) {
       const before = unseal(recordBefore);
-      const step = before?.base === this.#base.id ? before.state.losses.length : null;
+      const step = before?.base === this.#base.id ? before.state.metrics.length : null;
       const found =
         step === null ? "None was saved before it." : `The one that was saved before it, at step ${step}, is whole.`;
       const sentence =
@@ -176,7 +176,7 @@ class Studio {
       const { message } = error as Error;
       const sentence = other
         ? message
-        : `The saved run, at step ${saved.state.losses.length} of ${saved.settings.steps}, could not be opened ` +
+        : `The saved run, at step ${saved.state.metrics.length} of ${saved.settings.steps}, could not be opened ` +
           `(${message}). It is kept as it is: close other tabs and try again.`;
       return { sentence, before: null, mayPass: !other };
     }
@@ -306,7 +306,7 @@ class Studio {
       this.#run = Run.restore(run.base, await run.base.load(), last);
       throw new Refusal(
         "page",
-        `Training has diverged: ${error.reason}. The run is back at step ${last.state.losses.length}, the last one ` +
+        `Training has diverged: ${error.reason}. The run is back at step ${last.state.metrics.length}, the last one ` +
           "that was saved. Stop here to keep what it has learned so far, or train anew with fewer steps, a smaller " +
           "rank or a longer text.",
       );

@@ -112,7 +112,7 @@ const savedLosses = async (b) => {
         };
       }),
   );
-  return wasmLora.train.decodeCheckpoint(Uint8Array.from(bytes)).state.losses;
+  return wasmLora.train.decodeCheckpoint(Uint8Array.from(bytes)).state.metrics.map(({ loss }) => loss);
 };
 const downloaded = async (b) =>
   Buffer.from(

@@ -37,9 +37,8 @@ export function trainSlice(base, tokens, state, target, count = target - state.s
   try {
     if (state.steps > 0) run.restore(savedState(state));
     for (let i = 0; i < count; i++) run.step();
-    const after = run.state();
-    const { losses } = after;
-    return { steps: losses.length, losses, files: filesOf(adapted), checkpoint: train.encodeCheckpoint(after) };
+    const { losses } = run;
+    return { steps: losses.length, losses, files: filesOf(adapted), checkpoint: train.encodeCheckpoint(run.state()) };
   } catch (error) {
     if (!(error instanceof DivergedError)) throw error;
     throw new TrainingError(

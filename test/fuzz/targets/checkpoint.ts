@@ -156,7 +156,7 @@ function damaged(random: Random): Uint8Array {
   if (random.once(12)) text = damageText(text, random);
   if (isLong(text)) text = run;
   const list = damageWeights(weights, ofRun ? 0 : times, random, [
-    "losses",
+    "metrics",
     "factors.x",
     "optimizer.0.step",
     "optimizer.99.expAvg",

@@ -287,7 +287,7 @@ const CALLS: Record<string, Call> = {
   "train.encodeCheckpoint": [
     [{ sample: "a", settings: { steps: 1 } }],
     (notes) => {
-      const state = { losses: [1], factors: new Map(), optimizer: new Map(), dropoutStream: 0 };
+      const state = { metrics: [], evaluations: [], factors: new Map(), bestFactors: null, optimizer: new Map() };
       train.decodeCheckpoint(train.encodeCheckpoint(state, notes));
     },
   ],

@@ -21,11 +21,11 @@ import {
   train,
   zeros,
 } from "../../../src/index.js";
-import { streamsOf } from "../../../src/random/seed.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
+import { sameStates } from "../../support/training.js";
 
 await init();
 
@@ -41,15 +41,6 @@ const begin = (model: models.CausalLM = llama()): train.Finetuning => new train.
 const steps = (run: train.Finetuning, n: number): void => {
   for (let i = 0; i < n; i++) run.step();
 };
-const sameStates = (a: train.FinetuningState, b: train.FinetuningState): void => {
-  assert.deepEqual(a.losses, b.losses);
-  assert.equal(a.dropoutStream, b.dropoutStream);
-  for (const part of ["factors", "optimizer"] as const) {
-    assert.deepEqual([...a[part].keys()], [...b[part].keys()]);
-    for (const [key, { data }] of a[part]) assertBits(key, data, b[part].get(key)!.data);
-  }
-};
-
 for (const [name, make] of [
   ["Llama", llama],
   [
@@ -96,7 +87,7 @@ for (const [name, make] of [
 
     const run = begin(make());
     const told: string[] = [];
-    assert.equal(run.evaluate({ onWindow: (done, total) => told.push(`${done}/${total}`) }), before);
+    assert.equal(run.evaluate({ onBatch: (done, total) => told.push(`${done}/${total}`) }), before);
     assert.deepEqual(told, ["1/3", "2/3", "3/3"]);
     while (!run.isComplete) run.step();
     assert.deepEqual([...run.losses], losses);
@@ -104,7 +95,6 @@ for (const [name, make] of [
     assert.equal(state.factors.size, trained.length);
     for (const [key, p] of adapted.namedParameters())
       if (p.requiresGrad) assertBits(key, state.factors.get(key)!.data, p.data);
-    assert.equal(state.dropoutStream, streamsOf(adapted).nextMask);
     assert.equal(run.evaluate(), after);
     assert.throws(() => run.step(), { name: "StateError", message: /has taken all of its 30 steps/ });
   });
@@ -129,10 +119,11 @@ test("measuring, and a model left in evaluation mode, change no bit of what foll
   for (let i = 0; i < 3; i++) {
     plain.step();
     measured.step();
-    measured.evaluate({ windows: measured.testWindows.slice(0, 1) });
+    measured.checkFinite();
+    measured.evaluate();
     measured.adapted.model.eval();
   }
-  sameStates(measured.state(), plain.state());
+  sameStates({ ...measured.state(), evaluations: [] }, plain.state());
 });
 
 test("beside other adapters: the factors that it gives alone, and theirs as they were", () => {
@@ -203,7 +194,7 @@ test("a state is a copy; the one of a run that has not begun is a state too", ()
   const run = begin();
   const fresh = run.state();
   run.step();
-  assert.equal(fresh.losses.length, 0);
+  assert.equal(fresh.metrics.length, 0);
   run.restore(fresh);
   const again = begin();
   steps(run, 2);
@@ -211,13 +202,14 @@ test("a state is a copy; the one of a run that has not begun is a state too", ()
   sameStates(run.state(), again.state());
 });
 
-test("a run of very many steps is restored: its losses are more than a call takes arguments", () => {
-  const run = begin();
+test("a run of very many steps is restored: they are more than a call takes arguments", () => {
+  const run = new train.Finetuning(llama(), tokens, { ...SETTINGS, steps: 300_000 });
   run.step();
-  const losses = Array.from({ length: 200_000 }, (_, i) => i % 7);
-  run.restore({ ...run.state(), losses });
-  assert.equal(run.losses.length, losses.length);
-  assert.equal(run.losses.at(-1), losses.at(-1));
+  const [first] = run.metrics;
+  const metrics = Array.from({ length: 200_000 }, (_, i) => ({ ...first!, step: i + 1, loss: i % 7 }));
+  run.restore({ ...run.state(), metrics });
+  assert.equal(run.losses.length, metrics.length);
+  assert.equal(run.losses.at(-1), metrics.at(-1)!.loss);
 });
 
 test("what does not fit is refused by name, and the run is as it was", () => {
@@ -234,13 +226,24 @@ test("what does not fit is refused by name, and the run is as it was", () => {
     [{ factors: without }, /^run\.bin: factor .+lora_A.+ is missing\.$/],
     [{ factors: shaped }, /^run\.bin: factor .+lora_A.+ has shape \[1\]; the run needs \[2,24\]\.$/],
     [{ optimizer: moments }, /^run\.bin: it holds \d+ moments; expected 2 for each of \d+ factors\.$/],
-    [{ losses: [] }, /^run\.bin: it holds \d+ moments/],
+    [{ metrics: [] }, /^run\.bin: it holds \d+ moments/],
+    [{ metrics: good.metrics.slice(1) }, /^run\.bin: its metrics have step 2 at place 0; expected step 1\.$/],
+    [
+      { metrics: Array.from({ length: 31 }, (_, i) => ({ ...good.metrics[0]!, step: i + 1 })) },
+      /^run\.bin: it is of step 31; the run has 30\.$/,
+    ],
+    [
+      { evaluations: [{ step: 1, loss: 2 }] },
+      /^run\.bin: it has an evaluation after step 1, where the run has none\.$/,
+    ],
+    [{ evaluations: [{ step: 30, loss: 2 }] }, /^run\.bin: it has an evaluation after step 30, where/],
+    [{ bestFactors: good.factors }, /^run\.bin: it has best factors; the run keeps none\.$/],
   ];
   for (const [change, message] of cases) {
     assert.throws(() => run.restore({ ...good, ...change }, "run.bin"), { name: "FormatError", message });
     sameStates(run.state(), good);
   }
-  for (const nothing of [undefined, null, 3, {}, { ...good, losses: 3 }, { ...good, factors: [] }])
+  for (const nothing of [undefined, null, 3, {}, { ...good, metrics: 3 }, { ...good, factors: [] }])
     assert.throws(() => run.restore(nothing as never), {
       name: "ArgumentError",
       message: /^Finetuning\.restore: state/,
@@ -304,8 +307,17 @@ test("settings: defaults stand beside what is given", () => {
     adapter: { r: 3, loraAlpha: 16, loraDropout: 0, targetModules: ["q_proj"], taskType: "CAUSAL_LM" },
     steps: 400,
     batch: 8,
+    accumulation: 1,
     seq: 8,
-    lr: 5e-3,
+    lr: "auto",
+    schedule: "cosine",
+    warmupRatio: 0.05,
+    weightDecay: 0,
+    maxGradNorm: 1,
+    loraplusLrRatio: null,
+    evalEvery: 0,
+    patience: 0,
+    minDelta: 0,
     seed: 0,
     testSize: 0.1,
     testWindows: "auto",
@@ -317,8 +329,8 @@ test("held-out windows: as many as are asked for, or fewer the larger the model 
   const windows = (vocabSize: number, settings: object): number =>
     rehearse(
       () =>
-        new train.Finetuning(new models.Llama({ ...LLAMA, vocabSize }), text, { adapter, ...settings }).testWindows
-          .length,
+        new train.Finetuning(new models.Llama({ ...LLAMA, vocabSize }), text, { adapter, ...settings })
+          .evaluationBatches,
     );
   assert.equal(windows(61, { seq: 10 }), 128);
   assert.equal(windows(61, { seq: 10, testWindows: 7 }), 7);
@@ -342,14 +354,14 @@ test("a setting that is undefined is one left out", () => {
     new train.Finetuning(llama(), tokens, { seq: 8 }).settings,
   );
   const run = begin();
-  assert.equal(run.evaluate({ windows: undefined, onWindow: undefined }), run.evaluate());
+  assert.equal(run.evaluate({ onBatch: undefined }), run.evaluate());
 });
 
 test("a text of which nothing is held out is trained on whole", () => {
   const run = new train.Finetuning(llama(), tokens.slice(0, 12), { ...SETTINGS, testSize: 0 });
-  assert.deepEqual([run.train.length, run.test.length, run.testWindows.length], [12, 0, 0]);
+  assert.deepEqual([run.train.length, run.test.length, run.evaluationBatches], [12, 0, 0]);
   run.step();
-  assert.throws(() => run.evaluate(), { name: "StateError", message: /testSize is 0/ });
+  assert.throws(() => run.evaluate(), { name: "StateError", message: /nothing is held out/ });
 });
 
 test("what cannot be is refused before the model is changed", () => {
@@ -363,7 +375,21 @@ test("what cannot be is refused before the model is changed", () => {
     [tokens, { steps: 0 }, /steps must be an integer of at least 1; got 0/],
     [tokens, { batch: 1.5 }, /batch must be/],
     [tokens, { seq: 0 }, /seq must be/],
-    [tokens, { lr: NaN }, /lr must be a number of at least 0; got NaN/],
+    [tokens, { lr: NaN }, /lr must be "auto" or a number of at least 0; got NaN/],
+    [tokens, { lr: "fast" }, /lr must be "auto" or a number of at least 0; got "fast"/],
+    [tokens, { accumulation: 0 }, /accumulation must be an integer of at least 1; got 0/],
+    [tokens, { schedule: "step" }, /schedule must be "cosine", "linear" or "constant"; got "step"/],
+    [tokens, { warmupRatio: 1.5 }, /warmupRatio must be a number in 0 \.\. 1; got 1\.5/],
+    [tokens, { weightDecay: -1 }, /weightDecay must be a number of at least 0/],
+    [tokens, { maxGradNorm: -1 }, /maxGradNorm must be a number of at least 0/],
+    [tokens, { loraplusLrRatio: "16" }, /loraplusLrRatio must be null or a number of at least 0; got "16"/],
+    [tokens, { evalEvery: -1 }, /evalEvery must be an integer of at least 0/],
+    [tokens, { patience: 2 }, /patience = 2 counts evaluations, and evalEvery is 0/],
+    [tokens, { minDelta: -1 }, /minDelta must be a number of at least 0/],
+    [tokens, { evalEvery: 5, testSize: 0, seq: 8 }, /evalEvery = 5 asks for evaluations, and nothing is held out/],
+    [tokens, { epochs: 2 }, /epochs is for rows; the data is one text/],
+    [tokens, { packing: true }, /packing is for rows/],
+    [tokens, { groupByLength: false }, /groupByLength is for rows/],
     [tokens, { seed: -1 }, /seed must be/],
     [tokens, { testSize: 1 }, /testSize must be a number below 1/],
     [tokens, { adapter: 3 }, /adapter must be an object; got 3/],
