@@ -13,7 +13,7 @@ const FAULTS: Readonly<Record<string, string>> = {
  * @throws FormatError naming the line and column
  */
 export async function csvRows(text: string, name: string, separators: readonly string[]): Promise<FoundRow[]> {
-  const { default: papaparse } = await import("papaparse");
+  const { default: papaparse } = await import("papaparse/papaparse.min.js");
   const source = withLineFeeds(text);
   const end = source.indexOf("\n");
   const header = end < 0 ? source : source.slice(0, end);
