@@ -124,7 +124,7 @@ export interface LoadedRows {
   train: TokenizedData;
   /** To measure on: --eval-data, or the folder's; null: neither is there. */
   test: TokenizedData | null;
-  /** The rows to train on as they were read. */
+  /** The rows of both as they were read, those to train on first. */
   examples: Example[];
 }
 
@@ -150,6 +150,11 @@ export async function loadRows(
   if (evalData !== undefined && !isRowsFile(evalData))
     throw new ArgumentError(`${where}: --eval-data is ${evalData}; expected a file of rows, as --data.`);
   const test = evalData ?? valid;
-  const { data, examples } = await loadFile(train, codec, reading, watch);
-  return { train: data, test: test === null ? null : (await loadFile(test, codec, reading, watch)).data, examples };
+  const trained = await loadFile(train, codec, reading, watch);
+  const tested = test === null ? null : await loadFile(test, codec, reading, watch);
+  return {
+    train: trained.data,
+    test: tested && tested.data,
+    examples: [...trained.examples, ...(tested?.examples ?? [])],
+  };
 }

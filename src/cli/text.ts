@@ -1,25 +1,39 @@
 /** Text to tokens and back, with the tokenizer.json beside a model. */
-import { decodeText, loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
+import { ChatTemplate, decodeText, endOfTurnIds, loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { encodingOf, type Encoding } from "../data/text.js";
 import { readBytes } from "../io/files.js";
 import type { ModelConfig } from "../models/index.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
+import type { TemplateSettings } from "./data_options.js";
 import { oneLine } from "./format.js";
 
 /** What a command needs of a model's folder to read and write text. */
 export interface TextCodec {
   tokenizer: Tokenizer;
-  /** Each of them ends a text. */
+  /** Each of them ends a text, or an answer. */
   stopToken: readonly number[];
   /** Begins a text without a prompt; null: the model has none. */
   bosTokenId: number | null;
   vocabSize: number;
 }
 
-/** @throws FileError, FormatError if tokenizer.json is missing or not one */
-export function loadCodec(folder: string, config: ModelConfig): TextCodec {
+/**
+ * @param settings of the chat template: a file in its place, and what it is given
+ * @throws FileError, FormatError if tokenizer.json or the template is missing or not one
+ */
+export function loadCodec(folder: string, config: ModelConfig, settings?: TemplateSettings): TextCodec {
+  const { template, templateArgs: kwargs, date } = settings ?? { templateArgs: {} };
   const { bosTokenId, eosTokenIds } = specialTokens(folder, config);
-  return { tokenizer: loadTokenizer(folder), stopToken: eosTokenIds, bosTokenId, vocabSize: config.vocabSize };
+  const tokenizer = loadTokenizer(folder);
+  if (template !== undefined) {
+    const { specialTokensMap: specialTokens } = tokenizer;
+    tokenizer.chatTemplate = new ChatTemplate(decodeText(readBytes(template), template), {
+      name: template,
+      specialTokens,
+    });
+  }
+  const stopToken = endOfTurnIds(tokenizer, eosTokenIds, { date, kwargs });
+  return { tokenizer, stopToken, bosTokenId, vocabSize: config.vocabSize };
 }
 
 /**

@@ -1,18 +1,17 @@
 /** Rows of a Parquet file. */
+import { show } from "../io/json.js";
 import { FormatError, WasmLoraError } from "../runtime/errors.js";
 import type { FoundRow } from "./found_row.js";
 
 /** A page may grow to so many times its bytes, and this beside: a hostile file must not take all memory. */
 const MOST_GROWTH = 2000;
 const GROWTH_ALLOWANCE = 16 << 20;
-/** More rows than that have no room in memory. */
-const MOST_ROWS = 50_000_000;
-
 /** @throws FormatError */
 export async function parquetRows(bytes: Uint8Array, name: string): Promise<FoundRow[]> {
   // By their modules' paths: hyparquet's face for servers asks for a file system, and a page need not load all of it.
-  const { parquetMetadataAsync } = await import("hyparquet/src/metadata.js");
-  const { parquetReadObjects } = await import("hyparquet/src/read.js");
+  const { parquetMetadata, parquetSchema } = await import("hyparquet/src/metadata.js");
+  const { parquetReadAsync } = await import("hyparquet/src/read.js");
+  const { assembleAsync, asyncGroupToRows } = await import("hyparquet/src/rowgroup.js");
   const { snappyUncompress } = await import("hyparquet/src/snappy.js");
   const { gunzip } = await import("hyparquet-compressors/src/gzip.js");
   const { decompressLz4, decompressLz4Raw } = await import("hyparquet-compressors/src/lz4.js");
@@ -31,11 +30,21 @@ export async function parquetRows(bytes: Uint8Array, name: string): Promise<Foun
       : fail(`a page of ${input.length} bytes says that it holds ${length}`);
   // A copy, since the reader keeps views of what it is given, and pages may not share their memory.
   const { buffer } = new Uint8Array(bytes);
-  const file = { byteLength: bytes.length, slice: (start: number, end?: number) => buffer.slice(start, end) };
+  // Nothing is read before all columns are known: where a damaged file ends the planning, none of them fails unheard.
+  let begin = (): void => {};
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  const file = {
+    byteLength: bytes.length,
+    slice: async (start: number, end?: number) => {
+      await begun;
+      return buffer.slice(start, end);
+    },
+  };
   try {
-    const metadata = await parquetMetadataAsync(file, { geoparquet: false });
-    if (metadata.num_rows > MOST_ROWS) fail(`it holds ${metadata.num_rows} rows; at most ${MOST_ROWS} are taken`);
-    const rows = await parquetReadObjects({
+    const metadata = parquetMetadata(buffer, { geoparquet: false });
+    const groups = parquetReadAsync({
       file,
       metadata,
       compressors: {
@@ -46,7 +55,24 @@ export async function parquetRows(bytes: Uint8Array, name: string): Promise<Foun
         ZSTD: bounded(into(decompress)),
       },
     });
-    return rows.map((row, i) => ({ value: plain(row), where: `${name}: row ${i + 1}` }));
+    begin();
+    await Promise.all(
+      groups.flatMap(({ groupRows, asyncColumns }) =>
+        asyncColumns.map(async ({ data: pages, pathInSchema }) => {
+          const values = (await pages).data.reduce((n, { length }) => n + length, 0);
+          if (values !== groupRows)
+            fail(`its column ${show(pathInSchema.join("."))} has ${values} values for ${groupRows} rows`);
+        }),
+      ),
+    );
+    const schema = parquetSchema(metadata);
+    const rows: FoundRow[] = [];
+    for (const group of groups) {
+      const assembled = assembleAsync(group, schema);
+      for (const row of await asyncGroupToRows(assembled, 0, group.groupRows, undefined, "object"))
+        rows.push({ value: plain(row), where: `${name}: row ${rows.length + 1}` });
+    }
+    return rows;
   } catch (error) {
     if (error instanceof WasmLoraError) throw error;
     return fail(error instanceof Error ? error.message.replace(/\.$/, "") : String(error), error);

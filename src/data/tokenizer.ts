@@ -293,7 +293,8 @@ export class Tokenizer {
    * tokenizer.chatTemplate = new data.ChatTemplate("{{ messages[0].content }}");
    */
   get chatTemplate(): ChatTemplate | null {
-    return (this.#chatTemplate ??= this.#ownTemplate());
+    if (this.#chatTemplate === undefined) this.#chatTemplate = this.#ownTemplate();
+    return this.#chatTemplate;
   }
 
   set chatTemplate(template: ChatTemplate | null) {
@@ -318,13 +319,26 @@ export class Tokenizer {
         "chat_template",
         `is ${show(given)}; expected a text, or a list of { name, template } with one that is called "default"`,
       );
-    const specialTokens = Object.fromEntries(
+    const name = `the chat template of ${this.#name}`;
+    return new ChatTemplate(source, { name, specialTokens: this.specialTokensMap, toolUse });
+  }
+
+  /**
+   * Special tokens by what the config calls them (bos_token, eos_token, ...): what a template may write.
+   *
+   * @example
+   * const tokenizer = data.loadTokenizer("models/base");
+   * const specialTokens = tokenizer.specialTokensMap;
+   * console.log(specialTokens.eos_token); // <|endoftext|>
+   * tokenizer.chatTemplate = new data.ChatTemplate("{{ messages[0].content }}{{ eos_token }}", { specialTokens });
+   */
+  get specialTokensMap(): Readonly<Record<string, string>> {
+    return Object.fromEntries(
       NAMED.flatMap((key) => {
         const token = contentOf(this.#settings[key]);
         return token === undefined ? [] : [[key, token]];
       }),
     );
-    return new ChatTemplate(source, { name: `the chat template of ${this.#name}`, specialTokens, toolUse });
   }
 
   /**

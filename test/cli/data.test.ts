@@ -59,6 +59,10 @@ test("a file holds rows to train on, and --eval-data others to measure on", asyn
   );
   const measured = await load(`${folder}/a.jsonl`, { evalData: `${folder}/b.csv` });
   assert.deepEqual([texts(measured.train), texts(measured.test)], [["a", "b"], ["c"]]);
+  assert.deepEqual(
+    measured.examples.map(({ where }) => where),
+    [`${folder}/a.jsonl:1`, `${folder}/a.jsonl:2`, `${folder}/b.csv:2`],
+  );
 });
 
 test("a folder holds train, valid or validation, and test, which is left alone", async () => {

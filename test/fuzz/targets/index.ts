@@ -9,6 +9,7 @@ import { model } from "./model.js";
 import { pattern } from "./pattern.js";
 import { op } from "./ops.js";
 import { options } from "./options.js";
+import { rows } from "./rows.js";
 import { safetensors } from "./safetensors.js";
 import { tokenizer } from "./tokenizer.js";
 
@@ -19,6 +20,7 @@ export const TARGETS: readonly Target[] = [
   adapter,
   pattern,
   tokenizer,
+  rows,
   checkpoint,
   files,
   commandLine,
