@@ -154,7 +154,7 @@ export async function loadRows(
   const tested = test === null ? null : await loadFile(test, codec, reading, watch);
   return {
     train: trained.data,
-    test: tested && tested.data,
+    test: tested?.data ?? null,
     examples: [...trained.examples, ...(tested?.examples ?? [])],
   };
 }

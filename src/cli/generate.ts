@@ -1,51 +1,91 @@
-/** wasm-lora generate */
+/** wasm-lora generate: goes on from a prompt, or answers, through the chat template of the model's tokenizer. */
 import { generationConfig, untilStopString } from "../data/index.js";
 import { init } from "../runtime/engine.js";
+import { ArgumentError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
-import { generate, loadModel, type SamplingOptions } from "../models/index.js";
+import { generateAfter, TextMemory } from "../models/generate.js";
+import { loadModel, type SamplingOptions } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
+import { answer, converse } from "./chat.js";
+import { templateSettings } from "./data_options.js";
 import { oneLine } from "./format.js";
 import { findFolder } from "./hub.js";
+import { partnerFor, type PartnerOptions } from "./partner.js";
 import { modelFor } from "./places.js";
 import { announce } from "./progress.js";
 import { loadCodec, promptIds, type TextCodec } from "./text.js";
 
-interface GenerateCommand extends SamplingOptions {
+interface GenerateCommand extends SamplingOptions, PartnerOptions {
   model?: string | undefined;
   adapter?: string | undefined;
-  prompt: string;
-  maxTokens: number;
+  prompt?: string | undefined;
+  chat?: boolean | undefined;
+  maxTokens?: number | undefined;
   seed: number;
   stop: readonly string[];
   ids?: boolean | undefined;
   offline?: boolean | undefined;
 }
 
+/** Tokens to add at most: of a text that goes on, and of an answer, which ends by itself. */
+const [TEXT_TOKENS, ANSWER_TOKENS] = [100, 512];
+
 export async function generateText(options: GenerateCommand): Promise<void> {
+  const { prompt, messages, chat = false, stop, seed, ids: asIds = false } = options;
+  const isAnswer = chat || messages !== undefined || options.system !== undefined;
+  const isConversation = isAnswer && prompt === undefined && (chat || messages === undefined);
+  checkOptionsTogether(options, isAnswer, isConversation);
   await init();
   const adapter = options.adapter && (await findFolder("generate", options.adapter, "adapter", options)).path;
   const folder = await modelFor("generate", { ...options, adapter });
   announce(`Loading ${oneLine(folder)} ...`);
   const { model, config } = loadModel(folder, { head: "causal-lm" });
-  const codec = loadCodec(folder, config);
+  const codec = loadCodec(folder, config, templateSettings({ ...options, template: options.template || undefined }));
   const { sampling, taken } = samplingOf(folder, options);
   for (const line of taken) announce(line);
   if (adapter) LoraModel.fromPretrained(model, adapter);
   model.eval();
-  const prompt = promptIds("generate", codec, options.prompt);
-  const drawn = generate(model, prompt, {
-    maxNewTokens: options.maxTokens,
-    ...sampling,
-    seed: options.seed,
-    stopToken: [...codec.stopToken, ...specialStops(codec, options.stop)],
-  });
+  const memory = new TextMemory();
+  const say = (ids: readonly number[], turn: number, taken: number[] = []): Iterable<string> => {
+    const drawn = generateAfter(memory, model, ids, {
+      maxNewTokens: options.maxTokens ?? (isAnswer ? ANSWER_TOKENS : TEXT_TOKENS),
+      ...sampling,
+      seed: seed + turn,
+      stopToken: [...codec.stopToken, ...specialStops(codec, stop)],
+    });
+    return written(codec, ids, drawn, stop, taken, isAnswer);
+  };
+  let first: number[];
+  if (isAnswer) {
+    const partner = partnerFor(folder, codec, options);
+    if (isConversation) return converse(partner, say, write);
+    first = prompt === undefined ? partner.promptOfLast() : partner.promptFor(prompt);
+  } else first = promptIds("generate", codec, prompt ?? "");
   const ids: number[] = [];
-  for (const piece of written(codec, prompt, drawn, options.stop, ids)) {
-    if (!options.ids) write(piece);
-    // Between two pieces the event loop runs, so that a pipe that nobody reads any more ends the program.
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  process.stdout.write(options.ids ? `${JSON.stringify(ids)}\n` : "\n");
+  await answer(say(first, 0, ids), asIds ? () => {} : write);
+  if (asIds) process.stdout.write(`${JSON.stringify(ids)}\n`);
+}
+
+/** @throws ArgumentError for an option that would have no effect */
+function checkOptionsTogether(options: GenerateCommand, isAnswer: boolean, isConversation: boolean): void {
+  const { template, templateArg, date, system, messages, ids } = options;
+  const refuse = (what: string, why: string): never => {
+    throw new ArgumentError(`generate: ${what} ${why}.`);
+  };
+  const given =
+    template === false
+      ? "--no-template"
+      : template !== undefined
+        ? "--template"
+        : Object.keys(templateArg).length > 0
+          ? "--template-arg"
+          : date !== undefined
+            ? "--date"
+            : undefined;
+  if (given && !isAnswer) refuse(given, "is for conversations; add --chat, and --prompt goes through the template");
+  if (template === false && (system !== undefined || messages !== undefined))
+    refuse(system === undefined ? "--messages" : "--system", "needs a chat template; leave out --no-template");
+  if (ids && isConversation) refuse("--ids", "is for one answer; add --prompt");
 }
 
 /** Flags by what they set. */
@@ -87,7 +127,8 @@ function specialStops({ tokenizer }: TextCodec, stops: readonly string[]): numbe
 }
 
 /**
- * The text of the prompt and of what is drawn after it, up to a stop string in the latter.
+ * The text of the prompt and of what is drawn after it, up to a stop string in the latter; of an answer the latter
+ * alone.
  * @param ids gets those that were taken
  */
 export function* written(
@@ -96,6 +137,7 @@ export function* written(
   drawn: Iterable<number>,
   stops: readonly string[],
   ids: number[],
+  isAnswer = false,
 ): Generator<string> {
   let isDrawn = false;
   function* all(): Generator<number> {
@@ -116,7 +158,7 @@ export function* written(
   }
   for (let next = pieces.next(); !next.done; next = pieces.next()) {
     if (isDrawn) return yield* untilStopString(from(next.value), stops);
-    yield next.value;
+    if (!isAnswer) yield next.value;
   }
 }
 

@@ -4,6 +4,7 @@ import { inspect as inspectValue } from "node:util";
 import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
+import { templateOptions } from "./data_options.js";
 import { finetune } from "./finetune.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
@@ -104,14 +105,27 @@ program
     await finetune(options, explicit);
   });
 
-program
+const generating = program
   .command("generate")
-  .description("Continue a prompt.")
+  .description("Continue a prompt, or answer: through the model's chat template.")
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
   .addOption(OFFLINE())
-  .option("--prompt <text>", "text to continue; empty starts from the begin-of-text token", "")
-  .option("--max-tokens <n>", "tokens to add at most", fromZero, 100)
+  .option(
+    "--prompt <text>",
+    "text to continue; without one from the begin-of-text token. With --chat: what to answer, once",
+  )
+  .option(
+    "--chat",
+    "talk: answer each line, through the chat template, with what was said before. Without a template each line is a " +
+      "prompt of its own, as in rows of prompt and completion",
+  )
+  .option("--system <text>", "with --chat: message of the system's, which goes before all others")
+  .option(
+    "--messages <file>",
+    "messages in JSON, as in a row of data: the last is answered; with --chat they go before",
+  )
+  .option("--max-tokens <n>", "tokens to add at most (default: 100, of an answer 512)", fromZero)
   .option(
     "--temperature <x>",
     "0 takes the likeliest token each time (default: as generation_config.json says, else 0.8)",
@@ -127,11 +141,15 @@ program
       .default([], "none"),
   )
   .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
-  .option("--ids", "print token ids as JSON, the prompt's first, instead of text")
+  .option("--ids", "print token ids as JSON, the prompt's first, instead of text");
+for (const option of templateOptions()) generating.addOption(option);
+generating
+  .option("--no-template", "with --chat: each line is a prompt of its own, though there is a template")
   .addHelpText(
     "after",
     '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1\n' +
-      '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200',
+      '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200\n' +
+      "  wasm-lora generate --chat --adapter runs/task/adapter",
   )
   .action(generateText);
 

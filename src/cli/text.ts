@@ -15,6 +15,8 @@ export interface TextCodec {
   /** Begins a text without a prompt; null: the model has none. */
   bosTokenId: number | null;
   vocabSize: number;
+  /** Tokens of a text at most. */
+  positions: number;
 }
 
 /**
@@ -33,7 +35,8 @@ export function loadCodec(folder: string, config: ModelConfig, settings?: Templa
     });
   }
   const stopToken = endOfTurnIds(tokenizer, eosTokenIds, { date, kwargs });
-  return { tokenizer, stopToken, bosTokenId, vocabSize: config.vocabSize };
+  const { vocabSize, maxPositionEmbeddings: positions } = config;
+  return { tokenizer, stopToken, bosTokenId, vocabSize, positions };
 }
 
 /**

@@ -15,7 +15,7 @@ const model = { type: "BPE", vocab: Object.fromEntries(LETTERS.map((letter, id) 
 const added_tokens = ["</s>", "<new>"].map((content) => ({ id: LETTERS.indexOf(content), content, special: true }));
 const tokenizer = new data.Tokenizer({ model, added_tokens, decoder: { type: "Fuse" } });
 // The model has no row for the last of them.
-const codec: TextCodec = { tokenizer, stopToken: [0], bosTokenId: null, vocabSize: LETTERS.length - 1 };
+const codec: TextCodec = { tokenizer, stopToken: [0], bosTokenId: null, vocabSize: LETTERS.length - 1, positions: 9 };
 const ids = (text: string): Int32Array => Int32Array.from([...tokenizer.encode(text), 0]);
 
 const READING: ReadingSettings = {

@@ -25,26 +25,30 @@ export interface Outcome {
   stderr: string;
 }
 
-/** @param started is given the child, to send it a signal */
+/**
+ * @param started is given the child, to send it a signal
+ * @param input what it reads; without it there is no input
+ */
 export async function wasmLora(
   cwd: string,
   args: readonly string[],
   started?: (child: ChildProcess) => Promise<void>,
+  input?: string,
 ): Promise<Outcome> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
     // A test that means to ask a hub says which.
     env: { HF_HUB_OFFLINE: "1", ...process.env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",
   });
   let stdout = "";
   let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+  child.stdout!.setEncoding("utf8").on("data", (text: string) => {
     stdout += text;
   });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
   });
   const closed = new Promise<Outcome>((resolve, reject) => {
@@ -53,13 +57,15 @@ export async function wasmLora(
       resolve({ code, signal, stdout, stderr });
     });
   });
+  // What ends before it has read all is no fault of the reader.
+  child.stdin?.on("error", () => {}).end(input);
   await started?.(child);
   return closed;
 }
 
 /** Runs and expects success. */
-export async function succeed(cwd: string, args: readonly string[]): Promise<Outcome> {
-  const outcome = await wasmLora(cwd, args);
+export async function succeed(cwd: string, args: readonly string[], input?: string): Promise<Outcome> {
+  const outcome = await wasmLora(cwd, args, undefined, input);
   assert.equal(outcome.code, 0, `wasm-lora ${args.join(" ")}\n${outcome.stderr}`);
   return outcome;
 }
