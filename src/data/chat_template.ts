@@ -1,10 +1,12 @@
 /** Chat templates: conversations to the text that a model was trained on, as transformers renders them. */
-import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { asObject, checkText, show } from "../io/json.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { ChatMessage } from "./examples.js";
+import { evaluate } from "./jinja/evaluate.js";
+import { parse, type Node } from "./jinja/parse.js";
+import { textOf, valueOf } from "./jinja/values.js";
 import { checkDate, strftime } from "./strftime.js";
 
 /** Options of `ChatTemplate`. */
@@ -52,8 +54,8 @@ export class ChatTemplate {
   /** In Jinja. */
   readonly source: string;
   readonly #specialTokens: Readonly<Record<string, string>>;
-  readonly #template: Template;
-  readonly #toolUse: Template | null;
+  readonly #template: Node;
+  readonly #toolUse: Node | null;
 
   constructor(source: string, options: ChatTemplateOptions = {}) {
     const where = "ChatTemplate";
@@ -99,25 +101,22 @@ export class ChatTemplate {
     if (!asObject(kwargs))
       throw new ArgumentError(`${where}: kwargs must be an object of the template's variables; got ${shown(kwargs)}.`);
     const day = date === undefined ? undefined : checkDate(where, date);
-    const variables: Record<string, unknown> = {
-      ...this.#specialTokens,
-      ...kwargs,
-      messages,
-      tools: tools ?? null,
-      documents: documents ?? null,
-      add_generation_prompt: addGenerationPrompt,
-    };
-    const environment = new Environment();
-    for (const [constant, value] of CONSTANTS) environment.set(constant, value);
-    environment.set("raise_exception", (message: unknown) => {
-      throw new Refusal(String(message));
-    });
-    environment.set("range", range);
-    if (day) environment.set("strftime_now", (format: string) => strftime(day, format));
-    for (const [variable, value] of Object.entries(variables)) environment.set(variable, value);
-    const template = tools === undefined ? this.#template : (this.#toolUse ?? this.#template);
     try {
-      return (new Interpreter(environment).run(template.parsed) as { value: string }).value;
+      const variables = new Map(
+        Object.entries({
+          ...this.#specialTokens,
+          ...kwargs,
+          messages,
+          tools: tools ?? null,
+          documents: documents ?? null,
+          add_generation_prompt: addGenerationPrompt,
+        }).flatMap(([variable, value]) => (value === undefined ? [] : [[variable, valueOf(value)] as const])),
+      );
+      variables.set("raise_exception", ([message = ""]) => {
+        throw new Refusal(textOf(message));
+      });
+      if (day) variables.set("strftime_now", ([format = ""]) => strftime(day, textOf(format)));
+      return evaluate(tools === undefined ? this.#template : (this.#toolUse ?? this.#template), variables).text;
     } catch (cause) {
       const { message } = cause as Error;
       throw new FormatError(
@@ -133,27 +132,13 @@ export class ChatTemplate {
 /** What a template says by raise_exception. */
 class Refusal extends Error {}
 
-const CONSTANTS: readonly (readonly [string, unknown])[] = [
-  ["true", true],
-  ["false", false],
-  ["none", null],
-  ["True", true],
-  ["False", false],
-  ["None", null],
-];
-
-function range(start: number, stop?: number, step = 1): number[] {
-  const [from, to] = stop === undefined ? [0, start] : [start, stop];
-  const list: number[] = [];
-  for (let i = from; step > 0 ? i < to : i > to; i += step) list.push(i);
-  return list;
-}
-
-function parsed(source: string, name: string): Template {
+function parsed(source: string, name: string): Node {
   try {
-    return new Template(source);
+    return parse(source);
   } catch (cause) {
-    throw new FormatError(`${name}: not a chat template in Jinja: ${(cause as Error).message}.`, { cause });
+    // The parser steps over the end of a template whose last block is open.
+    const why = cause instanceof TypeError ? "it ends within a block" : (cause as Error).message.replace(/\.+$/, "");
+    throw new FormatError(`${name}: not a chat template in Jinja: ${why}.`, { cause });
   }
 }
 
