@@ -102,7 +102,8 @@ export async function loadFile(
     const data = tokenizeExamples(examples, codec.tokenizer, {
       eosTokenIds: codec.stopToken,
       lossOn,
-      maxLength,
+      // A row's last token takes no position.
+      maxLength: Math.min(maxLength, codec.positions + 1),
       date,
       chatTemplateKwargs: templateArgs,
       onUnusable: skipUnusable ? "skip" : "refuse",

@@ -4,11 +4,12 @@ import { inspect as inspectValue } from "node:util";
 import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
-import { templateOptions } from "./data_options.js";
+import { dataOptions, templateOptions } from "./data_options.js";
 import { finetune } from "./finetune.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
 import { inspect } from "./inspect.js";
+import { inspectData } from "./inspect_data.js";
 import { merge } from "./merge.js";
 import { filled, fromZero, numberAboveZero, numberFromZero, parsed, path, share } from "./option_values.js";
 import { BASE_MODEL, packageVersion } from "./paths.js";
@@ -163,13 +164,30 @@ program
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(merge);
 
-program
+const inspecting = program
   .command("inspect")
-  .description("List what a .safetensors file, a model folder or an adapter folder holds.")
-  .argument("<path>", "file or folder, or org/name[@revision] on the hub", path)
-  .addOption(OFFLINE())
-  .addHelpText("after", "\nExample:\n  wasm-lora inspect runs/moby-dick/adapter")
-  .action(inspect);
+  .description("List what a .safetensors file, a model or an adapter folder holds; or show data as a model sees them.")
+  .argument("[path]", "file or folder, or org/name[@revision] on the hub", path)
+  .option("--data <file>", "instead: rows (.jsonl, .json, .csv, .parquet), a folder with train.jsonl, or a text", path)
+  .addOption(MODEL())
+  .addOption(OFFLINE());
+for (const option of dataOptions()) inspecting.addOption(option);
+inspecting
+  .addHelpText(
+    "after",
+    "\nExample:\n  wasm-lora inspect runs/moby-dick/adapter\n  wasm-lora inspect --data chats.jsonl --model my-llama",
+  )
+  .action(async (named: string | undefined, options, command: Command) => {
+    if ((named === undefined) === (options.data === undefined))
+      command.error("error: expected a path to list, or --data to show; one of them");
+    if (named !== undefined) {
+      const stray = command.options.find(
+        (o) => o.long !== "--offline" && command.getOptionValueSource(o.attributeName()) === "cli",
+      );
+      if (stray) command.error(`error: ${stray.long} is for --data`);
+    }
+    await (named === undefined ? inspectData(options) : inspect(named, options));
+  });
 
 /** Text from a file or a caller as one line that a terminal shows and does not obey. */
 function onOneLine(text: string): string {

@@ -5,7 +5,9 @@
 import { SingleBar } from "cli-progress";
 import type { LoadProgress } from "../models/index.js";
 import { engine, memoryStats } from "../runtime/engine.js";
-import { formatTime, megabytes } from "./format.js";
+import type { RowsWatch } from "./data.js";
+import { formatTime, megabytes, oneLine } from "./format.js";
+import type { EncodingWatch } from "./text.js";
 
 /** Of lines: the first is soon, since somebody wonders whether anything happens. */
 const FIRST_LINE_MS = 1000;
@@ -87,6 +89,34 @@ export function passProgress(label: string, total: number): Progress {
 /** The progress of encoding a text of so many characters. */
 export function textProgress(characters: number): Progress {
   return show({ label: "Encoding", total: characters });
+}
+
+/** The progress of encoding a file that is a text. */
+export function encodingProgress(): EncodingWatch {
+  let bar: Progress | undefined;
+  return {
+    began: (characters) => {
+      bar = textProgress(characters);
+    },
+    progress: (done) => {
+      bar?.at(done);
+    },
+    ended: () => bar?.stop(),
+  };
+}
+
+/** The progress of encoding rows, file by file. */
+export function rowsProgress(): RowsWatch {
+  let bar: Progress | undefined;
+  return {
+    began: (file, rows) => {
+      bar = show({ label: `Encoding ${oneLine(file)}`, total: rows });
+    },
+    progress: (done) => {
+      bar?.at(done);
+    },
+    ended: () => bar?.stop(),
+  };
 }
 
 /** The progress of loading a model's files, one after the other. */

@@ -15,7 +15,13 @@ const model = { type: "BPE", vocab: Object.fromEntries(LETTERS.map((letter, id) 
 const added_tokens = ["</s>", "<new>"].map((content) => ({ id: LETTERS.indexOf(content), content, special: true }));
 const tokenizer = new data.Tokenizer({ model, added_tokens, decoder: { type: "Fuse" } });
 // The model has no row for the last of them.
-const codec: TextCodec = { tokenizer, stopToken: [0], bosTokenId: null, vocabSize: LETTERS.length - 1, positions: 9 };
+const codec: TextCodec = {
+  tokenizer,
+  stopToken: [0],
+  bosTokenId: null,
+  vocabSize: LETTERS.length - 1,
+  positions: 1_000,
+};
 const ids = (text: string): Int32Array => Int32Array.from([...tokenizer.encode(text), 0]);
 
 const READING: ReadingSettings = {
