@@ -12,9 +12,11 @@ const post = (path, body) =>
 console.log(`
 The Worker runs at ${worker.url}; users are kept in ${state}. Ctrl-C ends it. Try:
 
-  ${post("/users/anna/examples", {
-    texts: ["The whale rose, and the boats were lowered.", "We chased the white " + "whale round the Horn."],
-  })}
+  ${post("/users/anna/rows", [
+    { text: "The whale rose, and the boats were lowered." },
+    { text: "We chased the white whale round the Horn." },
+  ])}
+  curl -H 'content-type: application/jsonl' ${worker.url}/users/ben/rows --data-binary @rows.jsonl
   ${post("/users/anna/generate", { prompt: "The whale" })}
   ${post("/users/anna/train", { steps: 40 })}
   curl ${worker.url}/users/anna/status

@@ -1,5 +1,5 @@
 /** One base model in an isolate, its tokenizer, and the adapters that are at hand. */
-import { data, init, io, models, peft } from "wasm-lora";
+import { data, FormatError, init, io, models, peft } from "wasm-lora";
 import { LIMITS } from "./limits.mjs";
 
 const encoder = new TextEncoder();
@@ -12,8 +12,8 @@ export async function loadBase({ config, weights, tokenizer, tokenizerConfig }) 
     "memory:base",
     { "config.json": encoder.encode(JSON.stringify(config)), "model.safetensors": weights },
     (folder) => {
-      const { model, config } = models.loadModel(folder);
-      return new Base(engine, model, codec, data.specialTokens(folder, config).eosTokenIds);
+      const { model, eosTokenIds } = models.loadModel(folder);
+      return new Base(engine, model, codec, data.endOfTurnIds(codec, eosTokenIds));
     },
   );
 }
@@ -29,7 +29,7 @@ class Base {
     this.#engine = engine;
     this.adapted = new peft.LoraModel(model);
     this.config = model.config;
-    /** Each of them ends a text. */
+    /** Each of them ends a text, or an answer of a chat. */
     this.eosTokenIds = eosTokenIds;
     this.#tokenizer = tokenizer;
   }
@@ -42,6 +42,27 @@ class Base {
   /** The text's tokens, with those that the model's texts begin with. */
   encode(text) {
     return this.#tokenizer.encode(text);
+  }
+
+  /** A chat up to where the next answer begins, as the tokenizer's template writes it. */
+  encodeChat(messages) {
+    const text = this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true });
+    return this.#tokenizer.encode(text, { addSpecialTokens: false });
+  }
+
+  /** Examples as rows to train on. @throws FormatError for one that nothing can be learnt from */
+  tokenize(examples) {
+    const tokenised = data.tokenizeExamples(examples, this.#tokenizer, {
+      eosTokenIds: this.eosTokenIds,
+      maxLength: LIMITS.rowTokens,
+    });
+    const { vocabSize } = this.config;
+    for (const { ids, where } of tokenised.rows) {
+      const stray = ids.find((id) => id >= vocabSize);
+      if (stray !== undefined)
+        throw new FormatError(`${where}: token ${stray} is beyond the model's vocabulary of ${vocabSize}.`);
+    }
+    return tokenised;
   }
 
   decode(ids) {

@@ -1,13 +1,14 @@
 /** JSON in, JSON out; a thrown error becomes the answer that fits it. */
-import { ArgumentError, DisposedError, EngineError, OutOfMemoryError } from "wasm-lora";
+import { ArgumentError, DisposedError, EngineError, FormatError, OutOfMemoryError } from "wasm-lora";
 import { LIMITS } from "./limits.mjs";
 
 /** What is wrong with a request beside its values. */
 export class HttpError extends Error {
-  constructor(status, code, message, headers = {}) {
+  /** @param details stand in the answer beside code and message */
+  constructor(status, code, message, headers = {}, details = {}) {
     super(message);
     this.name = "HttpError";
-    Object.assign(this, { status, code, headers });
+    Object.assign(this, { status, code, headers, details });
   }
 }
 
@@ -24,13 +25,13 @@ export async function answer(handler) {
         ? { code: "ERR_INTERNAL", message: "Error: the Worker failed; its log says why." }
         : { code: error.code, message: error instanceof HttpError ? error.message : `${error.name}: ${error.message}` };
     const headers = status === 503 ? { "retry-after": "1" } : (error?.headers ?? {});
-    return Response.json({ error: { code, message } }, { status, headers });
+    return Response.json({ error: { code, message, ...error?.details } }, { status, headers });
   }
 }
 
 function statusOf(error) {
   if (error instanceof HttpError) return error.status;
-  if (error instanceof ArgumentError) return 400;
+  if (error instanceof ArgumentError || error instanceof FormatError) return 400;
   if (isPassing(error)) return 503;
   return 500;
 }
@@ -51,8 +52,8 @@ export function byMethod(request, handlers) {
 }
 
 /**
- * The body as a JSON object with no fields but these; no more of it is read than is allowed. It must say that it is
- * JSON: as text/plain any web page could have its visitors' browsers post it, without a preflight request.
+ * The body as a JSON object with no fields but these. It must say that it is JSON: as text/plain any web page could
+ * have its visitors' browsers post it, without a preflight request.
  */
 export async function readObject(request, fields) {
   const type = request.headers.get("content-type");
@@ -76,7 +77,8 @@ export async function readObject(request, fields) {
   return value;
 }
 
-async function readBody(request) {
+/** No more of it is read than is allowed. */
+export async function readBody(request) {
   const chunks = [];
   let length = 0;
   for await (const chunk of request.body ?? []) {

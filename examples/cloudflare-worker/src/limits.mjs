@@ -10,8 +10,12 @@ export const LIMITS = {
   /** Adapters kept in the model between requests; the one longest unused goes first. */
   adaptersAtHand: 16,
   bodyBytes: 256 * 1024,
-  /** Of a user's examples. */
+  /** Of all rows of a user. */
   tokens: 50_000,
+  /** Of a row; what is longer loses its end. */
+  rowTokens: 128,
+  /** Bad rows that an answer names. */
+  faultsNamed: 20,
   /** Of one POST .../train, and of a user's adapter in all. */
   stepsPerRequest: 400,
   stepsPerUser: 4_000,
@@ -19,8 +23,8 @@ export const LIMITS = {
   stepsPerSlice: 4,
   /** Of a slice, when memory or the engine fails; a second, two, four ... lie between. */
   attemptsPerSlice: 5,
-  promptTokens: 64,
-  /** Looked at before a prompt is cut into tokens; 64 of the base's longest have 832. */
+  promptTokens: 128,
+  /** Looked at before a prompt is cut into tokens; 128 of the base's longest have 1664. */
   promptCharacters: 2_000,
   newTokens: 48,
   prompts: 4,

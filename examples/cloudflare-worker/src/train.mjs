@@ -4,9 +4,8 @@
  */
 import { DivergedError, io, train } from "wasm-lora";
 
-/** The recipe of `wasm-lora finetune`; of a user's few sentences nothing is held out. */
+/** The recipe of `wasm-lora finetune`; of a user's few rows nothing is held out. */
 const SETTINGS = { adapter: { baseModelNameOrPath: "models/base" }, batch: 4, testSize: 0 };
-const WINDOW = 64;
 const NAME = "in-training";
 const FOLDER = "memory:in-training";
 
@@ -22,7 +21,7 @@ export class TrainingError extends Error {
 }
 
 /**
- * @param tokens of all examples, each after a begin-of-text
+ * @param rows as `data.tokenizeExamples` gives them
  * @param state what the slice before returned, or UNTRAINED
  * @param target steps that are asked for in all: the learning rate ends with the last of them
  * @param count steps of this slice
@@ -30,10 +29,9 @@ export class TrainingError extends Error {
  * @throws TrainingError if the checkpoint is not what was saved, or if a loss, a gradient or a weight is not finite;
  * the library's errors
  */
-export function trainSlice(base, tokens, state, target, count = target - state.steps) {
+export function trainSlice(base, rows, state, target, count = target - state.steps) {
   const { adapted } = base;
-  const seq = Math.min(WINDOW, tokens.length - 1);
-  const run = new train.Finetuning(adapted, tokens, { ...SETTINGS, seq, steps: target }, NAME);
+  const run = new train.Finetuning(adapted, { train: rows }, { ...SETTINGS, steps: target }, NAME);
   try {
     if (state.steps > 0) run.restore(savedState(state));
     for (let i = 0; i < count; i++) run.step();
@@ -43,7 +41,7 @@ export function trainSlice(base, tokens, state, target, count = target - state.s
     if (!(error instanceof DivergedError)) throw error;
     throw new TrainingError(
       `training diverged at step ${run.losses.length + 1}: ${error.reason}. The adapter stays as it was; ` +
-        "send other examples, or DELETE the user and train fewer steps.",
+        "send other rows, or DELETE the user and train fewer steps.",
       { cause: error },
     );
   } finally {

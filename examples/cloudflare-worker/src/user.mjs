@@ -1,12 +1,13 @@
 /**
- * A user: examples, training and adapter, in a Durable Object of their own. Training goes on in alarms, a few
+ * A user: rows, training and adapter, in a Durable Object of their own. Training goes on in alarms, a few
  * steps each, and is saved after each, so that a restart loses nothing and other users have their turns.
  */
 import { DurableObject } from "cloudflare:workers";
 import { ArgumentError } from "wasm-lora";
 import { embeddedBase } from "./embedded.mjs";
-import { answer, byMethod, checkInteger, checkList, checkText, HttpError, isPassing, readObject } from "./http.mjs";
+import { answer, byMethod, checkInteger, HttpError, isPassing, readObject } from "./http.mjs";
 import { LIMITS } from "./limits.mjs";
+import { packRows, readRows, unpackRows } from "./rows.mjs";
 import { trainSlice, UNTRAINED } from "./train.mjs";
 
 export class User extends DurableObject {
@@ -16,8 +17,8 @@ export class User extends DurableObject {
     return answer(() => {
       if (file !== undefined) return byMethod(request, { GET: () => this.#file(file) });
       switch (what) {
-        case "examples":
-          return byMethod(request, { POST: () => this.#addExamples(request) });
+        case "rows":
+          return byMethod(request, { POST: () => this.#addRows(request) });
         case "train":
           return byMethod(request, { POST: () => this.#train(request) });
         case "status":
@@ -54,7 +55,7 @@ export class User extends DurableObject {
     const state = this.#state();
     const count = Math.min(LIMITS.stepsPerSlice, (user?.target ?? 0) - state.steps);
     if (count <= 0) return;
-    const { files, checkpoint, ...progress } = trainSlice(base, this.#get("tokens"), state, user.target, count);
+    const { files, checkpoint, ...progress } = trainSlice(base, this.#rows(), state, user.target, count);
     // Written together or not at all: nothing is awaited between.
     this.#put("progress", progress);
     this.#put("files", files);
@@ -87,27 +88,41 @@ export class User extends DurableObject {
     return this.#progress().steps < (this.#get("user")?.target ?? 0);
   }
 
-  async #addExamples(request) {
-    const { texts } = await readObject(request, ["texts"]);
-    checkList("texts", texts, LIMITS.tokens);
-    for (const [i, text] of texts.entries()) checkText(`texts[${i}]`, text);
+  async #addRows(request) {
     const base = await embeddedBase();
-    const user = this.#get("user") ?? { id: crypto.randomUUID(), examples: 0, tokens: 0, target: 0, error: null };
+    const added = await readRows(request, base);
+    const user = this.#get("user") ?? {
+      id: crypto.randomUUID(),
+      rows: 0,
+      tokens: 0,
+      scored: 0,
+      truncated: 0,
+      target: 0,
+      error: null,
+    };
     this.#refuseWhileTraining(user);
-    const parts = [this.#get("tokens") ?? []];
-    let count = parts[0].length;
-    for (const text of texts) {
-      count += parts[parts.push(base.encode(text)) - 1].length;
-      if (count > LIMITS.tokens)
-        throw new HttpError(
-          413,
-          "ERR_TOO_LARGE",
-          `the examples would have more than ${LIMITS.tokens} tokens; at most ${LIMITS.tokens} are kept for a user.`,
-        );
-    }
-    this.#put("tokens", Int32Array.from(parts.flatMap((part) => [...part])));
-    this.#put("user", { ...user, examples: user.examples + texts.length, tokens: count });
+    const tokens = user.tokens + added.tokens;
+    if (tokens > LIMITS.tokens)
+      throw new HttpError(
+        413,
+        "ERR_TOO_LARGE",
+        `the rows would have ${tokens} tokens; at most ${LIMITS.tokens} are kept for a user.`,
+      );
+    const rows = [...this.#rows(), ...added.rows];
+    this.#put("rows", packRows(rows));
+    this.#put("user", {
+      ...user,
+      rows: rows.length,
+      tokens,
+      scored: user.scored + added.scored,
+      truncated: user.truncated + added.truncated,
+    });
     return this.#status();
+  }
+
+  #rows() {
+    const packed = this.#get("rows");
+    return packed ? unpackRows(packed) : [];
   }
 
   async #train(request) {
@@ -126,9 +141,9 @@ export class User extends DurableObject {
   }
 
   #status() {
-    const { examples, tokens, target, error } = this.#user();
+    const { rows, tokens, scored, truncated, target, error } = this.#user();
     const { steps, losses } = this.#progress();
-    return { examples, tokens, steps, target, training: steps < target, error, losses };
+    return { rows, tokens, scored, truncated, steps, target, training: steps < target, error, losses };
   }
 
   #listFiles() {
@@ -157,7 +172,7 @@ export class User extends DurableObject {
 
   #user() {
     const user = this.#get("user");
-    if (!user) throw new HttpError(404, "ERR_NOT_FOUND", "there is no such user; POST .../examples makes one.");
+    if (!user) throw new HttpError(404, "ERR_NOT_FOUND", "there is no such user; POST .../rows makes one.");
     return user;
   }
 

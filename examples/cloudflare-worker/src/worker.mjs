@@ -1,5 +1,5 @@
 /** The Worker: addresses, and generation with the callers' adapters. Users are Durable Objects (user.mjs). */
-import { ArgumentError, memoryStats } from "wasm-lora";
+import { ArgumentError, data, memoryStats } from "wasm-lora";
 import { embeddedBase } from "./embedded.mjs";
 import { generateBatch, generateOne } from "./generate.mjs";
 import {
@@ -18,14 +18,14 @@ import { LIMITS } from "./limits.mjs";
 export { User } from "./user.mjs";
 
 const ADDRESSES = [
-  "POST /users/:id/examples {texts}",
+  "POST /users/:id/rows (JSON Lines, or a list in JSON)",
   "POST /users/:id/train {steps}",
   "GET /users/:id/status",
   "GET /users/:id/adapter",
   "GET /users/:id/adapter/:file",
   "DELETE /users/:id",
-  "POST /users/:id/generate {prompt, maxNewTokens?, temperature?, seed?}",
-  "POST /generate {prompts: [{user, prompt, seed?}], maxNewTokens?, temperature?}",
+  "POST /users/:id/generate {prompt or messages, maxNewTokens?, temperature?, seed?}",
+  "POST /generate {prompts: [{user, prompt or messages, seed?}], maxNewTokens?, temperature?}",
 ];
 
 export default {
@@ -48,7 +48,7 @@ export default {
         case "generate":
           return byMethod(request, { POST: () => generate(request, env, generateForUser, id) });
         case undefined:
-        case "examples":
+        case "rows":
         case "train":
         case "status":
         case "adapter": {
@@ -88,7 +88,7 @@ async function generate(request, env, handler, id) {
 }
 
 async function generateForUser(request, env, id) {
-  const body = await readObject(request, ["prompt", "maxNewTokens", "temperature", "seed"]);
+  const body = await readObject(request, ["prompt", "messages", "maxNewTokens", "temperature", "seed"]);
   const base = await embeddedBase();
   const prepared = await prepare(base, env, "", { ...body, user: id }, body);
   return { user: id, steps: prepared.steps, text: await generateOne(base, prepared) };
@@ -100,8 +100,10 @@ async function generateForAll(request, env) {
   const prepared = await Promise.all(
     checkList("prompts", body.prompts, LIMITS.prompts).map((item, i) => {
       if (typeof item !== "object" || item === null)
-        throw new ArgumentError(`prompts[${i}] must be an object with user, prompt and, if you like, seed.`);
-      checkFields(`prompts[${i}]`, item, ["user", "prompt", "seed"]);
+        throw new ArgumentError(
+          `prompts[${i}] must be an object with user, prompt or messages and, if you like, seed.`,
+        );
+      checkFields(`prompts[${i}]`, item, ["user", "prompt", "messages", "seed"]);
       return prepare(base, env, `prompts[${i}].`, item, body);
     }),
   );
@@ -110,13 +112,14 @@ async function generateForAll(request, env) {
 }
 
 /** A request checked, with its prompt's tokens and its user's adapter. */
-async function prepare(base, env, place, { user, prompt, seed = 0 }, { maxNewTokens = 32, temperature = 0.8 }) {
-  checkText(`${place}prompt`, prompt);
-  if (prompt.length > LIMITS.promptCharacters)
-    throw new ArgumentError(
-      `${place}prompt has ${prompt.length} characters; at most ${LIMITS.promptCharacters} are read.`,
-    );
-  const ids = base.encode(prompt);
+async function prepare(
+  base,
+  env,
+  place,
+  { user, prompt, messages, seed = 0 },
+  { maxNewTokens = 32, temperature = 0.8 },
+) {
+  const ids = messages === undefined ? promptIds(base, place, prompt) : chatIds(base, place, messages, prompt);
   if (ids.length > LIMITS.promptTokens)
     throw new ArgumentError(`${place}prompt has ${ids.length} tokens; at most ${LIMITS.promptTokens} are read.`);
   checkInteger(`${place}seed`, seed, 0, Number.MAX_SAFE_INTEGER);
@@ -124,7 +127,7 @@ async function prepare(base, env, place, { user, prompt, seed = 0 }, { maxNewTok
   checkNumber("temperature", temperature, 0, 10);
   const found = await userOf(env, user).adapter();
   if (!found)
-    throw new HttpError(404, "ERR_NOT_FOUND", `there is no user ${user}; POST /users/${user}/examples makes one.`);
+    throw new HttpError(404, "ERR_NOT_FOUND", `there is no user ${user}; POST /users/${user}/rows makes one.`);
   const { version, steps, files } = found;
   return {
     user,
@@ -135,4 +138,24 @@ async function prepare(base, env, place, { user, prompt, seed = 0 }, { maxNewTok
     temperature,
     adapter: steps > 0 ? { name: `user-${user}`, version, files } : null,
   };
+}
+
+function promptIds(base, place, prompt) {
+  checkLength(place, checkText(`${place}prompt`, prompt).length);
+  return base.encode(prompt);
+}
+
+/** A chat is checked as a row of one would be. */
+function chatIds(base, place, messages, prompt) {
+  if (prompt !== undefined) throw new ArgumentError(`${place}prompt stands beside messages; expected one of them.`);
+  checkLength(place, JSON.stringify(messages).length);
+  const [example] = data.readExamples([{ value: { messages }, where: place.slice(0, -1) || "the request" }]);
+  return base.encodeChat(example.messages);
+}
+
+function checkLength(place, characters) {
+  if (characters > LIMITS.promptCharacters)
+    throw new ArgumentError(
+      `${place}prompt has ${characters} characters; at most ${LIMITS.promptCharacters} are read.`,
+    );
 }

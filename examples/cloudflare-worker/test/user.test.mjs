@@ -3,12 +3,13 @@
  * bytes that are not what was saved. The Durable Object of src/user.mjs runs in Node here, on a storage in memory.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { test } from "uvu";
 import * as esbuild from "esbuild";
-import { data, DisposedError, EngineError, io, memoryStats, OutOfMemoryError, train } from "wasm-lora";
+import { DisposedError, EngineError, io, memoryStats, OutOfMemoryError, train } from "wasm-lora";
 import { engine } from "../../../dist/src/runtime/engine.js";
 import { loadBase } from "../src/base.mjs";
 import { kept } from "../src/kept.mjs";
@@ -28,6 +29,8 @@ const load = () =>
 /** As in an isolate: one base for all tests, and another after a trap. */
 const embedded = kept(load, (base) => base.alive);
 const TEXT = "The whale rose, and the boats were lowered.";
+const rowsOf = (base, ...texts) =>
+  base.tokenize(texts.map((text, i) => ({ kind: "text", text, where: `row ${i + 1}` }))).rows;
 
 /** src/user.mjs with the platform's class and the embedded base left out: the test gives both. */
 async function userClass() {
@@ -82,12 +85,12 @@ function makeUser() {
     },
   };
   const user = new User({ storage });
-  const call = async (method, path, body) => {
+  const call = async (method, path, body, type = "application/json") => {
     const response = await user.fetch(
       new Request(`http://user/${path}`, {
         method,
-        body: body && JSON.stringify(body),
-        headers: body && { "content-type": "application/json" },
+        body: typeof body === "string" ? body : body && JSON.stringify(body),
+        headers: body && { "content-type": type },
       }),
     );
     return response.status === 204 ? null : response.json();
@@ -146,10 +149,10 @@ test("what is kept is made once for all who ask, again after a failure, and agai
 test("an engine that trapped is followed by another, and a training goes on to the same bits", async () => {
   globalThis.baseForTest = embedded;
   const base = await embedded();
-  const tokens = Int32Array.from(base.encode(TEXT));
-  const expected = trainSlice(base, tokens, UNTRAINED, 2 * LIMITS.stepsPerSlice);
+  const rows = rowsOf(base, TEXT);
+  const expected = trainSlice(base, rows, UNTRAINED, 2 * LIMITS.stepsPerSlice);
   const { user, call, stored } = makeUser();
-  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "rows", [{ text: TEXT }]);
   await call("POST", "train", { steps: 2 * LIMITS.stepsPerSlice });
   await user.alarm();
   trap();
@@ -168,37 +171,45 @@ test("an engine that trapped is followed by another, and a training goes on to t
 
 test("memory that runs out in a slice: done again, it gives the same bits; nothing is left behind", async () => {
   const base = await embedded();
-  const tokens = Int32Array.from(base.encode(TEXT));
-  const first = trainSlice(base, tokens, UNTRAINED, 2, 1);
-  const second = trainSlice(base, tokens, first, 2);
+  const rows = rowsOf(base, TEXT);
+  const first = trainSlice(base, rows, UNTRAINED, 2, 1);
+  const second = trainSlice(base, rows, first, 2);
   for (const [state, expected] of [
     [UNTRAINED, first],
     [first, second],
   ]) {
     const live = memoryStats().liveBytes;
-    const places = withFailure(-1, () => trainSlice(base, tokens, state, 2, 1));
+    const places = withFailure(-1, () => trainSlice(base, rows, state, 2, 1));
     for (let at = 0; at < places; at += Math.ceil(places / 60)) {
       assert.throws(
-        () => withFailure(at, () => trainSlice(base, tokens, state, 2, 1)),
+        () => withFailure(at, () => trainSlice(base, rows, state, 2, 1)),
         OutOfMemoryError,
         `allocation ${at} of ${places}`,
       );
       assert.equal(memoryStats().liveBytes, live, `allocation ${at} of ${places} left memory behind`);
     }
-    assert.deepEqual(trainSlice(base, tokens, state, 2, 1), expected);
+    assert.deepEqual(trainSlice(base, rows, state, 2, 1), expected);
   }
+});
+
+test("a step of the longest rows fits in an isolate's linear memory", async () => {
+  const base = await embedded();
+  const rows = rowsOf(base, ...Array.from({ length: 4 }, (_, i) => `${i} ${"the white whale ".repeat(200)}`));
+  assert(rows.every(({ ids }) => ids.length === LIMITS.rowTokens));
+  trainSlice(base, rows, UNTRAINED, 2);
+  assert(memoryStats().peakBytes <= LIMITS.linearMemoryBytes);
 });
 
 test("texts of many users, among training, new versions and departures, are those each gets alone", async () => {
   globalThis.scheduler ??= { wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
   const { generateBatch, generateOne } = await import("../src/generate.mjs");
   const base = await embedded();
-  const tokens = Int32Array.from(base.encode(TEXT));
+  const rows = rowsOf(base, TEXT);
   const adapters = [];
   for (let i = 0, state = UNTRAINED; i < LIMITS.adaptersAtHand + 6; i++) {
     state = trainSlice(
       base,
-      Int32Array.from(base.encode(`${TEXT} Said the ${i}th of them, and again.`)),
+      rowsOf(base, `${TEXT} Said the ${i}th of them, and again.`),
       { ...UNTRAINED, steps: 0 },
       1 + (i % 2),
     );
@@ -216,7 +227,7 @@ test("texts of many users, among training, new versions and departures, are thos
   assert(new Set(alone).size > adapters.length / 2);
   const together = adapters.map((_, i) => generateOne(base, request(i)));
   // Meanwhile: a training, a new version of the first user's adapter, a batch of others.
-  trainSlice(base, tokens, UNTRAINED, 1);
+  trainSlice(base, rows, UNTRAINED, 1);
   const next = generateOne(base, {
     ...request(0),
     adapter: { ...adapters[0], version: "2", files: adapters[1].files },
@@ -231,7 +242,7 @@ test("texts of many users, among training, new versions and departures, are thos
 test("an alarm that runs out of memory comes again, each time later; at last the training ends by name", async () => {
   globalThis.baseForTest = embedded;
   const { user, call, alarms, stored } = makeUser();
-  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "rows", [{ text: TEXT }]);
   await call("POST", "train", { steps: 1 });
   const before = structuredClone([...stored].filter(([key]) => key !== "user"));
   const failing = async () => {
@@ -268,7 +279,7 @@ test("an alarm that runs out of memory comes again, each time later; at last the
 test("a user who goes while their alarm waits for the base stays gone; one who comes back begins anew", async () => {
   const { user, call, stored } = makeUser();
   globalThis.baseForTest = embedded;
-  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "rows", [{ text: TEXT }]);
   await call("POST", "train", { steps: 8 });
   let arrive;
   globalThis.baseForTest = () =>
@@ -285,7 +296,7 @@ test("a user who goes while their alarm waits for the base stays gone; one who c
 test("what diverges or is damaged is reported by name, and does not replace the adapter", async () => {
   globalThis.baseForTest = embedded;
   const { user, call, stored } = makeUser();
-  await call("POST", "examples", { texts: [TEXT] });
+  await call("POST", "rows", [{ text: TEXT }]);
   await call("POST", "train", { steps: 1 });
   await user.alarm();
   const good = structuredClone(Object.fromEntries(stored));
@@ -303,7 +314,7 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   assert.deepEqual(stored.get("files"), good.files);
 
   const { tensors } = io.parseSafetensors(good.checkpoint);
-  for (const kind of ["factors.", "optimizer.", "losses"]) {
+  for (const kind of ["factors.", "optimizer.", "metrics"]) {
     const { bytes } = [...tensors.values()].find(({ name }) => name.startsWith(kind));
     const checkpoint = good.checkpoint.slice();
     checkpoint[bytes.byteOffset - good.checkpoint.byteOffset + 2] ^= 64;
@@ -322,35 +333,45 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   await user.alarm();
   status = await call("GET", "status");
   assert.deepEqual([status.error, status.steps], [null, 2]);
-  const expected = trainSlice(await embedded(), stored.get("tokens"), { steps: 1, checkpoint: good.checkpoint }, 2);
+  const expected = trainSlice(
+    await embedded(),
+    rowsOf(await embedded(), TEXT),
+    { steps: 1, checkpoint: good.checkpoint },
+    2,
+  );
   assert.deepEqual(stored.get("files"), structuredClone(expected.files));
 });
 
-test("a training is the command line's on the same tokens: both files of the adapter, to the byte", async () => {
-  const base = await embedded();
-  const text = `${TEXT} `.repeat(80);
-  const whole = Int32Array.from(base.encode(text));
-  const trained = trainSlice(base, data.trainTestSplit(whole).train, UNTRAINED, 6, 6);
+test("a training is the command line's on the same rows: both files of the adapter, to the byte", async () => {
+  globalThis.baseForTest = embedded;
+  const texts = [TEXT, "Knead the dough until it is smooth.", "Salt, flour and water."];
+  const lines = [
+    ...texts.map((text) => ({ text })),
+    { text: "A longer one, whose end is lost. ".repeat(40) },
+    { text: "Bake the loaf for an hour; it is done when it sounds hollow." },
+  ].map((row) => JSON.stringify(row));
+  const { user, call, stored } = makeUser();
+  const told = await call("POST", "rows", lines.join("\n"), "application/jsonl");
+  assert.deepEqual([told.rows, told.truncated], [5, 1]);
+  await call("POST", "train", { steps: 6 });
+  while ((await call("GET", "status")).training) await user.alarm();
+  const status = await call("GET", "status");
+  assert.deepEqual([status.error, status.steps], [null, 6]);
 
-  const { finetune, FINETUNE_DEFAULTS } = await import("../../../dist/src/cli/finetune.js");
-  io.memoryFiles.set("memory:text", new TextEncoder().encode(text));
-  const { log } = console;
-  console.log = () => {};
-  const here = process.cwd();
-  process.chdir(fileURLToPath(new URL("../../..", import.meta.url)));
-  try {
-    const command = { ...FINETUNE_DEFAULTS, steps: 6, batch: 4, seq: 64 };
-    await finetune({ ...command, model: "models/base", data: "memory:text", out: "memory:cli" }, new Set());
-  } finally {
-    process.chdir(here);
-    console.log = log;
-  }
-  assert.deepEqual(
-    trained.losses,
-    JSON.parse(new TextDecoder().decode(io.memoryFiles.get("memory:cli/result.json"))).losses,
+  const file = join(folder, "rows.jsonl");
+  const out = join(folder, "cli");
+  writeFileSync(file, lines.join("\n"));
+  const root = fileURLToPath(new URL("../../..", import.meta.url));
+  const options = { "--model": "models/base", "--data": file, "--eval-data": file, "--out": out, "--batch": "4" };
+  const more = { "--steps": "6", "--max-length": String(LIMITS.rowTokens) };
+  execFileSync(
+    process.execPath,
+    [join(root, "dist/src/cli/main.js"), "finetune", ...Object.entries({ ...options, ...more }).flat()],
+    { cwd: root, stdio: ["ignore", "ignore", "inherit"] },
   );
-  for (const [name, bytes] of Object.entries(trained.files))
-    assert.deepEqual(bytes, io.memoryFiles.get(`memory:cli/adapter/${name}`), name);
+  assert.deepEqual(status.losses, JSON.parse(readFileSync(join(out, "result.json"), "utf8")).losses);
+  for (const [name, bytes] of Object.entries(stored.get("files")))
+    assert.deepEqual(Buffer.from(bytes), readFileSync(join(out, "adapter", name)), name);
 });
 
 test.run();

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
-import { models, peft } from "wasm-lora";
+import { data, models, peft } from "wasm-lora";
 import { startWorker } from "../server.mjs";
 import { loadBase } from "../src/base.mjs";
 import { LIMITS } from "../src/limits.mjs";
@@ -69,8 +69,10 @@ async function adapterOf(user) {
   return Object.fromEntries(files.map(({ name }, i) => [name, Buffer.from(bytes[i])]));
 }
 
+const rowsOf = (texts) => texts.map((text) => ({ text }));
+
 async function learn(user, texts, steps) {
-  await ok("POST", `/users/${user}/examples`, { texts });
+  await ok("POST", `/users/${user}/rows`, rowsOf(texts));
   await ok("POST", `/users/${user}/train`, { steps });
 }
 
@@ -87,8 +89,12 @@ const nodeBase = await loadBase({
 });
 
 /** The same training in Node, in one slice. */
-function trainedInNode(texts, steps) {
-  return trainSlice(nodeBase, Int32Array.from(texts.flatMap((text) => nodeBase.encode(text))), UNTRAINED, steps);
+function trainedInNode(values, steps) {
+  const rows = values.map((value, i) => ({
+    value: typeof value === "string" ? { text: value } : value,
+    where: `row ${i}`,
+  }));
+  return trainSlice(nodeBase, nodeBase.tokenize(data.readExamples(rows)).rows, UNTRAINED, steps);
 }
 
 test("two users train at once: each gets the adapter they would get alone, in one slice, in Node", async () => {
@@ -122,7 +128,7 @@ test("a later user is not held up: 12 steps end before an earlier one's 200", as
 });
 
 test("training changes what is generated, for this user alone", async () => {
-  await ok("POST", "/users/new/examples", { texts: WHALE });
+  await ok("POST", "/users/new/rows", rowsOf(WHALE));
   const [untrained, anna, ben] = [
     await say("new", "The whale"),
     await say("anna", "The whale"),
@@ -193,11 +199,78 @@ test("a process that is killed while it trains goes on to the same bits; adapter
 
 test("training goes on where it ended, with other examples too", async () => {
   await learn("ben", ["A third recipe: salt, flour and water."], 10);
-  const { steps, losses, examples } = await trained("ben");
-  assert.equal(examples, 3);
+  const { steps, losses, rows } = await trained("ben");
+  assert.equal(rows, 3);
   assert.equal(steps, 32);
   assert.equal(losses.length, 32);
   assert.deepEqual(losses.slice(0, 22), trainedInNode(BREAD, 22).losses);
+});
+
+test("rows come as JSON Lines or as JSON, of every kind, and train to the bits of Node", async () => {
+  const sums = [
+    { prompt: "2 + 2 =", completion: " 4" },
+    { prompt: "3 + 4 =", completion: " 7" },
+    { prompt: "1 + 8 =", completion: " 9" },
+  ];
+  const lines = sums.map((row) => JSON.stringify(row)).join("\r\n");
+  for (const [user, body, type] of [
+    ["lines", lines, "application/jsonl"],
+    ["more-lines", `\ufeff${lines}\n\n`, "application/x-ndjson; charset=utf-8"],
+    ["list", JSON.stringify(sums), "application/json"],
+    ["object", JSON.stringify({ data: sums }), "application/json"],
+  ]) {
+    const { status, body: told } = await call("POST", `/users/${user}/rows`, body, type);
+    assert.equal(status, 200, JSON.stringify(told));
+    // Each sum's answer and the token that ends it are scored.
+    assert.deepEqual([told.rows, told.truncated, told.steps], [3, 0, 0]);
+    assert(told.scored >= 6 && told.scored < told.tokens);
+  }
+  await ok("POST", "/users/lines/train", { steps: 6 });
+  const { losses } = await trained("lines");
+  const expected = trainedInNode(sums, 6);
+  assert.deepEqual(losses, expected.losses);
+  for (const [name, bytes] of Object.entries(await adapterOf("lines")))
+    assert(bytes.equals(expected.files[name]), name);
+});
+
+test("every bad row is named, with its reason, and none of the request is taken", async () => {
+  const before = await ok("GET", "/users/anna/status");
+  const lines = [
+    '{"text": "good"}',
+    '{"text": "good"',
+    '{"text": 5}',
+    "",
+    '{"question": "a"}',
+    "7",
+    '{"text": "good"}',
+    '{"messages": [{"role": "user", "content": "a"}]}',
+    '{"input_ids": [1, 99999]}',
+    `{"prompt": "${"whale ".repeat(300)}", "completion": "b"}`,
+  ];
+  const { status, body } = await call("POST", "/users/anna/rows", lines.join("\n"), "application/jsonl");
+  assert.equal(status, 400);
+  assert.equal(body.error.code, "ERR_ROWS");
+  assert.match(
+    body.error.message,
+    /^7 of 9 rows cannot be trained on, and none was taken; the first is rows.jsonl:\d+: /,
+  );
+  const reasons = new Map(body.error.rows.map(({ row, reason }) => [row, reason]));
+  for (const [row, reason] of [
+    [2, /^column 16: expected "\}", got the end of the text/],
+    [3, /^text is 5; expected a text\.$/],
+    [5, /^the row has no "text", or .*"question"/],
+    [6, /^the row is 7; expected an object/],
+    [8, /./],
+    [9, /^token 99999 is beyond the model's vocabulary of 1024\.$/],
+    [10, /first 128 of \d+ tokens/],
+  ]) {
+    assert.match(reasons.get(`rows.jsonl:${row}`) ?? "", reason, `row ${row}: ${JSON.stringify(body)}`);
+  }
+  assert.equal(reasons.size, 7);
+  const many = await call("POST", "/users/anna/rows", Array(100).fill({ text: null }));
+  assert.match(many.body.error.message, /^100 of 100 rows/);
+  assert.equal(many.body.error.rows.length, LIMITS.faultsNamed);
+  assert.deepEqual(await ok("GET", "/users/anna/status"), before);
 });
 
 const wrong = [
@@ -238,32 +311,49 @@ const wrong = [
     400,
     /prompts\[1\]\.prompt has 240000 characters/,
   ],
-  ["no JSON", "POST", "/users/anna/examples", "{texts", 400, /^ArgumentError: the body is not JSON/],
-  ["no body", "POST", "/users/anna/examples", undefined, 400, /not JSON/],
-  ["a list as body", "POST", "/users/anna/examples", ["a"], 400, /must be a JSON object with texts/],
-  ["a field too many", "POST", "/users/anna/train", { steps: 1, lr: 1 }, 400, /has a field "lr"/],
-  ["texts that are none", "POST", "/users/anna/examples", { texts: "a" }, 400, /texts must be a list/],
-  ["no texts", "POST", "/users/anna/examples", { texts: [] }, 400, /got 0 items/],
+  ["no JSON", "POST", "/users/anna/train", "{steps", 400, /^ArgumentError: the body is not JSON/],
+  ["no body", "POST", "/users/anna/train", undefined, 400, /not JSON/],
+  ["a list as body", "POST", "/users/anna/train", ["a"], 400, /must be a JSON object with steps/],
   [
-    "a text that is a number",
+    "rows that are no JSON",
     "POST",
-    "/users/anna/examples",
-    { texts: ["a", 7] },
+    "/users/anna/rows",
+    "[{text",
     400,
-    /texts\[1\] must be a text that is not empty; got 7/,
+    /rows.json: line 1, column 3: expected a string/,
   ],
-  ["a blank text", "POST", "/users/anna/examples", { texts: [" "] }, 400, /not empty/],
+  ["rows in no list", "POST", "/users/anna/rows", { text: "a" }, 400, /expected a list of objects/],
+  ["no rows", "POST", "/users/anna/rows", [], 400, /rows.json: the file holds no rows/],
+  [
+    "a row of chat and one of text",
+    "POST",
+    "/users/anna/rows",
+    [{ text: "a" }, { prompt: "a", completion: "b" }],
+    400,
+    /row 2: the row is one of completion, and rows.json: row 1 of text/,
+  ],
+  ["a field too many", "POST", "/users/anna/train", { steps: 1, lr: 1 }, 400, /has a field "lr"/],
   ["no steps", "POST", "/users/anna/train", {}, 400, /steps must be an integer in 1 \.\. 400; got undefined/],
   ["half a step", "POST", "/users/anna/train", { steps: 1.5 }, 400, /got 1\.5/],
   ["too many steps", "POST", "/users/anna/train", { steps: LIMITS.stepsPerRequest + 1 }, 400, /got 401/],
   ["no prompt", "POST", "/users/anna/generate", {}, 400, /prompt must be a text/],
+  ["a prompt and messages", "POST", "/users/anna/generate", { prompt: "a", messages: [] }, 400, /expected one of them/],
+  ["no messages", "POST", "/users/anna/generate", { messages: [] }, 400, /messages is an empty list/],
+  [
+    "a message without role",
+    "POST",
+    "/users/anna/generate",
+    { messages: [{ content: "a" }] },
+    400,
+    /messages\[0\].role is missing/,
+  ],
   [
     "a prompt too long",
     "POST",
     "/users/anna/generate",
     { prompt: "whale ".repeat(200) },
     400,
-    /prompt has \d+ tokens; at most 64/,
+    /prompt has \d+ tokens; at most 128/,
   ],
   [
     "too many tokens",
@@ -298,16 +388,16 @@ const wrong = [
   [
     "a body too long",
     "POST",
-    "/users/anna/examples",
-    { texts: ["a".repeat(LIMITS.bodyBytes)] },
+    "/users/anna/rows",
+    [{ text: "a".repeat(LIMITS.bodyBytes) }],
     413,
     /longer than 262144 bytes/,
   ],
   [
-    "too many examples",
+    "too many rows",
     "POST",
-    "/users/anna/examples",
-    { texts: Array(200).fill("\u4e00".repeat(100)) },
+    "/users/anna/rows",
+    Array(500).fill({ text: "\u4e00".repeat(100) }),
     413,
     /at most 50000 are kept/,
   ],
@@ -325,7 +415,7 @@ for (const [what, method, path, body, status, message] of wrong) {
 
 test("what another site's page could post without being asked is refused: what is not said to be JSON", async () => {
   const before = await ok("GET", "/users/anna/status");
-  const body = JSON.stringify({ texts: ["a text"] });
+  const body = JSON.stringify([{ text: "a text" }]);
   // The three types that a form or a page of another origin may send (Fetch Standard, CORS-safelisted
   // request-header), none, and look-alikes.
   for (const type of [
@@ -337,11 +427,11 @@ test("what another site's page could post without being asked is refused: what i
     "text/plain; application/json",
     "application/jsonp",
   ]) {
-    for (const path of ["/users/anna/examples", "/users/anna/train", "/users/anna/generate", "/generate"]) {
+    for (const path of ["/users/anna/rows", "/users/anna/train", "/users/anna/generate", "/generate"]) {
       const answer = await call("POST", path, type ? body : new TextEncoder().encode(body), type);
       assert.equal(answer.status, 415, `${type} ${path}`);
       assert.equal(answer.body.error.code, "ERR_CONTENT_TYPE");
-      assert.match(answer.body.error.message, /^the request's content-type must be application\/json; got /);
+      assert.match(answer.body.error.message, /^the (request's|rows') content-type must be application\/json.*; got /);
     }
   }
   assert.deepEqual(await ok("GET", "/users/anna/status"), before);
@@ -410,7 +500,7 @@ test("a deleted user is gone, also while training, and comes back empty", async 
   assert.equal((await call("DELETE", "/users/dora")).status, 204);
   assert.equal((await call("GET", "/users/dora/status")).status, 404);
   assert.equal((await call("POST", "/users/dora/generate", { prompt: "The" })).status, 404);
-  await ok("POST", "/users/dora/examples", { texts: BREAD });
+  await ok("POST", "/users/dora/rows", rowsOf(BREAD));
   const { text, steps } = await say("dora", "The whale");
   assert.equal(steps, 0);
   assert.equal(text, (await say("new", "The whale")).text);
