@@ -12,6 +12,14 @@ import { loadCorpus } from "./corpus.mjs";
 const VOCAB_SIZE = 1024;
 const END_OF_TEXT = "<|endoftext|>";
 const MAX_POSITIONS = 512; // config.json: max_position_embeddings
+/** How conversations are written: of text and of the one special token, since the model was trained on no other. */
+const CHAT_TEMPLATE =
+  "{{ bos_token }}{% for message in messages %}" +
+  "{% if message.role == 'system' %}{{ message.content + '\\n\\n' }}" +
+  "{% elif message.role == 'user' %}{{ 'Q: ' + message.content + '\\n' }}" +
+  "{% elif message.role == 'assistant' %}{{ 'A:\\n' + message.content + eos_token }}" +
+  "{% else %}{{ raise_exception('The roles are system, user and assistant; got ' + message.role) }}" +
+  "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'A:\\n' }}{% endif %}";
 const WORD = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
 /** GPT-2's bytes_to_unicode: printable Latin-1 stands for itself, the other bytes for U+0100 onwards. */
@@ -149,6 +157,7 @@ const tokenizerConfig = {
   add_prefix_space: false,
   clean_up_tokenization_spaces: false,
   model_max_length: MAX_POSITIONS,
+  chat_template: CHAT_TEMPLATE,
 };
 
 const write = (name, value) => writeFileSync(new URL(name, import.meta.url), JSON.stringify(value, null, 1) + "\n");

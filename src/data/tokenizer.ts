@@ -289,7 +289,8 @@ export class Tokenizer {
    *
    * @example
    * const tokenizer = data.loadTokenizer("models/base");
-   * console.log(tokenizer.chatTemplate); // null
+   * const text = tokenizer.chatTemplate.render([{ role: "user", content: "Hi" }]);
+   * console.log(JSON.stringify(text)); // "<|endoftext|>Q: Hi\n"
    * tokenizer.chatTemplate = new data.ChatTemplate("{{ messages[0].content }}");
    */
   get chatTemplate(): ChatTemplate | null {

@@ -56,11 +56,37 @@ test("of a conversation the answers are scored, with what ends them", () => {
 });
 
 test("messages without a template are refused with what would help", () => {
+  const { chatTemplate } = tokenizer;
+  tokenizer.chatTemplate = null;
   assert.throws(
     () => tokenize([{ kind: "messages", messages: dialogue("a", "b"), where: "chats.jsonl:3" }]),
     says(FormatError, "chats.jsonl:3", "no chat template", "--template", "chatTemplate"),
   );
   assert.throws(() => tokenizer.applyChatTemplate(dialogue("a")), says(FormatError, "no chat template"));
+  tokenizer.chatTemplate = chatTemplate;
+});
+
+// Text and ids are what transformers 5.17 makes of models/base by apply_chat_template.
+test("the embedded model has a template of its own", () => {
+  const messages = [
+    { role: "system", content: "Answer in JSON." },
+    ...dialogue("Dim the attic light.", '{"set":10}', "More"),
+  ];
+  const text = tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true });
+  assert.equal(
+    text,
+    '<|endoftext|>Answer in JSON.\n\nQ: Dim the attic light.\nA:\n{"set":10}<|endoftext|>Q: More\nA:\n',
+  );
+  assert.deepEqual(
+    [...tokenizer.encode(text, { addSpecialTokens: false })],
+    [
+      0, 33, 78, 83, 87, 265, 282, 699, 51, 47, 46, 14, 199, 199, 49, 26, 596, 324, 260, 667, 286, 305, 463, 14, 199,
+      33, 26, 199, 91, 2, 316, 84, 2, 26, 17, 16, 93, 0, 49, 26, 487, 376, 199, 33, 26, 199,
+    ],
+  );
+  const [row] = tokenize([{ kind: "messages", messages: messages.slice(0, 3), where: "a:1" }]).rows;
+  assert.deepEqual(scored(row!), ['{"set":10}<|endoftext|>']);
+  assert.throws(() => tokenizer.applyChatTemplate([{ role: "tool", content: "" }]), says(FormatError, "got tool"));
 });
 
 test("what is scored of a kind that has no messages is refused", () => {
