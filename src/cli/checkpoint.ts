@@ -16,9 +16,8 @@ export interface Checkpoint extends FinetuningState {
   modelCommit?: string | undefined;
   /** Digest of the frozen weights and the tokens: a run goes on only with the same. */
   inputs: string;
-  /** Held-out loss before training. */
-  heldOutBefore: number;
-  sampleBefore: string;
+  /** What the model wrote before training. */
+  samplesBefore: readonly string[];
 }
 
 /** In a run's folder. */
@@ -34,8 +33,8 @@ export function previousPath(out: string): string {
  * @throws DivergedError, before anything is written, if a value is not finite; FileError
  */
 export function saveCheckpoint(out: string, checkpoint: Checkpoint, keep: boolean): void {
-  const { settings, modelCommit, inputs, heldOutBefore, sampleBefore, ...state } = checkpoint;
-  const bytes = encodeCheckpoint(state, { settings, modelCommit, inputs, heldOutBefore, sampleBefore });
+  const { settings, modelCommit, inputs, samplesBefore, ...state } = checkpoint;
+  const bytes = encodeCheckpoint(state, { settings, modelCommit, inputs, samplesBefore });
   writeAtomic(checkpointPath(out), bytes, keep ? previousPath(out) : undefined);
 }
 
@@ -76,20 +75,24 @@ export function readCheckpoint(path: string): Checkpoint {
     throw new FormatError(`${path}: ${message}.`);
   };
   const { state, notes } = decodeCheckpoint(readBytes(path), path);
-  const { inputs, heldOutBefore, sampleBefore, modelCommit } = notes;
-  if (typeof inputs !== "string" || !Number.isFinite(heldOutBefore) || typeof sampleBefore !== "string")
-    return fail("its metadata's run lacks inputs, heldOutBefore or sampleBefore");
+  const { inputs, samplesBefore, modelCommit } = notes;
+  if (typeof inputs !== "string" || !areTexts(samplesBefore))
+    return fail("its metadata's run lacks inputs or samplesBefore");
   if (modelCommit !== undefined && !isCommit(modelCommit))
     return fail(`its run's modelCommit is ${show(modelCommit)}; expected the 40 digits of a commit`);
   const settings = checkSettings(notes["settings"], fail);
   const step = state.metrics.length;
-  if (step > settings.steps) fail(`it is of step ${step}, but the run has ${settings.steps}`);
+  if (settings.steps !== undefined && step > settings.steps)
+    fail(`it is of step ${step}, but the run has ${settings.steps}`);
   return {
     ...state,
     settings,
     ...(modelCommit === undefined ? {} : { modelCommit }),
     inputs,
-    heldOutBefore: heldOutBefore as number,
-    sampleBefore,
+    samplesBefore,
   };
+}
+
+function areTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((text) => typeof text === "string");
 }

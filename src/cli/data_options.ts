@@ -1,7 +1,7 @@
 /** How rows of data are read: one list of options for finetune, inspect and eval. A template's are generate's, too. */
 import { Option } from "commander";
-import { filled, fromOne, pairs, parsed, path } from "./option_values.js";
-import { rule } from "../train/settings.js";
+import { integerFrom, rule, type Rule } from "../train/settings.js";
+import { filled, fromOne, oneOf, optional, pairs, parsed, path, PATH } from "./option_values.js";
 
 const FORMATS = ["auto", "text", "messages", "completion", "alpaca", "sharegpt", "tokens"] as const;
 const LOSS_ON = ["completion", "assistant", "last", "all"] as const;
@@ -58,12 +58,35 @@ function json(text: string): unknown {
   }
 }
 
-function oneOf<T extends string>(names: readonly T[]): (text: string) => T {
-  return parsed(
-    rule<T>(`one of ${names.join(", ")}`, (v) => names.includes(v)),
-    (text) => text,
-  );
+/** What a run's checkpoint may say of them. */
+export const DATA_RULES: { readonly [K in keyof Required<DataCommand>]: Rule<DataCommand[K]> } = {
+  format: oneOf(FORMATS),
+  feature: rule(
+    "an object of texts",
+    (v) => isObject(v) && Object.values(v).every((field) => typeof field === "string"),
+  ),
+  lossOn: optional(oneOf(LOSS_ON)),
+  maxLength: integerFrom(1),
+  skipUnusable: optional(rule("true or false", (v) => typeof v === "boolean")),
+  template: optional(PATH),
+  templateArg: rule("an object", isObject),
+  date: optional(DATE),
+};
+
+/** What they are where nothing is said. */
+export const DATA_DEFAULTS = {
+  format: "auto",
+  feature: {},
+  maxLength: 1024,
+  skipUnusable: false,
+  templateArg: {},
+} satisfies DataCommand;
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
+
+const asItIs = (text: string): string => text;
 
 /** How a chat becomes text: `--template`, `--template-arg`, `--date`. */
 export function templateOptions(): Option[] {
@@ -71,29 +94,33 @@ export function templateOptions(): Option[] {
     new Option("--template <file>", "chat template (Jinja) to use instead of the model's own").argParser(path),
     new Option("--template-arg <name=value>", "variable for the template, as enable_thinking=false; may be given again")
       .argParser(pairs("name=value", json))
-      .default({}, "none"),
+      .default(DATA_DEFAULTS.templateArg, "none"),
     new Option(
       "--date <YYYY-MM-DD>",
       "day that a template writes as today's; without it templates find no date, so that data are the same tomorrow",
-    ).argParser(parsed(DATE, (text) => text)),
+    ).argParser(parsed(DATE, asItIs)),
   ];
 }
 
 /** How rows become tokens. */
 export function dataOptions(): Option[] {
   return [
-    new Option("--format <kind>", `what rows are: ${FORMATS.join(", ")}`).argParser(oneOf(FORMATS)).default("auto"),
+    new Option("--format <kind>", `what rows are: ${FORMATS.join(", ")}`)
+      .argParser(parsed(DATA_RULES.format, asItIs))
+      .default(DATA_DEFAULTS.format),
     new Option(
       "--feature <name=field>",
       "field of the file that holds a feature, as prompt=question; may be given again",
     )
       .argParser(pairs("name=field, as prompt=question", filled))
-      .default({}, "none"),
+      .default(DATA_DEFAULTS.feature, "none"),
     new Option(
       "--loss-on <part>",
       `what is scored: ${LOSS_ON.join(", ")} (default: completions, each answer of an assistant, whole texts)`,
-    ).argParser(oneOf(LOSS_ON)),
-    new Option("--max-length <n>", "tokens that a row keeps at most, from its start").argParser(fromOne).default(1024),
+    ).argParser(parsed(DATA_RULES.lossOn, asItIs)),
+    new Option("--max-length <n>", "tokens that a row keeps at most, from its start")
+      .argParser(fromOne)
+      .default(DATA_DEFAULTS.maxLength),
     new Option(
       "--skip-unusable",
       "leave out rows that would train on nothing, and count them, instead of refusing them",

@@ -1,10 +1,10 @@
 /**
- * wasm-lora finetune: LoRA training of a language model on one text. What is computed is in train/; here are
- * files, signals and talk.
+ * wasm-lora finetune: LoRA training of a language model on rows or on one text. What is computed is in train/; here are
+ * files and the order of things.
  */
-import { ensureWritableDirectory, exists, removeTemporaries, writeAtomic } from "../io/files.js";
-import { engine, init } from "../runtime/engine.js";
-import { ArgumentError, DivergedError, FileError } from "../runtime/errors.js";
+import { ensureWritableDirectory, exists, removeTemporaries } from "../io/files.js";
+import { init } from "../runtime/engine.js";
+import { ArgumentError, DivergedError, FileError, FormatError } from "../runtime/errors.js";
 import {
   checkpointPath,
   findCheckpoint,
@@ -13,21 +13,23 @@ import {
   saveCheckpoint,
   type FoundCheckpoint,
 } from "./checkpoint.js";
-import { count, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { leadsToRows } from "./data.js";
+import { oneLine, perplexity, quote } from "./format.js";
 import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
-import { modelOfRun, textOfRun } from "./places.js";
-import { lossCurveSvg, lossCurveText } from "./plot.js";
-import { passProgress, textProgress, trainingProgress, watched } from "./progress.js";
-import { prepareRun, sample, type Places, type Run } from "./run.js";
-import { SETTINGS, type FinetuneSettings } from "./settings.js";
-import type { EncodingWatch } from "./text.js";
+import { MetricsFile } from "./metrics.js";
+import { dataOfRun, modelOfRun } from "./places.js";
+import { saveAdapters, writeResults } from "./results.js";
+import { prepareRun, type Places, type Run } from "./run.js";
+import { write } from "./samples.js";
+import { areOfText, flag, SETTINGS, settingsOf, type FinetuneSettings, type GivenSettings } from "./settings.js";
 import { programName, shellWord } from "./shell.js";
-import { SIGNALS } from "./signals.js";
+import { isOver, measure, trainSteps } from "./steps.js";
+import { conclude, describe, encodingWatch, rowsWatch } from "./told.js";
 
-export { FINETUNE_DEFAULTS, type FinetuneSettings } from "./settings.js";
+export { FINETUNE_DEFAULTS, type GivenSettings } from "./settings.js";
 
-export type FinetuneCommand = FinetuneSettings & {
+export type FinetuneCommand = GivenSettings & {
   out: string;
   resume?: boolean | undefined;
   /** Decides no bits either. */
@@ -54,11 +56,9 @@ export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<s
   const lock = lockFolder("finetune", out);
   try {
     if (!resume) refuseToStartOver(out);
-    for (const folder of [out, `${out}/adapter`]) removeTemporaries(folder);
+    for (const folder of [out, `${out}/adapter`, `${out}/adapter-last`]) removeTemporaries(folder);
     const found = resume ? findCheckpoint(out) : undefined;
-    await go(command, explicit, lock, found).catch((error: unknown) => {
-      throw advised(error, found?.checkpoint.settings.lr ?? command.lr);
-    });
+    await go(command, explicit, lock, found);
   } finally {
     lock.release();
   }
@@ -78,23 +78,24 @@ async function go(
   lock: FolderLock,
   found: FoundCheckpoint | undefined,
 ): Promise<void> {
-  const { out, resume: _, offline, gradientCheckpointing = false, ...given } = command;
+  const { out, offline, gradientCheckpointing = false } = command;
   const saved = found?.checkpoint;
-  if (saved) checkSame(given, saved.settings, explicit);
   if (found?.damage)
     console.error(
       `${oneLine(found.damage.message, 1_000)} Going on from the checkpoint before it, of step ` +
         `${found.checkpoint.metrics.length}.`,
     );
-  const settings = saved?.settings ?? given;
-  const places = saved ? placesOf(saved, given, explicit, out) : given;
+  if (saved) checkSame(command, saved.settings, explicit);
+  const settings = saved?.settings ?? settingsOf(command, leadsToRows(command.data) ? "rows" : "text", explicit);
+  const places = saved ? placesOf(saved, command, explicit, out) : command;
   const { path: model, commit: modelCommit } = await findFolder("finetune", places.model, "model", {
     offline,
     keep: lock.keep,
   });
 
   console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
-  const run = prepareRun(settings, { ...places, model }, gradientCheckpointing, encodingWatch(places.data));
+  const watch = { encoding: encodingWatch(places.data), rows: rowsWatch() };
+  const run = await prepareRun(settings, { ...places, model }, gradientCheckpointing, watch);
   const { training, inputs } = run;
   if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(
@@ -103,10 +104,12 @@ async function go(
     );
   }
   describe(run);
-  const heldOutBefore = saved?.heldOutBefore ?? heldOutLoss(run, "before", lock);
-  const sampleBefore = saved?.sampleBefore ?? sample(run, "Sample before");
-  console.log(`Held-out perplexity before: ${perplexity(heldOutBefore)}`);
-  console.log(`Sample before: ${quote(sampleBefore)}\n`);
+  if (saved) restore(run, saved, out);
+  else measure(run, "before", lock);
+  const samplesBefore = saved?.samplesBefore ?? write(training, run.samples, run.codec, "Samples before");
+  const before = training.evaluations[0];
+  if (before) console.log(`Held-out perplexity before: ${perplexity(before.loss)}`);
+  if (areOfText(settings)) console.log(`Sample before: ${quote(samplesBefore[0]!)}\n`);
 
   // A damaged checkpoint must not push out the one before it.
   let isGood = !found?.damage;
@@ -114,77 +117,95 @@ async function go(
     lock.keep();
     // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
     training.checkFinite();
-    saveCheckpoint(out, { ...training.state(), settings, modelCommit, inputs, heldOutBefore, sampleBefore }, isGood);
+    saveCheckpoint(out, { ...training.state(), settings, modelCommit, inputs, samplesBefore }, isGood);
     isGood = true;
   };
-  if (saved) {
-    training.restore(saved, checkpointPath(out));
-    console.log(`Resuming after step ${saved.metrics.length} of ${settings.steps}`);
+  const metrics = new MetricsFile(out, training);
+  if (saved) console.log(`Resuming after step ${training.losses.length} of ${training.steps}`);
+  try {
+    if (!isOver(training) && !(await trainSteps(run, metrics, save, lock))) {
+      tellHowToGoOn(run, places, command);
+      return;
+    }
+    if (training.evaluations.at(-1)?.step !== training.losses.length) measure(run, "after", lock);
+  } catch (error) {
+    throw advised(error, run, out);
   }
-  if (!training.isComplete && !(await trainSteps(run, save, lock))) {
-    const again = [
-      "finetune",
-      "--data",
-      places.data,
-      ...(places.model === settings.model ? [] : ["--model", places.model]),
-      "--out",
-      out,
-      "--resume",
-    ];
-    console.error(
-      `\nStopped after step ${training.losses.length}; go on with: ${programName()} ` +
-        `${again.map(shellWord).join(" ")}${gradientCheckpointing ? " --gradient-checkpointing" : ""}${
-          offline ? " --offline" : ""
-        }`,
-    );
-    process.exitCode = 130;
-    return;
-  }
-
-  const heldOutAfter = heldOutLoss(run, "after", lock);
+  metrics.update();
   lock.keep();
   // What counts comes before what is drawn of it.
-  training.adapted.savePretrained(`${out}/adapter`);
-  const { losses } = training;
-  writeAtomic(
-    `${out}/result.json`,
-    `${JSON.stringify({ settings, modelCommit, heldOutBefore, heldOutAfter, losses }, null, 2)}\n`,
-  );
-  const title =
-    `LoRA r = ${settings.r} on ${settings.data}: perplexity ${perplexity(heldOutBefore)} to ` +
-    `${perplexity(heldOutAfter)}`;
-  writeAtomic(`${out}/loss.svg`, lossCurveSvg(losses, { title, heldOutBefore, heldOutAfter }));
+  const folders = saveAdapters(run, out);
+  const samplesAfter = training.withBest(() => write(training, run.samples, run.codec, "Samples after"));
+  writeResults(run, out, modelCommit, samplesBefore, samplesAfter);
+  conclude(run, samplesBefore, samplesAfter);
+  const files = ["report.html", "loss.svg", "metrics.jsonl", "result.json"].map((file) => `${out}/${file}`);
   console.log(
-    `\nHeld-out perplexity after: ${perplexity(heldOutAfter)} (before: ${perplexity(heldOutBefore)}; ` +
-      `${perplexityChange(heldOutBefore, heldOutAfter)})`,
+    `Wrote ${[`${folders[0]!} (PEFT)`, ...folders.slice(1), ...files].map((path) => oneLine(path)).join(", ")}`,
   );
-  console.log(`Sample after: ${quote(sample(run, "Sample after"))}\n`);
-  console.log(`${lossCurveText(losses)}\n`);
-  console.log(`Wrote ${oneLine(out)}/adapter (PEFT), ${oneLine(out)}/loss.svg, ${oneLine(out)}/result.json`);
-  const tryIt = ["generate", "--model", places.model, "--adapter", `${out}/adapter`, "--prompt", settings.prompt];
+  const tryIt = ["generate", "--model", places.model, "--adapter", folders[0]!, ...asked(run, places)];
   console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
 }
 
-/** A run that diverged, in the command's words. */
-function advised(error: unknown, lr: number | "auto"): unknown {
+/** The prompt to try an adapter with: that of the run, or a row's, or a conversation. */
+function asked({ settings, samples }: Run, { template }: Places): string[] {
+  if (areOfText(settings)) return ["--prompt", settings.prompt];
+  const [first] = samples;
+  const isChat = first?.shown.some(({ role }) => role !== null) ?? false;
+  if (!isChat) return first ? ["--prompt", first.shown[0]!.text] : [];
+  return ["--chat", ...(template === undefined ? [] : ["--template", template])];
+}
+
+function restore({ training, samples }: Run, saved: FoundCheckpoint["checkpoint"], out: string): void {
+  const path = checkpointPath(out);
+  if (saved.samplesBefore.length !== samples.length)
+    throw new FormatError(`${path}: it holds ${saved.samplesBefore.length} samples; the run has ${samples.length}.`);
+  training.restore(saved, path);
+}
+
+/** A run that was stopped: the command that goes on. */
+function tellHowToGoOn({ training, settings }: Run, places: Places, command: FinetuneCommand): void {
+  const was = settings as GivenSettings;
+  const named = (["model", "evalData", "template"] as const).flatMap((key) => {
+    const place = places[key];
+    return place === undefined || place === was[key] ? [] : [flag(key), place];
+  });
+  const again = ["finetune", "--data", places.data, ...named, "--out", command.out, "--resume"];
+  if (command.gradientCheckpointing) again.push("--gradient-checkpointing");
+  if (command.offline) again.push("--offline");
+  console.error(
+    `\nStopped after step ${training.losses.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
+  );
+  process.exitCode = 130;
+}
+
+/** A run that diverged, in the command's words; what its last whole step has left is kept. */
+function advised(error: unknown, run: Run, out: string): unknown {
   if (!(error instanceof DivergedError)) return error;
+  const { training } = run;
+  const steps = training.losses.length;
+  const folders = steps === 0 ? [] : saveAdapters(run, out);
+  const { best } = training;
+  const kept =
+    steps === 0
+      ? "Nothing was trained."
+      : `What step ${steps} left, which is finite, is in ${folders.at(-1)!}` +
+        `${best ? `; the best, of step ${best.step}, is in ${folders[0]!}` : ""}.`;
   return new ArgumentError(
-    `finetune: the run diverged (not all of it is finite), and nothing more is written: ${error.reason}. Lower the ` +
-      `learning rate (--lr, ${lr} here), in another --out.`,
+    `finetune: the run diverged (not all of it is finite): ${error.reason}. ${kept} Lower the learning rate (--lr, ` +
+      `${training.learningRate} here), in another --out.`,
   );
 }
 
-/** Of the settings all must be the checkpoint's but the places, which the digest of their contents judges. */
-function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {
-  for (const key of Object.keys(SETTINGS) as (keyof FinetuneSettings)[]) {
-    if (
-      key !== "model" &&
-      key !== "data" &&
-      explicit.has(key) &&
-      JSON.stringify(given[key]) !== JSON.stringify(saved[key])
-    ) {
+/** What is named by a path, whose contents a digest judges. */
+const PLACES: readonly string[] = ["model", "data", "evalData", "template"];
+
+/** Of the settings all must be the checkpoint's but the places. */
+function checkSame(given: GivenSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {
+  for (const key of Object.keys(SETTINGS) as (keyof GivenSettings)[]) {
+    const [was, is] = [JSON.stringify((saved as GivenSettings)[key]), JSON.stringify(given[key])];
+    if (!PLACES.includes(key) && explicit.has(key) && is !== was) {
       throw new ArgumentError(
-        `finetune: --resume goes on with ${key} = ${JSON.stringify(saved[key])}; got ${JSON.stringify(given[key])}. ` +
+        `finetune: --resume goes on with ${key} = ${was ?? "nothing"}; got ${is}. ` +
           "Leave it out, or start anew in another --out.",
       );
     }
@@ -192,110 +213,18 @@ function checkSame(given: FinetuneSettings, saved: FinetuneSettings, explicit: R
 }
 
 function placesOf(
-  { settings: saved, modelCommit }: FoundCheckpoint["checkpoint"],
-  given: FinetuneSettings,
+  { settings, modelCommit }: FoundCheckpoint["checkpoint"],
+  given: GivenSettings,
   explicit: ReadonlySet<string>,
   out: string,
 ): Places {
+  const saved = settings as GivenSettings;
+  const place = (key: "data" | "evalData" | "template"): string | undefined =>
+    explicit.has(key) ? given[key] : saved[key] === undefined ? undefined : dataOfRun(saved[key], out, flag(key));
   return {
     model: explicit.has("model") ? given.model : modelOfRun(saved.model, modelCommit, out),
-    data: explicit.has("data") ? given.data : textOfRun(saved.data, out),
+    data: place("data")!,
+    evalData: place("evalData"),
+    template: place("template"),
   };
-}
-
-/** Says what is encoded, and on a terminal how far that has come: a long text takes seconds. */
-function encodingWatch(path: string): EncodingWatch {
-  let bar: ReturnType<typeof textProgress> | undefined;
-  return {
-    began: (characters, read) => {
-      const as = read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`;
-      console.log(`Encoding ${oneLine(path)}, ${count(characters)} characters${as} ...`);
-    },
-    progress: (done, all) => {
-      if (done < all) (bar ??= textProgress(all)).at(done);
-    },
-    ended: () => bar?.stop(),
-  };
-}
-
-function describe({ training, settings, plan }: Run): void {
-  const { adapted, train, test } = training;
-  const [trainable, all] = adapted.getNbTrainableParameters();
-  console.log(
-    `Model ${oneLine(settings.model)}: ${count(all - trainable)} weights frozen, ${count(trainable)} trained ` +
-      `(${((100 * trainable) / all).toFixed(2)} %), r = ${settings.r}`,
-  );
-  console.log(
-    `Data ${oneLine(settings.data)}: ${count(train.length)} tokens to train on, ${count(test.length)} held out`,
-  );
-  console.log(
-    `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
-      `${megabytes(plan.adapters)}, ` +
-      `optimiser ${megabytes(plan.optimiser)}, activations ` +
-      `${megabytes(plan.activations)}${adapted.model.gradientCheckpointing ? " between checkpoints" : ""})`,
-  );
-}
-
-/** Takes the steps that are left. Returns false if the user stopped it; either way the state is saved. */
-async function trainSteps({ training, settings, work }: Run, save: () => void, lock: FolderLock): Promise<boolean> {
-  const { batch, seq, steps, checkpointEvery } = settings;
-  let stopped = false;
-  const stop = (): void => {
-    stopped = true;
-  };
-  for (const signal of SIGNALS) process.once(signal, stop);
-  engine().memory.resetPeak();
-  const progress = trainingProgress(steps, training.losses.length);
-  try {
-    let mark = performance.now();
-    while (!training.isComplete && !stopped) {
-      const before = training.losses.length;
-      const loss = watched(
-        work.step,
-        (share) => {
-          progress.at(before + share);
-          lock.keep();
-        },
-        () => training.step(),
-      );
-      const now = performance.now();
-      progress.at(before + 1, { loss: loss.toFixed(3), rate: Math.round(((batch * seq) / (now - mark)) * 1000) });
-      mark = now;
-      if (training.losses.length % checkpointEvery === 0 && !training.isComplete) save();
-      lock.keep();
-      // Lets signals and the terminal in.
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    save();
-  } finally {
-    progress.stop();
-    for (const signal of SIGNALS) process.off(signal, stop);
-  }
-  return !stopped;
-}
-
-/** Mean loss over evenly spread windows of the held-out tokens. */
-function heldOutLoss({ training, work }: Run, when: "before" | "after", lock: FolderLock): number {
-  const label = `Held-out loss ${when}`;
-  const length = training.evaluationBatches;
-  console.log(`${label}: ${length} windows ...`);
-  const progress = passProgress(label, length);
-  try {
-    return watched(
-      length * work.evaluation,
-      (share) => {
-        progress.at(share * length);
-        lock.keep();
-      },
-      () => training.evaluate(),
-    );
-  } catch (error) {
-    if (when === "before" && error instanceof DivergedError)
-      throw new ArgumentError(
-        `finetune: ${error.reason}, not a finite number: the model's weights are damaged, or not this model's.`,
-      );
-    throw error;
-  } finally {
-    progress.stop();
-  }
 }

@@ -5,18 +5,24 @@ import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
-import { finetune } from "./finetune.js";
+import { defineFinetune } from "./finetune_options.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
 import { inspect } from "./inspect.js";
 import { inspectData } from "./inspect_data.js";
 import { merge } from "./merge.js";
-import { filled, fromZero, numberAboveZero, numberFromZero, parsed, path, share } from "./option_values.js";
-import { BASE_MODEL, packageVersion } from "./paths.js";
-import { FINETUNE_DEFAULTS, parseNumber, parseTargetModules, SETTINGS, type FinetuneSettings } from "./settings.js";
-
-const numeric = <K extends keyof FinetuneSettings>(key: K): ((text: string) => FinetuneSettings[K]) =>
-  parsed(SETTINGS[key], parseNumber);
+import {
+  filled,
+  fromZero,
+  numberAboveZero,
+  numberFromZero,
+  parsed,
+  parseNumber,
+  path,
+  share,
+} from "./option_values.js";
+import { packageVersion } from "./paths.js";
+import { SETTINGS } from "./settings.js";
 
 const program = new Command("wasm-lora")
   .description("Fine-tunes language models with LoRA on the CPU, in WebAssembly SIMD.")
@@ -34,7 +40,6 @@ const program = new Command("wasm-lora")
     },
   });
 
-const d = FINETUNE_DEFAULTS;
 const MODEL = (): Option =>
   new Option(
     "--model <folder>",
@@ -43,68 +48,7 @@ const MODEL = (): Option =>
   ).argParser(path);
 const OFFLINE = (): Option =>
   new Option("--offline", "take models of the hub from the cache alone, as HF_HUB_OFFLINE=1 does");
-program
-  .command("finetune")
-  .description("Train LoRA factors of a language model on a text; write them as a PEFT adapter folder.")
-  .option("--data <file>", "text to train on; its last tenth is held out. A resumed run knows it", path)
-  .option(
-    "--model <folder>",
-    "holds config.json, model.safetensors, tokenizer.json; or org/name[@revision] on the hub",
-    path,
-    BASE_MODEL,
-  )
-  .addOption(OFFLINE())
-  .option("--out <folder>", "where the adapter, the checkpoint and the loss curve go", path, "runs/finetune")
-  .option("--r <n>", "rank of the factors", numeric("r"), d.r)
-  .option("--alpha <x>", "loraAlpha; the update is scaled by alpha / r", numeric("alpha"), d.alpha)
-  .option("--dropout <p>", "dropout on the LoRA branch's input, below 1", numeric("dropout"), d.dropout)
-  .addOption(
-    new Option(
-      "--target-modules <names>",
-      "comma-separated names of layers, as q_proj,v_proj; a pattern (Python's regular expressions), as '.*_proj'; " +
-        "or all-linear",
-    )
-      .argParser(parsed(SETTINGS.targetModules, parseTargetModules))
-      .default(d.targetModules, "all-linear: every linear layer but the head"),
-  )
-  .option("--steps <n>", "optimiser steps", numeric("steps"), d.steps)
-  .option("--batch <n>", "sequences a step", numeric("batch"), d.batch)
-  .option("--seq <n>", "tokens a sequence", numeric("seq"), d.seq)
-  .option(
-    "--lr <x>",
-    "peak learning rate (AdamW, linear warm-up over a twentieth, cosine decay), or auto: by the model's size",
-    (text) => (text === "auto" ? text : numeric("lr")(text)),
-    d.lr,
-  )
-  .option("--seed <n>", "seed of the factors, the batches and the samples", numeric("seed"), d.seed)
-  .option(
-    "--test-windows <n>",
-    "held-out windows to measure on at most, or auto: 128, fewer of a large model",
-    (text) => (text === "auto" ? text : numeric("testWindows")(text)),
-    d.testWindows,
-  )
-  .option("--prompt <text>", "start of the samples before and after", d.prompt)
-  .option("--checkpoint-every <n>", "steps between checkpoints", numeric("checkpointEvery"), d.checkpointEvery)
-  .option(
-    "--gradient-checkpointing",
-    "compute each layer's activations again in backward instead of keeping them: less memory, more time, the same bits",
-  )
-  .option("--resume", "go on from <out>/checkpoint.safetensors, to the same bits as an uninterrupted run")
-  .addHelpText(
-    "after",
-    "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the last one.\n" +
-      "\nExample:\n  wasm-lora finetune --data moby-dick.txt --out runs/moby-dick --r 8 --steps 400",
-  )
-  .action(async (options, command: Command) => {
-    const explicit = new Set(
-      command.options
-        .map((o: Option) => o.attributeName())
-        .filter((name) => command.getOptionValueSource(name) === "cli"),
-    );
-    if (options.data === undefined && !options.resume)
-      command.error("error: required option '--data <file>' not specified");
-    await finetune(options, explicit);
-  });
+defineFinetune(program.command("finetune"));
 
 const generating = program
   .command("generate")
@@ -141,7 +85,7 @@ const generating = program
       .argParser((text, all: string[]) => [...all, filled(text)])
       .default([], "none"),
   )
-  .option("--seed <n>", "seed of the draws", numeric("seed"), 0)
+  .option("--seed <n>", "seed of the draws", parsed(SETTINGS.seed, parseNumber), 0)
   .option("--ids", "print token ids as JSON, the prompt's first, instead of text");
 for (const option of templateOptions()) generating.addOption(option);
 generating

@@ -1,7 +1,12 @@
 /** What options of the command line are parsed with: a value out of its range is refused in one line. */
 import { InvalidArgumentError } from "commander";
 import { integerFrom, NUMBER_FROM_0, rule, type Rule } from "../train/settings.js";
-import { parseNumber, PATH } from "./settings.js";
+
+/** Of an option's text, in decimals only: 0x10 is a slip, and what is not 0 must not become 0. */
+export function parseNumber(text: string): number {
+  const n = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
+  return n === 0 && /[1-9]/.test(text.replace(/e.*/i, "")) ? NaN : n;
+}
 
 /** An option's value, by the rule that a checkpoint's is judged by. */
 export function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) => unknown): (text: string) => T {
@@ -11,6 +16,9 @@ export function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) =>
     return value;
   };
 }
+
+/** A place on the disk, or in memory. */
+export const PATH: Rule<string> = rule("a path", (v) => typeof v === "string" && v !== "" && !v.includes("\0"));
 
 /** A place on the disk. */
 export function path(text: string): string {
@@ -24,6 +32,16 @@ export function path(text: string): string {
 /** An integer of at least 0, or of at least 1. */
 export const [fromZero, fromOne] = [parsed(integerFrom(0), parseNumber), parsed(integerFrom(1), parseNumber)];
 
+export const NUMBER_ABOVE_0: Rule<number> = rule("a number above 0", (v) => Number.isFinite(v) && v > 0);
+
+export function optional<T>({ expected, holds }: Rule<T>): Rule<T | undefined> {
+  return rule(`${expected}, or nothing`, (v) => v === undefined || holds(v));
+}
+
+export function oneOf<T extends string>(names: readonly T[]): Rule<T> {
+  return rule(`one of ${names.join(", ")}`, (v) => names.includes(v));
+}
+
 /** A probability. */
 export const share = parsed(
   rule<number>("a number in 0 .. 1", (v) => Number.isFinite(v) && v >= 0 && v <= 1),
@@ -32,10 +50,7 @@ export const share = parsed(
 
 /** A number of at least 0, or above it. */
 export const numberFromZero = parsed(NUMBER_FROM_0, parseNumber);
-export const numberAboveZero = parsed(
-  rule<number>("a number above 0", (v) => Number.isFinite(v) && v > 0),
-  parseNumber,
-);
+export const numberAboveZero = parsed(NUMBER_ABOVE_0, parseNumber);
 
 /** A text with something in it. */
 export const filled = parsed(

@@ -38,9 +38,9 @@ export function modelOfRun(path: string, commit: string | undefined, out: string
   return findModel(path, out) ?? gone("model", path, "--model");
 }
 
-/** A resumed run's text. @throws FileError if it is not there */
-export function textOfRun(path: string, out: string): string {
-  return findFrom(path, out, "") ?? gone("text", path, "--data");
+/** A resumed run's data, or its template. @param option names it. @throws FileError if it is not there */
+export function dataOfRun(path: string, out: string, option: string): string {
+  return findFrom(path, out, "") ?? gone(option.slice(2), path, option);
 }
 
 function gone(what: string, path: string, option: string): never {

@@ -5,7 +5,7 @@ import { line } from "d3-shape";
 import { printable } from "../runtime/printable.js";
 
 /** Whether a loss has a place in the picture: it is finite, and so is its distance from any other that is drawn. */
-function isDrawn(loss: number): boolean {
+export function isDrawn(loss: number): boolean {
   return Math.abs(loss) < 1e300;
 }
 
@@ -13,7 +13,7 @@ function isDrawn(loss: number): boolean {
 const MOST_POINTS = 2_000;
 
 /** Picks at most `points` of a run's steps, evenly, the first and the last among them. */
-function pickSteps(all: number, points: number): number[] {
+export function pickSteps(all: number, points: number): number[] {
   return Array.from({ length: Math.min(all, points) }, (_, i) =>
     Math.round((i * (all - 1)) / Math.max(1, Math.min(all, points) - 1)),
   );
@@ -30,7 +30,7 @@ export function meanAt(losses: readonly number[], step: number): number {
 }
 
 /** Least and greatest of the finite values; 0 and 1 if there are none. */
-function range(values: Iterable<number>): [number, number] {
+export function range(values: Iterable<number>): [number, number] {
   let least = Infinity;
   let greatest = -Infinity;
   for (const v of values) {
@@ -122,12 +122,12 @@ export function lossCurveText(losses: readonly number[]): string {
 }
 
 /** Three decimals, and of what is large the leading digits. */
-function shortNumber(v: number): string {
+export function shortNumber(v: number): string {
   return Math.abs(v) < 1e6 ? v.toFixed(3) : v.toExponential(3);
 }
 
 /** XML has no place for control characters, whatever they are written as. */
-function escapeXml(text: string): string {
+export function escapeXml(text: string): string {
   return printable(text)
     .replace(/[\ufffe\uffff]/g, "?")
     .replace(/&/g, "&amp;")

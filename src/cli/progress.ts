@@ -20,6 +20,8 @@ const FEWEST = 0.005;
 interface Progress {
   /** Tells how much of all is done, parts of one too. */
   at(done: number, values?: Record<string, string | number>): void;
+  /** Lets something else write meanwhile. */
+  aside<T>(work: () => T): T;
   stop(): void;
 }
 
@@ -33,7 +35,7 @@ interface Shown {
   amount?: ((n: number) => string) | undefined;
   /** What stands behind it, with values in braces, and their first values. */
   more?: string | undefined;
-  values?: Record<string, string> | undefined;
+  values?: Record<string, string | number> | undefined;
   /** Whether the bar stays when it is done, and is written where there is no terminal, too. */
   stays?: boolean | undefined;
 }
@@ -54,6 +56,7 @@ function show({ total, first = 0, label = "", amount, more = "", values = {}, st
         next = performance.now() + LINE_MS;
         console.error(`${label ? `${label}: ` : ""}${written(done)}/${written(total)} | ${left(done)} left`);
       },
+      aside: (work) => work(),
       stop: () => {},
     };
   }
@@ -68,15 +71,24 @@ function show({ total, first = 0, label = "", amount, more = "", values = {}, st
   });
   bar.start(total, first, { ...values, left: "?" });
   let drawn = start;
+  let isAside = false;
   return {
     at: (done, given = {}) => {
+      if (isAside) bar.start(total, done, { ...values, ...given, left: left(done) });
+      isAside = false;
       bar.update(done, { ...given, left: left(done) });
       if (isTTY || performance.now() - drawn < LINE_MS) return;
       drawn = performance.now();
       (bar as unknown as { render(): void }).render();
     },
+    aside: (work) => {
+      // Elsewhere lines do not meet: what is written goes to stdout.
+      if (isTTY && !isAside) bar.stop();
+      isAside ||= isTTY;
+      return work();
+    },
     stop: () => {
-      bar.stop();
+      if (!isAside) bar.stop();
     },
   };
 }

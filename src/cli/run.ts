@@ -1,58 +1,86 @@
-/** What the command finetune trains: a model, a text and their run, from where they lie. */
+/** What the command finetune trains: a model, its data and their run, from where they lie. */
 import { createHash } from "node:crypto";
+import { summarize, type TokenizedData, type TrainingRow } from "../data/index.js";
 import { trainTestSplit } from "../data/windows.js";
-import { generate, loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from "../models/index.js";
+import { loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from "../models/index.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
-import { rehearseTraining, type TrainingPlan, type TrainingWork } from "../train/plan.js";
-import { megabytes } from "./format.js";
-import { loadingProgress, passProgress } from "./progress.js";
-import { finetuningSettings, type FinetuneSettings } from "./settings.js";
-import { decode, encodeFile, loadCodec, promptIds, type EncodingWatch, type TextCodec } from "./text.js";
-
-const SAMPLE_TOKENS = 100;
+import { rehearseTraining, type TrainingPlan, type TrainingPlanOptions, type TrainingWork } from "../train/plan.js";
+import { loadRows, type RowsWatch } from "./data.js";
+import { readingSettings, templateSettings } from "./data_options.js";
+import { count, megabytes } from "./format.js";
+import { loadingProgress } from "./progress.js";
+import { answers, continuation, SAMPLE_TOKENS, type Sample } from "./samples.js";
+import {
+  adapterSettings,
+  areOfText,
+  finetuningSettings,
+  type FinetuneSettings,
+  type SettingsOfRows,
+  type SettingsOfText,
+} from "./settings.js";
+import { encodeFile, loadCodec, promptIds, type EncodingWatch, type TextCodec } from "./text.js";
 
 export interface Run {
   settings: FinetuneSettings;
   training: Finetuning;
   codec: TextCodec;
-  prompt: number[];
+  /** What the model is asked before and after. */
+  samples: readonly Sample[];
+  /** Of the data, as names and values. */
+  counts: readonly (readonly [name: string, value: string])[];
   plan: TrainingPlan;
   work: TrainingWork;
   /** Digest of the frozen weights and the tokens. */
   inputs: string;
 }
 
-/** Where a run's model and text are now: in its settings they stand as they were named first. */
+/** Where a run's model and data are now: in its settings they stand as they were named first. */
 export interface Places {
   model: string;
   data: string;
+  evalData?: string | undefined;
+  template?: string | undefined;
+}
+
+/** What a run is made of, beside its settings and its data. */
+interface Loaded {
+  model: CausalLM;
+  config: ModelConfig;
+  codec: TextCodec;
 }
 
 /**
  * Loads, checks and plans; nothing is trained yet.
- * @param encoding is told how the text comes along that is encoded
- * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, a text too short, a
+ * @param watch is told how the data come along that are encoded, a text or rows
+ * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, too little data, a
  * plan above the memory there is
  */
-export function prepareRun(
+export async function prepareRun(
   settings: FinetuneSettings,
-  { model: folder, data }: Places,
+  places: Places,
   gradientCheckpointing: boolean,
-  encoding: EncodingWatch,
-): Run {
-  const loaded = loadWatched(folder);
-  const { config } = loaded;
-  const model: CausalLM = loaded.model;
+  { encoding, rows }: { encoding: EncodingWatch; rows: RowsWatch },
+): Promise<Run> {
+  const { model, config } = loadWatched(places.model);
   model.gradientCheckpointing = gradientCheckpointing;
+  const { template } = places;
+  const asChat = areOfText(settings) ? undefined : { ...templateSettings(settings), template };
+  const loaded = { model, config, codec: loadCodec(places.model, config, asChat) };
+  return areOfText(settings)
+    ? runOnText(settings, places.data, loaded, encoding)
+    : runOnRows(settings, places, loaded, rows);
+}
+
+function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encoding: EncodingWatch): Run {
+  const { model, config, codec } = loaded;
   const { seq } = settings;
   if (seq > config.maxPositionEmbeddings) {
     throw new ArgumentError(
       `finetune: seq = ${seq} is longer than the model's ${config.maxPositionEmbeddings} positions; lower --seq.`,
     );
   }
-  const codec = loadCodec(folder, config);
   const prompt = promptIds("finetune", codec, settings.prompt);
   if (prompt.length > config.maxPositionEmbeddings) {
     throw new ArgumentError(
@@ -60,12 +88,83 @@ export function prepareRun(
         `positions; shorten --prompt.`,
     );
   }
-  const { plan, work } = planRun(settings, config, gradientCheckpointing, prompt.length);
+  const { batch } = settings;
+  const { plan, work } = planRun(settings, loaded, {
+    batch,
+    seq,
+    evaluation: { batch: 1, seq },
+    generation: { prompt: prompt.length, maxNewTokens: SAMPLE_TOKENS },
+  });
   const ids = encodeFile(data, codec, encoding);
   const heldOut = trainTestSplit(ids).test.length;
   if (heldOut <= seq) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut, seq)}`);
   const training = new Finetuning(model, ids, finetuningSettings(settings));
-  return { settings, training, codec, prompt, plan, work, inputs: training.digest(createHash("sha256")) };
+  const { train, test, evaluationBatches } = training;
+  return {
+    settings,
+    training,
+    codec,
+    samples: [continuation(prompt)],
+    counts: [
+      ["Tokens to train on", count(train.length)],
+      ["Tokens held out", count(test.length)],
+      ["Windows measured on", count(evaluationBatches)],
+    ],
+    plan,
+    work,
+    inputs: training.digest(createHash("sha256")),
+  };
+}
+
+async function runOnRows(
+  settings: SettingsOfRows,
+  { data, evalData }: Places,
+  loaded: Loaded,
+  watch: RowsWatch,
+): Promise<Run> {
+  const { model, config, codec } = loaded;
+  const reading = { ...readingSettings(settings), evalData };
+  const { train, test, examples } = await loadRows("finetune", data, codec, reading, watch);
+  const given = { train: train.rows, ...(test === null ? {} : { test: test.rows }) };
+  const training = new Finetuning(
+    model,
+    given,
+    finetuningSettings(settings, { train: train.rows.length, test: test?.rows.length ?? null }),
+  );
+  const heldOut = training.test as readonly TrainingRow[];
+  const asked = heldOut.length > 0 ? heldOut : (training.train as readonly TrainingRow[]);
+  const longest = Math.max(...[...train.rows, ...(test?.rows ?? [])].map(({ ids }) => ids.length - 1));
+  const most = { batch: Math.min(settings.batch, train.rows.length), seq: longest };
+  const generation = { prompt: Math.min(longest, config.maxPositionEmbeddings), maxNewTokens: SAMPLE_TOKENS };
+  const { plan, work } = planRun(settings, loaded, { ...most, evaluation: most, generation });
+  return {
+    settings,
+    training,
+    codec,
+    samples: answers(asked, examples, codec, config.maxPositionEmbeddings),
+    counts: countsOf(training, test === null ? [train] : [train, test]),
+    plan,
+    work,
+    inputs: training.digest(createHash("sha256")),
+  };
+}
+
+/** Of rows, as names and values; what is nothing to tell is left out. */
+function countsOf(training: Finetuning, parts: readonly TokenizedData[]): [string, string][] {
+  const all = parts.map(summarize);
+  const sum = (key: "tokens" | "scored" | "truncated" | "skipped"): number => all.reduce((n, part) => n + part[key], 0);
+  const split = parts.reduce((n, part) => n + part.split, 0);
+  const counts: [string, number][] = [
+    ["Rows to train on", training.train.length],
+    ["Rows held out", training.test.length],
+    ["Tokens of all rows", sum("tokens")],
+    ["Tokens scored", sum("scored")],
+    ["Tokens of the longest row", Math.max(...all.map(({ longest }) => longest))],
+    ["Rows cut at their end", sum("truncated")],
+    ["Rows left out", sum("skipped")],
+    ["Dialogues made a row for each answer", split],
+  ];
+  return counts.filter(([, n], i) => i < 5 || n > 0).map(([name, n]) => [name, count(n)]);
 }
 
 /** Whatever ends the loading, its bar ends, too: one that goes on keeps a process alive. */
@@ -90,32 +189,31 @@ function tooShort(heldOut: number, seq: number): string {
 }
 
 /**
- * Of all that a run does: steps, held-out windows, samples.
+ * Of all that a run does: steps, evaluations, samples.
+ * @param most what its batches are at most
  * @throws ArgumentError if it will not fit in memory, telling what to lower
  */
 function planRun(
   settings: FinetuneSettings,
-  config: ModelConfig,
-  gradientCheckpointing: boolean,
-  prompt: number,
+  { model, config }: Loaded,
+  most: Pick<TrainingPlanOptions, "batch" | "seq" | "evaluation" | "generation">,
 ): ReturnType<typeof rehearseTraining> {
-  const { batch, seq, r } = settings;
   const { limit } = engine().memory;
+  const { batch, r } = settings;
+  const { gradientCheckpointing } = model;
   const refuse = (peak: string): never => {
+    const longest = areOfText(settings) ? `--seq (${settings.seq})` : `--max-length (${settings.maxLength})`;
     throw new ArgumentError(
       `finetune: the run would take ${peak} MB at the peak, and there are ${megabytes(limit)} MB at most. Lower ` +
-        `--batch (${batch}), --seq (${seq}) or --r (${r})` +
+        `--batch (${batch}), ${longest} or --r (${r})` +
         `${gradientCheckpointing ? "" : ", or add --gradient-checkpointing"}.`,
     );
   };
   try {
     const rehearsed = rehearseTraining(config, {
-      batch,
-      seq,
+      ...most,
       gradientCheckpointing,
-      adapter: finetuningSettings(settings).adapter,
-      evaluation: { batch: 1, seq },
-      generation: { prompt, maxNewTokens: SAMPLE_TOKENS },
+      adapter: adapterSettings(settings),
     });
     const { peak } = rehearsed.plan;
     return peak > limit ? refuse(megabytes(peak)) : rehearsed;
@@ -124,20 +222,4 @@ function planRun(
     if (error instanceof OutOfMemoryError) refuse(`more than ${megabytes(2 * limit)}`);
     throw error;
   }
-}
-
-/** What the model writes after the prompt, in evaluation mode. */
-export function sample({ training, codec, prompt, settings: { seed } }: Run, label: string): string {
-  const options = { maxNewTokens: SAMPLE_TOKENS, seed, stopToken: codec.stopToken };
-  const ids = [...prompt];
-  const progress = passProgress(label, SAMPLE_TOKENS);
-  try {
-    for (const id of generate(training.adapted.eval(), prompt, options)) {
-      ids.push(id);
-      progress.at(ids.length - prompt.length);
-    }
-  } finally {
-    progress.stop();
-  }
-  return decode(codec, ids);
 }

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import {
+  appendFileSync,
   closeSync,
   existsSync,
   fstatSync,
@@ -117,6 +118,15 @@ export function createFile(path: string): NewFile {
     write: (at, bytes) => told(() => writeAt(fd, at, bytes)),
     close: () => told(() => syncAndClose(fd)),
   };
+}
+
+/** Puts bytes behind a file's end. */
+export function append(path: string, bytes: Uint8Array): void {
+  try {
+    appendFileSync(path, bytes);
+  } catch (cause) {
+    throw fileError("write", path, cause);
+  }
 }
 
 function writeAt(fd: number, at: number, bytes: Uint8Array): void {

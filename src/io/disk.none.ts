@@ -22,6 +22,9 @@ export function createFile(path: string): NewFile {
 export function writeAtomic(files: readonly FileToWrite[]): void {
   refuse(files[0]!.path);
 }
+export function append(path: string): void {
+  refuse(path);
+}
 export function removeTemporaries(directory: string): void {
   refuse(directory);
 }

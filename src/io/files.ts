@@ -130,6 +130,23 @@ export function writeTogether(files: readonly FileToWrite[]): void {
 }
 
 /**
+ * Puts a text behind a file's end. It is not atomic: after a kill a part of it may be there, or all of it not yet.
+ * @throws FileError
+ */
+export function appendText(path: string, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  if (!isInMemory(path)) {
+    disk.append(path, bytes);
+    return;
+  }
+  const old = memoryFiles.get(path) ?? new Uint8Array();
+  const whole = new Uint8Array(old.length + bytes.length);
+  whole.set(old);
+  whole.set(bytes, old.length);
+  memoryFiles.set(path, whole);
+}
+
+/**
  * Removes what killed writers left in a directory. It must be the caller's own: another writer's file would go, too.
  */
 export function removeTemporaries(directory: string): void {

@@ -113,29 +113,48 @@ commandLine("on a terminal, too, the program ends, with the cursor shown", async
   }
 });
 
-commandLine("a learning rate so large that the loss is no longer a number", async () => {
-  const { code, stderr } = await wasmLora(folder, [
-    "finetune",
-    "--data",
-    "text.txt",
-    "--out",
-    "diverged",
-    ...TINY,
-    "--lr",
-    "1e30",
-  ]);
-  assert.equal(code, 1, "a diverged run must fail");
-  // Below the progress bar.
-  assert.match(stderr, /\nArgumentError: .*finite.*learning rate.*\n$/);
-  assert.deepEqual(filesBelow(at("diverged", "adapter")), []);
-});
+commandLine(
+  "a learning rate so large that the loss is no longer a number: what the last whole step left is kept",
+  async () => {
+    const { code, stderr } = await wasmLora(folder, [
+      "finetune",
+      "--data",
+      "text.txt",
+      "--out",
+      "diverged",
+      ...TINY,
+      "--lr",
+      "1e30",
+    ]);
+    assert.equal(code, 1, "a diverged run must fail");
+    // Below the progress bar.
+    const [, error] = /\nArgumentError: (finetune: the run diverged [^\n]+)\n$/.exec(stderr) ?? [];
+    assert.ok(error, stderr);
+    for (const part of [
+      ": the loss of step 2 is NaN.",
+      "What step 1 left, which is finite, is in diverged/adapter.",
+      "--lr",
+    ])
+      assert.ok(error.includes(part), error);
+    for (const { data } of peft.readPeftAdapter(at("diverged/adapter")).tensors.values())
+      assert.ok(data.every(Number.isFinite));
+    const lines = readFileSync(at("diverged/metrics.jsonl"), "utf8").trim().split("\n");
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line).step),
+      [0, 1],
+    );
+    for (const line of lines)
+      for (const value of Object.values(JSON.parse(line)))
+        assert.ok(value === null ? line.includes('"epoch":null') : Number.isFinite(value));
+  },
+);
 commandLine.run();
 
 const dataFile = suite("data");
 
 dataFile("missing, a folder", async () => {
   await refuse(folder, ["finetune", "--data", "nothing.txt", "--out", "out", ...TINY], "FileError", "nothing.txt");
-  await refuse(folder, ["finetune", "--data", ".", "--out", "out", ...TINY], "FileError", ".");
+  await refuse(folder, ["finetune", "--data", ".", "--out", "out"], "FileError", ".");
   assert.deepEqual(filesBelow(at("out")), []);
 });
 

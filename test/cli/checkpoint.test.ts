@@ -10,7 +10,7 @@ import {
   saveCheckpoint,
   type Checkpoint,
 } from "../../src/cli/checkpoint.js";
-import { FINETUNE_DEFAULTS } from "../../src/cli/settings.js";
+import { FINETUNE_DEFAULTS, settingsOf } from "../../src/cli/settings.js";
 import { digestOfTensors } from "../../src/io/digest.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { DivergedError, FormatError } from "../../src/runtime/errors.js";
@@ -21,10 +21,9 @@ const path = join(folder, "checkpoint.safetensors");
 const previous = join(folder, "checkpoint.previous.safetensors");
 const values = (n: number, by: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i * by));
 const run: Checkpoint = {
-  settings: { ...FINETUNE_DEFAULTS, model: "m", data: "d" },
+  settings: settingsOf({ ...FINETUNE_DEFAULTS, model: "m", data: "d" }, "text", new Set()),
   inputs: "abc",
-  heldOutBefore: 4.5,
-  sampleBefore: "The whale \u00e9",
+  samplesBefore: ["The whale \u00e9"],
   metrics: [5.5, 4.25, 4].map((loss, i) => ({
     step: i + 1,
     epoch: null,
@@ -198,15 +197,9 @@ test("settings of a stranger are judged as options are", () => {
     ],
     [
       (r) => {
-        r.heldOutBefore = null;
+        r.samplesBefore = ["a", 1];
       },
-      /heldOutBefore/,
-    ],
-    [
-      (r) => {
-        r.sampleBefore = 1;
-      },
-      /sampleBefore/,
+      /samplesBefore/,
     ],
     [
       (r) => {

@@ -40,12 +40,14 @@ const aRun = suite("a run");
 
 const first: Outcome = await succeed(folder, finetune("first"));
 
-aRun("writes an adapter, a loss curve, a result and a checkpoint, and nothing else", () => {
+aRun("writes an adapter, figures, a loss curve, a page and a checkpoint, and nothing else", () => {
   assert.deepEqual(filesBelow(at("first")), [
     "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
     "checkpoint.safetensors",
     "loss.svg",
+    "metrics.jsonl",
+    "report.html",
     "result.json",
   ]);
 });
@@ -139,21 +141,54 @@ aRun("result.json holds the settings, each step's loss and both held-out losses"
     dropout: 0,
     model: BASE_MODEL,
     data: "text.txt",
+    init: "default",
+    dora: false,
+    rslora: false,
     steps: 6,
     batch: 2,
+    accumulation: 1,
     seq: 32,
     lr: "auto",
+    schedule: "cosine",
+    warmup: 0.05,
+    weightDecay: 0,
+    maxGradNorm: 1,
+    evalEvery: 0,
+    patience: 0,
+    minDelta: 0,
     seed: 0,
     testWindows: "auto",
     prompt: "The whale",
     checkpointEvery: 50,
     targetModules: "all-linear",
   });
+  // Below 10 M weights.
+  assert.equal(result.learningRate, 5e-3);
+  assert.deepEqual([result.best, result.stoppedEarly], [null, false]);
+  assert.deepEqual(result.evaluations, [
+    { step: 0, loss: result.heldOutBefore },
+    { step: 6, loss: result.heldOutAfter },
+  ]);
   assert.equal(result.losses.length, 6);
   // ln(1024) = 6.9 is a uniform guess over the vocabulary.
   for (const loss of [...result.losses, result.heldOutBefore, result.heldOutAfter])
     assert.ok(loss > 0 && loss < 10, `loss ${loss}`);
   assert.notEqual(result.heldOutAfter, result.heldOutBefore);
+});
+
+aRun("metrics.jsonl holds an object for each step and each evaluation, in their order", () => {
+  const lines = bytes("first", "metrics.jsonl").toString().split("\n");
+  assert.equal(lines.pop(), "");
+  const objects = lines.map((line) => JSON.parse(line));
+  const { losses, heldOutBefore, heldOutAfter } = JSON.parse(bytes("first", "result.json").toString());
+  assert.deepEqual(objects.at(0), { step: 0, evalLoss: heldOutBefore });
+  assert.deepEqual(objects.at(-1), { step: 6, evalLoss: heldOutAfter });
+  const steps = objects.slice(1, -1);
+  assert.deepEqual(
+    steps.map(({ step, epoch, loss, tokens, scored }) => [step, epoch, loss, tokens, scored]),
+    losses.map((loss: number, i: number) => [i + 1, null, loss, 64, 64]),
+  );
+  for (const { gradNorm, learningRate } of steps) assert.ok(gradNorm > 0 && learningRate > 0 && learningRate <= 5e-3);
 });
 
 aRun("prints the share of weights trained, perplexity and samples before and after, and how to go on", () => {
@@ -260,13 +295,18 @@ for (const dropout of ["0", "0.1"]) {
             "m",
           ),
         );
-        assert.deepEqual(filesBelow(at(out)), ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+        assert.deepEqual(filesBelow(at(out)), [
+          "checkpoint.previous.safetensors",
+          "checkpoint.safetensors",
+          "metrics.jsonl",
+        ]);
       }
 
       const { stdout } = await succeed(folder, ["finetune", "--data", "text.txt", "--out", out, "--resume"]);
       assert.match(stdout, new RegExp(`^Resuming after step ${done} of 20$`, "m"));
       assert.deepEqual(adapterOf(out), adapterOf(name("whole")));
-      assert.deepEqual(bytes(out, "result.json"), bytes(name("whole"), "result.json"));
+      for (const file of ["result.json", "metrics.jsonl", "report.html", "loss.svg"])
+        assert.deepEqual(bytes(out, file), bytes(name("whole"), file), file);
     });
   }
   goingOn.run();
@@ -388,7 +428,9 @@ resumeRefuses("metrics of fewer steps than were taken", async () => {
     "metrics",
     changed((tensors) =>
       tensors.map((t) =>
-        t.name === "metrics" ? { ...t, shape: [1, 7], data: (t.data as Uint8Array).subarray(0, 56) } : t,
+        t.name === "metrics"
+          ? { ...t, shape: [1, t.shape[1]!], data: (t.data as Uint8Array).subarray(0, 8 * t.shape[1]!) }
+          : t,
       ),
     ),
   );

@@ -336,7 +336,11 @@ finetunesFolder("belongs to one run: a second is refused by name, and the first 
   });
   assert.equal(second!.code, 1);
   assert.equal(first.code, 130, first.stderr);
-  assert.deepEqual(filesBelow(at("shared")), ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+  assert.deepEqual(filesBelow(at("shared")), [
+    "checkpoint.previous.safetensors",
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+  ]);
 });
 
 finetunesFolder("a reader that closes the pipe does not end the training", async () => {
@@ -381,13 +385,21 @@ await succeed(folder, finetune("whole"));
 /** The finished run of `whole` after its second step, in a folder of this name. */
 const stopped = (out: string): void => {
   cpSync(at("whole"), at(out), { recursive: true });
-  for (const file of ["adapter", "loss.svg", "result.json"]) rmSync(at(out, file), { recursive: true });
+  for (const file of ["adapter", "loss.svg", "metrics.jsonl", "report.html", "result.json"])
+    rmSync(at(out, file), { recursive: true });
   const { metadata, tensors } = io.parseSafetensors(bytes("whole/checkpoint.previous.safetensors"));
   assert.ok(metadata["digest"] && tensors.size > 0);
   renameSync(at(out, "checkpoint.previous.safetensors"), at(out, "checkpoint.safetensors"));
 };
 const same = (out: string): void => {
-  for (const file of ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "result.json", "loss.svg"])
+  for (const file of [
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "result.json",
+    "loss.svg",
+    "metrics.jsonl",
+    "report.html",
+  ])
     assert.deepEqual(bytes(`${out}/${file}`), bytes(`whole/${file}`), file);
 };
 
@@ -440,7 +452,7 @@ resuming("with other contents at the same path, or another model: refused", asyn
     folder,
     ["finetune", "--resume", "--out", "other-inputs", "--lr", "1"],
     "ArgumentError",
-    "lr = 0.005",
+    'lr = "auto"',
     "1",
   );
 });
@@ -549,12 +561,14 @@ beforeTheFirstStep("layers that the model has not", async () => {
 });
 beforeTheFirstStep.run();
 
-test("a learning rate that ruins the last step: an error, and nothing of it written", async () => {
+test("a learning rate that ruins the last step: an error, and of it nothing is written", async () => {
   for (const lr of ["1e38"]) {
     const { code, stderr } = await wasmLora(folder, finetune(`ruined-${lr}`, "--lr", lr, "--steps", "1"));
     assert.equal(code, 1);
     assert.match(stderr, /\nArgumentError: finetune: .*--lr.*\n$/);
-    assert.deepEqual(filesBelow(at(`ruined-${lr}`)), []);
+    assert.deepEqual(filesBelow(at(`ruined-${lr}`)), ["metrics.jsonl"]);
+    // What was measured before it.
+    assert.match(readFileSync(at(`ruined-${lr}/metrics.jsonl`), "utf8"), /^\{"step":0,"evalLoss":[\d.]+\}\n$/);
   }
 });
 

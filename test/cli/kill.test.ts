@@ -4,13 +4,15 @@
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { suite, test } from "uvu";
 import { Worker } from "node:worker_threads";
 import { hasCheckpoint } from "../../src/cli/checkpoint.js";
 import { FormatError, io, peft } from "../../src/index.js";
+import { digestOfTensors } from "../../src/io/digest.js";
 import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 import { ROOT } from "../support/root.js";
@@ -45,8 +47,16 @@ const finetune = (out: string): string[] => [
   "0.1",
 ];
 const resume = (out: string): string[] => ["finetune", "--out", out, "--resume"];
+/** Digests of all files. */
 const contents = (path: string): Map<string, string> =>
-  new Map(filesBelow(path).map((file) => [file, readFileSync(join(path, file)).toString("base64")]));
+  new Map(
+    filesBelow(path).map((file) => [
+      file,
+      createHash("sha256")
+        .update(readFileSync(join(path, file)))
+        .digest("hex"),
+    ]),
+  );
 /** 31-bit linear congruential numbers, 0 .. 1: each run of the tests tries the same share of the whole time. */
 let state = 7;
 const random = (): number => (state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff) / 0x80000000;
@@ -105,6 +115,105 @@ whenKilled("finetune goes on to the bits of an uninterrupted run", async () => {
     );
   }
   console.log(told(counts));
+});
+
+/** With others to measure on, which these make worse after a while: the best is not the last, the run stops early. */
+const ROWS = ["ann", "ben", "cid", "dot", "eve", "fay"].flatMap((name, i, names) =>
+  names
+    .filter((_, k) => (i + k) % 2 === 0)
+    .map((other) => ({ prompt: `${name} met ${other}.`, completion: ` ${other} met ${name}.` })),
+);
+const lines = (rows: readonly object[]): string => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+const onRows = (out: string, ...options: string[]): string[] => [
+  ...["finetune", "--model", "m", "--data", "rows.jsonl", "--eval-data", "other.jsonl", "--out", out, "--r", "4"],
+  ...["--batch", "2", "--accumulation", "2", "--epochs", "20", "--lr", "0.01", "--dropout", "0.1"],
+  ...["--eval-every", "3", "--patience", "6", "--checkpoint-every", "2", ...options],
+];
+
+whenKilled(
+  "finetune on rows, with evaluations and early stopping: every file is that of an uninterrupted run",
+  async () => {
+    writeFileSync(at("rows.jsonl"), lines(ROWS));
+    writeFileSync(at("other.jsonl"), lines(ROWS.slice(0, 4).map(({ prompt }) => ({ prompt, completion: " aeiou." }))));
+    const time = await milliseconds(onRows("rows-whole"));
+    const whole = contents(at("rows-whole"));
+    const { best, stoppedEarly, losses } = JSON.parse(readFileSync(at("rows-whole/result.json"), "utf8"));
+    assert.ok(stoppedEarly && best.step > 0 && best.step < losses.length, JSON.stringify({ best, stoppedEarly }));
+    assert.notEqual(
+      whole.get("adapter/adapter_model.safetensors"),
+      whole.get("adapter-last/adapter_model.safetensors"),
+    );
+    const counts = new Map<string, number>();
+    for (let i = 0; i < TIMES; i++) {
+      const out = `rows-killed-${i}`;
+      // From the first second on, in which a model is loaded, to the last, in which results are written.
+      const isKilled = await killed(onRows(out), random() * time);
+      const left = contents(at(out));
+      if (isKilled) assert.notDeepEqual(left, whole, "a kill that leaves all tests nothing");
+      const found = hasCheckpoint(at(out));
+      if (isKilled || !existsSync(at(out, "result.json"))) await succeed(folder, found ? resume(out) : onRows(out));
+      assert.deepEqual(contents(at(out)), whole, out);
+      tally(
+        counts,
+        `killed ${isKilled ? (found ? "with a checkpoint" : "before the first checkpoint") : "too late"}: the same ` +
+          `files, byte by byte`,
+      );
+    }
+    console.log(told(counts));
+  },
+);
+
+whenKilled("other bytes come of a checkpoint in which anything is other", async () => {
+  const { best } = JSON.parse(readFileSync(at("rows-whole/result.json"), "utf8"));
+  // Later than the best, so that it is in the checkpoint.
+  const later = `{"step":${best.step + 4},`;
+  await wasmLora(folder, onRows("rows-stopped"), async (child) => {
+    const path = at("rows-stopped/metrics.jsonl");
+    while (!existsSync(path) || !readFileSync(path, "utf8").includes(later)) await sleep(1);
+    child.kill("SIGKILL");
+  });
+  const whole = contents(at("rows-whole"));
+  const changes: [what: string, change: (tensors: io.TensorToWrite[], run: any) => void][] = [
+    ["nothing", () => {}],
+    ...["factors.", "best.", "optimizer.", "metrics"].map((kind): (typeof changes)[number] => [
+      kind,
+      (tensors) => {
+        const { data } = tensors.find(({ name }) => name.startsWith(kind))!;
+        // Of metrics, the lowest byte of the first step's loss, the third of its numbers.
+        (data as Uint8Array)[kind === "metrics" ? 16 : 1]! ^= 1;
+      },
+    ]),
+    [
+      "an evaluation",
+      (_, run) => {
+        run.evaluations[0].loss = 0.5;
+      },
+    ],
+  ];
+  for (const [i, [what, change]] of changes.entries()) {
+    const out = `rows-changed-${i}`;
+    cpSync(at("rows-stopped"), at(out), { recursive: true });
+    const path = at(out, "checkpoint.safetensors");
+    const { metadata, tensors } = io.parseSafetensors(readFileSync(path));
+    const list = [...tensors.values()].map(({ name, dtype, shape, bytes }) => ({
+      name,
+      dtype,
+      shape,
+      data: bytes.slice(),
+    }));
+    const run = JSON.parse(metadata["run"]!);
+    change(list, run);
+    const sealed = { format: metadata["format"]!, run: JSON.stringify(run) };
+    const digest = digestOfTensors(
+      list.map((t) => ({ ...t, bytes: t.data })),
+      sealed,
+    );
+    writeFileSync(path, io.serializeSafetensors(list, { ...sealed, digest }));
+    await succeed(folder, resume(out));
+    const same = [...contents(at(out))].filter(([file, bytes]) => whole.get(file) === bytes).length;
+    if (what === "nothing") assert.equal(same, whole.size);
+    else assert.ok(same < whole.size, `another bit in ${what} must show`);
+  }
 });
 
 whenKilled("merge leaves no folder or the whole one, and its base as it was", async () => {
@@ -237,7 +346,7 @@ withoutRoom("files that may not grow: one line, the old checkpoint whole, the sa
     child.kill("SIGTERM");
   });
   const was = contents(at("limited"));
-  assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors"]);
+  assert.deepEqual([...was.keys()], ["checkpoint.previous.safetensors", "checkpoint.safetensors", "metrics.jsonl"]);
   const blocks = Math.floor(statSync(at("limited/checkpoint.safetensors")).size / 1024) - 1;
   const { status, stderr } = spawnSync(
     "bash",
@@ -246,7 +355,9 @@ withoutRoom("files that may not grow: one line, the old checkpoint whole, the sa
   );
   assert.equal(status, 1);
   assert.match(stderr, /\nFileError: cannot write limited\/checkpoint\.safetensors: [^\n]+\n$/);
-  assert.deepEqual(contents(at("limited")), was);
+  // The step's figures are there before its checkpoint, and are written anew when the run goes on.
+  was.delete("metrics.jsonl");
+  for (const [file, digest] of was) assert.equal(contents(at("limited")).get(file), digest, file);
   await succeed(folder, resume("limited"));
   assert.deepEqual(contents(at("limited")), contents(at("roomy")));
 });

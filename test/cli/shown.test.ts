@@ -4,7 +4,8 @@ import { execFileSync } from "node:child_process";
 import { suite, test } from "uvu";
 import { formatTime, oneLine, perplexity, perplexityChange, quote } from "../../src/cli/format.js";
 import { lossCurveSvg, lossCurveText } from "../../src/cli/plot.js";
-import { checkSettings, FINETUNE_DEFAULTS, parseNumber, parseTargetModules, SETTINGS } from "../../src/cli/settings.js";
+import { parseNumber } from "../../src/cli/option_values.js";
+import { checkSettings, FINETUNE_DEFAULTS, parseTargetModules, SETTINGS, settingsOf } from "../../src/cli/settings.js";
 import { programName, shellWord } from "../../src/cli/shell.js";
 import { init } from "../../src/index.js";
 
@@ -143,7 +144,9 @@ test("target modules: PEFT's word, a pattern, names", () => {
 });
 
 test("settings: every one must be there and in its range, and there is no other", () => {
-  const good = { ...FINETUNE_DEFAULTS, model: "m", data: "d" };
+  const given = { ...FINETUNE_DEFAULTS, model: "m", data: "d" };
+  const good = settingsOf(given, "text", new Set());
+  const rows = settingsOf({ ...given, epochs: 2.5, lossOn: "last", date: "2024-07-26" }, "rows", new Set());
   const judge = (settings: unknown): void => {
     checkSettings(settings, (message) => {
       throw new Error(message);
@@ -151,6 +154,19 @@ test("settings: every one must be there and in its range, and there is no other"
   };
   judge(good);
   judge({ ...good, targetModules: ["q_proj"] });
+  judge(rows);
+  for (const [key, value] of [
+    ["format", "novel"],
+    ["feature", { prompt: 5 }],
+    ["lossOn", "some"],
+    ["maxLength", 0],
+    ["date", "yesterday"],
+    ["epochs", 0],
+    ["packing", 1],
+    ["evalData", ""],
+    ["templateArg", []],
+  ] as const)
+    assert.throws(() => judge({ ...rows, [key]: value }), new RegExp(`setting ${key} is `), key);
   for (const [key, value] of [
     ["r", 0],
     ["r", "8"],

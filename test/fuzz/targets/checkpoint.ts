@@ -2,7 +2,7 @@
  * Checkpoints of a run, through their reader and finetune --resume: what is taken must end in a finite adapter, and an
  * undamaged one in the adapter of the run that was never interrupted.
  */
-import { finetune, type FinetuneCommand } from "../../../src/cli/finetune.js";
+import { finetune, FINETUNE_DEFAULTS, type FinetuneCommand } from "../../../src/cli/finetune.js";
 import { init, io, manualSeed, models, peft } from "../../../src/index.js";
 import { digestOfTensors } from "../../../src/io/digest.js";
 import { engine } from "../../../src/runtime/engine.js";
@@ -13,6 +13,7 @@ import { damageWeights, encode, fileOf, FOLDER, weightsOf, withFiles, type Weigh
 
 const BASE = "memory:fuzz-base";
 const COMMAND: FinetuneCommand = {
+  ...FINETUNE_DEFAULTS,
   model: BASE,
   data: `${BASE}/text.txt`,
   out: `${FOLDER}/run`,
@@ -24,8 +25,6 @@ const COMMAND: FinetuneCommand = {
   batch: 2,
   seq: 4,
   lr: 0.01,
-  seed: 0,
-  testWindows: "auto",
   prompt: "ab",
   checkpointEvery: 1,
 };

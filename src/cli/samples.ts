@@ -1,0 +1,121 @@
+/** What a run's model writes before and after: of a text the prompt's continuation, of rows its answers to a few. */
+import type { ChatMessage, Example, TrainingRow } from "../data/index.js";
+import { generate } from "../models/index.js";
+import type { Finetuning } from "../train/finetuning.js";
+import { passProgress } from "./progress.js";
+import type { ReportedSample } from "./report.js";
+import { decode, type TextCodec } from "./text.js";
+
+/** Tokens of a sample at most. */
+export const SAMPLE_TOKENS = 100;
+/** Rows whose answers are shown. */
+const ROWS = 3;
+/** Tokens of a row that is one text: so many are given, and the rest is the reference. */
+const START_TOKENS = 16;
+
+export interface Sample {
+  /** What the model is given. */
+  prompt: readonly number[];
+  /** The same for a reader. */
+  shown: ReportedSample["prompt"];
+  /** What stands there in the data; null: nothing. */
+  reference: string | null;
+  maxNewTokens: number;
+  /** 0: the likeliest, which is compared with the reference. */
+  temperature?: number | undefined;
+  /** Whether the prompt is told with the answer. */
+  isContinued: boolean;
+}
+
+/** Of a text: what goes on from a prompt. */
+export function continuation(prompt: readonly number[]): Sample {
+  return { prompt, shown: [], reference: null, maxNewTokens: SAMPLE_TOKENS, isContinued: true };
+}
+
+/**
+ * Of rows: the answers to a few, spread evenly. A row's answer is what is scored of it last.
+ * @param examples what the rows were made of, for what is shown
+ * @param positions what the model has
+ */
+export function answers(
+  rows: readonly TrainingRow[],
+  examples: readonly Example[],
+  codec: TextCodec,
+  positions: number,
+): Sample[] {
+  const byPlace = new Map(examples.map((example) => [example.where, example]));
+  const fitting = rows.filter(({ ids, labels }) => answerOf(ids, labels).from < positions);
+  return Array.from({ length: Math.min(ROWS, fitting.length) }, (_, i) => {
+    const { ids, labels, where } = fitting[Math.floor((i * fitting.length) / Math.min(ROWS, fitting.length))]!;
+    const { from, to } = answerOf(ids, labels);
+    const prompt = [...ids.subarray(0, from)];
+    return {
+      prompt,
+      shown: asked(byPlace.get(where)) ?? [{ role: null, text: decode(codec, prompt) }],
+      reference: decode(codec, ids.subarray(from, to)).trim(),
+      maxNewTokens: Math.min(SAMPLE_TOKENS, 2 * (to - from) + START_TOKENS),
+      temperature: 0,
+      isContinued: false,
+    };
+  });
+}
+
+/** The last tokens that are scored without a gap; of a text, which is scored as a whole, what follows its start. */
+function answerOf(ids: Int32Array, labels: Int32Array): { from: number; to: number } {
+  let to = ids.length;
+  while (to > 1 && labels[to - 1] === -100) to--;
+  let from = to;
+  while (from > 0 && labels[from - 1] !== -100) from--;
+  return { from: from > 1 ? from : Math.max(1, Math.min(START_TOKENS, to >> 1)), to };
+}
+
+/** What a row asks, as it was written. */
+function asked(example: Example | undefined): ReportedSample["prompt"] | undefined {
+  if (example?.kind === "completion") return [{ role: null, text: example.prompt }];
+  if (example?.kind === "chatCompletion") return example.prompt.map(turn);
+  if (example?.kind !== "messages") return undefined;
+  const last = example.messages.map(({ role }) => role).lastIndexOf("assistant");
+  return last < 0 ? undefined : example.messages.slice(0, last).map(turn);
+}
+
+function turn({ role, content }: ChatMessage): { role: string; text: string } {
+  const text =
+    typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? `[${part.type}]`).join("");
+  return { role, text };
+}
+
+/** What the model as it is now writes, in evaluation mode: a text for each sample. */
+export function write(training: Finetuning, samples: readonly Sample[], codec: TextCodec, label: string): string[] {
+  const model = training.adapted.eval();
+  const total = samples.reduce((n, { maxNewTokens }) => n + maxNewTokens, 0);
+  const progress = passProgress(label, total);
+  try {
+    let before = 0;
+    return samples.map(({ prompt, maxNewTokens, temperature, isContinued }) => {
+      const ids: number[] = [];
+      const { seed } = training.settings;
+      for (const id of generate(model, prompt, { maxNewTokens, temperature, seed, stopToken: codec.stopToken })) {
+        ids.push(id);
+        progress.at(before + ids.length);
+      }
+      before += maxNewTokens;
+      return isContinued ? decode(codec, [...prompt, ...ids]) : decode(codec, ids).trim();
+    });
+  } finally {
+    progress.stop();
+  }
+}
+
+/** For the report. */
+export function reported(
+  samples: readonly Sample[],
+  before: readonly string[],
+  after: readonly string[],
+): ReportedSample[] {
+  return samples.map(({ shown, reference }, i) => ({
+    prompt: shown,
+    before: before[i]!,
+    after: after[i]!,
+    reference,
+  }));
+}

@@ -1,0 +1,85 @@
+/** What the command finetune says of a run, before it and after it. */
+import { count, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import type { RowsWatch } from "./data.js";
+import { lossCurveText } from "./plot.js";
+import { passProgress, textProgress } from "./progress.js";
+import type { Run } from "./run.js";
+import { areOfText } from "./settings.js";
+import type { EncodingWatch } from "./text.js";
+
+/** Says what is encoded, and on a terminal how far that has come: a long text takes seconds. */
+export function encodingWatch(path: string): EncodingWatch {
+  let bar: ReturnType<typeof textProgress> | undefined;
+  return {
+    began: (characters, read) => {
+      const as = read === "utf-8" ? "" : ` (read as ${read.toUpperCase()})`;
+      console.log(`Encoding ${oneLine(path)}, ${count(characters)} characters${as} ...`);
+    },
+    progress: (done, all) => {
+      if (done < all) (bar ??= textProgress(all)).at(done);
+    },
+    ended: () => bar?.stop(),
+  };
+}
+
+/** The same of rows, file by file. */
+export function rowsWatch(): RowsWatch {
+  let bar: ReturnType<typeof passProgress> | undefined;
+  return {
+    began: (file, rows) => {
+      console.log(`Encoding ${oneLine(file)}, ${count(rows)} rows ...`);
+      bar = passProgress("Encoding", rows);
+    },
+    progress: (done) => bar?.at(done),
+    ended: () => bar?.stop(),
+  };
+}
+
+/** A run's model, data, length and memory. */
+export function describe({ training, settings, counts, plan }: Run): void {
+  const { adapted } = training;
+  const [trainable, all] = adapted.getNbTrainableParameters();
+  console.log(
+    `Model ${oneLine(settings.model)}: ${count(all - trainable)} weights frozen, ${count(trainable)} trained ` +
+      `(${((100 * trainable) / all).toFixed(2)} %), r = ${settings.r}`,
+  );
+  console.log(
+    `Data ${oneLine(settings.data)}: ${counts.map(([name, value]) => `${value} ${name.toLowerCase()}`).join(", ")}`,
+  );
+  const { evalEvery, accumulation } = training.settings;
+  console.log(
+    `Training: ${count(training.steps)} steps${accumulation > 1 ? ` of ${accumulation} shards` : ""}, learning rate ` +
+      `${training.learningRate}${evalEvery > 0 ? `, an evaluation every ${count(evalEvery)} steps` : ""}`,
+  );
+  console.log(
+    `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
+      `${megabytes(plan.adapters)}, ` +
+      `optimiser ${megabytes(plan.optimiser)}, activations ` +
+      `${megabytes(plan.activations)}${adapted.model.gradientCheckpointing ? " between checkpoints" : ""})`,
+  );
+}
+
+/** What came of it. */
+export function conclude(
+  { training, settings, samples }: Run,
+  before: readonly string[],
+  after: readonly string[],
+): void {
+  const { evaluations, losses } = training;
+  const [first, last] = [evaluations[0], training.best ?? evaluations.at(-1)];
+  console.log();
+  if (first && last)
+    console.log(
+      `Held-out perplexity after: ${perplexity(last.loss)} (before: ${perplexity(first.loss)}; ` +
+        `${perplexityChange(first.loss, last.loss)})${last.step === losses.length ? "" : `, of step ${last.step}`}`,
+    );
+  for (const [i, { shown, reference }] of samples.entries()) {
+    if (!areOfText(settings)) {
+      console.log(`Asked: ${quote(shown.at(-1)?.text ?? "")}`);
+      console.log(`Sample before: ${quote(before[i]!)}`);
+    }
+    console.log(`Sample after: ${quote(after[i]!)}`);
+    if (reference !== null) console.log(`In the data: ${quote(reference)}\n`);
+  }
+  console.log(`\n${lossCurveText(losses)}\n`);
+}
