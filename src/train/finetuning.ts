@@ -24,6 +24,7 @@ import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import type { Batches, BatchesOf, RowData } from "./batches.js";
 import { Evaluations, type Evaluation } from "./evaluations.js";
+import { meanLoss } from "./mean_loss.js";
 import { isRowData, RowBatches } from "./row_batches.js";
 import { autoLearningRate, completeSettings, warmupSteps, type FinetuningSettings } from "./settings.js";
 import { checkShards, giveSum, GradientSum, type Shard } from "./shards.js";
@@ -489,15 +490,12 @@ export class Finetuning<M extends CausalLM = CausalLM> {
 
   /** Of the first batches that are held out. @throws DivergedError */
   #heldOutLoss(where: string, batches: number, onBatch?: (done: number, total: number) => void): number {
-    let sum = 0;
-    let weights = 0;
-    for (let i = 0; i < batches; i++) {
-      const { weight, ...batch } = this.#batches.evaluation(i);
-      sum += weight * this.#measure(batch);
-      weights += weight;
-      onBatch?.(i + 1, batches);
-    }
-    const mean = sum / weights;
+    const mean = meanLoss(
+      batches,
+      (i) => this.#batches.evaluation(i),
+      (batch) => this.#measure(batch),
+      onBatch,
+    );
     this.#checkHeldOut(where, mean);
     return mean;
   }

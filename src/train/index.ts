@@ -7,6 +7,7 @@ export type { Hash } from "../io/digest.js";
 export type { RowData } from "./batches.js";
 export type { Evaluation } from "./evaluations.js";
 export type { FinetuningSettings } from "./settings.js";
+export { evaluateRows, type EvaluateRowsOptions, type RowsEvaluation } from "./evaluate_rows.js";
 export { exactMatch, type ExactMatch, type ExactMatchOptions, type GivenAnswer } from "./exact_match.js";
 export type { Shard } from "./shards.js";
 export type { FinetuningState, StepMetrics } from "./state.js";

@@ -113,7 +113,7 @@ export class RowBatches implements Batches {
 }
 
 /** @throws ArgumentError naming the row that is not one, or cannot be trained on */
-function checkRows(
+export function checkRows(
   where: string,
   part: string,
   rows: unknown,

@@ -10,6 +10,7 @@ import {
   type RopeTable,
 } from "../../autograd/ops/index.js";
 import { selectRows } from "../../autograd/ops/select_rows.js";
+import { noGrad } from "../../autograd/tape.js";
 import { IGNORED } from "../../data/collate.js";
 import { extentOf } from "../../nn/extent.js";
 import * as init from "../../nn/init.js";
@@ -21,7 +22,7 @@ import { ArgumentError, ShapeError } from "../../runtime/errors.js";
 import { checkOptions } from "../../runtime/options.js";
 import { className } from "../../runtime/shown.js";
 import { checkInteger, checkTensor } from "../../tensor/check.js";
-import { allOrNothing, graphScope } from "../../tensor/scope.js";
+import { allOrNothing, graphScope, scope } from "../../tensor/scope.js";
 import { Tensor, tensor } from "../../tensor/tensor.js";
 import { KeyValueCache, type CacheShape } from "./cache.js";
 import type { CausalLM, ForwardOptions, LossOptions } from "./causal_lm.js";
@@ -218,6 +219,27 @@ function scoredPlaces(targets: Tensor): number[] | null {
   return places.length === indices.length ? null : places;
 }
 
+/** Rows of logits that are there at a time where the likeliest tokens are counted. */
+const HIT_ROWS = 128;
+
+/** What `DecoderForCausalLM.measure` gives. @internal */
+export interface Measured {
+  /** The mean loss of the scored targets. */
+  loss: number;
+  /** How many of them are the likeliest. */
+  correct: number;
+}
+
+function countLikeliest({ data, shape }: Tensor, targets: readonly number[]): number {
+  const classes = shape.at(-1)!;
+  return targets.reduce((n, target, row) => {
+    const logits = data.subarray(row * classes, (row + 1) * classes);
+    const value = logits[target]!;
+    // Of what is not a number nothing is the likeliest.
+    return n + (logits.every((other, id) => other < value || (other === value && id >= target)) ? 1 : 0);
+  }, 0);
+}
+
 /** A base model with initial weights. @internal */
 export function initialised<M extends DecoderModel>(model: M): M {
   for (const [name, parameter] of model.namedParameters()) model.initParameter(name, parameter);
@@ -335,16 +357,57 @@ export class DecoderForCausalLM<C extends DecoderConfig = DecoderConfig> extends
         `${where}: targets has no scored target: all are ${IGNORED}. Give batches that score something, or ` +
           `numItemsInBatch, the scored targets of all batches of the step.`,
       );
-    const x = this.base.states(where, ids, rest);
+    return this.#lossAt(where, this.base.states(where, ids, rest), targets, scored, numItemsInBatch);
+  }
+
+  /**
+   * `loss` of at least one scored target, and how many of them are the likeliest token; of equal logits, that of the
+   * lower id. Without gradients.
+   * @internal
+   */
+  measure(ids: Tensor, targets: Tensor, options?: Omit<LossOptions, "numItemsInBatch">): Measured {
+    const where = `${className(this)}.measure`;
+    return noGrad(() =>
+      scope(() => {
+        const x = this.base.states(where, ids, options);
+        const places = scoredPlaces(targets);
+        const loss = this.#lossAt(where, x, targets, places, undefined).item();
+        const all = places ?? Array.from(targets.indices, (_, place) => place);
+        let correct = 0;
+        for (let first = 0; first < all.length; first += HIT_ROWS) {
+          const rows = all.slice(first, first + HIT_ROWS);
+          const own = rows.map((place) => targets.indices[place]!);
+          correct += scope(() => {
+            const logits = this.#atHead(where, targets, rows, () => this.#logits(this.#scaled(selectRows(x, rows))));
+            return countLikeliest(logits, own);
+          });
+        }
+        return { loss, correct };
+      }),
+    );
+  }
+
+  /** @param scored their places; null: all */
+  #lossAt(
+    where: string,
+    x: Tensor,
+    targets: Tensor,
+    scored: readonly number[] | null,
+    numItemsInBatch: number | undefined,
+  ): Tensor {
     if (scored === null) return this.#lossOf(x, targets, numItemsInBatch);
     // Nothing but its own row reaches a row of logits, and rows that are not scored have no gradient: to add their
     // zeros changes no bit.
     const own = tensor(Int32Array.from(scored, (place) => targets.indices[place]!));
-    const [batch, steps] = ids.shape as [number, number];
+    return this.#atHead(where, targets, scored, () => this.#lossOf(selectRows(x, scored), own, numItemsInBatch));
+  }
+
+  /** Runs the head on places of a batch: each has the adapters of its row. */
+  #atHead<T>(where: string, { shape: [batch, steps] }: Tensor, places: readonly number[], run: () => T): T {
     const within = extentOf(where, this.#head ?? this.base.table);
     return within(
-      () => this.#lossOf(selectRows(x, scored), own, numItemsInBatch),
-      scored.map((place) => Math.floor(place / steps)),
+      run,
+      places.map((place) => Math.floor(place / steps!)),
       batch,
     );
   }
