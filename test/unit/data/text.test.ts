@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import fc from "fast-check";
 import { data, FormatError } from "../../../src/index.js";
+import { says } from "../../support/refuses.js";
 
 const utf8 = (text: string) => [...new TextEncoder().encode(text)];
 const utf16 = (text: string, littleEndian: boolean) =>
@@ -70,5 +71,11 @@ for (const [name, bytes, at] of refused) {
       },
     ));
 }
+
+test("more bytes than the longest string has characters are refused before any is looked at", () => {
+  const bytes = Object.defineProperty(new Uint8Array(4), "length", { value: 536_870_889 });
+  const refused = says(FormatError, "long.jsonl", "536870889 bytes", "at most 536870888");
+  assert.throws(() => data.decodeText(bytes, "long.jsonl"), refused);
+});
 
 test.run();
