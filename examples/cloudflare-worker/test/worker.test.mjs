@@ -233,6 +233,31 @@ test("rows come as JSON Lines or as JSON, of every kind, and train to the bits o
     assert(bytes.equals(expected.files[name]), name);
 });
 
+test("chats are trained on and answered through the model's template, as in Node", async () => {
+  const chat = (question, answer) => ({
+    messages: [
+      { role: "user", content: question },
+      { role: "assistant", content: answer },
+    ],
+  });
+  const chats = [chat("What rises?", "The whale."), chat("What is lowered?", "A boat."), chat("Who is it?", "Ahab.")];
+  await ok("POST", "/users/chatter/rows", chats);
+  await ok("POST", "/users/chatter/train", { steps: 30 });
+  const { losses } = await trained("chatter");
+  assert.deepEqual(losses, trainedInNode(chats, 30).losses);
+  const { text } = await ok("POST", "/users/chatter/generate", {
+    messages: chats[0].messages.slice(0, 1),
+    temperature: 0,
+  });
+  assert.equal(text.trim(), "The whale.");
+  const { texts } = await ok("POST", "/generate", {
+    prompts: chats.map(({ messages: [question] }) => ({ user: "chatter", messages: [question] })),
+    temperature: 0,
+  });
+  assert.equal(texts[0].text, text);
+  assert.equal(texts[1].text.trim(), "A boat.");
+});
+
 test("every bad row is named, with its reason, and none of the request is taken", async () => {
   const before = await ok("GET", "/users/anna/status");
   const lines = [
