@@ -21,6 +21,25 @@ export const SMOLLM2_135M = {
   tie_word_embeddings: true,
 };
 
+/** config.json of google/gemma-3-270m, as far as it matters here: of 268,098,176 weights 167,772,160 are the head's. */
+export const GEMMA_3_270M = {
+  model_type: "gemma3_text",
+  hidden_size: 640,
+  intermediate_size: 2048,
+  num_hidden_layers: 18,
+  num_attention_heads: 4,
+  num_key_value_heads: 1,
+  head_dim: 256,
+  vocab_size: 262144,
+  max_position_embeddings: 32768,
+  query_pre_attn_scalar: 256,
+  rms_norm_eps: 1e-6,
+  rope_theta: 1000000,
+  rope_local_base_freq: 10000,
+  sliding_window: 512,
+  tie_word_embeddings: true,
+};
+
 /** config.json of meta-llama/Llama-3.2-1B, as far as it matters here: 1,235,814,400 weights. */
 export const LLAMA_32_1B = {
   model_type: "llama",
