@@ -4,7 +4,7 @@ import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { ChatMessage } from "./examples.js";
-import { evaluate } from "./jinja/evaluate.js";
+import { evaluate, type Written } from "./jinja/evaluate.js";
 import { parse, type Node } from "./jinja/parse.js";
 import { textOf, valueOf } from "./jinja/values.js";
 import { checkDate, strftime } from "./strftime.js";
@@ -84,6 +84,11 @@ export class ChatTemplate {
    * console.log(template.render(messages, { kwargs: { date_string: "May" } })); // It is May
    */
   render(messages: readonly ChatMessage[], options: RenderOptions = {}): string {
+    return this.write(messages, options).text;
+  }
+
+  /** The text, and what of it the template marks as the assistant's. @internal */
+  write(messages: readonly ChatMessage[], options: RenderOptions): Written {
     const where = "ChatTemplate.render";
     checkOptions(where, options, RENDER_OPTIONS);
     const { tools, documents, addGenerationPrompt = false, date, kwargs = {} } = options;
@@ -116,13 +121,14 @@ export class ChatTemplate {
         throw new Refusal(textOf(message));
       });
       if (day) variables.set("strftime_now", ([format = ""]) => strftime(day, textOf(format)));
-      return evaluate(tools === undefined ? this.#template : (this.#toolUse ?? this.#template), variables).text;
+      return evaluate(tools === undefined ? this.#template : (this.#toolUse ?? this.#template), variables);
     } catch (cause) {
       const { message } = cause as Error;
+      const advice = message === "'strftime_now' is undefined" ? ': it asks for the day; give date ("2026-01-31")' : "";
       throw new FormatError(
         cause instanceof Refusal
           ? `${this.name} refuses the messages: ${message}`
-          : `${this.name} cannot render the messages: ${message}`,
+          : `${this.name} cannot render the messages: ${message}${advice}`,
         { cause },
       );
     }

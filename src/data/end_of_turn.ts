@@ -1,7 +1,13 @@
 /** What ends an answer: the tokens that end a text, and the one that the chat template writes there. */
 import { FormatError } from "../runtime/errors.js";
-import type { RenderOptions } from "./chat_template.js";
+import type { ChatTemplate, RenderOptions } from "./chat_template.js";
 import type { Tokenizer } from "./tokenizer.js";
+
+/** Options of `endOfTurnIds`: how a conversation is rendered. */
+export interface EndOfTurnOptions extends Pick<RenderOptions, "date" | "kwargs"> {
+  /** Default: the tokenizer's own. */
+  chatTemplate?: ChatTemplate | null | undefined;
+}
 
 /** In the place of an answer, to be found again: characters that no template writes. */
 const ANSWER = "\ue000\ue001";
@@ -12,7 +18,6 @@ const ANSWER = "\ue000\ue001";
  * <|im_end|>.) Without a template, or with one that refuses a question and an answer, these are `eosTokenIds`.
  *
  * @param eosTokenIds that of `models.loadModel`
- * @param options as for `Tokenizer.applyChatTemplate`
  *
  * @example
  * const { tokenizer, eosTokenIds } = models.loadModel("models/base");
@@ -25,17 +30,17 @@ const ANSWER = "\ue000\ue001";
 export function endOfTurnIds(
   tokenizer: Tokenizer,
   eosTokenIds: readonly number[],
-  options: Pick<RenderOptions, "date" | "kwargs"> = {},
+  { chatTemplate = tokenizer.chatTemplate, ...options }: EndOfTurnOptions = {},
 ): number[] {
   const ids = [...eosTokenIds];
-  if (!tokenizer.chatTemplate) return ids;
+  if (!chatTemplate) return ids;
   const messages = [
     { role: "user", content: "?" },
     { role: "assistant", content: ANSWER },
   ];
   let text: string;
   try {
-    text = tokenizer.applyChatTemplate(messages, options);
+    text = chatTemplate.render(messages, options);
   } catch (error) {
     if (error instanceof FormatError) return ids;
     throw error;

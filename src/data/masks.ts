@@ -4,12 +4,19 @@
  * comes up to its end without (upto); between them, the message stands in the whole conversation's text. A token counts
  * to a message if no character of it lies outside.
  */
+import type { Anchor, AnchorFinder } from "./anchors.js";
 import type { ChatMessage } from "./examples.js";
 
 /** Renders messages, with or without the beginning of an answer at the end. */
 export type Render = (messages: readonly ChatMessage[], addGenerationPrompt: boolean) => string;
-/** Token ids of a text, without what a post-processor adds. */
-export type Encode = (text: string) => readonly number[];
+
+/** How a text becomes tokens. */
+export interface Encoding {
+  /** Token ids of a text, without what a post-processor adds. */
+  encode(text: string): readonly number[];
+  /** Tokens at which every text is cut. */
+  readonly anchors: AnchorFinder;
+}
 
 /** Tokens of a text: the first, and the one behind the last. */
 export type Span = readonly [start: number, end: number];
@@ -17,23 +24,54 @@ export type Span = readonly [start: number, end: number];
 /** Characters that one token may take across a border. */
 const LONGEST_CROSSING = 256;
 
+/** Why a row cannot be trained on, as a clause. */
+export class Unusable extends Error {}
+
 /** A text's tokens, and where in it they begin and end. */
 export class TokenizedText {
   readonly ids: readonly number[];
+  /** Where the text is cut, and how many tokens lie before. */
+  readonly #anchors: readonly (Anchor & { readonly before: number })[];
+  readonly #encoding: Encoding;
 
+  /** @param like a text that begins alike, whose tokens up to where they part are taken over */
   constructor(
     readonly text: string,
-    readonly encode: Encode,
+    encoding: Encoding,
+    like?: TokenizedText,
   ) {
-    this.ids = encode(text);
+    this.#encoding = encoding;
+    const shared = like?.anchorBefore(commonLength(text, like.text) - encoding.anchors.longest);
+    this.ids = shared
+      ? [...like!.ids.slice(0, shared.before), ...encoding.encode(text.slice(shared.start))]
+      : encoding.encode(text);
+    const found = encoding.anchors.find(text);
+    const kinds = new Set(found.map(({ id }) => id));
+    const places = this.ids.flatMap((id, i) => (kinds.has(id) ? [i] : []));
+    // Where the tokenizer goes by other rules, whole beginnings of the text are encoded.
+    const agrees = places.length === found.length && found.every(({ id }, i) => this.ids[places[i]!] === id);
+    this.#anchors = agrees ? found.map((anchor, i) => ({ ...anchor, before: places[i]! })) : [];
+  }
+
+  /** The last anchor that ends at a position or before it. */
+  anchorBefore(position: number): (Anchor & { readonly before: number }) | undefined {
+    let low = 0;
+    let high = this.#anchors.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#anchors[middle]!.end <= position) low = middle + 1;
+      else high = middle;
+    }
+    return this.#anchors[low - 1];
   }
 
   /** Tokens that lie before a position, if one begins there; else null. */
   #tokensBefore(position: number): number | null {
     if (position >= this.text.length) return this.ids.length;
     // Whatever follows, a text's tokens are those of its beginning wherever one of them ends there.
-    const before = this.encode(this.text.slice(0, position));
-    return commonStart(before, this.ids) === before.length ? before.length : null;
+    const { start, before } = this.anchorBefore(position) ?? { start: 0, before: 0 };
+    const ids = this.#encoding.encode(this.text.slice(start, position));
+    return ids.every((id, i) => id === this.ids[before + i]) ? before + ids.length : null;
   }
 
   /** The first token that begins at a position or after it. */
@@ -56,8 +94,15 @@ export class TokenizedText {
   }
 }
 
-/** Why a row cannot be trained on, as a clause. */
-export class Unusable extends Error {}
+/** How many of two texts' first characters are equal. */
+function commonLength(a: string, b: string): number {
+  // Blocks are compared at once: texts of a conversation have much in common.
+  const most = Math.min(a.length, b.length);
+  let at = 0;
+  for (let block = 4096; block >= 1; block = Math.floor(block / 8))
+    while (at + block <= most && a.startsWith(b.slice(at, at + block), at)) at += block;
+  return at;
+}
 
 /** How many of two lists' first elements are equal. */
 export function commonStart(a: readonly number[], b: readonly number[]): number {
@@ -89,18 +134,24 @@ export function partOf(messages: readonly ChatMessage[], first: number, end: num
  * ends with them: with other words before them, or cut down, as some templates do with the thoughts of earlier turns.
  * @param ends tokens that end a turn or a text: some templates write one only where a conversation ends
  */
-export function spanOf(whole: TokenizedText, { bare, head, upto }: Part, ends: ReadonlySet<number>): Span | null {
-  const { text, ids, encode } = whole;
+export function spanOf(
+  whole: TokenizedText,
+  { bare, head, upto }: Part,
+  encoding: Encoding,
+  ends: ReadonlySet<number>,
+): Span | null {
+  const { text, ids } = whole;
   let start: number;
   if (text.startsWith(head)) start = whole.firstFrom(head.length);
   else if (text.startsWith(bare)) {
     // The template begins an answer that is to be written otherwise than one that is there ("<think>"). Of this one it
     // gives as much as both have.
-    start = Math.max(whole.firstFrom(bare.length), commonStart(encode(head), ids));
+    const begun = new TokenizedText(head, encoding, whole);
+    start = Math.max(whole.firstFrom(bare.length), commonStart(begun.ids, ids));
   } else return null;
   if (text.startsWith(upto)) return [start, Math.max(start, whole.countUpTo(upto.length))];
-  const last = encode(upto);
-  const end = commonStart(last, ids);
+  const last = new TokenizedText(upto, encoding, whole);
+  const end = commonStart(last.ids, ids);
   const isWhole = end > start && ids.slice(start, end).some((id) => ends.has(id));
-  return isWhole && last.slice(end).every((id) => ends.has(id)) ? [start, end] : null;
+  return isWhole && last.ids.slice(end).every((id) => ends.has(id)) ? [start, end] : null;
 }

@@ -1,24 +1,19 @@
 /** Rows of text and of messages as token ids, and which of them are scored. */
 import { asObject } from "../io/json.js";
-import { ArgumentError, FormatError, WasmLoraError } from "../runtime/errors.js";
+import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import { checkInteger } from "../tensor/check.js";
 import { ChatTemplate } from "./chat_template.js";
-import type { ChatMessage, Example } from "./examples.js";
-import { commonStart, partOf, spanOf, TokenizedText, Unusable, type Render, type Span } from "./masks.js";
+import { brokenMarks, conversationRows, type ConversationSettings } from "./conversation.js";
+import { endOfTurnIds } from "./end_of_turn.js";
+import type { Example } from "./examples.js";
+import { checkScored, cutRow, scoredRow, type TrainingRow } from "./labels.js";
+import { commonStart, TokenizedText, Unusable, type Encoding } from "./masks.js";
 import { checkDate } from "./strftime.js";
 import { Tokenizer } from "./tokenizer.js";
 
-/** A row to train on. */
-export interface TrainingRow {
-  /** Its tokens. */
-  ids: Int32Array;
-  /** Each of `ids` that is scored, and -100 for the others, as Hugging Face's labels. */
-  labels: Int32Array;
-  /** Its place, for errors. */
-  where: string;
-}
+export type { TrainingRow } from "./labels.js";
 
 /** What `tokenizeExamples` makes of examples. */
 export interface TokenizedData {
@@ -72,9 +67,6 @@ const OPTIONS = [
   "onProgress",
 ];
 const LOSSES: readonly string[] = ["completion", "assistant", "last", "all"] satisfies LossOn[];
-/** Labels of what is not scored. */
-const IGNORED = -100;
-
 /**
  * Examples as token ids, and which of these are scored.
  *
@@ -104,21 +96,26 @@ export function tokenizeExamples(
     );
   if (!(tokenizer instanceof Tokenizer))
     throw new ArgumentError(`${where}: tokenizer must be a data.Tokenizer; got ${shown(tokenizer)}.`);
-  const settings = checked(where, tokenizer, options);
-  const { onUnusable = "refuse", onProgress, maxLength = 1024 } = options;
+  checkSettings(where, options);
+  const { lossOn, onUnusable = "refuse", onProgress, maxLength = 1024 } = options;
   const data: TokenizedData = { rows: [], truncated: 0, skipped: [], split: 0 };
-  const ends = new Set(settings.eosTokenIds);
+  const encoding: Encoding = {
+    encode: (text) => tokenizer.encode(text, { addSpecialTokens: false }),
+    anchors: tokenizer.anchors,
+  };
+  let conversations: ConversationSettings | undefined;
   const rowsOf = (example: Example): TrainingRow[] => {
     switch (example.kind) {
       case "text":
-        return [textRow(example, "", example.text, tokenizer, ends, settings)];
+        return [textRow(example, "", example.text, tokenizer, encoding, options)];
       case "completion":
-        return [textRow(example, example.prompt, example.completion, tokenizer, ends, settings)];
+        return [textRow(example, example.prompt, example.completion, tokenizer, encoding, options)];
       case "tokens":
-        return [tokensRow(example, settings.lossOn)];
+        return [tokensRow(example, lossOn)];
       case "messages":
       case "chatCompletion":
-        return conversationRows(example, tokenizer, ends, settings);
+        conversations ??= conversationSettings(example.where, tokenizer, encoding, options);
+        return conversationRows(example, conversations);
     }
   };
   for (const [i, example] of (examples as readonly Example[]).entries()) {
@@ -132,7 +129,8 @@ export function tokenizeExamples(
       if (!(cause instanceof Unusable)) throw cause;
       if (onUnusable === "refuse")
         throw new FormatError(
-          `${example.where}: ${cause.message}; mend or remove the row, or let such rows be skipped.`,
+          `${example.where}: ${cause.message}; mend or remove the row, or skip such rows (--skip-unusable, or ` +
+            `onUnusable: "skip").`,
           { cause },
         );
       data.skipped.push({ where: example.where, reason: cause.message });
@@ -142,11 +140,7 @@ export function tokenizeExamples(
   return data;
 }
 
-type Settings = Pick<TokenizeExamplesOptions, "eosTokenIds" | "lossOn" | "date" | "chatTemplateKwargs"> & {
-  template: ChatTemplate | null;
-};
-
-function checked(where: string, tokenizer: Tokenizer, options: TokenizeExamplesOptions): Settings {
+function checkSettings(where: string, options: TokenizeExamplesOptions): void {
   if (options === undefined) throw new ArgumentError(`${where}: options are needed: { eosTokenIds }.`);
   checkOptions(where, options, OPTIONS);
   const { eosTokenIds, lossOn, maxLength = 1024, chatTemplate, date, chatTemplateKwargs, onUnusable } = options;
@@ -162,7 +156,36 @@ function checked(where: string, tokenizer: Tokenizer, options: TokenizeExamplesO
     throw new ArgumentError(`${where}: chatTemplateKwargs must be an object; got ${shown(chatTemplateKwargs)}.`);
   if (onUnusable !== undefined && onUnusable !== "refuse" && onUnusable !== "skip")
     throw new ArgumentError(`${where}: onUnusable must be refuse or skip; got ${shown(onUnusable)}.`);
-  return { eosTokenIds, lossOn, date, chatTemplateKwargs, template: chatTemplate ?? tokenizer.chatTemplate };
+}
+
+function conversationSettings(
+  where: string,
+  tokenizer: Tokenizer,
+  encoding: Encoding,
+  { eosTokenIds, lossOn, chatTemplate, date, chatTemplateKwargs: kwargs = {} }: TokenizeExamplesOptions,
+): ConversationSettings {
+  const template = chatTemplate ?? tokenizer.chatTemplate;
+  if (template === null)
+    throw new FormatError(
+      `${where}: it holds messages, and the tokenizer has no chat template; give one (--template <file>, or the ` +
+        `option chatTemplate), made of tokens that the model has.`,
+    );
+  const { eos_token: end } = tokenizer.specialTokensMap;
+  const own = end === undefined ? [] : encoding.encode(end);
+  const ends = new Set([
+    ...endOfTurnIds(tokenizer, eosTokenIds, { chatTemplate: template, date, kwargs }),
+    ...(own.length === 1 ? own : []),
+  ]);
+  return {
+    template,
+    encoding,
+    ends,
+    // A model's own template may write marks that are no tokens: its model has seen them so.
+    brokenMarks: tokenizer.hasOwn(template) ? [] : brokenMarks(template.source, encoding),
+    lossOn,
+    date,
+    kwargs,
+  };
 }
 
 /** A text, or a prompt with its completion, of which the prompt is not scored. */
@@ -171,8 +194,8 @@ function textRow(
   prompt: string,
   completion: string,
   tokenizer: Tokenizer,
-  ends: ReadonlySet<number>,
-  { eosTokenIds, lossOn }: Settings,
+  encoding: Encoding,
+  { eosTokenIds, lossOn }: TokenizeExamplesOptions,
 ): TrainingRow {
   const own = kind === "text" ? "all" : "completion";
   if (lossOn !== undefined && lossOn !== own && lossOn !== "all")
@@ -180,12 +203,12 @@ function textRow(
       `tokenizeExamples: lossOn is ${lossOn}, but ${where} is a ${kind}, which has no messages; expected ` +
         `${own === "all" ? own : `${own} or all`}.`,
     );
-  const text = new TokenizedText(prompt + completion, (part) => tokenizer.encode(part, { addSpecialTokens: false }));
+  const text = new TokenizedText(prompt + completion, encoding);
   // Begin-of-text goes before, and is no part of what is scored after a prompt.
   const ids = tokenizer.encode(text.text);
   let before = 0;
   while (before < ids.length && commonStart(ids.slice(before), text.ids) < text.ids.length) before++;
-  if (ids.length === 0 || !ends.has(ids.at(-1)!) || text.ids.length === 0) {
+  if (ids.length === 0 || !eosTokenIds.includes(ids.at(-1)!) || text.ids.length === 0) {
     if (eosTokenIds.length > 0) ids.push(tokenizer.preferredOf(eosTokenIds));
     else if (kind === "completion") throw new Unusable("the model has no token that could end the completion");
   }
@@ -196,112 +219,5 @@ function textRow(
 function tokensRow({ inputIds, labels, where }: Example & { kind: "tokens" }, lossOn: LossOn | undefined): TrainingRow {
   if (lossOn !== undefined && lossOn !== "all")
     throw new ArgumentError(`tokenizeExamples: lossOn is ${lossOn}, but ${where} is of tokens, whose labels say it.`);
-  return scored({ ids: inputIds, labels: lossOn === "all" || !labels ? inputIds.slice() : labels, where });
-}
-
-function conversationRows(
-  example: Example & { kind: "messages" | "chatCompletion" },
-  tokenizer: Tokenizer,
-  ends: ReadonlySet<number>,
-  { lossOn: asked, template, date, chatTemplateKwargs }: Settings,
-): TrainingRow[] {
-  const { where, tools, chatTemplateKwargs: own } = example;
-  if (template === null)
-    throw new FormatError(
-      `${where}: it holds messages, and the tokenizer has no chat template; give one (--template <file>, or the ` +
-        `option chatTemplate), made of tokens that the model has.`,
-    );
-  const prompt = example.kind === "messages" ? [] : example.prompt;
-  const given = example.kind === "messages" ? example.messages : [...prompt, ...example.completion];
-  // The weight is for us; templates get what else there is.
-  const messages = given.map(({ weight: _, ...message }) => message as ChatMessage);
-  const render: Render = (some, addGenerationPrompt) => {
-    try {
-      return template.render(some, {
-        tools,
-        date,
-        addGenerationPrompt,
-        kwargs: { ...chatTemplateKwargs, ...own },
-      });
-    } catch (cause) {
-      if (!(cause instanceof WasmLoraError)) throw cause;
-      throw new Unusable(cause.message, { cause });
-    }
-  };
-  const encode = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
-  const whole = new TokenizedText(render(messages, false), encode);
-  const lossOn = asked ?? (example.kind === "messages" ? "assistant" : "completion");
-  const isOut = (i: number): boolean => given[i]!.weight === 0;
-  const answers = messages.flatMap(({ role }, i) => (role === "assistant" ? [i] : []));
-  const isCompletion = lossOn === "completion" && example.kind === "chatCompletion";
-  if (lossOn === "all" || isCompletion) {
-    const spanOfMessages = (first: number, end: number): Span => {
-      const span = spanOf(whole, partOf(messages, first, end, render), ends);
-      if (span) return span;
-      throw new Unusable(`the template writes what comes before message ${first + 1} otherwise if more follows`);
-    };
-    const all: Span = isCompletion ? spanOfMessages(prompt.length, messages.length) : [0, whole.ids.length];
-    if (answers.some((i) => i >= prompt.length && !isOut(i))) checkEnd(whole.ids, all, ends);
-    const out = messages.flatMap((_, i) => (i >= (isCompletion ? prompt.length : 0) && isOut(i) ? [i] : []));
-    return [
-      scoredRow(
-        where,
-        whole.ids,
-        [all],
-        out.map((i) => spanOfMessages(i, i + 1)),
-      ),
-    ];
-  }
-  const asksLast = lossOn === "last";
-  const wanted = answers.filter((i) => !isOut(i) && (!asksLast || i === answers.at(-1)));
-  if (wanted.length === 0)
-    throw new Unusable(
-      answers.length === 0 ? "no message is the assistant's" : "no answer is scored: their weights are 0",
-    );
-  const parts = wanted.map((i) => partOf(messages, i, i + 1, render));
-  const spans = parts.map((part) => spanOf(whole, part, ends));
-  if (spans.every((span) => span !== null)) {
-    for (const span of spans) checkEnd(whole.ids, span, ends);
-    return [scoredRow(where, whole.ids, spans)];
-  }
-  return parts.map((part, k) => {
-    const alone = new TokenizedText(part.upto, encode);
-    const span = spanOf(alone, part, ends);
-    if (span === null)
-      throw new Unusable(`the template writes what comes before message ${wanted[k]! + 1} otherwise if that follows`);
-    checkEnd(alone.ids, span, ends);
-    return scoredRow(where, alone.ids, [span]);
-  });
-}
-
-/** An answer without its end teaches never to stop. */
-function checkEnd(ids: readonly number[], [start, end]: Span, ends: ReadonlySet<number>): void {
-  if (!ids.slice(start, end).some((id) => ends.has(id)))
-    throw new Unusable("the template ends an answer with none of the tokens that end a text of the model");
-}
-
-function scoredRow(
-  where: string,
-  ids: readonly number[],
-  spans: readonly Span[],
-  without: readonly Span[] = [],
-): TrainingRow {
-  const labels = new Int32Array(ids.length).fill(IGNORED);
-  for (const [start, end] of spans) for (let i = start; i < end; i++) labels[i] = ids[i]!;
-  for (const [start, end] of without) labels.fill(IGNORED, start, end);
-  return scored({ ids: Int32Array.from(ids), labels, where });
-}
-
-/** The first token is nobody's target. */
-function scored(row: TrainingRow): TrainingRow {
-  if (row.labels.subarray(1).every((label) => label === IGNORED)) throw new Unusable("no token of it is scored");
-  return row;
-}
-
-function cutRow(row: TrainingRow, maxLength: number): TrainingRow {
-  if (row.ids.length <= maxLength) return row;
-  const labels = row.labels.slice(0, maxLength);
-  if (labels.subarray(1).every((label) => label === IGNORED))
-    throw new Unusable(`its first ${maxLength} of ${row.ids.length} tokens (maxLength) hold none that is scored`);
-  return { ids: row.ids.slice(0, maxLength), labels, where: row.where };
+  return checkScored({ ids: inputIds, labels: lossOn === "all" || !labels ? inputIds.slice() : labels, where });
 }

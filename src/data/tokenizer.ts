@@ -4,6 +4,7 @@ import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
+import { AnchorFinder } from "./anchors.js";
 import { ChatTemplate, type RenderOptions } from "./chat_template.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import type { ChatMessage } from "./examples.js";
@@ -113,10 +114,14 @@ export class Tokenizer {
   readonly #cleanUp: boolean;
   readonly #tokens = new Map<number, string>();
   readonly #special = new Set<string>();
+  /** Added tokens that are looked for in the text as it is. @internal */
+  readonly anchors: AnchorFinder;
   readonly #settings: Record<string, unknown>;
   readonly #name: string;
   /** undefined: not asked for yet. */
   #chatTemplate: ChatTemplate | null | undefined;
+  /** The one that came with the tokenizer. */
+  #own: ChatTemplate | null = null;
 
   /**
    * @param json of tokenizer.json
@@ -146,6 +151,7 @@ export class Tokenizer {
       added_tokens: added,
     };
     checkTogether(added, parts.pre_tokenizer, parts.normalizer !== null, fail);
+    this.anchors = new AnchorFinder(added.filter(({ normalized, content }) => !normalized && content !== ""));
     this.#strips = added.some(({ lstrip, rstrip }) => lstrip || rstrip);
     try {
       this.#encoder = makeTokenizer(parts, { unk_token: model.mends.unknown }, model.mends, (characters, all) =>
@@ -294,7 +300,7 @@ export class Tokenizer {
    * tokenizer.chatTemplate = new data.ChatTemplate("{{ messages[0].content }}");
    */
   get chatTemplate(): ChatTemplate | null {
-    if (this.#chatTemplate === undefined) this.#chatTemplate = this.#ownTemplate();
+    if (this.#chatTemplate === undefined) this.#own = this.#chatTemplate = this.#ownTemplate();
     return this.#chatTemplate;
   }
 
@@ -304,6 +310,11 @@ export class Tokenizer {
         `Tokenizer.chatTemplate: it must be a data.ChatTemplate or null; got ${shown(template)}.`,
       );
     this.#chatTemplate = template;
+  }
+
+  /** Whether a template came with the tokenizer. @internal */
+  hasOwn(template: ChatTemplate): boolean {
+    return template === this.#own;
   }
 
   #ownTemplate(): ChatTemplate | null {
