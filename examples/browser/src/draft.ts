@@ -1,14 +1,23 @@
 /** What is in the fields, kept for the next visit. */
-import { get, set } from "idb-keyval";
+import { del, get, set } from "idb-keyval";
 
 export interface Draft {
   text: string;
   rank: string;
   steps: string;
+  epochs: string;
+  patience: string;
   prompt: string;
 }
 
+/** A file of rows that was opened; kept apart, since it does not change with every letter that is typed. */
+export interface DraftFile {
+  name: string;
+  bytes: Uint8Array;
+}
+
 export const DRAFT = "draft";
+const FILE = "draft-file";
 let timer: ReturnType<typeof setTimeout> | undefined;
 let waiting: Draft | undefined;
 
@@ -30,4 +39,12 @@ export function keepNow(): void {
 
 export function loadDraft(): Promise<Draft | undefined> {
   return get<Draft>(DRAFT).catch(() => undefined);
+}
+
+export function keepFile(file: DraftFile | null): void {
+  void (file ? set(FILE, file) : del(FILE)).catch(() => {});
+}
+
+export function loadFile(): Promise<DraftFile | undefined> {
+  return get<DraftFile>(FILE).catch(() => undefined);
 }

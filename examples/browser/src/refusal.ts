@@ -1,7 +1,7 @@
 import { printable } from "./format";
 
 /** Where on the page the visitor can do something about an error. */
-export type Place = "page" | "model" | "text" | "rank" | "steps" | "prompt" | "upload" | "write";
+export type Place = "page" | "model" | "text" | "file" | "rank" | "steps" | "epochs" | "prompt" | "upload" | "chat";
 
 /** An error that is told to the visitor as it stands: what is wrong, and what to do next. */
 export class Refusal extends Error {

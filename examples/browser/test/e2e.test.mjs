@@ -16,15 +16,30 @@ import * as wasmLora from "wasm-lora";
 import { HubServer } from "../../../dist/test/support/hub_server.js";
 import { BROWSERS } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
+import {
+  choose,
+  downloaded,
+  focus,
+  focused,
+  paste,
+  savedLosses,
+  shoot,
+  shots,
+  stepOf,
+  talk,
+  textOf,
+  untilCurve,
+  untilStep,
+  untilText,
+} from "./visitor.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const shots = fileURLToPath(new URL("shots/", import.meta.url));
 const TEXT = readFileSync(join(root, "sample.txt"), "utf8").slice(0, 12000);
 const PROMPT = "The old man";
-const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT };
+/** As the page does: ten evaluations in the course of a run. */
+const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT, evalEvery: 4 };
 
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
-mkdirSync(shots, { recursive: true });
 const server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
 const url = server.resolvedUrls.local[0];
 writeFileSync(join(work, "text.txt"), TEXT);
@@ -38,91 +53,6 @@ test.after(async () => {
   rmSync(work, { recursive: true });
 });
 
-// What a visitor sees and does; `b` is a browser of drivers.mjs.
-
-async function until(b, what, fn, ...args) {
-  const deadline = Date.now() + 120000;
-  while (!(await b.evaluate(fn, ...args))) {
-    if (Date.now() > deadline)
-      throw new Error(`waited in vain for ${what}; the page says: ${await b.evaluate(() => document.body.innerText)}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-const textOf = (b, id) => b.evaluate((id) => document.getElementById(id).textContent, id);
-const untilText = (b, id, part) =>
-  until(b, `"${part}" in #${id}`, (id, part) => document.getElementById(id).textContent.includes(part), id, part);
-const stepOf = async (b) => Number((await textOf(b, "figure-step")).split(" / ")[0]);
-const untilStep = (b, step) =>
-  until(b, `step ${step}`, (step) => document.getElementById("progress").value >= step, step);
-/** The field gets the text as from the clipboard: in place of what was there, with its events. */
-const paste = (b, id, value) =>
-  b.evaluate(
-    (id, value) => {
-      const field = document.getElementById(id);
-      field.focus();
-      field.select();
-      document.execCommand(value ? "insertText" : "delete", false, value);
-    },
-    id,
-    value,
-  );
-const focused = (b) => b.evaluate(() => document.activeElement.id);
-const focus = (b, id) => b.evaluate((id) => document.getElementById(id).focus(), id);
-const choose = (b, id, value) =>
-  b.evaluate(
-    (id, value) => {
-      const select = document.getElementById(id);
-      select.value = value;
-      select.dispatchEvent(new Event("input", { bubbles: true }));
-    },
-    id,
-    value,
-  );
-/** Pixels of the loss curve's colour. */
-const curvePixels = (b) =>
-  b.evaluate(() => {
-    const canvas = document.querySelector("#chart canvas");
-    if (!canvas) return 0;
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    const [red, green, blue] = getComputedStyle(document.getElementById("chart"))
-      .getPropertyValue("--accent")
-      .match(/[0-9a-f]{2}/g)
-      .map((hex) => parseInt(hex, 16));
-    let count = 0;
-    for (let i = 0; i < data.length; i += 4)
-      if (data[i] === red && data[i + 1] === green && data[i + 2] === blue && data[i + 3] === 255) count++;
-    return count;
-  });
-/** The chart is drawn with the next frame, which may take a browser without a screen a while. */
-async function untilCurve(b) {
-  for (let attempt = 0; (await curvePixels(b)) <= 20; attempt++) {
-    assert.ok(attempt < 100, "the chart has a curve");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-const savedLosses = async (b) => {
-  const bytes = await b.evaluate(
-    () =>
-      new Promise((resolve, reject) => {
-        const opening = indexedDB.open("keyval-store");
-        opening.onerror = reject;
-        opening.onsuccess = () => {
-          const reading = opening.result.transaction("keyval").objectStore("keyval").get("run");
-          reading.onsuccess = () => resolve([...reading.result.checkpoint]);
-        };
-      }),
-  );
-  return wasmLora.train.decodeCheckpoint(Uint8Array.from(bytes)).state.metrics.map(({ loss }) => loss);
-};
-const downloaded = async (b) =>
-  Buffer.from(
-    await b.evaluate(async () => {
-      const bytes = new Uint8Array(await (await fetch(document.getElementById("download").href)).arrayBuffer());
-      return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-    }),
-    "base64",
-  );
-
 /** An adapter as another program would write it: without digests. */
 function withoutMetadata(file) {
   const length = Number(file.readBigUInt64LE());
@@ -134,24 +64,9 @@ function withoutMetadata(file) {
   return Buffer.concat([size, header, file.subarray(8 + length)]);
 }
 
-async function shoot(b, name, state) {
-  for (const [size, width, height] of [
-    ["desktop", 1280, 1800],
-    ["phone", 360, 3800],
-  ]) {
-    await b.resize(width, height);
-    // The chart follows its box one frame later.
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    await b.screenshot(join(shots, `${name}-${state}-${size}.png`));
-    assert.ok(
-      await b.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth),
-      `${state}: the page scrolls sideways at ${size} width`,
-    );
-  }
-  await b.resize(1280, 900);
-}
-
-for (const [name, launch] of Object.entries(BROWSERS)) {
+/** `node test/e2e.test.mjs chromium` leaves the others out. */
+const wanted = Object.entries(BROWSERS).filter(([name]) => process.argv.length < 3 || process.argv.includes(name));
+for (const [name, launch] of wanted) {
   const inBrowser = suite(name);
   const say = (what) => console.log(`${b.version}: ${what}`);
   let b;
@@ -191,7 +106,7 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
     assert.equal(await focused(b), "steps");
     writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
     await b.setFiles("#file", [join(work, "picture.txt")]);
-    await untilText(b, "text-error", "picture.txt is not a plain text file: byte 0 is 0x89");
+    await untilText(b, "file-error", "picture.txt is not a plain text file: byte 0 is 0x89");
     // As Windows' Notepad saved it, with a mark, and as others do, without one.
     for (const mark of ["\ufeff", ""]) {
       writeFileSync(
@@ -290,31 +205,24 @@ for (const [name, launch] of Object.entries(BROWSERS)) {
     await shoot(b, name, "3-done");
   });
 
-  inBrowser("adapters are uploaded as a zip or as two files, and write", async () => {
-    const writeAs = async (who) => {
+  inBrowser("adapters are uploaded as a zip or as two files, and write beside the model as it came", async () => {
+    const written = async (who) => {
       assert.equal(await b.evaluate(() => document.getElementById("who").value), who);
-      await paste(b, "write-prompt", PROMPT);
-      await paste(b, "seed", "0");
-      await b.press("Enter");
-      await untilText(b, "announce", "Written: ");
-      const written = await textOf(b, "written");
-      await b.evaluate(() => {
-        document.getElementById("announce").textContent = "";
-      });
-      return written;
+      const said = await talk(b, PROMPT);
+      assert.equal(said.base, expected.before);
+      return said.adapted;
     };
+    assert.equal(await written("best"), expected.after);
     await b.setFiles("#upload", [zip]);
     await untilText(b, "upload-hint", `Loaded ${name}.zip`);
-    assert.equal(await writeAs("uploaded"), expected.after);
+    assert.equal(await written("uploaded"), expected.after);
     const folder = join(work, "node/adapter");
     await b.setFiles(
       "#upload",
       ["adapter_config.json", "adapter_model.safetensors"].map((file) => join(folder, file)),
     );
     await untilText(b, "upload-hint", "Loaded the two files");
-    assert.equal(await writeAs("uploaded"), expected.after);
-    await choose(b, "who", "base");
-    assert.equal(await writeAs("base"), expected.before);
+    assert.equal(await written("uploaded"), expected.after);
   });
 
   inBrowser("what is no adapter is refused, and the last one stays", async () => {
@@ -437,7 +345,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   await paste(b, "steps", "12");
   await b.evaluate(() => document.querySelector(".skip").focus());
   const order = [];
-  for (let i = 0; i < 15; i++) {
+  for (let i = 0; i < 22; i++) {
     order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
     await b.press("Tab");
   }
@@ -451,12 +359,19 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
     "use-sample",
     "rank",
     "steps",
+    "patience",
     "prompt",
     "go",
     "upload",
+    "how",
     "who",
-    "write-prompt",
     "seed",
+    "temperature",
+    "talk-base",
+    "talk-adapted",
+    "message",
+    "send",
+    "clear",
   ]);
 
   const spoken = await b.page.accessibility.snapshot();
@@ -469,9 +384,11 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
     "Steps",
     "Beginning of the samples",
     "Training progress",
+    "End early",
     "Upload an adapter…",
-    "Model",
+    "Adapter",
     "Seed",
+    "Temperature",
   ]) {
     assert.ok(names.includes(label), `a screen reader says "${label}"`);
   }
@@ -539,7 +456,7 @@ const stored = (b, change = null) =>
               const place = (name) => start + tensors[name].data_offsets[0];
               const factor = Object.keys(tensors).find((name) => name.startsWith("factors."));
               if (change === "weight") record.checkpoint[place(factor)] ^= 1;
-              if (change === "loss") record.checkpoint[place("losses")] ^= 1;
+              if (change === "loss") record.checkpoint[place("metrics")] ^= 1;
               if (change === "base") record.checkpoint[header.indexOf("model-") + 8] ^= 1;
               if (change === "nonsense") record.checkpoint = record.checkpoint.slice(0, start);
               runs.put(change === "hole" ? 7 : record, key);
@@ -784,7 +701,7 @@ inChromium("a model from the hub is trained, kept and found again; so is one in 
     data: name === "model.norm.weight" ? bytes.map((byte, i) => (i % 2 ? byte : 0)) : bytes,
   }));
   writeFileSync(join(models, "model.safetensors"), wasmLora.io.serializeSafetensors(changed, { format: "pt" }));
-  const settings = { rank: 2, steps: 12, prompt: PROMPT, model: models };
+  const settings = { rank: 2, steps: 12, prompt: PROMPT, evalEvery: 2, model: models };
   const { losses } = finetune(join(work, "text.txt"), join(work, "tiny"), settings);
   assert.notDeepEqual(losses, expected.losses.slice(0, losses.length));
 

@@ -8,30 +8,30 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 const run = (...args) =>
   execFileSync(process.execPath, [cli, ...args], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
 
-export function finetune(data, out, { rank, steps, prompt, model = "models/base" }) {
-  run(
-    "finetune",
-    "--model",
-    model,
-    "--data",
-    data,
-    "--out",
-    out,
-    "--batch",
-    "8",
-    "--seq",
-    "64",
-    "--r",
-    `${rank}`,
-    "--alpha",
-    `${2 * rank}`,
-    "--steps",
-    `${steps}`,
-    "--prompt",
-    prompt,
-  );
-  const { losses, heldOutBefore, heldOutAfter } = JSON.parse(readFileSync(`${out}/result.json`, "utf8"));
-  return { losses, heldOutBefore, heldOutAfter, adapter: readFileSync(`${out}/adapter/adapter_model.safetensors`) };
+/** A text, in windows of 64 tokens. */
+export function finetune(data, out, { steps, prompt, ...settings }) {
+  return train(data, out, settings, ["--batch", "8", "--seq", "64", "--steps", `${steps}`, "--prompt", prompt]);
+}
+
+/** Rows of a file. */
+export function finetuneRows(data, out, { epochs, patience, ...settings }) {
+  return train(data, out, settings, ["--epochs", `${epochs}`, "--patience", `${patience}`]);
+}
+
+function train(data, out, { rank, evalEvery, model = "models/base" }, options) {
+  const common = { model, data, out, r: rank, alpha: 2 * rank, "eval-every": evalEvery };
+  run("finetune", ...Object.entries(common).flatMap(([name, value]) => [`--${name}`, `${value}`]), ...options);
+  const { losses, heldOutBefore, best } = JSON.parse(readFileSync(`${out}/result.json`, "utf8"));
+  const weights = (folder) => readFileSync(`${out}/${folder}/adapter_model.safetensors`);
+  const config = JSON.parse(readFileSync(`${out}/adapter/adapter_config.json`, "utf8"));
+  return {
+    losses,
+    heldOutBefore,
+    heldOutAfter: best.loss,
+    config,
+    adapter: weights("adapter"),
+    adapterLast: weights("adapter-last"),
+  };
 }
 
 /** Without an adapter: the base model's text. */

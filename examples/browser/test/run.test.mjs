@@ -10,7 +10,7 @@ import { createServer } from "vite";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const TEXT = readFileSync(`${root}sample.txt`, "utf8").slice(0, 4000);
-const SETTINGS = { rank: 1, steps: 10, prompt: "The old man" };
+const SETTINGS = { rank: 1, steps: 40, epochs: 2, patience: 0, prompt: "The old man" };
 
 const server = await createServer({
   root,
@@ -20,13 +20,13 @@ const server = await createServer({
   server: { middlewareMode: true },
   ssr: { external: ["wasm-lora"] },
 });
-const { readText, Run } = await server.ssrLoadModule("/src/run.ts");
+const { readText, Run } = await server.ssrLoadModule("/src/worker/run.ts");
 const format = await server.ssrLoadModule("/src/format.ts");
-const files = await server.ssrLoadModule("/src/adapter_files.ts");
+const files = await server.ssrLoadModule("/src/page/adapter_files.ts");
 const library = await import("wasm-lora");
 const { engine } = await import("../../../dist/src/runtime/engine.js");
 await library.init();
-const { embeddedBase } = await server.ssrLoadModule("/src/base.ts");
+const { embeddedBase } = await server.ssrLoadModule("/src/worker/base.ts");
 const loaded = await library.models.loadBase();
 const base = embeddedBase(loaded);
 const fresh = () => library.models.loadModel(loaded.path).model;
@@ -59,6 +59,8 @@ test("a step that runs out of memory, wherever, changes nothing: done again it g
   const start = stateOf(run);
   // The first step makes the moments; the second has them.
   for (const step of [0, 1]) {
+    // What a run finds out once, it knows after a step that failed.
+    assert.throws(() => withFailure(300, () => clean.step()), { name: "OutOfMemoryError" });
     const places = withFailure(-1, () => clean.step());
     const before = stateOf(run);
     const live = library.memoryStats().liveBytes;
@@ -78,8 +80,7 @@ test("a step that runs out of memory, wherever, changes nothing: done again it g
     assert.deepEqual(stateOf(run), stateOf(clean));
   }
   assert.notDeepEqual(stateOf(run), start);
-  run.dispose();
-  clean.dispose();
+  for (const each of [run, clean]) each.dispose();
 });
 
 test("a loss or a weight that is not finite stops the run by name, before it is counted", () => {
@@ -93,7 +94,7 @@ test("a loss or a weight that is not finite stops the run by name, before it is 
     (error) =>
       error instanceof library.DivergedError && /^the loss of step 2 is (NaN|Infinity|-Infinity)$/.test(error.reason),
   );
-  assert.equal(run.losses.length, 1);
+  assert.equal(run.stepsDone, 1);
   assert.throws(() => run.finish(() => {}), {
     name: "Refusal:text",
     message: /^The model cannot learn from this \(the held-out loss after step 1 is /,
@@ -120,7 +121,7 @@ test("what is saved does not change when training goes on before it is written",
 });
 
 test("what is kept is what was saved, and any damage of it is noticed", async () => {
-  const { seal, unseal } = await server.ssrLoadModule("/src/kept.ts");
+  const { seal, unseal } = await server.ssrLoadModule("/src/worker/kept.ts");
   const run = begin();
   run.step();
   const saved = run.save();
@@ -138,6 +139,7 @@ test("what is kept is what was saved, and any damage of it is noticed", async ()
 test("a run is the command line's: losses, reports and both files of the adapter, to the byte", async () => {
   const { finetune, FINETUNE_DEFAULTS } = await import("../../../dist/src/cli/finetune.js");
   const { memoryFiles } = library.io;
+  const run = begin();
   memoryFiles.set("memory:text", new TextEncoder().encode(TEXT));
   const { rank, steps, prompt } = SETTINGS;
   const settings = { ...FINETUNE_DEFAULTS, r: rank, alpha: 2 * rank, steps, prompt, batch: 8, seq: 64 };
@@ -146,19 +148,22 @@ test("a run is the command line's: losses, reports and both files of the adapter
   const here = process.cwd();
   process.chdir(fileURLToPath(new URL("../../..", import.meta.url)));
   try {
-    await finetune({ ...settings, model: "models/base", data: "memory:text", out: "memory:cli" }, new Set());
+    const places = { model: "models/base", data: "memory:text", out: "memory:cli" };
+    await finetune({ ...settings, evalEvery: run.evalEvery, ...places }, new Set());
   } finally {
     process.chdir(here);
     console.log = log;
   }
   const result = JSON.parse(new TextDecoder().decode(memoryFiles.get("memory:cli/result.json")));
 
-  const run = begin();
-  while (!run.isComplete) run.step();
+  while (!run.isComplete) {
+    if (run.isEvaluationDue) run.evaluate(() => {});
+    else run.step();
+  }
   run.finish(() => {});
-  assert.deepEqual(run.losses, result.losses);
-  assert.deepEqual([run.before.heldOutLoss, run.after.heldOutLoss], [result.heldOutBefore, result.heldOutAfter]);
-  const { config, weights } = run.adapter();
+  assert.deepEqual(run.course.losses, result.losses);
+  assert.deepEqual([run.before.heldOutLoss, run.after.heldOutLoss], [result.heldOutBefore, result.best.loss]);
+  const { config, weights } = run.adapter("best");
   assert.deepEqual(weights, memoryFiles.get("memory:cli/adapter/adapter_model.safetensors"));
   assert.deepEqual(config, memoryFiles.get("memory:cli/adapter/adapter_config.json"));
   run.dispose();
@@ -170,7 +175,7 @@ test("samples in the course of a run change none of its bits", () => {
   for (let i = 0; i < 3; i++) {
     plain.step();
     sampled.step();
-    assert.equal(typeof sampled.sample(), "string");
+    assert.equal(typeof sampled.sample().text, "string");
   }
   assert.deepEqual(stateOf(sampled), stateOf(plain));
   plain.dispose();
@@ -259,7 +264,7 @@ test("a silent worker is given up after its patience; what it still says, and wh
     for (const interval of intervals) for (; interval.due <= now; interval.due += interval.milliseconds) interval.fn();
   };
   try {
-    const { Host } = await server.ssrLoadModule("/src/host.ts");
+    const { Host } = await server.ssrLoadModule("/src/page/host.ts");
     const host = new Host(() => {});
     const outcome = (promise) =>
       promise.then(

@@ -1,9 +1,9 @@
 /** The models that a run begins with: the embedded one, one of the hub, or one in a folder that the visitor picked. */
-import { type data, models, peft } from "wasm-lora";
-import weightsUrl from "../../../models/base/model.safetensors?url";
+import { data, models, peft } from "wasm-lora";
+import weightsUrl from "../../../../models/base/model.safetensors?url";
 import { HUB } from "./hub";
-import { fileName, megabytes, printable } from "./format";
-import { Refusal } from "./refusal";
+import { fileName, megabytes, printable } from "../format";
+import { Refusal } from "../refusal";
 
 /** Where a model comes from. */
 export type Source = { kind: "embedded" } | { kind: "hub"; name: string } | { kind: "folder"; files: File[] };
@@ -19,12 +19,14 @@ export interface Base {
   /** How many it has, and how many more for each rank of an adapter. */
   weights: number;
   weightsOfRank: number;
+  /** The longest text that it reads, in tokens. */
+  positions: number;
   /** A model for each run. */
   load(): Promise<Model>;
   /** Gives back the memory of a model that was loaded and not taken. */
   release(): void;
   tokenizer: data.Tokenizer;
-  /** Each of them ends a text. */
+  /** Each of them ends a text, or an answer. */
   eosTokenIds: readonly number[];
 }
 
@@ -100,8 +102,9 @@ function baseOf(
     ...names,
     weights,
     weightsOfRank,
+    positions: model.config.maxPositionEmbeddings,
     tokenizer,
-    eosTokenIds,
+    eosTokenIds: data.endOfTurnIds(tokenizer, eosTokenIds),
     load: async () => {
       const next = spare;
       spare = null;

@@ -4,13 +4,16 @@
  */
 import { createStore, promisifyRequest } from "idb-keyval";
 import { train } from "wasm-lora";
-import { DRAFT, type Draft } from "./draft";
-import { Refusal } from "./refusal";
+import { DRAFT, type Draft } from "../draft";
+import { Refusal } from "../refusal";
+import { packRows, unpackRows, type Rows } from "./rows";
 import type { SavedRun } from "./run";
 
 export interface KeptRun {
   /** The run's state, with the rest of it as notes, as the library writes it. */
   checkpoint: Uint8Array;
+  /** The rows that it learns from, if it does not learn a text. */
+  rows: Uint8Array | null;
   /** Another number with each save: by it a tab knows the record that it has seen. */
   revision: number;
 }
@@ -20,15 +23,23 @@ const BEFORE = "run-before";
 /** Where idb-keyval keeps the draft too. */
 const store = createStore("keyval-store", "keyval");
 
-export function seal({ state, ...notes }: SavedRun): KeptRun {
-  return { checkpoint: train.encodeCheckpoint(state, notes), revision: Math.random() };
+/** Rows stay the same from save to save. */
+const packed = new WeakMap<Rows, ReturnType<typeof packRows>>();
+
+export function seal({ state, rows, ...notes }: SavedRun): KeptRun {
+  const pack = rows && (packed.get(rows) ?? packRows(rows));
+  if (rows && pack) packed.set(rows, pack);
+  const checkpoint = train.encodeCheckpoint(state, { ...notes, rows: pack?.digest ?? null });
+  return { checkpoint, rows: pack?.bytes ?? null, revision: Math.random() };
 }
 
 /** The run of a record; null: it is not what was sealed, to the bit. */
 export function unseal(record: unknown): SavedRun | null {
   try {
-    const { state, notes } = train.decodeCheckpoint((record as KeptRun).checkpoint);
-    return { ...(notes as unknown as Omit<SavedRun, "state">), state };
+    const { checkpoint, rows } = record as KeptRun;
+    const { state, notes } = train.decodeCheckpoint(checkpoint);
+    const { rows: digest, ...rest } = notes as unknown as Omit<SavedRun, "state" | "rows"> & { rows: string | null };
+    return { ...rest, rows: digest === null ? null : unpackRows(rows!, digest), state };
   } catch {
     return null; // it does not even have the parts of a run
   }

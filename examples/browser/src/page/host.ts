@@ -3,7 +3,7 @@
  * stranger, or a fault, may keep it busy for good. What the old one still says is not heard.
  */
 import { proxy, wrap, type Remote } from "comlink";
-import type { Studio } from "./worker";
+import type { Studio } from "../worker/studio";
 
 /** How long a worker may be silent, on a slow phone too. */
 const PATIENCE_S = 60;
@@ -28,7 +28,7 @@ export class Host {
   /** A new worker in place of the old one, whose calls all fail. */
   start(): void {
     this.#end(new WorkerLost("another took its place"));
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const worker = new Worker(new URL("../worker/worker.ts", import.meta.url), { type: "module" });
     worker.addEventListener("message", () => {
       this.#silentS = 0;
     });

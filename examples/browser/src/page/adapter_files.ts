@@ -1,8 +1,8 @@
 /** Adapters to and from the visitor's disk: a zip of PEFT's folder, or its two files. */
 import { strToU8, unzipSync, zipSync } from "fflate";
-import { fileName } from "./format";
-import { Refusal } from "./refusal";
-import type { Adapter } from "./run";
+import { fileName } from "../format";
+import { Refusal } from "../refusal";
+import type { Adapter } from "../worker/run";
 
 const CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
