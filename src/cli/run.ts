@@ -6,7 +6,8 @@ import { loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from 
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
-import { rehearseTraining, type TrainingPlan, type TrainingPlanOptions, type TrainingWork } from "../train/plan.js";
+import { rehearseTraining, type TrainingPlanOptions } from "../train/plan.js";
+import type { TrainingPlan, TrainingWork } from "../train/rehearsed_run.js";
 import { loadRows, type RowsWatch } from "./data.js";
 import { readingSettings, templateSettings } from "./data_options.js";
 import { count, megabytes } from "./format.js";

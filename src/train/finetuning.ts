@@ -25,7 +25,7 @@ import { tensor } from "../tensor/tensor.js";
 import type { Batches, BatchesOf, RowData } from "./batches.js";
 import { Evaluations, type Evaluation } from "./evaluations.js";
 import { meanLoss } from "./mean_loss.js";
-import { isRowData, RowBatches } from "./row_batches.js";
+import { isRowData, RowBatches, rowSettings } from "./row_batches.js";
 import { autoLearningRate, completeSettings, warmupSteps, type FinetuningSettings } from "./settings.js";
 import { checkShards, giveSum, GradientSum, type Shard } from "./shards.js";
 import { checkState, type FinetuningState, type StepMetrics } from "./state.js";
@@ -568,15 +568,7 @@ function dataOf(
     const settings = completeSettings(where, "text", given);
     return { settings, batches: (model) => new TextBatches(where, data, settings, model) };
   }
-  const settings = completeSettings(where, "rows", given);
-  if (data.test !== undefined) {
-    if (given.testSize !== undefined)
-      throw new ArgumentError(
-        `${where}: testSize = ${given.testSize} holds rows out of train, and there are rows to test on already; give ` +
-          `one.`,
-      );
-    delete settings.testSize;
-  }
+  const settings = rowSettings(where, data, given);
   return { settings, batches: (model) => new RowBatches(where, data, settings, model) };
 }
 

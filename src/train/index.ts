@@ -12,4 +12,11 @@ export { exactMatch, type ExactMatch, type ExactMatchOptions, type GivenAnswer }
 export type { Shard } from "./shards.js";
 export type { FinetuningState, StepMetrics } from "./state.js";
 export { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from "./checkpoint.js";
-export { planTraining, type TrainingPlan, type TrainingPlanOptions } from "./plan.js";
+export {
+  planRows,
+  planTraining,
+  type PlannedGeneration,
+  type RowPlanOptions,
+  type TrainingPlanOptions,
+} from "./plan.js";
+export type { TrainingPlan } from "./rehearsed_run.js";

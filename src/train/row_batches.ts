@@ -4,10 +4,10 @@ import { orderOfEpoch, permutation, stepsPerEpoch } from "../data/order.js";
 import type { TrainingRow } from "../data/tokenize.js";
 import type { Hash } from "../io/digest.js";
 import { ArgumentError } from "../runtime/errors.js";
-import { checkOptions } from "../runtime/options.js";
+import { checkOptions, type Options } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { Batches, BatchesOf, CountedBatch, RowData, WeightedBatch } from "./batches.js";
-import type { RowSettings } from "./settings.js";
+import { completeSettings, type FinetuningSettings, type RowSettings } from "./settings.js";
 
 /** Which of Philox's streams draws the rows that are held out; 0 draws the order of epochs. */
 const HELD_OUT = 1;
@@ -24,6 +24,22 @@ export function isRowData(where: string, data: unknown): data is RowData {
   if ("rows" in data) advise("what tokenizeExamples gives", "{ train: tokenized.rows }");
   if (Array.isArray(data) && typeof data[0] === "object") advise("a list of rows", "{ train: rows }");
   return "train" in data;
+}
+
+/**
+ * The settings of a run on these rows.
+ * @throws ArgumentError as `completeSettings`, and for a share to hold out where there are rows to test on already
+ */
+export function rowSettings(where: string, data: RowData, given: Options<FinetuningSettings>): RowSettings {
+  const settings = completeSettings(where, "rows", given);
+  if (data.test === undefined) return settings;
+  if (given.testSize !== undefined)
+    throw new ArgumentError(
+      `${where}: testSize = ${given.testSize} holds rows out of train, and there are rows to test on already; give ` +
+        `one.`,
+    );
+  const { testSize: _, ...rest } = settings;
+  return rest;
 }
 
 /** Rows in the order of their epochs; the last step of one takes what is left. */
@@ -70,14 +86,20 @@ export class RowBatches implements Batches {
   }
 
   shards(step: number): readonly CountedBatch[] {
-    if (this.#last?.step !== step) this.#last = { step, shards: this.#rowsOf(step).map((rows) => this.#collate(rows)) };
+    if (this.#last?.step !== step)
+      this.#last = { step, shards: this.rowsOfShards(step).map((rows) => this.collate(rows)) };
     return this.#last.shards;
   }
 
   evaluation(index: number): WeightedBatch {
+    const batch = this.collate(this.rowsOfEvaluation(index));
+    return { ...batch, weight: batch.scored };
+  }
+
+  /** The rows of one of `evaluations`. */
+  rowsOfEvaluation(index: number): readonly TrainingRow[] {
     const { batch } = this.settings;
-    const counted = this.#collate(this.test.slice(index * batch, (index + 1) * batch));
-    return { ...counted, weight: counted.scored };
+    return this.test.slice(index * batch, (index + 1) * batch);
   }
 
   update(hash: Hash): void {
@@ -92,7 +114,7 @@ export class RowBatches implements Batches {
   }
 
   /** The rows of each shard of a step. */
-  #rowsOf(step: number): TrainingRow[][] {
+  rowsOfShards(step: number): TrainingRow[][] {
     const { batch, accumulation, seed, groupByLength } = this.settings;
     const number = Math.floor(step / this.stepsPerEpoch);
     if (this.#epoch?.number !== number) {
@@ -106,7 +128,8 @@ export class RowBatches implements Batches {
     );
   }
 
-  #collate(rows: readonly TrainingRow[]): CountedBatch {
+  /** These rows as one batch. */
+  collate(rows: readonly TrainingRow[]): CountedBatch {
     const tokens = rows.reduce((n, { ids }) => n + ids.length - 1, 0);
     return { ...collate(rows, { packing: this.settings.packing }), tokens };
   }

@@ -33,7 +33,9 @@ export function writeShard(path: string, { step, index, loss, gradients }: train
 
 export function readShard(path: string): train.Shard {
   const { metadata, tensors } = io.parseSafetensors(readFileSync(path));
-  const gradients = new Map([...tensors].map(([name, view]) => [name, { shape: view.shape, data: io.toFloat32(view) }]));
+  const gradients = new Map(
+    [...tensors].map(([name, view]) => [name, { shape: view.shape, data: io.toFloat32(view) }]),
+  );
   return { ...JSON.parse(metadata["shard"]!), gradients };
 }
 

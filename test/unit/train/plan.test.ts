@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import {
   ArgumentError,
+  type data,
   init,
   lora,
   manualSeed,
@@ -22,10 +23,12 @@ import {
 } from "../../../src/index.js";
 import { createModel } from "../../../src/models/families.js";
 import { newMask } from "../../../src/random/seed.js";
+import { GradientSum } from "../../../src/train/shards.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
 import { withMergedLinear } from "../../support/loralib.js";
 import { layersOf } from "../../support/peft.js";
+import { says } from "../../support/refuses.js";
 
 type Optimizer = NonNullable<train.TrainingPlanOptions["optimizer"]>;
 interface Case extends train.TrainingPlanOptions {
@@ -118,6 +121,8 @@ for (const [name, model, few] of [
     add("SGD with momentum", { adapter: all, optimizer: momentum });
     add("LoRA+", { adapter: all, optimizer: loraPlus });
     add("LoRA-FA", { adapter: all, optimizer: loraFa });
+    add("two shards a step", { adapter: all, accumulation: 2 });
+    add("five shards a step, dropout", { adapter: { ...all, loraDropout: 0.1 }, accumulation: 5 });
     if (name === "GPT-2") add("loralib's layers", { model: loralib });
     const half = { ...model, dtype: gradientCheckpointing ? ("float16" as const) : ("bfloat16" as const) };
     add("half", { model: half, adapter: all });
@@ -139,7 +144,8 @@ for (const [name, model, few] of [
 }
 
 /** What the plan stands for, with three steps. */
-async function actual({ model: source, batch, seq, adapter, optimizer, gradientCheckpointing }: Case): Promise<number> {
+async function actual(options: Case): Promise<number> {
+  const { model: source, batch, seq, accumulation = 1, adapter, optimizer, gradientCheckpointing } = options;
   (await init()).close();
   await init();
   const model = typeof source === "function" ? source() : createModel("actual", source);
@@ -149,15 +155,20 @@ async function actual({ model: source, batch, seq, adapter, optimizer, gradientC
     if (p.dtype !== "float32") p.bytes.set(p.bytes.map((_, i) => (i % 2 === 0 ? (i * 37) & 0xff : 0x2c + (i & 0x80))));
   const trained = adapter ? peft.getLoraModel(model, adapter) : model;
   const updates = optimizer?.(trained) ?? new optim.AdamW(trainable(trained), { lr: 1e-3 });
-  for (let step = 0; step < 3; step++)
-    scope(() => {
-      const ids = Int32Array.from({ length: batch * seq }, (_, i) => (i * 31 + step) % 300);
-      const loss = model.loss(tensor(ids, [batch, seq]), tensor(ids, [batch, seq]));
-      loss.backward();
-      optim.clipGradNorm_(trained.parameters(), 1);
-      updates.step();
-      updates.zeroGrad();
-    });
+  for (let step = 0; step < 3; step++) {
+    const sum = new GradientSum();
+    for (let shard = 0; shard < accumulation; shard++) {
+      scope(() => {
+        const ids = Int32Array.from({ length: batch * seq }, (_, i) => (i * 31 + step) % 300);
+        model.loss(tensor(ids, [batch, seq]), tensor(ids, [batch, seq])).backward();
+      });
+      sum.take(trained.parameters());
+    }
+    sum.give();
+    optim.clipGradNorm_(trained.parameters(), 1);
+    updates.step();
+    updates.zeroGrad();
+  }
   return memoryStats().peakBytes;
 }
 
@@ -173,6 +184,79 @@ for (const [name, { model, ...options }] of Object.entries(cases)) {
     assert(plan.gradients > 0);
   });
 }
+
+/** Rows of these lengths, of which some or all tokens are scored. */
+const rowsOf = (lengths: readonly number[], first = (i: number): number => (i % 3 === 0 ? 1 : 2)): data.TrainingRow[] =>
+  lengths.map((length, i) => {
+    const ids = Int32Array.from({ length }, (_, j) => (j * 31 + i) % 60);
+    return { ids, labels: ids.map((id, j) => (j < first(i) ? -100 : id)), where: `row ${i}` };
+  });
+const LENGTHS = [20, 3, 60, 17, 30, 44, 9, 12, 61, 25, 7];
+const rowCases: Record<string, [lengths: readonly number[], settings: object, model?: object]> = {
+  packed: [LENGTHS, {}],
+  "packed, all scored": [LENGTHS, { all: true }],
+  padded: [LENGTHS, { packing: false }],
+  "padded, by length": [LENGTHS, { packing: false, groupByLength: true }],
+  "one at a time": [LENGTHS, { batch: 1 }],
+  "three shards": [LENGTHS, { accumulation: 3, batch: 1 }],
+  "three shards of two, padded": [LENGTHS, { accumulation: 3, packing: false, groupByLength: true }],
+  "one epoch, the longest first": [LENGTHS, { epochs: 1, groupByLength: true, packing: false, batch: 1 }],
+  "one step": [LENGTHS, { steps: 1, batch: 1 }],
+  "one row": [[20], {}],
+  "dropout and LoRA+": [LENGTHS, { loraplusLrRatio: 4, adapter: { r: 4, loraDropout: 0.1 } }],
+  DoRA: [LENGTHS, { adapter: { r: 4, useDora: true }, accumulation: 2 }],
+  "longer than the first table of angles": [
+    [2100, 30, 4200, 2300],
+    { batch: 1, epochs: 1, evalEvery: 0 },
+    { maxPositionEmbeddings: 6000, numHiddenLayers: 1 },
+  ],
+};
+
+for (const [base, config] of [
+  ["Llama", BIG_LLAMA],
+  ["GPT-2", BIG_GPT2],
+] as const)
+  for (const [name, [lengths, { all = false, ...given }, change]] of Object.entries(rowCases) as any)
+    test(`rows, ${base}: ${name}`, async () => {
+      const model = { ...config, ...change };
+      const rows = {
+        train: rowsOf(lengths, all ? () => 1 : undefined),
+        test: lengths.length === 1 ? [] : rowsOf(base === "Llama" ? [40, 5, 6] : [lengths[1], 63, 8]),
+      };
+      const settings = { adapter: { r: 4 }, batch: 2, evalEvery: lengths.length === 1 ? 0 : 3, ...given };
+      for (const gradientCheckpointing of change ? [false] : [false, true]) {
+        (await init()).close();
+        await init();
+        const make = (): models.CausalLM => (base === "Llama" ? new models.Llama(model) : new models.Gpt2(model));
+        const made = make();
+        made.gradientCheckpointing = gradientCheckpointing;
+        const run = new train.Finetuning<models.CausalLM>(made, rows, settings);
+        if (run.evaluationBatches > 0) run.evaluate();
+        while (!run.isComplete) {
+          run.step();
+          if (run.isEvaluationDue) run.evaluate();
+        }
+        const { peakBytes } = memoryStats();
+        assert.equal(train.planRows(model, rows, settings, { gradientCheckpointing }).peak, peakBytes);
+        if (name === "packed")
+          assert.equal(train.planRows(make, rows, settings, { gradientCheckpointing }).peak, peakBytes);
+      }
+    });
+
+test("a plan of rows refuses what a run refuses, and tells of a text that is generated", async () => {
+  await init();
+  const rows = { train: rowsOf([9, 8]), test: [] };
+  assert.throws(
+    () => train.planRows(LLAMA, rows, { seq: 8 } as never),
+    says(ArgumentError, "planRows: seq is for a text"),
+  );
+  assert.throws(() => train.planRows(LLAMA, { train: [] }), says(ArgumentError, "planRows: there are no rows"));
+  assert.throws(() => train.planRows(LLAMA, { train: rowsOf([400]) }), says(ArgumentError, "row 0 has 400 tokens"));
+  assert.throws(() => train.planRows(LLAMA, rows, {}, { batch: 1 } as never), says(ArgumentError, "planRows", "batch"));
+  assert.throws(() => train.planRows(3 as never, rows), says(ArgumentError, "planRows: model must be"));
+  const generation = { prompt: 3, maxNewTokens: 30 };
+  assert(train.planRows(LLAMA, rows, {}, { generation }).peak >= train.planRows(LLAMA, rows).peak);
+});
 
 test("the parts are sizes of what they name", async () => {
   await init();
@@ -214,6 +298,7 @@ test("a plan leaves engine, streams and mode as they are, and needs no memory to
   const plan = noGrad(() =>
     train.planTraining(config, { batch: 1, seq: 40, adapter: { targetModules: ["q_proj"], loraDropout: 0.1 } }),
   );
+  train.planRows(() => new models.Llama(LLAMA), { train: rowsOf([9, 8]), test: [] });
   // 32 layers of 4 projections and 3 of the MLP, and the table.
   assert(plan.weights / 4 > 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008) + 32000 * 4096);
   assert.deepEqual(memoryStats(), before);

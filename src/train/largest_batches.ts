@@ -1,0 +1,75 @@
+/** Of all batches of a run on rows, those that may take the most memory: rehearsing these tells what all take. */
+import type { Batch } from "../data/collate.js";
+import type { TrainingRow } from "../data/tokenize.js";
+import type { RowBatches } from "./row_batches.js";
+
+/** What a batch's memory depends on: with more of any, and no less of another, it takes no less. */
+type Extent = readonly number[];
+
+/** Batches none of which is less than another in all. */
+class Largest<T> {
+  readonly #kept: { extent: Extent; isKept: boolean; item: T }[] = [];
+
+  /** @param isKept whether it must stay, however large others are */
+  add(extent: Extent, isKept: boolean, item: T): void {
+    if (!isKept && this.#kept.some((other) => isWithin(extent, other.extent))) return;
+    const rest = this.#kept.filter((other) => other.isKept || !isWithin(other.extent, extent));
+    this.#kept.splice(0, Infinity, ...rest, { extent, isKept, item });
+  }
+
+  get items(): T[] {
+    return this.#kept.map(({ item }) => item);
+  }
+}
+
+function isWithin(a: Extent, b: Extent): boolean {
+  return a.every((value, i) => value <= b[i]!);
+}
+
+/**
+ * The shards of the first step, those of later ones that may be the largest, and the largest batches that are held out,
+ * in the order in which a run that measures first takes them: tables of angles grow with the longest row so far.
+ */
+export function largestBatches(
+  batches: RowBatches,
+  packing: boolean,
+): { first: Batch[]; later: { batch: Batch; isFirst: boolean }[]; heldOut: Batch[] } {
+  const scoredOf = new Map<TrainingRow, number>();
+  for (const row of [...batches.train, ...batches.test])
+    scoredOf.set(
+      row,
+      row.labels.reduce((n, label, at) => n + (at > 0 && label >= 0 ? 1 : 0), 0),
+    );
+  let longestYet = 0;
+  const extentOf = (rows: readonly TrainingRow[]): { extent: Extent; isLongest: boolean } => {
+    let [places, longest, scored] = [0, 0, 0];
+    for (const row of rows) {
+      places += row.ids.length - 1;
+      longest = Math.max(longest, row.ids.length - 1);
+      scored += scoredOf.get(row)!;
+    }
+    const shape = packing ? [1, places] : [rows.length, longest];
+    const isWhole = scored === shape[0]! * shape[1]!;
+    const isLongest = longest > longestYet;
+    longestYet = Math.max(longest, longestYet);
+    return { extent: [...shape, scored, isWhole ? 0 : 1, rows.length > 1 ? 1 : 0, longestYet], isLongest };
+  };
+
+  const heldOut = new Largest<readonly TrainingRow[]>();
+  for (let i = 0; i < batches.evaluations; i++) {
+    const rows = batches.rowsOfEvaluation(i);
+    const { extent, isLongest } = extentOf(rows);
+    heldOut.add(extent, isLongest, rows);
+  }
+  const later = new Largest<{ rows: readonly TrainingRow[]; isFirst: boolean }>();
+  for (let step = 0; step < batches.steps; step++)
+    for (const [i, rows] of batches.rowsOfShards(step).entries()) {
+      const { extent, isLongest } = extentOf(rows);
+      if (step > 0) later.add([...extent, i === 0 ? 0 : 1], isLongest, { rows, isFirst: i === 0 });
+    }
+  return {
+    first: batches.rowsOfShards(0).map((rows) => batches.collate(rows)),
+    later: later.items.map(({ rows, isFirst }) => ({ batch: batches.collate(rows), isFirst })),
+    heldOut: heldOut.items.map((rows) => batches.collate(rows)),
+  };
+}
