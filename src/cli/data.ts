@@ -67,7 +67,7 @@ export function dataFiles(where: string, path: string): DataFiles {
           `or name a file instead of the folder.`,
       );
     }
-    return those.length === 0 ? null : `${path}/${those[0]!}`;
+    return those.length === 0 ? null : `${path.replace(/\/+$/, "")}/${those[0]!}`;
   };
   const found = { train: fileFor("train"), valid: fileFor("valid"), test: fileFor("test") };
   if (Object.values(found).every((file) => file === null)) {

@@ -6,6 +6,10 @@ import type { FoundRow } from "./found_row.js";
 /** A page may grow to so many times its bytes, and this beside: a hostile file must not take all memory. */
 const MOST_GROWTH = 2000;
 const GROWTH_ALLOWANCE = 16 << 20;
+/** A few bytes may stand for any number of equal rows, and these would not fit in memory. */
+const MOST_ROWS = 1 << 22;
+const MOST_VALUES = 1 << 27;
+
 /** @throws FormatError */
 export async function parquetRows(bytes: Uint8Array, name: string): Promise<FoundRow[]> {
   // By their modules' paths: hyparquet's face for servers asks for a file system, and a page need not load all of it.
@@ -44,6 +48,13 @@ export async function parquetRows(bytes: Uint8Array, name: string): Promise<Foun
   };
   try {
     const metadata = parquetMetadata(buffer, { geoparquet: false });
+    const { num_rows: count, row_groups: parts } = metadata;
+    if (count > MOST_ROWS) fail(`it holds ${count} rows, and at most ${MOST_ROWS} are taken; write it in parts`);
+    const values = parts
+      .flatMap(({ columns }) => columns)
+      .reduce((n, { meta_data: column }) => n + Number(column?.num_values ?? 0), 0);
+    if (values > MOST_VALUES)
+      fail(`it holds ${values} values, and at most ${MOST_VALUES} are taken; write it in parts`);
     const groups = parquetReadAsync({
       file,
       metadata,

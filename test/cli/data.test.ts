@@ -81,7 +81,7 @@ test("a folder holds train, valid or validation, and test, which is left alone",
   const validation = folderOf({ "train.json": '[{"text": "a"}]', "validation.json": '[{"text": "b"}]' });
   assert.deepEqual(texts((await load(validation)).test), ["b"]);
   assert.equal((await load(folderOf({ "train.jsonl": '{"text": "a"}' }))).test, null);
-  assert.deepEqual(dataFiles("eval", folder), {
+  assert.deepEqual(dataFiles("eval", `${folder}/`), {
     train: `${folder}/train.csv`,
     valid: `${folder}/valid.jsonl`,
     test: `${folder}/test.json`,

@@ -74,6 +74,13 @@ test("a Parquet file that is cut, damaged or compressed by Brotli is refused by 
   await assert.rejects(data.parseRows(damaged, "d.parquet"), says(FormatError, "d.parquet"));
 });
 
+test("a Parquet file of few bytes that stand for very many rows is refused by name", async () => {
+  const bytes = fixture("many.parquet");
+  assert.ok(bytes.length < 20_000);
+  const refused = says(FormatError, "many.parquet", "5000000 rows", "at most 4194304");
+  await assert.rejects(data.parseRows(bytes, "many.parquet"), refused);
+});
+
 test("JSON Lines: ends of lines of every system, blank lines, marks and UTF-16 are no matter", async () => {
   for (const end of ["\n", "\r\n", "\r"]) {
     const text = `{"text": "a\\n\u2028b"}${end} \t${end}${end}{"text": "ü"}`;
