@@ -6,7 +6,7 @@ import { loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from 
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
-import { rehearseTraining, type TrainingPlanOptions } from "../train/plan.js";
+import { rehearseRows, rehearseTraining } from "../train/plan.js";
 import type { TrainingPlan, TrainingWork } from "../train/rehearsed_run.js";
 import { loadRows, type RowsWatch } from "./data.js";
 import { readingSettings, templateSettings } from "./data_options.js";
@@ -89,13 +89,18 @@ function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encod
         `positions; shorten --prompt.`,
     );
   }
-  const { batch } = settings;
-  const { plan, work } = planRun(settings, loaded, {
-    batch,
-    seq,
-    evaluation: { batch: 1, seq },
-    generation: { prompt: prompt.length, maxNewTokens: SAMPLE_TOKENS },
-  });
+  const { batch, accumulation } = settings;
+  const { plan, work } = planRun(settings, model, () =>
+    rehearseTraining(config, {
+      batch,
+      seq,
+      accumulation,
+      gradientCheckpointing: model.gradientCheckpointing,
+      adapter: adapterSettings(settings),
+      evaluation: { batch: 1, seq },
+      generation: { prompt: prompt.length, maxNewTokens: SAMPLE_TOKENS },
+    }),
+  );
   const ids = encodeFile(data, codec, encoding);
   const heldOut = trainTestSplit(ids).test.length;
   if (heldOut <= seq) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut, seq)}`);
@@ -127,17 +132,15 @@ async function runOnRows(
   const reading = { ...readingSettings(settings), evalData };
   const { train, test, examples } = await loadRows("finetune", data, codec, reading, watch);
   const given = { train: train.rows, ...(test === null ? {} : { test: test.rows }) };
-  const training = new Finetuning(
-    model,
-    given,
-    finetuningSettings(settings, { train: train.rows.length, test: test?.rows.length ?? null }),
-  );
+  const ofRun = finetuningSettings(settings, { train: train.rows.length, test: test?.rows.length ?? null });
+  const training = new Finetuning(model, given, ofRun);
   const heldOut = training.test as readonly TrainingRow[];
   const asked = heldOut.length > 0 ? heldOut : (training.train as readonly TrainingRow[]);
-  const longest = Math.max(...[...train.rows, ...(test?.rows ?? [])].map(({ ids }) => ids.length - 1));
-  const most = { batch: Math.min(settings.batch, train.rows.length), seq: longest };
-  const generation = { prompt: Math.min(longest, config.maxPositionEmbeddings), maxNewTokens: SAMPLE_TOKENS };
-  const { plan, work } = planRun(settings, loaded, { ...most, evaluation: most, generation });
+  const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length - 1), 1);
+  const generation = { prompt: longest, maxNewTokens: SAMPLE_TOKENS };
+  const { plan, work } = planRun(settings, model, () =>
+    rehearseRows(config, given, ofRun, { gradientCheckpointing: model.gradientCheckpointing, generation }),
+  );
   return {
     settings,
     training,
@@ -191,17 +194,15 @@ function tooShort(heldOut: number, seq: number): string {
 
 /**
  * Of all that a run does: steps, evaluations, samples.
- * @param most what its batches are at most
  * @throws ArgumentError if it will not fit in memory, telling what to lower
  */
 function planRun(
   settings: FinetuneSettings,
-  { model, config }: Loaded,
-  most: Pick<TrainingPlanOptions, "batch" | "seq" | "evaluation" | "generation">,
+  { gradientCheckpointing }: CausalLM,
+  rehearsed: () => ReturnType<typeof rehearseTraining>,
 ): ReturnType<typeof rehearseTraining> {
   const { limit } = engine().memory;
   const { batch, r } = settings;
-  const { gradientCheckpointing } = model;
   const refuse = (peak: string): never => {
     const longest = areOfText(settings) ? `--seq (${settings.seq})` : `--max-length (${settings.maxLength})`;
     throw new ArgumentError(
@@ -211,13 +212,9 @@ function planRun(
     );
   };
   try {
-    const rehearsed = rehearseTraining(config, {
-      ...most,
-      gradientCheckpointing,
-      adapter: adapterSettings(settings),
-    });
-    const { peak } = rehearsed.plan;
-    return peak > limit ? refuse(megabytes(peak)) : rehearsed;
+    const result = rehearsed();
+    const { peak } = result.plan;
+    return peak > limit ? refuse(megabytes(peak)) : result;
   } catch (error) {
     // More than a double counts.
     if (error instanceof OutOfMemoryError) refuse(`more than ${megabytes(2 * limit)}`);
