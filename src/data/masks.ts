@@ -118,15 +118,26 @@ export interface Part {
   head: string;
   /** The text up to their end. */
   upto: string;
+  /** What it would be if the first of them said something else. */
+  otherwise(): string;
 }
+
+/** What nobody says, and no template writes. */
+const SOMETHING_ELSE = "\ue000";
 
 /** Messages `first` .. `end` - 1. */
 export function partOf(messages: readonly ChatMessage[], first: number, end: number, render: Render): Part {
   const before = messages.slice(0, first);
-  const isAnswer = messages[first]!.role === "assistant";
+  const message = messages[first]!;
+  const isAnswer = message.role === "assistant";
   // Most templates take no conversation of nothing; what they write before the first message counts to it.
   const bare = first === 0 && !isAnswer ? "" : render(before, false);
-  return { bare, head: isAnswer ? render(before, true) : bare, upto: render(messages.slice(0, end), false) };
+  return {
+    bare,
+    head: isAnswer ? render(before, true) : bare,
+    upto: render(messages.slice(0, end), false),
+    otherwise: () => render([...before, { ...message, content: SOMETHING_ELSE }], false),
+  };
 }
 
 /**
@@ -136,7 +147,7 @@ export function partOf(messages: readonly ChatMessage[], first: number, end: num
  */
 export function spanOf(
   whole: TokenizedText,
-  { bare, head, upto }: Part,
+  { bare, head, upto, otherwise }: Part,
   encoding: Encoding,
   ends: ReadonlySet<number>,
 ): Span | null {
@@ -144,10 +155,9 @@ export function spanOf(
   let start: number;
   if (text.startsWith(head)) start = whole.firstFrom(head.length);
   else if (text.startsWith(bare)) {
-    // The template begins an answer that is to be written otherwise than one that is there ("<think>"). Of this one it
-    // gives as much as both have.
-    const begun = new TokenizedText(head, encoding, whole);
-    start = Math.max(whole.firstFrom(bare.length), commonStart(begun.ids, ids));
+    // The template begins an answer that is to be written otherwise than one that is there ("<think>"), which begins
+    // where another one would differ from it.
+    start = whole.firstFrom(Math.max(bare.length, commonLength(upto, otherwise())));
   } else return null;
   if (text.startsWith(upto)) return [start, Math.max(start, whole.countUpTo(upto.length))];
   const last = new TokenizedText(upto, encoding, whole);
