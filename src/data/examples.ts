@@ -17,8 +17,6 @@ export interface ContentPart {
   type: string;
   /** The part's text. */
   text?: string | undefined;
-  /** 0: no token of this part is scored. Default: as its message. */
-  weight?: 0 | 1 | undefined;
   /** Whatever else the part has goes to the template as it is. */
   [key: string]: unknown;
 }
@@ -352,10 +350,10 @@ class RowReader {
       const part = asObject(given) ?? this.#unexpected(at, given, "an object: { type, text }");
       if (part.type !== "text")
         this.#unexpected(`${at}.type`, part.type, '"text", the only kind that models here read');
-      const { train, weight: said, ...fields } = part;
-      const weight = this.#weight(said ?? undefined, train, at);
-      const text = this.#checkText(part.text, `${at}.text`);
-      return { ...fields, type: "text", text, ...(weight !== undefined && { weight }) };
+      for (const key of ["weight", "train"])
+        if (part[key] !== undefined && part[key] !== null)
+          this.#fail(`${at} has ${key} = ${show(part[key])}, which only messages have; make the part a message`);
+      return { ...part, type: "text", text: this.#checkText(part.text, `${at}.text`) };
     });
   }
 

@@ -28,7 +28,7 @@ const ROWS: readonly object[] = [
         content: null,
         tool_calls: [{ type: "function", function: { name: "add", arguments: {} } }],
       },
-      { role: "user", content: [{ type: "text", text: "a", weight: 1 }] },
+      { role: "user", content: [{ type: "text", text: "a" }] },
     ],
   },
   { messages: '[{"role":"user","content":"a"}]' },
@@ -189,7 +189,7 @@ function checkMessages(messages: readonly data.ChatMessage[]): void {
     for (const part of content) {
       must(part.type === "text", () => "a part is no text");
       mustBeText(part.text);
-      mustBeWeight(part.weight);
+      must(part.weight == null && part.train == null, () => "a part has a weight");
     }
   }
 }

@@ -45,7 +45,7 @@ test("messages, with tools, and with what else a message holds", () => {
   assert.deepEqual(read({ messages: JSON.stringify([user, assistant]) }).messages, [user, assistant]);
 });
 
-test("weights of messages and of parts, as 0, 1 or train", () => {
+test("weights of messages, as 0, 1 or train", () => {
   const { messages } = read({
     messages: [
       { ...user, weight: 0 },
@@ -55,9 +55,8 @@ test("weights of messages and of parts, as 0, 1 or train", () => {
       {
         role: "assistant",
         content: [
-          { type: "text", text: "a", train: true },
-          { type: "text", text: "b", weight: 0 },
-          { type: "text", text: "c" },
+          { type: "text", text: "a" },
+          { type: "text", text: "b", cache: true },
         ],
       },
     ],
@@ -70,9 +69,8 @@ test("weights of messages and of parts, as 0, 1 or train", () => {
     {
       role: "assistant",
       content: [
-        { type: "text", text: "a", weight: 1 },
-        { type: "text", text: "b", weight: 0 },
-        { type: "text", text: "c" },
+        { type: "text", text: "a" },
+        { type: "text", text: "b", cache: true },
       ],
     },
   ]);
@@ -239,6 +237,15 @@ const FAULTS: [row: unknown, ...words: string[]][] = [
   [{ messages: [{ role: "user", content: ["a"] }] }, 'messages[0].content[0] is "a"', "{ type, text }"],
   [{ messages: [{ role: "user", content: [{ type: "image" }] }] }, 'messages[0].content[0].type is "image"', '"text"'],
   [{ messages: [{ role: "user", content: [{ type: "text" }] }] }, "messages[0].content[0].text is missing"],
+  [
+    { messages: [{ role: "user", content: [{ type: "text", text: "a", weight: 0 }] }] },
+    "messages[0].content[0] has weight = 0",
+    "only messages",
+  ],
+  [
+    { messages: [{ role: "user", content: [{ type: "text", text: "a", train: true }] }] },
+    "messages[0].content[0] has train = true",
+  ],
   [{ messages: [{ ...user, weight: 0.5 }] }, "messages[0].weight is 0.5", "0 or 1"],
   [{ messages: [{ ...user, weight: true }] }, "messages[0].weight is true", "0 or 1"],
   [{ messages: [{ ...user, train: 1 }] }, "messages[0].train is 1", "true or false"],
