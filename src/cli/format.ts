@@ -4,7 +4,8 @@ import { printable } from "../runtime/printable.js";
 
 const LN10 = 2.302585092994046;
 
-function exp(x: number): number {
+/** The same in every engine. */
+export function exp(x: number): number {
   return engine().kernels.exp64(x);
 }
 

@@ -5,6 +5,7 @@ import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
+import { evaluate } from "./eval.js";
 import { defineFinetune } from "./finetune_options.js";
 import { oneLine } from "./format.js";
 import { generateText } from "./generate.js";
@@ -13,6 +14,7 @@ import { inspectData } from "./inspect_data.js";
 import { merge } from "./merge.js";
 import {
   filled,
+  fromOne,
   fromZero,
   numberAboveZero,
   numberFromZero,
@@ -107,6 +109,26 @@ program
   .requiredOption("--out <folder>", "folder to write; a new one", path)
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(merge);
+
+const evaluating = program
+  .command("eval")
+  .description("Measure a model on rows, without an adapter and with it: loss, token accuracy, exact answers.")
+  .requiredOption("--data <file>", "rows (.jsonl, .json, .csv, .parquet), or a folder with test.jsonl", path)
+  .addOption(MODEL())
+  .option("--adapter <folder>", "PEFT adapter folder to measure beside, or org/name[@revision] on the hub", path)
+  .addOption(OFFLINE())
+  .option("--limit <n>", "measure on the first n rows", fromOne)
+  .option("--batch <n>", "rows that are computed together", fromOne, 8);
+for (const option of dataOptions()) evaluating.addOption(option);
+evaluating
+  .option("--json", "print the figures as JSON")
+  .addHelpText(
+    "after",
+    "\nLoss and token accuracy are of the scored tokens. An answer is exact if the model, taking the likeliest token " +
+      "each\ntime, writes the row's own, token by token, and ends there.\n" +
+      "\nExample:\n  wasm-lora eval --data test.jsonl --adapter runs/task/adapter",
+  )
+  .action(evaluate);
 
 const inspecting = program
   .command("inspect")

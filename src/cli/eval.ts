@@ -1,0 +1,203 @@
+/** wasm-lora eval: what a model makes of rows, without an adapter and with it. */
+import { answersOf, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
+import { loadModel, type CausalLM } from "../models/index.js";
+import { LoraModel } from "../peft/index.js";
+import { init } from "../runtime/engine.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { evaluateRows, exactMatch, type GivenAnswer } from "../train/index.js";
+import { dataFiles, leadsToRows, loadFile } from "./data.js";
+import { readingSettings, type DataCommand } from "./data_options.js";
+import { count, exp, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { findFolder } from "./hub.js";
+import { modelFor } from "./places.js";
+import { announce, passProgress, rowsProgress } from "./progress.js";
+import { decode, loadCodec, type TextCodec } from "./text.js";
+
+export interface EvalCommand extends DataCommand {
+  data: string;
+  model?: string | undefined;
+  adapter?: string | undefined;
+  offline?: boolean | undefined;
+  limit?: number | undefined;
+  batch: number;
+  json?: boolean | undefined;
+}
+
+/** What is measured of a model. */
+interface Measures {
+  loss: number;
+  tokenAccuracy: number;
+  /** How many answers are exact; null: the rows have none. */
+  exact: number | null;
+  given: readonly GivenAnswer[];
+}
+
+/** Answers that are shown. */
+const SHOWN = 3;
+
+/** @throws as `loadFile`; ArgumentError for a text, and for weights of which no loss comes */
+export async function evaluate(options: EvalCommand): Promise<void> {
+  const { data: path, batch, json = false } = options;
+  if (!leadsToRows(path))
+    throw new ArgumentError(
+      `eval: ${path} holds no rows by its name; expected .jsonl, .json, .csv, .tsv, .parquet or a folder with such ` +
+        "files. Of a text finetune measures the end, before training and after.",
+    );
+  await init();
+  const adapter = options.adapter && (await findFolder("eval", options.adapter, "adapter", options)).path;
+  const folder = await modelFor("eval", { ...options, adapter });
+  const { test, valid, train } = dataFiles("eval", path);
+  const file = (test ?? valid ?? train)!;
+  announce(`Loading ${oneLine(folder)} ...`);
+  const { model, config } = loadModel(folder, { head: "causal-lm" });
+  const settings = readingSettings(options);
+  const codec = loadCodec(folder, config, settings);
+  const { data } = await loadFile(file, codec, settings, rowsProgress());
+  const rows = data.rows.slice(0, options.limit);
+  const answers = answersOf(rows, codec.stopToken);
+  const measure = (name: string): Measures => measured(model, name, rows, answers, codec, batch);
+  const lora = adapter ? LoraModel.fromPretrained(model, adapter) : undefined;
+  const found = new Map([["base", lora ? lora.disableAdapter(() => measure("base")) : measure("base")]]);
+  if (lora) found.set("adapter", measure("adapter"));
+  const names = { model: folder, adapter: adapter || null, data: file };
+  if (json) return console.log(JSON.stringify({ ...names, ...counts(data, rows, answers), ...inJson(found, answers) }));
+  console.log(`${tableLines(names, data, rows, answers, found).join("\n")}\n`);
+  if (answers.length > 0) console.log(answerLines(answers, found, codec).join("\n"));
+}
+
+function measured(
+  model: CausalLM,
+  name: string,
+  rows: readonly TrainingRow[],
+  answers: readonly Answer[],
+  { stopToken }: TextCodec,
+  batch: number,
+): Measures {
+  const progress = passProgress(`Loss, ${name}`, Math.ceil(rows.length / batch));
+  let loss: number;
+  let tokenAccuracy: number;
+  try {
+    ({ loss, tokenAccuracy } = evaluateRows(model, rows, { batch, onBatch: (done) => progress.at(done) }));
+  } finally {
+    progress.stop();
+  }
+  if (!Number.isFinite(loss))
+    throw new ArgumentError(
+      `eval: the loss of the ${name} is ${loss}, not a finite number: its weights are damaged, or not this model's.`,
+    );
+  if (answers.length === 0) return { loss, tokenAccuracy, exact: null, given: [] };
+  const all = answers.reduce((n, { reference }) => n + reference.length + 1, 0);
+  const writing = passProgress(`Answers, ${name}`, all);
+  try {
+    return {
+      loss,
+      tokenAccuracy,
+      ...exactMatch(model, answers, { eosTokenIds: stopToken, batch, onProgress: (done) => writing.at(done) }),
+    };
+  } finally {
+    writing.stop();
+  }
+}
+
+function counts(
+  { rows: all, truncated, skipped }: TokenizedData,
+  rows: readonly TrainingRow[],
+  answers: readonly Answer[],
+): Record<string, number> {
+  const { length } = rows;
+  const tokens = rows.reduce((n, { ids }) => n + ids.length, 0);
+  const scored = rows.reduce((n, { labels }) => n + labels.subarray(1).filter((label) => label >= 0).length, 0);
+  return {
+    rows: length,
+    ofRows: all.length,
+    tokens,
+    scored,
+    answers: answers.length,
+    truncated,
+    skipped: skipped.length,
+  };
+}
+
+/** What of a measure is a number. */
+function inJson(found: ReadonlyMap<string, Measures>, answers: readonly Answer[]): Record<string, object> {
+  return Object.fromEntries(
+    Array.from(found, ([name, { loss, tokenAccuracy, exact }]) => [
+      // "adapter" is its folder.
+      name === "adapter" ? "adapted" : name,
+      {
+        loss,
+        perplexity: exp(loss),
+        tokenAccuracy,
+        exact,
+        exactMatch: exact === null ? null : exact / answers.length,
+      },
+    ]),
+  );
+}
+
+function tableLines(
+  { model, adapter, data: file }: { model: string; adapter: string | null; data: string },
+  data: TokenizedData,
+  rows: readonly TrainingRow[],
+  answers: readonly Answer[],
+  found: ReadonlyMap<string, Measures>,
+): string[] {
+  const { tokens, scored, truncated, skipped } = counts(data, rows, answers);
+  const part = rows.length < data.rows.length ? `the first ${count(rows.length)} of ` : "";
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+  const [base, adapted] = [found.get("base")!, found.get("adapter")];
+  const cells = ({ loss, tokenAccuracy, exact }: Measures): string[] => [
+    loss.toFixed(4),
+    perplexity(loss),
+    percent(tokenAccuracy),
+    exact === null ? "-" : percent(exact / answers.length),
+    exact === null ? "-" : `${count(exact)} of ${count(answers.length)}`,
+  ];
+  const columns = [
+    ["", "loss", "perplexity", "token accuracy", "exact match", "answers"],
+    ["base", ...cells(base)],
+  ];
+  if (adapted) columns.push(["adapter", ...cells(adapted)]);
+  const widths = columns.map((column) => column.reduce((width, cell) => Math.max(width, cell.length), 0));
+  const lines = columns[0]!.map((_, line) =>
+    columns
+      .map((column, c) => (c === 0 ? column[line]!.padEnd(widths[c]!) : column[line]!.padStart(widths[c]! + 3)))
+      .join(""),
+  );
+  if (adapted) lines[2] += `   ${perplexityChange(base.loss, adapted.loss)}`;
+  const left = [
+    truncated! > 0
+      ? `${count(truncated!)} rows were longer than --max-length, or than the model's positions, and cut`
+      : "",
+    skipped! > 0 ? `${count(skipped!)} rows were skipped` : "",
+    answers.length === 0 ? "no row asks for an answer, so there is no exact match" : "",
+  ].filter(Boolean);
+  return [
+    `${oneLine(file)}: ${part}${count(data.rows.length)} rows, ${count(tokens!)} tokens, ${count(scored!)} scored`,
+    `${oneLine(model)}${adapter === null ? "" : `, with and without ${oneLine(adapter)}`}`,
+    ...left.map((line) => `(${line})`),
+    "",
+    ...lines,
+  ];
+}
+
+/** A few answers, spread evenly, beside what they should be. */
+function answerLines(answers: readonly Answer[], found: ReadonlyMap<string, Measures>, codec: TextCodec): string[] {
+  const shown = Math.min(SHOWN, answers.length);
+  return Array.from({ length: shown }, (_, k) => {
+    const i = Math.round((k * (answers.length - 1)) / Math.max(1, shown - 1));
+    const { where, prompt, reference } = answers[i]!;
+    const asked = decode(codec, prompt).trim();
+    const lines = [
+      oneLine(where),
+      `  asked     ${quote(asked.length > 200 ? `... ${asked.slice(-200)}` : asked)}`,
+      `  expected  ${quote(decode(codec, reference))}`,
+    ];
+    for (const [name, { given }] of found) {
+      const { ids, isExact } = given[i]!;
+      const written = `${decode(codec, ids)}${ids.length > reference.length ? " ..." : ""}`;
+      lines.push(`  ${name.padEnd(8)}  ${quote(written)} ${isExact ? "✓" : "✗"}`);
+    }
+    return `${lines.join("\n")}\n`;
+  });
+}
