@@ -4,9 +4,7 @@ import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { ChatMessage } from "./examples.js";
-import { evaluate, type Written } from "./jinja/evaluate.js";
-import { parse, type Node } from "./jinja/parse.js";
-import { textOf, valueOf } from "./jinja/values.js";
+import { parse, render, type Parsed, type Written } from "./jinja.js";
 import { checkDate, strftime } from "./strftime.js";
 
 /** Options of `ChatTemplate`. */
@@ -54,8 +52,8 @@ export class ChatTemplate {
   /** In Jinja. */
   readonly source: string;
   readonly #specialTokens: Readonly<Record<string, string>>;
-  readonly #template: Node;
-  readonly #toolUse: Node | null;
+  readonly #template: Parsed;
+  readonly #toolUse: Parsed | null;
 
   constructor(source: string, options: ChatTemplateOptions = {}) {
     const where = "ChatTemplate";
@@ -87,7 +85,7 @@ export class ChatTemplate {
     return this.write(messages, options).text;
   }
 
-  /** The text, and what of it the template marks as the assistant's. @internal */
+  /** The text, and what of it the template marks as an assistant's. @internal */
   write(messages: readonly ChatMessage[], options: RenderOptions): Written {
     const where = "ChatTemplate.render";
     checkOptions(where, options, RENDER_OPTIONS);
@@ -107,24 +105,22 @@ export class ChatTemplate {
       throw new ArgumentError(`${where}: kwargs must be an object of the template's variables; got ${shown(kwargs)}.`);
     const day = date === undefined ? undefined : checkDate(where, date);
     try {
-      const variables = new Map(
-        Object.entries({
-          ...this.#specialTokens,
-          ...kwargs,
-          messages,
-          tools: tools ?? null,
-          documents: documents ?? null,
-          add_generation_prompt: addGenerationPrompt,
-        }).flatMap(([variable, value]) => (value === undefined ? [] : [[variable, valueOf(value)] as const])),
-      );
-      variables.set("raise_exception", ([message = ""]) => {
-        throw new Refusal(textOf(message));
+      return render(tools === undefined ? this.#template : (this.#toolUse ?? this.#template), {
+        ...this.#specialTokens,
+        ...kwargs,
+        messages,
+        tools: tools ?? null,
+        documents: documents ?? null,
+        add_generation_prompt: addGenerationPrompt,
+        raise_exception: (message: unknown) => {
+          throw new Refusal(String(message));
+        },
+        ...(day ? { strftime_now: (format: string) => strftime(day, format) } : {}),
       });
-      if (day) variables.set("strftime_now", ([format = ""]) => strftime(day, textOf(format)));
-      return evaluate(tools === undefined ? this.#template : (this.#toolUse ?? this.#template), variables);
     } catch (cause) {
       const { message } = cause as Error;
-      const advice = message === "'strftime_now' is undefined" ? ': it asks for the day; give date ("2026-01-31")' : "";
+      const advice =
+        !day && this.source.includes("strftime_now") ? '; if it asks for the day, give date ("2026-01-31")' : "";
       throw new FormatError(
         cause instanceof Refusal
           ? `${this.name} refuses the messages: ${message}`
@@ -138,7 +134,7 @@ export class ChatTemplate {
 /** What a template says by raise_exception. */
 class Refusal extends Error {}
 
-function parsed(source: string, name: string): Node {
+function parsed(source: string, name: string): Parsed {
   try {
     return parse(source);
   } catch (cause) {

@@ -9,6 +9,9 @@ export interface ChatCases {
   date?: string;
   tools?: unknown[];
   conversations: Record<string, data.ChatMessage[]>;
+  /** Variables of `blocks`. */
+  values?: Record<string, unknown>;
+  blocks?: ({ source: string } & Outcome)[];
   /** By template, and by conversation with flags: "system+prompt+enable_thinking". */
   rendered: Record<string, Record<string, Outcome>>;
 }
@@ -18,8 +21,8 @@ export type Outcome = { text: string; error?: undefined } | { error: string; kin
 export const SPECIAL_TOKENS = { bos_token: "<BOS>", eos_token: "<EOS>", pad_token: "<PAD>", unk_token: "<UNK>" };
 /** What flags stand for. */
 const KWARGS: Readonly<Record<string, unknown>> = { date_string: "01 Jan 2025", enable_thinking: false };
-/** Errors of a template's syntax and of Python's calls, which have other words here. */
-const OTHER_WORDS = /^Template(Syntax|Assertion)Error$/;
+/** Errors of a template's syntax and of Python, which have other words here than those of raise_exception. */
+const OTHER_WORDS = /^(Template(Syntax|Assertion)|Type|Undefined|Overflow)Error$/;
 
 export function readChatCases(folder: URL): ChatCases {
   return JSON.parse(readFileSync(new URL("rendered.json", folder), "utf8")) as ChatCases;
