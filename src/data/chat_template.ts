@@ -120,7 +120,7 @@ export class ChatTemplate {
     } catch (cause) {
       const { message } = cause as Error;
       const advice =
-        !day && this.source.includes("strftime_now") ? '; if it asks for the day, give date ("2026-01-31")' : "";
+        !day && this.source.includes("strftime_now") ? '; its strftime_now needs a day: give date ("2026-01-31")' : "";
       throw new FormatError(
         cause instanceof Refusal
           ? `${this.name} refuses the messages: ${message}`
