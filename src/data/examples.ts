@@ -8,7 +8,7 @@ import { asObject, show } from "../io/json.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions, nearest } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
-import { parseJson } from "./json_rows.js";
+import { strictJson } from "./json_rows.js";
 import type { DataRow } from "./rows.js";
 
 /** A part of a message's content: text, or what a template of more than text knows. */
@@ -276,7 +276,7 @@ class RowReader {
     const value = this.#columns.get(feature);
     if (typeof value !== "string" || value.trim() === "") return value;
     const place = this.#nameOf(feature);
-    return parseJson(value, (message) =>
+    return strictJson(value, (message) =>
       this.#fail(
         `${place} is the text ${show(value)}, which is not JSON (${message}); write it by Python's json.dumps, or ` +
           `the rows as JSON Lines`,

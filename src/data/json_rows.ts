@@ -8,7 +8,7 @@ import type { FoundRow } from "./found_row.js";
  * @param fail throws the caller's error; the message says what was expected, what came, and in which line and column
  * @param firstLine the number of the text's first line in its file
  */
-export function parseJson(text: string, fail: (message: string) => never, firstLine = 1): unknown {
+export function strictJson(text: string, fail: (message: string) => never, firstLine = 1): unknown {
   const cursor = new JsonCursor(text, fail, firstLine);
   cursor.skipValue(true);
   cursor.end(" \t\n\r");
@@ -27,7 +27,7 @@ function* linesOf(text: string): Generator<[line: string, number: number]> {
 /** @throws FormatError naming the line and column */
 export function jsonLines(text: string, name: string): FoundRow[] {
   return Array.from(linesOf(text), ([line, number]) => ({
-    value: parseJson(
+    value: strictJson(
       line,
       (message) => {
         // A value that goes on in the next line.
@@ -45,7 +45,7 @@ export function jsonLines(text: string, name: string): FoundRow[] {
 /** @throws FormatError naming the line and column, or what the file holds instead of a list */
 export function jsonRows(text: string, name: string): FoundRow[] {
   if (holdsLines(text)) return jsonLines(text, name);
-  const value = parseJson(text, (message) => {
+  const value = strictJson(text, (message) => {
     throw new FormatError(`${name}: ${message}.`);
   });
   return listOf(value, name).map((row, i) => ({ value: row, where: `${name}: row ${i + 1}` }));
