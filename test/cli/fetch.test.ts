@@ -77,6 +77,18 @@ test("a folder on a server, with its progress", async () => {
   assert.ok(weights.every(({ loaded }, i) => i === 0 || loaded > weights[i - 1]!.loaded));
 });
 
+test("a folder's chat templates come with it", async () => {
+  const url = serve("chatty", {
+    ...FILES,
+    "chat_template.jinja": Buffer.from("{{ messages[0].content }}!"),
+    "additional_chat_templates/tool_use.jinja": Buffer.from("{{ tools | length }} tools"),
+  });
+  const { tokenizer } = await models.fetchModel(url);
+  const messages = [{ role: "user", content: "hi" }];
+  assert.equal(tokenizer.applyChatTemplate(messages), "hi!");
+  assert.equal(tokenizer.applyChatTemplate(messages, { tools: [{}, {}] }), "2 tools");
+});
+
 test("shards by the index, nothing that the index does not name", async () => {
   const tensors = [...io.parseSafetensors(base("model.safetensors")).tensors.values()].map(
     ({ name, dtype, shape, bytes }) => ({ name, dtype, shape, data: bytes }),

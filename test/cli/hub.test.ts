@@ -22,6 +22,7 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import { findFolder, type FindOptions, type Found } from "../../src/cli/hub.js";
 import { CachedRepo } from "../../src/cli/hub_cache.js";
+import { loadTokenizer } from "../../src/data/index.js";
 import { parseSafetensors, serializeSafetensors } from "../../src/io/safetensors.js";
 import { BASE_MODEL, refuse, succeed, temporaryFolder, TINY, wasmLora, writeText } from "../support/cli.js";
 import { HubServer, type Asked, type Fault } from "../support/hub_server.js";
@@ -225,6 +226,19 @@ cache("has the layout of huggingface_hub, and only what is needed", async () => 
     assert.deepEqual(readFileSync(join(path, file)), Buffer.from(bytes));
   }
   assert.deepEqual(readdirSync(join(at("layout"), ".locks/models--org--base")), []);
+});
+
+cache("a model's chat templates come along, in a folder too", async () => {
+  hub.publish("org/chatty", {
+    ...MODEL,
+    "chat_template.jinja": Buffer.from("{{ messages[0].content }}!"),
+    "additional_chat_templates/tool_use.jinja": Buffer.from("{{ tools | length }} tools"),
+  });
+  const { path } = await find("org/chatty", { cache: "chatty" });
+  const tokenizer = loadTokenizer(path);
+  const messages = [{ role: "user", content: "hi" }];
+  assert.equal(tokenizer.applyChatTemplate(messages), "hi!");
+  assert.equal(tokenizer.applyChatTemplate(messages, { tools: [{}, {}] }), "2 tools");
 });
 
 cache("keeps a repository's locks under its name, however its own path is spelled", async () => {

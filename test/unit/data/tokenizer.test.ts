@@ -383,6 +383,40 @@ fromFolder("tokenizer_config.json may be absent, tokenizer.json not", () => {
   assert.deepEqual(data.loadTokenizer("memory:t").encode("ab"), [2]);
 });
 
+fromFolder("a chat template: chat_template.jinja with that for tools, else tokenizer_config.json, else none", () => {
+  const write = (name: string, text: string) => io.memoryFiles.set(`memory:t/${name}`, new TextEncoder().encode(text));
+  const messages = [{ role: "user", content: "hi" }];
+  const rendered = () => {
+    const tokenizer = data.loadTokenizer("memory:t");
+    return [tokenizer.applyChatTemplate(messages), tokenizer.applyChatTemplate(messages, { tools: [] })];
+  };
+  put("tokenizer.json", { model: BPE });
+  assert.equal(data.loadTokenizer("memory:t").chatTemplate, null);
+  put("tokenizer_config.json", { bos_token: "<s>", eos_token: { content: "</s>" }, chat_template: "{{ eos_token }}" });
+  assert.deepEqual(rendered(), ["</s>", "</s>"]);
+  const tools = { name: "tool_use", template: "tools" };
+  put("tokenizer_config.json", { chat_template: [{ name: "default", template: "text" }, tools, { name: "rag" }] });
+  assert.deepEqual(rendered(), ["text", "tools"]);
+  write("chat_template.jinja", "\ufeffa file's, {{ messages[0].content }}\n");
+  assert.deepEqual(rendered(), ["a file's, hi", "a file's, hi"]);
+  write("additional_chat_templates/tool_use.jinja", "a file's tools");
+  assert.deepEqual(rendered(), ["a file's, hi", "a file's tools"]);
+  write("chat_template.jinja", "{% if %}");
+  // Who trains on text has no use for it.
+  assert.deepEqual(data.loadTokenizer("memory:t").encode("ab"), [2]);
+  assert.throws(rendered, says(FormatError, "memory:t/tokenizer.json", "not a chat template"));
+  for (const name of ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"])
+    io.memoryFiles.delete(`memory:t/${name}`);
+  for (const wrong of [5, {}, [], [{ name: "rag", template: "text" }], [{ name: "default", template: 5 }], [null]]) {
+    put("tokenizer_config.json", { chat_template: wrong });
+    assert.throws(rendered, says(FormatError, "memory:t/tokenizer.json", "chat_template"));
+  }
+  const tokenizer = data.loadTokenizer("memory:t");
+  assert.throws(() => (tokenizer.chatTemplate = "text" as never), says(ArgumentError, "data.ChatTemplate"));
+  tokenizer.chatTemplate = new data.ChatTemplate("set");
+  assert.equal(tokenizer.applyChatTemplate(messages), "set");
+});
+
 fromFolder("special tokens: generation_config.json, then config.json; ids beyond the vocabulary end no text", () => {
   const of = (config: object) =>
     data.specialTokens("memory:t", { bosTokenId: 1, eosTokenId: 2, vocabSize: 10, ...config });

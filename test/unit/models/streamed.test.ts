@@ -242,6 +242,22 @@ test("openModel: files that a visitor picked, of a folder with folders in it the
   io.memoryFiles.clear();
 });
 
+test("openModel takes the chat templates along", async () => {
+  const text = (source: string): Uint8Array => new TextEncoder().encode(source);
+  const files = new Map([
+    ...FILES,
+    ["tokenizer.json", text('{"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}')] as const,
+    ["chat_template.jinja", text("{{ messages[0].content }}!")] as const,
+    ["additional_chat_templates/tool_use.jinja", text("{{ tools | length }} tools")] as const,
+  ]);
+  const { model, tokenizer } = await models.openModel(picked(files, "mine"));
+  const messages = [{ role: "user", content: "hi" }];
+  assert.equal(tokenizer.applyChatTemplate(messages), "hi!");
+  assert.equal(tokenizer.applyChatTemplate(messages, { tools: [{}, {}] }), "2 tools");
+  model.dispose();
+  io.memoryFiles.clear();
+});
+
 test("openModel refuses what is no list of files, and says what is missing", async () => {
   for (const files of [null, undefined, 5, "models/base", [null], [{ name: "config.json" }]])
     await refuses(models.openModel(files as never), ArgumentError, "openModel: files must be a list of File objects");
