@@ -31,9 +31,9 @@ export interface FetchModelOptions<H extends Head = "causal-lm"> extends LoadMod
 /**
  * A model from the Hugging Face hub, or from a folder on any server, as `loadModel` from a disk: config.json, the
  * weights (model.safetensors, or the shards of its index) and, where they are there, tokenizer.json,
- * tokenizer_config.json and generation_config.json. In a page the server must allow the page's origin (CORS), as the
- * hub does. The weights go into linear memory as they come; the small files are in `io.memoryFiles` then, under the
- * result's `path`, which of a model of the hub ends with its commit.
+ * tokenizer_config.json, chat templates and generation_config.json. In a page the server must allow the page's origin
+ * (CORS), as the hub does. The weights go into linear memory as they come; the small files are in `io.memoryFiles`
+ * then, under the result's `path`, which of a model of the hub ends with its commit.
  *
  * Where there is Cache storage (`caches`: pages, their workers, Deno), what comes from the hub is kept there under
  * "wasm-lora-hub": the next time nothing is downloaded, and a download that was interrupted goes on.
