@@ -9,6 +9,7 @@ const COMMANDS = [
   "generate",
   "merge",
   "inspect",
+  "eval",
   "help",
   "",
   "fine-tune",
@@ -18,6 +19,37 @@ const COMMANDS = [
 ];
 const FLAGS = [
   "--data",
+  "--eval-data",
+  "--format",
+  "--feature",
+  "--loss-on",
+  "--max-length",
+  "--skip-unusable",
+  "--template",
+  "--template-arg",
+  "--date",
+  "--no-template",
+  "--chat",
+  "--system",
+  "--messages",
+  "--limit",
+  "--json",
+  "--epochs",
+  "--accumulation",
+  "--no-packing",
+  "--group-by-length",
+  "--schedule",
+  "--warmup",
+  "--weight-decay",
+  "--max-grad-norm",
+  "--eval-every",
+  "--patience",
+  "--min-delta",
+  "--lora-plus",
+  "--init",
+  "--dora",
+  "--rslora",
+  "--test-windows",
   "--model",
   "--out",
   "--r",
@@ -103,6 +135,16 @@ const VALUES = [
   "1e",
   "+5",
   "--r",
+  "auto",
+  "messages",
+  "assistant",
+  "prompt=question",
+  "word=[1]",
+  "__proto__=1",
+  "2024-02-29",
+  "2023-02-29",
+  "pissa",
+  "linear",
 ];
 
 /** What a value must be when its command gets it. */
@@ -112,10 +154,28 @@ const RULES: Record<string, (value: unknown) => boolean> = {
   batch: whole(1),
   seq: whole(2),
   seed: whole(0),
+  accumulation: whole(1),
+  limit: whole(1),
+  maxLength: whole(1),
+  patience: whole(0),
+  epochs: (value) => from(0)(value) && value !== 0,
+  weightDecay: from(0),
+  maxGradNorm: from(0),
+  minDelta: from(0),
+  warmup: share,
+  format: (value) =>
+    ["auto", "text", "messages", "completion", "alpaca", "sharegpt", "tokens"].includes(value as string),
+  lossOn: (value) => ["completion", "assistant", "last", "all"].includes(value as string),
+  schedule: (value) => ["cosine", "linear", "constant"].includes(value as string),
+  feature: (value) =>
+    named(value) && Object.values(value as object).every((name) => name !== "" && typeof name === "string"),
+  templateArg: named,
+  date: (value) =>
+    !Number.isNaN(Date.parse(`${value as string}T00:00:00Z`)) && /^\d{4}-\d\d-\d\d$/.test(value as string),
   checkpointEvery: whole(1),
   maxTokens: whole(0),
   alpha: from(0),
-  lr: from(0),
+  lr: (value) => value === "auto" || from(0)(value),
   temperature: from(0),
   topK: whole(0),
   topP: share,
@@ -129,6 +189,9 @@ const RULES: Record<string, (value: unknown) => boolean> = {
       value.length > 0 &&
       value.every((name) => typeof name === "string" && name.trim() === name && name !== "")),
 };
+function named(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !Object.hasOwn(value, "");
+}
 function from(low: number): (value: unknown) => boolean {
   return (value) => typeof value === "number" && Number.isFinite(value) && value >= low;
 }
@@ -139,7 +202,10 @@ function whole(low: number): (value: unknown) => boolean {
   return (value) => Number.isSafeInteger(value) && (value as number) >= low;
 }
 const plain = (value: unknown): boolean =>
-  typeof value === "string" || typeof value === "boolean" || (typeof value === "number" && Number.isFinite(value));
+  value === null ||
+  typeof value === "string" ||
+  typeof value === "boolean" ||
+  (typeof value === "number" && Number.isFinite(value));
 
 function generate(random: Random): string[] {
   const args: string[] = [];
@@ -147,7 +213,7 @@ function generate(random: Random): string[] {
     args.push(
       random.once(10)
         ? damageText(random.pick(COMMANDS), random)
-        : random.pick(COMMANDS.slice(0, random.once(4) ? undefined : 4)),
+        : random.pick(COMMANDS.slice(0, random.once(4) ? undefined : 5)),
     );
   const value = (): string =>
     random.once(200)
@@ -157,7 +223,8 @@ function generate(random: Random): string[] {
         : random.pick(VALUES);
   if (args[0] === "finetune" && !random.once(10)) args.push("--data", "x.txt");
   if (args[0] === "merge" && !random.once(10)) args.push("--adapter", "a", "--out", "b");
-  if (args[0] === "inspect") args.push(value());
+  if (args[0] === "inspect") args.push(...(random.once(2) ? ["--data"] : []), value());
+  if (args[0] === "eval" && !random.once(10)) args.push("--data", "x.jsonl");
   for (let i = random.below(5); i > 0; i--) {
     const flag = random.once(15) ? damageText(random.pick(FLAGS), random) : random.pick(FLAGS);
     if (random.once(4)) args.push(`${flag}=${value()}`);
