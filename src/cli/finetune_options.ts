@@ -21,7 +21,7 @@ export function defineFinetune(command: Command): void {
   command
     .description(
       "Train LoRA factors of a language model on rows (chats, instructions, texts) or on one long text; write them " +
-        "as a\nPEFT adapter folder, with the run's figures (metrics.jsonl, result.json) and a page about it " +
+        "as a PEFT adapter folder, with the run's figures (metrics.jsonl, result.json) and a page about it " +
         "(report.html).",
     )
     .optionsGroup("What and where:")
@@ -74,13 +74,18 @@ export function defineFinetune(command: Command): void {
         .default(d.targetModules, "all-linear: every linear layer but the head"),
     )
     .option("--init <kind>", `how the factors start: ${INITS.join(", ")}`, parsed(SETTINGS.init, asItIs), d.init)
-    .option("--dora", "learn the weights' magnitudes, too (DoRA)", d.dora)
-    .option("--rslora", "scale by alpha / sqrt(r) instead (rsLoRA)", d.rslora)
+    .option("--dora", "learn the weights' magnitudes, too (DoRA)")
+    .option("--rslora", "scale by alpha / sqrt(r) instead (rsLoRA)")
 
     .optionsGroup("The training:")
     .option("--epochs <x>", "how often rows are trained on (default: 3; of a text there are steps)", numeric("epochs"))
     .option("--steps <n>", "optimiser steps, instead of epochs (default of a text: 400)", numeric("steps"))
-    .option("--batch <n>", "rows, or sequences of a text, a shard of a step", numeric("batch"), d.batch)
+    .option(
+      "--batch <n>",
+      "rows, or sequences of a text, that are computed at once: a shard of a step",
+      numeric("batch"),
+      d.batch,
+    )
     .option(
       "--accumulation <n>",
       "shards a step: a step is of batch * accumulation rows, in the memory of one shard",
@@ -88,7 +93,7 @@ export function defineFinetune(command: Command): void {
       d.accumulation,
     )
     .option("--no-packing", "pad the rows of a shard, instead of laying them end to end; the same bits, more work")
-    .option("--group-by-length", "take rows of like lengths together", d.groupByLength)
+    .option("--group-by-length", "take rows of like lengths together")
     .option(
       "--lr <x>",
       "peak learning rate (AdamW), or auto: 5e-3 for a model below 10 M weights, 1e-3 below 100 M, 5e-4 below 1 G, " +
@@ -153,6 +158,6 @@ export function defineFinetune(command: Command): void {
         command.error("error: required option '--data <path>' not specified");
       if (explicit.has("epochs") && explicit.has("steps"))
         command.error("error: --epochs and --steps both say how long the run is; give one.");
-      await finetune(options, explicit);
+      await finetune({ ...d, ...options }, explicit);
     });
 }
