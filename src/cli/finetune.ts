@@ -25,7 +25,7 @@ import { write } from "./samples.js";
 import { areOfText, flag, SETTINGS, settingsOf, type FinetuneSettings, type GivenSettings } from "./settings.js";
 import { programName, shellWord } from "./shell.js";
 import { isOver, measure, trainSteps } from "./steps.js";
-import { conclude, describe, encodingWatch, rowsWatch } from "./told.js";
+import { conclude, describe, runWatch } from "./told.js";
 
 export { FINETUNE_DEFAULTS, type GivenSettings } from "./settings.js";
 
@@ -94,8 +94,7 @@ async function go(
   });
 
   console.log(`Loading ${oneLine(places.model)}${model === places.model ? "" : ` (${oneLine(model)})`} ...`);
-  const watch = { encoding: encodingWatch(places.data), rows: rowsWatch() };
-  const run = await prepareRun(settings, { ...places, model }, gradientCheckpointing, watch);
+  const run = await prepareRun(settings, { ...places, model }, gradientCheckpointing, runWatch(places.data));
   const { training, inputs } = run;
   if (saved && saved.inputs !== inputs) {
     throw new ArgumentError(

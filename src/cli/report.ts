@@ -109,6 +109,7 @@ function curves({ metrics, evaluations, best, maxGradNorm }: Report): string {
   const marks = epochs.flatMap((epoch, i) => (epoch > (epochs[i - 1] ?? 0) && i + 1 < epochs.length ? [i + 1] : []));
   const points = evaluations.map(({ step, loss }) => ({ step, value: loss }));
   const judged = best && evaluations.length > 2 ? { step: best.step, value: best.loss } : null;
+  const rule = maxGradNorm > 0 ? { value: maxGradNorm, label: `clipped to ${maxGradNorm}` } : undefined;
   const keys = [
     key("each", "each step"),
     key("mean", "running mean"),
@@ -130,11 +131,11 @@ ${figure(
 ${figure("Learning rate", "", { values: metrics.map((m) => m.learningRate), fromZero: true, marks, height: 190 }, 430)}
 ${figure(
   "Gradient norm",
-  key("each", "each step") + key("mean", "running mean") + key("rule", `clipped to ${maxGradNorm}`),
+  key("each", "each step") + key("mean", "running mean") + (rule ? key("rule", rule.label) : ""),
   {
     values: metrics.map(({ gradNorm }) => gradNorm),
     mean: true,
-    rule: { value: maxGradNorm, label: `clipped to ${maxGradNorm}` },
+    rule,
     fromZero: true,
     marks,
     height: 190,

@@ -99,15 +99,16 @@ function shownSettings({ settings, training }: Run): [string, string][] {
 
 /** Where the words of a key are not enough. */
 const NAMES: Record<string, string> = {
-  r: "rank r",
-  lr: "learning rate",
+  r: "Rank r",
+  lr: "Learning rate",
   dora: "DoRA",
   rslora: "rsLoRA",
   loraPlus: "LoRA+ ratio",
 };
 
 function words(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  const spaced = key.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  return spaced[0]!.toUpperCase() + spaced.slice(1);
 }
 
 function shown(value: unknown): string {

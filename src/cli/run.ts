@@ -45,6 +45,16 @@ export interface Places {
   template?: string | undefined;
 }
 
+/** Told how the data come along. */
+export interface RunWatch {
+  /** Of a text. */
+  encoding: EncodingWatch;
+  /** Rows are about to be read. */
+  reading(path: string): void;
+  /** Of rows. */
+  rows: RowsWatch;
+}
+
 /** What a run is made of, beside its settings and its data. */
 interface Loaded {
   model: CausalLM;
@@ -54,7 +64,6 @@ interface Loaded {
 
 /**
  * Loads, checks and plans; nothing is trained yet.
- * @param watch is told how the data come along that are encoded, a text or rows
  * @throws what reading, or an adapter's making, throws; ArgumentError for what the model cannot do, too little data, a
  * plan above the memory there is
  */
@@ -62,7 +71,7 @@ export async function prepareRun(
   settings: FinetuneSettings,
   places: Places,
   gradientCheckpointing: boolean,
-  { encoding, rows }: { encoding: EncodingWatch; rows: RowsWatch },
+  { encoding, rows, reading }: RunWatch,
 ): Promise<Run> {
   const { model, config } = loadWatched(places.model);
   model.gradientCheckpointing = gradientCheckpointing;
@@ -71,7 +80,7 @@ export async function prepareRun(
   const loaded = { model, config, codec: loadCodec(places.model, config, asChat) };
   return areOfText(settings)
     ? runOnText(settings, places.data, loaded, encoding)
-    : runOnRows(settings, places, loaded, rows);
+    : runOnRows(settings, places, loaded, { rows, reading });
 }
 
 function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encoding: EncodingWatch): Run {
@@ -90,12 +99,13 @@ function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encod
     );
   }
   const { batch, accumulation } = settings;
-  const { plan, work } = planRun(settings, model, () =>
+  const { gradientCheckpointing } = model;
+  const { plan, work } = planRun(settings, gradientCheckpointing, () =>
     rehearseTraining(config, {
       batch,
       seq,
       accumulation,
-      gradientCheckpointing: model.gradientCheckpointing,
+      gradientCheckpointing,
       adapter: adapterSettings(settings),
       evaluation: { batch: 1, seq },
       generation: { prompt: prompt.length, maxNewTokens: SAMPLE_TOKENS },
@@ -126,26 +136,33 @@ async function runOnRows(
   settings: SettingsOfRows,
   { data, evalData }: Places,
   loaded: Loaded,
-  watch: RowsWatch,
+  watch: Pick<RunWatch, "rows" | "reading">,
 ): Promise<Run> {
   const { model, config, codec } = loaded;
+  watch.reading(data);
   const reading = { ...readingSettings(settings), evalData };
-  const { train, test, examples } = await loadRows("finetune", data, codec, reading, watch);
+  const { train, test, examples } = await loadRows("finetune", data, codec, reading, watch.rows);
   const given = { train: train.rows, ...(test === null ? {} : { test: test.rows }) };
   const ofRun = finetuningSettings(settings, { train: train.rows.length, test: test?.rows.length ?? null });
   const training = new Finetuning(model, given, ofRun);
   const heldOut = training.test as readonly TrainingRow[];
   const asked = heldOut.length > 0 ? heldOut : (training.train as readonly TrainingRow[]);
-  const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length - 1), 1);
-  const generation = { prompt: longest, maxNewTokens: SAMPLE_TOKENS };
-  const { plan, work } = planRun(settings, model, () =>
-    rehearseRows(config, given, ofRun, { gradientCheckpointing: model.gradientCheckpointing, generation }),
+  const samples = answers(asked, examples, codec, config.maxPositionEmbeddings);
+  const { gradientCheckpointing } = model;
+  const { plan, work } = planRun(settings, gradientCheckpointing, () =>
+    rehearseRows(config, given, ofRun, {
+      gradientCheckpointing,
+      generation: {
+        prompt: Math.max(1, ...samples.map(({ prompt }) => prompt.length)),
+        maxNewTokens: Math.max(0, ...samples.map(({ maxNewTokens }) => maxNewTokens)),
+      },
+    }),
   );
   return {
     settings,
     training,
     codec,
-    samples: answers(asked, examples, codec, config.maxPositionEmbeddings),
+    samples,
     counts: countsOf(training, test === null ? [train] : [train, test]),
     plan,
     work,
@@ -192,15 +209,14 @@ function tooShort(heldOut: number, seq: number): string {
   );
 }
 
+/** The memory of all that a run does, and its work. */
+type Rehearsed = ReturnType<typeof rehearseTraining>;
+
 /**
- * Of all that a run does: steps, evaluations, samples.
+ * @param rehearse of all that the run does: steps, evaluations, samples
  * @throws ArgumentError if it will not fit in memory, telling what to lower
  */
-function planRun(
-  settings: FinetuneSettings,
-  { gradientCheckpointing }: CausalLM,
-  rehearsed: () => ReturnType<typeof rehearseTraining>,
-): ReturnType<typeof rehearseTraining> {
+function planRun(settings: FinetuneSettings, gradientCheckpointing: boolean, rehearse: () => Rehearsed): Rehearsed {
   const { limit } = engine().memory;
   const { batch, r } = settings;
   const refuse = (peak: string): never => {
@@ -212,9 +228,9 @@ function planRun(
     );
   };
   try {
-    const result = rehearsed();
-    const { peak } = result.plan;
-    return peak > limit ? refuse(megabytes(peak)) : result;
+    const rehearsed = rehearse();
+    const { peak } = rehearsed.plan;
+    return peak > limit ? refuse(megabytes(peak)) : rehearsed;
   } catch (error) {
     // More than a double counts.
     if (error instanceof OutOfMemoryError) refuse(`more than ${megabytes(2 * limit)}`);

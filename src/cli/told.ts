@@ -3,12 +3,12 @@ import { count, megabytes, oneLine, perplexity, perplexityChange, quote } from "
 import type { RowsWatch } from "./data.js";
 import { lossCurveText } from "./plot.js";
 import { passProgress, textProgress } from "./progress.js";
-import type { Run } from "./run.js";
+import type { Run, RunWatch } from "./run.js";
 import { areOfText } from "./settings.js";
 import type { EncodingWatch } from "./text.js";
 
 /** Says what is encoded, and on a terminal how far that has come: a long text takes seconds. */
-export function encodingWatch(path: string): EncodingWatch {
+function encodingWatch(path: string): EncodingWatch {
   let bar: ReturnType<typeof textProgress> | undefined;
   return {
     began: (characters, read) => {
@@ -23,7 +23,7 @@ export function encodingWatch(path: string): EncodingWatch {
 }
 
 /** The same of rows, file by file. */
-export function rowsWatch(): RowsWatch {
+function rowsWatch(): RowsWatch {
   let bar: ReturnType<typeof passProgress> | undefined;
   return {
     began: (file, rows) => {
@@ -32,6 +32,17 @@ export function rowsWatch(): RowsWatch {
     },
     progress: (done) => bar?.at(done),
     ended: () => bar?.stop(),
+  };
+}
+
+/** Of a run's data. */
+export function runWatch(path: string): RunWatch {
+  return {
+    encoding: encodingWatch(path),
+    reading: (data) => {
+      console.log(`Reading ${oneLine(data)} ...`);
+    },
+    rows: rowsWatch(),
   };
 }
 

@@ -65,6 +65,7 @@ aRun("is of three epochs, measured after each, and writes the best adapter, the 
   );
   const losses = result.evaluations.map(({ loss }: train.Evaluation) => loss);
   assert.equal(result.best.loss, Math.min(...losses));
+  assert.match(stdout, /^Loading m \.\.\.\nReading rows\.jsonl \.\.\.\nEncoding rows\.jsonl, 48 rows \.\.\.\n/);
   assert.match(stdout, /^Data rows\.jsonl: 43 rows to train on, 5 rows held out, /m);
   assert.match(stdout, /^Training: 33 steps, learning rate 0\.005, an evaluation every 11 steps$/m);
 });
@@ -148,6 +149,14 @@ aRun("stops early where nothing gets better, and says so", async () => {
   assert.equal(evaluations.at(-1).step, losses.length);
   assert.match(stdout, /^Held out after step \d+: .*so the run stops$/m);
   assert.match(text("early", "report.html"), /stopped early/);
+});
+
+aRun("the memory planned is the memory taken", async () => {
+  for (const [i, options] of [[], ["--no-packing"], ["--accumulation", "3"]].entries()) {
+    const { stdout, stderr } = await succeed(folder, finetune(`memory${i}`, "--steps", "14", ...options));
+    const [, planned] = /^Memory: (\d+\.\d) MB at the peak, as planned/m.exec(stdout) ?? [];
+    assert.equal(/ 14\/14 .* peak (\d+\.\d) MB/.exec(stderr)?.[1], planned, options.join(" "));
+  }
 });
 
 aRun("without evaluations adapter/ is the last, and there is no other", async () => {

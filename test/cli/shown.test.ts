@@ -6,6 +6,7 @@ import { formatTime, oneLine, perplexity, perplexityChange, quote } from "../../
 import { lossCurveSvg, lossCurveText } from "../../src/cli/plot.js";
 import { parseNumber } from "../../src/cli/option_values.js";
 import { checkSettings, FINETUNE_DEFAULTS, parseTargetModules, SETTINGS, settingsOf } from "../../src/cli/settings.js";
+import { reportHtml } from "../../src/cli/report.js";
 import { programName, shellWord } from "../../src/cli/shell.js";
 import { init } from "../../src/index.js";
 
@@ -243,5 +244,47 @@ lossCurve("of a long run keeps its first and last step, and its scale", () => {
   assert.ok(Math.abs(shown.at(-1)! - (10 - 9.7995)) < 1e-3, `${shown.at(-1)}`);
 });
 lossCurve.run();
+
+test("a report of anything: every tag closes, nothing that is no number, nothing from elsewhere", () => {
+  const metrics = (
+    losses: readonly number[],
+  ): { loss: number; gradNorm: number; learningRate: number; epoch: number }[] =>
+    losses.map((loss, i) => ({ loss, gradNorm: loss, learningRate: 1e-5, epoch: (i + 1) / 3 }));
+  const report = {
+    model: "models/a & b",
+    data: "x/<i>rows</i>.jsonl",
+    weights: { trained: 1, all: 10 },
+    steps: 9,
+    stoppedEarly: false,
+    maxGradNorm: 1,
+    best: null,
+    evaluations: [],
+    samples: [{ prompt: [{ role: "user", text: '"<u>\u202e' }], before: "", after: "a\n\nb", reference: null }],
+    counts: [["Rows", "3"]] as const,
+    settings: [["lr", "auto: 0.005"]] as const,
+  };
+  const pages = [[], [3], [3, 2, 1], [NaN, 2], [1e308, -1e308], Array.from({ length: 100_000 }, (_, i) => i % 7)].map(
+    (losses) => reportHtml({ ...report, metrics: metrics(losses) }),
+  );
+  const evaluations = [0, 2, 4].map((step) => ({ step, loss: 3 - step / 8 }));
+  pages.push(reportHtml({ ...report, metrics: metrics([3, 2, 1, 1]), evaluations, best: evaluations[2]! }));
+  for (const page of pages) {
+    assert.doesNotMatch(page, /NaN|Infinity|undefined|<i>rows|<u>|\u202e|https?:|<script/);
+    const open: string[] = [];
+    for (const [, close, tag, empty] of page
+      .replace(/<!doctype html>|<style>[^]*?<\/style>/g, "")
+      .matchAll(/<(\/?)([\w:]+)(?:\s[^<>]*?)?(\/?)>/g)) {
+      if (close) assert.equal(open.pop(), tag);
+      else if (!empty && tag !== "meta") open.push(tag!);
+    }
+    assert.deepEqual(open, []);
+  }
+  // A curve of any length is drawn by so many points that a page stays small.
+  assert.ok(pages[5]!.length < 250_000, `${pages[5]!.length}`);
+  const last = pages.at(-1)!;
+  assert.ok(last.includes("best, after step 4: 2.500") && last.includes("3.000 → 2.500"), last);
+  assert.match(last, /<circle class="best-dot"/);
+  assert.match(last, /<p dir="auto"><em>nothing<\/em>/);
+});
 
 test.run();
