@@ -1,5 +1,5 @@
 /** What a run's model writes before and after: of a text the prompt's continuation, of rows its answers to a few. */
-import type { ChatMessage, Example, TrainingRow } from "../data/index.js";
+import { answersOf, type Answer, type ChatMessage, type Example, type TrainingRow } from "../data/index.js";
 import { generate } from "../models/index.js";
 import type { Finetuning } from "../train/finetuning.js";
 import { passProgress } from "./progress.js";
@@ -44,29 +44,27 @@ export function answers(
   positions: number,
 ): Sample[] {
   const byPlace = new Map(examples.map((example) => [example.where, example]));
-  const fitting = rows.filter(({ ids, labels }) => answerOf(ids, labels).from < positions);
+  const fitting = rows.map((row) => partsOf(row, codec)).filter(({ prompt }) => prompt.length < positions);
   return Array.from({ length: Math.min(ROWS, fitting.length) }, (_, i) => {
-    const { ids, labels, where } = fitting[Math.floor((i * fitting.length) / Math.min(ROWS, fitting.length))]!;
-    const { from, to } = answerOf(ids, labels);
-    const prompt = [...ids.subarray(0, from)];
+    const { where, prompt, reference } = fitting[Math.floor((i * fitting.length) / Math.min(ROWS, fitting.length))]!;
     return {
-      prompt,
+      prompt: [...prompt],
       shown: asked(byPlace.get(where)) ?? [{ role: null, text: decode(codec, prompt) }],
-      reference: decode(codec, ids.subarray(from, to)).trim(),
-      maxNewTokens: Math.min(SAMPLE_TOKENS, 2 * (to - from) + START_TOKENS),
+      reference: decode(codec, reference).trim(),
+      maxNewTokens: Math.min(SAMPLE_TOKENS, 2 * reference.length + START_TOKENS),
       temperature: 0,
       isContinued: false,
     };
   });
 }
 
-/** The last tokens that are scored without a gap; of a text, which is scored as a whole, what follows its start. */
-function answerOf(ids: Int32Array, labels: Int32Array): { from: number; to: number } {
-  let to = ids.length;
-  while (to > 1 && labels[to - 1] === -100) to--;
-  let from = to;
-  while (from > 0 && labels[from - 1] !== -100) from--;
-  return { from: from > 1 ? from : Math.max(1, Math.min(START_TOKENS, to >> 1)), to };
+/** A row's last answer and what stands before it; of a text, which has none, its start and the rest. */
+function partsOf(row: TrainingRow, { stopToken }: TextCodec): Answer {
+  const last = answersOf([row], stopToken).at(-1);
+  if (last) return last;
+  const { ids, where } = row;
+  const start = Math.max(1, Math.min(START_TOKENS, ids.length >> 1));
+  return { where, prompt: ids.subarray(0, start), reference: ids.subarray(start) };
 }
 
 /** What a row asks, as it was written. */
