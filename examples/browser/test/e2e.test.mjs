@@ -106,7 +106,7 @@ for (const [name, launch] of wanted) {
     assert.equal(await focused(b), "steps");
     writeFileSync(join(work, "picture.txt"), Buffer.from([0x89, 0x50, 0xff, 0]));
     await b.setFiles("#file", [join(work, "picture.txt")]);
-    await untilText(b, "file-error", "picture.txt is not a plain text file: byte 0 is 0x89");
+    await untilText(b, "file-error", "picture.txt is not a plain text file: byte 0 (line 1, column 1) is 0x89");
     // As Windows' Notepad saved it, with a mark, and as others do, without one.
     for (const mark of ["\ufeff", ""]) {
       writeFileSync(
@@ -345,7 +345,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   await paste(b, "steps", "12");
   await b.evaluate(() => document.querySelector(".skip").focus());
   const order = [];
-  for (let i = 0; i < 22; i++) {
+  for (let i = 0; i < 23; i++) {
     order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
     await b.press("Tab");
   }
@@ -357,6 +357,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
     "text",
     "file",
     "use-sample",
+    "use-rows",
     "rank",
     "steps",
     "patience",

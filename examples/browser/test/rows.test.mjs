@@ -154,6 +154,18 @@ function inChromium(name, run) {
   });
 }
 
+inChromium("sample rows are there at a click, and are learned", async (b) => {
+  await b.click("#use-rows");
+  await untilText(b, "rows-name", "sample.jsonl");
+  assert.equal(await textOf(b, "rows-count"), "216");
+  await b.click("#go");
+  await untilText(b, "phase", "Finished");
+  assert.equal(await textOf(b, "after"), "bedroom fan: on");
+  const said = await talk(b, "No more cellar radio, please.", { how: "chat", temperature: 0 });
+  assert.equal(said.adapted, "cellar radio: off");
+  assert.notEqual(said.base, said.adapted);
+});
+
 inChromium(
   "what is wrong in a file is said with its place; a row that is of no use is left out with its reason",
   async (b) => {

@@ -97,7 +97,8 @@ export const lastSaid = (b, side) =>
 
 /** Says it to both, and waits for the answers. */
 export async function talk(b, message, { how = "text", seed = 0, temperature = 0.8 } = {}) {
-  await choose(b, "how", how);
+  // Another way of speaking begins anew.
+  if ((await b.evaluate(() => document.getElementById("how").value)) !== how) await choose(b, "how", how);
   await paste(b, "seed", `${seed}`);
   await paste(b, "temperature", `${temperature}`);
   await paste(b, "message", message);

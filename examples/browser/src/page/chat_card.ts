@@ -175,7 +175,7 @@ export class ChatCard {
     const bubbles = isChat ? [bubble("user", text), answer] : [answer];
     side.list.append(...bubbles);
     const tell = (value: string): void => {
-      answer.textContent = printable(value);
+      answer.textContent = printable(value).trimStart();
       side.list.scrollTop = side.list.scrollHeight;
     };
     const remove = (): void => {

@@ -4,6 +4,7 @@ import { fileName, megabytes, number } from "../format";
 import { keepFile, type DraftFile } from "../draft";
 import { Refusal } from "../refusal";
 import type { Loading, LossOn, RowsView } from "../views";
+import rowsUrl from "../../sample.jsonl?url";
 import sampleUrl from "../../sample.txt?url";
 import { $, announce, show } from "./dom";
 import { acceptFiles } from "./drop";
@@ -19,6 +20,7 @@ export class DataCard {
   readonly text = $<HTMLTextAreaElement>("text");
   readonly #file = $<HTMLInputElement>("file");
   readonly #useSample = $<HTMLButtonElement>("use-sample");
+  readonly #useRows = $<HTMLButtonElement>("use-rows");
   readonly #lossOn = $<HTMLSelectElement>("loss-on");
   readonly #useText = $<HTMLButtonElement>("use-text");
   #rows: RowsView | null = null;
@@ -38,6 +40,12 @@ export class DataCard {
       this.onChange();
     });
     this.#useSample.addEventListener("click", () => stage.try(() => this.#toggleSample()));
+    this.#useRows.addEventListener("click", () =>
+      stage.try(async () => {
+        const bytes = new Uint8Array(await (await fetchSample(rowsUrl)).arrayBuffer());
+        await this.#openRows({ name: "sample.jsonl", bytes });
+      }),
+    );
     this.#useText.addEventListener("click", () => {
       this.showRows(null);
       keepFile(null);
@@ -50,7 +58,7 @@ export class DataCard {
       this.text.readOnly = stage.isRunning;
       this.#file.disabled = busy;
       this.#useSample.disabled = stage.isRunning;
-      this.#lossOn.disabled = this.#useText.disabled = busy;
+      this.#lossOn.disabled = this.#useText.disabled = this.#useRows.disabled = busy;
     });
   }
 
@@ -68,7 +76,7 @@ export class DataCard {
     this.#rows = rows;
     $("text-part").hidden = rows !== null;
     $("rows-part").hidden = rows === null;
-    this.#useSample.hidden = $("text-hint").hidden = rows !== null;
+    this.#useSample.hidden = this.#useRows.hidden = $("text-hint").hidden = rows !== null;
     if (rows) showRows(rows);
     this.onRows(rows, isNew);
   }
@@ -87,13 +95,7 @@ export class DataCard {
   }
 
   async loadSample(): Promise<string> {
-    const response = await fetch(sampleUrl);
-    if (!response.ok)
-      throw new Refusal(
-        "text",
-        `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`,
-      );
-    return (this.#sample = await response.text());
+    return (this.#sample = await (await fetchSample(sampleUrl)).text());
   }
 
   /**
@@ -148,12 +150,7 @@ export class DataCard {
       throw new Refusal("file", `${name} could not be read (${error.message}). Choose it again.`);
     });
     const bytes = new Uint8Array(buffer);
-    if (isRows) {
-      await this.readRows({ name: first.name, bytes }, true);
-      keepFile({ name: first.name, bytes });
-      this.onChange();
-      return announce(`${name} has ${number(this.#rows!.summary.rows)} rows.`);
-    }
+    if (isRows) return this.#openRows({ name: first.name, bytes });
     const content = await this.host.call((studio) => studio.textOf(bytes, name));
     // It may have taken a while.
     if (this.text.readOnly)
@@ -162,6 +159,13 @@ export class DataCard {
     this.showRows(null);
     this.#setText(content);
     announce(`${name} is in the text field.`);
+  }
+
+  async #openRows(rows: DraftFile): Promise<void> {
+    await this.readRows(rows, true);
+    keepFile(rows);
+    this.onChange();
+    announce(`${fileName(rows.name)} has ${number(this.#rows!.summary.rows)} rows.`);
   }
 
   async #toggleSample(): Promise<void> {
@@ -182,6 +186,15 @@ export class DataCard {
     this.describe();
     this.onChange();
   }
+}
+
+async function fetchSample(url: string): Promise<Response> {
+  const response = await fetch(url);
+  if (response.ok) return response;
+  throw new Refusal(
+    "text",
+    `The sample could not be loaded (the server answered ${response.status}). Check the connection and try again.`,
+  );
 }
 
 function tellReading({ done }: Loading): void {

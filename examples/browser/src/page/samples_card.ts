@@ -51,7 +51,7 @@ export class SamplesCard {
   }
 
   #write(id: string, { text, isWhole }: Written): void {
-    show(id, printable(text));
+    show(id, printable(text).trimStart());
     $(id).classList.toggle("whole", isWhole);
   }
 }

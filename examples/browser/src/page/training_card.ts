@@ -277,7 +277,8 @@ export class TrainingCard {
     show("figure-step", `${number(losses.length)} / ${number(steps)}`);
     show("figure-loss", losses.at(-1)?.toFixed(3) ?? "–");
     show("figure-held-out", evaluations.at(-1)?.loss.toFixed(3) ?? "–");
-    show("figure-best", best ? `${best.loss.toFixed(3)} (step ${number(best.step)})` : "–");
+    show("figure-best-name", best ? `Best, step ${number(best.step)}` : "Best");
+    show("figure-best", best?.loss.toFixed(3) ?? "–");
     this.#chart.show(course);
   }
 

@@ -156,7 +156,7 @@ export class Studio {
     try {
       return data.decodeText(bytes, name);
     } catch (error) {
-      const reason = printable((error as Error).message).replace(/^.*?: (byte \d+ is [^;]*).*$/s, "$1");
+      const reason = printable((error as Error).message).replace(/^.*?: (byte \d+ [^;]*).*$/s, "$1");
       throw new Refusal(
         "file",
         `${name} is not a plain text file: ${reason}. Save it as UTF-8 text (.txt) and try again, or paste its text.`,
