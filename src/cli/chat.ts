@@ -11,7 +11,7 @@ export type Say = (prompt: readonly number[], turn: number) => Iterable<string>;
 
 const HELP = `/reset          forget what was said
 /system <text>  begin anew with this message of the system's; without a text: with none
-/save <file>    write what was said, as a row that finetune --data takes (.jsonl)
+/save <file>    write what was said, as rows that finetune --data takes (.jsonl)
 /help           this
 /quit           end, as Ctrl-D does; Ctrl-C ends an answer, and then the program
 A line that ends in \\ goes on in the next one.`;

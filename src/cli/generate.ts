@@ -85,6 +85,7 @@ function checkOptionsTogether(options: GenerateCommand, isAnswer: boolean, isCon
   if (given && !isAnswer) refuse(given, "is for conversations; add --chat, and --prompt goes through the template");
   if (template === false && (system !== undefined || messages !== undefined))
     refuse(system === undefined ? "--messages" : "--system", "needs a chat template; leave out --no-template");
+  if (options.history === false && !isConversation) refuse("--no-history", "is for conversations; add --chat");
   if (ids && isConversation) refuse("--ids", "is for one answer; add --prompt");
 }
 

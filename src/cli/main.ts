@@ -67,6 +67,10 @@ const generating = program
     "talk: answer each line, through the chat template, with what was said before. Without a template each line is a " +
       "prompt of its own, as in rows of prompt and completion",
   )
+  .option(
+    "--no-history",
+    "with --chat: ask each line anew, without what was said before, for an adapter that learnt from single answers",
+  )
   .option("--system <text>", "with --chat: message of the system's, which goes before all others")
   .option(
     "--messages <file>",

@@ -31,6 +31,8 @@ export interface PartnerOptions extends Omit<TemplateCommand, "template"> {
   messages?: string | undefined;
   /** false: none, not even the model's. */
   template?: string | false | undefined;
+  /** false: each line is asked anew, with nothing before it but what the conversation began with. */
+  history?: boolean | undefined;
 }
 
 /** @throws ArgumentError for messages without a template; FileError, FormatError for a file that holds none */
@@ -45,10 +47,12 @@ export function partnerFor(folder: string, codec: TextCodec, options: PartnerOpt
   if (chatTemplate === null || template === false) return new Prompts(codec, chatTemplate !== null);
   const settings = templateSettings({ ...options, template });
   const { messages, tools } = file === undefined ? { messages: [] } : messagesOf(file);
-  if (system === undefined) return new Dialogue(codec, settings, messages, tools);
+  const dialogue = (begun: readonly ChatMessage[]): Partner =>
+    new Dialogue(codec, settings, begun, tools, options.history ?? true);
+  if (system === undefined) return dialogue(messages);
   if (messages[0]?.role === "system")
     throw new ArgumentError(`generate: ${file} begins with a message of the system's; leave out --system, or that.`);
-  return new Dialogue(codec, settings, [{ role: "system", content: system }, ...messages], tools);
+  return dialogue([{ role: "system", content: system }, ...messages]);
 }
 
 /** A list of messages, or a row of them as `--data` takes it. */
@@ -62,16 +66,23 @@ function messagesOf(file: string): { messages: readonly ChatMessage[]; tools?: r
 
 /** A conversation, written by the tokenizer's template. */
 class Dialogue implements Partner {
-  readonly greeting = "Ctrl-C ends an answer, and then the program; /help tells what else there is.";
+  readonly greeting: string;
+  /** What is before the next line. */
   #messages: readonly ChatMessage[];
+  /** Conversations that are over, where each line begins another. */
+  #over: (readonly ChatMessage[])[] = [];
 
   constructor(
     private readonly codec: TextCodec,
     private readonly settings: TemplateSettings,
     messages: readonly ChatMessage[],
-    private readonly tools?: readonly unknown[],
+    private readonly tools: readonly unknown[] | undefined,
+    private readonly hasHistory: boolean,
   ) {
     this.#messages = messages;
+    this.greeting =
+      (hasHistory ? "" : "Each line is asked anew. ") +
+      "Ctrl-C ends an answer, and then the program; /help tells what else there is.";
   }
 
   promptFor(line: string): number[] {
@@ -88,20 +99,27 @@ class Dialogue implements Partner {
   }
 
   heard(line: string, answer: string): void {
-    this.#messages = [...this.#messages, { role: "user", content: line }, { role: "assistant", content: answer }];
+    const said = [...this.#messages, { role: "user", content: line }, { role: "assistant", content: answer }];
+    if (this.hasHistory) this.#messages = said;
+    else this.#over.push(said);
   }
 
   reset(): void {
+    this.#over = [];
     this.#messages = this.#messages.filter(({ role }, i) => i === 0 && role === "system");
   }
 
   setSystem(text: string): void {
+    this.#over = [];
     this.#messages = text === "" ? [] : [{ role: "system", content: text }];
   }
 
   rows(): string {
-    const isSaid = this.#messages.some(({ role }) => role !== "system");
-    return isSaid ? `${JSON.stringify({ messages: this.#messages, tools: this.tools })}\n` : "";
+    const all = this.hasHistory ? [this.#messages] : this.#over;
+    return all
+      .filter((messages) => messages.some(({ role }) => role !== "system"))
+      .map((messages) => `${JSON.stringify({ messages, tools: this.tools })}\n`)
+      .join("");
   }
 
   #ids(messages: readonly ChatMessage[]): number[] {

@@ -69,6 +69,24 @@ test("the system's message comes first, stays after /reset, and /system begins a
   assert.equal(stdout, expected.map((answer) => `${answer}\n`).join(""));
 });
 
+test("with --no-history each line is asked anew, and each is a row", async () => {
+  const said = ["hello", "why"].map((content, turn): Data.ChatMessage[] => {
+    const asked = [
+      { role: "system", content: "be brief" },
+      { role: "user", content },
+    ];
+    return [...asked, { role: "assistant", content: answered(asked, turn) }];
+  });
+  const args = [...CHATTY, "--chat", "--no-history", "--system", "be brief"];
+  const { stdout } = await succeed(folder, args, "hello\nwhy\n/save anew.jsonl\n");
+  assert.equal(stdout, said.map((messages) => `${messages[2]!.content as string}\n`).join(""));
+  const rows = await data.parseRows(readFileSync(join(folder, "anew.jsonl")), "anew.jsonl");
+  assert.deepEqual(
+    rows.map(({ value }) => value),
+    said.map((messages) => ({ messages })),
+  );
+});
+
 test("a line that ends in a backslash goes on in the next one; /quit ends it", async () => {
   const { stdout } = await succeed(folder, [...CHATTY, "--chat"], "one\\\ntwo\n/quit\nthree\n");
   assert.equal(stdout, `${answered([{ role: "user", content: "one\ntwo" }])}\n`);
@@ -144,6 +162,7 @@ test("what cannot be is refused in one line that says what would help", async ()
     [["--model", "chatty", "--template", "own.jinja", "--prompt", "x"], "ArgumentError", "--template", "--chat"],
     [["--model", "chatty", "--date", "2024-07-26", "--prompt", "x"], "ArgumentError", "--date", "--chat"],
     [["--model", "chatty", "--system", "x", "--no-template", "--prompt", "x"], "ArgumentError", "--no-template"],
+    [["--model", "chatty", "--no-history", "--prompt", "x"], "ArgumentError", "--no-history", "--chat"],
     [["--model", "chatty", "--chat", "--ids"], "ArgumentError", "--ids", "--prompt"],
     [["--model", "chatty", "--chat", "--prompt", "x", "--template", "broken.jinja"], "FormatError", "broken.jinja"],
     [["--model", "chatty", "--chat", "--prompt", "x", "--template", "none.jinja"], "FileError", "none.jinja"],

@@ -29,6 +29,7 @@ const FLAGS = [
   "--template-arg",
   "--date",
   "--no-template",
+  "--no-history",
   "--chat",
   "--system",
   "--messages",
