@@ -1,7 +1,10 @@
 /** Of all batches of a run on rows, those that may take the most memory: rehearsing these tells what all take. */
-import type { Batch } from "../data/collate.js";
+import { IGNORED, type Batch } from "../data/collate.js";
 import type { TrainingRow } from "../data/tokenize.js";
 import type { RowBatches } from "./row_batches.js";
+
+/** Rows of steps that are looked at one by one: about a second's work. */
+const MOST_ROWS = 500_000;
 
 /** What a batch's memory depends on: with more of any, and no less of another, it takes no less. */
 type Extent = readonly number[];
@@ -62,14 +65,28 @@ export function largestBatches(
     heldOut.add(extent, isLongest, rows);
   }
   const later = new Largest<{ rows: readonly TrainingRow[]; isFirst: boolean }>();
-  for (let step = 0; step < batches.steps; step++)
+  let left = MOST_ROWS;
+  for (let step = 0; step < batches.steps && left > 0; step++)
     for (const [i, rows] of batches.rowsOfShards(step).entries()) {
+      left -= rows.length;
       const { extent, isLongest } = extentOf(rows);
       if (step > 0) later.add([...extent, i === 0 ? 0 : 1], isLongest, { rows, isFirst: i === 0 });
     }
+  const laterBatches = later.items.map(({ rows, isFirst }) => ({ batch: batches.collate(rows), isFirst }));
   return {
     first: batches.rowsOfShards(0).map((rows) => batches.collate(rows)),
-    later: later.items.map(({ rows, isFirst }) => ({ batch: batches.collate(rows), isFirst })),
+    later: left > 0 ? laterBatches : [...laterBatches, ...boundsOf(batches)],
     heldOut: heldOut.items.map((rows) => batches.collate(rows)),
   };
+}
+
+/** Of a run of more steps: a shard of the longest rows, all of whose places are scored, or all but one. */
+function boundsOf(batches: RowBatches): { batch: Batch; isFirst: boolean }[] {
+  const { batch } = batches.settings;
+  const longest = [...batches.train].sort((a, b) => b.ids.length - a.ids.length).slice(0, batch);
+  const whole = batches.collate(longest);
+  return [0, IGNORED].map((first) => ({
+    batch: { ...whole, targets: whole.targets.map((_, i) => (i === 0 ? first : 0)) },
+    isFirst: false,
+  }));
 }

@@ -131,7 +131,9 @@ export function rehearseTraining(
 /**
  * The memory of a run on rows, as `planTraining` tells that of sequences of one length: by the shards of all steps, of
  * which those are rehearsed that may be the largest, and by the rows that are held out, on which it measures before the
- * first step and later. Of a shard of more than 65,536 places it is taken that all are scored.
+ * first step and later. It is exact to the byte, but for a shard of more than 65,536 places, of which it is taken that
+ * all are scored, and for a run that takes more than 500,000 rows, of which it is taken that the longest meet in one
+ * shard.
  *
  * @param model its configuration, or what makes it
  * @param rows as for `train.Finetuning`

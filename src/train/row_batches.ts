@@ -11,6 +11,8 @@ import { completeSettings, type FinetuningSettings, type RowSettings } from "./s
 
 /** Which of Philox's streams draws the rows that are held out; 0 draws the order of epochs. */
 const HELD_OUT = 1;
+/** Steps are numbered by 32 bits. */
+const MOST_STEPS = 4294967296;
 
 /**
  * Whether a run is given rows, not a text.
@@ -58,7 +60,7 @@ export class RowBatches implements Batches {
   constructor(
     where: string,
     data: RowData,
-    private readonly settings: RowSettings,
+    readonly settings: RowSettings,
     model: Omit<BatchesOf, "weights">,
   ) {
     checkOptions(`${where}: rows`, data, ["train", "test"]);
@@ -79,6 +81,11 @@ export class RowBatches implements Batches {
     this.#lengths = this.train.map(({ ids }) => ids.length);
     this.stepsPerEpoch = stepsPerEpoch(this.train.length, batch * accumulation);
     this.steps = steps ?? Math.ceil(epochs! * this.stepsPerEpoch);
+    if (this.steps > MOST_STEPS)
+      throw new ArgumentError(
+        `${where}: ${steps === undefined ? `epochs = ${epochs}` : `steps = ${steps}`} makes ${this.steps} steps; at ` +
+          `most ${MOST_STEPS} can be numbered.`,
+      );
   }
 
   get evaluations(): number {

@@ -284,6 +284,56 @@ const CALLS: Record<string, Call> = {
       }
     },
   ],
+  "train.Finetuning of rows": [
+    [
+      [
+        [1, 2, 3, 4],
+        [5, 6, 7],
+        [3, 2],
+      ],
+      [[4, 4, 4]],
+      {
+        adapter: { r: 1, targetModules: ["q_proj"] },
+        epochs: 1,
+        batch: 1,
+        accumulation: 2,
+        lr: 0.1,
+        schedule: "linear",
+        warmupRatio: 0.5,
+        weightDecay: 0.1,
+        maxGradNorm: 0.5,
+        loraplusLrRatio: 2,
+        evalEvery: 1,
+        patience: 1,
+        minDelta: 0.1,
+        seed: 1,
+        packing: false,
+        groupByLength: true,
+      },
+    ],
+    (rows, held, settings) => {
+      const rowsOf = (lists: any): any =>
+        Array.isArray(lists)
+          ? lists.map((list: any, i) => {
+              const ids = Array.isArray(list) && list.every(Number.isInteger) ? Int32Array.from(list) : list;
+              return { ids, labels: ids, where: `row ${i}` };
+            })
+          : lists;
+      const given = { train: rowsOf(rows), test: rowsOf(held) };
+      const llama = new models.Llama(LLAMA);
+      let run: train.Finetuning | undefined;
+      try {
+        run = new train.Finetuning<models.CausalLM>(llama, given, settings);
+        run.applyShards(Array.from({ length: run.shardCount }, (_, i) => run!.computeShard(i)));
+        if (run.isEvaluationDue) run.evaluate();
+        run.restore(run.state());
+        train.planRows(LLAMA, given, settings);
+      } finally {
+        run?.dispose();
+        llama.dispose();
+      }
+    },
+  ],
   "train.encodeCheckpoint": [
     [{ sample: "a", settings: { steps: 1 } }],
     (notes) => {

@@ -254,6 +254,11 @@ test("a plan of rows refuses what a run refuses, and tells of a text that is gen
   assert.throws(() => train.planRows(LLAMA, { train: rowsOf([400]) }), says(ArgumentError, "row 0 has 400 tokens"));
   assert.throws(() => train.planRows(LLAMA, rows, {}, { batch: 1 } as never), says(ArgumentError, "planRows", "batch"));
   assert.throws(() => train.planRows(3 as never, rows), says(ArgumentError, "planRows: model must be"));
+  // More steps than are looked at: a bound, in no more time.
+  const many = { train: rowsOf([9, 30, 31, 8]), test: [] };
+  const bound = train.planRows(LLAMA, many, { steps: 4e9, batch: 2 }).peak;
+  assert(bound > train.planRows(LLAMA, many, { steps: 20, batch: 2 }).peak);
+  assert(bound < 1.5 * train.planRows(LLAMA, many, { steps: 20, batch: 2 }).peak);
   const generation = { prompt: 3, maxNewTokens: 30 };
   assert(train.planRows(LLAMA, rows, {}, { generation }).peak >= train.planRows(LLAMA, rows).peak);
 });

@@ -342,6 +342,8 @@ test("settings of rows: defaults, epochs as fractions, and what belongs to a tex
     [{ seq: 8 }, "seq is for a text; the data is rows"],
     [{ testWindows: 4 }, "testWindows is for a text"],
     [{ steps: 4 }, "steps = 4 and epochs = 2 both say how long the run is; give one"],
+    [{ epochs: 1e300 }, "epochs = 1e+300 makes 3e+300 steps; at most 4294967296"],
+    [{ epochs: undefined, steps: 1e10 }, "steps = 10000000000 makes 10000000000 steps"],
     [{ epochs: 0 }, "epochs must be a number above 0; got 0"],
     [{ packing: "yes" }, 'packing must be true or false; got "yes"'],
     [{ groupByLength: 1 }, "groupByLength must be true or false; got 1"],
