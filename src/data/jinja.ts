@@ -22,12 +22,17 @@ interface Member extends Node {
   readonly property: Node & { readonly value?: unknown };
   readonly computed: boolean;
 }
-type Loop = Node & { readonly body: readonly Node[] };
-type Filter = Node & { readonly value?: unknown };
+type Loop = Node & { readonly iterable: Node & { readonly lhs?: Node }; readonly body: readonly Node[] };
+type Filter = Node & { readonly value?: unknown; readonly callee?: { readonly value: unknown } };
 interface Binary extends Node {
   readonly operator: { readonly value: string };
   readonly left: Node;
   readonly right: Node;
+}
+interface Test extends Node {
+  readonly operand: Node;
+  readonly negate: boolean;
+  readonly test: { readonly value: string };
 }
 /** What we need of its interpreter; its declarations call most of it private. */
 interface LibraryInterpreter {
@@ -37,6 +42,7 @@ interface LibraryInterpreter {
   evaluateFor(node: Loop, scope: Scope): Value;
   evaluateMemberExpression(node: Member, scope: Scope): Value;
   evaluateBinaryExpression(node: Binary, scope: Scope): Value;
+  evaluateTestExpression(node: Test, scope: Scope): Value;
   applyFilter(operand: Value, filter: Filter, scope: Scope): Value;
 }
 const { Environment, Interpreter, Template } = library as unknown as {
@@ -64,10 +70,12 @@ const MARKS = new RegExp(`[${BEGIN}${END}]`, "u");
 /** @throws Error for what is no template */
 export function parse(source: string): Parsed {
   // The library takes these tags out. They are blocks: a newline after them goes (trim_blocks), or all space.
-  const marked = source.replace(
-    /\{%([-+]?)\s*(end)?generation\s*(?:-%\}\s*|\+?%\}\n?)/g,
-    (_, left: string, end?: string) => `{%${left} ${end ? "endif" : "if true"} %}${end ? END : BEGIN}`,
-  );
+  const marked = source
+    .replace(/\r\n?/g, "\n")
+    .replace(
+      /\{%([-+]?)\s*(end)?generation\s*(?:-%\}\s*|\+?%\}\n?)/g,
+      (_, left: string, end?: string) => `{%${left} ${end ? "endif" : "if true"} %}${end ? END : BEGIN}`,
+    );
   return { program: new Template(marked).parsed };
 }
 
@@ -112,6 +120,12 @@ class Given implements Node {
 /** Blocks that print nothing themselves: what they give back is no value. */
 const SILENT: ReadonlySet<string> = new Set(["Set", "Macro", "Comment", "Break", "Continue"]);
 const DICT_METHODS: ReadonlySet<string> = new Set(["items", "keys", "values", "get"]);
+/** Filters of texts, which print what is none. */
+const TEXT_FILTERS: ReadonlySet<unknown> = new Set(["upper", "lower", "title", "capitalize"]);
+/** Filters of lists; of None and of texts there is nothing that has attributes. */
+const LIST_FILTERS: ReadonlySet<unknown> = new Set(["map", "select", "selectattr", "reject", "rejectattr"]);
+/** What takes a thing that is not there for what it is, and not for a list of nothing. */
+const FOR_UNDEFINED: ReadonlySet<unknown> = new Set(["default", "d", "string", "trim", ...TEXT_FILTERS]);
 
 class PythonInterpreter extends Interpreter {
   readonly #turns = new WeakSet<readonly Node[]>();
@@ -132,11 +146,15 @@ class PythonInterpreter extends Interpreter {
 
   override evaluateFor(node: Loop, scope: Scope): Value {
     this.#turns.add(node.body);
-    return super.evaluateFor(node, scope);
+    const { iterable } = node;
+    const list = this.evaluate(iterable.lhs ?? iterable, scope);
+    const items = new Given(isText(list) ? valueOf([...(list.value as string)]) : isMissing(list) ? valueOf([]) : list);
+    return super.evaluateFor({ ...node, iterable: iterable.lhs ? { ...iterable, lhs: items } : items } as Loop, scope);
   }
 
   override evaluateMemberExpression(node: Member, scope: Scope): Value {
     const object = this.evaluate(node.object, scope);
+    if (isMissing(object)) throw new Error(`${spelled(node.object)} is undefined`);
     const name = node.computed ? undefined : node.property.value;
     if (typeof name === "string") {
       const strip = object.type === "StringValue" ? STRIPS[name] : undefined;
@@ -157,7 +175,20 @@ class PythonInterpreter extends Interpreter {
     return super.evaluateBinaryExpression({ ...node, left: new Given(left), right: new Given(right) } as Binary, scope);
   }
 
+  override evaluateTestExpression(node: Test, scope: Scope): Value {
+    const operand = this.evaluate(node.operand, scope);
+    // Python goes over a dict's keys, and over what is undefined as over nothing.
+    if (/^(iterable|sequence)$/.test(node.test.value) && (isMissing(operand) || operand.type === "ObjectValue"))
+      return valueOf(!node.negate);
+    return super.evaluateTestExpression({ ...node, operand: new Given(operand) } as Test, scope);
+  }
+
   override applyFilter(operand: Value, filter: Filter, scope: Scope): Value {
+    const name = filter.callee?.value ?? filter.value;
+    if (name === "tojson" && isMissing(operand)) throw new Error("what is undefined is not JSON serializable");
+    if (TEXT_FILTERS.has(name) && !isText(operand)) return super.applyFilter(valueOf(printed(operand)), filter, scope);
+    if (isMissing(operand) ? !FOR_UNDEFINED.has(name) : LIST_FILTERS.has(name) && !isList(operand))
+      return this.applyFilter(valueOf([]), filter, scope);
     if (filter.value === "string") return valueOf(printed(operand));
     if (filter.value === "trim") return valueOf(STRIPS["strip"]!(printed(operand)));
     return super.applyFilter(operand, filter, scope);
@@ -166,6 +197,21 @@ class PythonInterpreter extends Interpreter {
 
 function isText({ type }: Value): boolean {
   return type === "StringValue";
+}
+
+function isList({ type }: Value): boolean {
+  return type === "ArrayValue" || type === "TupleValue";
+}
+
+function isMissing({ type }: Value): boolean {
+  return type === "UndefinedValue";
+}
+
+/** An expression for an error: messages[0].role. */
+function spelled(node: Node): string {
+  const { value, object, property, computed } = node as Partial<Member & { value: unknown }>;
+  if (!object || !property) return value === undefined ? "what it asks" : String(value);
+  return computed ? `${spelled(object)}[${spelled(property)}]` : `${spelled(object)}.${spelled(property)}`;
 }
 
 function valueOf(value: unknown): Value {
