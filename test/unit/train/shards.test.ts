@@ -4,7 +4,17 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { ArgumentError, data, init, manualSeed, models, train } from "../../../src/index.js";
+import {
+  ArgumentError,
+  data,
+  init,
+  manualSeed,
+  memoryStats,
+  models,
+  OutOfMemoryError,
+  train,
+} from "../../../src/index.js";
+import { engine } from "../../../src/runtime/engine.js";
 import { LLAMA } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
 import { sameStates, trainingRows } from "../../support/training.js";
@@ -151,6 +161,50 @@ test("what are no shards of the step is refused, and the run is as it was", () =
   sameStates(run.state(), before);
   run.applyShards([c, a, b]);
   assert.equal(run.metrics.length, 2);
+});
+
+test("memory that runs out in a shard, in their sum or in an evaluation changes nothing", () => {
+  const begin = (): train.Finetuning =>
+    new train.Finetuning<models.CausalLM>(llama(), rows, { ...SETTINGS, epochs: 1, evalEvery: 1 });
+  const run = begin();
+  const clean = begin();
+  const { memory } = engine();
+  const { alloc } = memory;
+  /** Does it with memory that ends at ever later allocations, until it succeeds. */
+  const persist = <T>(fn: () => T): T => {
+    const before = run.state();
+    const { liveBytes } = memoryStats();
+    for (let at = 0; ; at += 11) {
+      let calls = 0;
+      memory.alloc = (bytes) => {
+        if (calls++ === at) throw new OutOfMemoryError(bytes, 0, memory.limit);
+        return alloc.call(memory, bytes);
+      };
+      try {
+        const result = fn();
+        assert(at > 11, "it never ran out");
+        return result;
+      } catch (error) {
+        assert(error instanceof OutOfMemoryError, String(error));
+      } finally {
+        delete (memory as Partial<typeof memory>).alloc;
+      }
+      assert.equal(memoryStats().liveBytes, liveBytes, `allocation ${at} left memory behind`);
+      sameStates(run.state(), before);
+    }
+  };
+  for (let step = 0; step < 2; step++) {
+    const shards = [2, 1, 0].map((i) => persist(() => run.computeShard(i)));
+    assert.equal(
+      persist(() => run.applyShards(shards)),
+      clean.step(),
+    );
+    assert.equal(
+      persist(() => run.evaluate()),
+      clean.evaluate(),
+    );
+    sameStates(run.state(), clean.state());
+  }
 });
 
 test("a gradient of a shard is that of its rows' losses over the scored tokens of the whole step", () => {
