@@ -55,27 +55,27 @@ defineFinetune(program.command("finetune"));
 const generating = program
   .command("generate")
   .description("Continue a prompt, or answer: through the model's chat template.")
+  .optionsGroup("What and where:")
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
   .addOption(OFFLINE())
-  .option(
-    "--prompt <text>",
-    "text to continue; without one from the begin-of-text token. With --chat: what to answer, once",
-  )
+  .option("--prompt <text>", "text to continue; without one from the begin-of-text token. With --chat it is answered")
+  .optionsGroup("Conversations:")
   .option(
     "--chat",
     "talk: answer each line, through the chat template, with what was said before. Without a template each line is a " +
       "prompt of its own, as in rows of prompt and completion",
   )
-  .option(
-    "--no-history",
-    "with --chat: ask each line anew, without what was said before, for an adapter that learnt from single answers",
-  )
-  .option("--system <text>", "with --chat: message of the system's, which goes before all others")
+  .option("--system <text>", "message of the system's, which goes before all others")
   .option(
     "--messages <file>",
     "messages in JSON, as in a row of data: the last is answered; with --chat they go before",
   )
+  .option("--no-history", "ask each line anew, for an adapter that learnt from single answers");
+for (const option of templateOptions()) generating.addOption(option);
+generating
+  .option("--no-template", "each line is a prompt of its own, though there is a template")
+  .optionsGroup("How tokens are drawn:")
   .option("--max-tokens <n>", "tokens to add at most (default: 100, of an answer 512)", fromZero)
   .option(
     "--temperature <x>",
@@ -92,15 +92,12 @@ const generating = program
       .default([], "none"),
   )
   .option("--seed <n>", "seed of the draws", parsed(SETTINGS.seed, parseNumber), 0)
-  .option("--ids", "print token ids as JSON, the prompt's first, instead of text");
-for (const option of templateOptions()) generating.addOption(option);
-generating
-  .option("--no-template", "with --chat: each line is a prompt of its own, though there is a template")
+  .option("--ids", "print token ids as JSON, the prompt's first, instead of text")
   .addHelpText(
     "after",
     '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1\n' +
       '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200\n' +
-      "  wasm-lora generate --chat --adapter runs/task/adapter",
+      "  wasm-lora generate --chat --model my-llama --adapter runs/chats/adapter",
   )
   .action(generateText);
 
@@ -117,20 +114,22 @@ program
 const evaluating = program
   .command("eval")
   .description("Measure a model on rows, without an adapter and with it: loss, token accuracy, exact answers.")
+  .optionsGroup("What and where:")
   .requiredOption("--data <file>", "rows (.jsonl, .json, .csv, .parquet), or a folder with test.jsonl", path)
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to measure beside, or org/name[@revision] on the hub", path)
   .addOption(OFFLINE())
   .option("--limit <n>", "measure on the first n rows", fromOne)
-  .option("--batch <n>", "rows that are computed together", fromOne, 8);
+  .option("--batch <n>", "rows that are computed together", fromOne, 8)
+  .option("--json", "print the figures as JSON")
+  .optionsGroup("How rows become tokens:");
 for (const option of dataOptions()) evaluating.addOption(option);
 evaluating
-  .option("--json", "print the figures as JSON")
   .addHelpText(
     "after",
     "\nLoss and token accuracy are of the scored tokens. An answer is exact if the model, taking the likeliest token " +
       "each\ntime, writes the row's own, token by token, and ends there.\n" +
-      "\nExample:\n  wasm-lora eval --data test.jsonl --adapter runs/task/adapter",
+      "\nExample:\n  wasm-lora eval --data test.jsonl --model my-llama --adapter runs/chats/adapter",
   )
   .action(evaluate);
 
@@ -138,9 +137,11 @@ const inspecting = program
   .command("inspect")
   .description("List what a .safetensors file, a model or an adapter folder holds; or show data as a model sees them.")
   .argument("[path]", "file or folder, or org/name[@revision] on the hub", path)
+  .optionsGroup("What and where:")
   .option("--data <file>", "instead: rows (.jsonl, .json, .csv, .parquet), a folder with train.jsonl, or a text", path)
   .addOption(MODEL())
-  .addOption(OFFLINE());
+  .addOption(OFFLINE())
+  .optionsGroup("How rows become tokens:");
 for (const option of dataOptions()) inspecting.addOption(option);
 inspecting
   .addHelpText(
