@@ -21,6 +21,8 @@ export interface ModelView {
   weightsOfRank: number;
   /** Whether it has a template to chat by. */
   canChat: boolean;
+  /** Whether the run that is here is one of it. */
+  hasRun: boolean;
 }
 
 /** How far the loading of a model, or the reading of a file, is: in words, and as a share if that is known. */

@@ -164,6 +164,16 @@ inChromium("sample rows are there at a click, and are learned", async (b) => {
   const said = await talk(b, "No more cellar radio, please.", { how: "chat", temperature: 0 });
   assert.equal(said.adapted, "cellar radio: off");
   assert.notEqual(said.base, said.adapted);
+
+  // Whoever trains while something is still being said ends that, and learns the same.
+  const zip = await downloaded(b);
+  await paste(b, "message", "Let the pump in the garden run.");
+  await b.press("Enter");
+  await until(b, "the first words", () => document.getElementById("talk-base").lastElementChild.textContent !== "");
+  await b.click("#go");
+  await untilText(b, "phase", "Finished");
+  assert.deepEqual(await downloaded(b), zip);
+  assert.equal(await b.evaluate(() => document.getElementById("send").textContent), "Send to both");
 });
 
 inChromium(

@@ -61,7 +61,11 @@ export class ChatCard {
     });
     this.#how.addEventListener("change", () => this.clear());
     this.#who.addEventListener("change", () => this.clear());
-    stage.follow(() => this.#able());
+    stage.follow(() => {
+      // The model is wanted for something else: what is not said yet is not said.
+      if (!this.#isOpen) this.#stopWanted = true;
+      this.#able();
+    });
   }
 
   /** The adapter that is talked to; "none": there is none yet. */
@@ -107,6 +111,10 @@ export class ChatCard {
     this.#able();
   }
 
+  get #isOpen(): boolean {
+    return this.stage.is("idle", "paused", "done");
+  }
+
   #first(): string {
     const options = [...this.#who.options];
     return options.find(({ disabled, value }) => !disabled && value !== "none")?.value ?? "none";
@@ -118,7 +126,7 @@ export class ChatCard {
     // It stands at the beginning of a conversation.
     this.#system.disabled = this.#base.messages.length > 0;
     $("message-label").textContent = isChat ? "Your message" : "Beginning";
-    this.#send.disabled = !this.stage.is("idle", "paused", "done");
+    this.#send.disabled = !this.#isOpen;
     this.#send.textContent = this.#writing ? "Stop" : this.who === "none" ? "Send" : "Send to both";
     this.#clear.disabled = this.#writing;
     this.#who.disabled = this.#how.disabled = this.#writing;

@@ -16,7 +16,8 @@ export function showRows({ name, summary, preview, skipped, lossOn, question }: 
   const share = summary.tokens === 0 ? 0 : Math.round((100 * summary.scored) / summary.tokens);
   show("rows-count", number(summary.rows));
   show("rows-tokens", number(summary.tokens));
-  show("rows-scored", `${number(summary.scored)} (${share} %)`);
+  show("rows-share", `Scored, ${share} %`);
+  show("rows-scored", number(summary.scored));
   show("rows-longest", number(summary.longest));
   show("rows-truncated", number(summary.truncated));
   show("rows-skipped", number(summary.skipped));

@@ -83,8 +83,10 @@ export class Session {
   async #chosen({ model, run, trouble }: Opened): Promise<void> {
     this.model.show(model);
     this.training.describeRank(model);
-    this.chat.offer("uploaded", false);
+    for (const who of ["best", "last", "uploaded"] as const) this.chat.offer(who, false);
     this.chat.setModel(model);
+    // The one before it was talked to without an adapter, and is not any more.
+    if (model.hasRun && this.training.run) this.training.offerTalk();
     if (run) {
       this.recovery.hide();
       return this.continueWith(run, false);
@@ -108,7 +110,7 @@ export class Session {
     if (rows) this.chat.suggest(rows.question);
     this.training.showRun(run);
     if (run.after) await this.training.offerTrained();
-    else this.training.offerPaused();
+    else this.training.offerTalk();
     this.stage.enter(run.after ? "done" : "paused");
     announce(
       run.after

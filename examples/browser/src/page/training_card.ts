@@ -123,18 +123,15 @@ export class TrainingCard {
   /** What a run that has ended has learned. */
   async offerTrained(): Promise<void> {
     const { after, losses } = this.run!;
-    const [best, last] = [after!.step, losses.length];
-    await this.adapters.offerTrained(best, last);
-    this.#offerChat(best, last);
+    await this.adapters.offerTrained(after!.step, losses.length);
+    this.offerTalk();
   }
 
-  /** What it has learned so far. */
-  offerPaused(): void {
-    const { best, losses } = this.run!;
-    this.#offerChat(best?.step ?? losses.length, losses.length);
-  }
-
-  #offerChat(best: number, last: number): void {
+  /** The run's adapters to talk to: of its end, or so far. */
+  offerTalk(): void {
+    const { after, best: evaluated, losses } = this.run!;
+    const last = losses.length;
+    const best = after?.step ?? evaluated?.step ?? last;
     this.chat.offer("last", best !== last, `trained here, the last (step ${number(last)})`);
     this.chat.offer("best", true, best === last ? "trained here" : `trained here, the best (step ${number(best)})`);
   }
@@ -241,7 +238,7 @@ export class TrainingCard {
     }
     if (complete || this.#stopWanted) return this.#finish();
     await this.#refresh();
-    this.offerPaused();
+    this.offerTalk();
     this.stage.enter("paused");
     announce(`Paused at step ${this.#course.losses.length}.`);
   }

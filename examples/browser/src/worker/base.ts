@@ -23,6 +23,8 @@ export interface Base {
   positions: number;
   /** A model for each run. */
   load(): Promise<Model>;
+  /** A model that was loaded and is as it was: the next that asks for one gets it. */
+  giveBack(model: Model): void;
   /** Gives back the memory of a model that was loaded and not taken. */
   release(): void;
   tokenizer: data.Tokenizer;
@@ -109,6 +111,10 @@ function baseOf(
       const next = spare;
       spare = null;
       return next ?? (await open()).model;
+    },
+    giveBack: (model) => {
+      spare?.dispose();
+      spare = model;
     },
     release: () => {
       spare?.dispose();

@@ -8,7 +8,7 @@ import { Refusal } from "../refusal";
 import type { Course, Question, Report, Said, Settings, Written } from "../views";
 import type { Base, Model } from "./base";
 import type { Rows } from "./rows";
-import { write, writing, type Drawing } from "./write";
+import { within, write, writing, type Drawing } from "./write";
 
 /** All that a run needs to go on, or to be shown again. */
 export interface SavedRun {
@@ -215,14 +215,10 @@ export class Run {
     });
   }
 
-  /** What the run's model writes, with its adapter: that of the end ("best"), or of the last step. */
-  *writing(who: "best" | "last", said: Said, drawing: Drawing): Generator<string, Written> {
+  /** What the run's model writes, with its adapter: that of the end ("best"), or of the last step; or without. */
+  writing(who: "base" | "best" | "last", said: Said, drawing: Drawing): Generator<string, Written> {
     const pieces = writing(this.base, this.adapted.model, said, drawing);
-    for (;;) {
-      const next = this.#with(who, () => pieces.next());
-      if (next.done) return next.value;
-      yield next.value;
-    }
+    return within((fn) => (who === "base" ? this.adapted.disableAdapter(fn) : this.#with(who, fn)), pieces);
   }
 
   /** As PEFT saves it. */

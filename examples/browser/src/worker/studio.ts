@@ -82,7 +82,8 @@ export class Studio {
   #model(): ModelView {
     const { id, name, weights, weightsOfRank, tokenizer } = this.#base;
     const canChat = tokenizer.chatTemplate !== null;
-    return { name, isEmbedded: sourceOf(id) === EMBEDDED, weights, weightsOfRank, canChat };
+    const isEmbedded = sourceOf(id) === EMBEDDED;
+    return { name, isEmbedded, weights, weightsOfRank, canChat, hasRun: this.#isOfRun };
   }
 
   /**
@@ -90,6 +91,7 @@ export class Studio {
    * @throws Refusal saying what is the matter with it; then the model is the one that it was
    */
   async choose(source: Source, onLoading: OnLoading): Promise<Opened> {
+    this.hush();
     await this.#load(source, onLoading);
     this.#rows = null;
     const model = this.#model();
@@ -192,6 +194,7 @@ export class Studio {
    * @param text null: it learns the rows that were read last
    */
   begin(text: string | null, settings: Settings, onSample: OnText): Promise<RunView> {
+    this.hush();
     return alone(async () => {
       const base = this.#base;
       const material: Material = text === null ? this.#material() : readText(base, text);
@@ -224,6 +227,7 @@ export class Studio {
    * Trains until the end (true) or until `pause` (false). One tab at a time: both would save to the same place.
    */
   train(onProgress: (progress: Progress) => void): Promise<boolean> {
+    this.hush();
     // Not later: a pause that comes while the lock is waited for would be forgotten.
     this.#pauseWanted = false;
     return alone(() => this.#train(watched(onProgress)));
@@ -322,6 +326,7 @@ export class Studio {
 
   /** @throws Refusal if it is no adapter of this model; then the one uploaded before is still there */
   async upload({ config, weights }: Adapter): Promise<void> {
+    this.hush();
     const files = { "memory:adapter/adapter_config.json": config, "memory:adapter/adapter_model.safetensors": weights };
     for (const [name, bytes] of Object.entries(files)) io.memoryFiles.set(name, bytes);
     const base = this.#base;
@@ -347,14 +352,8 @@ export class Studio {
   async answer(who: Who, said: Said, drawing: Drawing, onText: OnText): Promise<Written> {
     this.#hushWanted = false;
     const tell = watched(onText);
-    const plain = who === "base" ? await this.#base.load() : null;
+    const { pieces, end } = await this.#writer(who, said, drawing);
     try {
-      const pieces =
-        who === "best" || who === "last"
-          ? this.#run!.writing(who, said, drawing)
-          : plain
-            ? writing(this.#base, plain, said, drawing)
-            : writing(this.#uploaded!.base, this.#uploaded!.adapted.model, said, drawing);
       let text = "";
       for (;;) {
         const next = pieces.next();
@@ -370,11 +369,34 @@ export class Studio {
         `Nothing can be written with this model: ${printable((error as Error).message)} Choose another.`,
       );
     } finally {
-      plain?.dispose();
+      end();
     }
   }
 
-  /** Ends what is being said. */
+  async #writer(
+    who: Who,
+    said: Said,
+    drawing: Drawing,
+  ): Promise<{ pieces: Generator<string, Written>; end: () => void }> {
+    const base = this.#base;
+    const run = this.#run;
+    const nothing = (): void => {};
+    if (who === "uploaded") {
+      const { base, adapted } = this.#uploaded!;
+      return { pieces: writing(base, adapted.model, said, drawing), end: nothing };
+    }
+    // A run has the model already: a large one is not loaded twice.
+    if (who !== "base" || this.#isOfRun) return { pieces: run!.writing(who, said, drawing), end: nothing };
+    const model = await base.load();
+    return { pieces: writing(base, model, said, drawing), end: () => base.giveBack(model) };
+  }
+
+  /** Whether the run that is here is one of the model that is here. */
+  get #isOfRun(): boolean {
+    return this.#run?.base.id === this.#base.id;
+  }
+
+  /** Ends what is being said: a visitor wants no more of it, or something else of the model. */
   hush(): void {
     this.#hushWanted = true;
   }

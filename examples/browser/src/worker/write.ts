@@ -48,6 +48,15 @@ export function* writing(base: Base, model: Model, said: Said, drawing: Drawing)
   return { text, isWhole: count < maxNewTokens };
 }
 
+/** Each piece of it under `act`, such as without an adapter: between them the model is as it was. */
+export function* within(act: <T>(fn: () => T) => T, pieces: Generator<string, Written>): Generator<string, Written> {
+  for (;;) {
+    const next = act(() => pieces.next());
+    if (next.done) return next.value;
+    yield next.value;
+  }
+}
+
 /** All of it at once. @param onText gets the text as it grows */
 export function write(base: Base, model: Model, said: Said, drawing: Drawing, onText: (text: string) => void): Written {
   const pieces = writing(base, model, said, drawing);
