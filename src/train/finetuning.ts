@@ -185,7 +185,10 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     return this.#batches.evaluations;
   }
 
-  /** Shards of the next step: `accumulation`, but of an epoch's last step as many as have rows. */
+  /**
+   * Shards of the next step: `accumulation`, but of an epoch's last step as many as have rows.
+   * @throws StateError if no step is left
+   */
   get shardCount(): number {
     this.#checkStep("Finetuning.shardCount");
     return this.#batches.shards(this.#metrics.length).length;
