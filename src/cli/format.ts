@@ -48,10 +48,14 @@ export function perplexityChange(before: number, after: number): string {
   return `${change >= 0 ? "down" : "up"} ${(Math.abs(change) * 100).toFixed(1)} %`;
 }
 
+/** At most so many characters of a text, from its start. */
+export function cut(text: string, most: number): string {
+  return text.length > most ? `${text.slice(0, most)}...` : text;
+}
+
 /** A text from a file on one line of at most `most` characters. */
 export function oneLine(text: string, most = 200): string {
-  const shown = text.length > most ? `${text.slice(0, most)}...` : text;
-  return printable(shown).replace(/[\n\t]/g, (c) => (c === "\n" ? "\\n" : "\\t"));
+  return printable(cut(text, most)).replace(/[\n\t]/g, (c) => (c === "\n" ? "\\n" : "\\t"));
 }
 
 /** A sample of text in quotation marks; white space counts as one space. */

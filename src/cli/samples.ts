@@ -3,6 +3,7 @@ import { answersOf, type Answer, type ChatMessage, type Example, type TrainingRo
 import { generate } from "../models/index.js";
 import type { Finetuning } from "../train/finetuning.js";
 import { passProgress } from "./progress.js";
+import { cut } from "./format.js";
 import type { ReportedSample } from "./report.js";
 import { decode, type TextCodec } from "./text.js";
 
@@ -10,6 +11,8 @@ import { decode, type TextCodec } from "./text.js";
 export const SAMPLE_TOKENS = 100;
 /** Rows whose answers are shown. */
 const ROWS = 3;
+/** Characters of what is asked that are shown, of each turn. */
+const MOST_SHOWN = 2_000;
 /** Tokens of a row that is one text: so many are given, and the rest is the reference. */
 const START_TOKENS = 16;
 
@@ -49,8 +52,13 @@ export function answers(
     const { where, prompt, reference } = fitting[Math.floor((i * fitting.length) / Math.min(ROWS, fitting.length))]!;
     return {
       prompt: [...prompt],
-      shown: asked(byPlace.get(where)) ?? [{ role: null, text: decode(codec, prompt) }],
-      reference: decode(codec, reference).trim(),
+      shown: (asked(byPlace.get(where)) ?? [{ role: null, text: decode(codec, prompt) }]).map(({ role, text }) => ({
+        role,
+        text: cut(text, MOST_SHOWN),
+      })),
+      // As long as what is written beside it.
+      reference:
+        decode(codec, reference.subarray(0, SAMPLE_TOKENS)).trim() + (reference.length > SAMPLE_TOKENS ? " ..." : ""),
       maxNewTokens: Math.min(SAMPLE_TOKENS, 2 * reference.length + START_TOKENS),
       temperature: 0,
       isContinued: false,

@@ -1,5 +1,5 @@
 /** What the command finetune says of a run, before it and after it. */
-import { count, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
+import { count, cut, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import type { RowsWatch } from "./data.js";
 import { lossCurveText } from "./plot.js";
 import { passProgress, textProgress } from "./progress.js";
@@ -35,6 +35,11 @@ function rowsWatch(): RowsWatch {
   };
 }
 
+function counted([name, value]: Run["counts"][number]): string {
+  const words = name.toLowerCase();
+  return `${value} ${value === "1" ? words.replace(/s\b/, "") : words}`;
+}
+
 /** Of a run's data. */
 export function runWatch(path: string): RunWatch {
   return {
@@ -54,13 +59,12 @@ export function describe({ training, settings, counts, plan }: Run): void {
     `Model ${oneLine(settings.model)}: ${count(all - trainable)} weights frozen, ${count(trainable)} trained ` +
       `(${((100 * trainable) / all).toFixed(2)} %), r = ${settings.r}`,
   );
-  console.log(
-    `Data ${oneLine(settings.data)}: ${counts.map(([name, value]) => `${value} ${name.toLowerCase()}`).join(", ")}`,
-  );
+  console.log(`Data ${oneLine(settings.data)}: ${counts.map(counted).join(", ")}`);
   const { evalEvery, accumulation } = training.settings;
+  const steps = (n: number): string => `${count(n)} ${n === 1 ? "step" : "steps"}`;
   console.log(
-    `Training: ${count(training.steps)} steps${accumulation > 1 ? ` of ${accumulation} shards` : ""}, learning rate ` +
-      `${training.learningRate}${evalEvery > 0 ? `, an evaluation every ${count(evalEvery)} steps` : ""}`,
+    `Training: ${steps(training.steps)}${accumulation > 1 ? ` of ${accumulation} shards` : ""}, learning rate ` +
+      `${training.learningRate}${evalEvery > 0 ? `, an evaluation every ${steps(evalEvery)}` : ""}`,
   );
   console.log(
     `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
@@ -69,6 +73,9 @@ export function describe({ training, settings, counts, plan }: Run): void {
       `${megabytes(plan.activations)}${adapted.model.gradientCheckpointing ? " between checkpoints" : ""})`,
   );
 }
+
+/** Characters of what was asked that fit a terminal. */
+const MOST_SHOWN = 300;
 
 /** What came of it. */
 export function conclude(
@@ -86,7 +93,7 @@ export function conclude(
     );
   for (const [i, { shown, reference }] of samples.entries()) {
     if (!areOfText(settings)) {
-      console.log(`Asked: ${quote(shown.at(-1)?.text ?? "")}`);
+      console.log(`Asked: ${quote(cut(shown.at(-1)?.text ?? "", MOST_SHOWN))}`);
       console.log(`Sample before: ${quote(before[i]!)}`);
     }
     console.log(`Sample after: ${quote(after[i]!)}`);

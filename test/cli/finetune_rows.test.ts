@@ -179,6 +179,16 @@ aRun("one row: nothing is held out, and it is trained on", async () => {
   assert.doesNotMatch(text("one", "report.html") + text("one", "loss.svg"), /NaN|undefined|Infinity/);
 });
 
+aRun("rows of 100,000 characters are shown by their starts", async () => {
+  const long = { prompt: "ann met ben. ".repeat(8_000), completion: " yes. ".repeat(20) };
+  writeFileSync(at("long.jsonl"), lines([long, { ...rows[0], completion: " no. ".repeat(20_000) }, rows[1]!]));
+  const options = ["--max-length", "120", "--skip-unusable", "--eval-data", "long.jsonl"];
+  const { stdout } = await succeed(folder, ["finetune", "--data", "long.jsonl", "--out", "long", ...SMALL, ...options]);
+  assert.match(stdout, /, 2 rows cut at their end, 2 rows left out$/m);
+  assert.ok(stdout.length < 5_000 && text("long", "report.html").length < 40_000);
+  assert.match(stdout, /^In the data: ".* no\. no\. .* \.\.\."$/m);
+});
+
 aRun("a folder of rows is measured on its valid file", async () => {
   mkdirSync(at("folder"));
   writeFileSync(at("folder/train.jsonl"), lines(rows.slice(0, 20)));
