@@ -1,5 +1,7 @@
 /** What ends an answer: the tokens that end a text, and the one that the chat template writes there. */
-import { FormatError } from "../runtime/errors.js";
+import { ArgumentError, FormatError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
+import { shown } from "../runtime/shown.js";
 import type { ChatTemplate, RenderOptions } from "./chat_template.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -18,6 +20,7 @@ const ANSWER = "\ue000\ue001";
  * <|im_end|>.) Without a template, or with one that refuses a question and an answer, these are `eosTokenIds`.
  *
  * @param eosTokenIds that of `models.loadModel`
+ * @throws ArgumentError for what is no list of ids, and for what the template cannot be given
  *
  * @example
  * const { tokenizer, eosTokenIds } = models.loadModel("models/base");
@@ -30,9 +33,16 @@ const ANSWER = "\ue000\ue001";
 export function endOfTurnIds(
   tokenizer: Tokenizer,
   eosTokenIds: readonly number[],
-  { chatTemplate = tokenizer.chatTemplate, ...options }: EndOfTurnOptions = {},
+  options: EndOfTurnOptions = {},
 ): number[] {
-  const ids = [...eosTokenIds];
+  const where = "endOfTurnIds";
+  checkOptions(where, options, ["date", "kwargs", "chatTemplate"]);
+  if (!Array.isArray(eosTokenIds) || !eosTokenIds.every((id) => Number.isSafeInteger(id)))
+    throw new ArgumentError(`${where}: eosTokenIds must be a list of token ids; got ${shown(eosTokenIds)}.`);
+  if (typeof (tokenizer as Partial<Tokenizer> | null)?.decode !== "function")
+    throw new ArgumentError(`${where}: tokenizer must be a data.Tokenizer; got ${shown(tokenizer)}.`);
+  const { chatTemplate = tokenizer.chatTemplate, ...rendering } = options;
+  const ids = [...(eosTokenIds as readonly number[])];
   if (!chatTemplate) return ids;
   const messages = [
     { role: "user", content: "?" },
@@ -40,7 +50,7 @@ export function endOfTurnIds(
   ];
   let text: string;
   try {
-    text = chatTemplate.render(messages, options);
+    text = chatTemplate.render(messages, rendering);
   } catch (error) {
     if (error instanceof FormatError) return ids;
     throw error;

@@ -403,6 +403,8 @@ export class RotaryEmbedding {
   ) {
     checkRope(parameters, headDim);
     this.#pairs = pairsOf(headDim, parameters.partialRotaryFactor);
+    // What no memory holds is refused before its angles are computed one by one.
+    new Tensor([this.#pairs]).dispose();
     this.table(1);
   }
 

@@ -105,6 +105,8 @@ const LORALIB = (): io.LoralibState =>
 const FILE = (): Uint8Array =>
   io.serializeSafetensors([{ name: "w", dtype: "F32", shape: [1], data: Float32Array.of(1) }]);
 
+const WORDS = { "<s>": 0, a: 1, b: 2, c: 3, d: 4, e: 5, f: 6, g: 7 };
+const TOKENIZER = new data.Tokenizer({ model: { type: "WordLevel", vocab: WORDS, unk_token: "<s>" } });
 const CALLS: Record<string, Call> = {
   "nn.Linear": [[2, 3, { bias: true, fanInFanOut: false }], (...a: [number, number]) => new nn.Linear(...a)],
   "nn.Embedding": [
@@ -261,6 +263,44 @@ const CALLS: Record<string, Call> = {
       data.evenWindows(new Int32Array(50), seq, most);
     },
   ],
+  "data.previewRow": [
+    [{ ids: [5, 6, 0], labels: [-100, 6, 0], where: "row 1" }],
+    (row) => data.previewRow(rowOf(row), TOKENIZER),
+  ],
+  "data.summarize": [
+    [{ rows: [{ ids: [5, 6, 0], labels: [-100, 6, 0], where: "row 1" }], truncated: 0, skipped: [], split: 0 }],
+    (o) => data.summarize(Array.isArray(o?.rows) ? { ...o, rows: o.rows.map(rowOf) } : o),
+  ],
+  "data.answersOf": [
+    [[{ ids: [5, 6, 0], labels: [-100, 6, 0], where: "row 1" }], [0]],
+    (rows, ids) => data.answersOf(Array.isArray(rows) ? rows.map(rowOf) : rows, ids),
+  ],
+  "data.endOfTurnIds": [
+    [[0], { date: "2024-07-26", kwargs: { word: 1 } }],
+    (ids, o) => data.endOfTurnIds(TOKENIZER, ids, o),
+  ],
+  "train.evaluateRows": [
+    [[{ ids: [5, 6, 0], labels: [-100, 6, 0], where: "row 1" }], { batch: 1 }],
+    (rows, o) => {
+      const llama = new models.Llama(LLAMA);
+      try {
+        train.evaluateRows(llama, Array.isArray(rows) ? rows.map(rowOf) : rows, o);
+      } finally {
+        llama.dispose();
+      }
+    },
+  ],
+  "train.exactMatch": [
+    [[{ prompt: [5, 6], reference: [7], where: "row 1" }], { eosTokenIds: [0], batch: 2 }],
+    (answers, o) => {
+      const llama = new models.Llama(LLAMA);
+      try {
+        train.exactMatch(llama, Array.isArray(answers) ? answers.map(rowOf) : answers, o);
+      } finally {
+        llama.dispose();
+      }
+    },
+  ],
   "train.planTraining": [
     [LLAMA, { batch: 2, seq: 3, adapter: { r: 1, targetModules: ["q_proj"] }, gradientCheckpointing: false }],
     (...a: [any, any]) => train.planTraining(...a),
@@ -403,6 +443,17 @@ const CALLS: Record<string, Call> = {
   ],
 };
 const NAMES = Object.keys(CALLS);
+
+/** Its lists of integers as Int32Arrays, as rows and answers have them. */
+function rowOf(row: any): any {
+  if (typeof row !== "object" || row === null || Array.isArray(row)) return row;
+  return Object.fromEntries(
+    Object.entries(row).map(([key, list]) => [
+      key,
+      Array.isArray(list) && list.every(Number.isInteger) ? Int32Array.from(list) : list,
+    ]),
+  );
+}
 
 interface Input {
   call: string;

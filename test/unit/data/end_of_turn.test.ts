@@ -1,7 +1,8 @@
 /** What ends an answer, beside what ends a text: what the chat template writes behind one. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { data } from "../../../src/index.js";
+import { ArgumentError, data } from "../../../src/index.js";
+import { says } from "../../support/refuses.js";
 
 /** Of words, and of special tokens as ChatML's models have them. */
 const SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
@@ -55,6 +56,12 @@ test("a template gets the day and the variables that it asks for", () => {
 
 test("special tokens by what the config calls them", () => {
   assert.deepEqual(tokenizer.specialTokensMap, { eos_token: "<|endoftext|>", unk_token: "<unk>" });
+});
+
+test("what is no tokenizer, list or option is refused by name", () => {
+  assert.throws(() => data.endOfTurnIds(null as never, [0]), says(ArgumentError, "endOfTurnIds", "tokenizer"));
+  assert.throws(() => data.endOfTurnIds(tokenizer, 0 as never), says(ArgumentError, "endOfTurnIds", "eosTokenIds"));
+  assert.throws(() => data.endOfTurnIds(tokenizer, [0], { day: "x" } as never), says(ArgumentError, "day"));
 });
 
 test.run();
