@@ -44,9 +44,11 @@ export function conversationRows(
   const messages = given.map(({ weight: _, ...message }) => message as ChatMessage);
   const kwargs = { ...settings.kwargs, ...example.chatTemplateKwargs };
   const options: RenderOptions = { tools, date, kwargs };
-  const render: Render = (some, addGenerationPrompt) =>
-    asked(() => template.render(some, { ...options, addGenerationPrompt }));
   const { text, generations } = asked(() => template.write(messages, options));
+  const render: Render = (some, addGenerationPrompt) =>
+    some.length === messages.length && some.at(-1) === messages.at(-1) && !addGenerationPrompt
+      ? text
+      : asked(() => template.render(some, { ...options, addGenerationPrompt }));
   const broken = settings.brokenMarks.find((mark) => text.includes(mark));
   if (broken !== undefined)
     throw new FormatError(

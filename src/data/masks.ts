@@ -113,9 +113,10 @@ export function commonStart(a: readonly number[], b: readonly number[]): number 
 
 /** Some messages of a conversation, one after the other, as the template writes them. */
 export interface Part {
-  /** What comes before them, without and with the beginning of an answer; the same where they are no answer. */
-  bare: string;
+  /** What comes before them, with the beginning of an answer if they are one. */
   head: string;
+  /** What comes before them without it. */
+  bare(): string;
   /** The text up to their end. */
   upto: string;
   /** What it would be if the first of them said something else. */
@@ -131,10 +132,10 @@ export function partOf(messages: readonly ChatMessage[], first: number, end: num
   const message = messages[first]!;
   const isAnswer = message.role === "assistant";
   // Most templates take no conversation of nothing; what they write before the first message counts to it.
-  const bare = first === 0 && !isAnswer ? "" : render(before, false);
+  const bare = (): string => (first === 0 && !isAnswer ? "" : render(before, false));
   return {
+    head: isAnswer ? render(before, true) : bare(),
     bare,
-    head: isAnswer ? render(before, true) : bare,
     upto: render(messages.slice(0, end), false),
     otherwise: () => render([...before, { ...message, content: SOMETHING_ELSE }], false),
   };
@@ -147,18 +148,20 @@ export function partOf(messages: readonly ChatMessage[], first: number, end: num
  */
 export function spanOf(
   whole: TokenizedText,
-  { bare, head, upto, otherwise }: Part,
+  { head, bare, upto, otherwise }: Part,
   encoding: Encoding,
   ends: ReadonlySet<number>,
 ): Span | null {
   const { text, ids } = whole;
   let start: number;
   if (text.startsWith(head)) start = whole.firstFrom(head.length);
-  else if (text.startsWith(bare)) {
+  else {
+    const plain = bare();
+    if (!text.startsWith(plain)) return null;
     // The template begins an answer that is to be written otherwise than one that is there ("<think>"), which begins
     // where another one would differ from it.
-    start = whole.firstFrom(Math.max(bare.length, commonLength(upto, otherwise())));
-  } else return null;
+    start = whole.firstFrom(Math.max(plain.length, commonLength(upto, otherwise())));
+  }
   if (text.startsWith(upto)) return [start, Math.max(start, whole.countUpTo(upto.length))];
   const last = new TokenizedText(upto, encoding, whole);
   const end = commonStart(last.ids, ids);
