@@ -17,7 +17,7 @@ export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { isRowsFile, parseRows, type DataRow } from "./rows.js";
 export { decodeText } from "./text.js";
 export { ChatTemplate, type ChatTemplateOptions, type RenderOptions } from "./chat_template.js";
-export { endOfTurnIds } from "./end_of_turn.js";
+export { endOfTurnIds, type EndOfTurnOptions } from "./end_of_turn.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
 export { previewRow, summarize, type DataSummary, type PreviewRun } from "./preview.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";

@@ -105,7 +105,7 @@ export function tokenizeExamples(
   };
   let conversations: ConversationSettings | undefined;
   const rowsOf = (example: Example): TrainingRow[] => {
-    switch (example.kind) {
+    switch (example?.kind) {
       case "text":
         return [textRow(example, "", example.text, tokenizer, encoding, options)];
       case "completion":
@@ -116,6 +116,12 @@ export function tokenizeExamples(
       case "chatCompletion":
         conversations ??= conversationSettings(example.where, tokenizer, encoding, options);
         return conversationRows(example, conversations);
+      default:
+        // Who writes JavaScript may give anything.
+        throw new ArgumentError(
+          `${where}: examples must be what data.readExamples gives, of the kind text, messages, completion, ` +
+            `chatCompletion or tokens; got ${shown(example)}.`,
+        );
     }
   };
   for (const [i, example] of (examples as readonly Example[]).entries()) {

@@ -96,4 +96,25 @@ test("what is scored of a kind that has no messages is refused", () => {
   );
 });
 
+test("what is no example is refused", () => {
+  for (const wrong of [5, null, {}, { messages: [] }, { kind: "chat" }])
+    assert.throws(() => tokenize([wrong as never]), says(ArgumentError, "examples"));
+  assert.throws(() => tokenize("rows" as never), says(ArgumentError, "examples"));
+  assert.throws(
+    () => tokenize([{ kind: "text", text: "a", where: "a:1" }], { eosTokenId: 0 } as never),
+    says(ArgumentError, "eosTokenIds"),
+  );
+  for (const wrong of [
+    { eosTokenIds: 0 },
+    { lossOn: "user" },
+    { maxLength: 1 },
+    { chatTemplate: "{{ x }}" },
+    { date: "31.1.2026" },
+    { date: "2026-02-30" },
+    { chatTemplateKwargs: [] },
+    { onUnusable: "drop" },
+  ])
+    assert.throws(() => tokenize([], wrong as never), says(ArgumentError, Object.keys(wrong)[0]!));
+});
+
 test.run();
