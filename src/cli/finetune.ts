@@ -110,8 +110,8 @@ async function go(
   if (before) console.log(`Held-out perplexity before: ${perplexity(before.loss)}`);
   if (areOfText(settings)) console.log(`Sample before: ${quote(samplesBefore[0]!)}\n`);
 
-  // A damaged checkpoint must not push out the one before it.
-  let isGood = !found?.damage;
+  // A damaged checkpoint must not push out the one before it, nor one of Ctrl-C, which an uninterrupted run has not.
+  let isGood = !found?.damage && training.losses.length % settings.checkpointEvery === 0;
   const save = (): void => {
     lock.keep();
     // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
