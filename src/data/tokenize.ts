@@ -100,7 +100,7 @@ export function tokenizeExamples(
   const { lossOn, onUnusable = "refuse", onProgress, maxLength = 1024 } = options;
   const data: TokenizedData = { rows: [], truncated: 0, skipped: [], split: 0 };
   const encoding: Encoding = {
-    encode: (text) => tokenizer.encode(text, { addSpecialTokens: false }),
+    encode: (text) => encoded(tokenizer, text, false),
     anchors: tokenizer.anchors,
   };
   let conversations: ConversationSettings | undefined;
@@ -194,6 +194,16 @@ function conversationSettings(
   };
 }
 
+/** Token ids of a row's text. @throws Unusable for what the tokenizer has no tokens for */
+function encoded(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean): number[] {
+  try {
+    return tokenizer.encode(text, { addSpecialTokens });
+  } catch (cause) {
+    if (!(cause instanceof FormatError)) throw cause;
+    throw new Unusable(cause.message, { cause });
+  }
+}
+
 /** A text, or a prompt with its completion, of which the prompt is not scored. */
 function textRow(
   { kind, where }: Example,
@@ -211,7 +221,7 @@ function textRow(
     );
   const text = new TokenizedText(prompt + completion, encoding);
   // Begin-of-text goes before, and is no part of what is scored after a prompt.
-  const ids = tokenizer.encode(text.text);
+  const ids = encoded(tokenizer, text.text, true);
   let before = 0;
   while (before < ids.length && commonStart(ids.slice(before), text.ids) < text.ids.length) before++;
   if (ids.length === 0 || !eosTokenIds.includes(ids.at(-1)!) || text.ids.length === 0) {

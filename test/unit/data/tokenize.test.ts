@@ -96,6 +96,17 @@ test("what is scored of a kind that has no messages is refused", () => {
   );
 });
 
+test("a row that the tokenizer has no tokens for is refused by its place, or skipped", () => {
+  const letters = new data.Tokenizer({ model: { type: "WordLevel", vocab: { a: 0, "</s>": 1 }, unk_token: "?" } });
+  const examples: data.Example[] = [
+    { kind: "text", text: "a", where: "a:1" },
+    { kind: "text", text: "b", where: "a:2" },
+  ];
+  assert.throws(() => data.tokenizeExamples(examples, letters, { eosTokenIds: [1] }), says(FormatError, "a:2", "unk"));
+  const { rows, skipped } = data.tokenizeExamples(examples, letters, { eosTokenIds: [1], onUnusable: "skip" });
+  assert.deepEqual([rows.length, skipped.map(({ where }) => where)], [1, ["a:2"]]);
+});
+
 test("what is no example is refused", () => {
   for (const wrong of [5, null, {}, { messages: [] }, { kind: "chat" }])
     assert.throws(() => tokenize([wrong as never]), says(ArgumentError, "examples"));
