@@ -50,7 +50,7 @@ export interface RowsView {
   summary: data.DataSummary;
   /** The first of those that are left out, and why. */
   skipped: readonly { where: string; reason: string }[];
-  /** What the first row asks: something to try the model with. */
+  /** What one of the first rows asks: something to try the model with. */
   question: Question;
 }
 

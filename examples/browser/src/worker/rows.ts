@@ -59,7 +59,7 @@ export function tokenizeRows(
     const [reason] = tokenized.skipped;
     if (tokenized.rows.length === 0)
       throw new Refusal("file", `No row of ${name} can be used${reason ? `: ${reason.where}: ${reason.reason}` : ""}.`);
-    return { name, lossOn, question: questionOf(examples[0]!), tokenized };
+    return { name, lossOn, question: suggested(examples), tokenized };
   } catch (error) {
     throw explained(error as Error);
   }
@@ -76,7 +76,12 @@ export function viewRows({ name, lossOn, question, tokenized }: Rows, { tokenize
   return { name, lossOn, question, preview, summary: data.summarize(tokenized), skipped };
 }
 
-/** What the first row asks. */
+/** What one of the first rows asks: one that fits in a field, if there is one. */
+function suggested(examples: readonly data.Example[]): Question {
+  const questions = examples.slice(0, 100).map(questionOf);
+  return questions.find(({ prompt }) => prompt.trim() !== "" && prompt.length <= 300) ?? questions[0]!;
+}
+
 function questionOf(example: data.Example): Question {
   if (example.kind === "tokens") return { isChat: false, system: "", prompt: "" };
   if (example.kind === "text")
