@@ -40,21 +40,51 @@ export type Example = {
   /** Variables of the template for this row alone. */
   chatTemplateKwargs?: Record<string, unknown> | undefined;
 } & (
-  | { kind: "text"; text: string }
-  | { kind: "messages"; messages: readonly ChatMessage[]; tools?: readonly unknown[] | undefined }
-  | { kind: "completion"; prompt: string; completion: string }
   | {
-      kind: "chatCompletion";
-      prompt: readonly ChatMessage[];
-      completion: readonly ChatMessage[];
+      /** A text that is learnt as it is. */
+      kind: "text";
+      /** The text. */
+      text: string;
+    }
+  | {
+      /** A conversation. */
+      kind: "messages";
+      /** In their order. */
+      messages: readonly ChatMessage[];
+      /** The tools that the model may call, for the template. */
       tools?: readonly unknown[] | undefined;
     }
-  | { kind: "tokens"; inputIds: Int32Array; labels: Int32Array | null }
+  | {
+      /** A text and what follows it. */
+      kind: "completion";
+      /** Read, and not learnt. */
+      prompt: string;
+      /** Follows the prompt with nothing between them. */
+      completion: string;
+    }
+  | {
+      /** A conversation in two parts. */
+      kind: "chatCompletion";
+      /** Read, and not learnt. */
+      prompt: readonly ChatMessage[];
+      /** What is learnt. */
+      completion: readonly ChatMessage[];
+      /** The tools that the model may call, for the template. */
+      tools?: readonly unknown[] | undefined;
+    }
+  | {
+      /** Token ids. */
+      kind: "tokens";
+      /** The row's tokens. */
+      inputIds: Int32Array;
+      /** Hugging Face's labels, -100 for what is not scored; null: every token is. */
+      labels: Int32Array | null;
+    }
 );
 
 /** How rows lie in their columns; "auto": told by the columns that they have. */
-export type RowFormat = "auto" | Format;
-type Format = "text" | "messages" | "completion" | "alpaca" | "sharegpt" | "tokens";
+export type RowFormat = "auto" | "text" | "messages" | "completion" | "alpaca" | "sharegpt" | "tokens";
+type Format = Exclude<RowFormat, "auto">;
 
 /** Options of `readExamples`. */
 export interface ReadExamplesOptions {

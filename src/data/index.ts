@@ -19,11 +19,12 @@ export { decodeText } from "./text.js";
 export { ChatTemplate, type ChatTemplateOptions, type RenderOptions } from "./chat_template.js";
 export { endOfTurnIds, type EndOfTurnOptions } from "./end_of_turn.js";
 export { generationConfig, type GenerationConfig } from "./generation_config.js";
-export { previewRow, summarize, type DataSummary, type PreviewRun } from "./preview.js";
+export { previewRow, summarize, type DataSummary, type LengthBin, type PreviewRun } from "./preview.js";
 export { specialTokens, type SpecialTokens, type TokenIds } from "./special_tokens.js";
 export {
   tokenizeExamples,
   type LossOn,
+  type SkippedExample,
   type TokenizedData,
   type TokenizeExamplesOptions,
   type TrainingRow,

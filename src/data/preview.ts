@@ -25,11 +25,22 @@ export interface DataSummary {
   truncated: number;
   /** Rows that were left out. */
   skipped: number;
-  /** Tokens of the shortest row and of the longest; 0 without rows. */
+  /** Tokens of the shortest row; 0 without rows. */
   shortest: number;
+  /** Tokens of the longest row; 0 without rows. */
   longest: number;
-  /** How many rows have from .. to tokens, both included: bins of one width that follow each other. */
-  histogram: { from: number; to: number; rows: number }[];
+  /** How long rows are: bins of one width that follow each other. */
+  histogram: LengthBin[];
+}
+
+/** Rows of like lengths. */
+export interface LengthBin {
+  /** Tokens that they have at least. */
+  from: number;
+  /** Tokens that they have at most. */
+  to: number;
+  /** How many rows have so many. */
+  rows: number;
 }
 
 /** Bins of a histogram at most. */
@@ -105,7 +116,7 @@ function scoredOf(labels: Int32Array): number {
 }
 
 /** Bins as wide as 1, 2 or 5 with zeros behind it, that begin at multiples of it: no more than can be taken in. */
-function histogramOf(lengths: readonly number[], shortest: number, longest: number): DataSummary["histogram"] {
+function histogramOf(lengths: readonly number[], shortest: number, longest: number): LengthBin[] {
   let width = 1;
   const binOf = (length: number): number => Math.floor(length / width);
   for (let i = 0; binOf(longest) - binOf(shortest) >= MOST_BINS; i++) width *= i % 3 === 1 ? 2.5 : 2;

@@ -15,6 +15,14 @@ import { Tokenizer } from "./tokenizer.js";
 
 export type { TrainingRow } from "./labels.js";
 
+/** An example that was left out. */
+export interface SkippedExample {
+  /** Its place. */
+  where: string;
+  /** Why, as a clause. */
+  reason: string;
+}
+
 /** What `tokenizeExamples` makes of examples. */
 export interface TokenizedData {
   /** In the examples' order. */
@@ -22,7 +30,7 @@ export interface TokenizedData {
   /** Rows that were longer than maxLength and lost their ends. */
   truncated: number;
   /** Examples that cannot be trained on, and why. */
-  skipped: { where: string; reason: string }[];
+  skipped: SkippedExample[];
   /**
    * Conversations whose template writes earlier turns otherwise than a last one (it drops thoughts): a row for each
    * answer was made of each.

@@ -304,6 +304,7 @@ export class Tokenizer {
     return this.#chatTemplate;
   }
 
+  /** Takes another one, or none. @throws ArgumentError for what is no template */
   set chatTemplate(template: ChatTemplate | null) {
     if (template !== null && !(template instanceof ChatTemplate))
       throw new ArgumentError(

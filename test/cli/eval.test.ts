@@ -125,6 +125,22 @@ test("rows of texts have a loss, and no exact match; skipped and truncated rows 
   assert.deepEqual([json.base.exact, json.base.exactMatch, json.answers, json.truncated], [null, null, 0, 1]);
 });
 
+test("a loss that is not a number is told, and no figure of it", async () => {
+  await writeTinyModel(at("damaged"), { seed: 8 });
+  const file = at("damaged/model.safetensors");
+  const bytes = readFileSync(file);
+  bytes.fill(0xff, bytes.length - 64);
+  writeFileSync(file, bytes);
+  await refuse(
+    folder,
+    ["eval", "--model", "damaged", "--data", "rows.jsonl"],
+    "ArgumentError",
+    "base",
+    "NaN",
+    "damaged",
+  );
+});
+
 test("what cannot be measured is refused in one line", async () => {
   writeText(at("book.txt"));
   write("chats.jsonl", [{ messages: [{ role: "user", content: "x" }] }]);
