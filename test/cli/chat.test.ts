@@ -5,7 +5,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import { data, models, type data as Data } from "../../src/index.js";
-import { refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
+import { BASE_MODEL, refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { writeTinyModel } from "../support/tiny_model.js";
 
 const folder = temporaryFolder();
@@ -204,7 +204,7 @@ test("Ctrl-C ends an answer, and what came of it is said", async () => {
   const args = ["generate", "--chat", "--max-tokens", "500", "--temperature", "0"];
   const { code, stdout } = await wasmLora(
     folder,
-    [...args, "--model", new URL("../../../models/base", import.meta.url).pathname, "--no-template"],
+    [...args, "--model", BASE_MODEL, "--no-template"],
     async (child) => {
       await once(child.stdout!, "data");
       child.kill("SIGINT");

@@ -1,11 +1,12 @@
 /** What people are shown of tokenised rows: runs of scored tokens, and counts. */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, data } from "../../../src/index.js";
 import { ROOT } from "../../support/root.js";
 import { says } from "../../support/refuses.js";
 
-const tokenizer = data.loadTokenizer(new URL("models/base", ROOT).pathname);
+const tokenizer = data.loadTokenizer(fileURLToPath(new URL("models/base", ROOT)));
 
 function row(ids: readonly number[], isScored: (i: number) => boolean): data.TrainingRow {
   return {

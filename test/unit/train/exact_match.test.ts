@@ -1,12 +1,13 @@
 /** Exact match: what a model answers greedily, beside what it should; the same whatever is asked beside it. */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, type data, init, memoryStats, models, peft, train } from "../../../src/index.js";
 import { says } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
 
 await init();
-const { model, tokenizer } = models.loadModel(new URL("models/base", ROOT).pathname);
+const { model, tokenizer } = models.loadModel(fileURLToPath(new URL("models/base", ROOT)));
 const PROMPTS = ["My fellow citizens", "The", "In the last year the Congress of the United States has", "We are"];
 
 /** What the model writes: ended where it writes `end`, of which the first place in each text is told. */
