@@ -76,8 +76,8 @@ const rows = [
   await script("core and peft", `${CORE} export { peft } from "wasm-lora";`, 65 * KB),
   await script("everything", 'export * from "wasm-lora";'),
   await script("an app that trains one layer", APP, 23 * KB),
-  await script("the same, and keeps it in a file", `${APP}${FILES}`, 28 * KB),
-  await script("an app that trains one layer, by esbuild", APP, 32 * KB, byEsbuild),
+  await script("the same, and keeps it in a file", `${APP}${FILES}`, 29 * KB),
+  await script("an app that trains one layer, by esbuild", APP, 33 * KB, byEsbuild),
   await script("wasm-lora/inline", 'export { inlineModule } from "wasm-lora/inline";'),
 ];
 
