@@ -79,10 +79,11 @@ function zeros(name: string, shape: readonly number[]): Weight {
 
 const BYTES: Record<string, number> = { BF16: 2, F16: 2, F64: 8, I64: 8, U8: 1, BOOL: 1, F32: 4 };
 
-/** Raw bytes where the type is not float32. */
+/** Raw bytes where the type is not float32, and there are not as many as it takes. */
 function fitted(weight: Weight, random: Random): Weight {
   if (weight.dtype === "F32") return weight;
-  return { ...weight, data: random.bytes(BYTES[weight.dtype]! * weight.shape.reduce((n, size) => n * size, 1)) };
+  const bytes = BYTES[weight.dtype]! * weight.shape.reduce((n, size) => n * size, 1);
+  return weight.data.byteLength === bytes ? weight : { ...weight, data: random.bytes(bytes) };
 }
 
 /** The file, now and then with damaged bytes. */

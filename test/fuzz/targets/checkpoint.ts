@@ -25,6 +25,8 @@ const COMMAND: FinetuneCommand = {
   batch: 2,
   seq: 4,
   lr: 0.01,
+  evalEvery: 1,
+  patience: 3,
   prompt: "ab",
   checkpointEvery: 1,
 };
