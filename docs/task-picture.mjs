@@ -32,8 +32,8 @@ const clipped = (text, most) => (text.length > most ? `${text.slice(0, most - 3)
 const percent = (exact) => `${((100 * exact) / asked.length).toFixed(0)} %`;
 
 const answer = ({ given }, i) => tokenizer.decode(given[i].ids).replace(/\s+/g, " ");
-const serif = 'font-family="Georgia, serif" font-size="13.5"';
-const mono = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="11.5"';
+const serif = 'font-family="Georgia, serif" font-size="13"';
+const mono = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="11"';
 
 function bar(y, name, exact, colour) {
   const width = 520 * (exact / asked.length);
@@ -50,9 +50,9 @@ function row(k) {
   const { isExact } = after.given[i];
   const colour = isExact ? "#15803d" : "#b91c1c";
   return `<line x1="24" x2="856" y1="${y}" y2="${y}" stroke="#e5e7eb"/>
-<text x="24" y="${y + 21}" ${serif} fill="#111827">${escape(clipped(request.content, 50))}</text>
-<text x="352" y="${y + 21}" fill="#9ca3af" font-size="11.5">${escape(clipped(answer(before, i), 22))}</text>
-<text x="492" y="${y + 21}" fill="#1d4ed8" ${mono}>${escape(answer(after, i))}</text>
+<text x="24" y="${y + 21}" ${serif} fill="#111827">${escape(clipped(request.content, 47))}</text>
+<text x="316" y="${y + 21}" fill="#9ca3af" font-size="11.5">${escape(clipped(answer(before, i), 17))}</text>
+<text x="418" y="${y + 21}" fill="#1d4ed8" ${mono}>${escape(answer(after, i))}</text>
 <text x="856" y="${y + 21}" text-anchor="end" fill="${colour}">${isExact ? "✓" : "✗"}</text>`;
 }
 
@@ -65,8 +65,8 @@ writeFileSync(
 ${bar(46, "before", before.exact, "#9ca3af")}
 ${bar(72, "after", after.exact, "#1d4ed8")}
 <g font-size="11" fill="#6b7280"><text x="24" y="${TOP - 10}">held-out request</text>
-<text x="352" y="${TOP - 10}">the model before</text>
-<text x="492" y="${TOP - 10}">and after ${losses.length} steps of LoRA</text></g>
+<text x="316" y="${TOP - 10}">the model before</text>
+<text x="418" y="${TOP - 10}">and after ${losses.length} steps of LoRA</text></g>
 ${Array.from({ length: SHOWN }, (_, k) => row(k)).join("\n")}
 </svg>
 `,

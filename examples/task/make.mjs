@@ -49,25 +49,36 @@ function makeRows(part, count, seed, said = new Set()) {
     const end = opening.startsWith("could") ? "?" : pick([".", ""]);
     const request = `${words[0].toUpperCase()}${words.slice(1)}${end}`;
     const answer = { device, room: ROOMS[room], set, ...(when && { when }) };
-    rows.push({
-      messages: [
-        { role: "user", content: request },
-        { role: "assistant", content: JSON.stringify(answer) },
-      ],
-    });
+    rows.push([
+      { role: "user", content: request },
+      { role: "assistant", content: JSON.stringify(answer) },
+    ]);
   }
   return rows;
+}
+
+/** Some requests follow others, so that the model learns to answer each, whatever was said before. */
+function conversations(rows) {
+  const alone = Math.round((2 * rows.length) / 3);
+  const following = rows.slice(alone);
+  return [
+    ...rows.slice(0, alone),
+    ...following.flatMap((row, i) => (i % 3 === 0 ? [following.slice(i, i + 3).flat()] : [])),
+  ];
 }
 
 /** The three files by their names, as texts. */
 export function files() {
   const said = new Set();
   const parts = {
-    "train.jsonl": makeRows("learn", 900, 1, said),
+    "train.jsonl": conversations(makeRows("learn", 900, 1, said)),
     "valid.jsonl": makeRows("learn", 90, 2, said),
     "test.jsonl": makeRows("test", 140, 3),
   };
-  return Object.entries(parts).map(([name, rows]) => [name, rows.map((row) => `${JSON.stringify(row)}\n`).join("")]);
+  return Object.entries(parts).map(([name, rows]) => [
+    name,
+    rows.map((messages) => `${JSON.stringify({ messages })}\n`).join(""),
+  ]);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
