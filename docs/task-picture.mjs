@@ -43,8 +43,13 @@ function bar(y, name, exact, colour) {
 <text x="616" y="${y + 14}">${percent(exact)}: ${exact} of ${asked.length} exact</text>`;
 }
 
+/** Spread evenly, and last one that is not answered exactly. */
+const shown = Array.from({ length: SHOWN }, (_, k) => Math.round((k * (asked.length - 1)) / (SHOWN - 1)));
+const wrong = after.given.findIndex(({ isExact }) => !isExact);
+if (wrong >= 0) shown[SHOWN - 1] = wrong;
+
 function row(k) {
-  const i = Math.round((k * (asked.length - 1)) / (SHOWN - 1));
+  const i = shown[k];
   const y = TOP + k * ROW;
   const [request] = examples[i].messages;
   const { isExact } = after.given[i];
