@@ -6,6 +6,7 @@ import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import commonjs from "@rollup/plugin-commonjs";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
 import { importMetaAssets } from "@web/rollup-plugin-import-meta-assets";
 import * as esbuild from "esbuild";
@@ -102,7 +103,7 @@ export async function withRollup(app, out) {
   const warnings = [];
   const bundle = await rollup({
     input: join(app, "default.js"),
-    plugins: [nodeResolve({ browser: true }), importMetaAssets()],
+    plugins: [nodeResolve({ browser: true }), commonjs(), importMetaAssets()],
     onwarn: (warning) => warnings.push(warning.message),
   });
   await bundle.write({ dir: out, entryFileNames: "main.js", format: "es" });
