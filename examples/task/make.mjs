@@ -63,7 +63,7 @@ function conversations(rows) {
   const following = rows.slice(alone);
   return [
     ...rows.slice(0, alone),
-    ...following.flatMap((row, i) => (i % 3 === 0 ? [following.slice(i, i + 3).flat()] : [])),
+    ...following.flatMap((_, i) => (i % 3 === 0 ? [following.slice(i, i + 3).flat()] : [])),
   ];
 }
 
