@@ -37,7 +37,7 @@ export interface ReadingSettings extends TemplateSettings {
   format: DataCommand["format"];
   /** The names that fields have in the files, by their names here. */
   features: Record<string, string>;
-  lossOn?: DataCommand["lossOn"];
+  lossOn?: DataCommand["lossOn"] | undefined;
   maxLength: number;
   skipUnusable: boolean;
 }

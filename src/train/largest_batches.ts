@@ -32,6 +32,7 @@ function isWithin(a: Extent, b: Extent): boolean {
 /**
  * The shards of the first step, those of later ones that may be the largest, and the largest batches that are held out,
  * in the order in which a run that measures first takes them: tables of angles grow with the longest row so far.
+ * @internal
  */
 export function largestBatches(
   batches: RowBatches,

@@ -5,6 +5,7 @@ import type { WeightedBatch } from "./batches.js";
  * The mean over batches, each counting as much as its weight: sums in float64, batches ascending.
  * @param lossOf the mean loss of a batch
  * @param onBatch called after each with those that are done, and all
+ * @internal
  */
 export function meanLoss(
   batches: number,

@@ -1,7 +1,6 @@
 /** A run on shapes alone: its steps, what it measures and writes, with kernels that compute nothing. */
 import { scale, softmax } from "../autograd/ops/index.js";
 import { enableGrad, noGrad } from "../autograd/tape.js";
-import type { Batch } from "../data/collate.js";
 import type { LoraConfig } from "../io/peft/config.js";
 import type { CausalLM } from "../models/parts/causal_lm.js";
 import type { Module } from "../nn/module.js";
@@ -44,7 +43,12 @@ export interface TrainingWork {
 }
 
 /** A batch, or the shape of one whose targets are all scored. */
-export type PlannedBatch = { readonly shape: readonly [number, number] } & Partial<Omit<Batch, "shape">>;
+export interface PlannedBatch {
+  readonly shape: readonly [number, number];
+  readonly ids?: Int32Array | undefined;
+  readonly targets?: Int32Array | undefined;
+  readonly attentionMask?: Int32Array | null | undefined;
+}
 
 /** What is rehearsed, in this order. */
 export interface PlannedRun {

@@ -17,6 +17,7 @@ const MOST_STEPS = 4294967296;
 /**
  * Whether a run is given rows, not a text.
  * @throws ArgumentError for rows that are not named as such
+ * @internal
  */
 export function isRowData(where: string, data: unknown): data is RowData {
   if (typeof data !== "object" || data === null) return false;
@@ -31,6 +32,7 @@ export function isRowData(where: string, data: unknown): data is RowData {
 /**
  * The settings of a run on these rows.
  * @throws ArgumentError as `completeSettings`, and for a share to hold out where there are rows to test on already
+ * @internal
  */
 export function rowSettings(where: string, data: RowData, given: Options<FinetuningSettings>): RowSettings {
   const settings = completeSettings(where, "rows", given);
@@ -44,7 +46,7 @@ export function rowSettings(where: string, data: RowData, given: Options<Finetun
   return rest;
 }
 
-/** Rows in the order of their epochs; the last step of one takes what is left. */
+/** Rows in the order of their epochs; the last step of one takes what is left. @internal */
 export class RowBatches implements Batches {
   readonly train: readonly TrainingRow[];
   readonly test: readonly TrainingRow[];
@@ -142,7 +144,7 @@ export class RowBatches implements Batches {
   }
 }
 
-/** @throws ArgumentError naming the row that is not one, or cannot be trained on */
+/** @throws ArgumentError naming the row that is not one, or cannot be trained on @internal */
 export function checkRows(
   where: string,
   part: string,

@@ -12,7 +12,7 @@ import type { TextSettings } from "./settings.js";
 const TEST_OPERATIONS = 1e12;
 const [FEWEST_WINDOWS, MOST_WINDOWS] = [4, 128];
 
-/** Random windows of the beginning of a text, and even ones of its end. */
+/** Random windows of the beginning of a text, and even ones of its end. @internal */
 export class TextBatches implements Batches {
   readonly train: Int32Array;
   readonly test: Int32Array;
