@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, data, FormatError, init, models } from "../../../src/index.js";
 import { says } from "../../support/refuses.js";
+import { ROOT } from "../../support/root.js";
 
 await init();
-const { tokenizer, eosTokenIds } = await models.loadBase();
+const { tokenizer, eosTokenIds } = models.loadModel(fileURLToPath(new URL("models/base", ROOT)));
 const TEMPLATE = new data.ChatTemplate(
   "{% for m in messages %}{{ '# ' + m.role + '\\n' + m.content }}{% if m.role == 'assistant' %}" +
     "{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '# assistant\\n' }}{% endif %}",
