@@ -20,8 +20,10 @@ export const GGUF_TYPES = [
   "float64",
 ] as const;
 
+/** The type of a value. */
+export type GgufType = (typeof GGUF_TYPES)[number];
 /** The type of a value that is no array. */
-export type GgufScalarType = Exclude<(typeof GGUF_TYPES)[number], "array">;
+export type GgufScalarType = Exclude<GgufType, "array">;
 /** Integers of 64 bits that no number holds exactly are bigints. */
 export type GgufScalar = number | bigint | boolean | string;
 
@@ -43,7 +45,7 @@ export interface GgmlLayout {
   bytes: number;
 }
 
-/** The types of tensors that this library knows, in the words of `Tensor.dtype`. */
+/** The types of tensors, in the words of `Tensor.dtype` where a tensor can have them. */
 export const GGML_TYPES = {
   float32: { code: 0, values: 1, bytes: 4 },
   float16: { code: 1, values: 1, bytes: 2 },
@@ -52,14 +54,31 @@ export const GGML_TYPES = {
   q5_0: { code: 6, values: 32, bytes: 22 },
   q5_1: { code: 7, values: 32, bytes: 24 },
   q8_0: { code: 8, values: 32, bytes: 34 },
+  q8_1: { code: 9, values: 32, bytes: 40 },
   q2_k: { code: 10, values: 256, bytes: 84 },
   q3_k: { code: 11, values: 256, bytes: 110 },
   q4_k: { code: 12, values: 256, bytes: 144 },
   q5_k: { code: 13, values: 256, bytes: 176 },
   q6_k: { code: 14, values: 256, bytes: 210 },
+  q8_k: { code: 15, values: 256, bytes: 292 },
+  iq2_xxs: { code: 16, values: 256, bytes: 66 },
+  iq2_xs: { code: 17, values: 256, bytes: 74 },
+  iq3_xxs: { code: 18, values: 256, bytes: 98 },
+  iq1_s: { code: 19, values: 256, bytes: 50 },
   iq4_nl: { code: 20, values: 32, bytes: 18 },
+  iq3_s: { code: 21, values: 256, bytes: 110 },
+  iq2_s: { code: 22, values: 256, bytes: 82 },
   iq4_xs: { code: 23, values: 256, bytes: 136 },
+  int8: { code: 24, values: 1, bytes: 1 },
+  int16: { code: 25, values: 1, bytes: 2 },
+  int32: { code: 26, values: 1, bytes: 4 },
+  int64: { code: 27, values: 1, bytes: 8 },
+  float64: { code: 28, values: 1, bytes: 8 },
+  iq1_m: { code: 29, values: 256, bytes: 56 },
   bfloat16: { code: 30, values: 1, bytes: 2 },
+  tq1_0: { code: 34, values: 256, bytes: 54 },
+  tq2_0: { code: 35, values: 256, bytes: 66 },
+  mxfp4: { code: 39, values: 32, bytes: 17 },
 } as const satisfies Readonly<Record<string, GgmlLayout>>;
 
 /** The type of a tensor in a file. */
