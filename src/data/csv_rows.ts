@@ -14,10 +14,9 @@ const FAULTS: Readonly<Record<string, string>> = {
  */
 export async function csvRows(text: string, name: string, separators: readonly string[]): Promise<FoundRow[]> {
   const { default: papaparse } = await import("papaparse/papaparse.min.js");
-  const source = withLineFeeds(text);
-  const end = source.indexOf("\n");
-  const header = end < 0 ? source : source.slice(0, end);
+  const [header = ""] = text.split(/[\r\n]/, 1);
   const delimiter = separators.find((separator) => header.includes(separator)) ?? separators[0]!;
+  const source = withLineFeeds(text, delimiter);
   const { data, errors } = papaparse.parse<string[]>(source, { delimiter, newline: "\n" });
   const [fault] = errors;
   if (fault !== undefined) {
@@ -59,9 +58,15 @@ function columnsOf(fields: readonly string[], where: string): string[] {
 }
 
 /** The text with LF for CRLF and CR, but within quotes, where they are a field's own. */
-function withLineFeeds(text: string): string {
+function withLineFeeds(text: string, delimiter: string): string {
   if (!text.includes("\r")) return text;
   const parts = text.split('"');
-  for (let i = 0; i < parts.length; i += 2) parts[i] = parts[i]!.replace(/\r\n?/g, "\n");
+  // A " opens a field where one begins, or once more behind the one that closed it (""). Elsewhere it is a character.
+  let [wasQuoted, isQuoted] = [true, false];
+  for (const [i, part] of parts.entries()) {
+    if (!isQuoted) parts[i] = part.replace(/\r\n?/g, "\n");
+    const opens = part === "" ? wasQuoted : part.endsWith(delimiter) || /[\r\n]$/.test(part);
+    [wasQuoted, isQuoted] = [isQuoted, !isQuoted && opens];
+  }
   return parts.join('"');
 }

@@ -117,6 +117,16 @@ test("CSV: separators by the header, quotes, ends of lines in fields, blank line
     ['prompt;completion\r\n"1,5\r\n";x;\r\n'.replace("x;", "x"), [{ prompt: "1,5\r\n", completion: "x" }]],
     ["prompt\tcompletion\na,b;c\td", [{ prompt: "a,b;c", completion: "d" }]],
     ['text\n5" pipe\n"6"" pipe"\n', [{ text: '5" pipe' }, { text: '6" pipe' }]],
+    [
+      'size,name\r\n5" pipe,a\r\n"6"" pipe\r\n",b\r\n"","""c""\r\n"\r\n7"",d""\r\n8,e\r\n',
+      [
+        { size: '5" pipe', name: "a" },
+        { size: '6" pipe\r\n', name: "b" },
+        { size: "", name: '"c"\r\n' },
+        { size: '7""', name: 'd""' },
+        { size: "8", name: "e" },
+      ],
+    ],
     ["text\r\nmixed\nends\r\n", [{ text: "mixed" }, { text: "ends" }]],
     ["text\rof an\rold system", [{ text: "of an" }, { text: "old system" }]],
     [
