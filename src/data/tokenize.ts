@@ -227,16 +227,21 @@ function textRow(
       `tokenizeExamples: lossOn is ${lossOn}, but ${where} is a ${kind}, which has no messages; expected ` +
         `${own === "all" ? own : `${own} or all`}.`,
     );
-  const text = new TokenizedText(prompt + completion, encoding);
-  // Begin-of-text goes before, and is no part of what is scored after a prompt.
-  const ids = encoded(tokenizer, text.text, true);
-  let before = 0;
-  while (before < ids.length && commonStart(ids.slice(before), text.ids) < text.ids.length) before++;
-  if (ids.length === 0 || !eosTokenIds.includes(ids.at(-1)!) || text.ids.length === 0) {
+  const text = prompt + completion;
+  const ids = encoded(tokenizer, text, true);
+  let first = 0;
+  if ((lossOn ?? own) !== "all") {
+    const bare = new TokenizedText(text, encoding);
+    // Begin-of-text goes before, and is no part of what is scored after a prompt.
+    while (first < ids.length && commonStart(ids.slice(first), bare.ids) < bare.ids.length) first++;
+    first += bare.firstFrom(prompt.length);
+  }
+  // Of no text the end may be what begins a text, too.
+  const isEnded = eosTokenIds.includes(ids.at(-1)!) && encoding.encode(text).length > 0;
+  if (!isEnded) {
     if (eosTokenIds.length > 0) ids.push(tokenizer.preferredOf(eosTokenIds));
     else if (kind === "completion") throw new Unusable("the model has no token that could end the completion");
   }
-  const first = (lossOn ?? own) === "all" ? 0 : before + text.firstFrom(prompt.length);
   return scoredRow(where, ids, [[first, ids.length]]);
 }
 
