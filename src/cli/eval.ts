@@ -1,5 +1,6 @@
 /** wasm-lora eval: what a model makes of rows, without an adapter and with it. */
 import { answersOf, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
+import { countScored } from "../data/labels.js";
 import { loadModel, type CausalLM } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { init } from "../runtime/engine.js";
@@ -106,7 +107,7 @@ function counts(
 ): Record<string, number> {
   const { length } = rows;
   const tokens = rows.reduce((n, { ids }) => n + ids.length, 0);
-  const scored = rows.reduce((n, { labels }) => n + labels.subarray(1).filter((label) => label >= 0).length, 0);
+  const scored = rows.reduce((n, row) => n + countScored(row), 0);
   return {
     rows: length,
     ofRows: all.length,

@@ -1,8 +1,7 @@
 /** What rows ask, and what they answer: the same whether a row was a prompt with its completion or a conversation. */
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import { IGNORED } from "./collate.js";
-import type { TrainingRow } from "./tokenize.js";
+import { checkRow, IGNORED, type TrainingRow } from "./labels.js";
 
 /** An answer of a row, and all that comes before it. */
 export interface Answer {
@@ -35,12 +34,8 @@ export function answersOf(rows: readonly TrainingRow[], eosTokenIds: readonly nu
     throw new ArgumentError(`${where}: eosTokenIds must be a list of token ids; got ${shown(eosTokenIds)}.`);
   const ends = new Set<number>(eosTokenIds);
   return (rows as readonly TrainingRow[]).flatMap((row, i) => {
-    const { ids, labels } = row ?? {};
-    if (!(ids instanceof Int32Array && labels instanceof Int32Array && ids.length === labels.length))
-      throw new ArgumentError(
-        `${where}: rows[${i}] must be { ids, labels, where } with an Int32Array of ids and one of as many labels; ` +
-          `got ${shown(row)}.`,
-      );
+    checkRow(where, `rows[${i}]`, row);
+    const { ids, labels } = row;
     return spansOf(labels).flatMap(([from, to]) => {
       const length = ids.subarray(from, to).findIndex((id) => ends.has(id));
       if (from === 0 || length < 0) return [];

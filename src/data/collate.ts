@@ -3,7 +3,7 @@ import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import { checkBoolean, checkInteger } from "../tensor/check.js";
-import type { TrainingRow } from "./tokenize.js";
+import { checkRow, countScored, IGNORED, type TrainingRow } from "./labels.js";
 
 /** Options of `collate`. */
 export interface CollateOptions {
@@ -26,9 +26,6 @@ export interface Batch {
   /** Targets that are scored. */
   scored: number;
 }
-
-/** The target of a token that is not scored (torch's ignore_index). */
-export const IGNORED = -100;
 
 /**
  * Tokenised rows as one batch. A row of n tokens takes n - 1 places, since nothing follows its last. Packed or not, a
@@ -74,18 +71,14 @@ export function collate(rows: readonly TrainingRow[], options: CollateOptions): 
     targets,
     attentionMask: rows.length === 1 ? null : texts,
     shape,
-    scored: targets.reduce((n, target) => n + (target === IGNORED ? 0 : 1), 0),
+    scored: rows.reduce((n, row: TrainingRow) => n + countScored(row), 0),
   };
 }
 
 /** Places that a row takes in a batch. @throws ArgumentError for what is no tokenised row */
 function placesOf(where: string, row: TrainingRow, i: number): number {
-  const { ids, labels, where: place } = (row ?? {}) as Partial<TrainingRow>;
-  if (!(ids instanceof Int32Array && labels instanceof Int32Array && ids.length === labels.length))
-    throw new ArgumentError(
-      `${where}: rows[${i}] must be { ids, labels, where } with an Int32Array of ids and one of as many labels; got ` +
-        `${shown(row)}.`,
-    );
+  checkRow(where, `rows[${i}]`, row);
+  const { ids, where: place } = row;
   if (ids.length < 2)
     throw new ArgumentError(
       `${where}: rows[${i}] (${place}) has ${ids.length} tokens; expected at least 2, one to predict from and one to ` +

@@ -3,8 +3,8 @@ import { show } from "../io/json.js";
 import { FormatError, WasmLoraError } from "../runtime/errors.js";
 import type { ChatTemplate, RenderOptions } from "./chat_template.js";
 import type { ChatMessage, Example } from "./examples.js";
-import { scoredRow, type TrainingRow } from "./labels.js";
-import { partOf, spanOf, TokenizedText, Unusable, type Encoding, type Render, type Span } from "./masks.js";
+import { scoredRow, Unusable, type Span, type TrainingRow } from "./labels.js";
+import { partOf, spanOf, TokenizedText, type Encoding, type Render } from "./masks.js";
 
 /** What is made of conversations. */
 export interface ConversationSettings {

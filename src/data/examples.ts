@@ -9,6 +9,7 @@ import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions, nearest } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import { strictJson } from "./json_rows.js";
+import { IGNORED } from "./labels.js";
 import type { DataRow } from "./rows.js";
 
 /** A part of a message's content: text, or what a template of more than text knows. */
@@ -446,9 +447,9 @@ class RowReader {
     if (inputIds.length === 0) this.#fail(`${place} is an empty list; expected one token or more`);
     const labels = this.#optional("labels", (value, at) => {
       const list = ids(value, at, (id, i) =>
-        id === -100 || id === inputIds[i]
+        id === IGNORED || id === inputIds[i]
           ? undefined
-          : `-100, or ${inputIds[i]} as in ${place} (labels are not shifted)`,
+          : `${IGNORED}, or ${inputIds[i]} as in ${place} (labels are not shifted)`,
       );
       if (list.length !== inputIds.length)
         this.#fail(`${at} has ${list.length} entries and ${place} ${inputIds.length}; expected the same`);

@@ -13,6 +13,7 @@ export {
   type ReadExamplesOptions,
   type RowFormat,
 } from "./examples.js";
+export type { TrainingRow } from "./labels.js";
 export { padTexts, type PaddedTexts, type PadTextsOptions } from "./pad.js";
 export { isRowsFile, parseRows, type DataRow } from "./rows.js";
 export { decodeText } from "./text.js";
@@ -27,7 +28,6 @@ export {
   type SkippedExample,
   type TokenizedData,
   type TokenizeExamplesOptions,
-  type TrainingRow,
 } from "./tokenize.js";
 export { untilStopString } from "./stop_strings.js";
 export { loadTokenizer, Tokenizer, type DecodeOptions, type EncodeOptions } from "./tokenizer.js";

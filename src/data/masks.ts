@@ -6,6 +6,7 @@
  */
 import type { Anchor, AnchorFinder } from "./anchors.js";
 import type { ChatMessage } from "./examples.js";
+import { Unusable, type Span } from "./labels.js";
 
 /** Renders messages, with or without the beginning of an answer at the end. */
 export type Render = (messages: readonly ChatMessage[], addGenerationPrompt: boolean) => string;
@@ -18,14 +19,8 @@ export interface Encoding {
   readonly anchors: AnchorFinder;
 }
 
-/** Tokens of a text: the first, and the one behind the last. */
-export type Span = readonly [start: number, end: number];
-
 /** Characters that one token may take across a border. */
 const LONGEST_CROSSING = 256;
-
-/** Why a row cannot be trained on, as a clause. */
-export class Unusable extends Error {}
 
 /** A text's tokens, and where in it they begin and end. */
 export class TokenizedText {

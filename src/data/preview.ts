@@ -1,8 +1,8 @@
 /** Tokenised rows for people to look at: what a model will see, what of it is scored, and how much of all there is. */
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import { IGNORED } from "./collate.js";
-import type { TokenizedData, TrainingRow } from "./tokenize.js";
+import { checkRow, countScored, IGNORED, type TrainingRow } from "./labels.js";
+import type { TokenizedData } from "./tokenize.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** A part of a row's text: tokens in a row that are all scored, or all not. */
@@ -62,7 +62,8 @@ const MOST_BINS = 12;
  * console.log(runs.map(({ text, scored }) => (scored ? `[${text}]` : text)).join("")); // Call me[ Ishmael.]
  */
 export function previewRow(row: TrainingRow, tokenizer: Pick<Tokenizer, "decodeStream">): PreviewRun[] {
-  const { ids, labels } = checkedRow("previewRow", row);
+  checkRow("previewRow", "row", row);
+  const { ids, labels } = row;
   let at = 0;
   function* tokens(): Generator<number> {
     for (; at < ids.length; at++) yield ids[at]!;
@@ -94,25 +95,20 @@ export function summarize(tokenized: TokenizedData): DataSummary {
   const { rows, truncated, skipped } = tokenized ?? {};
   if (!Array.isArray(rows) || !Array.isArray(skipped) || typeof truncated !== "number")
     throw new ArgumentError(`${where}: expected what tokenizeExamples gives; got ${shown(tokenized)}.`);
-  const lengths = rows.map((row) => checkedRow(where, row).ids.length);
+  for (const [i, row] of rows.entries()) checkRow(where, `rows[${i}]`, row);
+  const lengths = rows.map(({ ids }) => ids.length);
   const shortest = lengths.reduce((a, b) => Math.min(a, b), lengths[0] ?? 0);
   const longest = lengths.reduce((a, b) => Math.max(a, b), 0);
   return {
     rows: rows.length,
     tokens: lengths.reduce((a, b) => a + b, 0),
-    scored: rows.reduce((n, { labels }) => n + scoredOf(labels), 0),
+    scored: rows.reduce((n, row) => n + countScored(row), 0),
     truncated,
     skipped: skipped.length,
     shortest,
     longest,
     histogram: rows.length === 0 ? [] : histogramOf(lengths, shortest, longest),
   };
-}
-
-function scoredOf(labels: Int32Array): number {
-  let n = 0;
-  for (let i = 1; i < labels.length; i++) if (labels[i] !== IGNORED) n++;
-  return n;
 }
 
 /** Bins as wide as 1, 2 or 5 with zeros behind it, that begin at multiples of it: no more than can be taken in. */
@@ -128,13 +124,4 @@ function histogramOf(lengths: readonly number[], shortest: number, longest: numb
   }));
   for (const length of lengths) bins[binOf(length) - first]!.rows++;
   return bins;
-}
-
-function checkedRow(where: string, row: TrainingRow): TrainingRow {
-  const { ids, labels } = row ?? {};
-  if (ids instanceof Int32Array && labels instanceof Int32Array && ids.length === labels.length) return row;
-  throw new ArgumentError(
-    `${where}: a row must be { ids, labels, where } with an Int32Array of ids and one of as many labels; got ` +
-      `${shown(row)}.`,
-  );
 }

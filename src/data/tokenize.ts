@@ -8,12 +8,10 @@ import { ChatTemplate } from "./chat_template.js";
 import { brokenMarks, conversationRows, type ConversationSettings } from "./conversation.js";
 import { endOfTurnIds } from "./end_of_turn.js";
 import type { Example } from "./examples.js";
-import { checkScored, cutRow, scoredRow, type TrainingRow } from "./labels.js";
-import { commonStart, TokenizedText, Unusable, type Encoding } from "./masks.js";
+import { checkScored, cutRow, scoredRow, Unusable, type TrainingRow } from "./labels.js";
+import { commonStart, TokenizedText, type Encoding } from "./masks.js";
 import { checkDate } from "./strftime.js";
 import { Tokenizer } from "./tokenizer.js";
-
-export type { TrainingRow } from "./labels.js";
 
 /** An example that was left out. */
 export interface SkippedExample {

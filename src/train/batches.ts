@@ -1,6 +1,6 @@
 /** What a run learns from, as batches: a text's windows, or rows. Every batch follows from its place alone. */
 import type { Batch } from "../data/collate.js";
-import type { TrainingRow } from "../data/tokenize.js";
+import type { TrainingRow } from "../data/labels.js";
 import type { Hash } from "../io/digest.js";
 
 /** What batches must know of the model. */

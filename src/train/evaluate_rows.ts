@@ -1,6 +1,6 @@
 /** What a model makes of rows: its loss, and how many of their tokens are the ones that it holds for likeliest. */
 import { collate } from "../data/collate.js";
-import type { TrainingRow } from "../data/tokenize.js";
+import type { TrainingRow } from "../data/labels.js";
 import type { CausalLM, WrappedLM } from "../models/parts/causal_lm.js";
 import type { DecoderForCausalLM } from "../models/parts/decoder.js";
 import { ArgumentError } from "../runtime/errors.js";

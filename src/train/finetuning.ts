@@ -4,7 +4,7 @@
  */
 import { noGrad } from "../autograd/tape.js";
 import type { Batch } from "../data/collate.js";
-import type { TrainingRow } from "../data/tokenize.js";
+import type { TrainingRow } from "../data/labels.js";
 import { Sha256, type Hash } from "../io/digest.js";
 import type { CausalLM } from "../models/parts/causal_lm.js";
 import type { Parameter, StateDict } from "../nn/module.js";

@@ -1,6 +1,6 @@
 /** Of all batches of a run on rows, those that may take the most memory: rehearsing these tells what all take. */
-import { IGNORED, type Batch } from "../data/collate.js";
-import type { TrainingRow } from "../data/tokenize.js";
+import type { Batch } from "../data/collate.js";
+import { countScored, IGNORED, type TrainingRow } from "../data/labels.js";
 import type { RowBatches } from "./row_batches.js";
 
 /** Rows of steps that are looked at one by one: about a second's work. */
@@ -38,12 +38,7 @@ export function largestBatches(
   batches: RowBatches,
   packing: boolean,
 ): { first: Batch[]; later: { batch: Batch; isFirst: boolean }[]; heldOut: Batch[] } {
-  const scoredOf = new Map<TrainingRow, number>();
-  for (const row of [...batches.train, ...batches.test])
-    scoredOf.set(
-      row,
-      row.labels.reduce((n, label, at) => n + (at > 0 && label >= 0 ? 1 : 0), 0),
-    );
+  const scoredOf = new Map([...batches.train, ...batches.test].map((row) => [row, countScored(row)]));
   let longestYet = 0;
   const extentOf = (rows: readonly TrainingRow[]): { extent: Extent; isLongest: boolean } => {
     let [places, longest, scored] = [0, 0, 0];

@@ -1,7 +1,7 @@
 /** Rows as a run's batches: each once an epoch, in an order that the seed draws. */
-import { collate, IGNORED } from "../data/collate.js";
+import { collate } from "../data/collate.js";
+import { countScored, IGNORED, type TrainingRow } from "../data/labels.js";
 import { orderOfEpoch, permutation, stepsPerEpoch } from "../data/order.js";
-import type { TrainingRow } from "../data/tokenize.js";
 import type { Hash } from "../io/digest.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
@@ -176,8 +176,7 @@ export function checkRows(
     const wrong = labels.findIndex((label) => label !== IGNORED && (label < 0 || label >= vocabSize));
     if (wrong >= 0)
       refuse(`has the label ${labels[wrong]} at position ${wrong}; expected an id, or ${IGNORED} for one not scored`);
-    if (labels.findIndex((label, at) => at > 0 && label !== IGNORED) < 0)
-      refuse("would train on nothing: no token after its first is scored");
+    if (countScored(row as TrainingRow) === 0) refuse("would train on nothing: no token after its first is scored");
   }
   return rows as TrainingRow[];
 }

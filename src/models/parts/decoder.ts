@@ -11,7 +11,7 @@ import {
 } from "../../autograd/ops/index.js";
 import { selectRows } from "../../autograd/ops/select_rows.js";
 import { noGrad } from "../../autograd/tape.js";
-import { IGNORED } from "../../data/collate.js";
+import { IGNORED } from "../../data/labels.js";
 import { extentOf } from "../../nn/extent.js";
 import * as init from "../../nn/init.js";
 import { Linear, type Layer } from "../../nn/layers.js";

@@ -127,7 +127,7 @@ test("what are no rows is refused by name", () => {
   assert.throws(() => data.summarize(undefined as never), says(ArgumentError, "summarize", "tokenizeExamples"));
   assert.throws(
     () => data.summarize({ rows: [{}] as never, truncated: 0, skipped: [], split: 0 }),
-    says(ArgumentError, "summarize"),
+    says(ArgumentError, "summarize", "rows[0]"),
   );
 });
 
