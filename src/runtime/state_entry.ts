@@ -5,3 +5,9 @@ export interface StateEntry {
   /** The values, last dimension fastest; a copy outside linear memory. */
   data: Float32Array;
 }
+
+/** Whether it is one. */
+export function isStateEntry(value: unknown): value is StateEntry {
+  const { shape, data } = (value ?? {}) as Partial<StateEntry>;
+  return Array.isArray(shape) && data instanceof Float32Array;
+}

@@ -3,6 +3,7 @@ import type { Parameter, StateDict } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
+import { isStateEntry } from "../runtime/state_entry.js";
 import { Tensor } from "../tensor/tensor.js";
 
 /**
@@ -74,11 +75,13 @@ export function checkShards(
     if (its !== step) refuse(`is of step ${its}, counted from 0; the run is at step ${step}`);
     if (index! < 0 || index! >= count) refuse(`has the index ${index}; the step has ${count} shards`);
     if (ordered[index!]) refuse(`has the index ${index}, which another has, too`);
-    for (const [key, { shape, data }] of gradients) {
+    for (const [key, gradient] of gradients as ReadonlyMap<string, unknown>) {
       const p = trained.get(key);
-      if (!p) refuse(`has a gradient ${key}; nothing of that name is trained`);
-      else if (!(data instanceof Float32Array) || shape?.join() !== p.shape.join() || data.length !== p.size)
-        refuse(`has a gradient ${key} of shape [${shape}]; expected [${p.shape}], in a Float32Array`);
+      if (!p) return refuse(`has a gradient ${key}; nothing of that name is trained`);
+      if (!isStateEntry(gradient))
+        return refuse(`has as gradient ${key} ${shown(gradient)}; expected { shape, data }, in a Float32Array`);
+      if (gradient.shape.join() !== p.shape.join() || gradient.data.length !== p.size)
+        refuse(`has a gradient ${key} of shape [${gradient.shape}]; expected [${p.shape}], in a Float32Array`);
     }
     const first = ordered.find(Boolean);
     if (first && [...first.gradients.keys()].sort().join() !== [...gradients.keys()].sort().join())

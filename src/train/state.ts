@@ -2,6 +2,7 @@
 import type { StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
+import { isStateEntry } from "../runtime/state_entry.js";
 import type { Evaluation } from "./evaluations.js";
 
 /** What is known of a step that was taken. */
@@ -50,8 +51,7 @@ export const METRICS = [
 /** @throws ArgumentError unless it is of the form that `Finetuning.state` gives */
 export function checkState(where: string, state: unknown): asserts state is FinetuningState {
   const { metrics, evaluations, factors, bestFactors, optimizer } = (state ?? {}) as Partial<FinetuningState>;
-  const isState = (value: unknown): boolean =>
-    value instanceof Map && [...value.values()].every((entry) => entry?.data instanceof Float32Array && entry.shape);
+  const isState = (value: unknown): boolean => value instanceof Map && [...value.values()].every(isStateEntry);
   const isNumber = (value: unknown): boolean => typeof value === "number";
   if (
     Array.isArray(metrics) &&

@@ -243,7 +243,9 @@ test("what does not fit is refused by name, and the run is as it was", () => {
     assert.throws(() => run.restore({ ...good, ...change }, "run.bin"), { name: "FormatError", message });
     sameStates(run.state(), good);
   }
-  for (const nothing of [undefined, null, 3, {}, { ...good, metrics: 3 }, { ...good, factors: [] }])
+  const shapeless = new Map(good.factors).set(first!, { shape: 48 as never, data: new Float32Array(48) });
+  const broken = [{ metrics: 3 }, { factors: [] }, { factors: shapeless }].map((part) => ({ ...good, ...part }));
+  for (const nothing of [undefined, null, 3, {}, ...broken])
     assert.throws(() => run.restore(nothing as never), {
       name: "ArgumentError",
       message: /^Finetuning\.restore: state/,

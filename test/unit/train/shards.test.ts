@@ -153,6 +153,8 @@ test("what are no shards of the step is refused, and the run is as it was", () =
     [[a, changed((g) => g.set("x", a.gradients.get(key))), c], "shards[1] has a gradient x; nothing of that name"],
     [[a, changed((g) => g.set(key, { shape: [1], data: Float32Array.of(1) })), c], `gradient ${key} of shape [1]`],
     [[a, changed((g) => g.set(key, { ...b.gradients.get(key)!, data: [1] })), c], "in a Float32Array"],
+    [[a, changed((g) => g.set(key, null)), c], `shards[1] has as gradient ${key} null`],
+    [[a, changed((g) => g.set(key, { shape: 3, data: Float32Array.of(1) })), c], `has as gradient ${key} an object`],
     [[a, changed((g) => g.delete(key)), c], "shards[1] has gradients of other parameters"],
   ] as const)
     assert.throws(() => run.applyShards(given as never), says(ArgumentError, "Finetuning.applyShards", ...words));
