@@ -103,10 +103,10 @@ export interface RopeTheta {
 function withRopeParameters(
   config: ConfigOf<LlamaConfig> | ConfigOf<Omit<LlamaConfig, "ropeParameters"> & RopeTheta>,
 ): ConfigOf<LlamaConfig> {
-  if (!("ropeTheta" in config) || config.ropeTheta === undefined) return config as ConfigOf<LlamaConfig>;
-  if ("ropeParameters" in config)
+  const { ropeTheta, ...rest } = config as ConfigOf<LlamaConfig> & Partial<RopeTheta>;
+  if (ropeTheta === undefined) return rest;
+  if ((rest as Partial<LlamaConfig>).ropeParameters !== undefined)
     throw new ArgumentError("Llama: ropeTheta and ropeParameters say the same; give one of them.");
-  const { ropeTheta, ...rest } = config;
   return { ...rest, ropeParameters: { ropeType: "default", ropeTheta } };
 }
 
