@@ -300,7 +300,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     if (this.evaluationBatches > 0) this.#heldOutLoss(where, 1);
     else {
       const [first] = this.#batches.shards(Math.max(0, this.#metrics.length - 1));
-      this.#checkHeldOut(where, this.#measure(first!));
+      this.#checkMeasured(where, "loss", this.#measure(first!));
     }
   }
 
@@ -499,17 +499,14 @@ export class Finetuning<M extends CausalLM = CausalLM> {
       (batch) => this.#measure(batch),
       onBatch,
     );
-    this.#checkHeldOut(where, mean);
+    this.#checkMeasured(where, "held-out loss", mean);
     return mean;
   }
 
-  #checkHeldOut(where: string, loss: number): void {
+  #checkMeasured(where: string, what: string, loss: number): void {
     if (Number.isFinite(loss)) return;
     const steps = this.#metrics.length;
-    throw this.#diverged(
-      where,
-      `the held-out loss ${steps === 0 ? "before training" : `after step ${steps}`} is ${loss}`,
-    );
+    throw this.#diverged(where, `the ${what} ${steps === 0 ? "before training" : `after step ${steps}`} is ${loss}`);
   }
 
   #checkLoss(where: string, loss: number): void {

@@ -274,6 +274,12 @@ test("what is not finite is told as divergence, before anything is updated", () 
   );
   factor!.set(was);
   sameStates(run.state(), good);
+  const unmeasured = new train.Finetuning(llama(), tokens, { ...SETTINGS, testSize: 0 });
+  for (const p of unmeasured.adapted.parameters()) if (p.requiresGrad) p.data.fill(3e38);
+  assert.throws(
+    () => unmeasured.checkFinite(),
+    (error) => error instanceof DivergedError && /^the loss before training is /.test(error.reason),
+  );
   const wild = new train.Finetuning(llama(), tokens, {
     ...SETTINGS,
     lr: 1e39,
