@@ -27,7 +27,7 @@ import { Evaluations, type Evaluation } from "./evaluations.js";
 import { meanLoss } from "./mean_loss.js";
 import { isRowData, RowBatches, rowSettings } from "./row_batches.js";
 import { autoLearningRate, completeSettings, warmupSteps, type FinetuningSettings } from "./settings.js";
-import { checkShards, giveSum, GradientSum, type Shard } from "./shards.js";
+import { checkShards, giveGradients, GradientSum, type Shard } from "./shards.js";
 import { checkState, type FinetuningState, type StepMetrics } from "./state.js";
 import { TextBatches } from "./text_batches.js";
 
@@ -203,21 +203,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
    */
   step(): number {
     const where = "Finetuning.step";
-    const count = this.#begin(where);
-    const sum = new GradientSum();
-    try {
-      let loss = 0;
-      for (let index = 0; index < count; index++) {
-        loss += this.#backward(where, index);
-        sum.take(this.#trained.values());
-      }
-      sum.give();
-      this.#update(where, loss);
-      return loss;
-    } finally {
-      sum.dispose();
-      this.#optimizer.zeroGrad();
-    }
+    return this.#take(where, this.#begin(where), (index) => this.#backward(where, index));
   }
 
   /**
@@ -259,15 +245,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     const count = this.#begin(where);
     const trained = this.#trained;
     const ordered = checkShards(where, shards, { step: this.#metrics.length, count, trained });
-    try {
-      const loss = ordered.reduce((total, shard) => total + shard.loss, 0);
-      this.#checkLoss(where, loss);
-      giveSum(ordered, trained);
-      this.#update(where, loss);
-      return loss;
-    } finally {
-      this.#optimizer.zeroGrad();
-    }
+    return this.#take(where, count, (index) => giveGradients(ordered[index]!, trained));
   }
 
   /**
@@ -410,6 +388,25 @@ export class Finetuning<M extends CausalLM = CausalLM> {
         `${where}: the run has stopped early, after step ${this.#metrics.length}: ${this.settings.patience} ` +
           `evaluations brought no better loss (patience).`,
       );
+  }
+
+  /** A step of so many shards, each of which `part` gives the gradients of, and the loss. @returns their sum */
+  #take(where: string, count: number, part: (index: number) => number): number {
+    const sum = new GradientSum();
+    try {
+      let loss = 0;
+      for (let index = 0; index < count; index++) {
+        loss += part(index);
+        sum.take(this.#trained.values());
+      }
+      this.#checkLoss(where, loss);
+      sum.give();
+      this.#update(where, loss);
+      return loss;
+    } finally {
+      sum.dispose();
+      this.#optimizer.zeroGrad();
+    }
   }
 
   /** The gradients of a shard of the next step. @returns its loss */

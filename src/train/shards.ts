@@ -4,7 +4,7 @@ import { engine } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
 import { isStateEntry } from "../runtime/state_entry.js";
-import { Tensor } from "../tensor/tensor.js";
+import { tensor, type Tensor } from "../tensor/tensor.js";
 
 /**
  * What a part of a step's rows adds to it: the sum of their losses, and its gradients, over the number of scored tokens
@@ -93,17 +93,8 @@ export function checkShards(
   return ordered;
 }
 
-/** Gives the parameters the sums of the shards' gradients, added in the order given. */
-export function giveSum(shards: readonly Shard[], trained: ReadonlyMap<string, Parameter>): void {
-  for (const [key, p] of trained) {
-    if (!shards[0]!.gradients.has(key)) continue;
-    p.grad = new Tensor(p.shape).keep();
-    const sum = new Float32Array(p.size);
-    for (const [i, { gradients }] of shards.entries()) {
-      const { data } = gradients.get(key)!;
-      // Of two float32 a double's sum rounds to float32's.
-      for (let j = 0; j < sum.length; j++) sum[j] = i === 0 ? data[j]! : sum[j]! + data[j]!;
-    }
-    p.grad.set(sum);
-  }
+/** Gives the parameters the gradients of a shard. @returns its loss */
+export function giveGradients({ loss, gradients }: Shard, trained: ReadonlyMap<string, Parameter>): number {
+  for (const [key, { shape, data }] of gradients) trained.get(key)!.grad = tensor(data, shape).keep();
+  return loss;
 }
