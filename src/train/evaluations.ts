@@ -15,7 +15,11 @@ export class Evaluations {
   #best: Evaluation | null = null;
   #waited = 0;
 
-  constructor(private readonly settings: Pick<FinetuningSettings, "evalEvery" | "patience" | "minDelta">) {}
+  /** @param steps that the run has, unless it stops early */
+  constructor(
+    private readonly settings: Pick<FinetuningSettings, "evalEvery" | "patience" | "minDelta">,
+    private readonly steps: number,
+  ) {}
 
   get list(): readonly Evaluation[] {
     return this.#list;
@@ -35,8 +39,19 @@ export class Evaluations {
     return this.settings.patience > 0 && this.#waited >= this.settings.patience;
   }
 
-  has(step: number): boolean {
-    return this.#list.at(-1)?.step === step;
+  /** Whether what is measured after so many steps belongs here, and is not here yet. */
+  lacks(step: number): boolean {
+    return this.#isKept(step) && this.#list.at(-1)?.step !== step;
+  }
+
+  /** Whether the run must be measured after so many steps before it goes on, or ends. */
+  isDue(step: number): boolean {
+    return this.settings.evalEvery > 0 && step > 0 && this.lacks(step);
+  }
+
+  #isKept(step: number): boolean {
+    const { evalEvery } = this.settings;
+    return step === 0 || step === this.steps || (evalEvery > 0 && step % evalEvery === 0);
   }
 
   /** @returns whether it is the best now */
@@ -49,5 +64,17 @@ export class Evaluations {
     if (loss >= before) return false;
     this.#best = evaluation;
     return true;
+  }
+
+  /**
+   * Takes those of a run that has taken so many steps.
+   * @param fail is told of one that no such run has
+   */
+  addAll(evaluations: readonly Evaluation[], taken: number, fail: (message: string) => never): void {
+    for (const { step, loss } of evaluations) {
+      if (!this.#isKept(step) || step > taken || step <= (this.#list.at(-1)?.step ?? -1))
+        fail(`it has an evaluation after step ${step}, where the run has none`);
+      this.add({ step, loss });
+    }
   }
 }

@@ -110,7 +110,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     this.#batches = given.batches({ ...config, weights });
     this.#checkEvaluations(where);
     this.learningRate = lr === "auto" ? autoLearningRate(weights) : lr;
-    this.#evaluations = new Evaluations(this.settings);
+    this.#evaluations = new Evaluations(this.settings, this.steps);
     this.#streams = new RandomState(seed);
     withStreams(this.#streams, () => {
       for (const [, module] of this.adapted.namedModules()) adopt(module);
@@ -174,10 +174,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
 
   /** Whether `evaluate` must be called before the next step: after every `evalEvery` of them, and the last. */
   get isEvaluationDue(): boolean {
-    const { evalEvery } = this.settings;
-    const taken = this.#metrics.length;
-    if (evalEvery === 0 || taken === 0) return false;
-    return (taken % evalEvery === 0 || taken === this.steps) && !this.#evaluations.has(taken);
+    return this.#evaluations.isDue(this.#metrics.length);
   }
 
   /** Batches that `evaluate` measures on; 0: nothing is held out. */
@@ -262,9 +259,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     if (total === 0) throw new StateError(`${where}: there is nothing to measure on: nothing is held out (testSize).`);
     const loss = this.#heldOutLoss(where, total, options.onBatch);
     const step = this.#metrics.length;
-    const isKept = step === 0 || step === this.steps || this.isEvaluationDue;
-    if (isKept && !this.#evaluations.has(step) && this.#evaluations.add({ step, loss }))
-      this.#bestFactors = this.#factors();
+    if (this.#evaluations.lacks(step) && this.#evaluations.add({ step, loss })) this.#bestFactors = this.#factors();
     return loss;
   }
 
@@ -341,7 +336,6 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     if (taken > this.steps) fail(`it is of step ${taken}; the run has ${this.steps}`);
     const gap = metrics.findIndex(({ step }, i) => step !== i + 1);
     if (gap >= 0) fail(`its metrics have step ${metrics[gap]!.step} at place ${gap}; expected step ${gap + 1}`);
-    const evaluations = this.#evaluationsOf(state, fail);
     for (const [what, dict] of [
       ["factor", factors],
       ["best factor", bestFactors ?? factors],
@@ -356,6 +350,10 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     const moments = [...optimizer.keys()].filter((key) => !key.endsWith(".step")).length;
     if (moments !== (taken === 0 ? 0 : 2 * size))
       fail(`it holds ${moments} moments; expected 2 for each of ${size} factors`);
+    const evaluations = new Evaluations(this.settings, this.steps);
+    evaluations.addAll(state.evaluations, taken, fail);
+    if ((evaluations.best === null) !== (bestFactors === null))
+      fail(`it ${bestFactors ? "has" : "lacks"} best factors; the run ${bestFactors ? "keeps none" : "needs them"}`);
     this.#optimizer.loadStateDict(optimizer, taken);
     this.#setFactors(factors);
     this.#metrics = metrics.map((m) => ({ ...m }));
@@ -525,24 +523,6 @@ export class Finetuning<M extends CausalLM = CausalLM> {
 
   #setFactors(factors: StateDict): void {
     for (const [key, p] of this.#trained) p.set(factors.get(key)!.data);
-  }
-
-  /** The evaluations of a state, which say how good its best factors are. */
-  #evaluationsOf(
-    { metrics, evaluations, bestFactors }: FinetuningState,
-    fail: (message: string) => never,
-  ): Evaluations {
-    const { evalEvery } = this.settings;
-    const result = new Evaluations(this.settings);
-    for (const { step, loss } of evaluations) {
-      const isDue = step === 0 || step === this.steps || (evalEvery > 0 && step % evalEvery === 0);
-      if (!isDue || step > metrics.length || step <= (result.list.at(-1)?.step ?? -1))
-        fail(`it has an evaluation after step ${step}, where the run has none`);
-      result.add({ step, loss });
-    }
-    if ((result.best === null) !== (bestFactors === null))
-      fail(`it ${bestFactors ? "has" : "lacks"} best factors; the run ${bestFactors ? "keeps none" : "needs them"}`);
-    return result;
   }
 
   #diverged(where: string, reason: string, cause?: unknown): DivergedError {

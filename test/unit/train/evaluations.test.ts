@@ -124,7 +124,7 @@ test("the run stops after so many evaluations without a better loss", () => {
 
 test("better is lower by more than minDelta for patience, and lower for the best", () => {
   const of = (losses: readonly number[], patience: number, minDelta = 0): string => {
-    const list = new Evaluations({ evalEvery: 1, patience, minDelta });
+    const list = new Evaluations({ evalEvery: 1, patience, minDelta }, losses.length);
     return losses
       .map((loss, step) => {
         list.add({ step, loss });
