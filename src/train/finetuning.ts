@@ -28,7 +28,7 @@ import { meanLoss } from "./mean_loss.js";
 import { isRowData, RowBatches, rowSettings } from "./row_batches.js";
 import { autoLearningRate, completeSettings, warmupSteps, type FinetuningSettings } from "./settings.js";
 import { checkShards, giveGradients, GradientSum, type Shard } from "./shards.js";
-import { checkState, type FinetuningState, type StepMetrics } from "./state.js";
+import { checkFit, checkState, type FinetuningState, type StepMetrics } from "./state.js";
 import { TextBatches } from "./text_batches.js";
 
 /** Of a run whose gradients are not clipped: larger than any norm. */
@@ -332,29 +332,12 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     const fail = (message: string): never => {
       throw new FormatError(`${name}: ${message}.`);
     };
-    const taken = metrics.length;
-    if (taken > this.steps) fail(`it is of step ${taken}; the run has ${this.steps}`);
-    const gap = metrics.findIndex(({ step }, i) => step !== i + 1);
-    if (gap >= 0) fail(`its metrics have step ${metrics[gap]!.step} at place ${gap}; expected step ${gap + 1}`);
-    for (const [what, dict] of [
-      ["factor", factors],
-      ["best factor", bestFactors ?? factors],
-    ] as const)
-      for (const [key, { shape, size }] of this.#trained) {
-        const entry = dict.get(key);
-        if (!entry) return fail(`${what} ${key} is missing`);
-        if (entry.shape.join() !== shape.join() || entry.data.length !== size)
-          fail(`${what} ${key} has shape [${entry.shape}]; the run needs [${shape}]`);
-      }
-    const { size } = this.#trained;
-    const moments = [...optimizer.keys()].filter((key) => !key.endsWith(".step")).length;
-    if (moments !== (taken === 0 ? 0 : 2 * size))
-      fail(`it holds ${moments} moments; expected 2 for each of ${size} factors`);
+    checkFit(state, this.steps, this.#trained, fail);
     const evaluations = new Evaluations(this.settings, this.steps);
-    evaluations.addAll(state.evaluations, taken, fail);
+    evaluations.addAll(state.evaluations, metrics.length, fail);
     if ((evaluations.best === null) !== (bestFactors === null))
       fail(`it ${bestFactors ? "has" : "lacks"} best factors; the run ${bestFactors ? "keeps none" : "needs them"}`);
-    this.#optimizer.loadStateDict(optimizer, taken);
+    this.#optimizer.loadStateDict(optimizer, metrics.length);
     this.#setFactors(factors);
     this.#metrics = metrics.map((m) => ({ ...m }));
     this.#evaluations = evaluations;

@@ -1,5 +1,5 @@
 /** All that a run's next step depends on, beside the model, the data and the settings. */
-import type { StateDict } from "../nn/module.js";
+import type { Parameter, StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
 import { isStateEntry } from "../runtime/state_entry.js";
@@ -66,6 +66,37 @@ export function checkState(where: string, state: unknown): asserts state is Fine
   throw new ArgumentError(
     `${where}: state must be what Finetuning.state() or decodeCheckpoint() gives; got ${shown(state)}.`,
   );
+}
+
+/**
+ * Whether the steps, factors and moments of a state are those of a run.
+ * @param steps that the run has
+ * @param trained what it trains, by its state-dict key
+ * @param fail is told what is not
+ */
+export function checkFit(
+  { metrics, factors, bestFactors, optimizer }: FinetuningState,
+  steps: number,
+  trained: ReadonlyMap<string, Parameter>,
+  fail: (message: string) => never,
+): void {
+  const taken = metrics.length;
+  if (taken > steps) fail(`it is of step ${taken}; the run has ${steps}`);
+  const gap = metrics.findIndex(({ step }, i) => step !== i + 1);
+  if (gap >= 0) fail(`its metrics have step ${metrics[gap]!.step} at place ${gap}; expected step ${gap + 1}`);
+  for (const [what, dict] of [
+    ["factor", factors],
+    ["best factor", bestFactors ?? factors],
+  ] as const)
+    for (const [key, { shape, size }] of trained) {
+      const entry = dict.get(key);
+      if (!entry) return fail(`${what} ${key} is missing`);
+      if (entry.shape.join() !== shape.join() || entry.data.length !== size)
+        fail(`${what} ${key} has shape [${entry.shape}]; the run needs [${shape}]`);
+    }
+  const moments = [...optimizer.keys()].filter((key) => !key.endsWith(".step")).length;
+  if (moments !== (taken === 0 ? 0 : 2 * trained.size))
+    fail(`it holds ${moments} moments; expected 2 for each of ${trained.size} factors`);
 }
 
 /** What must not be kept, in words; undefined where all is finite. */
