@@ -28,7 +28,7 @@ export interface CountedBatch extends Batch {
 }
 
 /** A batch to measure on. */
-export interface WeightedBatch extends CountedBatch {
+export interface WeightedBatch extends Batch {
   /** What its mean loss counts for in the mean over all. */
   weight: number;
 }

@@ -9,7 +9,6 @@ import { shown } from "../runtime/shown.js";
 import { checkInteger } from "../tensor/check.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
-import type { WeightedBatch } from "./batches.js";
 import { meanLoss } from "./mean_loss.js";
 import { checkRows } from "./row_batches.js";
 
@@ -63,10 +62,9 @@ export function evaluateRows(
   let correct = 0;
   const loss = meanLoss(
     Math.ceil(all.length / batch),
-    (i): WeightedBatch => {
-      const part = all.slice(i * batch, (i + 1) * batch);
-      const collated = collate(part, { packing: true });
-      return { ...collated, tokens: collated.ids.length, weight: collated.scored };
+    (i) => {
+      const part = collate(all.slice(i * batch, (i + 1) * batch), { packing: true });
+      return { ...part, weight: part.scored };
     },
     (of) => {
       const found = scope(() =>

@@ -34,10 +34,11 @@ function isWithin(a: Extent, b: Extent): boolean {
  * in the order in which a run that measures first takes them: tables of angles grow with the longest row so far.
  * @internal
  */
-export function largestBatches(
-  batches: RowBatches,
-  packing: boolean,
-): { first: Batch[]; later: { batch: Batch; isFirst: boolean }[]; heldOut: Batch[] } {
+export function largestBatches(batches: RowBatches): {
+  first: Batch[];
+  later: { batch: Batch; isFirst: boolean }[];
+  heldOut: Batch[];
+} {
   const scoredOf = new Map([...batches.train, ...batches.test].map((row) => [row, countScored(row)]));
   let longestYet = 0;
   const extentOf = (rows: readonly TrainingRow[]): { extent: Extent; isLongest: boolean } => {
@@ -47,7 +48,7 @@ export function largestBatches(
       longest = Math.max(longest, row.ids.length - 1);
       scored += scoredOf.get(row)!;
     }
-    const shape = packing ? [1, places] : [rows.length, longest];
+    const shape = batches.settings.packing ? [1, places] : [rows.length, longest];
     const isWhole = scored === shape[0]! * shape[1]!;
     const isLongest = longest > longestYet;
     longestYet = Math.max(longest, longestYet);

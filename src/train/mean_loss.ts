@@ -1,5 +1,4 @@
 /** The mean loss of held-out batches, the one way in which it is computed. */
-import type { WeightedBatch } from "./batches.js";
 
 /**
  * The mean over batches, each counting as much as its weight: sums in float64, batches ascending.
@@ -7,10 +6,10 @@ import type { WeightedBatch } from "./batches.js";
  * @param onBatch called after each with those that are done, and all
  * @internal
  */
-export function meanLoss(
+export function meanLoss<Batch extends { readonly weight: number }>(
   batches: number,
-  batchAt: (index: number) => WeightedBatch,
-  lossOf: (batch: WeightedBatch) => number,
+  batchAt: (index: number) => Batch,
+  lossOf: (batch: Batch) => number,
   onBatch?: (done: number, total: number) => void,
 ): number {
   let sum = 0;

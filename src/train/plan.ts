@@ -169,7 +169,7 @@ export function rehearseRows(
   const complete = rowSettings(where, rows, settings);
   const config = typeof model === "function" ? configOf(make) : model;
   const batches = new RowBatches(where, rows, complete, config as CausalLM["config"]);
-  const { first, later, heldOut } = largestBatches(batches, complete.packing);
+  const { first, later, heldOut } = largestBatches(batches);
   return rehearseRun(where, make, {
     ...options,
     adapter: complete.adapter,
