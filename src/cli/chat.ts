@@ -37,34 +37,38 @@ export async function converse(partner: Partner, say: Say, write: (text: string)
     lines.setPrompt(isFirst ? "> " : ". ");
     lines.prompt();
   };
-  let begun = "";
   let turn = 0;
+  /** Whether to go on. */
+  const respond = async (line: string): Promise<boolean> => {
+    if (isTerminal && !isClosed) {
+      // While an answer is written, the terminal itself makes Ctrl-C a signal.
+      lines.pause();
+      stdin.setRawMode(false);
+    }
+    if (line.startsWith("/")) return command(partner, line);
+    const pieces = say(partner.promptFor(line), turn++);
+    partner.heard(line, await stoppable((isStopped) => answer(pieces, write, isStopped)));
+    return true;
+  };
+  let begun = "";
   announce(partner.greeting);
-  ask(true);
-  for await (const typed of lines) {
-    const line = begun + typed;
-    begun = line.endsWith("\\") ? `${line.slice(0, -1)}\n` : "";
-    if (begun === "" && line.trim() !== "") {
-      if (isTerminal && !isClosed) {
-        // While an answer is written, the terminal itself makes Ctrl-C a signal.
-        lines.pause();
-        stdin.setRawMode(false);
-      }
+  try {
+    ask(true);
+    for await (const typed of lines) {
+      const line = begun + typed;
+      begun = line.endsWith("\\") ? `${line.slice(0, -1)}\n` : "";
       try {
-        if (line.startsWith("/")) {
-          if (!command(partner, line)) break;
-        } else {
-          const pieces = say(partner.promptFor(line), turn++);
-          partner.heard(line, await stoppable((isStopped) => answer(pieces, write, isStopped)));
-        }
+        if (begun === "" && line.trim() !== "" && !(await respond(line))) break;
       } catch (error) {
         if (!isTerminal || !(error instanceof WasmLoraError)) throw error;
         console.error(oneLine(`${error.name}: ${error.message}`, 2_000));
       }
+      ask(begun === "");
     }
-    ask(begun === "");
+  } finally {
+    // Whoever holds the other end of an open pipe may be waiting for the program's end, which waits for the pipe's.
+    lines.close();
   }
-  lines.close();
   if (isTerminal) output.write("\n");
 }
 

