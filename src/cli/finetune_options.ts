@@ -1,7 +1,6 @@
 /** The options of the command finetune, by what they are about. */
 import { Option, type Command } from "commander";
 import { dataOptions } from "./data_options.js";
-import { finetune } from "./finetune.js";
 import { parsed, parseNumber, path } from "./option_values.js";
 import { BASE_MODEL } from "./paths.js";
 import { FINETUNE_DEFAULTS, INITS, parseTargetModules, SETTINGS, type GivenSettings } from "./settings.js";
@@ -158,6 +157,6 @@ export function defineFinetune(command: Command): void {
         command.error("error: required option '--data <path>' not specified");
       if (explicit.has("epochs") && explicit.has("steps"))
         command.error("error: --epochs and --steps both say how long the run is; give one.");
-      await finetune({ ...d, ...options }, explicit);
+      await (await import("./finetune.js")).finetune({ ...d, ...options }, explicit);
     });
 }

@@ -1,17 +1,15 @@
 #!/usr/bin/env node
-/** The wasm-lora command. Each error is one line on stderr and a non-zero exit code. */
+/**
+ * The wasm-lora command. Each error is one line on stderr and a non-zero exit code. What a command does is loaded when
+ * it is run: a line of help need not wait for all of them.
+ */
 import { inspect as inspectValue } from "node:util";
 import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
-import { evaluate } from "./eval.js";
 import { defineFinetune } from "./finetune_options.js";
 import { oneLine } from "./format.js";
-import { generateText } from "./generate.js";
-import { inspect } from "./inspect.js";
-import { inspectData } from "./inspect_data.js";
-import { merge } from "./merge.js";
 import {
   filled,
   fromOne,
@@ -99,7 +97,7 @@ generating
       '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200\n' +
       "  wasm-lora generate --chat --model my-llama --adapter runs/chats/adapter",
   )
-  .action(generateText);
+  .action(async (options) => (await import("./generate.js")).generateText(options));
 
 program
   .command("merge")
@@ -109,7 +107,7 @@ program
   .addOption(OFFLINE())
   .requiredOption("--out <folder>", "folder to write; a new one", path)
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
-  .action(merge);
+  .action(async (options) => (await import("./merge.js")).merge(options));
 
 const evaluating = program
   .command("eval")
@@ -131,7 +129,7 @@ evaluating
       "each\ntime, writes the row's own, token by token, and ends there.\n" +
       "\nExample:\n  wasm-lora eval --data test.jsonl --model my-llama --adapter runs/chats/adapter",
   )
-  .action(evaluate);
+  .action(async (options) => (await import("./eval.js")).evaluate(options));
 
 const inspecting = program
   .command("inspect")
@@ -157,7 +155,8 @@ inspecting
       );
       if (stray) command.error(`error: ${stray.long} is for --data`);
     }
-    await (named === undefined ? inspectData(options) : inspect(named, options));
+    if (named === undefined) await (await import("./inspect_data.js")).inspectData(options);
+    else await (await import("./inspect.js")).inspect(named, options);
   });
 
 /** Text from a file or a caller as one line that a terminal shows and does not obey. */
