@@ -111,7 +111,7 @@ async function go(
   if (areOfText(settings)) console.log(`Sample before: ${quote(samplesBefore[0]!)}\n`);
 
   // A damaged checkpoint must not push out the one before it, nor one of Ctrl-C, which an uninterrupted run has not.
-  let isGood = !found?.damage && training.losses.length % settings.checkpointEvery === 0;
+  let isGood = !found?.damage && training.metrics.length % settings.checkpointEvery === 0;
   const save = (): void => {
     lock.keep();
     // Weights may be finite and the next loss not: looked at before they take a good checkpoint's place.
@@ -120,13 +120,13 @@ async function go(
     isGood = true;
   };
   const metrics = new MetricsFile(out, training);
-  if (saved) console.log(`Resuming after step ${training.losses.length} of ${training.steps}`);
+  if (saved) console.log(`Resuming after step ${training.metrics.length} of ${training.steps}`);
   try {
     if (!isOver(training) && !(await trainSteps(run, metrics, save, lock))) {
       tellHowToGoOn(run, places, command);
       return;
     }
-    if (training.evaluations.at(-1)?.step !== training.losses.length) measure(run, "after", lock);
+    if (training.evaluations.at(-1)?.step !== training.metrics.length) measure(run, "after", lock);
   } catch (error) {
     throw advised(error, run, out);
   }
@@ -172,7 +172,7 @@ function tellHowToGoOn({ training, settings }: Run, places: Places, command: Fin
   if (command.gradientCheckpointing) again.push("--gradient-checkpointing");
   if (command.offline) again.push("--offline");
   console.error(
-    `\nStopped after step ${training.losses.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
+    `\nStopped after step ${training.metrics.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
   );
   process.exitCode = 130;
 }
@@ -181,7 +181,7 @@ function tellHowToGoOn({ training, settings }: Run, places: Places, command: Fin
 function advised(error: unknown, run: Run, out: string): unknown {
   if (!(error instanceof DivergedError)) return error;
   const { training } = run;
-  const steps = training.losses.length;
+  const steps = training.metrics.length;
   const folders = steps === 0 ? [] : saveAdapters(run, out);
   const { best } = training;
   const kept =

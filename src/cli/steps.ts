@@ -27,14 +27,14 @@ export async function trainSteps(run: Run, metrics: MetricsFile, save: () => voi
   };
   for (const signal of SIGNALS) process.once(signal, stop);
   engine().memory.resetPeak();
-  const progress = trainingProgress(training.steps, training.losses.length);
+  const progress = trainingProgress(training.steps, training.metrics.length);
   try {
     let mark = performance.now();
     while (!isOver(training) && !stopped) {
       if (training.isEvaluationDue) {
         progress.aside(() => judge(run, lock));
       } else {
-        const before = training.losses.length;
+        const before = training.metrics.length;
         const loss = watched(
           work.step,
           (share) => {
@@ -48,7 +48,7 @@ export async function trainSteps(run: Run, metrics: MetricsFile, save: () => voi
       }
       mark = performance.now();
       metrics.update();
-      const isAtCheckpoint = training.losses.length % settings.checkpointEvery === 0;
+      const isAtCheckpoint = training.metrics.length % settings.checkpointEvery === 0;
       if (isAtCheckpoint && !training.isEvaluationDue && !isOver(training)) save();
       lock.keep();
       // Lets signals and the terminal in.
@@ -65,7 +65,7 @@ export async function trainSteps(run: Run, metrics: MetricsFile, save: () => voi
 /** An evaluation between steps. */
 function judge(run: Run, lock: FolderLock): void {
   const { training } = run;
-  const steps = training.losses.length;
+  const steps = training.metrics.length;
   const loss = evaluate(run, `Evaluation after step ${steps}`, lock);
   const { best } = training;
   const place = best?.step === steps ? "the best so far" : `best: ${best!.loss.toFixed(3)} after step ${best!.step}`;
