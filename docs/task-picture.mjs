@@ -8,6 +8,7 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { evenly } from "../dist/src/cli/evenly.js";
 import { data, init, models, peft, train } from "../dist/src/index.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -44,7 +45,7 @@ function bar(y, name, exact, colour) {
 }
 
 /** Spread evenly, and last one that is not answered exactly. */
-const shown = Array.from({ length: SHOWN }, (_, k) => Math.round((k * (asked.length - 1)) / (SHOWN - 1)));
+const shown = evenly(asked.length, SHOWN);
 const wrong = after.given.findIndex(({ isExact }) => !isExact);
 if (wrong >= 0) shown[SHOWN - 1] = wrong;
 

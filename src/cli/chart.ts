@@ -4,7 +4,8 @@
  */
 import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
-import { escapeXml, isDrawn, meanAt, pickSteps, range, shortNumber } from "./plot.js";
+import { evenly } from "./evenly.js";
+import { escapeXml, isDrawn, meanAt, range, shortNumber } from "./plot.js";
 
 export interface Point {
   step: number;
@@ -44,7 +45,7 @@ export function chartSvg(chart: Chart, widths: { wide: number; narrow: number })
 function draw(chart: Chart, width: number, name: string): string {
   const { values, points = [], best, rule, marks = [], height } = chart;
   const margin = { top: 14, right: 14, bottom: 24, left: 54 };
-  const steps = pickSteps(values.length, MOST_POINTS);
+  const steps = evenly(values.length, MOST_POINTS);
   const all = [...values, ...points.map(({ value }) => value), ...(rule ? [rule.value] : [])];
   const [least, greatest] = range(all);
   const x = scaleLinear(

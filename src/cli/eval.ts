@@ -8,6 +8,7 @@ import { ArgumentError } from "../runtime/errors.js";
 import { evaluateRows, exactMatch, type GivenAnswer } from "../train/index.js";
 import { dataFiles, leadsToRows, loadFile } from "./data.js";
 import { readingSettings, type DataCommand } from "./data_options.js";
+import { evenly } from "./evenly.js";
 import { count, exp, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import { findFolder } from "./hub.js";
 import { modelFor } from "./places.js";
@@ -184,9 +185,7 @@ function tableLines(
 
 /** A few answers, spread evenly, beside what they should be. */
 function answerLines(answers: readonly Answer[], found: ReadonlyMap<string, Measures>, codec: TextCodec): string[] {
-  const shown = Math.min(SHOWN, answers.length);
-  return Array.from({ length: shown }, (_, k) => {
-    const i = Math.round((k * (answers.length - 1)) / Math.max(1, shown - 1));
+  return evenly(answers.length, SHOWN).map((i) => {
     const { where, prompt, reference } = answers[i]!;
     const asked = decode(codec, prompt).trim();
     const lines = [

@@ -5,6 +5,7 @@ import { readConfig } from "../models/load.js";
 import { FormatError } from "../runtime/errors.js";
 import { dataFiles, leadsToRows, loadFile } from "./data.js";
 import { readingSettings, type DataCommand } from "./data_options.js";
+import { evenly } from "./evenly.js";
 import { count, oneLine } from "./format.js";
 import { modelFor } from "./places.js";
 import { encodingProgress, rowsProgress } from "./progress.js";
@@ -35,7 +36,10 @@ export async function inspectData(options: InspectDataCommand): Promise<void> {
   for (const [i, file] of files.entries()) {
     // Whoever looks wants to know of all that is wrong.
     const { data } = await loadFile(file, codec, { ...settings, skipUnusable: true }, rowsProgress());
-    if (i === 0) showRows(spread(data.rows, SHOWN), codec);
+    if (i === 0) {
+      const rows = evenly(data.rows.length, SHOWN).map((row) => data.rows[row]!);
+      showRows(rows, codec);
+    }
     console.log(countLines(file, data, options).join("\n"));
   }
 }
@@ -48,12 +52,6 @@ function configOf(folder: string): ModelConfig {
   if (!family.heads["causal-lm"])
     throw new FormatError(`${name}: model_type ${family.modelType} is no language model, which --data is for.`);
   return family.parseConfig(json, name) as ModelConfig;
-}
-
-/** The first, the last, and what lies evenly between. */
-function spread<T>(all: readonly T[], most: number): T[] {
-  const shown = Math.min(all.length, most);
-  return Array.from({ length: shown }, (_, i) => all[Math.round((i * (all.length - 1)) / Math.max(1, shown - 1))]!);
 }
 
 function showRows(rows: readonly TrainingRow[], { tokenizer }: TextCodec): void {
@@ -94,11 +92,8 @@ function countLines(file: string, data: TokenizedData, { maxLength, skipUnusable
 /** A text that is trained on in windows: all of it is scored. */
 function inspectText(path: string, codec: TextCodec): void {
   const ids = encodeFile(path, codec, encodingProgress());
-  const starts = spread(
-    Array.from({ length: Math.ceil(ids.length / EXCERPT) }, (_, i) => i * EXCERPT),
-    SHOWN,
-  );
-  const rows = starts.map((start): TrainingRow => {
+  const rows = evenly(Math.ceil(ids.length / EXCERPT), SHOWN).map((excerpt): TrainingRow => {
+    const start = excerpt * EXCERPT;
     const part = ids.slice(start, start + EXCERPT);
     return { ids: part, labels: part, where: `token ${count(start)}` };
   });

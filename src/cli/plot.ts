@@ -3,6 +3,7 @@ import asciichart from "asciichart";
 import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
 import { printable } from "../runtime/printable.js";
+import { evenly } from "./evenly.js";
 
 /** Whether a loss has a place in the picture: it is finite, and so is its distance from any other that is drawn. */
 export function isDrawn(loss: number): boolean {
@@ -11,13 +12,6 @@ export function isDrawn(loss: number): boolean {
 
 /** Points that a curve is drawn by at most: more are not seen, and a run of a million steps would take minutes. */
 const MOST_POINTS = 2_000;
-
-/** Picks at most `points` of a run's steps, evenly, the first and the last among them. */
-export function pickSteps(all: number, points: number): number[] {
-  return Array.from({ length: Math.min(all, points) }, (_, i) =>
-    Math.round((i * (all - 1)) / Math.max(1, Math.min(all, points) - 1)),
-  );
-}
 
 /**
  * The mean over a window of steps that ends at this one, since single batches are noisy. Losses that are not finite are
@@ -55,7 +49,7 @@ export function lossCurveSvg(losses: readonly number[], labels: CurveLabels): st
   const width = 760;
   const height = 400;
   const margin = { top: 46, right: 24, bottom: 46, left: 58 };
-  const steps = pickSteps(losses.length, MOST_POINTS);
+  const steps = evenly(losses.length, MOST_POINTS);
   const picked = steps.map((i) => [i + 1, losses[i]!] as const);
   const mean = steps.map((i) => [i + 1, meanAt(losses, i)] as const);
   const x = scaleLinear([1, Math.max(2, losses.length)], [margin.left, width - margin.right]);
@@ -106,7 +100,7 @@ ${point(losses.length, labels.heldOutAfter, "after", losses.length > 1 ? "end" :
 
 /** The running mean as lines of text, at most 72 columns wide. What is not finite is left out. */
 export function lossCurveText(losses: readonly number[]): string {
-  const means = pickSteps(losses.length, 72)
+  const means = evenly(losses.length, 72)
     .map((step) => meanAt(losses, step))
     .filter(isDrawn);
   if (means.length === 0) return "No loss is a finite number.";
