@@ -1,6 +1,5 @@
 /** wasm-lora eval: what a model makes of rows, without an adapter and with it. */
-import { answersOf, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
-import { countScored } from "../data/labels.js";
+import { answersOf, summarize, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
 import { loadModel, type CausalLM } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { init } from "../runtime/engine.js";
@@ -62,8 +61,9 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   const found = new Map([["base", lora ? lora.disableAdapter(() => measure("base")) : measure("base")]]);
   if (lora) found.set("adapter", measure("adapter"));
   const names = { model: folder, adapter: adapter || null, data: file };
-  if (json) return console.log(JSON.stringify({ ...names, ...counts(data, rows, answers), ...inJson(found, answers) }));
-  console.log(`${tableLines(names, data, rows, answers, found).join("\n")}\n`);
+  const counts = countsOf(data, rows, answers);
+  if (json) return console.log(JSON.stringify({ ...names, ...counts, ...inJson(found, counts) }));
+  console.log(`${tableLines(names, counts, found).join("\n")}\n`);
   if (answers.length > 0) console.log(answerLines(answers, found, codec).join("\n"));
 }
 
@@ -101,27 +101,24 @@ function measured(
   }
 }
 
-function counts(
-  { rows: all, truncated, skipped }: TokenizedData,
-  rows: readonly TrainingRow[],
-  answers: readonly Answer[],
-): Record<string, number> {
-  const { length } = rows;
-  const tokens = rows.reduce((n, { ids }) => n + ids.length, 0);
-  const scored = rows.reduce((n, row) => n + countScored(row), 0);
-  return {
-    rows: length,
-    ofRows: all.length,
-    tokens,
-    scored,
-    answers: answers.length,
-    truncated,
-    skipped: skipped.length,
-  };
+/** Of what is measured, as numbers. */
+interface Counts {
+  rows: number;
+  ofRows: number;
+  tokens: number;
+  scored: number;
+  answers: number;
+  truncated: number;
+  skipped: number;
+}
+
+function countsOf(data: TokenizedData, measured: TrainingRow[], answers: readonly Answer[]): Counts {
+  const { rows, tokens, scored, truncated, skipped } = summarize({ ...data, rows: measured });
+  return { rows, ofRows: data.rows.length, tokens, scored, answers: answers.length, truncated, skipped };
 }
 
 /** What of a measure is a number. */
-function inJson(found: ReadonlyMap<string, Measures>, answers: readonly Answer[]): Record<string, object> {
+function inJson(found: ReadonlyMap<string, Measures>, { answers }: Counts): Record<string, object> {
   return Object.fromEntries(
     Array.from(found, ([name, { loss, tokenAccuracy, exact }]) => [
       // "adapter" is its folder.
@@ -131,7 +128,7 @@ function inJson(found: ReadonlyMap<string, Measures>, answers: readonly Answer[]
         perplexity: exp(loss),
         tokenAccuracy,
         exact,
-        exactMatch: exact === null ? null : exact / answers.length,
+        exactMatch: exact === null ? null : exact / answers,
       },
     ]),
   );
@@ -139,21 +136,18 @@ function inJson(found: ReadonlyMap<string, Measures>, answers: readonly Answer[]
 
 function tableLines(
   { model, adapter, data: file }: { model: string; adapter: string | null; data: string },
-  data: TokenizedData,
-  rows: readonly TrainingRow[],
-  answers: readonly Answer[],
+  { rows, ofRows, tokens, scored, answers, truncated, skipped }: Counts,
   found: ReadonlyMap<string, Measures>,
 ): string[] {
-  const { tokens, scored, truncated, skipped } = counts(data, rows, answers);
-  const part = rows.length < data.rows.length ? `the first ${count(rows.length)} of ` : "";
+  const part = rows < ofRows ? `the first ${count(rows)} of ` : "";
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   const [base, adapted] = [found.get("base")!, found.get("adapter")];
   const cells = ({ loss, tokenAccuracy, exact }: Measures): string[] => [
     loss.toFixed(4),
     perplexity(loss),
     percent(tokenAccuracy),
-    exact === null ? "-" : percent(exact / answers.length),
-    exact === null ? "-" : `${count(exact)} of ${count(answers.length)}`,
+    exact === null ? "-" : percent(exact / answers),
+    exact === null ? "-" : `${count(exact)} of ${count(answers)}`,
   ];
   const columns = [
     ["", "loss", "perplexity", "token accuracy", "exact match", "answers"],
@@ -168,14 +162,14 @@ function tableLines(
   );
   if (adapted) lines[2] += `   ${perplexityChange(base.loss, adapted.loss)}`;
   const left = [
-    truncated! > 0
-      ? `${count(truncated!)} rows were longer than --max-length, or than the model's positions, and cut`
+    truncated > 0
+      ? `${count(truncated)} rows were longer than --max-length, or than the model's positions, and cut`
       : "",
-    skipped! > 0 ? `${count(skipped!)} rows were skipped` : "",
-    answers.length === 0 ? "no row asks for an answer, so there is no exact match" : "",
+    skipped > 0 ? `${count(skipped)} rows were skipped` : "",
+    answers === 0 ? "no row asks for an answer, so there is no exact match" : "",
   ].filter(Boolean);
   return [
-    `${oneLine(file)}: ${part}${count(data.rows.length)} rows, ${count(tokens!)} tokens, ${count(scored!)} scored`,
+    `${oneLine(file)}: ${part}${count(ofRows)} rows, ${count(tokens)} tokens, ${count(scored)} scored`,
     `${oneLine(model)}${adapter === null ? "" : `, with and without ${oneLine(adapter)}`}`,
     ...left.map((line) => `(${line})`),
     "",
