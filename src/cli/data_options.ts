@@ -1,7 +1,8 @@
 /** How rows of data are read: one list of options for finetune, inspect and eval. A template's are generate's, too. */
 import { Option } from "commander";
-import { integerFrom, rule, type Rule } from "../train/settings.js";
-import { filled, fromOne, oneOf, optional, pairs, parsed, path, PATH } from "./option_values.js";
+import { asObject } from "../io/json.js";
+import { BOOLEAN, integerFrom, rule, type Rule } from "../train/settings.js";
+import { asTyped, filled, fromOne, oneOf, optional, pairs, path, PATH } from "./option_values.js";
 
 const FORMATS = ["auto", "text", "messages", "completion", "alpaca", "sharegpt", "tokens"] as const;
 const LOSS_ON = ["completion", "assistant", "last", "all"] as const;
@@ -63,13 +64,13 @@ export const DATA_RULES: { readonly [K in keyof Required<DataCommand>]: Rule<Dat
   format: oneOf(FORMATS),
   feature: rule(
     "an object of texts",
-    (v) => isObject(v) && Object.values(v).every((field) => typeof field === "string"),
+    (v) => asObject(v) !== undefined && Object.values(v).every((field) => typeof field === "string"),
   ),
   lossOn: optional(oneOf(LOSS_ON)),
   maxLength: integerFrom(1),
-  skipUnusable: optional(rule("true or false", (v) => typeof v === "boolean")),
+  skipUnusable: optional(BOOLEAN),
   template: optional(PATH),
-  templateArg: rule("an object", isObject),
+  templateArg: rule("an object", (v) => asObject(v) !== undefined),
   date: optional(DATE),
 };
 
@@ -82,12 +83,6 @@ export const DATA_DEFAULTS = {
   templateArg: {},
 } satisfies DataCommand;
 
-function isObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-const asItIs = (text: string): string => text;
-
 /** How a chat becomes text: `--template`, `--template-arg`, `--date`. */
 export function templateOptions(): Option[] {
   return [
@@ -98,7 +93,7 @@ export function templateOptions(): Option[] {
     new Option(
       "--date <YYYY-MM-DD>",
       "day that a template writes as today's; without it templates find no date, so that data are the same tomorrow",
-    ).argParser(parsed(DATE, asItIs)),
+    ).argParser(asTyped(DATE)),
   ];
 }
 
@@ -106,7 +101,7 @@ export function templateOptions(): Option[] {
 export function dataOptions(): Option[] {
   return [
     new Option("--format <kind>", `what rows are: ${FORMATS.join(", ")}`)
-      .argParser(parsed(DATA_RULES.format, asItIs))
+      .argParser(asTyped(DATA_RULES.format))
       .default(DATA_DEFAULTS.format),
     new Option(
       "--feature <name=field>",
@@ -117,7 +112,7 @@ export function dataOptions(): Option[] {
     new Option(
       "--loss-on <part>",
       `what is scored: ${LOSS_ON.join(", ")} (default: completions, each answer of an assistant, whole texts)`,
-    ).argParser(parsed(DATA_RULES.lossOn, asItIs)),
+    ).argParser(asTyped(DATA_RULES.lossOn)),
     new Option("--max-length <n>", "tokens that a row keeps at most, from its start")
       .argParser(fromOne)
       .default(DATA_DEFAULTS.maxLength),

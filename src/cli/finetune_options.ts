@@ -1,7 +1,7 @@
 /** The options of the command finetune, by what they are about. */
 import { Option, type Command } from "commander";
 import { dataOptions } from "./data_options.js";
-import { parsed, parseNumber, path } from "./option_values.js";
+import { asTyped, parsed, parseNumber, path } from "./option_values.js";
 import { BASE_MODEL } from "./paths.js";
 import { FINETUNE_DEFAULTS, INITS, parseTargetModules, SETTINGS, type GivenSettings } from "./settings.js";
 
@@ -10,10 +10,9 @@ const d = FINETUNE_DEFAULTS;
 function numeric<K extends keyof GivenSettings>(key: K): (text: string) => GivenSettings[K] {
   return parsed(SETTINGS[key], parseNumber);
 }
-function numericOrAuto<K extends keyof GivenSettings>(key: K): (text: string) => GivenSettings[K] | "auto" {
-  return (text) => (text === "auto" ? text : numeric(key)(text));
+function numericOrAuto<K extends keyof GivenSettings>(key: K): (text: string) => GivenSettings[K] {
+  return parsed(SETTINGS[key], (text) => (text === "auto" ? text : parseNumber(text)));
 }
-const asItIs = (text: string): string => text;
 
 /** Makes a command the command finetune. */
 export function defineFinetune(command: Command): void {
@@ -72,7 +71,7 @@ export function defineFinetune(command: Command): void {
         .argParser(parsed(SETTINGS.targetModules, parseTargetModules))
         .default(d.targetModules, "all-linear: every linear layer but the head"),
     )
-    .option("--init <kind>", `how the factors start: ${INITS.join(", ")}`, parsed(SETTINGS.init, asItIs), d.init)
+    .option("--init <kind>", `how the factors start: ${INITS.join(", ")}`, asTyped(SETTINGS.init), d.init)
     .option("--dora", "learn the weights' magnitudes, too (DoRA)")
     .option("--rslora", "scale by alpha / sqrt(r) instead (rsLoRA)")
 
@@ -103,7 +102,7 @@ export function defineFinetune(command: Command): void {
     .option(
       "--schedule <kind>",
       "how it falls after the warm-up: cosine, linear, constant",
-      parsed(SETTINGS.schedule, asItIs),
+      asTyped(SETTINGS.schedule),
       d.schedule,
     )
     .option("--warmup <share>", "share of the steps in which it rises", numeric("warmup"), d.warmup)

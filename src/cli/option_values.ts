@@ -1,6 +1,6 @@
 /** What options of the command line are parsed with: a value out of its range is refused in one line. */
 import { InvalidArgumentError } from "commander";
-import { integerFrom, NUMBER_FROM_0, rule, type Rule } from "../train/settings.js";
+import { integerFrom, NUMBER_ABOVE_0, NUMBER_FROM_0, PROBABILITY, rule, type Rule } from "../train/settings.js";
 
 /** Of an option's text, in decimals only: 0x10 is a slip, and what is not 0 must not become 0. */
 export function parseNumber(text: string): number {
@@ -15,6 +15,11 @@ export function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) =>
     if (!holds(value)) throw new InvalidArgumentError(`expected ${expected}; got "${text}".`);
     return value;
   };
+}
+
+/** A value that is the option's text itself. */
+export function asTyped<T>(judge: Rule<T>): (text: string) => T {
+  return parsed(judge, (text) => text);
 }
 
 /** A place on the disk, or in memory. */
@@ -32,8 +37,6 @@ export function path(text: string): string {
 /** An integer of at least 0, or of at least 1. */
 export const [fromZero, fromOne] = [parsed(integerFrom(0), parseNumber), parsed(integerFrom(1), parseNumber)];
 
-export const NUMBER_ABOVE_0: Rule<number> = rule("a number above 0", (v) => Number.isFinite(v) && v > 0);
-
 export function optional<T>({ expected, holds }: Rule<T>): Rule<T | undefined> {
   return rule(`${expected}, or nothing`, (v) => v === undefined || holds(v));
 }
@@ -43,20 +46,14 @@ export function oneOf<T extends string>(names: readonly T[]): Rule<T> {
 }
 
 /** A probability. */
-export const share = parsed(
-  rule<number>("a number in 0 .. 1", (v) => Number.isFinite(v) && v >= 0 && v <= 1),
-  parseNumber,
-);
+export const share = parsed(PROBABILITY, parseNumber);
 
 /** A number of at least 0, or above it. */
 export const numberFromZero = parsed(NUMBER_FROM_0, parseNumber);
 export const numberAboveZero = parsed(NUMBER_ABOVE_0, parseNumber);
 
 /** A text with something in it. */
-export const filled = parsed(
-  rule<string>("a text that is not empty", (v) => v !== ""),
-  (text) => text,
-);
+export const filled = asTyped(rule<string>("a text that is not empty", (v) => v !== ""));
 
 /** Collects `name=value`, given again for each name; a name that came before is a slip. */
 export function pairs<T>(what: string, value: (text: string) => T) {

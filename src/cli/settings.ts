@@ -4,11 +4,12 @@
  */
 import { exists } from "../io/files.js";
 import { parseHubName } from "../io/hub_name.js";
-import { show } from "../io/json.js";
+import { asObject, show } from "../io/json.js";
 import { isAllLinear } from "../io/peft/match.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
 import {
+  BOOLEAN,
   DEFAULT_EPOCHS,
   FINETUNING_DEFAULTS,
   FINETUNING_RULES,
@@ -103,7 +104,6 @@ export const FINETUNE_DEFAULTS = {
 } satisfies Partial<GivenSettings>;
 
 const TEXT: Rule<string> = rule("a text", (v) => typeof v === "string");
-const SWITCH: Rule<boolean> = rule("true or false", (v) => typeof v === "boolean");
 
 type Rules<T> = { readonly [K in keyof Required<T>]: Rule<T[K]> };
 
@@ -120,8 +120,8 @@ const SHARED: Rules<SharedSettings> = {
       (Array.isArray(v) && v.length > 0 && v.every((name) => name !== "" && TEXT.holds(name))),
   ),
   init: oneOf(INITS),
-  dora: SWITCH,
-  rslora: SWITCH,
+  dora: BOOLEAN,
+  rslora: BOOLEAN,
   loraPlus: optional(NUMBER_FROM_0),
   steps: optional(FINETUNING_RULES.steps),
   batch: FINETUNING_RULES.batch,
@@ -145,8 +145,8 @@ const OF_TEXT: Rules<TextSettings> = {
 const OF_ROWS: Rules<RowsSettings> = {
   evalData: optional(PATH),
   epochs: optional(FINETUNING_RULES.epochs),
-  packing: SWITCH,
-  groupByLength: SWITCH,
+  packing: FINETUNING_RULES.packing,
+  groupByLength: FINETUNING_RULES.groupByLength,
   ...DATA_RULES,
 };
 
@@ -266,9 +266,7 @@ function baseName(model: string): string {
 
 /** @param fail throws the caller's error */
 export function checkSettings(value: unknown, fail: (message: string) => never): FinetuneSettings {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    fail(`settings are ${show(value)}; expected an object`);
-  const settings = value as Record<string, unknown>;
+  const settings = asObject(value) ?? fail(`settings are ${show(value)}; expected an object`);
   const rules: Record<string, Rule<unknown>> = { ...SHARED, ...("seq" in settings ? OF_TEXT : OF_ROWS) };
   for (const [key, { expected, holds }] of Object.entries(rules)) {
     if (!holds(settings[key])) fail(`setting ${key} is ${show(settings[key])}; expected ${expected}`);

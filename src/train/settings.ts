@@ -130,13 +130,16 @@ export function integerFrom(low: number): Rule<number> {
 }
 /** A finite number of at least 0. */
 export const NUMBER_FROM_0: Rule<number> = rule("a number of at least 0", (v) => Number.isFinite(v) && v >= 0);
+/** A finite number above 0. */
+export const NUMBER_ABOVE_0: Rule<number> = rule("a number above 0", (v) => Number.isFinite(v) && v > 0);
+/** A probability, or a share of what there is, which may be all of it. */
+export const PROBABILITY: Rule<number> = rule("a number in 0 .. 1", (v) => NUMBER_FROM_0.holds(v) && v <= 1);
 /** A share of what there is, such as a probability, but not all of it. */
 export const SHARE: Rule<number> = rule(
   "a number below 1 and of at least 0",
   (v) => Number.isFinite(v) && v >= 0 && v < 1,
 );
-
-const BOOLEAN: Rule<boolean> = rule("true or false", (v) => typeof v === "boolean");
+export const BOOLEAN: Rule<boolean> = rule("true or false", (v) => typeof v === "boolean");
 
 /** Every setting and its rule; `adapter` has a judge of its own, which knows the model. */
 export const FINETUNING_RULES: {
@@ -144,12 +147,12 @@ export const FINETUNING_RULES: {
 } = {
   adapter: rule("an object", (v) => typeof v === "object" && v !== null && !Array.isArray(v)),
   steps: integerFrom(1),
-  epochs: rule("a number above 0", (v) => Number.isFinite(v) && v > 0),
+  epochs: NUMBER_ABOVE_0,
   batch: integerFrom(1),
   accumulation: integerFrom(1),
   lr: rule('"auto" or a number of at least 0', (v) => v === "auto" || NUMBER_FROM_0.holds(v)),
   schedule: rule('"cosine", "linear" or "constant"', (v) => ["cosine", "linear", "constant"].includes(v)),
-  warmupRatio: rule("a number in 0 .. 1", (v) => NUMBER_FROM_0.holds(v) && v <= 1),
+  warmupRatio: PROBABILITY,
   weightDecay: NUMBER_FROM_0,
   maxGradNorm: NUMBER_FROM_0,
   loraplusLrRatio: rule("null or a number of at least 0", (v) => v === null || NUMBER_FROM_0.holds(v)),
