@@ -8,6 +8,7 @@ import { asObject, show } from "../io/json.js";
 import { isAllLinear } from "../io/peft/match.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
+import { heldOutRows } from "../train/row_batches.js";
 import {
   BOOLEAN,
   DEFAULT_EPOCHS,
@@ -203,7 +204,7 @@ export interface RowCounts {
  * are measured than trained on.
  */
 function evalEveryOf({ batch, accumulation }: SharedSettings, { train, test }: RowCounts): number {
-  const heldOut = test ?? Math.min(Math.ceil(train * FINETUNING_DEFAULTS.testSize), train - 1);
+  const heldOut = test ?? heldOutRows(train);
   if (heldOut === 0) return 0;
   const steps = (rows: number): number => Math.ceil(rows / (batch * accumulation));
   return Math.max(Math.min(steps(test === null ? train - heldOut : train), MOST_STEPS), steps(heldOut));

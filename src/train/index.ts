@@ -5,6 +5,7 @@
 export { Finetuning } from "./finetuning.js";
 export type { Hash } from "../io/digest.js";
 export type { RowData } from "./batches.js";
+export { heldOutRows } from "./row_batches.js";
 export type { Evaluation } from "./evaluations.js";
 export type { FinetuningSettings } from "./settings.js";
 export { evaluateRows, type EvaluateRowsOptions, type RowsEvaluation } from "./evaluate_rows.js";

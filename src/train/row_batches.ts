@@ -6,8 +6,9 @@ import type { Hash } from "../io/digest.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions, type Options } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
+import { checkInteger, checkNumber } from "../tensor/check.js";
 import type { Batches, BatchesOf, CountedBatch, RowData, WeightedBatch } from "./batches.js";
-import { completeSettings, type FinetuningSettings, type RowSettings } from "./settings.js";
+import { completeSettings, FINETUNING_DEFAULTS, type FinetuningSettings, type RowSettings } from "./settings.js";
 
 /** Which of Philox's streams draws the rows that are held out; 0 draws the order of epochs. */
 const HELD_OUT = 1;
@@ -46,6 +47,23 @@ export function rowSettings(where: string, data: RowData, given: Options<Finetun
   return rest;
 }
 
+/**
+ * How many of so many rows a run holds out: their share, rounded up, but one at least is left to train on. What
+ * follows from the number of rows, such as steps between evaluations, can be told before there is a run.
+ *
+ * @param testSize the share, as the run's setting
+ * @throws ArgumentError
+ *
+ * @example
+ * console.log(train.heldOutRows(216), train.heldOutRows(1)); // 22 0
+ */
+export function heldOutRows(rows: number, testSize: number = FINETUNING_DEFAULTS.testSize): number {
+  const where = "heldOutRows";
+  checkInteger(where, "rows", rows, 1);
+  checkNumber(where, "testSize", testSize, 0, 1);
+  return Math.min(rows - 1, rows - Math.floor(rows * (1 - testSize)));
+}
+
 /** Rows in the order of their epochs; the last step of one takes what is left. @internal */
 export class RowBatches implements Batches {
   readonly train: readonly TrainingRow[];
@@ -71,8 +89,7 @@ export class RowBatches implements Batches {
     if (all.length === 0)
       throw new ArgumentError(`${where}: there are no rows to train on; expected at least one in train.`);
     if (data.test === undefined) {
-      // At least one is left to train on.
-      const count = Math.min(all.length - 1, all.length - Math.floor(all.length * (1 - testSize!)));
+      const count = heldOutRows(all.length, testSize);
       const isTest = new Set(permutation(all.length, { seed, stream: HELD_OUT }).slice(0, count));
       this.train = all.filter((_, i) => !isTest.has(i));
       this.test = all.filter((_, i) => isTest.has(i));

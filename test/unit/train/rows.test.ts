@@ -276,8 +276,10 @@ test("rows are held out by the seed, and what is held out is not trained on", ()
     [0.1, 4],
     [0.26, 11],
     [0.999, 39],
-  ] as const)
+  ] as const) {
     assert.equal(of({ testSize }).test.length, count);
+    assert.equal(train.heldOutRows(40, testSize), count);
+  }
   assert.deepEqual(begin({}).test, test5);
 });
 
@@ -299,6 +301,12 @@ test("the held-out loss is over scored tokens, not over rows or batches", () => 
   const perBatch = sum(ofBatches.map(of)) / 3;
   assert(Math.abs(loss - perBatch) > 1e-4, "the rows must tell the means apart");
   assert.equal(begin({ packing: false }).evaluate(), loss);
+});
+
+test("how many rows are held out is told without a run, of sizes that a run takes", () => {
+  assert.deepEqual([1, 2, 10, 11, 216].map((n) => train.heldOutRows(n)), [0, 1, 1, 2, 22]);
+  assert.throws(() => train.heldOutRows(0), says(ArgumentError, "heldOutRows", "rows", "0"));
+  assert.throws(() => train.heldOutRows(3, 1.5), says(ArgumentError, "heldOutRows", "testSize", "1.5"));
 });
 
 test("one row is trained on, and nothing is held out", () => {

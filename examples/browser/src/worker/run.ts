@@ -37,7 +37,6 @@ export const SEQ = 64;
 const SEED = 0;
 /** In the course of a run. */
 const EVALUATIONS = 10;
-const TEST_SIZE = 0.1;
 const MOST_CHARACTERS = 2_000_000;
 
 /** @throws Refusal if the text is too short or too long */
@@ -58,8 +57,8 @@ export function readText({ tokenizer }: Base, text: string): Material {
 export function evalEvery(material: Material, { steps, epochs }: Settings): number {
   if ("tokens" in material) return Math.ceil(steps / EVALUATIONS);
   const { length } = material.tokenized.rows;
-  const trained = length - Math.min(Math.ceil(length * TEST_SIZE), length - 1);
-  return trained === length ? 0 : Math.ceil((epochs * data.stepsPerEpoch(trained, BATCH)) / EVALUATIONS);
+  const heldOut = train.heldOutRows(length);
+  return heldOut === 0 ? 0 : Math.ceil((epochs * data.stepsPerEpoch(length - heldOut, BATCH)) / EVALUATIONS);
 }
 
 export class Run {
