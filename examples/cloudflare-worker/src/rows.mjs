@@ -19,33 +19,28 @@ const encoder = new TextEncoder();
  */
 export async function readRows(request, base) {
   const { rows, faults } = await parse(request);
-  const tokenised = [];
-  let truncated = 0;
+  const all = rows.length + faults.length;
+  const tokenised = { rows: [], truncated: 0, skipped: [] };
   for (const row of rows) {
     const found = judged(row.where, faults, () => base.tokenize(data.readExamples([row])));
-    truncated += found?.truncated ?? 0;
-    tokenised.push(...(found?.rows ?? []));
+    tokenised.truncated += found?.truncated ?? 0;
+    tokenised.rows.push(...(found?.rows ?? []));
   }
   if (faults.length > 0) {
     const named = faults.slice(0, LIMITS.faultsNamed);
     throw new HttpError(
       400,
       "ERR_ROWS",
-      `${faults.length} of ${rows.length + faults.filter(({ isBroken }) => isBroken).length} rows cannot be trained ` +
-        `on, and none was taken; the first is ${named[0].row}: ${named[0].reason}`,
+      `${faults.length} of ${all} rows cannot be trained on, and none was taken; the first is ${named[0].row}: ` +
+        named[0].reason,
       {},
-      { rows: named.map(({ row, reason }) => ({ row, reason })) },
+      { rows: named },
     );
   }
   // Each is good; whether they are of one kind is seen in all of them.
   data.readExamples(rows);
-  const count = (of) => tokenised.reduce((n, row) => n + of(row), 0);
-  return {
-    rows: tokenised,
-    tokens: count(({ ids }) => ids.length),
-    scored: count(({ labels }) => labels.filter((label) => label >= 0).length),
-    truncated,
-  };
+  const { tokens, scored, truncated } = data.summarize(tokenised);
+  return { rows: tokenised.rows, tokens, scored, truncated };
 }
 
 async function parse(request) {
@@ -73,19 +68,14 @@ async function parse(request) {
 async function parseLines(text, name) {
   const rows = [];
   const faults = [];
-  for (const [i, line] of text.split("\n").entries()) {
-    if (line.trim() === "") continue;
+  for (const [i, line] of text.split(/\r\n?|\n/).entries()) {
+    if (!/[^ \t]/.test(line)) continue;
     const where = `${name}:${i + 1}`;
-    try {
-      rows.push({ value: JSON.parse(line), where });
-    } catch {
-      // What and where the fault is, the library says the same in every engine.
-      const reason = await data.parseRows(encoder.encode(line), name).then(
-        () => "is not JSON.",
-        ({ message }) => message.replace(`${name}: line 1, `, ""),
-      );
-      faults.push({ row: where, reason, isBroken: true });
-    }
+    // What and where the fault is, the library says the same in every engine.
+    await data.parseRows(encoder.encode(line), name).then(
+      ([{ value }]) => rows.push({ value, where }),
+      ({ message }) => faults.push({ row: where, reason: message.replace(/^[^:]*:(1:| line 1,) /, "") }),
+    );
   }
   return { rows, faults };
 }

@@ -342,6 +342,22 @@ test("what diverges or is damaged is reported by name, and does not replace the 
   assert.deepEqual(stored.get("files"), structuredClone(expected.files));
 });
 
+test("lines that are no rows are all named, also where each is JSON", async () => {
+  globalThis.baseForTest = embedded;
+  const { call } = makeUser();
+  const lines = ["7", '{"text": "good"}', '{"text": "one", "text": "two"}', '{"text": 5}'];
+  for (const end of ["\n", "\r\n", "\r"]) {
+    const { error } = await call("POST", "rows", lines.join(end), "application/jsonl");
+    assert.equal(error.code, "ERR_ROWS");
+    assert.match(error.message, /^3 of 4 rows cannot be trained on, and none was taken; the first is rows\.jsonl:1: /);
+    const reasons = new Map(error.rows.map(({ row, reason }) => [row, reason]));
+    assert.deepEqual([...reasons.keys()].sort(), ["rows.jsonl:1", "rows.jsonl:3", "rows.jsonl:4"]);
+    assert.match(reasons.get("rows.jsonl:1"), /^the row is 7; expected an object/);
+    assert.match(reasons.get("rows.jsonl:3"), /^column 17: .*"text"/);
+    assert.match(reasons.get("rows.jsonl:4"), /^text is 5; expected a text\.$/);
+  }
+});
+
 test("a training is the command line's on the same rows: both files of the adapter, to the byte", async () => {
   globalThis.baseForTest = embedded;
   const texts = [TEXT, "Knead the dough until it is smooth.", "Salt, flour and water."];
@@ -353,6 +369,8 @@ test("a training is the command line's on the same rows: both files of the adapt
   const { user, call, stored } = makeUser();
   const told = await call("POST", "rows", lines.join("\n"), "application/jsonl");
   assert.deepEqual([told.rows, told.truncated], [5, 1]);
+  // Nothing predicts a text's first token.
+  assert.equal(told.scored, told.tokens - told.rows);
   await call("POST", "train", { steps: 6 });
   while ((await call("GET", "status")).training) await user.alarm();
   const status = await call("GET", "status");
