@@ -29,6 +29,7 @@ await library.init();
 const { embeddedBase } = await server.ssrLoadModule("/src/worker/base.ts");
 const loaded = await library.models.loadBase();
 const base = embeddedBase(loaded);
+const { memoryFiles } = library.io;
 const fresh = () => library.models.loadModel(loaded.path).model;
 test.after(() => server.close());
 
@@ -136,36 +137,65 @@ test("what is kept is what was saved, and any damage of it is noticed", async ()
   run.dispose();
 });
 
-test("a run is the command line's: losses, reports and both files of the adapter, to the byte", async () => {
+/** Where the command line leaves its files. */
+const OUT = "memory:cli";
+
+/** The command line's run of a file in memory, with the page's settings. @returns its result.json */
+async function finetuned(data, settings) {
   const { finetune, FINETUNE_DEFAULTS } = await import("../../../dist/src/cli/finetune.js");
-  const { memoryFiles } = library.io;
-  const run = begin();
-  memoryFiles.set("memory:text", new TextEncoder().encode(TEXT));
-  const { rank, steps, prompt } = SETTINGS;
-  const settings = { ...FINETUNE_DEFAULTS, r: rank, alpha: 2 * rank, steps, prompt, batch: 8, seq: 64 };
+  const { rank } = SETTINGS;
+  const ofAll = { r: rank, alpha: 2 * rank, batch: 8, model: "models/base", data, out: OUT };
   const { log } = console;
   console.log = () => {};
   const here = process.cwd();
   process.chdir(fileURLToPath(new URL("../../..", import.meta.url)));
   try {
-    const places = { model: "models/base", data: "memory:text", out: "memory:cli" };
-    await finetune({ ...settings, evalEvery: run.evalEvery, ...places }, new Set());
+    await finetune({ ...FINETUNE_DEFAULTS, ...ofAll, ...settings }, new Set());
   } finally {
     process.chdir(here);
     console.log = log;
   }
-  const result = JSON.parse(new TextDecoder().decode(memoryFiles.get("memory:cli/result.json")));
+  return JSON.parse(new TextDecoder().decode(memoryFiles.get(`${OUT}/result.json`)));
+}
 
+/** Runs it to its end. @returns both files of its adapter */
+function finished(run) {
   while (!run.isComplete) {
     if (run.isEvaluationDue) run.evaluate(() => {});
     else run.step();
   }
   run.finish(() => {});
+  return run.adapter("best");
+}
+
+/** The command line has made the same; its files go. */
+function assertSame(run, { config, weights }, result) {
   assert.deepEqual(run.course.losses, result.losses);
   assert.deepEqual([run.before.heldOutLoss, run.after.heldOutLoss], [result.heldOutBefore, result.best.loss]);
-  const { config, weights } = run.adapter("best");
-  assert.deepEqual(weights, memoryFiles.get("memory:cli/adapter/adapter_model.safetensors"));
-  assert.deepEqual(config, memoryFiles.get("memory:cli/adapter/adapter_config.json"));
+  assert.deepEqual(weights, memoryFiles.get(`${OUT}/adapter/adapter_model.safetensors`));
+  assert.deepEqual(config, memoryFiles.get(`${OUT}/adapter/adapter_config.json`));
+  for (const name of memoryFiles.keys()) if (name.startsWith(`${OUT}/`)) memoryFiles.delete(name);
+}
+
+test("a run is the command line's: losses, reports and both files of the adapter, to the byte", async () => {
+  const run = begin();
+  memoryFiles.set("memory:text", new TextEncoder().encode(TEXT));
+  const { steps, prompt } = SETTINGS;
+  const result = await finetuned("memory:text", { steps, prompt, seq: 64, evalEvery: run.evalEvery });
+  assertSame(run, finished(run), result);
+  run.dispose();
+});
+
+test("so is one of rows, of which some are longer than the model's positions", async () => {
+  const { readRowsFile, tokenizeRows } = await server.ssrLoadModule("/src/worker/rows.ts");
+  const name = "memory:rows.jsonl";
+  const texts = [TEXT, TEXT.slice(1000), ...TEXT.split("\n\n").slice(0, 10)];
+  memoryFiles.set(name, new TextEncoder().encode(texts.map((text) => JSON.stringify({ text })).join("\n")));
+  const rows = tokenizeRows(base, await readRowsFile(memoryFiles.get(name), name), "answers", () => {});
+  assert.equal(rows.tokenized.truncated, 2);
+  const run = Run.begin(base, fresh(), rows, SETTINGS, () => {});
+  const result = await finetuned(name, { epochs: SETTINGS.epochs, evalEvery: run.evalEvery });
+  assertSame(run, finished(run), result);
   run.dispose();
 });
 

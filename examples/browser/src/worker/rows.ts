@@ -52,7 +52,8 @@ export function tokenizeRows(
     const tokenized = data.tokenizeExamples(examples, base.tokenizer, {
       eosTokenIds: base.eosTokenIds,
       lossOn: lossOn === "answers" ? undefined : lossOn,
-      maxLength: Math.min(MAX_LENGTH, base.positions),
+      // A row's last token takes no position.
+      maxLength: Math.min(MAX_LENGTH, base.positions + 1),
       onUnusable: "skip",
       onProgress,
     });
