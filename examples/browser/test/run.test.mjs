@@ -199,6 +199,63 @@ test("so is one of rows, of which some are longer than the model's positions", a
   run.dispose();
 });
 
+/** The worker's studio as a page opens it, where nothing can be kept. */
+async function openStudio() {
+  Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
+  globalThis.postMessage = () => {};
+  globalThis.indexedDB = {
+    open() {
+      const request = { error: new Error("nothing is kept here") };
+      queueMicrotask(() => request.onerror());
+      return request;
+    },
+  };
+  const { Studio } = await server.ssrLoadModule("/src/worker/studio.ts");
+  const studio = new Studio();
+  await studio.open(
+    null,
+    () => {},
+    () => {},
+  );
+  return studio;
+}
+
+test("what is said until nobody wants more of it leaves no memory behind, with an adapter and without", async () => {
+  const studio = await openStudio();
+  const run = begin();
+  await studio.upload(run.adapter("best"));
+  const [said, drawing] = [{ text: "The old man" }, { seed: 0, temperature: 0 }];
+  const isOfModel = (text) => text.length > said.text.length + 5;
+  const live = () => library.memoryStats().liveBytes;
+  for (const who of ["base", "uploaded"]) {
+    const { text } = await studio.answer(who, said, drawing, () => {});
+    const before = live();
+    const part = await studio.answer(who, said, drawing, (text) => isOfModel(text) && studio.hush());
+    assert.ok(!part.isWhole && text.startsWith(part.text) && part.text.length < text.length);
+    assert.equal(live(), before, who);
+  }
+  const before = live();
+  for (const who of ["base", "best", "last"]) {
+    const pieces = run.writing(who, said, drawing);
+    while (!isOfModel(pieces.next().value));
+    assert.ok(live() > before);
+    pieces.return();
+    assert.equal(live(), before, who);
+  }
+  run.dispose();
+});
+
+test("an adapter that was uploaded goes with the model that it is of", async () => {
+  const studio = await openStudio();
+  const live = library.memoryStats().liveBytes;
+  const run = begin();
+  const adapter = run.adapter("best");
+  run.dispose();
+  await studio.upload(adapter);
+  await studio.choose({ kind: "embedded" }, () => {});
+  assert.equal(library.memoryStats().liveBytes, live);
+});
+
 test("samples in the course of a run change none of its bits", () => {
   const plain = begin();
   const sampled = begin();

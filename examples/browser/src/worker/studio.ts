@@ -23,7 +23,7 @@ import { unseal, type KeptRun } from "./kept";
 import { readRowsFile, tokenizeRows, viewRows, type Rows, type RowsFile } from "./rows";
 import { otherModel, readText, Run, type Adapter, type Material } from "./run";
 import { alive, alone, nextTask, seldom, watched } from "./turns";
-import { writing, type Drawing } from "./write";
+import { endEarly, writing, type Drawing } from "./write";
 
 type OnText = (text: string) => void;
 type OnLoading = (loading: Loading) => void;
@@ -94,6 +94,8 @@ export class Studio {
     this.hush();
     await this.#load(source, onLoading);
     this.#rows = null;
+    this.#uploaded?.adapted.dispose();
+    this.#uploaded = null;
     const model = this.#model();
     if (this.#run) return { model, run: null, trouble: null };
     const { latest, before } = await this.#keeper.read();
@@ -369,6 +371,7 @@ export class Studio {
         `Nothing can be written with this model: ${printable((error as Error).message)} Choose another.`,
       );
     } finally {
+      endEarly(pieces);
       end();
     }
   }

@@ -50,11 +50,20 @@ export function* writing(base: Base, model: Model, said: Said, drawing: Drawing)
 
 /** Each piece of it under `act`, such as without an adapter: between them the model is as it was. */
 export function* within(act: <T>(fn: () => T) => T, pieces: Generator<string, Written>): Generator<string, Written> {
-  for (;;) {
-    const next = act(() => pieces.next());
-    if (next.done) return next.value;
-    yield next.value;
+  try {
+    for (;;) {
+      const next = act(() => pieces.next());
+      if (next.done) return next.value;
+      yield next.value;
+    }
+  } finally {
+    endEarly(pieces);
   }
+}
+
+/** Frees what is kept of a text that nobody wants more of; where it has ended, nothing is. */
+export function endEarly(pieces: Generator<string, Written>): void {
+  pieces.return({ text: "", isWhole: false });
 }
 
 /** All of it at once. @param onText gets the text as it grows */
