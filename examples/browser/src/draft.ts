@@ -1,13 +1,12 @@
 /** What is in the fields, kept for the next visit. */
 import { del, get, set } from "idb-keyval";
+import type { Settings } from "./views";
 
-export interface Draft {
+/** A run's settings as they stand in its fields. */
+export type Fields = Record<keyof Settings, string>;
+
+export interface Draft extends Fields {
   text: string;
-  rank: string;
-  steps: string;
-  epochs: string;
-  patience: string;
-  prompt: string;
 }
 
 /** A file of rows that was opened; kept apart, since it does not change with every letter that is typed. */
@@ -20,6 +19,10 @@ export const DRAFT = "draft";
 const FILE = "draft-file";
 let timer: ReturnType<typeof setTimeout> | undefined;
 let waiting: Draft | undefined;
+
+export function fieldsOf({ rank, steps, epochs, patience, prompt }: Settings): Fields {
+  return { rank: `${rank}`, steps: `${steps}`, epochs: `${epochs}`, patience: `${patience}`, prompt };
+}
 
 /**
  * Written a moment after the last change. Where nothing can be kept, nothing is: the worker says so when it matters.

@@ -1,6 +1,6 @@
 /** From the opening of the page on: what was kept of the last visit, and a worker in place of one that is lost. */
 import { proxy } from "comlink";
-import { loadDraft, loadFile } from "../draft";
+import { fieldsOf, loadDraft, loadFile } from "../draft";
 import { printable } from "../format";
 import type { Loading, Opened, RunView } from "../views";
 import type { KeptRun } from "../worker/kept";
@@ -103,8 +103,7 @@ export class Session {
     const { text, rows, settings, losses, steps } = run;
     if (!run.after || (!draftIsThere && !this.touched)) {
       if (text !== null) this.data.fill(text);
-      const { rank, steps, epochs, patience, prompt } = settings;
-      this.training.fill({ rank: `${rank}`, steps: `${steps}`, epochs: `${epochs}`, patience: `${patience}`, prompt });
+      this.training.fill(fieldsOf(settings));
     }
     this.data.showRows(rows);
     if (rows) this.chat.suggest(rows.question);

@@ -1,5 +1,5 @@
 /** Training: its settings, its buttons, its figures and its curves. */
-import { keepNow } from "../draft";
+import { keepNow, type Fields } from "../draft";
 import { duration, megabytes, number } from "../format";
 import { Refusal } from "../refusal";
 import type { Course, ModelView, Progress, RowsView, RunView, Settings } from "../views";
@@ -27,9 +27,6 @@ const PHASES: Record<Phase, [label: string, enabled: boolean, note: string]> = {
   held: ["Start training", false, "Decide about the saved run first."],
   broken: ["Start training", false, ""],
 };
-
-/** The fields as they stand. */
-export type Fields = Record<"rank" | "steps" | "epochs" | "patience" | "prompt", string>;
 
 const EMPTY: Course = { losses: [], steps: 200, evaluations: [], best: null, stoppedEarly: false };
 

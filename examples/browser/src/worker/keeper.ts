@@ -1,4 +1,5 @@
 /** The run's place in IndexedDB, as this tab knows it: saves that follow one another, or fail. */
+import { fieldsOf } from "../draft";
 import { printable } from "../format";
 import { Refusal } from "../refusal";
 import { deleteRuns, readRuns, returnToBefore, revisionOf, seal, unseal, writeRun, type KeptRun } from "./kept";
@@ -40,7 +41,7 @@ export class Keeper {
     const saved = run.save();
     const kept = seal(saved);
     try {
-      await writeRun(kept, this.#seen, withDraft ? draftOf(saved) : undefined);
+      await writeRun(kept, this.#seen, withDraft ? { text: saved.text ?? "", ...fieldsOf(saved.settings) } : undefined);
       this.#seen = kept.revision;
       this.unkept = null;
     } catch (error) {
@@ -77,20 +78,6 @@ export class Keeper {
     await deleteRuns(this.#seen);
     this.#seen = null;
   }
-}
-
-function draftOf({
-  text,
-  settings: { rank, steps, epochs, patience, prompt },
-}: SavedRun): Parameters<typeof writeRun>[2] {
-  return {
-    text: text ?? "",
-    rank: `${rank}`,
-    steps: `${steps}`,
-    epochs: `${epochs}`,
-    patience: `${patience}`,
-    prompt,
-  };
 }
 
 function notKept(error: Error): string {
