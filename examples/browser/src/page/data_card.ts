@@ -1,5 +1,4 @@
 /** What is learned: a text in a field, or the rows of a file. */
-import { transfer } from "comlink";
 import { fileName, megabytes, number } from "../format";
 import { keepFile, type DraftFile } from "../draft";
 import { Refusal } from "../refusal";
@@ -103,12 +102,8 @@ export class DataCard {
    * @param isNew whether a visitor has just opened it
    */
   readRows({ name, bytes }: DraftFile, isNew: boolean): Promise<void> {
-    const copy = bytes.slice();
     return this.#reading(async () => {
-      const rows = await this.host.call((studio, live) =>
-        studio.readRows(transfer(copy, [copy.buffer]), name, live(tellReading)),
-      );
-      this.showRows(rows, isNew);
+      this.showRows(await this.host.call((studio, live) => studio.readRows(bytes, name, live(tellReading))), isNew);
     });
   }
 
