@@ -1,17 +1,11 @@
 /** Rows by their length: bars of a histogram, drawn as SVG, and said in a sentence. */
+import type { data } from "wasm-lora";
 import { number } from "../format";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, GAP] = [320, 56, 2];
 
-/** Lengths of `from` .. `to` tokens, and how many rows have one. */
-export interface Bin {
-  from: number;
-  to: number;
-  rows: number;
-}
-
-export function drawHistogram(box: HTMLElement, bins: readonly Bin[]): void {
+export function drawHistogram(box: HTMLElement, bins: readonly data.LengthBin[]): void {
   const most = Math.max(1, ...bins.map(({ rows }) => rows));
   const wide = WIDTH / Math.max(1, bins.length);
   const svg = document.createElementNS(SVG, "svg");
@@ -34,7 +28,7 @@ export function drawHistogram(box: HTMLElement, bins: readonly Bin[]): void {
     svg.append(bar);
   }
   box.replaceChildren(svg);
-  const none: Bin = { from: 0, to: 0, rows: 0 };
+  const none: data.LengthBin = { from: 0, to: 0, rows: 0 };
   const peak = bins.reduce((best, bin) => (bin.rows > best.rows ? bin : best), bins[0] ?? none);
   box.setAttribute(
     "aria-label",

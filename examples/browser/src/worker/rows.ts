@@ -67,12 +67,10 @@ export function tokenizeRows(
 }
 
 export function viewRows({ name, lossOn, question, tokenized }: Rows, { tokenizer }: Base): RowsView {
-  const preview = tokenized.rows.slice(0, SHOWN).map((row) => ({
-    where: row.where,
-    tokens: row.ids.length,
-    scored: row.labels.reduce((n, label, i) => n + Number(i > 0 && label !== -100), 0),
-    parts: data.previewRow(row, tokenizer),
-  }));
+  const preview = tokenized.rows.slice(0, SHOWN).map((row) => {
+    const { tokens, scored } = data.summarize({ rows: [row], truncated: 0, skipped: [], split: 0 });
+    return { where: row.where, tokens, scored, parts: data.previewRow(row, tokenizer) };
+  });
   const skipped = tokenized.skipped.slice(0, MOST_REASONS);
   return { name, lossOn, question, preview, summary: data.summarize(tokenized), skipped };
 }

@@ -4,6 +4,7 @@
  * with `--steps <steps> --batch 8 --seq 64`, of rows with `--epochs <epochs>`, to the same bits.
  */
 import { data, DivergedError, io, type peft, train } from "wasm-lora";
+import { number } from "../format";
 import { Refusal } from "../refusal";
 import type { Course, Question, Report, Said, Settings, Written } from "../views";
 import type { Base, Model } from "./base";
@@ -44,8 +45,8 @@ export function readText({ tokenizer }: Base, text: string): Material {
   if (text.length > MOST_CHARACTERS) {
     throw new Refusal(
       "text",
-      `The text has ${text.length.toLocaleString("en-US")} characters; this page takes at most ` +
-        `${MOST_CHARACTERS.toLocaleString("en-US")}. Use a part of it.`,
+      `The text has ${number(text.length)} characters; this page takes at most ${number(MOST_CHARACTERS)}. Use a ` +
+        `part of it.`,
     );
   }
   const tokens = tokenizer.encode(text);
@@ -145,7 +146,7 @@ export class Run {
   }
 
   get stepsDone(): number {
-    return this.training.losses.length;
+    return this.training.metrics.length;
   }
 
   get isComplete(): boolean {

@@ -1,6 +1,6 @@
 /** All of the model's work: what is loaded, the run, and who writes. */
 import { data, DivergedError, init, io, memoryStats, peft } from "wasm-lora";
-import { printable } from "../format";
+import { number, printable } from "../format";
 import { Refusal } from "../refusal";
 import type {
   Loading,
@@ -187,7 +187,7 @@ export class Studio {
   #tokenize(file: RowsFile, lossOn: LossOn, onReading: OnLoading): Rows {
     const tell = seldom((done, share) => watched(onReading)({ done, share }));
     return tokenizeRows(this.#base, file, lossOn, (done, all) =>
-      tell(`Row ${done.toLocaleString("en-US")} of ${all.toLocaleString("en-US")}`, done / all),
+      tell(`Row ${number(done)} of ${number(all)}`, done / all),
     );
   }
 
