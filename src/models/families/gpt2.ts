@@ -2,7 +2,7 @@
  * GPT-2: a decoder-only transformer (Radford et al. 2019) in Hugging Face's names, composed of public
  * parts only: learned positions, layer norms, causal attention over a fused projection, GELU.
  */
-import { add, attention, geluTanh, narrow, reshape } from "../../autograd/ops/index.js";
+import { add, geluTanh, narrow, reshape } from "../../autograd/ops/index.js";
 import { configReader } from "../../io/config_reader.js";
 import { Embedding, LayerNorm, Linear, type Layer } from "../../nn/layers.js";
 import { Module, type Parameter } from "../../nn/module.js";
@@ -20,6 +20,7 @@ import {
   type Table,
 } from "../parts/decoder.js";
 import type { Family, Size } from "../parts/family.js";
+import { Heads } from "../parts/heads.js";
 
 /** What config.json says of a GPT-2, in the names of LlamaConfig. */
 export interface Gpt2Config extends DecoderConfig {
@@ -59,31 +60,23 @@ export class Gpt2Attention extends Module {
   cAttn: Layer;
   /** Weight [hiddenSize, hiddenSize]. */
   cProj: Layer;
-  readonly #heads: number;
+  readonly #heads: Heads;
 
-  constructor(
-    c: Gpt2Config,
-    /** Its place in the cache. */
-    readonly layer: number,
-  ) {
+  constructor({ hiddenSize: size, numAttentionHeads: heads }: Gpt2Config, layer: number) {
     super();
-    const size = c.hiddenSize;
-    this.#heads = c.numAttentionHeads;
     this.cAttn = linearInOut(size, 3 * size);
     this.cProj = linearInOut(size, size);
+    this.#heads = new Heads({ heads, kvHeads: heads, dim: size / heads, layer, rotary: null });
   }
 
   /** x [batch, steps, hiddenSize] -> x's shape. */
-  forward(x: Tensor, { cache, ranges }: Pass): Tensor {
-    const [batch, steps, size] = x.shape as [number, number, number];
-    const heads = this.#heads;
+  forward(x: Tensor, pass: Pass): Tensor {
+    const [batch, steps] = x.shape as [number, number];
+    const { heads, dim } = this.#heads.options;
     return graphScope(() => {
-      const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, size / heads]);
-      const q = narrow(qkv, 2, 0, heads);
-      let k = narrow(qkv, 2, heads, heads);
-      let v = narrow(qkv, 2, 2 * heads, heads);
-      if (cache) [k, v] = cache.extend(this.layer, k, v);
-      return this.cProj.forward(reshape(attention(q, k, v, { ranges: ranges.get(null)! }), [batch, steps, size]));
+      const qkv = reshape(this.cAttn.forward(x), [batch, steps, 3 * heads, dim]);
+      const [q, k, v] = [0, 1, 2].map((i) => narrow(qkv, 2, i * heads, heads)) as [Tensor, Tensor, Tensor];
+      return this.cProj.forward(this.#heads.attend(q, k, v, pass));
     });
   }
 }
