@@ -1,7 +1,7 @@
 /** The options of the command finetune, by what they are about. */
 import { Option, type Command } from "commander";
 import { dataOptions } from "./data_options.js";
-import { asTyped, parsed, parseNumber, path } from "./option_values.js";
+import { asTyped, offline, parsed, parseNumber, path } from "./option_values.js";
 import { BASE_MODEL } from "./paths.js";
 import { FINETUNE_DEFAULTS, INITS, parseTargetModules, SETTINGS, type GivenSettings } from "./settings.js";
 
@@ -40,7 +40,7 @@ export function defineFinetune(command: Command): void {
       path,
       BASE_MODEL,
     )
-    .option("--offline", "take models of the hub from the cache alone, as HF_HUB_OFFLINE=1 does")
+    .addOption(offline())
     .option("--out <folder>", "where the adapter, the checkpoint, the figures and the report go", path, "runs/finetune")
     .option("--resume", "go on from <out>/checkpoint.safetensors, to the same bits as an uninterrupted run");
 

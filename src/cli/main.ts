@@ -16,6 +16,7 @@ import {
   fromZero,
   numberAboveZero,
   numberFromZero,
+  offline,
   parsed,
   parseNumber,
   path,
@@ -46,8 +47,6 @@ const MODEL = (): Option =>
     "model folder, or org/name[@revision] on the hub; without it the one that the adapter's config names, or the " +
       "embedded one",
   ).argParser(path);
-const OFFLINE = (): Option =>
-  new Option("--offline", "take models of the hub from the cache alone, as HF_HUB_OFFLINE=1 does");
 defineFinetune(program.command("finetune"));
 
 const generating = program
@@ -56,7 +55,7 @@ const generating = program
   .optionsGroup("What and where:")
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
-  .addOption(OFFLINE())
+  .addOption(offline())
   .option("--prompt <text>", "text to continue; without one from the begin-of-text token. With --chat it is answered")
   .optionsGroup("Conversations:")
   .option(
@@ -104,7 +103,7 @@ program
   .description("Write a model folder with the adapter's update added to its weights (float32).")
   .addOption(MODEL())
   .requiredOption("--adapter <folder>", "PEFT adapter folder, or org/name[@revision] on the hub", path)
-  .addOption(OFFLINE())
+  .addOption(offline())
   .requiredOption("--out <folder>", "folder to write; a new one", path)
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(async (options) => (await import("./merge.js")).merge(options));
@@ -116,7 +115,7 @@ const evaluating = program
   .requiredOption("--data <file>", "rows (.jsonl, .json, .csv, .parquet), or a folder with test.jsonl", path)
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to measure beside, or org/name[@revision] on the hub", path)
-  .addOption(OFFLINE())
+  .addOption(offline())
   .option("--limit <n>", "measure on the first n rows", fromOne)
   .option("--batch <n>", "rows that are computed together", fromOne, 8)
   .option("--json", "print the figures as JSON")
@@ -138,7 +137,7 @@ const inspecting = program
   .optionsGroup("What and where:")
   .option("--data <file>", "instead: rows (.jsonl, .json, .csv, .parquet), a folder with train.jsonl, or a text", path)
   .addOption(MODEL())
-  .addOption(OFFLINE())
+  .addOption(offline())
   .optionsGroup("How rows become tokens:");
 for (const option of dataOptions()) inspecting.addOption(option);
 inspecting

@@ -1,5 +1,8 @@
-/** What options of the command line are parsed with: a value out of its range is refused in one line. */
-import { InvalidArgumentError } from "commander";
+/**
+ * What options of the command line are parsed with: a value out of its range is refused in one line. And the option
+ * that all commands have.
+ */
+import { InvalidArgumentError, Option } from "commander";
 import { integerFrom, NUMBER_ABOVE_0, NUMBER_FROM_0, PROBABILITY, rule, type Rule } from "../train/settings.js";
 
 /** Of an option's text, in decimals only: 0x10 is a slip, and what is not 0 must not become 0. */
@@ -64,4 +67,9 @@ export function pairs<T>(what: string, value: (text: string) => T) {
     if (Object.hasOwn(before, name)) throw new InvalidArgumentError(`${name} is given twice.`);
     return { ...before, [name]: value(text.slice(cut + 1)) };
   };
+}
+
+/** Of a command that takes a model or an adapter. */
+export function offline(): Option {
+  return new Option("--offline", "take models of the hub from the cache alone, as HF_HUB_OFFLINE=1 does");
 }
