@@ -8,6 +8,7 @@ import { accessSync, constants, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import puppeteer from "puppeteer-core";
 import { Browser, Builder, By, Capabilities, Key } from "selenium-webdriver";
+import { test } from "uvu";
 
 /** @throws with the package to install */
 function need(path, pkg) {
@@ -124,7 +125,7 @@ async function listening(port) {
   throw new Error(`WebKitWebDriver did not start on port ${port}.`);
 }
 
-export const BROWSERS = {
+const BROWSERS = {
   // Chromium's sandbox does not start for root, as in containers.
   chromium: viaPuppeteer({
     path: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -140,3 +141,25 @@ export const BROWSERS = {
   }),
   webkit,
 };
+
+/** `node test/<a test> chromium` leaves the others out. */
+const isWanted = (name) => process.argv.length < 3 || process.argv.includes(name);
+
+/** The browsers to test in: their names, and what starts each. */
+export const WANTED = Object.entries(BROWSERS).filter(([name]) => isWanted(name));
+
+/** A test that has Chromium to itself, until it ends; so has what `after` is given. */
+export function inChromium(name, run) {
+  if (!isWanted("chromium")) return;
+  test(`Chromium: ${name}`, async () => {
+    const ends = [];
+    const after = (end) => ends.push(end);
+    try {
+      const b = await BROWSERS.chromium();
+      after(() => b.close());
+      await run(b, after);
+    } finally {
+      for (const end of ends.reverse()) await end();
+    }
+  });
+}

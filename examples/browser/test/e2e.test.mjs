@@ -10,14 +10,15 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { suite, test } from "uvu";
 import axe from "axe-core";
-import { strToU8, unzipSync, zipSync } from "fflate";
+import { strToU8, zipSync } from "fflate";
 import { build, preview } from "vite";
 import * as wasmLora from "wasm-lora";
 import { HubServer } from "../../../dist/test/support/hub_server.js";
-import { BROWSERS } from "./drivers.mjs";
+import { inChromium, WANTED } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
 import {
   choose,
+  configOf,
   downloaded,
   focus,
   focused,
@@ -31,6 +32,7 @@ import {
   untilCurve,
   untilStep,
   untilText,
+  weightsOf,
 } from "./visitor.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -64,9 +66,7 @@ function withoutMetadata(file) {
   return Buffer.concat([size, header, file.subarray(8 + length)]);
 }
 
-/** `node test/e2e.test.mjs chromium` leaves the others out. */
-const isWanted = (name) => process.argv.length < 3 || process.argv.includes(name);
-for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWanted(name))) {
+for (const [name, launch] of WANTED) {
   const inBrowser = suite(name);
   const say = (what) => console.log(`${b.version}: ${what}`);
   let b;
@@ -189,12 +189,8 @@ for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWante
   inBrowser("the downloaded adapter is Node's to the byte", async () => {
     const bytes = await downloaded(b);
     writeFileSync(zip, bytes);
-    const files = unzipSync(bytes);
-    assert.deepEqual(Buffer.from(files["adapter/adapter_model.safetensors"]), expected.adapter);
-    assert.deepEqual(
-      JSON.parse(Buffer.from(files["adapter/adapter_config.json"]).toString()),
-      JSON.parse(readFileSync(join(work, "node/adapter/adapter_config.json"), "utf8")),
-    );
+    assert.deepEqual(weightsOf(bytes), expected.adapter);
+    assert.deepEqual(configOf(bytes), expected.config);
   });
 
   inBrowser("a finished run too survives a reload", async () => {
@@ -291,22 +287,6 @@ for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWante
   });
 
   inBrowser.run();
-}
-
-/** A test that has Chromium to itself, until it ends; so has what `after` is given. */
-function inChromium(name, run) {
-  if (!isWanted("chromium")) return;
-  test(`Chromium: ${name}`, async () => {
-    const ends = [];
-    const after = (end) => ends.push(end);
-    try {
-      const b = await BROWSERS.chromium();
-      after(() => b.close());
-      await run(b, after);
-    } finally {
-      for (const end of ends.reverse()) await end();
-    }
-  });
 }
 
 inChromium("accessible in every state, light and dark, wide and narrow", async (b) => {
@@ -519,7 +499,7 @@ inChromium("a damaged run is named, the one before it is offered, and nothing is
   await b.click("#go");
   await untilText(b, "phase", "Finished");
   assert.deepEqual(await savedLosses(b), expected.losses);
-  assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
+  assert.deepEqual(weightsOf(await downloaded(b)), expected.adapter);
 
   await stored(b, "base");
   await b.reload();
@@ -580,7 +560,7 @@ inChromium("a worker that hangs or traps is replaced, and the run goes on to the
   await b.click("#go");
   await untilText(b, "phase", "Finished");
   assert.deepEqual(await savedLosses(b), expected.losses);
-  assert.deepEqual(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"]), expected.adapter);
+  assert.deepEqual(weightsOf(await downloaded(b)), expected.adapter);
 });
 
 inChromium(
@@ -744,7 +724,7 @@ inChromium("a model from the hub is trained, kept and found again; so is one in 
   await untilText(b, "go", "Start training");
   assert.equal(await textOf(b, "model-error"), "");
   await trained();
-  const config = JSON.parse(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_config.json"]).toString());
+  const config = configOf(await downloaded(b));
   assert.equal(config.base_model_name_or_path, "org/tiny");
 
   const weights = () => hub.asked.filter(({ url }) => /storage|safetensors/.test(url)).length;
@@ -801,7 +781,7 @@ inChromium("where nothing can be kept the page says so, and trains all the same"
   await b.click("#go");
   await untilText(b, "page-error", "a reload would lose the run");
   await untilText(b, "phase", "Finished");
-  assert.equal(unzipSync(await downloaded(b))["adapter/adapter_model.safetensors"].length > 300000, true);
+  assert.equal(weightsOf(await downloaded(b)).length > 300000, true);
 });
 
 test.run();

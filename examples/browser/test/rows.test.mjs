@@ -9,12 +9,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { suite, test } from "uvu";
 import axe from "axe-core";
-import { unzipSync } from "fflate";
 import { preview } from "vite";
-import { BROWSERS } from "./drivers.mjs";
+import { inChromium, WANTED } from "./drivers.mjs";
 import { finetuneRows, generate } from "./node.mjs";
 import {
   choose,
+  configOf,
   downloaded,
   paste,
   savedLosses,
@@ -25,6 +25,7 @@ import {
   until,
   untilStep,
   untilText,
+  weightsOf,
 } from "./visitor.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -59,7 +60,6 @@ async function open(b, path) {
 }
 const marked = (b) =>
   b.evaluate(() => [...document.querySelectorAll("#rows-preview mark")].map(({ textContent }) => textContent));
-const weightsOf = (zip) => Buffer.from(unzipSync(zip)["adapter/adapter_model.safetensors"]);
 async function train(b, { rank, epochs, patience }) {
   await choose(b, "rank", `${rank}`);
   await paste(b, "epochs", `${epochs}`);
@@ -67,9 +67,7 @@ async function train(b, { rank, epochs, patience }) {
   await b.click("#go");
 }
 
-/** `node test/rows.test.mjs chromium` leaves the others out. */
-const isWanted = (name) => process.argv.length < 3 || process.argv.includes(name);
-for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWanted(name))) {
+for (const [name, launch] of WANTED) {
   const inBrowser = suite(name);
   let b;
   inBrowser.after(() => b?.close());
@@ -121,8 +119,7 @@ for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWante
     await untilText(b, "phase", "Finished");
     assert.deepEqual(await savedLosses(b), expected.losses);
     assert.deepEqual(weightsOf(await downloaded(b)), expected.adapter);
-    const config = JSON.parse(Buffer.from(unzipSync(await downloaded(b))["adapter/adapter_config.json"]).toString());
-    assert.deepEqual(config, expected.config);
+    assert.deepEqual(configOf(await downloaded(b)), expected.config);
     assert.match(await b.evaluate(() => document.getElementById("chart").getAttribute("aria-label")), /best \d/);
     assert.match(await textOf(b, "verdict"), /On the rows that were held out/);
     await shoot(b, name, "7-rows-done");
@@ -140,22 +137,17 @@ for (const [name, launch] of Object.entries(BROWSERS).filter(([name]) => isWante
   inBrowser.run();
 }
 
-function inChromium(name, run) {
-  if (!isWanted("chromium")) return;
-  test(`Chromium: ${name}`, async () => {
-    const b = await BROWSERS.chromium();
-    try {
-      await b.resize(1280, 900);
-      await b.goto(url);
-      await untilText(b, "go", "Start training");
-      await run(b);
-    } finally {
-      await b.close();
-    }
+/** A test on a page of its own that has nothing to do. */
+function onPage(name, run) {
+  inChromium(name, async (b) => {
+    await b.resize(1280, 900);
+    await b.goto(url);
+    await untilText(b, "go", "Start training");
+    await run(b);
   });
 }
 
-inChromium("sample rows are there at a click, and are learned", async (b) => {
+onPage("sample rows are there at a click, and are learned", async (b) => {
   await b.click("#use-rows");
   await untilText(b, "rows-name", "sample.jsonl");
   assert.equal(await textOf(b, "rows-count"), "216");
@@ -177,7 +169,7 @@ inChromium("sample rows are there at a click, and are learned", async (b) => {
   assert.equal(await b.evaluate(() => document.getElementById("send").textContent), "Send to both");
 });
 
-inChromium(
+onPage(
   "what is wrong in a file is said with its place; a row that is of no use is left out with its reason",
   async (b) => {
     const refused = async (path, ...words) => {
@@ -230,7 +222,7 @@ inChromium(
   },
 );
 
-inChromium(
+onPage(
   "the same rows as CSV, JSON and Parquet, dropped or picked, in UTF-16 too, are the same to the model",
   async (b) => {
     await open(b, ordersFile);
@@ -254,36 +246,33 @@ inChromium(
   },
 );
 
-inChromium(
-  "where rows are learned by heart, the best adapter and the last are two, each the command line's",
-  async (b) => {
-    // Nothing of the others helps with those that are held out.
-    const words =
-      "bell corn dust fern gate hill iron jade kelp lime moss nest oak pine reed salt tide urn vine wool".split(" ");
-    const secrets = words.map((word, i) => ({
-      prompt: `${word}:`,
-      completion: ` ${words[(i * 7 + 3) % words.length]} ${i * 37}`,
-    }));
-    const path = file("secrets.jsonl", lines(secrets));
-    const settings = { rank: 16, epochs: 30, evalEvery: 9, patience: 2 };
-    const node = finetuneRows(path, join(work, "secrets"), settings);
-    assert.notDeepEqual(node.adapter, node.adapterLast);
-    await open(b, path);
-    await train(b, settings);
-    await untilText(b, "phase", "Finished. It ended early");
-    assert.deepEqual(await savedLosses(b), node.losses);
-    assert.ok((await stepOf(b)) < 90);
-    assert.deepEqual(weightsOf(await downloaded(b)), node.adapter);
-    assert.deepEqual(weightsOf(await downloaded(b, "download-last")), node.adapterLast);
-    assert.match(await textOf(b, "verdict"), /That was its best, at step \d+ of \d+\./);
-    // The three can be told apart by what they say.
-    const best = await talk(b, "bell:", { temperature: 0 });
-    await choose(b, "who", "last");
-    const last = await talk(b, "bell:", { temperature: 0 });
-    assert.equal(best.base, last.base);
-    assert.notEqual(best.adapted, last.adapted);
-  },
-);
+onPage("where rows are learned by heart, the best adapter and the last are two, each the command line's", async (b) => {
+  // Nothing of the others helps with those that are held out.
+  const words =
+    "bell corn dust fern gate hill iron jade kelp lime moss nest oak pine reed salt tide urn vine wool".split(" ");
+  const secrets = words.map((word, i) => ({
+    prompt: `${word}:`,
+    completion: ` ${words[(i * 7 + 3) % words.length]} ${i * 37}`,
+  }));
+  const path = file("secrets.jsonl", lines(secrets));
+  const settings = { rank: 16, epochs: 30, evalEvery: 9, patience: 2 };
+  const node = finetuneRows(path, join(work, "secrets"), settings);
+  assert.notDeepEqual(node.adapter, node.adapterLast);
+  await open(b, path);
+  await train(b, settings);
+  await untilText(b, "phase", "Finished. It ended early");
+  assert.deepEqual(await savedLosses(b), node.losses);
+  assert.ok((await stepOf(b)) < 90);
+  assert.deepEqual(weightsOf(await downloaded(b)), node.adapter);
+  assert.deepEqual(weightsOf(await downloaded(b, "download-last")), node.adapterLast);
+  assert.match(await textOf(b, "verdict"), /That was its best, at step \d+ of \d+\./);
+  // The three can be told apart by what they say.
+  const best = await talk(b, "bell:", { temperature: 0 });
+  await choose(b, "who", "last");
+  const last = await talk(b, "bell:", { temperature: 0 });
+  assert.equal(best.base, last.base);
+  assert.notEqual(best.adapted, last.adapted);
+});
 
 /** The embedded model's folder with another template, or with none. */
 function modelWith(name, template) {
@@ -296,7 +285,7 @@ function modelWith(name, template) {
   return folder;
 }
 
-inChromium("conversations are learned and held by the model's template, each with its own history", async (b) => {
+onPage("conversations are learned and held by the model's template, each with its own history", async (b) => {
   const template =
     "{% for m in messages %}{{ m.role }}:\n{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}\n" +
     "{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:\n{% endif %}";

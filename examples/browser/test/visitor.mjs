@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { unzipSync } from "fflate";
 import * as wasmLora from "wasm-lora";
 
 export const shots = fileURLToPath(new URL("shots/", import.meta.url));
@@ -90,6 +91,8 @@ export const downloaded = async (b, id = "download") =>
     }, id),
     "base64",
   );
+export const weightsOf = (zip) => Buffer.from(unzipSync(zip)["adapter/adapter_model.safetensors"]);
+export const configOf = (zip) => JSON.parse(Buffer.from(unzipSync(zip)["adapter/adapter_config.json"]).toString());
 
 /** What was said last on one side of the chat. */
 export const lastSaid = (b, side) =>
