@@ -6,7 +6,6 @@ import {
   ArgumentError,
   type data,
   init,
-  manualSeed,
   memoryStats,
   models,
   noGrad,
@@ -18,14 +17,9 @@ import {
 import { LLAMA } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
-import { trainingRows } from "../../support/training.js";
+import { llama, trainingRows } from "../../support/training.js";
 
 await init();
-
-function llama(): models.Llama {
-  manualSeed(1);
-  return new models.Llama(LLAMA);
-}
 
 /** By the definition: each row alone, all of its logits, sums in float64. */
 function reference(model: models.CausalLM, rows: readonly data.TrainingRow[]): train.RowsEvaluation {

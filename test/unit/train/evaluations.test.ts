@@ -1,35 +1,24 @@
 /** When a run measures, what it keeps as its best, when it stops early, and that all of it goes on from any step. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { ArgumentError, FormatError, init, manualSeed, models, StateError, train } from "../../../src/index.js";
+import { ArgumentError, FormatError, init, type models, StateError, train } from "../../../src/index.js";
 import { Evaluations } from "../../../src/train/evaluations.js";
 import { autoLearningRate, warmupSteps } from "../../../src/train/settings.js";
 import { assertBits } from "../../support/golden.js";
 import { LLAMA } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
-import { sameStates, trainingRows } from "../../support/training.js";
+import { finish, llama, sameStates, trainingRows, trainingTokens } from "../../support/training.js";
 
 await init();
 
 const rows: train.RowData = { train: trainingRows(9, LLAMA.vocabSize), test: trainingRows(4, LLAMA.vocabSize, 30) };
-const tokens = Int32Array.from({ length: 300 }, (_, i) => (i * i * 7 + (i % 5)) % LLAMA.vocabSize);
+const tokens = trainingTokens(300);
 const adapter = { r: 2, loraAlpha: 4, loraDropout: 0.1 };
 /** Learns so fast that the held-out loss rises after a while. */
 const SETTINGS = { adapter, epochs: 5, batch: 2, accumulation: 2, lr: 0.05, seed: 5, evalEvery: 2, loraplusLrRatio: 4 };
 
-function llama(): models.Llama {
-  manualSeed(1);
-  return new models.Llama(LLAMA);
-}
 const begin = (settings: object = {}): train.Finetuning =>
   new train.Finetuning<models.CausalLM>(llama(), rows, { ...SETTINGS, ...settings });
-const finish = (run: train.Finetuning): train.Finetuning => {
-  for (;;) {
-    if (run.isEvaluationDue) run.evaluate();
-    if (run.isComplete) return run;
-    run.step();
-  }
-};
 const stepsOf = (run: train.Finetuning): number[] => run.evaluations.map(({ step }) => step);
 
 test("an evaluation is due after every so many steps and the last, and must come before the next step", () => {

@@ -25,18 +25,14 @@ import { engine } from "../../../src/runtime/engine.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
 import { assertBits } from "../../support/golden.js";
 import { GPT2, LLAMA } from "../../support/language_models.js";
-import { sameStates } from "../../support/training.js";
+import { llama, learned, sameStates, trainingTokens } from "../../support/training.js";
 
 await init();
 
-const tokens = Int32Array.from({ length: 400 }, (_, i) => (i * i * 7 + (i % 5)) % LLAMA.vocabSize);
+const tokens = trainingTokens(400);
 const adapter = { r: 2, loraAlpha: 4, loraDropout: 0.2 };
 const SETTINGS = { adapter, steps: 30, batch: 3, seq: 10, lr: 0.02, seed: 5 };
 
-function llama(): models.Llama {
-  manualSeed(1);
-  return new models.Llama(LLAMA);
-}
 const begin = (model: models.CausalLM = llama()): train.Finetuning => new train.Finetuning(model, tokens, SETTINGS);
 const steps = (run: train.Finetuning, n: number): void => {
   for (let i = 0; i < n; i++) run.step();
@@ -91,10 +87,7 @@ for (const [name, make] of [
     assert.deepEqual(told, ["1/3", "2/3", "3/3"]);
     while (!run.isComplete) run.step();
     assert.deepEqual([...run.losses], losses);
-    const state = run.state();
-    assert.equal(state.factors.size, trained.length);
-    for (const [key, p] of adapted.namedParameters())
-      if (p.requiresGrad) assertBits(key, state.factors.get(key)!.data, p.data);
+    learned(run, adapted);
     assert.equal(run.evaluate(), after);
     assert.throws(() => run.step(), { name: "StateError", message: /has taken all of its 30 steps/ });
   });

@@ -11,7 +11,7 @@ import {
   init,
   manualSeed,
   memoryStats,
-  models,
+  type models,
   noGrad,
   optim,
   OutOfMemoryError,
@@ -23,10 +23,9 @@ import {
   type nn,
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
-import { assertBits } from "../../support/golden.js";
 import { LLAMA } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
-import { sameStates, trainingRows } from "../../support/training.js";
+import { finish, llama, learned, sameStates, trainingRows } from "../../support/training.js";
 
 await init();
 
@@ -36,19 +35,8 @@ const test5 = trainingRows(5, vocabSize, 50);
 const adapter = { r: 2, loraAlpha: 4 };
 const SETTINGS = { adapter, epochs: 2, batch: 2, accumulation: 2, lr: 0.02, seed: 5 };
 
-function llama(): models.Llama {
-  manualSeed(1);
-  return new models.Llama(LLAMA);
-}
 const begin = (settings: object = {}, given: train.RowData = { train: rows, test: test5 }): train.Finetuning =>
   new train.Finetuning<models.CausalLM>(llama(), given, { ...SETTINGS, ...settings });
-const finish = (run: train.Finetuning): train.Finetuning => {
-  while (!run.isComplete) {
-    run.step();
-    if (run.isEvaluationDue) run.evaluate();
-  }
-  return run;
-};
 
 /** The loss of some rows, as `model.loss` takes them. */
 function lossOf(model: models.CausalLM, some: readonly data.TrainingRow[], numItemsInBatch?: number) {
@@ -136,9 +124,7 @@ for (const [name, settings] of Object.entries({
     assert.equal(run.steps, 6);
     finish(run);
     assert.deepEqual(run.metrics, metrics);
-    const { factors } = run.state();
-    for (const [key, p] of adapted.namedParameters())
-      if (p.requiresGrad) assertBits(key, factors.get(key)!.data, p.data);
+    learned(run, adapted);
   });
 
 test("packing is layout: it decides no bit; order, batch and accumulation do", () => {
@@ -304,7 +290,10 @@ test("the held-out loss is over scored tokens, not over rows or batches", () => 
 });
 
 test("how many rows are held out is told without a run, of sizes that a run takes", () => {
-  assert.deepEqual([1, 2, 10, 11, 216].map((n) => train.heldOutRows(n)), [0, 1, 1, 2, 22]);
+  assert.deepEqual(
+    [1, 2, 10, 11, 216].map((n) => train.heldOutRows(n)),
+    [0, 1, 1, 2, 22],
+  );
   assert.throws(() => train.heldOutRows(0), says(ArgumentError, "heldOutRows", "rows", "0"));
   assert.throws(() => train.heldOutRows(3, 1.5), says(ArgumentError, "heldOutRows", "testSize", "1.5"));
 });

@@ -4,24 +4,15 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import {
-  ArgumentError,
-  data,
-  init,
-  manualSeed,
-  memoryStats,
-  models,
-  OutOfMemoryError,
-  train,
-} from "../../../src/index.js";
+import { ArgumentError, data, init, memoryStats, type models, OutOfMemoryError, train } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { LLAMA } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
-import { sameStates, trainingRows } from "../../support/training.js";
+import { llama, sameStates, trainingRows, trainingTokens } from "../../support/training.js";
 
 await init();
 
-const tokens = Int32Array.from({ length: 300 }, (_, i) => (i * i * 7 + (i % 5)) % LLAMA.vocabSize);
+const tokens = trainingTokens(300);
 const rows: train.RowData = { train: trainingRows(14, LLAMA.vocabSize), test: trainingRows(3, LLAMA.vocabSize, 20) };
 const adapter = { r: 2, loraAlpha: 4, loraDropout: 0.2 };
 const SETTINGS = { adapter, batch: 2, accumulation: 3, lr: 0.02, seed: 5, loraplusLrRatio: 2 };
@@ -29,11 +20,6 @@ const CASES: Record<string, () => train.Finetuning> = {
   "a text": () => new train.Finetuning<models.CausalLM>(llama(), tokens, { ...SETTINGS, steps: 6, seq: 10 }),
   rows: () => new train.Finetuning<models.CausalLM>(llama(), rows, { ...SETTINGS, epochs: 2 }),
 };
-
-function llama(): models.Llama {
-  manualSeed(1);
-  return new models.Llama(LLAMA);
-}
 
 /** The shards of the next step, computed in this order. */
 const shardsOf = (run: train.Finetuning, order: (i: number, count: number) => number): train.Shard[] => {
