@@ -100,7 +100,7 @@ function commonLength(a: string, b: string): number {
 }
 
 /** How many of two lists' first elements are equal. */
-export function commonStart(a: readonly number[], b: readonly number[]): number {
+function commonStart(a: readonly number[], b: readonly number[]): number {
   const most = Math.min(a.length, b.length);
   for (let i = 0; i < most; i++) if (a[i] !== b[i]) return i;
   return most;

@@ -9,7 +9,7 @@ import { brokenMarks, conversationRows, type ConversationSettings } from "./conv
 import { endOfTurnIds } from "./end_of_turn.js";
 import type { Example } from "./examples.js";
 import { checkScored, cutRow, scoredRow, Unusable, type TrainingRow } from "./labels.js";
-import { commonStart, TokenizedText, type Encoding } from "./masks.js";
+import { TokenizedText, type Encoding } from "./masks.js";
 import { checkDate } from "./strftime.js";
 import { Tokenizer } from "./tokenizer.js";
 
@@ -231,8 +231,7 @@ function textRow(
   if ((lossOn ?? own) !== "all") {
     const bare = new TokenizedText(text, encoding);
     // Begin-of-text goes before, and is no part of what is scored after a prompt.
-    while (first < ids.length && commonStart(ids.slice(first), bare.ids) < bare.ids.length) first++;
-    first += bare.firstFrom(prompt.length);
+    first = placeOf(bare.ids, ids) + bare.firstFrom(prompt.length);
   }
   // Of no text the end may be what begins a text, too.
   const isEnded = eosTokenIds.includes(ids.at(-1)!) && encoding.encode(text).length > 0;
@@ -241,6 +240,14 @@ function textRow(
     else if (kind === "completion") throw new Unusable("the model has no token that could end the completion");
   }
   return scoredRow(where, ids, [[first, ids.length]]);
+}
+
+/** Where among tokens others stand, one after the other; the end of all where these do not. */
+function placeOf(part: readonly number[], ids: readonly number[]): number {
+  // Few tokens are not of the text, so few places can be it.
+  const last = ids.length - part.length;
+  for (let at = 0; at <= last; at++) if (part.every((id, i) => id === ids[at + i])) return at;
+  return ids.length;
 }
 
 function tokensRow({ inputIds, labels, where }: Example & { kind: "tokens" }, lossOn: LossOn | undefined): TrainingRow {
