@@ -7,19 +7,21 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { suite, test } from "uvu";
 import { init, models, peft } from "../../src/index.js";
-import { BASE_MODEL, filesBelow, refuse, temporaryFolder, TINY, wasmLora, writeText } from "../support/cli.js";
+import {
+  BASE_MODEL,
+  filesBelow,
+  finetuneWith,
+  refuse,
+  temporaryFolder,
+  TINY,
+  wasmLora,
+  writeText,
+} from "../support/cli.js";
 
 const folder = temporaryFolder();
 const at = (...path: string[]): string => join(folder, ...path);
-const finetune = (...options: string[]): string[] => [
-  "finetune",
-  "--data",
-  "text.txt",
-  "--out",
-  "out",
-  ...TINY,
-  ...options,
-];
+const finetuneTo = finetuneWith("--data", "text.txt", ...TINY);
+const finetune = (...options: string[]): string[] => finetuneTo("out", ...options);
 
 writeText(at("text.txt"));
 

@@ -10,6 +10,7 @@ import { parseSafetensors, serializeSafetensors, toFloat32, type TensorToWrite }
 import {
   appears,
   filesBelow,
+  finetuneWith,
   refuse,
   succeed,
   temporaryFolder,
@@ -24,15 +25,7 @@ const folder = temporaryFolder();
 const at = (...path: string[]): string => join(folder, ...path);
 const bytes = (...path: string[]): Buffer => readFileSync(at(...path));
 const adapterOf = (out: string): Buffer => bytes(out, "adapter", "adapter_model.safetensors");
-const finetune = (out: string, ...options: string[]): string[] => [
-  "finetune",
-  "--data",
-  "text.txt",
-  "--out",
-  out,
-  ...TINY,
-  ...options,
-];
+const finetune = finetuneWith("--data", "text.txt", ...TINY);
 
 writeText(at("text.txt"));
 
@@ -314,15 +307,7 @@ for (const dropout of ["0", "0.1"]) {
 
 const resumeRefuses = suite("--resume refuses");
 
-const resume = (out: string, ...options: string[]): string[] => [
-  "finetune",
-  "--data",
-  "text.txt",
-  "--out",
-  out,
-  "--resume",
-  ...options,
-];
+const resume = finetuneWith("--data", "text.txt", "--resume");
 await succeed(folder, finetune("source", "--steps", "2"));
 const checkpoint = bytes("source", "checkpoint.safetensors");
 /** A run whose checkpoint holds these bytes. */

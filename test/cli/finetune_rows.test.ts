@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test } from "uvu";
 import { data, models, peft, train } from "../../src/index.js";
-import { filesBelow, refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
+import { filesBelow, finetuneWith, refuse, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { writeTinyModel } from "../support/tiny_model.js";
 
 const folder = temporaryFolder();
@@ -28,15 +28,9 @@ writeFileSync(at("rows.jsonl"), lines(rows));
 writeFileSync(at("text.txt"), "call me ishmael. ".repeat(60));
 
 const SMALL = ["--model", "m", "--r", "2", "--batch", "4"];
-const finetune = (out: string, ...options: string[]): string[] => [
-  "finetune",
-  "--data",
-  "rows.jsonl",
-  "--out",
-  out,
-  ...SMALL,
-  ...options,
-];
+const finetune = finetuneWith("--data", "rows.jsonl", ...SMALL);
+/** Learns so fast that soon nothing gets better. */
+const HASTY = "--eval-data other.jsonl --lr 0.01 --epochs 9 --eval-every 4 --patience 2".split(" ");
 
 const aRun = suite("a run on rows");
 
@@ -129,19 +123,7 @@ aRun("adapter/ is the best and adapter-last/ the last, to the bit", async () => 
 });
 
 aRun("stops early where nothing gets better, and says so", async () => {
-  const options = [
-    "--eval-data",
-    "other.jsonl",
-    "--lr",
-    "0.01",
-    "--epochs",
-    "9",
-    "--eval-every",
-    "4",
-    "--patience",
-    "2",
-  ];
-  const { stdout } = await succeed(folder, finetune("early", ...options));
+  const { stdout } = await succeed(folder, finetune("early", ...HASTY));
   const { best, stoppedEarly, evaluations, losses } = json("early", "result.json");
   assert.equal(stoppedEarly, true);
   assert.equal(losses.length, best.step + 8);
@@ -247,15 +229,7 @@ aRun("options of the other kind of data, two lengths and a patience without eval
     ["--test-windows", "4"],
   ] as const)
     await refuse(folder, finetune("refused", option, value), "ArgumentError", option, "rows.jsonl is read as rows");
-  const onText = (...options: string[]): string[] => [
-    "finetune",
-    "--data",
-    "text.txt",
-    "--out",
-    "refused",
-    ...SMALL,
-    ...options,
-  ];
+  const onText = finetuneWith("--data", "text.txt", ...SMALL);
   for (const options of [
     ["--epochs", "2"],
     ["--no-packing"],
@@ -265,7 +239,7 @@ aRun("options of the other kind of data, two lengths and a patience without eval
     ["--max-length", "64"],
     ["--skip-unusable"],
   ])
-    await refuse(folder, onText(...options), "ArgumentError", options[0]!, "text.txt is read as a text");
+    await refuse(folder, onText("refused", ...options), "ArgumentError", options[0]!, "text.txt is read as a text");
   await refuse(folder, finetune("refused", "--epochs", "2", "--steps", "3"), "error", "--epochs and --steps");
   await refuse(folder, finetune("refused", "--patience", "2", "--eval-every", "0"), "ArgumentError", "--eval-every");
   assert.deepEqual(filesBelow(at("refused")), []);
@@ -281,19 +255,7 @@ aRun("rows that are none are named by their file and line", async () => {
 });
 
 aRun("Ctrl-C between two evaluations, then --resume: the bytes of an uninterrupted run", async () => {
-  const options = [
-    "--eval-data",
-    "other.jsonl",
-    "--lr",
-    "0.01",
-    "--epochs",
-    "9",
-    "--eval-every",
-    "4",
-    "--patience",
-    "2",
-  ];
-  const stopped = await wasmLora(folder, finetune("stopped", ...options), async (child) => {
+  const stopped = await wasmLora(folder, finetune("stopped", ...HASTY), async (child) => {
     // The sixth step is there.
     const isThere = (): boolean => {
       try {

@@ -20,24 +20,23 @@ import { join } from "node:path";
 import { suite, test } from "uvu";
 import { LOCK_FILE, lockFolder } from "../../src/cli/lock.js";
 import { init, io, manualSeed, models, noGrad, peft, scope, tensor } from "../../src/index.js";
-import { appears, filesBelow, refuse, succeed, temporaryFolder, wasmLora, type Outcome } from "../support/cli.js";
+import {
+  appears,
+  filesBelow,
+  finetuneWith,
+  refuse,
+  succeed,
+  temporaryFolder,
+  wasmLora,
+  type Outcome,
+} from "../support/cli.js";
 import { CHARACTERS, TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 import { ROOT } from "../support/root.js";
 
 const folder = temporaryFolder();
 const at = (...path: string[]): string => join(folder, ...path);
 const TINY = ["--prompt", "call", "--seq", "16", "--batch", "1", "--r", "1", "--steps", "4", "--checkpoint-every", "1"];
-const finetune = (out: string, ...more: string[]): string[] => [
-  "finetune",
-  "--model",
-  "m",
-  "--data",
-  "t.txt",
-  "--out",
-  out,
-  ...TINY,
-  ...more,
-];
+const finetune = finetuneWith("--model", "m", "--data", "t.txt", ...TINY);
 const bytes = (path: string): Buffer => readFileSync(at(path));
 /** Every file of a folder with its contents. */
 const contents = (path: string): Map<string, string> =>

@@ -13,7 +13,7 @@ import { Worker } from "node:worker_threads";
 import { hasCheckpoint } from "../../src/cli/checkpoint.js";
 import { FormatError, io, peft } from "../../src/index.js";
 import { digestOfTensors } from "../../src/io/digest.js";
-import { filesBelow, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
+import { filesBelow, finetuneWith, succeed, temporaryFolder, wasmLora } from "../support/cli.js";
 import { TEXT, writeTinyAdapter, writeTinyModel } from "../support/tiny_model.js";
 import { ROOT } from "../support/root.js";
 
@@ -23,14 +23,11 @@ const folder = temporaryFolder();
 const main = new URL("dist/src/cli/main.js", ROOT).pathname;
 const library = new URL("dist/src/index.js", ROOT).href;
 const at = (...path: string[]): string => join(folder, ...path);
-const finetune = (out: string): string[] => [
-  "finetune",
+const finetune = finetuneWith(
   "--model",
   "m",
   "--data",
   "t.txt",
-  "--out",
-  out,
   "--prompt",
   "call",
   "--seq",
@@ -45,8 +42,8 @@ const finetune = (out: string): string[] => [
   "1",
   "--dropout",
   "0.1",
-];
-const resume = (out: string): string[] => ["finetune", "--out", out, "--resume"];
+);
+const resume = finetuneWith("--resume");
 /** Digests of all files. */
 const contents = (path: string): Map<string, string> =>
   new Map(

@@ -62,6 +62,11 @@ export async function wasmLora(
   return closed;
 }
 
+/** How a test calls finetune: these options first, in each call the folder that it writes and more of them. */
+export function finetuneWith(...options: readonly string[]): (out: string, ...more: string[]) => string[] {
+  return (out, ...more) => ["finetune", "--out", out, ...options, ...more];
+}
+
 /** Runs and expects success. */
 export async function succeed(cwd: string, args: readonly string[], input?: string): Promise<Outcome> {
   const outcome = await wasmLora(cwd, args, undefined, input);

@@ -331,9 +331,10 @@ test("ropeTheta stands for angles of the kind default, and not beside ropeParame
   assert.deepEqual(byTheta.config.ropeParameters, { ropeType: "default", ropeTheta: 10000 });
   assert.throws(() => new models.Llama({ ...sizes, ropeParameters, ropeTheta: 1 } as never), /give one of them/);
   // Undefined is as left out.
-  const given = [{ ropeTheta: 10000, ropeParameters: undefined }, { ropeTheta: undefined, ropeParameters }].map(
-    (angles) => new models.Llama({ ...sizes, ...angles } as never),
-  );
+  const given = [
+    { ropeTheta: 10000, ropeParameters: undefined },
+    { ropeTheta: undefined, ropeParameters },
+  ].map((angles) => new models.Llama({ ...sizes, ...angles } as never));
   for (const model of [byTheta, ...given]) {
     assert.deepEqual(model.config, byTheta.config);
     model.dispose();
