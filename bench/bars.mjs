@@ -1,5 +1,6 @@
 /** The bars: what a run must reach. */
-import { JAX, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import { FUSED, JAX, onThreads, OURS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import { MODELS } from "./shapes.mjs";
 
 const name = ({ shape }) => shape.join(", ");
 
@@ -25,7 +26,7 @@ function bar(title, rows, of, limit, { atMost = false, toPeer = false } = {}) {
 }
 
 /** Every bar, judged. */
-export function judge({ sgemm, lora }) {
+export function judge({ sgemm, lora, step }) {
   const products = (kind) => sgemm.rows.filter((row) => row.kind === kind);
   const peer = (row) => row.ofBestPeer ?? NaN;
   const wall = (row) => row.ofWall;
@@ -55,5 +56,22 @@ export function judge({ sgemm, lora }) {
           }),
         ]
       : []),
+    ...(step ? ofSteps(step) : []),
+  ];
+}
+
+/** Those of whole steps, on several threads: beside one, and beside PyTorch on as many. */
+function ofSteps({ rows }) {
+  const [base, small] = [MODELS.base, MODELS.small].map(({ model }) => rows.filter((row) => row.model === model));
+  const slowest = ({ speedup }) => Math.min(...[OURS, FUSED].map((name) => speedup[name]).filter(Number.isFinite));
+  return [
+    bar("base's step on several threads: 1.5x one", base, slowest, 1.5),
+    bar("135M step on several threads: 1.75x one", small, slowest, 1.75),
+    bar(
+      "135M step, fused, on several threads: within 2.2x of PyTorch on as many",
+      small,
+      ({ ofTorch, threads }) => ofTorch[onThreads(FUSED, threads)],
+      1 / 2.2,
+    ),
   ];
 }

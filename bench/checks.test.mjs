@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { judge } from "./bars.mjs";
+import { Contestant } from "./contestant.mjs";
 import { watch } from "./neighbour.mjs";
 import { median, ratio } from "./median.mjs";
-import { productError, stepError, stepReference, values } from "./reference.mjs";
+import { productError, stepError, stepReference, updateError, values } from "./reference.mjs";
 
 const [m, n, k] = [5, 7, 300];
 
@@ -139,6 +140,46 @@ test("medians, and ratios within rounds", () => {
   assert.equal(median([4, 1, 2, 3]), 2.5);
   // A round that is slow for both leaves the ratio as it is; rounds that only one ran do not count.
   assert.equal(ratio([2, 20, 2], [1, 10, 1, 7]), 2);
+});
+
+test("updates are compared by the largest one of their factor, and a loss by itself", () => {
+  const before = [Float32Array.of(1, 2), Float32Array.of(3)];
+  const ours = { loss: 2, factors: [Float32Array.of(1.5, 2), Float32Array.of(3.25)] };
+  assert.equal(updateError(ours, ours, before), 0);
+  assert.equal(updateError(ours, { ...ours, loss: 2.5 }, before), 0.25);
+  assert.equal(updateError(ours, { ...ours, factors: [Float32Array.of(1.5, 2.125), ours.factors[1]] }, before), 0.25);
+  assert(Number.isNaN(updateError(ours, { ...ours, factors: [ours.factors[0], Float32Array.of(NaN)] }, before)));
+});
+
+test("a contestant in a process of its own answers in turn, and one that ends or is not there tells why", async () => {
+  const script = (text) => new Contestant(process.execPath, ["--input-type=module", "-e", text]);
+  const lines = script(
+    `console.log('{ "ready": "yes" }');
+     process.stdin.on("data", (text) => console.log(JSON.stringify({ got: String(text).trim() })));`,
+  );
+  assert.deepEqual(await lines.opened(), { ready: "yes" });
+  for (const line of ["check a.bin", "run 3"]) assert.deepEqual(await lines.ask(line), { got: line });
+  lines.close();
+  await assert.rejects(script(`console.error("a warning"); throw new RangeError("no such thing");`).opened(), {
+    message: "RangeError: no such thing",
+  });
+  await assert.rejects(new Contestant("./no-such-program", []).opened(), { message: /ENOENT/ });
+});
+
+test("whole steps have bars on threads and beside PyTorch, of the slower arithmetic where both ran", () => {
+  const row = (model, speedup, ofTorch) => ({ model, shape: [4, 128], threads: 2, speedup, ofTorch });
+  const rows = [
+    row("the embedded base", { "wasm-lora": 1.6, "wasm-lora fused": NaN }, {}),
+    row("SmolLM2-135M's shape", { "wasm-lora": 1.8, "wasm-lora fused": 1.7 }, { "wasm-lora fused, 2 threads": 0.5 }),
+  ];
+  assert.deepEqual(
+    judge({ step: { rows } }).map(({ worst, passed }) => [worst, passed]),
+    [
+      [1.6, true],
+      [1.7, false],
+      [0.5, true],
+    ],
+  );
 });
 
 test.run();

@@ -219,18 +219,3 @@ function crossEntropy(logits, wanted, vocabulary) {
   const chosen = nn.logSoftmax(logits, -1).mul(nn.oneHot(wanted.ref, vocabulary));
   return np.sum(chosen).mul(-1 / wanted.shape[0]);
 }
-
-/** Largest difference of losses and factors, relative to the largest change that the step made. */
-export function llamaError(ours, jax, before) {
-  let worst = Math.abs(ours.loss - jax.loss) / Math.abs(ours.loss);
-  ours.factors.forEach((values, f) => {
-    let change = 0;
-    let difference = 0;
-    values.forEach((value, i) => {
-      change = Math.max(change, Math.abs(value - before[f][i]));
-      difference = Math.max(difference, Math.abs(value - jax.factors[f][i]));
-    });
-    worst = Math.max(worst, difference / change);
-  });
-  return worst;
-}

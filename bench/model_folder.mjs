@@ -63,6 +63,21 @@ export const LLAMA_32_1B = {
   tie_word_embeddings: true,
 };
 
+/** config.json of Qwen/Qwen2.5-0.5B, as far as it matters here: 494,032,768 weights. */
+export const QWEN25_05B = {
+  model_type: "qwen2",
+  hidden_size: 896,
+  intermediate_size: 4864,
+  num_hidden_layers: 24,
+  num_attention_heads: 14,
+  num_key_value_heads: 2,
+  vocab_size: 151936,
+  max_position_embeddings: 32768,
+  rms_norm_eps: 1e-6,
+  rope_theta: 1000000,
+  tie_word_embeddings: true,
+};
+
 /** Numbers in 0 .. 2^32 - 1 (mulberry32). */
 function randomOf(seed) {
   let state = seed | 0;

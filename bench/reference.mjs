@@ -126,3 +126,18 @@ export function stepError({ exact, size, bound, lossBound }, { loss, dx, gradien
   gradients.forEach((g, i) => compare(g, exact.gradients[i], size.gradients[i]));
   return worst;
 }
+
+/** Largest difference of losses and factors, relative to the largest change that the step made. */
+export function updateError(ours, theirs, before) {
+  let worst = Math.abs(ours.loss - theirs.loss) / Math.abs(ours.loss);
+  ours.factors.forEach((values, f) => {
+    let change = 0;
+    let difference = 0;
+    values.forEach((value, i) => {
+      change = Math.max(change, Math.abs(value - before[f][i]));
+      difference = Math.max(difference, Math.abs(value - theirs.factors[f][i]));
+    });
+    worst = Math.max(worst, difference / change);
+  });
+  return worst;
+}

@@ -1,5 +1,17 @@
 /** A run's results as text. */
-import { FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import {
+  FULL_STEP,
+  FUSED,
+  JAX,
+  ONNX,
+  onThreads,
+  OURS,
+  RELAXED,
+  TFJS,
+  TFJS_BEST,
+  TFJS_WRITTEN,
+  TORCH,
+} from "./engines.mjs";
 
 /** Columns aligned, the first to the left, the others to the right. */
 function table(rows) {
@@ -101,6 +113,23 @@ const WRITE = {
       ]),
     ]) + reasons(result),
 
+  step: (result) =>
+    table([
+      ["whole LoRA step", "batch x tokens", "", "ms", "of one thread", `of ${TORCH} on as many`],
+      ...result.rows.flatMap(({ model, shape, threads, milliseconds, speedup, ofTorch }) =>
+        [OURS, FUSED, TORCH].flatMap((name) =>
+          (threads > 1 ? [1, threads] : [1]).map((count) => [
+            model,
+            shape.join(" x "),
+            onThreads(name, count),
+            number(milliseconds[onThreads(name, count)]),
+            count === 1 ? "" : times(speedup[name]),
+            name === TORCH ? "" : times(ofTorch[onThreads(name, count)]),
+          ]),
+        ),
+      ),
+    ]) + reasons(result),
+
   start: (engines) =>
     table([
       [
@@ -150,7 +179,7 @@ function bars(judged) {
 export function text({ environment, sections, bars: judged }) {
   return [
     `${environment.engine}\n${environment.cpu}, ${environment.logicalCpus} logical CPUs, ${environment.platform}; ` +
-      `one thread, float32, medians; clock: ${environment.clock}` +
+      `one thread unless it says how many, float32, medians; clock: ${environment.clock}` +
       (environment.load === undefined ? "" : `; load average ${number(environment.load)}`) +
       `\npeers: ${Object.entries(environment.peers)
         .map((peer) => peer.join(" "))

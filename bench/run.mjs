@@ -1,17 +1,20 @@
 /** npm run bench: see README.md, or --help. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BROWSERS, runInBrowsers } from "./browsers.mjs";
 import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
 
 const USAGE =
-  `Usage: npm run bench -- [--quick] [--only SECTION]... [--browser NAME]...
+  `Usage: npm run bench -- [--quick] [--only SECTION]... [--threads N] [--browser NAME]...
 
   --quick           under two minutes: shorter bursts, fewer rounds, and the small Llama only
-  --only SECTION    machine, sgemm, lora, llama or start; may be repeated. Default: all
-  --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but start
+  --only SECTION    machine, sgemm, lora, llama, step or start; may be repeated. Default: all
+  --threads N       how many threads a contestant on several has. Default: as many as there are processors
+  --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but
+                    step and start
   --help            this text
 
 Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and ` +
@@ -19,13 +22,14 @@ Prints tables and whether each bar is met. If all sections ran it writes bench/r
 SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
 
 /** Shares of the whole, by what they take; only for the time that is left. */
-const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, start: 1 };
+const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, step: 16, start: 1 };
 
 function readOptions() {
   const { values } = parseArgs({
     options: {
       quick: { type: "boolean", default: false },
       only: { type: "string", multiple: true, default: [] },
+      threads: { type: "string" },
       browser: { type: "string", multiple: true, default: [] },
       help: { type: "boolean", default: false },
     },
@@ -37,7 +41,10 @@ function readOptions() {
     const unknown = values[option].find((name) => !known.includes(name));
     if (unknown !== undefined) throw new RangeError(`--${option} must be one of ${known.join(", ")}; got ${unknown}.`);
   }
-  return values;
+  const threads = values.threads === undefined ? availableParallelism() : Number(values.threads);
+  if (!Number.isInteger(threads) || threads < 1)
+    throw new RangeError(`--threads must be an integer of at least 1; got ${values.threads}.`);
+  return { ...values, threads };
 }
 
 let given;
@@ -63,6 +70,9 @@ const { judge } = await import("./bars.mjs");
 const { chart } = await import("./chart.mjs");
 const { text } = await import("./report.mjs");
 const { startOf } = await import("./startup.mjs");
+const { step } = await import("./steps.mjs");
+/** Those that run in Node only, where processes of their own are to be had. */
+const IN_NODE = { step, start: startOf };
 
 const names = Object.keys(WEIGHTS).filter((name) => given.only.length === 0 || given.only.includes(name));
 const started = performance.now();
@@ -80,7 +90,7 @@ async function runInNode() {
   let done = 0;
   for (const name of names) {
     const progress = (at, of, what) => report((done + (WEIGHTS[name] * at) / of) / total, `${name}: ${what}`);
-    sections[name] = name === "start" ? startOf(given, progress) : await SECTIONS[name](given, progress);
+    sections[name] = await (SECTIONS[name] ?? IN_NODE[name])(given, progress);
     done += WEIGHTS[name];
   }
   process.stderr.write("\n");
@@ -88,7 +98,7 @@ async function runInNode() {
 }
 
 async function runInPages() {
-  const sections = names.filter((name) => name !== "start");
+  const sections = names.filter((name) => name in SECTIONS);
   const total = given.browser.length * totalOf(sections);
   let done = 0;
   return runInBrowsers(given.browser, sections, { quick: given.quick }, (browser, section) => {

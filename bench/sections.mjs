@@ -6,7 +6,7 @@ import { ENGINES, FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRI
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
 import { median, ratio } from "./median.mjs";
 import { FULL, QUICK, bursts, race } from "./race.mjs";
-import { productError, stepError, stepReference, values } from "./reference.mjs";
+import { productError, stepError, stepReference, updateError, values } from "./reference.mjs";
 import { hasFma, openWall } from "./wall.mjs";
 
 const KERNELS = "its kernels";
@@ -219,13 +219,13 @@ const sameBits = (these, those) =>
 /** Tokens a second of a Llama's training step. */
 async function llama(options, progress) {
   const { missing } = await openEngines([OURS, JAX]);
-  const { LLAMAS, openLlama, llamaError } = await import("./llama.mjs");
+  const { LLAMAS, openLlama } = await import("./llama.mjs");
   const rows = [];
   const wanted = Object.entries(LLAMAS).filter(([name]) => !options.quick || name === "base");
   for (const [at, [, model]] of wanted.entries()) {
     progress(at, wanted.length, model.title);
     const { ours, jax, tokens, initial } = await openLlama(model);
-    const error = llamaError(ours.result(), await jax.result(), initial);
+    const error = updateError(ours.result(), await jax.result(), initial);
     if (!(error < 1e-3)) throw new Error(`${model.title}: jax-js and this library differ by ${error}`);
     const times = await race(
       [

@@ -32,3 +32,10 @@ export function kindOf([m, n, k]) {
   if (m <= 8) return "8 rows";
   return Math.min(n, k) <= 64 ? "thin" : "large";
 }
+
+/** Models of the whole steps: a burst is so many steps and counts as its fastest one. */
+export const MODELS = {
+  base: { model: "the embedded base", batch: 8, seq: 128, rounds: 9, burst: 5 },
+  small: { model: "SmolLM2-135M's shape", batch: 4, seq: 128, rounds: 3, burst: 1 },
+  large: { model: "Qwen2.5-0.5B's shape", batch: 1, seq: 32, rounds: 3, burst: 1 },
+};
