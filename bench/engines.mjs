@@ -1,6 +1,7 @@
 /** The contestants' names, and the engines, loaded when asked for: tfjs and jax-js change the global scope. */
 
 export const OURS = "wasm-lora";
+export const RELAXED = "wasm-lora relaxed";
 export const FUSED = "wasm-lora fused";
 export const TORCH = "PyTorch";
 export const TFJS = "tfjs-wasm";
@@ -16,7 +17,7 @@ export const onThreads = (name, threads) => (threads === 1 ? name : `${name}, ${
 /** Each has open(), which gives matmul(m, n, k, a, b) and steps of a layer: { run, result, free }. */
 export const ENGINES = {
   [OURS]: () => import("./engines/wasm_lora.mjs"),
-  [FUSED]: async () => ({ open: (await import("./engines/wasm_lora.mjs")).openFused }),
+  [RELAXED]: async () => ({ open: (await import("./engines/wasm_lora.mjs")).openRelaxed }),
   [TFJS]: () => import("./engines/tfjs.mjs"),
   [ONNX]: () => import("./engines/onnx.mjs"),
   [JAX]: () => import("./engines/jax.mjs"),

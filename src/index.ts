@@ -6,7 +6,6 @@
  * @module wasm-lora
  */
 export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engine.js";
-export { type Arithmetic, supportsFused } from "./runtime/fused.js";
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";
 export type { Options } from "./runtime/options.js";
@@ -35,4 +34,10 @@ export { Generator } from "./random/generator.js";
 export * as models from "./models/index.js";
 export * as io from "./io/index.js";
 export * as data from "./data/index.js";
+export {
+  exportAdapter,
+  type ExportAdapterOptions,
+  type ExportedAdapter,
+  type ExportTarget,
+} from "./export/index.js";
 export * as train from "./train/index.js";

@@ -8,6 +8,7 @@ import { Command, Option } from "commander";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
+import { DTYPE_NAMES, EXPORT_TARGETS } from "../export/targets.js";
 import { defineFinetune } from "./finetune_options.js";
 import { oneLine } from "./format.js";
 import {
@@ -107,6 +108,41 @@ program
   .requiredOption("--out <folder>", "folder to write; a new one", path)
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(async (options) => (await import("./merge.js")).merge(options));
+
+program
+  .command("export")
+  .description("Write an adapter for llama.cpp, Ollama, mlx-lm, Workers AI, or servers that know alpha / r alone.")
+  .requiredOption("--adapter <folder>", "PEFT adapter folder, or org/name[@revision] on the hub", path)
+  .addOption(
+    new Option(
+      "--to <target>",
+      "gguf (llama.cpp, node-llama-cpp, wllama, LM Studio), ollama (the same with a Modelfile), mlx, workers-ai or " +
+        "peft (one alpha and rank, without patterns)",
+    )
+      .choices(EXPORT_TARGETS)
+      .makeOptionMandatory(),
+  )
+  .addOption(
+    new Option(
+      "--base <folder>",
+      "the model that it is for, or org/name[@revision] on the hub; without it the one that the adapter's config " +
+        "names, or the embedded one",
+    ).argParser(path),
+  )
+  .addOption(
+    new Option("--dtype <type>", "what factors are stored in").choices(Object.keys(DTYPE_NAMES)).default("f32"),
+  )
+  .option("--from <name>", "what FROM names in Ollama's Modelfile (default: ./base.gguf)", filled)
+  .addOption(offline())
+  .requiredOption("--out <path>", "folder to write, a new one; or a new file that ends in .gguf", path)
+  .addHelpText(
+    "after",
+    "\nThe files are read back, and their update is compared with the adapter's. What a target cannot be told\n" +
+      "(DoRA, whole modules, trained tokens, embeddings) is refused by name: merge writes such a model whole.\n" +
+      "\nExample:\n  wasm-lora export --adapter runs/moby-dick/adapter --to gguf --out moby-dick.gguf\n" +
+      "  wasm-lora export --adapter runs/chats/adapter --to ollama --from llama3.2:1b --out runs/chats/ollama",
+  )
+  .action(async (options) => (await import("./export.js")).exportCommand(options));
 
 const evaluating = program
   .command("eval")

@@ -14,6 +14,7 @@ import { ArgumentError, DTypeError, FormatError, ShapeError } from "../runtime/e
 import { checkOptions } from "../runtime/options.js";
 import { className } from "../runtime/shown.js";
 import { show } from "./json.js";
+import { toBfloat16, toFloat16 } from "./narrow.js";
 import {
   byteLength,
   DTYPE_BITS,
@@ -190,7 +191,8 @@ export interface TensorToWrite {
   /** Sizes of the dimensions; [] for a scalar. */
   shape: readonly number[];
   /**
-   * Float32Array for F32 and BF16 (rounded to nearest even), Int32Array for I32, Uint8Array for any dtype's raw bytes.
+   * Float32Array for F32, and for BF16 and F16 (rounded to nearest even); Int32Array for I32; Uint8Array for any
+   * dtype's raw bytes.
    */
   data: Float32Array | Int32Array | Uint8Array;
 }
@@ -311,25 +313,14 @@ function rawBytes({ name, dtype, shape, data }: TensorToWrite): Uint8Array {
 function encodeData(where: string, dtype: SafetensorsDtype, data: TensorToWrite["data"]): Uint8Array {
   if (data instanceof Uint8Array) return data;
   if (data instanceof Float32Array && dtype === "BF16") return toBfloat16(data);
+  if (data instanceof Float32Array && dtype === "F16") return toFloat16(data);
   if ((data instanceof Float32Array && dtype === "F32") || (data instanceof Int32Array && dtype === "I32")) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
   throw new DTypeError(
     `${where} of dtype ${dtype} has data of type ${typeName(data)}; ` +
-      `expected Float32Array for F32 and BF16, Int32Array for I32, or Uint8Array.`,
+      `expected Float32Array for F32, F16 and BF16, Int32Array for I32, or Uint8Array.`,
   );
-}
-
-/** The upper half of each float32, rounded to nearest, ties to even; a NaN stays one by setting its quiet bit. */
-function toBfloat16(values: Float32Array): Uint8Array {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const halves = new Uint16Array(values.length);
-  for (let i = 0; i < bits.length; i++) {
-    const x = bits[i]!;
-    const isNaN = (x & 0x7fffffff) > 0x7f800000;
-    halves[i] = isNaN ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16;
-  }
-  return new Uint8Array(halves.buffer);
 }
 
 /** UTF-8 order, the reference's; JavaScript's own `<` compares UTF-16 units and differs beyond U+FFFF. */

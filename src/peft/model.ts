@@ -11,6 +11,7 @@ import { checkOptions, type Options } from "../runtime/options.js";
 import { className } from "../runtime/shown.js";
 import { checkBoolean, shown } from "../tensor/check.js";
 import { Adapters } from "./adapters.js";
+import { collect, type CollectedAdapter } from "./collect.js";
 import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
 import { addInitialised } from "./initial_adapter.js";
 import { BASE } from "./layer.js";
@@ -351,6 +352,11 @@ export class LoraModel<M extends Module = Module> extends Module {
     const { saveEmbeddingLayers = "auto" } = options;
     if (saveEmbeddingLayers !== "auto") checkBoolean("savePretrained", "saveEmbeddingLayers", saveEmbeddingLayers);
     saveAdapter(this.#adapters, directory, adapterName, saveEmbeddingLayers);
+  }
+
+  /** An adapter as plain data, for writers of other formats. @throws ArgumentError if there is none @internal */
+  collect(adapterName: string): CollectedAdapter {
+    return collect(this.#adapters, adapterName);
   }
 
   /**

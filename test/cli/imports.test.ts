@@ -19,6 +19,7 @@ const SRC: Floors = [
   ["linalg", "autograd"],
   ["nn"],
   ["lora", "peft", "optim", "models"],
+  ["export"],
   ["train"],
   ["cli", "index", "inline"],
 ];
@@ -28,7 +29,7 @@ const ASSEMBLY: Floors = [
   ["gemm", "linalg", "optim", "random"],
   ["nn"],
   ["lora"],
-  ["index", "probes", "fused"],
+  ["index", "probes", "relaxed"],
 ];
 
 /** The sources by their paths. */

@@ -16,7 +16,6 @@ import {
   choose,
   configOf,
   downloaded,
-  inScheme,
   paste,
   savedLosses,
   shoot,
@@ -201,8 +200,10 @@ onPage(
       document.querySelector("#rows-left").open = true;
     });
     for (const scheme of ["light", "dark"]) {
-      await inScheme(b, scheme);
+      await b.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
       await b.page.evaluate(axe.source);
+      // Colours take a moment.
+      await new Promise((resolve) => setTimeout(resolve, 300));
       const { violations } = await b.evaluate(() => globalThis.axe.run());
       assert.deepEqual(
         violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target)}`),

@@ -356,6 +356,35 @@ test("F16 to float32: every one of the 65536 values", () => {
   }
 });
 
+test("F16: every value is restored, and what lies between two goes to the nearest, ties to even", () => {
+  const bitsOf = (data: Float32Array): Uint16Array => {
+    const file = serializeSafetensors([{ name: "a", dtype: "F16", shape: [data.length], data }]);
+    return new Uint16Array(parseSafetensors(file).tensors.get("a")!.bytes.slice().buffer);
+  };
+  const halves = Uint16Array.from({ length: 65536 }, (_, i) => i);
+  const floats = toFloat32(view("F16", new Uint8Array(halves.buffer)));
+  const back = bitsOf(floats);
+  for (let i = 0; i < 65536; i++) {
+    const isSignalling = (i & 0x7fff) > 0x7c00 && (i & 0x200) === 0;
+    assert.equal(back[i], isSignalling ? i | 0x200 : i);
+  }
+  // Above 65504 comes what would be 65536, were there room for it.
+  const middles = Float32Array.from(
+    { length: 0x7c00 },
+    (_, i) => (floats[i]! + (i === 0x7bff ? 65536 : floats[i + 1]!)) / 2,
+  );
+  const above = bitsOf(new Float32Array(new Int32Array(middles.slice().buffer).map((bits) => bits + 1).buffer));
+  const below = bitsOf(new Float32Array(new Int32Array(middles.slice().buffer).map((bits) => bits - 1).buffer));
+  const at = bitsOf(middles);
+  const negative = bitsOf(middles.map((x) => -x));
+  for (let i = 0; i < 0x7c00; i++) {
+    assert.deepEqual([below[i], above[i]], [i, i + 1]);
+    assert.equal(at[i], i + (i & 1));
+    assert.equal(negative[i], 0x8000 + i + (i & 1));
+  }
+  assert.deepEqual([...bitsOf(Float32Array.of(1e38, -Infinity, 1e-45, -1e-30))], [0x7c00, 0xfc00, 0, 0x8000]);
+});
+
 test("BF16: the upper half of a float32; reading and writing every value restores it", () => {
   const halves = Uint16Array.from({ length: 65536 }, (_, i) => i);
   const floats = toFloat32(view("BF16", new Uint8Array(halves.buffer)));

@@ -1,0 +1,106 @@
+/** Adapters for other systems: files that each is read back and compared with what it was written from. */
+import type { Tokenizer } from "../data/tokenizer.js";
+import { loadTokenizer } from "../data/tokenizer.js";
+import { exists } from "../io/files.js";
+import type { LoraModel } from "../peft/model.js";
+import { ArgumentError } from "../runtime/errors.js";
+import { checkOptions } from "../runtime/options.js";
+import { shown } from "../runtime/shown.js";
+import { WEIGHT_DTYPES, type WeightDType } from "../tensor/dtype.js";
+import { configOfBase } from "./base.js";
+import { compareUpdates, type Comparison } from "./compare.js";
+import { writeGgufAdapter } from "./gguf.js";
+import { writeMlxAdapter } from "./mlx.js";
+import { writeOllama } from "./ollama.js";
+import { writePortablePeft, writeWorkersAi } from "./peft.js";
+import { readSource } from "./source.js";
+import type { Task, Written } from "./target.js";
+import { EXPORT_TARGETS, type ExportTarget } from "./targets.js";
+
+export type { ExportTarget };
+
+/** Options of `exportAdapter`. */
+export interface ExportAdapterOptions {
+  /**
+   * "gguf": llama.cpp, node-llama-cpp, wllama, LM Studio; "ollama": the same with a Modelfile; "mlx": mlx-lm;
+   * "workers-ai": Cloudflare's; "peft": a folder for servers that know lora_alpha / r alone.
+   */
+  to: ExportTarget;
+  /** The base's folder, of which config.json is read; of a LoraModel its own config by default. */
+  base?: string | undefined;
+  /** What factors are stored in. Default "float32"; the others round to nearest, ties to even. */
+  dtype?: WeightDType | undefined;
+  /** The adapter of a LoraModel. Default "default". */
+  adapterName?: string | undefined;
+  /** For "ollama": whose chat template becomes the Modelfile's. Default: that of the base's folder. */
+  tokenizer?: Tokenizer | undefined;
+  /** For "ollama": what FROM names. Default "./base.gguf". */
+  from?: string | undefined;
+}
+
+/** What `exportAdapter` makes. */
+export interface ExportedAdapter extends Comparison {
+  /** The files' bytes, by name. */
+  files: Map<string, Uint8Array>;
+  /** Modules that have an update. */
+  modules: number;
+  /** Of these, how many have their own scaling in B, since the target knows one for all. */
+  folded: number;
+  /** What should be known beside. */
+  notes: readonly string[];
+}
+
+const TARGETS: Readonly<Record<ExportTarget, { write(task: Task): Written; needsBase: boolean }>> = {
+  gguf: { write: writeGgufAdapter, needsBase: true },
+  mlx: { write: writeMlxAdapter, needsBase: false },
+  "workers-ai": { write: writeWorkersAi, needsBase: true },
+  ollama: { write: writeOllama, needsBase: true },
+  peft: { write: writePortablePeft, needsBase: false },
+};
+
+/**
+ * An adapter as files for another system. Where that knows one scaling for all modules (alpha / r), what differs
+ * (rsLoRA, patterns) is folded into B: exactly if by a power of two, else with one rounding to float32. The files are
+ * read back, and their updates compared with the source's.
+ *
+ * Source: llama.cpp, convert_lora_to_gguf.py; mlx-lm, tuner/lora.py; Ollama, template/template.go; PEFT.
+ * @param adapter a PEFT folder, on disk or in memory, or a model with adapters
+ * @throws ArgumentError naming what the target cannot be told (DoRA, modulesToSave, trained tokens, biases, embeddings,
+ * convolutions) or does not take; FileError, FormatError
+ *
+ * @example
+ * const { model } = models.loadModel("models/base");
+ * const adapted = peft.getLoraModel(model, { r: 4, loraAlpha: 8, targetModules: ["q_proj"] });
+ * const { files, largestDifference } = exportAdapter(adapted, { to: "gguf" });
+ * console.log([...files.keys()], largestDifference); // [ 'adapter.gguf' ] 0
+ */
+export function exportAdapter(adapter: string | LoraModel, options: ExportAdapterOptions): ExportedAdapter {
+  const where = "exportAdapter";
+  checkOptions(where, options, ["to", "base", "dtype", "adapterName", "tokenizer", "from"]);
+  const { to, base, dtype = "float32", adapterName = "default", from = "./base.gguf" } = options;
+  if (!Object.hasOwn(TARGETS, to))
+    throw new ArgumentError(`${where}: to must be one of ${EXPORT_TARGETS.join(", ")}; got ${shown(to)}.`);
+  if (!WEIGHT_DTYPES.includes(dtype))
+    throw new ArgumentError(`${where}: dtype must be one of ${WEIGHT_DTYPES.join(", ")}; got ${shown(dtype)}.`);
+  for (const key of ["tokenizer", "from"] as const)
+    if (options[key] !== undefined && to !== "ollama")
+      throw new ArgumentError(`${where}: ${key} is for Ollama's Modelfile, and to is ${shown(to)}.`);
+  const { write, needsBase } = TARGETS[to];
+  const { config, updates } = readSource(where, adapter, adapterName);
+  const knowsBase = needsBase || base !== undefined || typeof adapter !== "string";
+  const written = write({
+    where,
+    config,
+    updates,
+    dtype,
+    base: knowsBase ? configOfBase(where, adapter, base) : null,
+    tokenizer:
+      options.tokenizer ?? (base !== undefined && exists(`${base}/tokenizer.json`) ? loadTokenizer(base) : null),
+    from,
+  });
+  const { files, folded, notes } = written;
+  const comparison = compareUpdates(where, updates, written.readBack());
+  if (!Number.isFinite(comparison.largestDifference))
+    throw new ArgumentError(`${where}: a factor is beyond what ${dtype} holds; store it as float32.`);
+  return { files, modules: updates.length, folded, notes, ...comparison };
+}

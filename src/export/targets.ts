@@ -1,0 +1,15 @@
+/** The names of what can be written, apart from what writes it. */
+import type { WeightDType } from "../tensor/dtype.js";
+
+/** Whom an adapter can be exported for. */
+export const EXPORT_TARGETS = ["gguf", "ollama", "mlx", "workers-ai", "peft"] as const;
+
+/** Whom an adapter is for. */
+export type ExportTarget = (typeof EXPORT_TARGETS)[number];
+
+/** What the command line calls the types of values. */
+export const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = {
+  f32: "float32",
+  f16: "float16",
+  bf16: "bfloat16",
+};
