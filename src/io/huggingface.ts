@@ -12,15 +12,32 @@ import { exists, openFile, parseJson, readBytes } from "./files.js";
 import { asObject, show } from "./json.js";
 import type { OpenFile } from "./open_file.js";
 import { toFloat32 } from "./safetensors.js";
-import { readHeader, type SafetensorsHeader, type StoredTensor } from "./safetensors_header.js";
+import { readHeader, type SafetensorsDtype, type SafetensorsHeader, type StoredTensor } from "./safetensors_header.js";
 
 export const MODEL_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
+/** What a weight may be stored in: as safetensors files call it, or in small letters what only GGUF files have. */
+export type StoredDtype = SafetensorsDtype | Lowercase<string>;
+
+/** How a tensor's values lie in another way in its file than in the model. */
+export interface Arrangement {
+  /** Which row of the model's tensor each row of the file is; null: the same. */
+  rows(): Int32Array | null;
+  /** Whether the file has a matrix [in, out] as [out, in]. */
+  transposed: boolean;
+  /** What the file's values have added. */
+  offset: 0 | 1;
+}
+
 /** A tensor of a folder: where it is, not what it holds. */
-export interface PlacedTensor extends StoredTensor {
+export interface PlacedTensor extends Omit<StoredTensor, "dtype"> {
+  /** What its values are stored in. */
+  dtype: StoredDtype;
   /** Path of its file. */
   file: string;
+  /** Left out: the values lie as the model has them. */
+  arrangement?: Arrangement | undefined;
 }
 
 /** The weights of a folder by the headers of its files. */
@@ -36,6 +53,8 @@ export interface WeightIndex {
   sizes: Map<string, number>;
   /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
   metadata: Map<string, string>;
+  /** What says of which sizes the tensors are, for errors. Left out: the folder's config.json. */
+  config?: string | undefined;
 }
 
 /**
@@ -157,7 +176,10 @@ export function loadWeights(
       if (!wanted(name)) continue;
       const bytes = new Uint8Array(tensor.length);
       files.read(tensor, 0, bytes);
-      weights.set(name, { shape: tensor.shape, data: toFloat32({ ...tensor, bytes }) });
+      weights.set(name, {
+        shape: tensor.shape,
+        data: toFloat32({ ...tensor, dtype: tensor.dtype as SafetensorsDtype, bytes }),
+      });
     }
     return weights;
   } finally {

@@ -134,6 +134,14 @@ const RENAMED: Readonly<Record<string, string>> = {
   gpt_neox: "gptneox",
 };
 
+/** model_types of architectures that have not their own name. */
+const OTHERS: Readonly<Record<string, string>> = { gemma3: "gemma3_text", gptneox: "gpt_neox" };
+
+/** The model_type of a general.architecture. @internal */
+export const MODEL_TYPES: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.keys(ARCHITECTURES).map((name) => [name, OTHERS[name] ?? name]),
+);
+
 /** general.architecture of a model_type; undefined: llama.cpp has none that this library knows. @internal */
 export function ggufArchitecture(modelType: string): string | undefined {
   const name = RENAMED[modelType] ?? modelType;

@@ -1,11 +1,11 @@
 /** Models from folders in Hugging Face's layout, of any family. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { exists, readJson } from "../io/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import { openWeights, type WeightIndex } from "../io/huggingface.js";
 import { parseHubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
-import type { StreamedFolder } from "../io/streamed_file.js";
-import { openStreamedWeights } from "../io/streamed_weights.js";
+import type { StreamedWeights } from "../io/streamed_weights.js";
 import type { Module } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
@@ -15,6 +15,7 @@ import { readLabels } from "./parts/classification.js";
 import type { DecoderConfig } from "./parts/decoder.js";
 import type { Family, FamilyConfig, Head, HeadOf } from "./parts/family.js";
 import { areEqual, areStreamsEqual, feed, feedStreams } from "./feed.js";
+import { openGgufWeights } from "./gguf_weights.js";
 import type { OnProgress } from "./load_progress.js";
 import { Weights } from "./weights.js";
 
@@ -58,7 +59,7 @@ export function loadFamily<Config extends FamilyConfig, M extends { readonly con
   json: unknown,
   wanted: Wanted<H>,
 ): LoadedModel<M, M["config"], H> {
-  const files = openWeights(path);
+  const files = isGgufFile(path) ? openGgufWeights(path) : openWeights(path);
   try {
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
     if (twins && areEqual(files, ...twins)) config.tieWordEmbeddings = true;
@@ -75,19 +76,18 @@ export function loadFamily<Config extends FamilyConfig, M extends { readonly con
   }
 }
 
-/** As `loadFamily`, from files that come as streams. */
+/** As `loadFamily`, from files that come as streams, which are closed then. @internal */
 export async function loadStreamedFamily<
   Config extends FamilyConfig,
   M extends { readonly config: unknown },
   H extends Head,
 >(
   family: Family<Config>,
-  folder: StreamedFolder,
+  path: string,
   json: unknown,
   wanted: Wanted<H>,
+  files: StreamedWeights,
 ): Promise<LoadedModel<M, M["config"], H>> {
-  const { path } = folder;
-  const files = await openStreamedWeights(folder);
   try {
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
     if (twins && (await areStreamsEqual(files, ...twins))) config.tieWordEmbeddings = true;
@@ -116,7 +116,7 @@ function fit<Config extends FamilyConfig>(
   { head: asked, numLabels }: Wanted<Head>,
   index: WeightIndex,
 ) {
-  const name = `${path}/config.json`;
+  const name = index.config ?? `${path}/config.json`;
   const read = family.parseConfig(json, name) as Config & Partial<Text>;
   const own = headOfFolder(family, json);
   const head = checkedHead(family, asked ?? own, json, name);
@@ -189,10 +189,15 @@ function checkedHead(family: Family<FamilyConfig>, head: Head | undefined, json:
   );
 }
 
-/** config.json of a folder; what is no folder here is told apart. */
+/** config.json of a folder, or what a GGUF file says in its place; what is neither here is told apart. */
 export function readConfig(where: string, directory: string): unknown {
   if (typeof directory !== "string")
     throw new ArgumentError(`${where}: directory must be the path of a folder; got ${show(directory)}.`);
+  if (isGgufFile(directory)) {
+    const files = openGgufWeights(directory);
+    files.close();
+    return files.json;
+  }
   const path = `${directory}/config.json`;
   if (/^https?:/i.test(directory)) {
     throw new ArgumentError(
@@ -207,7 +212,7 @@ export function readConfig(where: string, directory: string): unknown {
     );
   }
   if (!directory.startsWith("memory:") && !exists(path)) {
-    if (/\.(safetensors|bin|pt|gguf|json)$/.test(directory) && exists(directory)) {
+    if (/\.(safetensors|bin|pt|json)$/.test(directory) && exists(directory)) {
       throw new FileError(
         `cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`,
       );

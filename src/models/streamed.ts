@@ -1,6 +1,7 @@
 /** Models from folders whose files come as streams: what fetchModel and openModel share. */
 import { memoryFiles, parseJson } from "../io/files.js";
 import { readStreamed, type StreamedFolder } from "../io/streamed_file.js";
+import { openStreamedWeights } from "../io/streamed_weights.js";
 import { familyOfConfig, type AnyLoadedModel, type HeadModels, type LoadModelOptions } from "./families.js";
 import type { FamilyConfig, Head } from "./parts/family.js";
 import { loadStreamedFamily } from "./load.js";
@@ -37,7 +38,13 @@ export async function loadStreamed<H extends Head>(
   const config = `${path}/config.json`;
   const json = parseJson(small.get(config)!, config);
   const family = familyOfConfig(json, config);
-  const loaded = await loadStreamedFamily<FamilyConfig, HeadModels[H], H>(family, folder, json, options);
+  const loaded = await loadStreamedFamily<FamilyConfig, HeadModels[H], H>(
+    family,
+    path,
+    json,
+    options,
+    await openStreamedWeights(folder),
+  );
   for (const [name, bytes] of small) memoryFiles.set(name, bytes);
   return loaded;
 }

@@ -23,6 +23,7 @@ const FIRST_LAYERS = 8;
 /** A folder's tensors under the keys that the model has. @internal */
 export class Weights<Config extends FamilyConfig> {
   readonly #where: string;
+  readonly #config: string;
   readonly #family: Family<Config>;
   readonly #head: HeadOf<Config>;
   /** What the keys of the base model begin with under this head. */
@@ -35,6 +36,7 @@ export class Weights<Config extends FamilyConfig> {
   /** @throws FormatError where a tensor is there under two names */
   constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean, index: WeightIndex) {
     this.#where = directory;
+    this.#config = index.config ?? `${directory}/config.json`;
     this.#family = family;
     this.#head = family.heads[head]!;
     this.#prefix = head === "none" ? "" : family.prefix;
@@ -138,8 +140,8 @@ export class Weights<Config extends FamilyConfig> {
         ? " Where the embedding table is the head, config.json says tie_word_embeddings: true."
         : "";
       throw new FormatError(
-        `${this.#where} does not fit its config.json: missing ${some(missing)}, unexpected ` +
-          `${some(unexpected)}.${advice}`,
+        `${this.#where} does not fit its ${this.#index.config === undefined ? "config.json" : "metadata"}: missing ` +
+          `${some(missing)}, unexpected ${some(unexpected)}.${advice}`,
       );
     }
   }
@@ -152,7 +154,7 @@ export class Weights<Config extends FamilyConfig> {
       return rehearse(() => shapesOf(this.#create(config)), Infinity);
     } catch (cause) {
       if (!(cause instanceof WasmLoraError)) throw cause;
-      throw new FormatError(`${this.#where}/config.json: no model has such sizes: ${cause.message}`, { cause });
+      throw new FormatError(`${this.#config}: no model has such sizes: ${cause.message}`, { cause });
     }
   }
 
@@ -172,9 +174,7 @@ export class Weights<Config extends FamilyConfig> {
       if (layer !== undefined) found.add(layer);
     }
     const say = (what: string): never => {
-      throw new FormatError(
-        `${this.#where}/config.json: ${this.#family.layerCount} is ${count}, but the weights have ${what}.`,
-      );
+      throw new FormatError(`${this.#config}: ${this.#family.layerCount} is ${count}, but the weights have ${what}.`);
     };
     let last = -1;
     for (const layer of found) last = Math.max(last, layer);
@@ -205,7 +205,7 @@ export class Weights<Config extends FamilyConfig> {
     const keys = sizes.flatMap(([key, size]) => (size === expected[at] ? [key] : []));
     throw new FormatError(
       keys.length > 0
-        ? `${this.#where}/config.json: ${keys.join(" or ")} is ${expected[at]}, but ${name} has shape ${show(shape)}.`
+        ? `${this.#config}: ${keys.join(" or ")} is ${expected[at]}, but ${name} has shape ${show(shape)}.`
         : `${this.#where}: ${name} has shape ${show(shape)}; by its config.json it is ${show([...expected])}.`,
     );
   }

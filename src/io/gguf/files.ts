@@ -5,15 +5,20 @@
  */
 import { FormatError } from "../../runtime/errors.js";
 import { show } from "../json.js";
-import { openFile } from "../files.js";
+import { exists, openFile } from "../files.js";
 import type { OpenFile } from "../open_file.js";
 import { StreamReader, type StreamedFile } from "../streamed_file.js";
 import { readGgufHeader, readStreamedGgufHeader, type GgufHeader, type GgufTensor } from "./header.js";
 import type { GgufMetadata } from "./types.js";
 
-/** Whether a path is that of a GGUF file, by its name. */
-export function isGguf(path: string): boolean {
-  return /\.gguf$/i.test(path);
+/** Whether a name is that of a GGUF file. */
+export function isGgufName(name: string): boolean {
+  return /\.gguf$/i.test(name);
+}
+
+/** Whether a GGUF file is at a path; a folder may be called so too. */
+export function isGgufFile(path: string): boolean {
+  return isGgufName(path) && exists(path) && !exists(`${path}/config.json`);
 }
 
 /** The headers of a model's files together. */

@@ -313,8 +313,9 @@ const f32 = Math.fround;
  * The frequencies for texts of `length` steps, and the factor of their cosines and sines.
  *
  * Source: transformers 5.17, modeling_rope_utils.py.
+ * @param maximum maxPositionEmbeddings
  */
-function frequenciesOf(
+export function frequenciesOf(
   p: RopeParameters,
   pairs: number,
   maximum: number,
