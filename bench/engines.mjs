@@ -1,7 +1,6 @@
 /** The contestants' names, and the engines, loaded when asked for: tfjs and jax-js change the global scope. */
 
 export const OURS = "wasm-lora";
-export const RELAXED = "wasm-lora relaxed";
 export const FUSED = "wasm-lora fused";
 export const TORCH = "PyTorch";
 export const TFJS = "tfjs-wasm";
@@ -17,7 +16,7 @@ export const onThreads = (name, threads) => (threads === 1 ? name : `${name}, ${
 /** Each has open(), which gives matmul(m, n, k, a, b) and steps of a layer: { run, result, free }. */
 export const ENGINES = {
   [OURS]: () => import("./engines/wasm_lora.mjs"),
-  [RELAXED]: async () => ({ open: (await import("./engines/wasm_lora.mjs")).openRelaxed }),
+  [FUSED]: async () => ({ open: (await import("./engines/wasm_lora.mjs")).openFused }),
   [TFJS]: () => import("./engines/tfjs.mjs"),
   [ONNX]: () => import("./engines/onnx.mjs"),
   [JAX]: () => import("./engines/jax.mjs"),

@@ -26,8 +26,8 @@ export const wallBytes = {
     return file("../dist/bench/wall_fma.wasm");
   },
 };
-/** The library's relaxed build, which an engine besides that of init() is made of. */
-export const relaxedBytes = () => file("../build/wasm-lora.relaxed.wasm");
+/** The library's fused build, which an engine besides that of init() is made of. */
+export const fusedBytes = () => file("../build/wasm-lora.fused.wasm");
 /** models/base, the embedded Llama. */
 export const baseFiles = {
   "config.json": file("../models/base/config.json"),

@@ -1,17 +1,5 @@
 /** A run's results as text. */
-import {
-  FULL_STEP,
-  FUSED,
-  JAX,
-  ONNX,
-  onThreads,
-  OURS,
-  RELAXED,
-  TFJS,
-  TFJS_BEST,
-  TFJS_WRITTEN,
-  TORCH,
-} from "./engines.mjs";
+import { FULL_STEP, FUSED, JAX, ONNX, onThreads, OURS, TFJS, TFJS_BEST, TFJS_WRITTEN, TORCH } from "./engines.mjs";
 
 /** Columns aligned, the first to the left, the others to the right. */
 function table(rows) {
@@ -54,18 +42,18 @@ const WRITE = {
       [
         "M, N, K (GFLOP/s)",
         OURS,
-        "relaxed",
+        "fused",
         TFJS,
         ONNX,
         JAX,
         "of best peer",
         "of wall",
-        "relaxed of FMA wall",
+        "fused of FMA wall",
         "of reading B",
       ],
       ...result.rows.map(({ shape, gflops, ofBestPeer, ofWall, ofFmaWall, ofReading }) => [
         shape.join(", "),
-        ...[OURS, RELAXED, TFJS, ONNX, JAX].map((name) => number(gflops[name])),
+        ...[OURS, FUSED, TFJS, ONNX, JAX].map((name) => number(gflops[name])),
         times(ofBestPeer),
         percent(ofWall),
         percent(ofFmaWall),
@@ -78,7 +66,7 @@ const WRITE = {
       [
         "N, d, k, r (ms)",
         OURS,
-        "relaxed",
+        "fused",
         "full",
         JAX,
         "tfjs best",
@@ -89,11 +77,11 @@ const WRITE = {
         "x full",
         "kernels/products",
         "of wall",
-        "relaxed of FMA wall",
+        "fused of FMA wall",
       ],
       ...result.rows.map(({ shape, milliseconds, ratios, ofProducts, ofWall, ofFmaWall }) => [
         shape.join(", "),
-        ...[OURS, RELAXED, FULL_STEP, JAX, TFJS_BEST, TFJS_WRITTEN].map((name) => number(milliseconds[name], 2)),
+        ...[OURS, FUSED, FULL_STEP, JAX, TFJS_BEST, TFJS_WRITTEN].map((name) => number(milliseconds[name], 2)),
         ...[JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].map((name) => times(ratios[name])),
         number(ofProducts, 3),
         percent(ofWall),

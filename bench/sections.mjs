@@ -2,7 +2,7 @@
  * The benchmark's questions, each a function (options, progress) => plain data. They run alike in Node and in browsers.
  * options.quick: shorter bursts and fewer rounds. progress(done, of, what) is called before each step.
  */
-import { ENGINES, FULL_STEP, JAX, ONNX, OURS, RELAXED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import { ENGINES, FULL_STEP, JAX, ONNX, OURS, FUSED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
 import { median, ratio } from "./median.mjs";
 import { FULL, QUICK, bursts, race } from "./race.mjs";
@@ -46,10 +46,10 @@ async function fastestChain(kind, options) {
   );
 }
 
-/** The walls as contestants; that of the relaxed build where it runs. */
+/** The walls as contestants; that of the fused build where it runs. */
 async function openWalls(engines, options) {
   const wall = { ...(await fastestChain("plain", options)), name: WALL };
-  return { wall, fmaWall: engines[RELAXED] && { ...(await fastestChain("fma", options)), name: FMA_WALL } };
+  return { wall, fmaWall: engines[FUSED] && { ...(await fastestChain("fma", options)), name: FMA_WALL } };
 }
 
 /** Contestants whose result is right, opened; what is wrong or fails becomes a reason. */
@@ -96,7 +96,7 @@ async function machine(options, progress) {
 }
 
 async function sgemm(options, progress) {
-  const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, ONNX, JAX]);
+  const { engines, missing } = await openEngines([OURS, FUSED, TFJS, ONNX, JAX]);
   const { wall, fmaWall } = await openWalls(engines, options);
   const { read } = openWall();
   const rows = [];
@@ -118,7 +118,7 @@ async function sgemm(options, progress) {
       effort(options),
     );
     await free();
-    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS && name !== RELAXED);
+    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS && name !== FUSED);
     const best = peers.reduce(
       (least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least),
       null,
@@ -131,7 +131,7 @@ async function sgemm(options, progress) {
       bestPeer: best,
       ofBestPeer: best && ratio(times[best], times[OURS]),
       ofWall: ofWall(flops, times[OURS], wall, times[WALL]),
-      ...(times[RELAXED] ? { ofFmaWall: ofWall(flops, times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
+      ...(times[FUSED] ? { ofFmaWall: ofWall(flops, times[FUSED], fmaWall, times[FMA_WALL]) } : {}),
       ...(fewRows ? { ofReading: ratio(times[READ], times[OURS]) } : {}),
     });
   }
@@ -139,7 +139,7 @@ async function sgemm(options, progress) {
 }
 
 async function lora(options, progress) {
-  const { engines, missing } = await openEngines([OURS, RELAXED, TFJS, JAX]);
+  const { engines, missing } = await openEngines([OURS, FUSED, TFJS, JAX]);
   const { wall, fmaWall } = await openWalls(engines, options);
   const rows = [];
   for (const [at, shape] of LAYERS.entries()) {
@@ -160,11 +160,11 @@ async function lora(options, progress) {
     };
     const reference = stepReference(problem);
     const full = stepReference({ ...problem, r: 0 });
-    const { [OURS]: ours, [RELAXED]: relaxed, [TFJS]: tf, [JAX]: jax } = engines;
+    const { [OURS]: ours, [FUSED]: fused, [TFJS]: tf, [JAX]: jax } = engines;
     const { admitted, refused, free } = await admit(
       [
         [OURS, () => ours.loraStep(problem)],
-        ...(relaxed ? [[RELAXED, () => relaxed.loraStep(problem)]] : []),
+        ...(fused ? [[FUSED, () => fused.loraStep(problem)]] : []),
         [FULL_STEP, () => ours.fullStep(problem)],
         ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
         ...(tf
@@ -206,7 +206,7 @@ async function lora(options, progress) {
       ),
       ofProducts: ratio(times[KERNELS], times[GEMMS]),
       ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
-      ...(times[RELAXED] ? { ofFmaWall: ofWall(stepFlops(shape), times[RELAXED], fmaWall, times[FMA_WALL]) } : {}),
+      ...(times[FUSED] ? { ofFmaWall: ofWall(stepFlops(shape), times[FUSED], fmaWall, times[FMA_WALL]) } : {}),
       flops: { step: stepFlops(shape), full: fullFlops(shape) },
     });
   }

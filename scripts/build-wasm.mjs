@@ -6,7 +6,7 @@
  *   wasm-lora           index.ts                     -O4                 shorten            |
  *     its tiles         micro, rank4, gemv,          TIDY: order kept    memory of main,    | wasm-merge -> .wasm
  *                       micro2x16by8; unrolled, -O0                      shorten            |
- *   wasm-lora.relaxed   the same, RELAXED=1, with relaxed.ts and micro6x8
+ *   wasm-lora.fused     the same, FUSED=1, with fused.ts and micro6x8
  *   wasm-lora.probes    probes.ts (for tests)        -O4                 shorten            wasm-as -> .wasm
  *
  *   src/runtime/abi.ts          of the first, while asc compiles it: the kernels' types and call blocks (asc-abi.mjs)
@@ -37,7 +37,7 @@ function digestOfSources() {
 
 const MADE = [
   "build/wasm-lora.wasm",
-  "build/wasm-lora.relaxed.wasm",
+  "build/wasm-lora.fused.wasm",
   "build/wasm-lora.probes.wasm",
   "src/runtime/abi.ts",
   "src/runtime/wasm_base64.ts",
@@ -59,8 +59,8 @@ const FEATURES = ["simd", "bulk-memory", "sign-ext", "nontrapping-float-to-int",
   (feature) => `--enable-${feature}`,
 );
 const DEFAULT = { asc: ["--transform", "./scripts/asc-abi.mjs"], tiles: [], binaryen: [] };
-const RELAX = ["--use", "RELAXED=1", "--enable", "relaxed-simd"];
-const RELAXED = { asc: RELAX, tiles: RELAX, binaryen: ["--enable-relaxed-simd"] };
+const FUSE = ["--use", "FUSED=1", "--enable", "relaxed-simd"];
+const FUSED = { asc: FUSE, tiles: FUSE, binaryen: ["--enable-relaxed-simd"] };
 const PROBES = { asc: [], binaryen: [] };
 
 /** For tiles: alone, in text order, on the other kernels' memory. */
@@ -139,7 +139,7 @@ async function buildProbes(name) {
 
 await Promise.all([
   build("wasm-lora", ["assembly/index.ts"], "micro2x16by8", DEFAULT),
-  build("wasm-lora.relaxed", ["assembly/index.ts", "assembly/relaxed.ts"], "micro6x8", RELAXED),
+  build("wasm-lora.fused", ["assembly/index.ts", "assembly/fused.ts"], "micro6x8", FUSED),
   buildProbes("wasm-lora.probes"),
 ]);
 

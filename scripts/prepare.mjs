@@ -14,7 +14,7 @@ const has = (names) => names.every((name) => existsSync(resolve(root, name)));
 const linked = resolve(process.env.npm_config_local_prefix ?? root) !== resolve(root);
 const built = has([
   "build/wasm-lora.wasm",
-  "build/wasm-lora.relaxed.wasm",
+  "build/wasm-lora.fused.wasm",
   "dist/src/index.js",
   "dist/wasm-lora.browser.js",
 ]);

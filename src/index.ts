@@ -6,6 +6,7 @@
  * @module wasm-lora
  */
 export { init, memoryStats, type Engine, type InitOptions } from "./runtime/engine.js";
+export { type Arithmetic, supportsFused } from "./runtime/fused.js";
 export type { MemoryStats } from "./runtime/memory.js";
 export * from "./runtime/errors.js";
 export type { Options } from "./runtime/options.js";

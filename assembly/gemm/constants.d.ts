@@ -1,3 +1,3 @@
-/** What the build puts in, declared for editors: asc gets RELAXED by --use, scripts/asc-unrolled.mjs replaces STEP. */
-declare const RELAXED: i32;
+/** What the build puts in, declared for editors: asc gets FUSED by --use, scripts/asc-unrolled.mjs replaces STEP. */
+declare const FUSED: i32;
 declare const STEP: usize;

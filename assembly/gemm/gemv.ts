@@ -10,7 +10,7 @@
  * (eight: 4 -> 9 GFLOP/s there; Node 20 16 -> 18, Node 26 the same).
  */
 import { BF16, F32, SCALED16, lower, one, stored, upper } from "./half";
-import { madd } from "./madd";
+import { madd, madd1 } from "./madd";
 import { even, odd } from "./shuffle";
 
 /** Four halves of a row and four of the next. */
@@ -34,7 +34,7 @@ function halves(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumu
 function lastRows(n: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
   for (; n > 0; n--) {
     let sum = accumulate ? load<f32>(c) : <f32>0;
-    for (let p = 0; p < k; p++) sum += load<f32>(a + stored(p, F32)) * one(b + stored(p, format), format);
+    for (let p = 0; p < k; p++) sum = madd1(sum, load<f32>(a + stored(p, F32)), one(b + stored(p, format), format));
     store<f32>(c, sum);
     b += bcs;
     c += 4;

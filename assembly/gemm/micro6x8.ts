@@ -1,5 +1,5 @@
 /**
- * The big tile of the relaxed build (micro.ts has the contract), for one half of a panel: b is [k][16], of which this
+ * The big tile of the fused build (micro.ts has the contract), for one half of a panel: b is [k][16], of which this
  * takes the first 8 columns. A fused multiply-add takes as long as a product, and needs no register for it: twelve
  * accumulators keep two in flight at any time (98 % of the wall, 2x16 with its eight 93 %, in V8 from Node 24 on).
  */

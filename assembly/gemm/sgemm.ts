@@ -4,6 +4,7 @@
  * Netlib's order of operations (it folds alpha into B), so the result is exactly
  *   c = beta == 0 ? 0 : beta == 1 ? C : f32(beta * C);
  *   for p in 0..k: c = f32(c + f32(op(A)[i, p] * f32(alpha * op(B)[p, j])))
+ * (in the fused build one rounding fewer, c = f32(c + op(A)[i, p] * f32(alpha * op(B)[p, j])); madd.ts),
  * whatever the blocking, the number of rows or the neighbours of a row. beta == 0 does not read C.
  * No element of A or B is skipped, zero or not: 0 * Inf is NaN.
  *
@@ -396,7 +397,7 @@ function tiles(
 function wideTiles(m: i32, k: i32, a: usize, ars: usize, b: usize, c: usize, crs: usize, accumulate: bool): i32 {
   let done = 0;
   if (bigTile) {
-    if (isDefined(RELAXED)) {
+    if (isDefined(FUSED)) {
       // Twelve accumulators, for a fused multiply-add takes as long as a product and a sum; half a panel at a time.
       // Over a short k there is more of C than of products (k = 8: 44 GFLOP/s, not 52).
       if (k >= 32) {

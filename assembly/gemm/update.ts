@@ -7,7 +7,7 @@
  * such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
  */
 import { BF16, F16, F32, SCALED16, one, stored, widen } from "./half";
-import { madd } from "./madd";
+import { madd, madd1 } from "./madd";
 import { even, odd } from "./shuffle";
 import { rank4x1, rank4x1Half, rank4x2 } from "./tiles";
 
@@ -90,7 +90,7 @@ function addRow(from: i32, n: i32, a: usize, b: usize, c: usize, format: i32): v
   const value = load<f32>(a);
   for (let j = from; j < n; j++) {
     const at = c + stored(j, F32);
-    store<f32>(at, load<f32>(at) + value * one(b + stored(j, format), format));
+    store<f32>(at, madd1(load<f32>(at), value, one(b + stored(j, format), format)));
   }
 }
 
@@ -181,7 +181,7 @@ function lastColumns(
       x = a,
       r = b;
     for (let p = 4 * updates; p > 0; p--) {
-      sum += load<f32>(x) * load<f32>(r);
+      sum = madd1(sum, load<f32>(x), load<f32>(r));
       x += acs;
       r += bs;
     }
@@ -217,7 +217,7 @@ function row1(n: i32, a: usize, b: usize, c: usize, accumulate: bool): void {
     b += 64;
   }
   for (; n > 0; n--) {
-    store<f32>(c, (accumulate ? load<f32>(c) : <f32>0) + load<f32>(a) * load<f32>(b));
+    store<f32>(c, madd1(accumulate ? load<f32>(c) : <f32>0, load<f32>(a), load<f32>(b)));
     c += 4;
     b += 4;
   }

@@ -1,6 +1,6 @@
 /**
  * The norms of DoRA: c_j = ||W_j + s * (B A)_j||, one for each of k outputs (Liu et al. 2024, eq. 5; PEFT's
- * get_weight_norm). v = f32(W + f32(s * BA)) with BA in sgemm's order, then sqrt(sum of v^2), in float64,
+ * get_weight_norm). v = W + s * BA (madd.ts) with BA in sgemm's order, then sqrt(sum of v^2), in float64,
  * rounded once. Some rows of W at a time: there is never a second matrix of W's size.
  * W [k, d]: each sum in sumSquares' order (nn/elementwise.ts). W [d, k] (fanInFanOut, or an embedding's table,
  * d = vocabulary, k = dimension): rows of W ascending, in one accumulator a column.
@@ -9,7 +9,7 @@ import { DoraNorm } from "../abi";
 import { F32, stored, widen } from "../gemm/half";
 import { gemm } from "../gemm/sgemm";
 import { sumSquares } from "../nn/elementwise";
-import { ROWS } from "./merge";
+import { plusScaled, ROWS } from "./merge";
 
 /** Values of W that are widened at a time, in the working space. */
 const WIDENED: i32 = 4096;
@@ -39,12 +39,12 @@ export function doraNorm(call: DoraNorm): void {
     if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, wRow, false, scratch);
     else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, wRow, false, scratch);
     const from = w + <usize>i * stored(width, format);
-    if (format == F32) addScaled(rows, from, s, m * width);
+    if (format == F32) plusScaled(rows, from, s, rows, m * width);
     else
       for (let at = 0; at < m * width; at += WIDENED) {
         const count = min(WIDENED, m * width - at);
         widen(scratch, from + stored(at, format), count, format);
-        addScaled(rows + stored(at, F32), scratch, s, count);
+        plusScaled(rows + stored(at, F32), scratch, s, rows + stored(at, F32), count);
       }
     for (let q = 0; q < m; q++) {
       const row = rows + <usize>q * wRow;
@@ -54,17 +54,6 @@ export function doraNorm(call: DoraNorm): void {
   }
   if (!fanInFanOut) return;
   for (let j: usize = 0; j < <usize>k; j++) store<f32>(norm + (j << 2), <f32>sqrt<f64>(load<f64>(sums + (j << 3))));
-}
-
-/** p = w + s * p */
-function addScaled(p: usize, w: usize, s: f32, n: i32): void {
-  const ss = f32x4.splat(s);
-  for (; n >= 4; n -= 4) {
-    v128.store(p, f32x4.add(v128.load(w), f32x4.mul(ss, v128.load(p))));
-    p += 16;
-    w += 16;
-  }
-  for (; n > 0; n--, p += 4, w += 4) store<f32>(p, load<f32>(w) + s * load<f32>(p));
 }
 
 /** sums += p^2, in float64 */

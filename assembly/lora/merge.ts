@@ -4,6 +4,7 @@
  * [vocabulary = d, dimension = k].
  */
 import { LoraMerge } from "../abi";
+import { madd, madd1 } from "../gemm/madd";
 import { gemm } from "../gemm/sgemm";
 
 /** Rows of W at a time. */
@@ -49,7 +50,24 @@ export function addScaledProduct(
     for (let q = 0; q < m; q++) {
       const out = w + <usize>(i + q) * wRow,
         product = rows + <usize>q * row;
-      for (let p: usize = 0; p < row; p += 4) store<f32>(out + p, load<f32>(out + p) + s * load<f32>(product + p));
+      plusScaled(out, out, s, product, width);
     }
+  }
+}
+
+/** to = w + s * p, n values; to may be either. */
+export function plusScaled(to: usize, w: usize, s: f32, p: usize, n: i32): void {
+  const ss = f32x4.splat(s);
+  for (; n >= 4; n -= 4) {
+    v128.store(to, madd(v128.load(w), ss, v128.load(p)));
+    to += 16;
+    w += 16;
+    p += 16;
+  }
+  for (; n > 0; n--) {
+    store<f32>(to, madd1(load<f32>(w), s, load<f32>(p)));
+    to += 4;
+    w += 4;
+    p += 4;
   }
 }

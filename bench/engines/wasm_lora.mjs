@@ -1,5 +1,5 @@
-/** This library, and its relaxed build. */
-import { relaxedBytes } from "#platform";
+/** This library, in either arithmetic. */
+import { fusedBytes } from "#platform";
 import { init, lora, nn, ops, scope, tensor } from "../../dist/src/index.js";
 import { instantiate, withEngine } from "../../dist/src/runtime/engine.js";
 
@@ -7,9 +7,9 @@ export async function open() {
   return on(await init());
 }
 
-/** An engine of its own beside the first. @throws where the relaxed build does not validate */
-export async function openRelaxed() {
-  return on(instantiate(await WebAssembly.compile(relaxedBytes())));
+/** An engine of its own beside the first. @throws where fused arithmetic is not to be had */
+export async function openFused() {
+  return on(instantiate(await WebAssembly.compile(fusedBytes())));
 }
 
 function on(engine) {

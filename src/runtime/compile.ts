@@ -22,10 +22,14 @@ export function inPackage(url: () => URL): URL {
 }
 
 /**
- * The module in `bytes`, which came from `from`.
+ * The module in `bytes`, which came from `from`: of the fused build, or of the default one.
  * @throws EngineError naming what forbids it, or what the bytes are instead
  */
-export async function compile(bytes: Uint8Array<ArrayBuffer>, from: string): Promise<WebAssembly.Module> {
+export async function compile(
+  bytes: Uint8Array<ArrayBuffer>,
+  from: string,
+  fused = false,
+): Promise<WebAssembly.Module> {
   if (bytes[0] !== 0 || bytes[1] !== 0x61 || bytes[2] !== 0x73 || bytes[3] !== 0x6d) {
     const page = bytes.length > 0 && /^\s*</.test(String.fromCharCode(...bytes.subarray(0, 64)));
     throw new EngineError(
@@ -42,7 +46,10 @@ export async function compile(bytes: Uint8Array<ArrayBuffer>, from: string): Pro
       ? "the page's Content-Security-Policy forbids it: add 'wasm-unsafe-eval' to its script-src"
       : /embedder/i.test(message)
         ? 'this host compiles no bytes (workerd): import the module from "wasm-lora/wasm-lora.wasm"'
-        : "the engine needs WebAssembly SIMD (Node 20, Chromium 91, Firefox 89, Safari 16.4 and later)";
+        : fused
+          ? "fused arithmetic needs relaxed SIMD (Node 22, Chromium 114, Firefox 145 and later, Deno and workerd); " +
+            "leave fused out, and the default arithmetic computes"
+          : "the engine needs WebAssembly SIMD (Node 20, Chromium 91, Firefox 89, Safari 16.4 and later)";
     throw new EngineError(`init: ${from} cannot be compiled: ${advice}. The engine says: ${message}`, { cause });
   }
 }

@@ -5,6 +5,7 @@
 import { loadModule } from "#load";
 import { type Block, BLOCK_BYTES, type Kernels, WRITERS } from "./abi.js";
 import { ArgumentError, EngineError, StateError } from "./errors.js";
+import { type Arithmetic, arithmeticOf, assertFuses } from "./fused.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 import { checkOptions } from "./options.js";
 import { chooseTile } from "./tile.js";
@@ -13,16 +14,16 @@ import { chooseTile } from "./tile.js";
 export interface InitOptions {
   /**
    * The compiled kernels, where they cannot be found by themselves: of "wasm-lora/wasm-lora.wasm" as your
-   * bundler or server gives it, or of "wasm-lora/inline". One of "wasm-lora/wasm-lora.relaxed.wasm" is the relaxed
-   * build.
+   * bundler or server gives it, or of "wasm-lora/inline". That of "wasm-lora/wasm-lora.fused.wasm" computes in fused
+   * arithmetic.
    */
   module?: WebAssembly.Module | undefined;
   /**
-   * The relaxed build: a product's multiply-adds round once where the machine fuses them (relaxed SIMD), which is
-   * faster, but its bits are not those of other engines. Where it does not run, the default build does, and a warning
-   * on the console says why; `Engine.relaxed` tells. By default false.
+   * Fused arithmetic: matrix products round once for each multiply-add, not twice, which is faster. Its bits are others
+   * than the default's, and one set of them everywhere it runs: Node 22 and later, Deno, workerd, Chromium and Firefox,
+   * on processors with FMA. Elsewhere it is refused; `supportsFused` tells beforehand. By default false.
    */
-  relaxed?: boolean | undefined;
+  fused?: boolean | undefined;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
   maximumBytes?: number | undefined;
 }
@@ -51,8 +52,8 @@ export class Engine {
   readonly kernels: Kernels;
   /** @internal */
   readonly memory: LinearMemory;
-  /** Whether this is the relaxed build, whose bits differ from engine to engine. */
-  readonly relaxed: boolean;
+  /** How matrix products round a multiply-add: the product and the sum ("separate", by default), or once ("fused"). */
+  readonly arithmetic: Arithmetic;
   /** Address of the GEMM kernels' working space (packed panels); each call may overwrite it. @internal */
   readonly scratch: number;
   /** Whether kernels compute nothing and large views hold nothing. @internal */
@@ -68,7 +69,7 @@ export class Engine {
     this.isRehearsal = isRehearsal;
     this.kernels = this.#guard(exports);
     this.memory = memory;
-    this.relaxed = "relaxed" in exports;
+    this.arithmetic = "fuses" in exports ? "fused" : "separate";
     this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());
     this.#block = memory.alloc(BLOCK_BYTES);
     this.#views = this.#viewBlock();
@@ -130,12 +131,13 @@ export class Engine {
 
 /** @returns pages of linear memory at most @throws ArgumentError */
 function checkInit(options: InitOptions): number {
-  checkOptions("init", options, ["module", "relaxed", "maximumBytes"]);
-  const { module, relaxed = false, maximumBytes = 65536 * PAGE } = options;
-  if (typeof relaxed !== "boolean")
-    throw new ArgumentError(`init: relaxed must be true or false; got ${typeof relaxed}.`);
-  if (relaxed && module !== undefined)
-    throw new ArgumentError("init: module is one build already, so relaxed cannot choose; got both.");
+  checkOptions("init", options, ["module", "fused", "maximumBytes"]);
+  const { module, fused = false, maximumBytes = 65536 * PAGE } = options;
+  if (typeof fused !== "boolean") throw new ArgumentError(`init: fused must be true or false; got ${typeof fused}.`);
+  if (fused && module !== undefined)
+    throw new ArgumentError(
+      "init: module has its arithmetic already, so fused cannot choose it; leave one of the two out.",
+    );
   // Not by instanceof: a module from another realm (an iframe, node:vm) has another constructor and the same tag.
   if (module !== undefined && Object.prototype.toString.call(module) !== "[object WebAssembly.Module]") {
     throw new ArgumentError(
@@ -151,7 +153,7 @@ function checkInit(options: InitOptions): number {
 
 /** An engine, without making it the current one, as bench/ has two beside each other. @internal */
 export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
-  const maximum = checkInit({ ...options, module, relaxed: undefined });
+  const maximum = checkInit({ ...options, module, fused: undefined });
   let memory: WebAssembly.Memory;
   try {
     memory = new WebAssembly.Memory({ initial: 2, maximum });
@@ -171,6 +173,7 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     );
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   const kernels = exports as KernelExports;
+  assertFuses(kernels);
   const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
   chooseTile(made);
   made.memory.resetPeak();
@@ -178,15 +181,13 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
 }
 
 let current: Engine | undefined;
-/** Whether `init` was asked for the relaxed build, also where this machine runs the default one instead. */
-let askedRelaxed = false;
 
 /** The living engine, if it is what `options` ask for. @throws StateError */
 function living(options: InitOptions, maximum: number): Engine | undefined {
   if (!current?.alive) return undefined;
-  const { module, relaxed, maximumBytes } = options;
+  const { module, fused, maximumBytes } = options;
   const {
-    relaxed: isRelaxed,
+    arithmetic,
     memory: { limit },
   } = current;
   const refuse = (what: string): never => {
@@ -196,9 +197,8 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
   };
   if (maximumBytes !== undefined && maximum * PAGE !== limit)
     refuse(`with maximumBytes = ${limit}; got ${maximumBytes}`);
-  const wanted = module ? WebAssembly.Module.exports(module).some(({ name }) => name === "relaxed") : relaxed;
-  if (wanted !== undefined && wanted !== isRelaxed && wanted !== askedRelaxed)
-    refuse(`which is ${isRelaxed ? "" : "not "}the relaxed build; the other was asked for`);
+  const wanted = module ? arithmeticOf(module) : fused === undefined ? arithmetic : fused ? "fused" : "separate";
+  if (wanted !== arithmetic) refuse(`in ${arithmetic} arithmetic; ${wanted} was asked for`);
   return current;
 }
 
@@ -207,9 +207,9 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
  * the same one. After `engine.close()` or a trap it makes a new one, and tensors of the old are dead.
  *
  * @param options those that a later call gives must be what the living engine has
- * @throws ArgumentError for an unknown option, a limit below 640 KiB, or both `module` and `relaxed`; StateError for
- * options that the living engine does not have; EngineError if the kernels' file is missing or memory cannot be
- * reserved
+ * @throws ArgumentError for an unknown option, a limit below 640 KiB, or both `module` and `fused`; StateError for
+ * options that the living engine does not have; EngineError if the kernels' file is missing, if memory cannot be
+ * reserved, or for fused arithmetic where this engine or processor has none
  *
  * @example
  * import { init, tensor } from "wasm-lora";
@@ -218,31 +218,14 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
  */
 export async function init(options: InitOptions = {}): Promise<Engine> {
   const maximum = checkInit(options);
-  const { relaxed = false } = options;
+  const { fused = false } = options;
   const there = living(options, maximum);
   if (there) return there;
-  let refusal: Error | undefined;
-  const load = (): Promise<WebAssembly.Module> =>
-    !relaxed
-      ? loadModule(false)
-      : loadModule(true).catch((error: Error) => {
-          refusal = error;
-          return loadModule(false);
-        });
-  const module = options.module ?? (await load());
+  const module = options.module ?? (await loadModule(fused));
   // While this call waited for its module, another one may have made the engine.
   const meanwhile = living(options, maximum);
   if (meanwhile) return meanwhile;
-  current = instantiate(module, options);
-  askedRelaxed = relaxed || current.relaxed;
-  if (refusal) {
-    console.warn(
-      "wasm-lora: the relaxed build does not run here, so the default one does: multiply-adds round twice, to " +
-        "the same " +
-        `bits everywhere. Reason: ${refusal.message}`,
-    );
-  }
-  return current;
+  return (current = instantiate(module, options));
 }
 
 /** The current engine. @throws EngineError before `init()`, or when the engine is dead. */

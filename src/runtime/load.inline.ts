@@ -5,11 +5,11 @@
 import { inlineModule } from "./inline_module.js";
 import { EngineError } from "./errors.js";
 
-export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  if (relaxed)
+export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
+  if (fused)
     throw new EngineError(
-      "this copy of the library holds the default build only: pass init({ module }) of wasm-lora.relaxed.wasm, " +
-        "which is in npm's package.",
+      "init: this copy of the library holds the default kernels only: pass init({ module }) of " +
+        "wasm-lora.fused.wasm, which is in npm's package.",
     );
   return inlineModule();
 }

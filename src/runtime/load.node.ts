@@ -6,11 +6,11 @@ import { EngineError } from "./errors.js";
 /** What Node, Deno and Bun call a file that is there and may not be read: by its mode, or for want of a permission. */
 const REFUSED = ["EACCES", "EPERM", "ERR_ACCESS_DENIED", "NotCapable", "PermissionDenied"];
 
-export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
+export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
   // Both URLs are written out, since webpack finds by this very expression which files it must take along.
   const url = inPackage(() =>
-    relaxed
-      ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url)
+    fused
+      ? new URL("../../../build/wasm-lora.fused.wasm", import.meta.url)
       : new URL("../../../build/wasm-lora.wasm", import.meta.url),
   );
   let bytes: Uint8Array<ArrayBuffer>;
@@ -26,5 +26,5 @@ export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> 
           : `cannot be read (${message})`;
     throw new EngineError(`init: the kernels at ${url.pathname} ${problem}, ${OTHERWISE}`, { cause });
   }
-  return compile(bytes, url.pathname);
+  return compile(bytes, url.pathname, fused);
 }

@@ -2,10 +2,10 @@
 import { compile, inPackage, OTHERWISE } from "./compile.js";
 import { EngineError } from "./errors.js";
 
-export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
+export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
   const url = inPackage(() =>
-    relaxed
-      ? new URL("../../../build/wasm-lora.relaxed.wasm", import.meta.url)
+    fused
+      ? new URL("../../../build/wasm-lora.fused.wasm", import.meta.url)
       : new URL("../../../build/wasm-lora.wasm", import.meta.url),
   );
   let bytes: ArrayBuffer;
@@ -20,5 +20,5 @@ export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> 
       { cause },
     );
   }
-  return compile(new Uint8Array(bytes), url.href);
+  return compile(new Uint8Array(bytes), url.href, fused);
 }

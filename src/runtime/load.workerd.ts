@@ -2,12 +2,12 @@
 import module from "../../../build/wasm-lora.wasm";
 import { EngineError } from "./errors.js";
 
-export async function loadModule(relaxed: boolean): Promise<WebAssembly.Module> {
-  // An import of the relaxed build here would put it into every Worker, used or not.
-  if (relaxed)
+export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
+  // An import of the fused build here would put it into every Worker, used or not.
+  if (fused)
     throw new EngineError(
-      'workerd takes it as a module only: import it from "wasm-lora/wasm-lora.relaxed.wasm" and pass it to init({ ' +
-        "module }).",
+      'init: workerd takes the fused kernels as a module only: import them from "wasm-lora/wasm-lora.fused.wasm" and ' +
+        "pass init({ module }).",
     );
   return module;
 }

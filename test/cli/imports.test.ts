@@ -29,7 +29,7 @@ const ASSEMBLY: Floors = [
   ["gemm", "linalg", "optim", "random"],
   ["nn"],
   ["lora"],
-  ["index", "probes", "relaxed"],
+  ["index", "probes", "fused"],
 ];
 
 /** The sources by their paths. */

@@ -32,7 +32,7 @@ function fileFor(path) {
   if (path === "/") return join(page, "index.html");
   if (path === "/worker.mjs") return join(page, "worker.mjs");
   if (path === "/fixtures.bin") return join(bundles, "fixtures.bin");
-  return /^\/(dist\/matrix\/web\/[\w-]+\.js|build\/wasm-lora(\.relaxed)?\.wasm)$/.test(path) ? join(root, path) : null;
+  return /^\/(dist\/matrix\/web\/[\w-]+\.js|build\/wasm-lora(\.fused)?\.wasm)$/.test(path) ? join(root, path) : null;
 }
 
 /** Serves the page; `run` hands it a bundle and waits for its result. */

@@ -97,7 +97,7 @@ const worker :Workerd.Worker = (
     (name = "dist/matrix/workerd/${file}", esModule = embed "${file}"),
     (name = "dist/matrix/workerd/fixtures.bin", data = embed "../fixtures.bin"),
     (name = "build/wasm-lora.wasm", wasm = embed "../../../build/wasm-lora.wasm"),
-    (name = "build/wasm-lora.relaxed.wasm", wasm = embed "../../../build/wasm-lora.relaxed.wasm"),
+    (name = "build/wasm-lora.fused.wasm", wasm = embed "../../../build/wasm-lora.fused.wasm"),
     (name = "build/wasm-lora.probes.wasm", wasm = embed "../../../build/wasm-lora.probes.wasm"),
   ],
 );

@@ -5,7 +5,7 @@ const FILES = [
   "LICENSE",
   "README.md",
   "SECURITY.md",
-  "build/wasm-lora.relaxed.wasm",
+  "build/wasm-lora.fused.wasm",
   "build/wasm-lora.wasm",
   "dist/wasm-lora.browser.js",
   "models/base/config.json",

@@ -140,7 +140,7 @@ await check("Are the types wrong?", () =>
     "esm-only",
     "--exclude-entrypoints",
     "./wasm-lora.wasm",
-    "./wasm-lora.relaxed.wasm",
+    "./wasm-lora.fused.wasm",
     "./models/base/*",
   ]),
 );
@@ -303,11 +303,12 @@ for (const [name, build] of [
     assert.equal(wasm(page).length, 1, `requests: ${page.requests.join(" ")}`);
     if (name === "esbuild") return; // which is given the file's URL
     assert.equal((await digestOfPage(out, "?base")).digest, said, "the embedded model");
-    // One file, and another: the relaxed build was there and ran. Its bits are the machine's.
-    const relaxed = await digestOfPage(out, "?relaxed");
-    assert.match(relaxed.digest, /^[0-9a-f]{64}$/);
-    assert.equal(wasm(relaxed).length, 1, `requests: ${relaxed.requests.join(" ")}`);
-    assert.notEqual(wasm(relaxed)[0], wasm(page)[0]);
+    // One file, and another: the fused build was there and ran. Its bits are others.
+    const fused = await digestOfPage(out, "?fused");
+    assert.match(fused.digest, /^[0-9a-f]{64}$/);
+    assert.notEqual(fused.digest, digest);
+    assert.equal(wasm(fused).length, 1, `requests: ${fused.requests.join(" ")}`);
+    assert.notEqual(wasm(fused)[0], wasm(page)[0]);
   });
 }
 

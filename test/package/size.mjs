@@ -70,7 +70,7 @@ const kernels = (name) => {
 
 const rows = [
   kernels("wasm-lora.wasm"),
-  kernels("wasm-lora.relaxed.wasm"),
+  kernels("wasm-lora.fused.wasm"),
   await script("core: all of tensor, ops, nn, lora, optim", CORE, 32 * KB),
   await script("core, and state dicts in files", CORE + FILES, 38 * KB),
   await script("core and peft", `${CORE} export { peft } from "wasm-lora";`, 65 * KB),

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import type { Engine } from "../../src/runtime/engine.js";
 import { assertSameBits, Operand } from "./kernels.js";
+import { madd } from "./madd.js";
 import { randomArray } from "./random.js";
 
 interface Expectation {
@@ -95,7 +96,7 @@ export function draw(length: number): Float32Array {
 }
 
 /**
- * c += a b in sgemm's canonical order. a: [m, p], b: [p, n], c: [m, n]; returns c. Storing into a Float32Array rounds.
+ * c += a b in sgemm's canonical order. a: [m, p], b: [p, n], c: [m, n]; returns c.
  */
 export function addProduct(
   c: Float32Array,
@@ -105,10 +106,11 @@ export function addProduct(
   n: number,
   p: number,
 ): Float32Array {
+  const add = madd();
   for (let i = 0; i < m; i++) {
     for (let q = 0; q < p; q++) {
       const x = a[i * p + q]!;
-      for (let j = 0, at = i * n, bt = q * n; j < n; j++, at++) c[at] = c[at]! + Math.fround(x * b[bt + j]!);
+      for (let j = 0, at = i * n, bt = q * n; j < n; j++, at++) c[at] = add(c[at]!, x, b[bt + j]!);
     }
   }
   return c;

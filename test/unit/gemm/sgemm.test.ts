@@ -3,13 +3,12 @@
  * remainder of the register tiles (16/8/4 columns, 2/4/8 rows; both for 16 columns) and of their eight steps, the edges
  * of the k-blocks (1024), of the strips of packed panels (64 columns), of the rank-4 updates (up to 12 rows or 4 steps
  * of k, strips of 1024 columns), of the row blocks (96) and of TN's blocks (128 x 512), strides, misaligned operands,
- * alpha and beta. The method is XNNPACK's for its micro-kernels; the oracle is a sequential Math.fround loop. Exact
- * integers and the float64 error bound check the same results without it. test/slow/sgemm.test.ts has more alphas and
- * betas.
+ * alpha and beta. The method is XNNPACK's for its micro-kernels; the oracle is a sequential loop of multiply-adds.
+ * Exact integers and the float64 error bound check the same results without it. test/slow/sgemm.test.ts has more alphas
+ * and betas. fused.test.ts runs all of it in fused arithmetic.
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { init } from "../../../src/runtime/engine.js";
 import { EngineError } from "../../../src/runtime/errors.js";
 import { assertSameBits, Operand } from "../../support/kernels.js";
 import { random } from "../../support/random.js";
@@ -26,6 +25,7 @@ import {
   remainders,
   type Scale,
   SCALES,
+  start,
   STEPS,
   strided,
   sweep,
@@ -35,14 +35,14 @@ remainders(STEPS);
 blockEdges(STEPS);
 
 test("edges of the strips of packed panels", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const n of [47, 48, 63, 64, 65, 68, 72, 79, 80, 127, 128, 129, 135, 145]) {
     for (const m of [13, 18, 19]) for (const k of [9, 13, 1024, 1029]) sweep(engine, problem(m, n, k), STEPS);
   }
 });
 
 test("edges of the rank-4 updates: few rows, a short k, strips of columns", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const n of [15, 16, 17, 20, 23, 31, 33, 50]) {
     for (const m of [11, 12, 13, 14, 31]) for (const k of range(1, 9)) sweep(engine, problem(m, n, k), STEPS);
   }
@@ -63,14 +63,14 @@ test("edges of the rank-4 updates: few rows, a short k, strips of columns", asyn
 });
 
 test("edges of the row blocks", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const m of [95, 96, 97, 191, 193])
     for (const n of [4, 8, 16, 17, 33, 70])
       for (const k of [9, 1025]) sweep(engine, problem(m, n, k), STEPS, ["NN", "NT"]);
 });
 
 test("edges of TN's row blocks", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const m of [127, 128, 129, 257]) {
     for (const n of [1, 16, 17, 33])
       for (const k of [1, 6, 512, 513, 1025]) sweep(engine, problem(m, n, k), STEPS, ["TN"]);
@@ -78,7 +78,7 @@ test("edges of TN's row blocks", async () => {
 });
 
 test("the canonical sum stays within the float64 error bound", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const [m, n, k] of [
     [3, 5, 1],
     [7, 21, 40],
@@ -117,7 +117,7 @@ test("the canonical sum stays within the float64 error bound", async () => {
 });
 
 test("integers are exact", async () => {
-  const engine = await init();
+  const engine = await start();
   const draws = random(2);
   const integers = (length: number, limit: number): Float32Array =>
     new Float32Array(length).map(() => Math.round(draws() * limit));
@@ -152,7 +152,7 @@ test("integers are exact", async () => {
 });
 
 test("nothing is read or written beyond an operand's last element", async () => {
-  const engine = await init();
+  const engine = await start();
   const scales: readonly Scale[] = [
     [1, 0],
     [1, 0.5],
@@ -186,8 +186,8 @@ test("nothing is read or written beyond an operand's last element", async () => 
 });
 
 test("a B of 3 MB and more is read ahead: the bits stay, and nothing beyond its last element is read", async () => {
-  (await init()).close();
-  const engine = await init();
+  (await start()).close();
+  const engine = await start();
   for (const k of [63, 64, 65, 130]) {
     for (const n of [17, 64, 70]) {
       const p = problem(14, n, k);
@@ -203,7 +203,7 @@ test("a B of 3 MB and more is read ahead: the bits stay, and nothing beyond its 
 
 test("an operand at the end of memory does trap when it is overrun", async () => {
   for (const operand of ["a", "b", "c"] as const) {
-    const engine = await init();
+    const engine = await start();
     const p = problem(2, 4, 4);
     const { kernels, memory } = engine;
     const at = (name: string, rows: number, cols: number): number =>
@@ -247,7 +247,7 @@ const PATHS = [
 ] as const;
 
 test("NaN, infinities, -0, subnormals and values near overflow go where the formula puts them", async () => {
-  const engine = await init();
+  const engine = await start();
   const draws = random(3);
   const special = [NaN, Infinity, -Infinity, -0, 0, 1e-45, -1.1754942e-38, 3e38, -3e38];
   for (const [m, n, k] of PATHS) {
@@ -268,7 +268,7 @@ test("NaN, infinities, -0, subnormals and values near overflow go where the form
 });
 
 test("0 * Infinity is NaN, in its own row or column only", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const [m, n, k] of PATHS) {
     for (const orientation of ORIENTATIONS) {
       const a = new Float32Array(m * k);
@@ -295,7 +295,7 @@ test("0 * Infinity is NaN, in its own row or column only", async () => {
 });
 
 test("products underflow gradually and overflow to infinity", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const [m, n, k] of PATHS) {
     const { a, b, c } = problem(m, n, k);
     for (const [size, expected] of [
@@ -318,7 +318,7 @@ test("products underflow gradually and overflow to infinity", async () => {
 });
 
 test("a -0 in C survives beta = 1 and k = 0; beta = -0 does not read C", async () => {
-  const engine = await init();
+  const engine = await start();
   const c = Float32Array.of(-0, 1, -2);
   const none = new Float32Array(0);
   for (const orientation of ORIENTATIONS) {
@@ -333,7 +333,7 @@ test("a -0 in C survives beta = 1 and k = 0; beta = -0 does not read C", async (
 });
 
 test("a row has the same bits alone, in any split of the batch and in the whole", async () => {
-  const engine = await init();
+  const engine = await start();
   const n = 37;
   for (const k of [5, 400]) {
     for (const orientation of ORIENTATIONS) {
@@ -378,7 +378,7 @@ test("a row has the same bits alone, in any split of the batch and in the whole"
 });
 
 test("a sum over k in several accumulating calls has the bits of one (gradient accumulation)", async () => {
-  const engine = await init();
+  const engine = await start();
   const k = 1300;
   for (const [m, n] of [
     [1, 19],
@@ -423,7 +423,7 @@ test("a sum over k in several accumulating calls has the bits of one (gradient a
 });
 
 test("a bias in C is added exactly once, whatever the number of k-blocks", async () => {
-  const engine = await init();
+  const engine = await start();
   for (const k of [1, 385, 769, 1153]) {
     for (const [m, n] of [
       [1, 17],

@@ -6,7 +6,7 @@ import binaryen from "binaryen";
 import { ROOT } from "../../support/root.js";
 
 const wasm = readFileSync(new URL("build/wasm-lora.wasm", ROOT));
-const relaxed = readFileSync(new URL("build/wasm-lora.relaxed.wasm", ROOT));
+const fused = readFileSync(new URL("build/wasm-lora.fused.wasm", ROOT));
 
 test("the wasm imports memory and nothing else", () => {
   const module = new WebAssembly.Module(new Uint8Array(wasm));
@@ -19,8 +19,8 @@ test("the wasm has SIMD and no relaxed SIMD", () => {
   assert.doesNotMatch(text, /relaxed/);
 });
 
-test("the relaxed build: one relaxed instruction, no import more, its own tile, an export that tells it", () => {
-  const module = binaryen.readBinary(relaxed);
+test("the fused build: one relaxed instruction, no import more, its own tile, an export that tells it", () => {
+  const module = binaryen.readBinary(fused);
   const names = (of: binaryen.Module): string[] =>
     Array.from({ length: of.getNumExports() }, (_, i) => binaryen.getExportInfo(of.getExportByIndex(i)).name)
       .filter((name) => !name.startsWith("micro"))
@@ -31,11 +31,11 @@ test("the relaxed build: one relaxed instruction, no import more, its own tile, 
     text.match(/\(import .*/g)?.map((line) => line.split(" ").slice(1, 3).join(" ")),
     ['"env" "memory"'],
   );
-  assert.deepEqual(names(module), [...names(binaryen.readBinary(wasm)), "relaxed"].sort());
+  assert.deepEqual(names(module), [...names(binaryen.readBinary(wasm)), "fuses"].sort());
 });
 
 test("each wasm is at most 72 KB", () => {
-  for (const { length } of [wasm, relaxed]) assert(length <= 72 * 1024, `${length} bytes`);
+  for (const { length } of [wasm, fused]) assert(length <= 72 * 1024, `${length} bytes`);
 });
 
 test("the inner loop of the 2x16 tile is eight steps of 8 products, 8 sums, 2 splats and 4 loads", () => {

@@ -1,5 +1,5 @@
 /**
- * Kernels whose formula fixes every bit, against sequential Math.fround references: LoRA (linear,
+ * Kernels whose formula fixes every bit, against sequential references of float32 steps: LoRA (linear,
  * embedding, merge), elementwise operations and reductions, MSE, RoPE's rotation, SGD and Adam. Shapes
  * cover every tail and tile; operands are misaligned and lie between guards; gradients are added to
  * buffers that hold something; a gradient at address 0 is skipped.
@@ -9,6 +9,7 @@ import { test } from "uvu";
 import { type Engine, init } from "../../../src/runtime/engine.js";
 import { addProduct, draw, Frame, scaled } from "../../support/frame.js";
 import { Operand, transposed } from "../../support/kernels.js";
+import { madd } from "../../support/madd.js";
 
 const f32 = Math.fround;
 const WIDTHS = [1, 3, 4, 8, 15, 16, 17, 33];
@@ -342,6 +343,7 @@ test("lora embedding, forward and backward", async () => {
 test("lora merge: both layouts, blocks of 32 rows", async () => {
   const engine = await init();
   const scratch = scratchOf(engine);
+  const add = madd();
   for (const fanInFanOut of [false, true])
     for (const height of [1, 2, 31, 32, 33, 63, 64, 65])
       for (const width of WIDTHS) {
@@ -352,7 +354,7 @@ test("lora merge: both layouts, blocks of 32 rows", async () => {
             const B = draw(k * r);
             const W = draw(k * d);
             const product = addProduct(zeros(k * d), B, A, k, d, r);
-            const delta = scaled(fanInFanOut ? transposed(product, k, d) : product, s);
+            const update = fanInFanOut ? transposed(product, k, d) : product;
             const f = new Frame(engine, `loraMerge ${JSON.stringify({ k, d, r, s, fanInFanOut })}`);
             engine.kernels.loraMerge({
               k,
@@ -361,7 +363,7 @@ test("lora merge: both layouts, blocks of 32 rows", async () => {
               s,
               weight: f.output(
                 "W",
-                W.map((w, i) => w + delta[i]!),
+                W.map((w, i) => add(w, s, update[i]!)),
                 W,
               ),
               fanInFanOut,

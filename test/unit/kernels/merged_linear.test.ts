@@ -4,6 +4,7 @@ import { test } from "uvu";
 import { type Engine, init } from "../../../src/runtime/engine.js";
 import { addProduct, draw, Frame, scaled } from "../../support/frame.js";
 import { Operand, transposed } from "../../support/kernels.js";
+import { madd } from "../../support/madd.js";
 
 const f32 = Math.fround;
 const PATTERNS = [[true], [true, false, true], [false, true], [true, true, true], [false, false, true, false]];
@@ -240,7 +241,7 @@ test("merged linear's merge: the rows, or columns, of enabled blocks and no othe
                   r,
                 );
                 for (let i = 0; i < width * d; i++)
-                  merged[block * width * d + i] = merged[block * width * d + i]! + f32(s * product[i]!);
+                  merged[block * width * d + i] = madd()(merged[block * width * d + i]!, s, product[i]!);
                 j++;
               }
               assert.equal(j, g);

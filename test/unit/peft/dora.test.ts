@@ -1,5 +1,5 @@
 /**
- * DoRA: kernels by bits against Math.fround loops, ops by central differences, and PEFT's formula, with its norm
+ * DoRA: kernels by bits against loops of float32 steps, ops by central differences, and PEFT's formula, with its norm
  * held constant, against float64.
  */
 import assert from "node:assert/strict";
@@ -9,6 +9,7 @@ import { addProduct, draw, Frame } from "../../support/frame.js";
 import { assertClose } from "../../support/golden.js";
 import { gradcheck, gridTensor as grid } from "../../support/gradcheck.js";
 import { Operand, transposed } from "../../support/kernels.js";
+import { madd } from "../../support/madd.js";
 import { product, transpose, type Real } from "../../support/float64.js";
 
 const engine = await init();
@@ -36,7 +37,7 @@ test("doraNorm: both layouts, blocks of 32 rows, the bits of the documented orde
             const B = draw(k * r);
             const W = draw(k * d);
             const ba = addProduct(new Float32Array(k * d), B, A, k, d, r);
-            const v = (fanInFanOut ? transposed(W, d, k) : W).map((w, i) => w + f32(s * ba[i]!));
+            const v = (fanInFanOut ? transposed(W, d, k) : W).map((w, i) => madd()(w, s, ba[i]!));
             const norm = Float32Array.from({ length: k }, (_, j) => {
               const row = v.subarray(j * d, (j + 1) * d);
               return Math.sqrt(fanInFanOut ? row.reduce((sum, x) => sum + x * x, 0) : fourLanes(row));

@@ -62,13 +62,13 @@ test("memory that cannot grow: OutOfMemoryError with its numbers, and nothing ha
     {},
     undefined,
     { maximumBytes: LIMIT },
-    { maximumBytes: LIMIT + 1, relaxed: false },
-    { relaxed: undefined },
+    { maximumBytes: LIMIT + 1, fused: false },
+    { fused: undefined },
   ])
     assert.equal(await init(same as object), created);
   for (const [options, word] of [
     [{ maximumBytes: 2 * LIMIT }, "maximumBytes"],
-    [{ maximumBytes: LIMIT, relaxed: true }, "relaxed"],
+    [{ maximumBytes: LIMIT, fused: true }, "fused"],
   ] as const) {
     await assert.rejects(
       init(options),
@@ -79,9 +79,9 @@ test("memory that cannot grow: OutOfMemoryError with its numbers, and nothing ha
     [{ maximumBytes: NaN }, "NaN"],
     [{ maximumBytes: 1n }, "maximumBytes"],
     [{ maximumByte: LIMIT }, "Did you mean maximumBytes"],
-    [{ relaxed: "yes" }, "relaxed"],
+    [{ fused: "yes" }, "fused"],
     [{ module: new Uint8Array(8) }, "WebAssembly.Module"],
-    ["relaxed", "relaxed"],
+    ["fused", "fused"],
     [null, "null"],
   ] as [object, string][]) {
     await assert.rejects(init(options), (e: Error) => e instanceof ArgumentError && e.message.includes(word), word);

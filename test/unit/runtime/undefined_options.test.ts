@@ -6,7 +6,7 @@ import { test } from "uvu";
 import { init, io, lora, manualSeed, models, nn, optim, peft, type Tensor } from "../../../src/index.js";
 import { LLAMA } from "../../support/language_models.js";
 
-await init({ module: undefined, relaxed: undefined, maximumBytes: undefined });
+await init({ module: undefined, fused: undefined, maximumBytes: undefined });
 
 const UNDEFINED = undefined;
 

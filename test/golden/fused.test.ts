@@ -1,9 +1,9 @@
-/** The relaxed build against PyTorch, loralib and PEFT: the other goldens, to the same tolerances, on its engine. */
+/** Fused arithmetic against PyTorch, loralib and PEFT: the other goldens, to the same tolerances, on its engine. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { initRelaxed, runs } from "../support/relaxed.js";
+import { initFused, runs } from "../support/fused.js";
 
-const engine = await initRelaxed();
+const engine = await initFused();
 
 // Each of them calls init(), which now changes nothing.
 await import("./lora.test.js");
@@ -15,7 +15,7 @@ await import("./train.test.js");
 
 test("no test made another engine", () => {
   assert(engine.alive);
-  assert.equal(engine.relaxed, runs);
+  assert.equal(engine.arithmetic, runs ? "fused" : "separate");
 });
 
 test.run();
