@@ -22,6 +22,7 @@ import {
   downloaded,
   focus,
   focused,
+  inScheme,
   paste,
   savedLosses,
   shoot,
@@ -293,9 +294,8 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   const check = async (state) => {
     for (const scheme of ["light", "dark"]) {
       for (const width of [1280, 360]) {
-        await b.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
         await b.resize(width, 900);
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        await inScheme(b, scheme);
         const { violations } = await b.evaluate(() => globalThis.axe.run());
         assert.deepEqual(
           violations.map(({ id, nodes }) => ({

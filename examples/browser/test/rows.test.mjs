@@ -16,6 +16,7 @@ import {
   choose,
   configOf,
   downloaded,
+  inScheme,
   paste,
   savedLosses,
   shoot,
@@ -200,10 +201,8 @@ onPage(
       document.querySelector("#rows-left").open = true;
     });
     for (const scheme of ["light", "dark"]) {
-      await b.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+      await inScheme(b, scheme);
       await b.page.evaluate(axe.source);
-      // Colours take a moment.
-      await new Promise((resolve) => setTimeout(resolve, 300));
       const { violations } = await b.evaluate(() => globalThis.axe.run());
       assert.deepEqual(
         violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target)}`),

@@ -94,6 +94,16 @@ export const downloaded = async (b, id = "download") =>
 export const weightsOf = (zip) => Buffer.from(unzipSync(zip)["adapter/adapter_model.safetensors"]);
 export const configOf = (zip) => JSON.parse(Buffer.from(unzipSync(zip)["adapter/adapter_config.json"]).toString());
 
+/** Shows Chromium's page in light or in dark, and waits until its colours have stopped changing. */
+export async function inScheme(b, scheme) {
+  await b.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+  await b.evaluate(async () => {
+    for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame);
+    const transitions = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+    await Promise.allSettled(transitions.map(({ finished }) => finished));
+  });
+}
+
 /** What was said last on one side of the chat. */
 export const lastSaid = (b, side) =>
   b.evaluate((id) => document.getElementById(id).lastElementChild?.textContent ?? "", `talk-${side}`);
