@@ -3,8 +3,9 @@
  * files and the order of things.
  */
 import { ensureWritableDirectory, exists, removeTemporaries } from "../io/files.js";
-import { init } from "../runtime/engine.js";
+import { engine, init } from "../runtime/engine.js";
 import { ArgumentError, DivergedError, FileError, FormatError } from "../runtime/errors.js";
+import type { FinetuningState } from "../train/state.js";
 import {
   checkpointPath,
   findCheckpoint,
@@ -85,7 +86,10 @@ async function go(
       `${oneLine(found.damage.message, 1_000)} Going on from the checkpoint before it, of step ` +
         `${found.checkpoint.metrics.length}.`,
     );
-  if (saved) checkSame(command, saved.settings, explicit);
+  if (saved) {
+    checkArithmetic(saved);
+    checkSame(command, saved.settings, explicit);
+  }
   const settings = saved?.settings ?? settingsOf(command, leadsToRows(command.data) ? "rows" : "text", explicit);
   const places = saved ? placesOf(saved, command, explicit, out) : command;
   const { path: model, commit: modelCommit } = await findFolder("finetune", places.model, "model", {
@@ -171,6 +175,7 @@ function tellHowToGoOn({ training, settings }: Run, places: Places, command: Fin
   const again = ["finetune", "--data", places.data, ...named, "--out", command.out, "--resume"];
   if (command.gradientCheckpointing) again.push("--gradient-checkpointing");
   if (command.offline) again.push("--offline");
+  if (engine().arithmetic === "fused") again.push("--fused");
   console.error(
     `\nStopped after step ${training.metrics.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
   );
@@ -197,6 +202,15 @@ function advised(error: unknown, run: Run, out: string): unknown {
 
 /** What is named by a path, whose contents a digest judges. */
 const PLACES: readonly string[] = ["model", "data", "evalData", "template"];
+
+/** A run ends in the arithmetic that it began in. */
+function checkArithmetic({ arithmetic }: FinetuningState): void {
+  if (arithmetic !== engine().arithmetic)
+    throw new ArgumentError(
+      `finetune: --resume goes on in ${arithmetic} arithmetic, in which the checkpoint was computed; ` +
+        `${arithmetic === "fused" ? "add" : "leave out"} --fused, or start anew in another --out.`,
+    );
+}
 
 /** Of the settings all must be the checkpoint's but the places. */
 function checkSame(given: GivenSettings, saved: FinetuneSettings, explicit: ReadonlySet<string>): void {

@@ -1,5 +1,6 @@
 /** What a run leaves: its adapters, and what came of it as figures, a curve and a page. */
 import { writeAtomic } from "../io/files.js";
+import { engine } from "../runtime/engine.js";
 import { count, perplexity } from "./format.js";
 import { lossCurveSvg } from "./plot.js";
 import { reportHtml } from "./report.js";
@@ -41,8 +42,11 @@ export function writeResults(
   const { losses, evaluations, best, learningRate, steps, stoppedEarly } = training;
   const heldOutBefore = evaluations[0]?.loss ?? null;
   const heldOutAfter = evaluations.at(-1)?.loss ?? null;
+  const { arithmetic } = engine();
   const result = {
     settings,
+    // The default goes without saying, as in a checkpoint.
+    arithmetic: arithmetic === "fused" ? arithmetic : undefined,
     modelCommit,
     learningRate,
     stoppedEarly,
@@ -80,7 +84,10 @@ export function writeResults(
       maxGradNorm: settings.maxGradNorm,
       samples: reported(run.samples, before, after),
       counts: run.counts,
-      settings: shownSettings(run),
+      settings: [
+        ...shownSettings(run),
+        ...(arithmetic === "fused" ? [["Arithmetic", arithmetic] as [string, string]] : []),
+      ],
     }),
   );
 }

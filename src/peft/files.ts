@@ -15,6 +15,7 @@ import {
 } from "../io/peft/keys.js";
 import { show } from "../io/json.js";
 import type { Module, Parameter } from "../nn/module.js";
+import { engine } from "../runtime/engine.js";
 import { FormatError } from "../runtime/errors.js";
 import type { StateEntry } from "../runtime/state_entry.js";
 import type { StoredValues } from "../tensor/tensor.js";
@@ -47,7 +48,7 @@ export function saveAdapter(
   for (const { path, rows } of tokens) tensors.push({ name: tokensKey(path), ...rows });
   for (const { path, name, value } of copies) tensors.push({ name: baseKey(`${path}.${name}`), ...value });
   for (const { path, value } of biases) tensors.push({ name: biasKey(path, adapted.has(path)), ...value });
-  writePeftAdapter(directory, config, tensors);
+  writePeftAdapter(directory, config, tensors, engine().arithmetic);
 }
 
 export function loadAdapter(adapters: Adapters, directory: string, adapterName: string): void {

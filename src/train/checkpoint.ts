@@ -1,6 +1,7 @@
 /**
  * A run's state as one safetensors file, and back: the factors, the optimiser's moments and what is known of each step
- * as tensors, the rest in the metadata's entry "run", and a digest over it all in "digest". Where the bytes go is the
+ * as tensors, the rest in the metadata's entry "run", and a digest over it all in "digest". Of the arithmetic, fused is
+ * written, and what is not written is the default. Where the bytes go is the
  * caller's affair: a disk, a page's IndexedDB, a Worker's storage.
  */
 import { digestOfTensors } from "../io/digest.js";
@@ -8,6 +9,7 @@ import { asObject, show } from "../io/json.js";
 import { parseSafetensors, serializeSafetensors, toFloat32, type TensorView } from "../io/safetensors.js";
 import type { StateDict } from "../nn/module.js";
 import { ArgumentError, DivergedError, FormatError } from "../runtime/errors.js";
+import type { Arithmetic } from "../runtime/fused.js";
 import { shown } from "../runtime/shown.js";
 import type { Evaluation } from "./evaluations.js";
 import { checkState, METRICS, whereNotFinite, type FinetuningState, type StepMetrics } from "./state.js";
@@ -29,7 +31,7 @@ export interface Checkpoint {
  * A run's state as bytes, with a digest (SHA-256) that `decodeCheckpoint` compares.
  *
  * @param notes what is to be found beside the state, such as the settings: anything that JSON holds, by names other
- * than "step", "evaluations" and "hasBest"
+ * than "arithmetic", "step", "evaluations" and "hasBest"
  * @throws DivergedError if a value is not finite; ArgumentError on what is no state, or notes that cannot be kept
  *
  * @example
@@ -48,8 +50,13 @@ export interface Checkpoint {
 export function encodeCheckpoint(state: FinetuningState, notes: Readonly<Record<string, unknown>> = {}): Uint8Array {
   const where = "encodeCheckpoint";
   checkState(where, state);
-  const { metrics, evaluations, factors, bestFactors, optimizer } = state;
-  const run = runOf(where, notes, { step: metrics.length, evaluations, hasBest: bestFactors !== null });
+  const { arithmetic, metrics, evaluations, factors, bestFactors, optimizer } = state;
+  const run = runOf(where, notes, {
+    arithmetic: arithmetic === "fused" ? arithmetic : undefined,
+    step: metrics.length,
+    evaluations,
+    hasBest: bestFactors !== null,
+  });
   const reason = whereNotFinite(state);
   if (reason) throw new DivergedError(`${where}: ${reason}: the run diverged, and must not go on from here.`, reason);
   const entries = (prefix: string, dict: StateDict) =>
@@ -75,8 +82,8 @@ export function encodeCheckpoint(state: FinetuningState, notes: Readonly<Record<
  * @throws FormatError if it is not a run's checkpoint, or is damaged, or its run had diverged
  *
  * @example
- * const state = { metrics: [], evaluations: [], factors: new Map(), bestFactors: null, optimizer: new Map() };
- * const bytes = train.encodeCheckpoint(state, { prompt: "We" });
+ * const none = { metrics: [], evaluations: [], factors: new Map(), bestFactors: null, optimizer: new Map() };
+ * const bytes = train.encodeCheckpoint({ arithmetic: "separate", ...none }, { prompt: "We" });
  * console.log(train.decodeCheckpoint(bytes).notes); // { prompt: 'We' }
  */
 export function decodeCheckpoint(bytes: Uint8Array, name = "checkpoint"): Checkpoint {
@@ -95,7 +102,10 @@ export function decodeCheckpoint(bytes: Uint8Array, name = "checkpoint"): Checkp
         .filter((t) => t.name.startsWith(`${prefix}.`))
         .map((t) => [t.name.slice(prefix.length + 1), { shape: t.shape, data: toFloat32(t) }]),
     );
-  const { step, evaluations, hasBest, ...notes } = parseRun(metadata["run"] ?? "", fail);
+  const run = parseRun(metadata["run"] ?? "", fail);
+  const { arithmetic = "separate", step, evaluations, hasBest, ...notes } = run;
+  if (arithmetic !== "fused" && Object.hasOwn(run, "arithmetic"))
+    fail(`its metadata's run has arithmetic ${show(arithmetic)}; expected "fused", or none`);
   if (!Number.isSafeInteger(step) || typeof hasBest !== "boolean" || !isEvaluations(evaluations))
     return fail(
       "its metadata's run lacks step, a count, hasBest, true or false, or evaluations, each of step and loss",
@@ -103,6 +113,7 @@ export function decodeCheckpoint(bytes: Uint8Array, name = "checkpoint"): Checkp
   const metrics = metricsOf(columns, fail);
   if (step !== metrics.length) fail(`it holds ${metrics.length} steps' metrics; expected those of ${show(step)}`);
   const state = {
+    arithmetic: arithmetic as Arithmetic,
     metrics,
     evaluations,
     factors: pick("factors"),

@@ -312,6 +312,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
   /** Copies of what `restore` takes: training may go on before they are written. */
   state(): FinetuningState {
     return {
+      arithmetic: engine().arithmetic,
       metrics: this.#metrics.map((metrics) => ({ ...metrics })),
       evaluations: this.evaluations.map((evaluation) => ({ ...evaluation })),
       factors: this.#factors(),
@@ -332,7 +333,7 @@ export class Finetuning<M extends CausalLM = CausalLM> {
     const fail = (message: string): never => {
       throw new FormatError(`${name}: ${message}.`);
     };
-    checkFit(state, this.steps, this.#trained, fail);
+    checkFit(state, engine().arithmetic, this.steps, this.#trained, fail);
     const evaluations = new Evaluations(this.settings, this.steps);
     evaluations.addAll(state.evaluations, metrics.length, fail);
     if ((evaluations.best === null) !== (bestFactors === null))

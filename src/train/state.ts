@@ -1,6 +1,7 @@
 /** All that a run's next step depends on, beside the model, the data and the settings. */
 import type { Parameter, StateDict } from "../nn/module.js";
 import { ArgumentError } from "../runtime/errors.js";
+import type { Arithmetic } from "../runtime/fused.js";
 import { shown } from "../runtime/shown.js";
 import { isStateEntry } from "../runtime/state_entry.js";
 import type { Evaluation } from "./evaluations.js";
@@ -25,6 +26,8 @@ export interface StepMetrics {
 
 /** What `Finetuning.state` gives and `Finetuning.restore` takes. */
 export interface FinetuningState {
+  /** In which the run computes: `Engine.arithmetic`. */
+  arithmetic: Arithmetic;
   /** Of each step so far. */
   metrics: StepMetrics[];
   /** What was measured so far. */
@@ -50,10 +53,12 @@ export const METRICS = [
 
 /** @throws ArgumentError unless it is of the form that `Finetuning.state` gives */
 export function checkState(where: string, state: unknown): asserts state is FinetuningState {
-  const { metrics, evaluations, factors, bestFactors, optimizer } = (state ?? {}) as Partial<FinetuningState>;
+  const { arithmetic, metrics, evaluations, factors, bestFactors, optimizer } = (state ??
+    {}) as Partial<FinetuningState>;
   const isState = (value: unknown): boolean => value instanceof Map && [...value.values()].every(isStateEntry);
   const isNumber = (value: unknown): boolean => typeof value === "number";
   if (
+    (arithmetic === "separate" || arithmetic === "fused") &&
     Array.isArray(metrics) &&
     metrics.every((m) => METRICS.every((name) => isNumber(m?.[name]) || (name === "epoch" && m?.epoch === null))) &&
     Array.isArray(evaluations) &&
@@ -69,17 +74,23 @@ export function checkState(where: string, state: unknown): asserts state is Fine
 }
 
 /**
- * Whether the steps, factors and moments of a state are those of a run.
+ * Whether the arithmetic, steps, factors and moments of a state are those of a run.
  * @param steps that the run has
  * @param trained what it trains, by its state-dict key
  * @param fail is told what is not
  */
 export function checkFit(
-  { metrics, factors, bestFactors, optimizer }: FinetuningState,
+  { arithmetic, metrics, factors, bestFactors, optimizer }: FinetuningState,
+  own: Arithmetic,
   steps: number,
   trained: ReadonlyMap<string, Parameter>,
   fail: (message: string) => never,
 ): void {
+  if (arithmetic !== own)
+    fail(
+      `it was computed in ${arithmetic} arithmetic, and this engine computes in ${own}: go on ` +
+        `${arithmetic === "fused" ? "with init({ fused: true })" : "without fused"}, or start anew`,
+    );
   const taken = metrics.length;
   if (taken > steps) fail(`it is of step ${taken}; the run has ${steps}`);
   const gap = metrics.findIndex(({ step }, i) => step !== i + 1);

@@ -24,6 +24,7 @@ const run: Checkpoint = {
   settings: settingsOf({ ...FINETUNE_DEFAULTS, model: "m", data: "d" }, "text", new Set()),
   inputs: "abc",
   samplesBefore: ["The whale \u00e9"],
+  arithmetic: "separate",
   metrics: [5.5, 4.25, 4].map((loss, i) => ({
     step: i + 1,
     epoch: null,

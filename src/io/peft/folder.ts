@@ -5,6 +5,7 @@
  * tuners/lora/dora.py. What is not ours is refused by name.
  */
 import { ArgumentError, FileError, FormatError } from "../../runtime/errors.js";
+import type { Arithmetic } from "../../runtime/fused.js";
 import type { Options } from "../../runtime/options.js";
 import type { StateEntry } from "../../runtime/state_entry.js";
 import { ensureWritableDirectory, exists, readBytes, readJson, writeTogether } from "../files.js";
@@ -34,6 +35,7 @@ export interface PeftAdapter {
  *
  * Source: PEFT, PeftModel.save_pretrained.
  * @param config an omitted field has PEFT's default
+ * @param arithmetic in which the tensors were computed; of "fused" their metadata says so
  * @throws ArgumentError, before anything is written, for what readPeftAdapter would refuse, values that are not finite
  * among them; FileError
  *
@@ -47,6 +49,7 @@ export function writePeftAdapter(
   directory: string,
   config: Options<LoraConfig>,
   tensors: Iterable<NamedPeftTensor>,
+  arithmetic: Arithmetic = "separate",
 ): void {
   const fail = (message: string): never => {
     throw new ArgumentError(`writePeftAdapter: ${message}.`);
@@ -63,7 +66,9 @@ export function writePeftAdapter(
   }
   checkContents(new Map(list.map(({ name, shape }) => [name, shape])), full, fail);
   const finite = list.flatMap((tensor) => finiteTensors("writePeftAdapter", new Map([[tensor.name, tensor]])));
-  const metadata = { format: "pt", config: configDigest(full) };
+  if (arithmetic !== "separate" && arithmetic !== "fused")
+    fail(`arithmetic must be "separate" or "fused"; got ${show(arithmetic)}`);
+  const metadata = { format: "pt", config: configDigest(full), ...(arithmetic === "fused" ? { arithmetic } : {}) };
   const digest = digestOfTensors(
     finite.map((tensor) => ({ ...tensor, bytes: tensor.data })),
     metadata,

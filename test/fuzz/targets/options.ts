@@ -377,8 +377,8 @@ const CALLS: Record<string, Call> = {
   "train.encodeCheckpoint": [
     [{ sample: "a", settings: { steps: 1 } }],
     (notes) => {
-      const state = { metrics: [], evaluations: [], factors: new Map(), bestFactors: null, optimizer: new Map() };
-      train.decodeCheckpoint(train.encodeCheckpoint(state, notes));
+      const none = { metrics: [], evaluations: [], factors: new Map(), bestFactors: null, optimizer: new Map() };
+      train.decodeCheckpoint(train.encodeCheckpoint({ arithmetic: "separate", ...none }, notes));
     },
   ],
   "io.parseSafetensors": [[{ name: "w" }], (o) => io.parseSafetensors(FILE(), o)],

@@ -325,6 +325,30 @@ test("a folder written is the folder read, to the bit", () => {
   assert.deepEqual(readFileSync(join(directory, "adapter_model.safetensors")), bytes);
 });
 
+test("an adapter that was computed in fused arithmetic says so, and is read as any other", () => {
+  const directory = newFolder();
+  const config = { r: 2, targetModules: ["q_proj"] };
+  const tensors = ["lora_A", "lora_B"].map((factor, i) => ({
+    name: `${Q}.${factor}.weight`,
+    shape: [
+      [2, 4],
+      [4, 2],
+    ][i]!,
+    data: new Float32Array(8).fill(i),
+  }));
+  const metadata = (): Record<string, string> =>
+    parseSafetensors(readFileSync(join(directory, "adapter_model.safetensors"))).metadata;
+  writePeftAdapter(directory, config, tensors, "fused");
+  assert.equal(metadata()["arithmetic"], "fused");
+  assert.equal(readPeftAdapter(directory).tensors.size, 2);
+  writePeftAdapter(directory, config, tensors);
+  assert(!("arithmetic" in metadata()));
+  assert.throws(
+    () => writePeftAdapter(directory, config, tensors, "exact" as never),
+    says(ArgumentError, 'arithmetic must be "separate" or "fused"', '"exact"'),
+  );
+});
+
 test("PEFT's own config is read; BF16 factors become float32", () => {
   const halves = FACTORS.map(
     (tensor): TensorToWrite => ({ ...tensor, dtype: "BF16", data: tensor.data.slice().fill(0.5) }),

@@ -8,6 +8,7 @@ await init();
 
 const values = (n: number, by: number): Float32Array => Float32Array.from({ length: n }, (_, i) => ((i + 1) * by) / 7);
 const state: train.FinetuningState = {
+  arithmetic: "separate",
   metrics: [5.5, 4.1 + 0.2, 4].map((loss, i) => ({
     step: i + 1,
     epoch: (i + 1) / 3,
@@ -74,6 +75,16 @@ test("the same state gives the same bytes, which are a safetensors file with a d
   assert.equal(metadata["digest"], io.digestOfTensors(tensors.values(), metadata));
 });
 
+test("of the arithmetic, fused is written, and nothing of the default", () => {
+  const fused = { ...state, arithmetic: "fused" as const };
+  const written = train.encodeCheckpoint(fused, notes);
+  assert.deepEqual(train.decodeCheckpoint(written), { state: fused, notes });
+  const runIn = (file: Uint8Array) => JSON.parse(io.parseSafetensors(file).metadata["run"]!) as object;
+  assert.deepEqual(runIn(written), { ...runIn(bytes), arithmetic: "fused" });
+  assert(!("arithmetic" in runIn(bytes)));
+  assert.throws(() => train.encodeCheckpoint({ ...state, arithmetic: "relaxed" as never }), ArgumentError);
+});
+
 test("a file without a digest is not taken on trust", () => {
   assert.throws(
     () =>
@@ -130,7 +141,7 @@ test("notes keep to names of their own, and to what JSON holds", () => {
     assert.throws(() => train.encodeCheckpoint(state, wrong as never), ArgumentError);
   for (const wrong of [undefined, null, {}, { ...state, factors: { f: 1 } }, { ...state, metrics: [3] }])
     assert.throws(() => train.encodeCheckpoint(wrong as never), ArgumentError);
-  for (const name of ["step", "evaluations", "hasBest"])
+  for (const name of ["arithmetic", "step", "evaluations", "hasBest"])
     assert.throws(() => train.encodeCheckpoint(state, { [name]: 1 }), ArgumentError);
 });
 
@@ -157,6 +168,8 @@ test("other files, and counters that cannot be, are refused", () => {
     [withCounter({ step: 2 }), /3 steps' metrics; expected those of 2/],
     [withCounter({ step: "3" }), /lacks step/],
     [withCounter({ step: undefined }), /lacks step/],
+    [withCounter({ arithmetic: "separate" }), /has arithmetic "separate"; expected "fused", or none/],
+    [withCounter({ arithmetic: null }), /has arithmetic null/],
     [withCounter({ hasBest: 1 }), /lacks step, a count, hasBest/],
     [withCounter({ evaluations: {} }), /or evaluations/],
     [withCounter({ evaluations: [{ step: 0.5, loss: 1 }] }), /or evaluations/],

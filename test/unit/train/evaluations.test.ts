@@ -185,6 +185,11 @@ test("a state whose best or evaluations do not fit is refused, and the run is as
   const without = new Map(good.factors);
   without.delete(key);
   for (const [change, ...words] of [
+    [
+      { arithmetic: "fused" },
+      "computed in fused arithmetic, and this engine computes in separate",
+      "init({ fused: true })",
+    ],
     [{ bestFactors: null }, "it lacks best factors; the run needs them"],
     [{ evaluations: [] }, "it has best factors; the run keeps none"],
     [{ bestFactors: without }, `best factor ${key} is missing`],
