@@ -384,6 +384,8 @@ export class LinearCrossEntropy {
   scale: f32;
   /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
   format: i32;
+  /** Room for the rows' losses: [n] float64. */
+  losses: usize;
   /** Room for [chunk, classes]. */
   logits: usize;
   /** sgemmScratchBytes() bytes. */

@@ -8,7 +8,10 @@ export function heapBase(): usize {
   return __heap_base;
 }
 
-export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes, useBigTile } from "./gemm/sgemm";
+export { enterCall, leaveCall, threadControlBytes, useThread } from "./threads";
+
+export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/threaded";
+export { useBigTile, usesBigTile } from "./gemm/sgemm";
 export { isFinite16, widen } from "./gemm/half";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";

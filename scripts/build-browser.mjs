@@ -8,7 +8,11 @@ import { rolldown } from "rolldown";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 /** What package.json's "imports" would choose by conditions. */
-const INSIDE = { "#load": "runtime/load.inline.js", "#disk": "io/disk.none.js" };
+const INSIDE = {
+  "#load": "runtime/load.inline.js",
+  "#spawn": "runtime/spawn.web.js",
+  "#disk": "io/disk.none.js",
+};
 
 const bundle = await rolldown({
   input: `${root}/dist/src/index.js`,

@@ -55,7 +55,7 @@ const execute = promisify(execFile);
 const run = (script, ...args) => execute(process.execPath, [script, ...args], { cwd: root });
 const asc = join(dirname(require.resolve("assemblyscript/package.json")), "bin", "asc.js");
 const tool = (name) => join(dirname(require.resolve("binaryen/package.json")), "bin", name);
-const FEATURES = ["simd", "bulk-memory", "sign-ext", "nontrapping-float-to-int", "mutable-globals"].map(
+const FEATURES = ["simd", "threads", "bulk-memory", "sign-ext", "nontrapping-float-to-int", "mutable-globals"].map(
   (feature) => `--enable-${feature}`,
 );
 const DEFAULT = { asc: ["--transform", "./scripts/asc-abi.mjs"], tiles: [], binaryen: [] };

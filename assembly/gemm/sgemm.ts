@@ -18,9 +18,10 @@
  * Panels of 16 columns of B are packed per k-block, four side by side, and used by all rows. A is read where it lies,
  * except in TN. Where a packed panel would be used too little, or B's rows are one already, B is read where it lies too
  * (update.ts, gemv.ts).
- * scratch: sgemmScratchBytes() bytes, 16-byte aligned.
+ * scratch: SCRATCH_BYTES, 16-byte aligned.
+ *
+ * This is the work of one thread; threaded.ts cuts C into blocks for many.
  */
-import { Sgemm } from "../abi";
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
 import { F16, F32, FINITE16, scaledUp, stored, widenInPlace } from "./half";
 import { gemmByUpdates } from "./update";
@@ -53,7 +54,7 @@ const MB: i32 = 96;
  * Up to this many rows, or this many steps of k, a packed panel is used too little: rank-4 updates are faster
  * (measured).
  */
-const FEW_ROWS: i32 = 12;
+export const FEW_ROWS: i32 = 12;
 const SHORT_K: i32 = 4;
 
 /** Which tile computes panels of 16 columns: engines differ in what they keep in registers, the bits do not. */
@@ -61,31 +62,13 @@ let bigTile: bool = false;
 export function useBigTile(on: bool): void {
   bigTile = on;
 }
-
-export function sgemmScratchBytes(): i32 {
-  return <i32>(STRIP_BYTES + TILE_BYTES + BLOCK_BYTES);
+export function usesBigTile(): bool {
+  return bigTile;
 }
 
-export function sgemmNN(call: Sgemm): void {
-  const a = call.a,
-    b = call.b,
-    c = call.c;
-  gemmNN(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
-}
-export function sgemmNT(call: Sgemm): void {
-  const a = call.a,
-    b = call.b,
-    c = call.c;
-  gemmNT(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
-}
-export function sgemmTN(call: Sgemm): void {
-  const a = call.a,
-    b = call.b,
-    c = call.c;
-  gemmTN(call.m, call.n, call.k, call.alpha, a, call.lda, b, call.ldb, call.beta, c, call.ldc, call.scratch);
-}
+/** Working space for one thread. */
+export const SCRATCH_BYTES: usize = STRIP_BYTES + TILE_BYTES + BLOCK_BYTES;
 
-/** The same for kernels that are made of them, in BLAS's order. */
 export function gemmNN(
   m: i32,
   n: i32,
@@ -252,11 +235,11 @@ export function gemmTwo(
   b2s: usize,
   transposed2: bool,
   c: usize,
+  crs: usize,
   accumulate: bool,
   scratch: usize,
   format: i32,
 ): void {
-  const crs = bytes(n);
   if (m == 1 || k == 0 || (!transposed && m <= FEW_ROWS)) {
     gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format);
     gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);

@@ -13,7 +13,8 @@
  */
 import { LoraBranchBackward, LoraBranchForward, LoraLinearBackward, LoraLinearForward, LoraTerm } from "../abi";
 import { stored } from "../gemm/half";
-import { gemm, gemmTwo, gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
+import { threaded, threadedTwo, threadedNN, threadedNT, threadedTN } from "../gemm/threaded";
+import { first, last, part, split } from "../threads";
 
 export function loraLinearForward(call: LoraLinearForward): void {
   const n = call.n,
@@ -26,7 +27,7 @@ export function loraLinearForward(call: LoraLinearForward): void {
   if (bias != 0) repeatRow(call.y, bias, n, k);
   if (r > 0) hidden(call);
   const wRow = stored(fanInFanOut ? k : d, format);
-  gemmTwo(
+  threadedTwo(
     n,
     k,
     d,
@@ -64,10 +65,10 @@ export function loraLinearBackward(call: LoraLinearBackward): void {
   if (dx == 0) return;
   const wRow = stored(fanInFanOut ? k : d, format);
   if (call.dxDropped != 0) {
-    gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch, format);
-    gemmNN(n, d, r, 1, zs, r, a, d, 0, call.dxDropped, d, scratch);
+    threaded(n, d, k, dy, weight, wRow, fanInFanOut, dx, true, scratch, format);
+    threadedNN(n, d, r, 1, zs, r, a, d, 0, call.dxDropped, d, scratch);
   } else {
-    gemmTwo(n, d, k, dy, weight, wRow, fanInFanOut, r, zs, a, bytes(d), false, dx, true, scratch, format);
+    threadedTwo(n, d, k, dy, weight, wRow, fanInFanOut, r, zs, a, bytes(d), false, dx, true, scratch, format);
   }
 }
 
@@ -86,7 +87,7 @@ export function linearForward(
 ): void {
   if (bias != 0) repeatRow(y, bias, n, k);
   const wRow = stored(fanInFanOut ? k : d, format);
-  gemm(n, k, d, 1, x, bytes(d), 4, weight, wRow, !fanInFanOut, y, bytes(k), bias != 0, scratch, format);
+  threaded(n, k, d, x, weight, wRow, !fanInFanOut, y, bias != 0, scratch, format);
 }
 
 /** Its gradients; null: not wanted. */
@@ -106,7 +107,7 @@ export function linearBackward(
 ): void {
   weightGradients(n, d, k, x, fanInFanOut, dy, dWeight, dBias, scratch);
   const wRow = stored(fanInFanOut ? k : d, format);
-  if (dx != 0) gemm(n, d, k, 1, dy, bytes(k), 4, weight, wRow, fanInFanOut, dx, bytes(d), true, scratch, format);
+  if (dx != 0) threaded(n, d, k, dy, weight, wRow, fanInFanOut, dx, true, scratch, format);
 }
 
 /** dBias += sum of rows of dy; dW += dyᵀ x. */
@@ -123,8 +124,8 @@ function weightGradients(
 ): void {
   if (dBias != 0) addColumnSums(dBias, dy, n, k);
   if (dWeight == 0) return;
-  if (fanInFanOut) gemmTN(d, k, n, 1, x, d, dy, k, 1, dWeight, k, scratch);
-  else gemmTN(k, d, n, 1, dy, k, x, d, 1, dWeight, d, scratch);
+  if (fanInFanOut) threadedTN(d, k, n, 1, x, d, dy, k, 1, dWeight, k, scratch);
+  else threadedTN(k, d, n, 1, dy, k, x, d, 1, dWeight, d, scratch);
 }
 
 /** y += s * (x̃ Aᵀ) Bᵀ; hs is kept for backward. */
@@ -132,7 +133,7 @@ export function loraBranchForward(call: LoraBranchForward): void {
   const k = call.k,
     r = call.r;
   hidden(call);
-  gemmNT(call.n, k, r, 1, call.hs, r, call.b, r, 1, call.y, k, call.scratch);
+  threadedNT(call.n, k, r, 1, call.hs, r, call.b, r, 1, call.y, k, call.scratch);
 }
 
 export function loraBranchBackward(call: LoraBranchBackward): void {
@@ -141,14 +142,14 @@ export function loraBranchBackward(call: LoraBranchBackward): void {
     dropped = call.dxDropped,
     dx = dropped != 0 ? dropped : call.dx;
   factorGradients(call);
-  if (dx != 0) gemmNN(call.n, d, r, 1, call.zs, r, call.a, d, dropped != 0 ? 0 : 1, dx, d, call.scratch);
+  if (dx != 0) threadedNN(call.n, d, r, 1, call.zs, r, call.a, d, dropped != 0 ? 0 : 1, dx, d, call.scratch);
 }
 
 /** hs = s * x̃ Aᵀ */
 function hidden(call: LoraTerm): void {
   const d = call.d,
     r = call.r;
-  gemmNT(call.n, r, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, r, call.scratch);
+  threadedNT(call.n, r, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, r, call.scratch);
 }
 
 /** zs = s * dy B where dA or dx needs it; dA += zsᵀ x̃; dB += dyᵀ hs. */
@@ -162,23 +163,24 @@ function factorGradients(call: LoraBranchBackward): void {
     da = call.da,
     db = call.db,
     scratch = call.scratch;
-  if (da != 0 || call.dx != 0) gemmNN(n, r, k, call.s, dy, k, call.b, r, 0, zs, r, scratch);
-  if (da != 0) gemmTN(r, d, n, 1, zs, r, call.xDropped, d, 1, da, d, scratch);
-  if (db != 0) gemmTN(k, r, n, 1, dy, k, call.hs, r, 1, db, r, scratch);
+  if (da != 0 || call.dx != 0) threadedNN(n, r, k, call.s, dy, k, call.b, r, 0, zs, r, scratch);
+  if (da != 0) threadedTN(r, d, n, 1, zs, r, call.xDropped, d, 1, da, d, scratch);
+  if (db != 0) threadedTN(k, r, n, 1, dy, k, call.hs, r, 1, db, r, scratch);
 }
 
 function repeatRow(y: usize, row: usize, n: i32, k: i32): void {
   const size = (<usize>k) << 2;
-  for (let i = 0; i < n; i++) {
-    memory.copy(y, row, size);
-    y += size;
-  }
+  for (split(n, 0.1 * <f64>k); part(); ) for (let i = first; i < last; i++) memory.copy(y + <usize>i * size, row, size);
 }
 
 /** sums[j] += sum over rows i, ascending, of x[i][j]. x: [n, k]. */
 function addColumnSums(sums: usize, x: usize, n: i32, k: i32): void {
-  const row = (<usize>k) << 2;
-  let j = k;
+  for (split(k, 0.25 * <f64>n, 16); part(); )
+    addSomeSums(sums + bytes(first), x + bytes(first), n, last - first, bytes(k));
+}
+
+function addSomeSums(sums: usize, x: usize, n: i32, columns: i32, row: usize): void {
+  let j = columns;
   for (; j >= 4; j -= 4) {
     let sum = v128.load(sums),
       p = x;

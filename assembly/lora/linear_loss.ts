@@ -9,6 +9,7 @@
 import { LinearCrossEntropy } from "../abi";
 import { addRowGradient } from "../nn/loss";
 import { logSumExp } from "../nn/softmax";
+import { first, last, part, split } from "../threads";
 import { linearBackward, linearForward } from "./linear";
 
 export function linearCrossEntropy(call: LinearCrossEntropy): f64 {
@@ -17,38 +18,43 @@ export function linearCrossEntropy(call: LinearCrossEntropy): f64 {
     classes = call.classes,
     chunk = call.chunk,
     weight = call.weight,
+    targets = call.targets,
+    losses = call.losses,
     ignoreIndex = call.ignoreIndex,
     format = call.format,
     logits = call.logits,
     scratch = call.scratch,
     scale = call.scale;
   let x = call.x,
-    targets = call.targets,
     dx = call.dx;
   const wanted = dx != 0 || call.dWeight != 0 || call.dBias != 0;
   const xRow = (<usize>d) << 2,
     row = (<usize>classes) << 2;
-  let total: f64 = 0;
   for (let i = 0; i < n; i += chunk) {
     const rows = min(chunk, n - i);
     linearForward(rows, d, classes, x, weight, false, call.bias, logits, scratch, format);
-    let z = logits;
-    for (let j = 0; j < rows; j++) {
-      const target = load<i32>(targets);
-      if (target != ignoreIndex) {
-        const lse = logSumExp(z, classes);
-        total += <f64>(lse - load<f32>(z + ((<usize>target) << 2)));
-        if (wanted) addRowGradient(z, 0, z, lse, target, classes, scale);
-      } else if (wanted) {
-        memory.fill(z, 0, row);
+    for (split(rows, (wanted ? 8 : 4) * <f64>classes); part(); )
+      for (let j = first; j < last; j++) {
+        const z = logits + <usize>j * row,
+          target = load<i32>(targets + ((<usize>(i + j)) << 2));
+        let loss: f64 = 0;
+        if (target != ignoreIndex) {
+          const lse = logSumExp(z, classes);
+          loss = <f64>(lse - load<f32>(z + ((<usize>target) << 2)));
+          if (wanted) addRowGradient(z, 0, z, lse, target, classes, scale);
+        } else if (wanted) {
+          memory.fill(z, 0, row);
+        }
+        store<f64>(losses + ((<usize>(i + j)) << 3), loss);
       }
-      targets += 4;
-      z += row;
-    }
     if (wanted)
       linearBackward(rows, d, classes, x, weight, false, logits, dx, call.dWeight, call.dBias, scratch, format);
     x += <usize>rows * xRow;
     if (dx != 0) dx += <usize>rows * xRow;
+  }
+  let total: f64 = 0;
+  for (let i = 0; i < n; i++) {
+    if (load<i32>(targets + ((<usize>i) << 2)) != ignoreIndex) total += load<f64>(losses + ((<usize>i) << 3));
   }
   return total;
 }

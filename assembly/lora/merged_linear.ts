@@ -10,7 +10,7 @@
  * The order of sums is linear.ts's.
  */
 import { MergedLinearBackward, MergedLinearForward, MergedLinearMerge } from "../abi";
-import { gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
+import { threadedNN, threadedNT, threadedTN } from "../gemm/threaded";
 import { linearBackward, linearForward } from "./linear";
 import { addScaledProduct } from "./merge";
 
@@ -23,13 +23,13 @@ export function mergedLinearForward(call: MergedLinearForward): void {
     scratch = call.scratch;
   const width = k / call.blocks,
     rank = r * count(call.enabled, call.blocks);
-  gemmNT(n, rank, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, rank, scratch);
+  threadedNT(n, rank, d, call.s, call.xDropped, d, call.a, d, 0, call.hs, rank, scratch);
   linearForward(n, d, k, call.x, call.weight, call.fanInFanOut, call.bias, y, scratch, call.format);
   let hs = call.hs,
     b = call.b;
   for (let block = 0; block < call.blocks; block++) {
     if (!isEnabled(call.enabled, block)) continue;
-    gemmNT(n, width, r, 1, hs, rank, b, r, 1, y + bytes(block * width), k, scratch);
+    threadedNT(n, width, r, 1, hs, rank, b, r, 1, y + bytes(block * width), k, scratch);
     hs += bytes(r);
     b += bytes(width * r);
   }
@@ -66,14 +66,14 @@ export function mergedLinearBackward(call: MergedLinearBackward): void {
   for (let block = 0; block < call.blocks; block++) {
     if (!isEnabled(call.enabled, block)) continue;
     const dy = call.dy + bytes(block * width);
-    if (da != 0 || dx != 0) gemmNN(n, r, width, call.s, dy, k, call.b + factor, r, 0, zs + column, rank, scratch);
-    if (db != 0) gemmTN(width, r, n, 1, dy, k, call.hs + column, rank, 1, db + factor, r, scratch);
+    if (da != 0 || dx != 0) threadedNN(n, r, width, call.s, dy, k, call.b + factor, r, 0, zs + column, rank, scratch);
+    if (db != 0) threadedTN(width, r, n, 1, dy, k, call.hs + column, rank, 1, db + factor, r, scratch);
     factor += bytes(width * r);
     column += bytes(r);
   }
-  if (da != 0) gemmTN(rank, d, n, 1, zs, rank, call.xDropped, d, 1, da, d, scratch);
-  if (call.dxDropped != 0) gemmNN(n, d, rank, 1, zs, rank, call.a, d, 0, call.dxDropped, d, scratch);
-  else if (dx != 0) gemmNN(n, d, rank, 1, zs, rank, call.a, d, 1, dx, d, scratch);
+  if (da != 0) threadedTN(rank, d, n, 1, zs, rank, call.xDropped, d, 1, da, d, scratch);
+  if (call.dxDropped != 0) threadedNN(n, d, rank, 1, zs, rank, call.a, d, 0, call.dxDropped, d, scratch);
+  else if (dx != 0) threadedNN(n, d, rank, 1, zs, rank, call.a, d, 1, dx, d, scratch);
 }
 
 /** W[block j] += s * B_j A_j in the rows of W (its columns if fanInFanOut), rounded as in merge.ts. */

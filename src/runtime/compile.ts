@@ -1,5 +1,12 @@
 /** What may go wrong between the place of the kernels' file and a compiled module, said so that it can be mended. */
 import { EngineError } from "./errors.js";
+import { sharing } from "./sharing.js";
+
+/** Which of the builds: in fused arithmetic or not, for memory that threads share or not. */
+export interface Build {
+  fused: boolean;
+  shared: boolean;
+}
 
 /** How each of these messages ends: what helps wherever the kernels' file cannot be had. */
 export const OTHERWISE = "or pass init({ module }), for instance that of wasm-lora/inline.";
@@ -22,13 +29,13 @@ export function inPackage(url: () => URL): URL {
 }
 
 /**
- * The module in `bytes`, which came from `from`: of the fused build, or of the default one.
+ * The module in `bytes`, which came from `from` and are of the fused build or of the default one, as `build` says.
  * @throws EngineError naming what forbids it, or what the bytes are instead
  */
 export async function compile(
   bytes: Uint8Array<ArrayBuffer>,
   from: string,
-  fused = false,
+  { fused, shared }: Build,
 ): Promise<WebAssembly.Module> {
   if (bytes[0] !== 0 || bytes[1] !== 0x61 || bytes[2] !== 0x73 || bytes[3] !== 0x6d) {
     const page = bytes.length > 0 && /^\s*</.test(String.fromCharCode(...bytes.subarray(0, 64)));
@@ -39,7 +46,7 @@ export async function compile(
     );
   }
   try {
-    return await WebAssembly.compile(bytes);
+    return await WebAssembly.compile(shared ? sharing(bytes) : bytes);
   } catch (cause) {
     const { message } = cause as Error;
     const advice = /unsafe-eval|wasm-eval|CSP|Content.Security.Policy/i.test(message)

@@ -8,6 +8,8 @@ import { ArgumentError, EngineError, StateError } from "./errors.js";
 import { type Arithmetic, arithmeticOf, assertFuses } from "./fused.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 import { checkOptions } from "./options.js";
+import { processors, refusal } from "#spawn";
+import { Threads } from "./threads.js";
 import { chooseTile } from "./tile.js";
 
 /** Options of `init`. */
@@ -24,11 +26,20 @@ export interface InitOptions {
    * on processors with FMA. Elsewhere it is refused; `supportsFused` tells beforehand. By default false.
    */
   fused?: boolean | undefined;
+  /**
+   * How many threads compute, with the caller's; "auto": as many as the machine runs at a time. The bits are those of
+   * one thread, which is the default. Node, Deno, Bun and cross-origin isolated pages have them; elsewhere one thread
+   * computes, and a warning on the console says why. A `module` must be made for them, as `inlineModule({ shared: true
+   * })` is. Linear memory is shared then, and so are the arrays that `tensor.data` gives.
+   */
+  threads?: number | "auto" | undefined;
   /** Limit of linear memory in bytes, at most and by default 4 GiB. Beyond it: OutOfMemoryError. */
   maximumBytes?: number | undefined;
 }
 
 const PAGE = 65536;
+/** Each has half a megabyte of working space. */
+const MOST_THREADS = 256;
 
 /** What an instance exports: kernels as they are, taking numbers or a block's address. */
 export type KernelExports = { heapBase(): number } & Record<string, (...args: unknown[]) => unknown>;
@@ -61,15 +72,24 @@ export class Engine {
   /** Address of the call block, and views of it, which are made anew when memory has grown. */
   readonly #block: number;
   #views: Block;
+  /** Those that compute beside the caller's, where there are any. */
+  readonly #threads: Threads | undefined;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
   /** Use `init`. @internal */
-  constructor(exports: KernelExports, memory: LinearMemory, isRehearsal = false) {
+  constructor(exports: KernelExports, memory: LinearMemory, threads = 1, isRehearsal = false) {
     this.isRehearsal = isRehearsal;
-    this.kernels = this.#guard(exports);
     this.memory = memory;
     this.arithmetic = "fuses" in exports ? "fused" : "separate";
+    if (threads > 1)
+      this.#threads = new Threads(
+        threads,
+        exports,
+        memory.wasm,
+        memory.alloc(exports["threadControlBytes"]!() as number),
+      );
+    this.kernels = this.#guard(exports);
     this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());
     this.#block = memory.alloc(BLOCK_BYTES);
     this.#views = this.#viewBlock();
@@ -83,7 +103,22 @@ export class Engine {
 
   /** Ends this engine: every tensor of it is dead, and its memory goes when nothing refers to it. */
   close(): void {
-    this.#dead ??= "the engine was closed";
+    this.#die("the engine was closed");
+  }
+
+  /** How many threads compute, with the caller's. */
+  get threads(): number {
+    return this.#threads?.count ?? 1;
+  }
+
+  /** Starts the threads beside the caller's; until they are there, and where they cannot be, it computes. @internal */
+  async startThreads(module: WebAssembly.Module): Promise<void> {
+    await this.#threads?.start(module, this.memory.wasm);
+  }
+
+  #die(why: string): void {
+    this.#dead ??= why;
+    this.#threads?.end();
   }
 
   /** @internal */
@@ -94,14 +129,16 @@ export class Engine {
   /** A trap may leave memory half-written: from then on each call is refused. */
   #guard(exports: KernelExports): Kernels {
     const guarded: Record<string, unknown> = {};
-    for (const [name, kernel] of Object.entries(exports)) {
+    const threads = this.#threads;
+    for (const [index, [name, kernel]] of Object.entries(exports).entries()) {
       if (typeof kernel !== "function") continue;
       const run = (...args: unknown[]): unknown => {
         this.assertAlive();
         try {
-          return kernel(...args);
+          return threads ? threads.call(kernel, index, args) : kernel(...args);
         } catch (cause) {
-          this.#dead = `kernel ${name} trapped (${String((cause as Error).message)}) and memory is in doubt`;
+          const why = threads?.hasFailed ? "another thread failed or ended" : String((cause as Error).message);
+          this.#die(`kernel ${name} trapped (${why}) and memory is in doubt`);
           throw new EngineError(`${this.#dead}. Call init() for a new engine.`, { cause });
         }
       };
@@ -131,8 +168,12 @@ export class Engine {
 
 /** @returns pages of linear memory at most @throws ArgumentError */
 function checkInit(options: InitOptions): number {
-  checkOptions("init", options, ["module", "fused", "maximumBytes"]);
-  const { module, fused = false, maximumBytes = 65536 * PAGE } = options;
+  checkOptions("init", options, ["module", "fused", "threads", "maximumBytes"]);
+  const { module, fused = false, threads = 1, maximumBytes = 65536 * PAGE } = options;
+  if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
+    throw new ArgumentError(
+      `init: threads must be an integer from 1 to ${MOST_THREADS} or "auto"; got ${String(threads)}.`,
+    );
   if (typeof fused !== "boolean") throw new ArgumentError(`init: fused must be true or false; got ${typeof fused}.`);
   if (fused && module !== undefined)
     throw new ArgumentError(
@@ -151,12 +192,24 @@ function checkInit(options: InitOptions): number {
   return Math.min(65536, Math.floor(maximumBytes / PAGE));
 }
 
+/** How many threads `options` ask for where there may be some. */
+function threadsOf({ threads = 1 }: InitOptions): number {
+  if (threads === 1) return 1;
+  const why = refusal();
+  if (why !== undefined) {
+    console.warn(`wasm-lora: one thread computes, to the same bits: ${why}.`);
+    return 1;
+  }
+  return threads === "auto" ? Math.min(processors(), MOST_THREADS) : threads;
+}
+
 /** An engine, without making it the current one, as bench/ has two beside each other. @internal */
-export function instantiate(module: WebAssembly.Module, options: InitOptions = {}): Engine {
+export function instantiate(module: WebAssembly.Module, options: InitOptions = {}, threads = 1): Engine {
   const maximum = checkInit({ ...options, module, fused: undefined });
+  const shared = threads > 1;
   let memory: WebAssembly.Memory;
   try {
-    memory = new WebAssembly.Memory({ initial: 2, maximum });
+    memory = new WebAssembly.Memory({ initial: 2, maximum, shared });
   } catch (cause) {
     throw new EngineError(
       "init: WebAssembly memory could not be reserved; the host limits address space " +
@@ -171,23 +224,38 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     throw new ArgumentError(
       "init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.",
     );
-  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
-  const kernels = exports as KernelExports;
+  const kernels = instanceOf(module, memory, shared);
   assertFuses(kernels);
-  const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE));
+  const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE), threads);
   chooseTile(made);
   made.memory.resetPeak();
   return made;
 }
 
+function instanceOf(module: WebAssembly.Module, memory: WebAssembly.Memory, shared: boolean): KernelExports {
+  try {
+    return new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
+  } catch (cause) {
+    if (!(cause instanceof WebAssembly.LinkError)) throw cause;
+    throw new ArgumentError(
+      shared
+        ? "init: module was compiled for one thread; for more, pass inlineModule({ shared: true }), or leave it out."
+        : "init: module was compiled for threads (shared: true); say how many, or compile it without.",
+    );
+  }
+}
+
 let current: Engine | undefined;
+/** What `init` was asked for, also where this machine has fewer. */
+let askedThreads: number | "auto" = 1;
 
 /** The living engine, if it is what `options` ask for. @throws StateError */
 function living(options: InitOptions, maximum: number): Engine | undefined {
   if (!current?.alive) return undefined;
-  const { module, fused, maximumBytes } = options;
+  const { module, fused, threads, maximumBytes } = options;
   const {
     arithmetic,
+    threads: has,
     memory: { limit },
   } = current;
   const refuse = (what: string): never => {
@@ -197,6 +265,8 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
   };
   if (maximumBytes !== undefined && maximum * PAGE !== limit)
     refuse(`with maximumBytes = ${limit}; got ${maximumBytes}`);
+  if (threads !== undefined && threads !== askedThreads && threads !== has)
+    refuse(`with threads = ${has}; got ${threads}`);
   const wanted = module ? arithmeticOf(module) : fused === undefined ? arithmetic : fused ? "fused" : "separate";
   if (wanted !== arithmetic) refuse(`in ${arithmetic} arithmetic; ${wanted} was asked for`);
   return current;
@@ -221,11 +291,15 @@ export async function init(options: InitOptions = {}): Promise<Engine> {
   const { fused = false } = options;
   const there = living(options, maximum);
   if (there) return there;
-  const module = options.module ?? (await loadModule(fused));
+  const threads = threadsOf(options);
+  const module = options.module ?? (await loadModule({ fused, shared: threads > 1 }));
   // While this call waited for its module, another one may have made the engine.
   const meanwhile = living(options, maximum);
   if (meanwhile) return meanwhile;
-  return (current = instantiate(module, options));
+  const made = (current = instantiate(module, options, threads));
+  askedThreads = options.threads ?? 1;
+  await made.startThreads(module);
+  return made;
 }
 
 /** The current engine. @throws EngineError before `init()`, or when the engine is dead. */

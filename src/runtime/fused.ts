@@ -42,7 +42,7 @@ export function assertFuses(kernels: Record<string, unknown>): void {
  */
 export async function supportsFused(module?: WebAssembly.Module): Promise<boolean> {
   try {
-    const fused = module ?? (await loadModule(true));
+    const fused = module ?? (await loadModule({ fused: true, shared: false }));
     const memory = new WebAssembly.Memory({ initial: 2, maximum: 65536 });
     const { exports } = await WebAssembly.instantiate(fused, { env: { memory } });
     assertFuses(exports);

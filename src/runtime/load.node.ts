@@ -1,15 +1,15 @@
 /** Finds and compiles the kernels under Node (also Deno and Bun, which have `node:fs`). */
 import { readFileSync } from "node:fs";
-import { compile, inPackage, OTHERWISE } from "./compile.js";
+import { type Build, compile, inPackage, OTHERWISE } from "./compile.js";
 import { EngineError } from "./errors.js";
 
 /** What Node, Deno and Bun call a file that is there and may not be read: by its mode, or for want of a permission. */
 const REFUSED = ["EACCES", "EPERM", "ERR_ACCESS_DENIED", "NotCapable", "PermissionDenied"];
 
-export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
+export async function loadModule(build: Build): Promise<WebAssembly.Module> {
   // Both URLs are written out, since webpack finds by this very expression which files it must take along.
   const url = inPackage(() =>
-    fused
+    build.fused
       ? new URL("../../../build/wasm-lora.fused.wasm", import.meta.url)
       : new URL("../../../build/wasm-lora.wasm", import.meta.url),
   );
@@ -26,5 +26,5 @@ export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
           : `cannot be read (${message})`;
     throw new EngineError(`init: the kernels at ${url.pathname} ${problem}, ${OTHERWISE}`, { cause });
   }
-  return compile(bytes, url.pathname, fused);
+  return compile(bytes, url.pathname, build);
 }

@@ -1,10 +1,10 @@
 /** Fetches and compiles the kernels in a browser or a web worker; bundlers see the URL and keep the file. */
-import { compile, inPackage, OTHERWISE } from "./compile.js";
+import { type Build, compile, inPackage, OTHERWISE } from "./compile.js";
 import { EngineError } from "./errors.js";
 
-export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
+export async function loadModule(build: Build): Promise<WebAssembly.Module> {
   const url = inPackage(() =>
-    fused
+    build.fused
       ? new URL("../../../build/wasm-lora.fused.wasm", import.meta.url)
       : new URL("../../../build/wasm-lora.wasm", import.meta.url),
   );
@@ -20,5 +20,5 @@ export async function loadModule(fused: boolean): Promise<WebAssembly.Module> {
       { cause },
     );
   }
-  return compile(new Uint8Array(bytes), url.href, fused);
+  return compile(new Uint8Array(bytes), url.href, build);
 }

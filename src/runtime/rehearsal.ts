@@ -105,7 +105,7 @@ function idle(kernels: Kernels): KernelExports {
  * @param most bytes; above 2^53, the default, they are no longer counted exactly
  */
 export function rehearse<T>(fn: (stats: () => MemoryStats) => T, most = Number.MAX_SAFE_INTEGER): T {
-  const stand = new Engine(idle(engine().kernels), new Ledger(most), true);
+  const stand = new Engine(idle(engine().kernels), new Ledger(most), 1, true);
   try {
     return withEngine(stand, () => fn(() => stand.memory.stats()));
   } finally {

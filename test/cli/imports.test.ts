@@ -25,7 +25,7 @@ const SRC: Floors = [
 ];
 const ASSEMBLY: Floors = [
   ["abi"],
-  ["math"],
+  ["math", "threads"],
   ["gemm", "linalg", "optim", "random"],
   ["nn"],
   ["lora"],

@@ -87,7 +87,7 @@ test("a server's answers", async () => {
   };
   const refused = (...words: string[]) =>
     assert.rejects(
-      fetchModule(false),
+      fetchModule({ fused: false, shared: false }),
       (e: unknown) =>
         e instanceof EngineError &&
         ["build/wasm-lora.wasm", "init({ module })", ...words].every((word) => e.message.includes(word)),
@@ -102,7 +102,7 @@ test("a server's answers", async () => {
     });
     await refused("Failed to fetch");
     answer(() => new Response(readFileSync(`${root}build/wasm-lora.wasm`)));
-    assert((await fetchModule(false)) instanceof WebAssembly.Module);
+    assert((await fetchModule({ fused: false, shared: false })) instanceof WebAssembly.Module);
   } finally {
     globalThis.fetch = original;
   }

@@ -135,7 +135,7 @@ export function linearCrossEntropy(
   const n = targets.size;
   const rows = Math.min(chunk, n);
   const run = (g: number, dx: number, dWeight: number, dBias: number): number =>
-    memory.withBlocks([rows * classes * 4], (logits) =>
+    memory.withBlocks([n * 8, rows * classes * 4], (losses, logits) =>
       kernels.linearCrossEntropy({
         dx,
         dWeight,
@@ -151,6 +151,7 @@ export function linearCrossEntropy(
         ignoreIndex,
         scale: scaleOf(g, items),
         format: weight.format,
+        losses,
         logits,
         scratch,
       }),

@@ -160,6 +160,7 @@ test("the kernel: formula in float64, guards, null gradients", () => {
           ignoreIndex: -100,
           scale: g,
           format: 0,
+          losses: f.room("losses", 2 * n).address,
           logits: f.room("logits", chunk * classes).address,
           dx: at("dx"),
           dWeight: at("dW"),
@@ -225,8 +226,8 @@ test("memory: one chunk's logits, and what it made for backward goes with the gr
     });
     const used = memoryStats().peakBytes - before;
     const block = (elements: number): number => Math.ceil(elements / 16) * 64 + 64;
-    // The loss, dx, then the logits.
-    assert.equal(used, block(1) + block(n * d) + block(4 * classes));
+    // The loss, dx, then the rows' losses in float64 and the logits.
+    assert.equal(used, block(1) + block(n * d) + block(2 * n) + block(4 * classes));
     x.grad!.dispose();
     x.grad = null;
     scope(() => {

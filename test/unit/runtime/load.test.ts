@@ -16,7 +16,7 @@ for (const [what, contents, named] of [
 ] as const) {
   test(`instead of the kernels: ${what}`, () =>
     assert.rejects(
-      compile(bytes(contents), "https://host/a.wasm"),
+      compile(bytes(contents), "https://host/a.wasm", { fused: false, shared: false }),
       (e: unknown) =>
         e instanceof EngineError &&
         e.message.includes("https://host/a.wasm") &&
@@ -47,7 +47,7 @@ for (const [advice, messages] of Object.entries(REFUSALS)) {
       for (const message of messages) {
         WebAssembly.compile = () => Promise.reject(new WebAssembly.CompileError(message));
         await assert.rejects(
-          compile(WASM, "here"),
+          compile(WASM, "here", { fused: false, shared: false }),
           (e: unknown) => e instanceof EngineError && e.message.includes(advice) && e.message.includes(message),
         );
       }

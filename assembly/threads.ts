@@ -1,0 +1,193 @@
+/**
+ * Threads. All of them run the same kernel on the same call; a kernel's loop over output elements, where it is worth
+ * it, is
+ *
+ *   for (split(units, cost); part(); ) ... units `first` to `last` - 1 ...
+ *
+ * Whoever is free takes the next part, and nobody leaves the loop before all parts are done, so one such loop may read
+ * what the one before has written. Everything that a kernel writes it writes within a part, sums are never split, and
+ * so neither the number of threads nor who does what decides a bit. A part calls nothing that splits.
+ *
+ * Thread 0 is the caller's. It opens a call to the others at the first loop with work enough for two; they come when
+ * they come, from the kernel's beginning, and pass over the loops that are done. Without other threads a loop is one
+ * part, and memory need not be shared.
+ *
+ * What threads tell each other lies in the control block, of which src/runtime/threads.ts knows the first fields:
+ *   +0 epoch, odd while a call is open; +4 threads asleep until the next one; +8 threads within the call;
+ *   +12 fault, not 0 once a thread has failed;
+ *   +64 64 bits: upper half: the loop in hand, counted from 1 within a call, lower half: its next unit;
+ *   +72 units done of it; +76 threads asleep until its end; +128 for src/runtime/threads.ts: which call it is.
+ */
+
+const EPOCH: usize = 0;
+const ASLEEP: usize = 4;
+const WITHIN: usize = 8;
+const FAULT: usize = 12;
+const NEXT: usize = 64;
+const LOOP: usize = 68;
+const DONE: usize = 72;
+const WAITING: usize = 76;
+
+export function threadControlBytes(): i32 {
+  return 256;
+}
+
+/** About as many cycles make a part worth taking (measured). */
+const LEAST: f64 = 20000;
+/** Looks at a word before a thread sleeps, some 50 us; a thread that may not sleep gives up after some 10 s. */
+const LOOKS: u32 = 20000;
+const MOST_LOOKS: u32 = 0xffffffff;
+/** A sleep, in ns, and how many of them end in vain before the others are given up: half a minute of waking time. */
+const SLEEP: i64 = 1_000_000;
+const MOST_SLEEPS: u32 = 30000;
+
+/** How many threads there are, which one this is, and whether it may sleep: the thread of a page may not. */
+let threads: i32 = 1,
+  thread: i32 = 0,
+  maySleep: bool = false;
+let control: usize = 0;
+/** Whether others may be within the call. */
+let isOpen: bool = false;
+
+/** The units of the part in hand. */
+export let first: i32 = 0,
+  last: i32 = 0;
+
+/**
+ * The loop in hand: its number within the call; its units, at least one, and where they end; how many at least make a
+ * part, and of what it is a multiple; how many of them this thread has taken.
+ */
+let loop: i32 = 0,
+  units: i32 = 0,
+  end: i32 = 0,
+  least: i32 = 0,
+  step: i32 = 1,
+  taken: i32 = 0;
+
+/** Tells an instance which thread it is. */
+export function useThread(at: usize, count: i32, index: i32, sleeps: bool): void {
+  control = at;
+  threads = count;
+  thread = index;
+  maySleep = sleeps;
+}
+
+/** Before a call: loops are counted anew. */
+export function enterCall(): void {
+  loop = 0;
+}
+
+/** After a call, by thread 0: closes it, if it was opened, and waits until the others have left. */
+export function leaveCall(): void {
+  if (!isOpen) return;
+  isOpen = false;
+  atomic.add<i32>(control + EPOCH, 1);
+  // Nobody tells of leaving, which takes no time; the fault is a word that stays as it is.
+  for (let looks: u32 = 0; atomic.load<i32>(control + WITHIN) != 0; ) looks = look(looks, FAULT, 0);
+}
+
+/** For working space: as many times what one thread needs. */
+// @ts-ignore: decorator
+@inline
+export function ofAll(bytes: usize): usize {
+  return <usize>threads * bytes;
+}
+
+/** This thread's own piece of such a space. */
+// @ts-ignore: decorator
+@inline
+export function own(space: usize, bytes: usize): usize {
+  return space + <usize>thread * bytes;
+}
+
+// @ts-ignore: decorator
+@inline
+export function threadCount(): i32 {
+  return threads;
+}
+
+/**
+ * Begins a loop over so many units, of about so many cycles each. A part is a multiple of `align` units, but for the
+ * last one.
+ */
+export function split(count: i32, cost: f64, align: i32 = 1): void {
+  taken = 0;
+  units = max(count, 1);
+  end = count;
+  if (threads == 1) return;
+  loop++;
+  // Compared as floats: a unit that costs next to nothing is worth taking by the million only.
+  const worth = ceil(LEAST / max(cost, 1e-3));
+  least = worth >= <f64>units ? units : ((<i32>worth + align - 1) / align) * align;
+  step = align;
+  if (thread != 0 || isOpen || least > units >> 1) return;
+  atomic.store<i64>(control + NEXT, (<i64>loop) << 32);
+  atomic.store<i32>(control + DONE, 0);
+  isOpen = true;
+  atomic.add<i32>(control + EPOCH, 1);
+  if (atomic.load<i32>(control + ASLEEP) != 0) atomic.notify(control + EPOCH, -1);
+}
+
+/** Takes the next part. False: all of them are done, by whomever. */
+export function part(): bool {
+  if (thread == 0 && !isOpen) {
+    first = 0;
+    last = end;
+    taken = units - taken;
+    return taken != 0;
+  }
+  if (taken != 0) done();
+  return take() || atTheEnd();
+}
+
+/**
+ * Whether there was another part, which is in hand now. Parts become smaller, so that all threads end together
+ * (guided self-scheduling, Polychronopoulos and Kuck 1987).
+ */
+function take(): bool {
+  for (;;) {
+    const next = atomic.load<i64>(control + NEXT),
+      from = <i32>next,
+      left = units - from;
+    if (<i32>(next >> 32) != loop || left == 0) return false;
+    let count = left / (2 * threads);
+    count = min(left, max(least, count - (count % step)));
+    if (atomic.cmpxchg<i64>(control + NEXT, next, next + count) != next) continue;
+    first = from;
+    last = min(end, from + count);
+    taken = count;
+    return true;
+  }
+}
+
+/** The part in hand is done; the last one ends the loop. */
+function done(): void {
+  const before = atomic.add<i32>(control + DONE, taken),
+    all = before + taken;
+  taken = 0;
+  if (all < units) return;
+  atomic.store<i32>(control + DONE, 0);
+  atomic.store<i64>(control + NEXT, (<i64>(loop + 1)) << 32);
+  if (atomic.load<i32>(control + WAITING) != 0) atomic.notify(control + LOOP, -1);
+}
+
+/** Waits until all parts are done. */
+function atTheEnd(): bool {
+  for (let looks: u32 = 0; atomic.load<i32>(control + LOOP) == loop; ) looks = look(looks, LOOP, loop);
+  return false;
+}
+
+/** Between two looks at what another thread will change: nothing at first, then a sleep while `word` has that value. */
+function look(looks: u32, word: usize, value: i32): u32 {
+  if (atomic.load<i32>(control + FAULT) != 0) unreachable();
+  if (looks < LOOKS) return looks + 1;
+  if (looks == (maySleep ? LOOKS + MOST_SLEEPS : MOST_LOOKS)) {
+    atomic.store<i32>(control + FAULT, 2);
+    unreachable();
+  }
+  if (!maySleep) return looks + 1;
+  atomic.add<i32>(control + WAITING, 1);
+  const result = atomic.wait<i32>(control + word, value, SLEEP);
+  atomic.sub<i32>(control + WAITING, 1);
+  return result == AtomicWaitResult.TIMED_OUT ? looks + 1 : looks;
+}
