@@ -1,7 +1,7 @@
 /** Fused arithmetic against PyTorch, loralib and PEFT: the other goldens, to the same tolerances, on its engine. */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { initFused, runs } from "../support/fused.js";
+import { initFused, runs } from "../support/fused_engine.js";
 
 const engine = await initFused();
 

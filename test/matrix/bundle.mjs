@@ -26,7 +26,7 @@ export const TARGETS = {
     options: { platform: "browser", inject: [adapter("globals")] },
   },
   workerd: {
-    replaced: { ...IN_MEMORY, "fused.js": "fused.workerd", "probes_module.js": "probes.workerd" },
+    replaced: { ...IN_MEMORY, "fused_engine.js": "fused_engine.workerd", "probes_module.js": "probes.workerd" },
     fixtures: "fixtures.workerd",
     options: {
       platform: "neutral",
@@ -43,7 +43,7 @@ export const TARGETS = {
 const replace = (replaced) => ({
   name: "replace",
   setup({ onResolve }) {
-    onResolve({ filter: /^node:|^fast-check$|\/(fused|probes_module)\.js$/ }, ({ path, importer }) => {
+    onResolve({ filter: /^node:|^fast-check$|\/(fused_engine|probes_module)\.js$/ }, ({ path, importer }) => {
       const name = replaced[path.startsWith(".") ? basename(path) : path];
       return name && !importer.includes("/matrix/adapters/") ? { path: adapter(name) } : undefined;
     });

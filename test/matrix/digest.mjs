@@ -19,6 +19,8 @@ import {
   zeros,
 } from "../../dist/src/index.js";
 import { familyCases, loadFamilyCase } from "../../dist/test/support/families.js";
+import { askFused } from "../../dist/test/support/fused_engine.js";
+import { FUSED } from "./report.mjs";
 
 const STEPS = 50;
 
@@ -310,6 +312,12 @@ export const STAGES = {
   families: familiesStage,
 };
 
+/** All of these that hold a product, on an engine that fuses. */
+function* fusedStage() {
+  for (const stage of [forwardStage, backwardStage, optimizerStage, adapterStage, llamaStage, familiesStage])
+    yield* stage();
+}
+
 /** A stage's numbers as one run of bytes, each array after its length; NaN, whose bits are open, must not occur. */
 function bytesOf(stage) {
   const parts = [];
@@ -333,12 +341,24 @@ function bytesOf(stage) {
   return all;
 }
 
+async function digestOf(stage) {
+  const hash = await crypto.subtle.digest("SHA-256", bytesOf(stage));
+  return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A digest of each stage, and why there is none of what the runtime refuses. */
 export async function digest() {
-  await init();
+  const engine = await init();
   const digests = {};
-  for (const [name, stage] of Object.entries(STAGES)) {
-    const hash = await crypto.subtle.digest("SHA-256", bytesOf(stage));
-    digests[name] = [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const refused = {};
+  for (const [name, stage] of Object.entries(STAGES)) digests[name] = await digestOf(stage);
+  engine.close();
+  try {
+    await askFused();
+    digests[FUSED] = await digestOf(fusedStage);
+  } catch (error) {
+    if (error.name !== "EngineError") throw error;
+    refused[FUSED] = error.message;
   }
-  return { digests };
+  return { digests, refused };
 }

@@ -3,21 +3,26 @@
 /** The one stage that only runtimes with a disk have. */
 export const FROM_DISK = "fine-tuning from file to file";
 
+/** The stage that only runtimes have which fuse, and those that refuse it. */
+export const FUSED = "fused arithmetic";
+const DO_NOT_FUSE = ["Node 20", "Bun", "WebKitGTK"];
+
 /**
  * @param rows a runtime each: { name, version, disk, files: { "unit/lora/layers": { passed, total, seconds } },
- *   digests: { stage: SHA-256 }, errors }; version null: missing
+ *   digests: { stage: SHA-256 }, refused: { stage: reason }, errors }; version null: missing
  * @returns why the matrix is not green; empty if it is
  */
 export function faults(rows) {
   const found = rows.filter(({ version }) => version === null).map(({ name }) => `${name} is missing`);
   const present = rows.filter(({ version }) => version !== null);
-  for (const { name, disk, files, digests, errors } of present) {
+  for (const { name, disk, files, digests, refused, errors } of present) {
     for (const error of errors) found.push(`${name}: ${error}`);
     for (const [file, { passed, total }] of Object.entries(files)) {
       if (passed < total || total === 0) found.push(`${name}: ${file} passed ${passed} of ${total} tests`);
     }
     for (const stage of stagesOf(present))
-      if (!digests[stage] && (disk || stage !== FROM_DISK)) found.push(`${name} has no digest of "${stage}"`);
+      if (!digests[stage] && (disk || stage !== FROM_DISK) && !(refused[stage] && DO_NOT_FUSE.includes(name)))
+        found.push(`${name} has no digest of "${stage}"${refused[stage] ? `: ${refused[stage]}` : ""}`);
   }
   for (const file of new Set(present.flatMap(({ files }) => Object.keys(files)))) {
     const totals = new Set(present.map(({ files }) => files[file]?.total));
@@ -64,6 +69,8 @@ export function markdown(rows) {
   for (const stage of stagesOf(rows)) {
     for (const [value, count] of tally(rows, stage)) text += line([stage, `\`${value.slice(0, 16)}\``, count]);
   }
+  const refusing = rows.filter(({ refused }) => refused[FUSED]).map(({ name }) => name);
+  if (refusing.length > 0) text += `\nRefused, with the reason: ${FUSED} in ${refusing.join(", ")}.\n`;
   return text;
 }
 

@@ -37,6 +37,7 @@ async function runIn(runtime, names) {
     disk: Boolean(runtime.command),
     files: {},
     digests: {},
+    refused: {},
     errors: [],
   };
   if (row.version === null) return row;
@@ -53,8 +54,9 @@ async function runIn(runtime, names) {
         bar.next();
       }
       bar.at("digests");
-      const { digests, error } = await attempt(opened, "digest");
+      const { digests, refused, error } = await attempt(opened, "digest");
       Object.assign(row.digests, digests);
+      Object.assign(row.refused, refused);
       if (error) row.errors.push(`digests: ${error}`);
       bar.next();
     } finally {

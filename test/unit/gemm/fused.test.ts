@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "uvu";
 import { ArgumentError, EngineError, init, StateError, supportsFused } from "../../../src/index.js";
-import { initFused, runs } from "../../support/fused.js";
+import { initFused, runs } from "../../support/fused_engine.js";
 import { fused, separate } from "../../support/madd.js";
 import { computeWith } from "../../support/sgemm.js";
 

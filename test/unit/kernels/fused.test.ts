@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import { initFused, runs } from "../../support/fused.js";
+import { initFused, runs } from "../../support/fused_engine.js";
 
 const engine = await initFused();
 

@@ -1,6 +1,0 @@
-/** test/support/fused.ts for workerd, where the fused build is an imported module. */
-import module from "../../../build/wasm-lora.fused.wasm";
-import { init, supportsFused } from "../../../dist/src/index.js";
-
-export const runs = await supportsFused(module);
-export const initFused = () => init({ module });
