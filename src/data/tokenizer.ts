@@ -1,5 +1,6 @@
 /** Text to tokens and back, as transformers' tokenizer of the same folder does it. */
 import { exists, readBytes, readJson } from "../io/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
@@ -8,6 +9,7 @@ import { AnchorFinder } from "./anchors.js";
 import { ChatTemplate, type RenderOptions } from "./chat_template.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import type { ChatMessage } from "./examples.js";
+import { readGgufTokenizer } from "./gguf_tokenizer.js";
 import type { Fail } from "./json_fields.js";
 import { makeTokenizer, type OnPieces } from "./library.js";
 import { decodeText } from "./text.js";
@@ -47,7 +49,7 @@ const TEMPLATE_FILES: Readonly<Record<string, string>> = {
 /**
  * The tokenizer of a model's folder: its tokenizer.json, tokenizer_config.json if there is one, and its chat template,
  * wherever the folder keeps that: chat_template.jinja (with additional_chat_templates/tool_use.jinja for conversations
- * with tools), else chat_template in tokenizer_config.json.
+ * with tools), else chat_template in tokenizer_config.json. Of a GGUF file: the tokenizer inside.
  *
  * Source: transformers 5, AutoTokenizer.from_pretrained.
  * @throws FileError if there is no tokenizer.json; FormatError naming file and field of what is damaged or not
@@ -65,6 +67,10 @@ export function loadTokenizer(directory: string): Tokenizer {
     throw new ArgumentError(
       `loadTokenizer: ${directory} is a web address; await models.fetchModel(url) gives the model and its tokenizer.`,
     );
+  if (isGgufFile(directory)) {
+    const { tokenizer, config } = readGgufTokenizer(directory);
+    return new Tokenizer(tokenizer, config, directory);
+  }
   const path = `${directory}/tokenizer.json`;
   const other = exists(path) ? undefined : OTHER_FILES.find((file) => exists(`${directory}/${file}`));
   if (other) {
