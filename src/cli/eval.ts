@@ -2,11 +2,11 @@
 import { answersOf, summarize, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
 import { loadModel, type CausalLM } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
-import { init } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { evaluateRows, exactMatch, type GivenAnswer } from "../train/index.js";
 import { dataFiles, leadsToRows, loadFile } from "./data.js";
 import { readingSettings, type DataCommand } from "./data_options.js";
+import { startEngine, type EngineCommand } from "./engine_options.js";
 import { evenly } from "./evenly.js";
 import { count, exp, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import { findFolder } from "./hub.js";
@@ -14,7 +14,7 @@ import { modelFor } from "./places.js";
 import { announce, passProgress, rowsProgress } from "./progress.js";
 import { decode, loadCodec, type TextCodec } from "./text.js";
 
-export interface EvalCommand extends DataCommand {
+export interface EvalCommand extends DataCommand, EngineCommand {
   data: string;
   model?: string | undefined;
   adapter?: string | undefined;
@@ -44,7 +44,7 @@ export async function evaluate(options: EvalCommand): Promise<void> {
       `eval: ${path} holds no rows by its name; expected .jsonl, .json, .csv, .tsv, .parquet or a folder with such ` +
         "files. Of a text finetune measures the end, before training and after.",
     );
-  await init();
+  await startEngine(options);
   const adapter = options.adapter && (await findFolder("eval", options.adapter, "adapter", options)).path;
   const folder = await modelFor("eval", { ...options, adapter });
   const { test, valid, train } = dataFiles("eval", path);

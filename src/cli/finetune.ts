@@ -3,7 +3,7 @@
  * files and the order of things.
  */
 import { ensureWritableDirectory, exists, removeTemporaries } from "../io/files.js";
-import { engine, init } from "../runtime/engine.js";
+import { engine } from "../runtime/engine.js";
 import { ArgumentError, DivergedError, FileError, FormatError } from "../runtime/errors.js";
 import type { FinetuningState } from "../train/state.js";
 import {
@@ -15,6 +15,7 @@ import {
   type FoundCheckpoint,
 } from "./checkpoint.js";
 import { leadsToRows } from "./data.js";
+import { sameEngine, startEngine, type EngineCommand } from "./engine_options.js";
 import { oneLine, perplexity, quote } from "./format.js";
 import { findFolder } from "./hub.js";
 import { lockFolder, type FolderLock } from "./lock.js";
@@ -26,22 +27,23 @@ import { write } from "./samples.js";
 import { areOfText, flag, SETTINGS, settingsOf, type FinetuneSettings, type GivenSettings } from "./settings.js";
 import { programName, shellWord } from "./shell.js";
 import { isOver, measure, trainSteps } from "./steps.js";
-import { conclude, describe, runWatch } from "./told.js";
+import { conclude, describe, runWatch, tellGain } from "./told.js";
 
 export { FINETUNE_DEFAULTS, type GivenSettings } from "./settings.js";
 
-export type FinetuneCommand = GivenSettings & {
-  out: string;
-  resume?: boolean | undefined;
-  /** Decides no bits either. */
-  offline?: boolean | undefined;
-  /** Decides no bits: a resumed run may change it. */
-  gradientCheckpointing?: boolean | undefined;
-};
+export type FinetuneCommand = GivenSettings &
+  EngineCommand & {
+    out: string;
+    resume?: boolean | undefined;
+    /** Decides no bits either. */
+    offline?: boolean | undefined;
+    /** Decides no bits: a resumed run may change it. */
+    gradientCheckpointing?: boolean | undefined;
+  };
 
 /** @param explicit names of the options that the user gave: with resume they must agree with the checkpoint */
 export async function finetune(command: FinetuneCommand, explicit: ReadonlySet<string>): Promise<void> {
-  await init();
+  await startEngine(command);
   const { out, resume = false } = command;
   for (const file of ["config.json", "adapter_config.json"]) {
     if (exists(`${out}/${file}`))
@@ -107,6 +109,7 @@ async function go(
     );
   }
   describe(run);
+  if (!saved) await tellGain();
   if (saved) restore(run, saved, out);
   else measure(run, "before", lock);
   const samplesBefore = saved?.samplesBefore ?? write(training, run.samples, run.codec, "Samples before");
@@ -146,6 +149,7 @@ async function go(
     `Wrote ${[`${folders[0]!} (PEFT)`, ...folders.slice(1), ...files].map((path) => oneLine(path)).join(", ")}`,
   );
   const tryIt = ["generate", "--model", places.model, "--adapter", folders[0]!, ...asked(run, places)];
+  tryIt.push(...sameEngine(command));
   console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
 }
 
@@ -175,7 +179,7 @@ function tellHowToGoOn({ training, settings }: Run, places: Places, command: Fin
   const again = ["finetune", "--data", places.data, ...named, "--out", command.out, "--resume"];
   if (command.gradientCheckpointing) again.push("--gradient-checkpointing");
   if (command.offline) again.push("--offline");
-  if (engine().arithmetic === "fused") again.push("--fused");
+  again.push(...sameEngine(command));
   console.error(
     `\nStopped after step ${training.metrics.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
   );

@@ -1,7 +1,8 @@
 /** The options of the command finetune, by what they are about. */
 import { Option, type Command } from "commander";
 import { dataOptions } from "./data_options.js";
-import { asTyped, offline, parsed, parseNumber, path } from "./option_values.js";
+import { engineOptions } from "./engine_options.js";
+import { asTyped, offline, parsed, parseNumber, parseNumberOrAuto, path } from "./option_values.js";
 import { BASE_MODEL } from "./paths.js";
 import { FINETUNE_DEFAULTS, INITS, parseTargetModules, SETTINGS, type GivenSettings } from "./settings.js";
 
@@ -11,7 +12,7 @@ function numeric<K extends keyof GivenSettings>(key: K): (text: string) => Given
   return parsed(SETTINGS[key], parseNumber);
 }
 function numericOrAuto<K extends keyof GivenSettings>(key: K): (text: string) => GivenSettings[K] {
-  return parsed(SETTINGS[key], (text) => (text === "auto" ? text : parseNumber(text)));
+  return parsed(SETTINGS[key], parseNumberOrAuto);
 }
 
 /** Makes a command the command finetune. */
@@ -137,6 +138,10 @@ export function defineFinetune(command: Command): void {
     )
     .option("--min-delta <x>", "a loss is better if it is lower by more than this", numeric("minDelta"), d.minDelta)
     .option("--checkpoint-every <n>", "steps between checkpoints", numeric("checkpointEvery"), d.checkpointEvery)
+    .optionsGroup("What computes:");
+  for (const option of engineOptions()) command.addOption(option);
+
+  command
     .optionsGroup("Options:")
     .addHelpText(
       "after",

@@ -1,6 +1,5 @@
 /** wasm-lora generate: goes on from a prompt, or answers, through the chat template of the model's tokenizer. */
 import { generationConfig, untilStopString } from "../data/index.js";
-import { init } from "../runtime/engine.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { generateAfter, TextMemory } from "../models/generate.js";
@@ -8,6 +7,7 @@ import { loadModel, type SamplingOptions } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { answer, converse } from "./chat.js";
 import { templateSettings } from "./data_options.js";
+import { startEngine, type EngineCommand } from "./engine_options.js";
 import { oneLine } from "./format.js";
 import { findFolder } from "./hub.js";
 import { partnerFor, type PartnerOptions } from "./partner.js";
@@ -15,7 +15,7 @@ import { modelFor } from "./places.js";
 import { announce } from "./progress.js";
 import { loadCodec, promptIds, type TextCodec } from "./text.js";
 
-interface GenerateCommand extends SamplingOptions, PartnerOptions {
+interface GenerateCommand extends SamplingOptions, PartnerOptions, EngineCommand {
   model?: string | undefined;
   adapter?: string | undefined;
   prompt?: string | undefined;
@@ -35,7 +35,7 @@ export async function generateText(options: GenerateCommand): Promise<void> {
   const isAnswer = chat || messages !== undefined || options.system !== undefined;
   const isConversation = isAnswer && prompt === undefined && (chat || messages === undefined);
   checkOptionsTogether(options, isAnswer, isConversation);
-  await init();
+  await startEngine(options);
   const adapter = options.adapter && (await findFolder("generate", options.adapter, "adapter", options)).path;
   const folder = await modelFor("generate", { ...options, adapter });
   announce(`Loading ${oneLine(folder)} ...`);

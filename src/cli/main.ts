@@ -5,10 +5,11 @@
  */
 import { inspect as inspectValue } from "node:util";
 import { Command, Option } from "commander";
+import { DTYPE_NAMES, EXPORT_TARGETS } from "../export/targets.js";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
-import { DTYPE_NAMES, EXPORT_TARGETS } from "../export/targets.js";
+import { engineOptions } from "./engine_options.js";
 import { defineFinetune } from "./finetune_options.js";
 import { oneLine } from "./format.js";
 import {
@@ -91,6 +92,10 @@ generating
   )
   .option("--seed <n>", "seed of the draws", parsed(SETTINGS.seed, parseNumber), 0)
   .option("--ids", "print token ids as JSON, the prompt's first, instead of text")
+  .optionsGroup("What computes:");
+for (const option of engineOptions()) generating.addOption(option);
+generating
+  .optionsGroup("Options:")
   .addHelpText(
     "after",
     '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1\n' +
@@ -99,13 +104,15 @@ generating
   )
   .action(async (options) => (await import("./generate.js")).generateText(options));
 
-program
+const merging = program
   .command("merge")
   .description("Write a model folder with the adapter's update added to its weights (float32).")
   .addOption(MODEL())
   .requiredOption("--adapter <folder>", "PEFT adapter folder, or org/name[@revision] on the hub", path)
   .addOption(offline())
-  .requiredOption("--out <folder>", "folder to write; a new one", path)
+  .requiredOption("--out <folder>", "folder to write; a new one", path);
+for (const option of engineOptions()) merging.addOption(option);
+merging
   .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
   .action(async (options) => (await import("./merge.js")).merge(options));
 
@@ -157,7 +164,10 @@ const evaluating = program
   .option("--json", "print the figures as JSON")
   .optionsGroup("How rows become tokens:");
 for (const option of dataOptions()) evaluating.addOption(option);
+evaluating.optionsGroup("What computes:");
+for (const option of engineOptions()) evaluating.addOption(option);
 evaluating
+  .optionsGroup("Options:")
   .addHelpText(
     "after",
     "\nLoss and token accuracy are of the scored tokens. An answer is exact if the model, taking the likeliest token " +

@@ -1,7 +1,6 @@
 /** wasm-lora merge */
 import { existsSync, readdirSync, realpathSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { resolve } from "node:path";
-import { init } from "../runtime/engine.js";
 import { createFile, ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
 import { SafetensorsWriter, type Place } from "../io/safetensors_writer.js";
 import { familyOf, fileNameOf } from "../models/families.js";
@@ -9,6 +8,7 @@ import { loadModel, type AnyLoadedModel } from "../models/index.js";
 import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/index.js";
 import { FileError, FormatError, StateError, WasmLoraError } from "../runtime/errors.js";
+import { startEngine, type EngineCommand } from "./engine_options.js";
 import { oneLine } from "./format.js";
 import { isHalf } from "../tensor/dtype.js";
 import { widenedAt } from "../tensor/half.js";
@@ -17,7 +17,7 @@ import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelFor } from "./places.js";
 import { announce } from "./progress.js";
 
-interface MergeCommand {
+interface MergeCommand extends EngineCommand {
   model?: string | undefined;
   adapter: string;
   out: string;
@@ -29,7 +29,7 @@ export async function merge(options: MergeCommand): Promise<void> {
   const { path: adapter } = await findFolder("merge", options.adapter, "adapter", options);
   const model = await modelFor("merge", { ...options, adapter });
   refuseOccupied(model, adapter, out);
-  await init();
+  await startEngine(options);
   // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.
   const target = existsSync(out) ? realpathSync(out) : resolve(out);
   const draft = `${target}.partial`;

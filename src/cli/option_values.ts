@@ -11,6 +11,10 @@ export function parseNumber(text: string): number {
   return n === 0 && /[1-9]/.test(text.replace(/e.*/i, "")) ? NaN : n;
 }
 
+export function parseNumberOrAuto(text: string): number | "auto" {
+  return text === "auto" ? text : parseNumber(text);
+}
+
 /** An option's value, by the rule that a checkpoint's is judged by. */
 export function parsed<T>({ expected, holds }: Rule<T>, parse: (text: string) => unknown): (text: string) => T {
   return (text) => {

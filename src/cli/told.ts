@@ -1,8 +1,10 @@
 /** What the command finetune says of a run, before it and after it. */
+import { engine } from "../runtime/engine.js";
+import { fusedGain } from "../runtime/fused_gain.js";
 import { count, cut, megabytes, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import type { RowsWatch } from "./data.js";
 import { lossCurveText } from "./plot.js";
-import { passProgress, textProgress } from "./progress.js";
+import { announce, passProgress, textProgress } from "./progress.js";
 import type { Run, RunWatch } from "./run.js";
 import { areOfText } from "./settings.js";
 import type { EncodingWatch } from "./text.js";
@@ -66,12 +68,29 @@ export function describe({ training, settings, counts, plan }: Run): void {
     `Training: ${steps(training.steps)}${accumulation > 1 ? ` of ${accumulation} shards` : ""}, learning rate ` +
       `${training.learningRate}${evalEvery > 0 ? `, an evaluation every ${steps(evalEvery)}` : ""}`,
   );
+  console.log(`Kernels: ${engine().arithmetic} arithmetic`);
   console.log(
     `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
       `${megabytes(plan.adapters)}, ` +
       `optimiser ${megabytes(plan.optimiser)}, activations ` +
       `${megabytes(plan.activations)}${adapted.model.gradientCheckpointing ? " between checkpoints" : ""})`,
   );
+}
+
+/** What fused arithmetic would gain on this machine, in words; undefined where that is hardly anything. */
+export function gainInWords(gain: number): string | undefined {
+  if (gain < 1.1) return undefined;
+  return (
+    "This processor fuses multiply-adds: with --fused matrix products would be about " +
+    `${gain.toFixed(1)} times as fast (other last bits).`
+  );
+}
+
+/** Says so to somebody who waits and could have it: a run that begins in the default arithmetic. */
+export async function tellGain(): Promise<void> {
+  if (!process.stderr.isTTY || engine().arithmetic === "fused") return;
+  const words = gainInWords(await fusedGain());
+  if (words !== undefined) announce(words);
 }
 
 /** Characters of what was asked that fit a terminal. */
