@@ -100,7 +100,7 @@ export class LoraLinearForward extends LoraBranchForward {
   /** [k], or null. */
   bias: usize;
   fanInFanOut: bool;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 of finite values, 8 to 20 blocks; see gemm/half.ts. */
   format: i32;
 }
 
@@ -116,7 +116,7 @@ export class LoraLinearBackward extends LoraBranchBackward {
   /** W: [k, d], or [d, k] if fanInFanOut. */
   weight: usize;
   fanInFanOut: bool;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 of finite values, 8 to 20 blocks; see gemm/half.ts. */
   format: i32;
 }
 
@@ -179,7 +179,7 @@ export class MergedLinearMerge extends LoraMerge {
 export class DoraNorm extends LoraMerge {
   /** [k] */
   norm: usize;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 8 to 20 blocks; see gemm/half.ts. */
   format: i32;
   /** Room for [k] float64, only if fanInFanOut. */
   sums: usize;
@@ -382,7 +382,7 @@ export class LinearCrossEntropy {
   ignoreIndex: i32;
   /** Gradient of the sum. */
   scale: f32;
-  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 float16 of finite values; see gemm/half.ts. */
+  /** What W is stored in: 0 float32, 1 bfloat16, 2 float16, 3 of finite values, 8 to 20 blocks; see gemm/half.ts. */
   format: i32;
   /** Room for the rows' losses: [n] float64. */
   losses: usize;

@@ -12,7 +12,9 @@ export { enterCall, leaveCall, threadControlBytes, useThread } from "./threads";
 
 export { sgemmNN, sgemmNT, sgemmTN, sgemmScratchBytes } from "./gemm/threaded";
 export { useBigTile, usesBigTile } from "./gemm/sgemm";
-export { isFinite16, widen } from "./gemm/half";
+export { isFinite16 } from "./gemm/half";
+export { widen } from "./gemm/blocks";
+export { quantise } from "./gemm/quantise";
 
 export { loraLinearForward, loraLinearBackward, loraBranchForward, loraBranchBackward } from "./lora/linear";
 export { loraEmbeddingForward, loraEmbeddingBackward } from "./lora/embedding";

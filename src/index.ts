@@ -21,7 +21,8 @@ export {
   type NumericData,
   type TypedData,
 } from "./tensor/tensor.js";
-export type { DType, HalfType, WeightDType } from "./tensor/dtype.js";
+export type { BlockType, QuantizedType } from "./tensor/blocks.js";
+export type { CompactType, DType, FloatType, HalfType, WeightDType } from "./tensor/dtype.js";
 export { scope } from "./tensor/scope.js";
 export { noGrad } from "./autograd/tape.js";
 export { gradientCheckpoint } from "./autograd/gradient_checkpoint.js";

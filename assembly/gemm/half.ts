@@ -1,11 +1,12 @@
 /**
- * The formats that a weight may be stored in, and how its values become float32, each to the bit:
+ * The formats that a weight may be stored in, and how values of 16 bits become float32, each to the bit:
  *   F32   float32
  *   BF16  bfloat16, the upper half of a float32 whose lower half is zeros
  *   F16   IEEE 754's binary16: sign, 5 bits of exponent (bias 15), 10 of mantissa
+ * The others are formats of blocks (blocks.ts).
  *
  * What reads a weight takes its format, and turns it into a constant of inlined functions before its loops. A format
- * says how many bytes values of one row take (`stored`) and how to read them; a format of blocks adds itself here.
+ * says how many bytes values of one row take (`stored`) and how to read them.
  */
 
 export const F32: i32 = 0;
@@ -23,11 +24,68 @@ const UP: f32 = reinterpret<f32>((112 + 127) << 23);
 /** Sign, exponent and mantissa of F16 where float32 has them. */
 const PLACES: i32 = 0x8fffe000;
 
-/** Bytes of so many values that lie in one row. */
+/** Formats of blocks (blocks.ts) are numbered from here on: those of 32 values, of 64 and of 256. */
+export const BLOCKS: i32 = 8;
+export const Q8_0: i32 = 8;
+export const Q4_0: i32 = 9;
+export const Q4_1: i32 = 10;
+export const Q5_0: i32 = 11;
+export const Q5_1: i32 = 12;
+export const IQ4_NL: i32 = 13;
+export const NF4: i32 = 14;
+export const Q2_K: i32 = 15;
+export const Q3_K: i32 = 16;
+export const Q4_K: i32 = 17;
+export const Q5_K: i32 = 18;
+export const Q6_K: i32 = 19;
+export const IQ4_XS: i32 = 20;
+
+/**
+ * Bytes of so many values that lie in one row; of a format of blocks, of whole blocks. What begins within a block is
+ * told by the row and the number of its first value.
+ */
 // @ts-ignore: decorator
 @inline
 export function stored(elements: i32, format: i32): usize {
-  return (<usize>elements) << (format == F32 ? 2 : 1);
+  return format < BLOCKS ? (<usize>elements) << (format == F32 ? 2 : 1) : storedBlocks(elements, format);
+}
+
+function storedBlocks(elements: i32, format: i32): usize {
+  return <usize>(elements >> (5 + unitsShift(format))) * blockBytes(format);
+}
+
+/** A block has 2 to the power of that times 32 values. */
+export function unitsShift(format: i32): i32 {
+  return format < NF4 ? 0 : format == NF4 ? 1 : 3;
+}
+
+export function blockBytes(format: i32): usize {
+  switch (format) {
+    case Q8_0:
+      return 34;
+    case Q4_1:
+      return 20;
+    case Q5_0:
+      return 22;
+    case Q5_1:
+      return 24;
+    case NF4:
+      return 36;
+    case Q2_K:
+      return 84;
+    case Q3_K:
+      return 110;
+    case Q4_K:
+      return 144;
+    case Q5_K:
+      return 176;
+    case Q6_K:
+      return 210;
+    case IQ4_XS:
+      return 136;
+    default:
+      return 18;
+  }
 }
 
 /**
@@ -81,7 +139,7 @@ export function one(p: usize, format: i32): f32 {
   return format == F32 ? load<f32>(p) : half(p, format);
 }
 
-function half(p: usize, format: i32): f32 {
+export function half(p: usize, format: i32): f32 {
   if (format == BF16) return reinterpret<f32>((<u32>load<u16>(p)) << 16);
   const bits = v128.load_splat<u16>(p);
   return f32x4.extract_lane(format == SCALED16 ? upper(bits, SCALED16) : upper(bits, F16), 0);
@@ -125,10 +183,10 @@ export function isFinite16(x: usize, n: i32): bool {
 }
 
 /**
- * y = x as float32, n values in a row; not for F32. x may be the second half of y's own block: no value is written over
- * one that is still to be read.
+ * y = x as float32, n values in a row, of BF16 or F16. x may be the second half of y's own block: no value is written
+ * over one that is still to be read.
  */
-export function widen(y: usize, x: usize, n: i32, format: i32): void {
+export function widenHalves(y: usize, x: usize, n: i32, format: i32): void {
   if (format == BF16) widenAs(y, x, n, BF16);
   else widenAs(y, x, n, F16);
 }

@@ -3,9 +3,13 @@
  * other. The last one is as narrow as a tile can be (4, 8 or 16 columns); its columns beyond `width` are padding whose
  * products are thrown away. B is read where it lies (row-major [k, n] or, for op(B) = Bᵀ, row-major [n, k]) and never
  * beyond its last element, so a weight needs no second copy for its backward pass. Halves (half.ts) are widened here as
- * if they were BF16; a panel of F16 needs widenInPlace after that, and one of FINITE16 if it is of rows.
+ * if they were BF16; a panel of F16 needs widenInPlace after that, and one of FINITE16 if it is of rows. Blocks
+ * (blocks.ts) are: of rows straight into the panels, of columns by way of some rows of floats.
+ *
+ * `first` is the number of the value that the stored rows of B are read from.
  */
-import { BF16, F32, FINITE16, firstFour, lastFour, lower, one, stored, upper } from "./half";
+import { units } from "./blocks";
+import { BF16, BLOCKS, F32, FINITE16, firstFour, lastFour, lower, one, stored, upper } from "./half";
 import { even, odd } from "./shuffle";
 
 /** Columns that the tiles compute for a panel of which `width` columns are wanted. */
@@ -24,9 +28,20 @@ const AHEAD: i32 = 64;
  * B row-major [k, n]: row p at b + p * brs, columns contiguous. The panels are filled side by side: whole cache lines
  * of B, one after another (one panel at a time, 8 x 768 x 768 takes 12 % longer).
  */
-export function packRows(panel: usize, b: usize, brs: usize, k: i32, width: i32, format: i32): void {
-  if (format == F32) packRowsAs(panel, b, brs, k, width, F32);
-  else packRowsAs(panel, b, brs, k, width, BF16);
+export function packRows(panel: usize, b: usize, brs: usize, first: i32, k: i32, width: i32, format: i32): void {
+  if (format >= BLOCKS) packRowsOfBlocks(panel, b, brs, first, k, width, format);
+  else if (format == F32) packRowsAs(panel, b + stored(first, F32), brs, k, width, F32);
+  else packRowsAs(panel, b + stored(first, BF16), brs, k, width, BF16);
+}
+
+/** A row's width is a multiple of 32, so all panels are whole. */
+function packRowsOfBlocks(panel: usize, b: usize, brs: usize, first: i32, k: i32, width: i32, format: i32): void {
+  const next = (<usize>k) << 6;
+  for (; k > 0; k--) {
+    units(panel, next << 1, next, b, first, width, format);
+    panel += 64;
+    b += brs;
+  }
 }
 
 // @ts-ignore: decorator
@@ -81,16 +96,57 @@ function touch(b: usize, brs: usize, width: usize): void {
 
 /**
  * B stored as its transpose, row-major [n, k]: column j at b + j * bcs, its k values contiguous. One panel after
- * another.
+ * another. aside: room for 16 rows of RUN floats, where B is in blocks.
  */
-export function packColumns(panel: usize, b: usize, bcs: usize, k: i32, width: i32, format: i32): void {
+export function packColumns(
+  panel: usize,
+  b: usize,
+  bcs: usize,
+  first: i32,
+  k: i32,
+  width: i32,
+  format: i32,
+  aside: usize,
+): void {
+  if (format < BLOCKS) b += stored(first, format);
   for (; width > 0; width -= 16) {
-    if (format == F32) packPanel(panel, b, bcs, k, min(width, 16), F32);
-    else if (format == FINITE16) packFinite(panel, b, bcs, k, min(width, 16));
-    else packPanel(panel, b, bcs, k, min(width, 16), BF16);
+    const columns = min(width, 16);
+    if (format == F32) packFloats(panel, b, bcs, k, columns);
+    else if (format >= BLOCKS) packBlocks(panel, b, bcs, first, k, columns, format, aside);
+    else if (format == FINITE16) packFinite(panel, b, bcs, k, columns);
+    else packPanel(panel, b, bcs, k, columns, BF16);
     panel += (<usize>k) << 6;
     b += bcs << 4;
   }
+}
+
+/** Values of each column that become floats before they are packed: 16 KB, which stay in the first-level cache. */
+const RUN: i32 = 256;
+/** From column to column of these: a power of two would put all of them into the same sets of the cache. */
+const RUN_ROW: usize = (<usize>RUN + 16) * 4;
+
+function packBlocks(
+  panel: usize,
+  b: usize,
+  bcs: usize,
+  first: i32,
+  k: i32,
+  width: i32,
+  format: i32,
+  aside: usize,
+): void {
+  const step = (<usize>panelWidth(width) * RUN) << 2;
+  for (; k > 0; k -= RUN) {
+    const run = min(k, RUN);
+    for (let j = 0; j < width; j++) units(aside + <usize>j * RUN_ROW, 128, 64, b + <usize>j * bcs, first, run, format);
+    packFloats(panel, aside, RUN_ROW, run, width);
+    panel += step;
+    first += RUN;
+  }
+}
+
+function packFloats(panel: usize, b: usize, bcs: usize, k: i32, width: i32): void {
+  packPanel(panel, b, bcs, k, width, F32);
 }
 
 /** Apart from the others, which a third loop beside them slows down (8 x 768 x 768, BF16 and this: +15 %). */

@@ -23,7 +23,8 @@
  * This is the work of one thread; threaded.ts cuts C into blocks for many.
  */
 import { gemvT, micro1x16, micro1x4, micro1x8, micro2x16, micro2x16by8, micro4x8, micro6x8, micro8x4 } from "./tiles";
-import { F16, F32, FINITE16, scaledUp, stored, widenInPlace } from "./half";
+import { BLOCKS, F16, F32, FINITE16, scaledUp, stored, widenInPlace } from "./half";
+import { gemvBlocks } from "./gemv_blocks";
 import { gemmByUpdates } from "./update";
 import { packColumns, packRows, panelWidth, scalePanel, transpose } from "./pack";
 
@@ -169,7 +170,8 @@ function applyBeta(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
 
 /**
  * C (+)= A * alpha * op(B). A element (i, p) at a + i * ars + p * acs. bs: row stride of B as stored;
- * transposed: stored as [n, k]; format: what it is stored in (half.ts). Strides in bytes.
+ * transposed: stored as [n, k]; format: what it is stored in (half.ts); column: number of the value that its stored
+ * rows are read from, a multiple of 32 in a format of blocks. Strides in bytes.
  */
 export function gemm(
   m: i32,
@@ -187,7 +189,12 @@ export function gemm(
   accumulate: bool,
   scratch: usize,
   format: i32 = F32,
+  column: i32 = 0,
 ): void {
+  if (format < BLOCKS) {
+    b += stored(column, format);
+    column = 0;
+  }
   if (k == 0) {
     if (!accumulate) zeroRows(m, n, c, crs);
     return;
@@ -200,7 +207,8 @@ export function gemm(
     } else format = F16;
   }
   if (m == 1 && transposed && alpha == 1 && acs == 4 && format != F16) {
-    gemvT(n, k, a, b, bs, c, accumulate, format);
+    if (format >= BLOCKS) gemvBlocks(n, k, a, b, bs, column, c, accumulate, scratch, format);
+    else gemvT(n, k, a, b, bs, c, accumulate, format);
     return;
   }
   // One contiguous column is the same product the other way round.
@@ -209,17 +217,18 @@ export function gemm(
     return;
   }
   if (!transposed && alpha == 1 && n >= 16 && (m <= FEW_ROWS || k <= SHORT_K)) {
-    gemmByUpdates(m, n, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format);
+    gemmByUpdates(m, n, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format, column);
     return;
   }
   for (let j = 0; j < n; j += 16 * PANELS) {
-    stripOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch, format);
+    stripOfC(m, n, j, k, alpha, a, ars, acs, b, bs, transposed, c, crs, accumulate, scratch, format, column);
   }
 }
 
 /**
  * C (+)= [A | A2] * [op(B) ; op(B2)]: the accumulators go on over a second k-segment while the 16
- * columns of C are still in the first-level cache. Same bits as two accumulating calls. format: of B; B2 is float32.
+ * columns of C are still in the first-level cache. Same bits as two accumulating calls. format, column: of B;
+ * B2 is float32.
  */
 export function gemmTwo(
   m: i32,
@@ -239,15 +248,20 @@ export function gemmTwo(
   accumulate: bool,
   scratch: usize,
   format: i32,
+  column: i32,
 ): void {
   if (m == 1 || k == 0 || (!transposed && m <= FEW_ROWS)) {
-    gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format);
+    gemm(m, n, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format, column);
     gemm(m, n, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch);
     return;
   }
+  if (format < BLOCKS) {
+    b += stored(column, format);
+    column = 0;
+  }
   for (let j = 0; j < n; j += 16 * PANELS) {
-    stripOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format);
-    if (k2 > 0) stripOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch, F32);
+    stripOfC(m, n, j, k, 1, a, bytes(k), 4, b, bs, transposed, c, crs, accumulate, scratch, format, column);
+    if (k2 > 0) stripOfC(m, n, j, k2, 1, a2, bytes(k2), 4, b2, b2s, transposed2, c, crs, true, scratch, F32, 0);
   }
 }
 
@@ -269,15 +283,17 @@ function stripOfC(
   accumulate: bool,
   scratch: usize,
   format: i32,
+  column: i32,
 ): void {
   const width = min(16 * PANELS, n - j);
+  const aside = scratch + STRIP_BYTES + TILE_BYTES;
   // Rows as wide as a tile are a packed panel already.
   const inPlace = !transposed && n == panelWidth(n) && bs == bytes(n) && alpha == 1 && format == F32;
   for (let p = 0; p < k; p += KC) {
     const kb = min(KC, k - p);
     if (!inPlace) {
-      if (transposed) packColumns(scratch, b + <usize>j * bs + stored(p, format), bs, kb, width, format);
-      else packRows(scratch, b + <usize>p * bs + stored(j, format), bs, kb, width, format);
+      if (transposed) packColumns(scratch, b + <usize>j * bs, bs, column + p, kb, width, format, aside);
+      else packRows(scratch, b + <usize>p * bs, bs, column + j, kb, width, format);
       const count = kb * ((width & ~15) + panelWidth(width & 15));
       if (format == F16 || (format == FINITE16 && !transposed)) widenInPlace(scratch, count);
       if (alpha != 1) scalePanel(scratch, count, alpha);

@@ -17,3 +17,27 @@ export function even(x: v128, y: v128): v128 {
 export function odd(x: v128, y: v128): v128 {
   return v128.shuffle<f32>(x, y, 1, 3, 5, 7);
 }
+
+/** Bytes of x and y in turn: of their first eight, and of their last. */
+// @ts-ignore: decorator
+@inline
+export function lowPairs(x: v128, y: v128): v128 {
+  return i8x16.shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+// @ts-ignore: decorator
+@inline
+export function highPairs(x: v128, y: v128): v128 {
+  return i8x16.shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+/** Two bytes of x and of y in turn: of their first eight, and of their last. */
+// @ts-ignore: decorator
+@inline
+export function lowFours(x: v128, y: v128): v128 {
+  return v128.shuffle<i16>(x, y, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+// @ts-ignore: decorator
+@inline
+export function highFours(x: v128, y: v128): v128 {
+  return v128.shuffle<i16>(x, y, 4, 12, 5, 13, 6, 14, 7, 15);
+}

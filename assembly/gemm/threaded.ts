@@ -7,7 +7,6 @@
  */
 import { Sgemm } from "../abi";
 import { first, last, own, part, split, threadCount } from "../threads";
-import { stored } from "./half";
 import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES } from "./sgemm";
 
 const WIDTH: i32 = 64;
@@ -267,7 +266,7 @@ export function threadedTwo(
       width,
       k,
       a + at(row, k, 0),
-      b + (transposed ? <usize>column * bs : stored(column, format)),
+      transposed ? b + <usize>column * bs : b,
       bs,
       transposed,
       k2,
@@ -280,6 +279,7 @@ export function threadedTwo(
       accumulate,
       ownScratch(scratch),
       format,
+      transposed ? 0 : column,
     );
 }
 

@@ -2,11 +2,13 @@
  * C (+)= A * B by updates of rank 4, for few rows or a short k: B is read where it lies, along its rows, and nothing is
  * packed. The order is the tiles': one accumulator an element, p ascending; between two updates it waits in C.
  *
- * A element (i, p) is at a + i * ars + p * acs; B row p is n contiguous values at b + p * bs, float32 or of a format
- * (half.ts) whose rows are widened four at a time; C row i at c + i * crs. Strides in bytes. scratch: room for four
- * such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30 GFLOP/s, measured).
+ * A element (i, p) is at a + i * ars + p * acs; B row p is n values, from number `column` on, of the row at b + p * bs,
+ * float32 or of a format (half.ts, blocks.ts) whose rows are widened four at a time; C row i is at c + i * crs. Strides
+ * in bytes. scratch: room for four such rows. Updates of rank 8 need more addresses than V8 has registers (35 -> 30
+ * GFLOP/s, measured).
  */
-import { BF16, F16, F32, SCALED16, one, stored, widen } from "./half";
+import { widenFrom } from "./blocks";
+import { BF16, F32, FINITE16, SCALED16, one, stored } from "./half";
 import { madd, madd1 } from "./madd";
 import { even, odd } from "./shuffle";
 import { rank4x1, rank4x1Half, rank4x2 } from "./tiles";
@@ -30,13 +32,14 @@ export function gemmByUpdates(
   accumulate: bool,
   scratch: usize,
   format: i32,
+  column: i32,
 ): void {
   for (; n > 0; n -= STRIP) {
     const width = min(n, STRIP);
-    if (m == 1 && format != F32 && format != F16)
-      loneRow(width, k, a, acs, b, bs, c, accumulate, format == BF16 ? BF16 : SCALED16);
-    else strip(m, width, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format);
-    b += stored(STRIP, format);
+    if (m == 1 && (format == BF16 || format == FINITE16))
+      loneRow(width, k, a, acs, b + stored(column, format), bs, c, accumulate, format == BF16 ? BF16 : SCALED16);
+    else strip(m, width, k, a, ars, acs, b, bs, c, crs, accumulate, scratch, format, column);
+    column += STRIP;
     c += stored(STRIP, F32);
   }
 }
@@ -108,20 +111,21 @@ function strip(
   accumulate: bool,
   scratch: usize,
   format: i32,
+  column: i32,
 ): void {
   let x = a,
-    r = b,
+    r = format == F32 ? b + stored(column, F32) : b,
     p = k;
   // All rows take an update of B's four rows before the next; a lone one takes all of them at once.
   const updates = m == 1 && format == F32 ? p >> 2 : 1;
   for (; p >= 4; p -= 4 * updates) {
-    const rows = format == F32 ? r : widenRows(scratch, r, bs, 4, width, format);
+    const rows = format == F32 ? r : widenRows(scratch, r, bs, 4, column, width, format);
     rank4(updates, m, width, x, ars, acs, rows, format == F32 ? bs : WIDE_ROW, c, crs, accumulate || p < k);
     x += (acs << 2) * updates;
     r += (bs << 2) * updates;
   }
   for (; p > 0; p--) {
-    const row = format == F32 ? r : widenRows(scratch, r, bs, 1, width, format);
+    const row = format == F32 ? r : widenRows(scratch, r, bs, 1, column, width, format);
     for (let i = 0; i < m; i++) {
       rank1(width, x + <usize>i * ars, row, c + <usize>i * crs, accumulate || p < k);
     }
@@ -131,9 +135,9 @@ function strip(
 }
 
 /** Some rows of B as float32, WIDE_ROW bytes apart; returns where. */
-function widenRows(to: usize, b: usize, bs: usize, rows: i32, width: i32, format: i32): usize {
+function widenRows(to: usize, b: usize, bs: usize, rows: i32, column: i32, width: i32, format: i32): usize {
   for (let i = 0; i < rows; i++) {
-    widen(to + <usize>i * WIDE_ROW, b, width, format);
+    widenFrom(to + <usize>i * WIDE_ROW, b, column, width, format);
     b += bs;
   }
   return to;

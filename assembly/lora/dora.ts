@@ -6,7 +6,8 @@
  * d = vocabulary, k = dimension): rows of W ascending, in one accumulator a column.
  */
 import { DoraNorm } from "../abi";
-import { F32, stored, widen } from "../gemm/half";
+import { widen } from "../gemm/blocks";
+import { F32, stored } from "../gemm/half";
 import { gemm } from "../gemm/sgemm";
 import { sumSquares } from "../nn/elementwise";
 import { plusScaled, ROWS } from "./merge";

@@ -6,7 +6,8 @@
  * ids: [n] i32, each in 0 .. vocab - 1. W, dW: [vocab, dim], W of a format (gemm/half.ts). y, dy: [n, dim].
  * Source: torch.nn.functional.embedding.
  */
-import { F32, stored, widen } from "../gemm/half";
+import { widen } from "../gemm/blocks";
+import { F32, stored } from "../gemm/half";
 
 export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32, format: i32): void {
   const row = stored(dim, format);

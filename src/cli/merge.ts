@@ -10,8 +10,8 @@ import { LoraModel } from "../peft/index.js";
 import { FileError, FormatError, StateError, WasmLoraError } from "../runtime/errors.js";
 import { startEngine, type EngineCommand } from "./engine_options.js";
 import { oneLine } from "./format.js";
-import { isHalf } from "../tensor/dtype.js";
-import { widenedAt } from "../tensor/half.js";
+import { isCompact, storedBytes } from "../tensor/dtype.js";
+import { widenedAt } from "../tensor/widened.js";
 import { findFolder } from "./hub.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelFor } from "./places.js";
@@ -166,7 +166,7 @@ const PART = 1 << 20;
 function* partsOf({ address, bytes, dtype, size }: Parameter): Generator<Uint8Array, void> {
   for (let first = 0; first < size; first += PART) {
     const count = Math.min(PART, size - first);
-    if (isHalf(dtype)) yield new Uint8Array(widenedAt(address + 2 * first, count, dtype).buffer);
+    if (isCompact(dtype)) yield new Uint8Array(widenedAt(address + storedBytes(first, dtype), count, dtype).buffer);
     else yield bytes.subarray(4 * first, 4 * (first + count));
   }
 }

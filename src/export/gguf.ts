@@ -13,7 +13,7 @@ import { readGgufHeader } from "../io/gguf/header.js";
 import { parseHubName } from "../io/hub_name.js";
 import { ggufArchitecture, ggufName, ggufRowOrder } from "../models/gguf_names.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
-import type { WeightDType } from "../tensor/dtype.js";
+import type { FloatType } from "../tensor/dtype.js";
 import { headsOfConfig } from "./base.js";
 import { atScaling, mostFrequent } from "./scaling.js";
 import type { Update } from "./source.js";
@@ -123,7 +123,7 @@ function readGgufAdapter(
     const tensor = tensors.get(name);
     if (!tensor) throw new StateError(`${GGUF_ADAPTER_FILE}: ${name} was written and is not there.`);
     const { begin, length, shape, dtype } = tensor;
-    return { shape, values: fromBytes(bytes.slice(begin, begin + length), dtype as WeightDType) };
+    return { shape, values: fromBytes(bytes.slice(begin, begin + length), dtype as FloatType) };
   };
   return sources.map(({ path }, i) => {
     const a = valuesOf(`${names[i]}.lora_a`);

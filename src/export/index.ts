@@ -6,7 +6,7 @@ import type { LoraModel } from "../peft/model.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
-import { WEIGHT_DTYPES, type WeightDType } from "../tensor/dtype.js";
+import { FLOAT_TYPES, type FloatType } from "../tensor/dtype.js";
 import { configOfBase } from "./base.js";
 import { compareUpdates, type Comparison } from "./compare.js";
 import { writeGgufAdapter } from "./gguf.js";
@@ -29,7 +29,7 @@ export interface ExportAdapterOptions {
   /** The base's folder, of which config.json is read; of a LoraModel its own config by default. */
   base?: string | undefined;
   /** What factors are stored in. Default "float32"; the others round to nearest, ties to even. */
-  dtype?: WeightDType | undefined;
+  dtype?: FloatType | undefined;
   /** The adapter of a LoraModel. Default "default". */
   adapterName?: string | undefined;
   /** For "ollama": whose chat template becomes the Modelfile's. Default: that of the base's folder. */
@@ -80,8 +80,8 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
   const { to, base, dtype = "float32", adapterName = "default", from = "./base.gguf" } = options;
   if (!Object.hasOwn(TARGETS, to))
     throw new ArgumentError(`${where}: to must be one of ${EXPORT_TARGETS.join(", ")}; got ${shown(to)}.`);
-  if (!WEIGHT_DTYPES.includes(dtype))
-    throw new ArgumentError(`${where}: dtype must be one of ${WEIGHT_DTYPES.join(", ")}; got ${shown(dtype)}.`);
+  if (!FLOAT_TYPES.includes(dtype))
+    throw new ArgumentError(`${where}: dtype must be one of ${FLOAT_TYPES.join(", ")}; got ${shown(dtype)}.`);
   for (const key of ["tokenizer", "from"] as const)
     if (options[key] !== undefined && to !== "ollama")
       throw new ArgumentError(`${where}: ${key} is for Ollama's Modelfile, and to is ${shown(to)}.`);

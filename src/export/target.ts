@@ -2,7 +2,7 @@
 import type { LoraConfig } from "../io/peft/config.js";
 import type { Tokenizer } from "../data/tokenizer.js";
 import type { ModelConfig } from "../models/families.js";
-import type { WeightDType } from "../tensor/dtype.js";
+import type { FloatType } from "../tensor/dtype.js";
 import type { Update } from "./source.js";
 
 /** An adapter that is to be written for others. */
@@ -11,7 +11,7 @@ export interface Task {
   where: string;
   config: LoraConfig;
   updates: readonly Update[];
-  dtype: WeightDType;
+  dtype: FloatType;
   /** Of the base; null: it is not known. */
   base: ModelConfig | null;
   tokenizer: Tokenizer | null;

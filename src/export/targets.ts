@@ -1,5 +1,5 @@
 /** The names of what can be written, apart from what writes it. */
-import type { WeightDType } from "../tensor/dtype.js";
+import type { FloatType } from "../tensor/dtype.js";
 
 /** Whom an adapter can be exported for. */
 export const EXPORT_TARGETS = ["gguf", "ollama", "mlx", "workers-ai", "peft"] as const;
@@ -8,7 +8,7 @@ export const EXPORT_TARGETS = ["gguf", "ollama", "mlx", "workers-ai", "peft"] as
 export type ExportTarget = (typeof EXPORT_TARGETS)[number];
 
 /** What the command line calls the types of values. */
-export const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = {
+export const DTYPE_NAMES: Readonly<Record<string, FloatType>> = {
   f32: "float32",
   f16: "float16",
   bf16: "bfloat16",

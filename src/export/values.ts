@@ -2,22 +2,22 @@
 import { toFloat32 } from "../io/safetensors.js";
 import { toBfloat16, toFloat16 } from "../io/narrow.js";
 import type { SafetensorsDtype } from "../io/safetensors_header.js";
-import type { WeightDType } from "../tensor/dtype.js";
+import type { FloatType } from "../tensor/dtype.js";
 
 /** What safetensors calls them. */
-export const SAFETENSORS_DTYPES: Readonly<Record<WeightDType, SafetensorsDtype>> = {
+export const SAFETENSORS_DTYPES: Readonly<Record<FloatType, SafetensorsDtype>> = {
   float32: "F32",
   float16: "F16",
   bfloat16: "BF16",
 };
 
-export function toBytes(values: Float32Array, dtype: WeightDType): Uint8Array {
+export function toBytes(values: Float32Array, dtype: FloatType): Uint8Array {
   if (dtype === "float16") return toFloat16(values);
   if (dtype === "bfloat16") return toBfloat16(values);
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 
-export function fromBytes(bytes: Uint8Array, dtype: WeightDType): Float32Array {
+export function fromBytes(bytes: Uint8Array, dtype: FloatType): Float32Array {
   return toFloat32({ name: "", dtype: SAFETENSORS_DTYPES[dtype], shape: [], bytes });
 }
 

@@ -4,6 +4,7 @@ import { show } from "../io/json.js";
 import { ArgumentError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
+import type { QuantizedType } from "../tensor/blocks.js";
 import type { CausalLM } from "./parts/causal_lm.js";
 import { bert } from "./families/bert.js";
 import type { SequenceClassifier } from "./parts/classification.js";
@@ -77,6 +78,12 @@ export interface LoadModelOptions<H extends Head = "causal-lm"> {
    * `manualSeed`: matrices N(0, initializer_range²), biases zeros.
    */
   numLabels?: number | undefined;
+  /**
+   * What its matrices become, embedding tables and heads too, where their rows are whole blocks of it (32 values of
+   * "q8_0", 64 of "nf4") and the files do not have blocks already. It is done part by part: the model is never there as
+   * float32. Default: they stay as they are stored.
+   */
+  quantize?: QuantizedType | undefined;
   /** Called for each part of the weights that is read. */
   onProgress?: OnProgress | undefined;
 }
@@ -139,7 +146,7 @@ export function loadModel<H extends Head = "causal-lm">(
   directory: string,
   options?: LoadModelOptions<H>,
 ): AnyLoadedModel<H> {
-  checkOptions("loadModel", options, ["head", "numLabels", "onProgress"]);
+  checkOptions("loadModel", options, ["head", "numLabels", "quantize", "onProgress"]);
   const json = readConfig("loadModel", directory);
   const family = familyOfConfig(json, `${directory}/config.json`);
   return loadFamily<FamilyConfig, HeadModels[H], H>(family, directory, json, options ?? {});
@@ -154,7 +161,7 @@ export function familyOfConfig(json: unknown, path: string): Family<FamilyConfig
 }
 
 /**
- * A language model by its configuration, with initial weights, or with undefined ones of 16 bits. @internal
+ * A language model by its configuration, with initial weights, or with undefined ones that are not float32. @internal
  * @throws ArgumentError for a modelType that is not in the table or of no language model, and as the model's
  * constructor
  */
@@ -165,6 +172,6 @@ export function createModel(where: string, config: ModelConfig): CausalLM {
   const { dtype = "float32" } = config;
   if (dtype === "float32") return head.create(config) as CausalLM;
   const model = skipInit(() => head.create(config));
-  materialize(model, () => dtype);
+  materialize(model, dtype);
   return model as Module & CausalLM;
 }

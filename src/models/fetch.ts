@@ -52,7 +52,7 @@ export async function fetchModel<H extends Head = "causal-lm">(
   from: string | URL,
   options?: FetchModelOptions<H>,
 ): Promise<AnyLoadedModel<H>> {
-  checkOptions("fetchModel", options, ["endpoint", "head", "numLabels", "onProgress", "signal"]);
+  checkOptions("fetchModel", options, ["endpoint", "head", "numLabels", "quantize", "onProgress", "signal"]);
   const name = typeof from === "string" ? parseHubName(from) : undefined;
   if (name) return loadStreamed<H>(await hubFolder(name, endpointOf(options), options?.signal), options ?? {});
   const folder = folderUrl(from);

@@ -7,6 +7,7 @@ export { KeyValueCache, type CacheShape } from "./parts/cache.js";
 export type { CausalLM, ForwardOptions, LossOptions, WrappedLM } from "./parts/causal_lm.js";
 export type { Block, DecoderConfig, DecoderForCausalLM, DecoderModel, Pass, Table } from "./parts/decoder.js";
 export type { FamilyConfig, Head } from "./parts/family.js";
+export type { StoredAs } from "./parts/stored.js";
 export { Llama, type LlamaConfig, type LlamaLayer, type LlamaModel, type RopeTheta } from "./families/llama.js";
 export type { LlamaLikeConfig, LlamaLikeModel, PreNormLayer } from "./families/llama_like.js";
 export type { SelfAttention } from "./parts/heads.js";

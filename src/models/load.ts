@@ -10,6 +10,7 @@ import type { Module } from "../nn/module.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
+import { QUANTISED, type QuantizedType } from "../tensor/blocks.js";
 import { allOrNothing } from "../tensor/scope.js";
 import { readLabels } from "./parts/classification.js";
 import type { DecoderConfig } from "./parts/decoder.js";
@@ -44,6 +45,8 @@ export interface Wanted<H extends Head> {
   head?: H | undefined;
   /** Of a classifier; undefined: what config.json says. */
   numLabels?: number | undefined;
+  /** What matrices are to become; undefined: they stay as they are. */
+  quantize?: QuantizedType | undefined;
   onProgress?: OnProgress | undefined;
 }
 
@@ -113,10 +116,12 @@ function fit<Config extends FamilyConfig>(
   family: Family<Config>,
   path: string,
   json: unknown,
-  { head: asked, numLabels }: Wanted<Head>,
+  { head: asked, numLabels, quantize }: Wanted<Head>,
   index: WeightIndex,
 ) {
   const name = index.config ?? `${path}/config.json`;
+  if (quantize !== undefined && !QUANTISED.includes(quantize))
+    throw new ArgumentError(`loadModel: quantize must be one of ${QUANTISED.join(", ")}; got ${shown(quantize)}.`);
   const read = family.parseConfig(json, name) as Config & Partial<Text>;
   const own = headOfFolder(family, json);
   const head = checkedHead(family, asked ?? own, json, name);
@@ -128,7 +133,7 @@ function fit<Config extends FamilyConfig>(
     ...(tied === undefined ? {} : { tieWordEmbeddings: weights.tie(tied) }),
   };
   weights.check(config);
-  const dtype = weights.dtype();
+  const dtype = weights.storedAs(quantize);
   if (dtype !== "float32") config.dtype = dtype;
   return { head, config, weights, twins: tied ? weights.twins() : undefined };
 }

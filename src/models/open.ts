@@ -31,7 +31,7 @@ export async function openModel<H extends Head = "causal-lm">(
   files: Iterable<File>,
   options?: LoadModelOptions<H>,
 ): Promise<AnyLoadedModel<H>> {
-  checkOptions("openModel", options, ["head", "numLabels", "onProgress"]);
+  checkOptions("openModel", options, ["head", "numLabels", "quantize", "onProgress"]);
   return loadStreamed<H>(pickedFolder(files), options ?? {});
 }
 

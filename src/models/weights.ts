@@ -6,15 +6,15 @@ import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
 import { FormatError, WasmLoraError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
-import type { WeightDType } from "../tensor/dtype.js";
+import type { QuantizedType } from "../tensor/blocks.js";
+import { fits, isBlocks, isHalf, type WeightDType } from "../tensor/dtype.js";
 import type { Labels } from "./parts/classification.js";
 import type { Family, FamilyConfig, Head, HeadOf, Size } from "./parts/family.js";
 import { ofFirstLayers } from "./parts/layer_types.js";
+import { dtypeOf, fileDType, type StoredAs } from "./parts/stored.js";
 import type { Destinations } from "./feed.js";
 import { isMatrix, materialize } from "./materialize.js";
-import { HALVES } from "./tensor_writer.js";
 
-const DTYPES = ["F32", "F16", "BF16", "F64"];
 /** Tensors that one message names at most. */
 const NAMED = 4;
 /** Layers that are compared first; then so many times as many, and so on. */
@@ -185,10 +185,10 @@ export class Weights<Config extends FamilyConfig> {
   }
 
   #checkShape(name: string, { shape, dtype }: PlacedTensor, expected: readonly number[], config: Config): void {
-    if (!DTYPES.includes(dtype))
+    if (fileDType(dtype) === undefined)
       throw new FormatError(
-        `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64. Weights that are quantised ` +
-          `are not supported: take the model as it was.`,
+        `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64, ggml's blocks or NF4. Weights ` +
+          `that are quantised otherwise are not supported: take the model as it was.`,
       );
     if (shape.length !== expected.length)
       throw new FormatError(
@@ -216,18 +216,35 @@ export class Weights<Config extends FamilyConfig> {
     return skipInit(() => this.#head.create(config, has));
   }
 
-  /** What matrices stay stored as: what all of them have in the files, where that is of 16 bits. */
-  dtype(): WeightDType {
+  /**
+   * What matrices are stored as in memory: blocks as the files have them; others as `quantize` says where their rows
+   * are whole blocks of that, or of 16 bits where all of them are in the files. A matrix that its file has transposed
+   * has no blocks along its own rows.
+   */
+  storedAs(quantize: QuantizedType | undefined): StoredAs {
+    const matrices = [...this.#tensors].filter(([, stored]) => isMatrix(stored));
     const kinds = new Set<WeightDType>();
-    for (const stored of this.#tensors.values()) if (isMatrix(stored)) kinds.add(HALVES[stored.dtype] ?? "float32");
-    return kinds.size === 1 ? [...kinds][0]! : "float32";
+    for (const [, stored] of matrices) {
+      const dtype = fileDType(stored.dtype)!;
+      if (dtype === "float64" || !isBlocks(dtype)) kinds.add(dtype !== "float64" && isHalf(dtype) ? dtype : "float32");
+    }
+    const [plain] = kinds.size === 1 ? kinds : ["float32" as const];
+    const each = matrices.map(([key, { shape, dtype, arrangement }]): [string, WeightDType] => {
+      const own = fileDType(dtype)!;
+      const isTransposed = arrangement?.transposed ?? false;
+      if (own !== "float64" && isBlocks(own)) return [key, isTransposed ? "float32" : own];
+      return [key, quantize && !isTransposed && fits(shape, quantize) ? quantize : plain!];
+    });
+    const [, one] = each.find(([, dtype]) => dtype !== "float32") ?? ["", "float32" as const];
+    const isOne = matrices.every(([key, { shape }], i) => dtypeOf(key, shape, one) === each[i]![1]);
+    return isOne ? one : Object.fromEntries(each);
   }
 
   /** The module, whose weights are to be written. */
   make(config: Config): Module {
     const model = this.#create(config);
     // A new head is drawn as float32.
-    materialize(model, (key) => (this.#tensors.has(key) ? (config.dtype ?? "float32") : "float32"));
+    materialize(model, config.dtype, (key) => this.#tensors.has(key));
     return model;
   }
 

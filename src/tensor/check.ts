@@ -1,7 +1,7 @@
 /** Argument checks shared by ops and layers: each throws a typed error that names place, argument, expected and got. */
 import { ArgumentError, DTypeError, ShapeError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import { type DType, isHalf } from "./dtype.js";
+import { type DType, isCompact } from "./dtype.js";
 import { Tensor } from "./tensor.js";
 
 export { shown, shownAll } from "../runtime/shown.js";
@@ -25,7 +25,7 @@ export function checkTensor(
   }
   void t.address;
   if (t.dtype !== dtype) {
-    const advice = isHalf(t.dtype) ? " Turn it into float32 by widen()." : howToMake(dtype);
+    const advice = isCompact(t.dtype) ? " Turn it into float32 by widen()." : howToMake(dtype);
     throw new DTypeError(`${where}: ${name} must be ${dtype}; got ${t.dtype}.${advice}`);
   }
   if (shape && (t.rank !== shape.length || shape.some((d, i) => d !== null && d !== t.shape[i]))) {
@@ -35,14 +35,14 @@ export function checkTensor(
   }
 }
 
-/** As `checkTensor`, for a weight, which may be stored in a half format. */
+/** As `checkTensor`, for a weight, which may be stored in less memory than float32. */
 export function checkWeight(
   where: string,
   name: string,
   t: unknown,
   shape?: readonly (number | null)[],
 ): asserts t is Tensor {
-  checkTensor(where, name, t, t instanceof Tensor && isHalf(t.dtype) ? t.dtype : "float32", shape);
+  checkTensor(where, name, t, t instanceof Tensor && isCompact(t.dtype) ? t.dtype : "float32", shape);
 }
 
 export function checkLastDimension(where: string, name: string, t: Tensor, size: number, meaning: string): void {

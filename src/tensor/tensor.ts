@@ -5,11 +5,12 @@
 import { engine, type Engine } from "../runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError, ShapeError, StateError } from "../runtime/errors.js";
 import { shown } from "../runtime/shown.js";
-import { type DType, elementBytes, FINITE16, formatOf, isHalf } from "./dtype.js";
-import { widenedAt, widenedBytes } from "./half.js";
+import { BLOCKS } from "./blocks.js";
+import { type DType, FINITE16, fits, formatOf, isBlocks, isCompact, storedBytes } from "./dtype.js";
 import type { GraphNode } from "./node.js";
 import { printByToString, printed } from "./print.js";
 import { enterScope, leaveScope } from "./scope.js";
+import { widenedAt, widenedBytes } from "./widened.js";
 
 /** Values of a tensor as a typed array: float32 or int32. */
 export type TypedData = Float32Array | Int32Array;
@@ -32,9 +33,9 @@ export interface StoredValues {
   readonly bytes: Uint8Array;
 }
 
-/** The float32 values of what a float32 or half tensor held: a copy. @internal */
+/** The float32 values of what a tensor held, which was not int32: a copy. @internal */
 export function floatsOf({ dtype, bytes }: StoredValues): Float32Array {
-  return isHalf(dtype) ? widenedBytes(bytes, dtype) : new Float32Array(bytes.slice().buffer);
+  return isCompact(dtype) ? widenedBytes(bytes, dtype) : new Float32Array(bytes.slice().buffer);
 }
 
 /** The error of structuredClone and postMessage shows this function; as a property's, its name outlives minifiers. */
@@ -87,13 +88,14 @@ export class Tensor {
     this.#dtype = dtype;
     this.size = sizeOf(shape);
     this.#engine = engine();
-    if (hasMemory) this.#address = this.#engine.memory.alloc(this.size * elementBytes(dtype));
+    if (hasMemory) this.#address = this.#engine.memory.alloc(storedBytes(this.size, dtype));
     enterScope(this);
   }
 
   /**
-   * "float32" for values, "int32" for indices; "bfloat16" or "float16" for a frozen weight that is stored as its file
-   * has it. Such a weight gives every result the bits that it would have as float32; `widen()` makes it that.
+   * "float32" for values, "int32" for indices; another for a frozen weight that is stored as its file has it, or that
+   * was quantised on loading: "bfloat16", "float16", or one of blocks. Such a weight gives every result the bits that
+   * it would have as float32; `widen()` makes it that.
    */
   get dtype(): DType {
     return this.#dtype;
@@ -128,13 +130,14 @@ export class Tensor {
 
   /**
    * A fresh view on the values. It is detached when memory grows: take it anew, do not hold it.
-   * @throws DTypeError for an int32 tensor, and for a half one, whose values `toFloat32()` gives; DisposedError
+   * @throws DTypeError for a tensor that is not float32; `toFloat32()` gives the values of one that is stored in less
+   * memory; DisposedError
    */
   get data(): Float32Array {
     if (this.dtype === "int32") throw new DTypeError("Tensor.data: this tensor is int32; use indices.");
     if (this.dtype !== "float32") {
       throw new DTypeError(
-        `Tensor.data: this tensor is ${this.dtype}, as its file has it; read a float32 copy by toFloat32(), or turn ` +
+        `Tensor.data: this tensor is ${this.dtype}, as it is stored; read a float32 copy by toFloat32(), or turn ` +
           `it into float32 by widen().`,
       );
     }
@@ -163,26 +166,28 @@ export class Tensor {
     return this.#isFinite ? FINITE16 : formatOf(this.dtype);
   }
 
-  /** A fresh view on its memory, whatever the dtype, to write a half one by. @throws DisposedError @internal */
+  /** A fresh view on its memory, whatever the dtype, to write one of these by. @throws DisposedError @internal */
   get bytes(): Uint8Array {
     this.#isFinite = undefined;
-    return this.#engine.memory.u8(this.address, this.size * elementBytes(this.dtype));
+    return this.#engine.memory.u8(this.address, storedBytes(this.size, this.dtype));
   }
 
   /**
-   * A copy of the values as float32, outside of linear memory; those of a half tensor are widened, which is exact.
+   * A copy of the values as float32, outside of linear memory; those of a tensor of 16 bits or of blocks are widened,
+   * which is exact.
    * @throws DTypeError for an int32 tensor; DisposedError
    *
    * @example
    * console.log(tensor([0.5, 2]).toFloat32()); // Float32Array(2) [ 0.5, 2 ]
    */
   toFloat32(): Float32Array {
-    return isHalf(this.dtype) ? widenedAt(this.address, this.size, this.dtype) : this.data.slice();
+    return isCompact(this.dtype) ? widenedAt(this.address, this.size, this.dtype) : this.data.slice();
   }
 
   /**
-   * Turns a half tensor into float32, in place: the same values in twice the memory, and from then on what writes them
-   * may do so. A tensor of another dtype stays as it is. Optimisers, merging and inits call it themselves.
+   * Turns a tensor of 16 bits or of blocks into float32, in place: the same values in more memory, and from then on
+   * what writes them may do so. A tensor of another dtype stays as it is. Optimisers, merging and inits call it
+   * themselves.
    * @throws DisposedError; OutOfMemoryError, and then it is as it was
    *
    * @example
@@ -191,7 +196,7 @@ export class Tensor {
    * console.log(weight.widen().dtype); // float32
    */
   widen(): this {
-    if (!isHalf(this.dtype)) return this;
+    if (!isCompact(this.dtype)) return this;
     const { memory, kernels } = this.#engine;
     const from = this.address;
     const to = memory.alloc(4 * this.size);
@@ -204,10 +209,16 @@ export class Tensor {
 
   /**
    * Gives it memory as another dtype, whose contents are undefined, in the place of what it has. @internal
-   * @throws OutOfMemoryError, and then it is as it was
+   * @throws ShapeError where a row is not whole blocks of it; OutOfMemoryError; then it is as it was
    */
   materialize(dtype: DType = "float32"): this {
-    const to = this.#engine.memory.alloc(this.size * elementBytes(dtype));
+    if (isBlocks(dtype) && !fits(this.shape, dtype)) {
+      throw new ShapeError(
+        `a tensor of shape [${this.shape}] cannot be ${dtype}: its last dimension must be a multiple of ` +
+          `${BLOCKS[dtype].values}.`,
+      );
+    }
+    const to = this.#engine.memory.alloc(storedBytes(this.size, dtype));
     if (this.#address !== 0) this.#engine.memory.free(this.#address);
     this.#address = to;
     this.#dtype = dtype;
@@ -229,7 +240,11 @@ export class Tensor {
 
   /** One value, by its place in order. @internal */
   valueAt(i: number): number {
-    if (isHalf(this.dtype)) return widenedAt(this.address + 2 * i, 1, this.dtype)[0]!;
+    if (isCompact(this.dtype)) {
+      const { dtype } = this;
+      const block = isBlocks(dtype) ? BLOCKS[dtype].values : 1;
+      return widenedAt(this.address + storedBytes(i - (i % block), dtype), block, dtype)[i % block]!;
+    }
     return (this.dtype === "float32" ? this.data : this.indices)[i]!;
   }
 
@@ -241,7 +256,7 @@ export class Tensor {
   }
 
   /**
-   * Overwrites the values; a half tensor becomes float32 first.
+   * Overwrites the values; a tensor of 16 bits or of blocks becomes float32 first.
    * @throws DTypeError for what holds no numbers; ShapeError if `values` has another number of elements; ArgumentError
    * for a value that is no 32-bit integer in an int32 tensor; DisposedError, OutOfMemoryError
    */

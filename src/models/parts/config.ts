@@ -2,8 +2,8 @@
 import { ArgumentError } from "../../runtime/errors.js";
 import { checkOptions, type Options } from "../../runtime/options.js";
 import { checkInteger, checkNumber, shown } from "../../tensor/check.js";
-import { WEIGHT_DTYPES } from "../../tensor/dtype.js";
 import type { FamilyConfig } from "./family.js";
+import { checkStoredAs } from "./stored.js";
 
 /** A configuration for the class of its family, which need not say of which family it is. */
 export type ConfigOf<Config extends Pick<FamilyConfig, "modelType">> = Readonly<
@@ -37,9 +37,7 @@ export function checkKeys(
   // Layers are made one by one, so a config may not ask for a billion of them.
   for (const key of counts) checkInteger(where, key, values[key]!, 1, key === "numHiddenLayers" ? 10_000 : undefined);
   for (const key of numbers) checkNumber(where, key, values[key]!, 0);
-  const { dtype = "float32" } = config as FamilyConfig;
-  if (!WEIGHT_DTYPES.includes(dtype))
-    throw new ArgumentError(`${where}: dtype must be one of ${WEIGHT_DTYPES.join(", ")}; got ${shown(dtype)}.`);
+  checkStoredAs(where, (config as FamilyConfig).dtype);
 }
 
 /**

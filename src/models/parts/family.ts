@@ -1,6 +1,6 @@
 /** What one kind of model differs in from another, as loading and planning ask for it; families.ts is the table. */
 import type { Module } from "../../nn/module.js";
-import type { WeightDType } from "../../tensor/dtype.js";
+import type { StoredAs } from "./stored.js";
 
 /** What every configuration says. */
 export interface FamilyConfig {
@@ -9,10 +9,10 @@ export interface FamilyConfig {
   /** Number of layers. */
   numHiddenLayers: number;
   /**
-   * What matrices are stored as, in memory as in the files: of a model that `loadModel` gives, what all of them have
-   * there. Default: float32, as of every model that is made new.
+   * What matrices are stored as in memory: of a model that `loadModel` gives, what its files have, or what they were
+   * quantised to; one name, or each by its key where they differ. Default: float32, as of every model that is made new.
    */
-  dtype?: WeightDType | undefined;
+  dtype?: StoredAs | undefined;
 }
 
 /**

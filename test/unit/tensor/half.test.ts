@@ -18,7 +18,7 @@ import {
 import { engine } from "../../../src/runtime/engine.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
 import { skipInit } from "../../../src/nn/skip_init.js";
-import { widenedBytes } from "../../../src/tensor/half.js";
+import { widenedBytes } from "../../../src/tensor/widened.js";
 import { compareBits } from "../../support/bits.js";
 import { HALVES, halfBits, halfParameter, widenedBits } from "../../support/half.js";
 
