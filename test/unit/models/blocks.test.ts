@@ -115,7 +115,7 @@ for (const dtype of BLOCK_TYPES)
   });
 
 for (const dtype of ["q8_0", "nf4", "q6_k"] as const)
-  test(`${dtype}: merged it is float32's, unmerged the blocks and their memory are back; pissa takes the product out`, () => {
+  test(`${dtype}: merged it is float32's, unmerged the blocks are back; pissa takes its product out`, () => {
     const both = pair(dtype);
     const base = both.map((model) => {
       manualSeed(1);
@@ -189,7 +189,7 @@ function asFloat32(loaded: { model: nn.Module; config: models.ModelConfig }): mo
 const tokens = Int32Array.from({ length: 600 }, (_, i) => (i * i + 3 * i) % 1024);
 
 for (const quantize of ["q8_0", "nf4"] as const) {
-  test(`the base as ${quantize}: matrix by matrix what the kernel makes of it, planned to the byte, trained to float32's bits`, () => {
+  test(`the base as ${quantize}: as the kernel makes it, planned to the byte, trained to float32's bits`, () => {
     const start = memoryStats().liveBytes;
     const { model: plain, config } = models.loadModel(BASE);
     const live = memoryStats().liveBytes;
