@@ -1,4 +1,4 @@
-/** Names of models on the Hugging Face hub: org/name, or org/name@revision. */
+/** Names of models on the Hugging Face hub: org/name, org/name@revision, and a GGUF file of either: org/name:Q4_K_M. */
 
 /** The hub itself; mirrors and local servers have its endpoints elsewhere. */
 export const HUB = "https://huggingface.co";
@@ -9,20 +9,24 @@ export interface HubName {
   repo: string;
   /** A branch, a tag or a commit; undefined: the main branch. */
   revision: string | undefined;
+  /** A GGUF file of it: its name, or what the name ends with before ".gguf", as Q4_K_M; undefined: the folder. */
+  file?: string | undefined;
 }
 
 /**
  * @returns undefined for a text that names nothing on the hub. A relative path of two parts does: whoever takes both
  * looks for a folder first
  *
- * Source: huggingface_hub, utils/_validators.py (validate_repo_id); git-check-ref-format.
+ * Source: huggingface_hub, utils/_validators.py (validate_repo_id); git-check-ref-format; llama.cpp's --hf-repo, for
+ * what stands behind the colon.
  */
 export function parseHubName(text: string): HubName | undefined {
-  const [, repo, revision] = /^(\w[\w.-]*\/\w[\w.-]*)(?:@(\w[\w./-]*))?$/.exec(text) ?? [];
+  const [, repo, revision, file] = /^(\w[\w.-]*\/\w[\w.-]*)(?:@(\w[\w./-]*))?(?::(\w[\w.+/ -]*))?$/.exec(text) ?? [];
   if (repo === undefined || repo.length > 96 || /--|\.\.|[.-](\/|$)|\.git$/.test(repo)) return undefined;
   // A revision becomes a part of a path.
   if (revision !== undefined && /\.\.|\/\/|\/\.|[./]$/.test(revision)) return undefined;
-  return { repo, revision };
+  if (file !== undefined && /\.\.|\/\/|\/\./.test(file)) return undefined;
+  return { repo, revision, ...(file === undefined ? {} : { file }) };
 }
 
 /** Whether it is a whole commit's name. */
@@ -31,6 +35,6 @@ export function isCommit(value: unknown): value is string {
 }
 
 /** The name as it is written. */
-export function spellHubName({ repo, revision }: HubName): string {
-  return revision === undefined ? repo : `${repo}@${revision}`;
+export function spellHubName({ repo, revision, file }: HubName): string {
+  return repo + (revision === undefined ? "" : `@${revision}`) + (file === undefined ? "" : `:${file}`);
 }

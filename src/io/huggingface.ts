@@ -53,6 +53,8 @@ export interface WeightIndex {
   sizes: Map<string, number>;
   /** All files' metadata: safetensors.torch.save_model keeps there which names stood for one tensor. */
   metadata: Map<string, string>;
+  /** So many bytes may follow the last tensor of a file. Left out: none. */
+  padding?: number | undefined;
   /** What says of which sizes the tensors are, for errors. Left out: the folder's config.json. */
   config?: string | undefined;
 }

@@ -15,6 +15,8 @@ export interface StreamedFile {
 export interface StreamedFolder {
   /** Where it is, for errors. */
   readonly path: string;
+  /** What is in it, where that is known. */
+  readonly names?: readonly string[] | undefined;
   /**
    * The file of that name. Its path is this one's, a slash and the name.
    * @param optional a file that is not there is undefined then

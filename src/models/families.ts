@@ -134,7 +134,8 @@ function supported(families: readonly Family<FamilyConfig>[] = [...FAMILIES.valu
 
 /**
  * The model of a folder, of the family that its config.json names in model_type, under the head that its architectures
- * name. TypeScript takes it for a language model unless `head` says otherwise.
+ * name; or of a GGUF file, by its metadata (of one that was split, any part). TypeScript takes it for a language model
+ * unless `head` says otherwise.
  * @throws FileError, FormatError; also for a model_type of no family here; ArgumentError for a head that the family
  * lacks
  *

@@ -78,7 +78,8 @@ export async function feedStreams(
         continue;
       }
       while (at < size) await take(size - at);
-      if (await reader.part(1))
+      const { padding = 0 } = files;
+      if ((await reader.take(padding + 1)).length > padding)
         throw new FormatError(`${path}: the tensors end at byte ${size}, and the file goes on.`);
     } finally {
       await reader.close();

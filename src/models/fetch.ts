@@ -12,7 +12,7 @@ import { hubFolder } from "./hub.js";
 import type { Llama, LlamaConfig } from "./families/llama.js";
 import type { LoadedModel } from "./load.js";
 import { loadLlama } from "./one_family.js";
-import { loadStreamed } from "./streamed.js";
+import { loadStreamed, loadStreamedGguf } from "./streamed.js";
 
 // A server's project may have no `lib` that names these; where there is one, these add nothing.
 declare global {
@@ -33,13 +33,15 @@ export interface FetchModelOptions<H extends Head = "causal-lm"> extends LoadMod
  * weights (model.safetensors, or the shards of its index) and, where they are there, tokenizer.json,
  * tokenizer_config.json, chat templates and generation_config.json. In a page the server must allow the page's origin
  * (CORS), as the hub does. The weights go into linear memory as they come; the small files are in `io.memoryFiles`
- * then, under the result's `path`, which of a model of the hub ends with its commit.
+ * then, under the result's `path`, which of a model of the hub ends with its commit. Of a GGUF file nothing else is
+ * needed: what it says of itself is in `io.memoryFiles` then.
  *
  * Where there is Cache storage (`caches`: pages, their workers, Deno), what comes from the hub is kept there under
  * "wasm-lora-hub": the next time nothing is downloaded, and a download that was interrupted goes on.
  *
- * @param from "org/name" or "org/name@revision" on the hub; or the web address of a folder (in a page also a relative
- * one, which begins with a slash or a dot: "./models/base")
+ * @param from "org/name" or "org/name@revision" on the hub, or a GGUF file of it, "org/name:Q8_0" or
+ * "org/name:file.gguf"; or the web address of a folder or of a GGUF file (in a page also a relative one, which begins
+ * with a slash or a dot: "./models/base")
  * @throws FileError naming what could not be fetched; FormatError as `loadModel`; ArgumentError for what is neither
  *
  * @example
@@ -54,12 +56,22 @@ export async function fetchModel<H extends Head = "causal-lm">(
 ): Promise<AnyLoadedModel<H>> {
   checkOptions("fetchModel", options, ["endpoint", "head", "numLabels", "quantize", "onProgress", "signal"]);
   const name = typeof from === "string" ? parseHubName(from) : undefined;
-  if (name) return loadStreamed<H>(await hubFolder(name, endpointOf(options), options?.signal), options ?? {});
-  const folder = folderUrl(from);
+  if (name) {
+    const folder = await hubFolder(name, endpointOf(options), options?.signal);
+    return name.file === undefined
+      ? loadStreamed<H>(folder, options ?? {})
+      : loadStreamedGguf<H>(folder, name.file, options ?? {});
+  }
+  const address = folderUrl(from);
+  // A GGUF file is one of the folder that it lies in.
+  const gguf = /[^/]+\.gguf(?=\/$)/i.exec(address.pathname)?.[0];
+  const folder = gguf === undefined ? address : new URL("..", address);
   const path = `memory:${folder.href.replace(/\/$/, "")}`;
   const open = (name: string, optional: boolean): Promise<StreamedFile | undefined> =>
     openUrl(`${path}/${name}`, new URL(name, folder), optional, options?.signal);
-  return loadStreamed<H>({ path, open }, options ?? {});
+  return gguf === undefined
+    ? loadStreamed<H>({ path, open }, options ?? {})
+    : loadStreamedGguf<H>({ path, open }, decodeURIComponent(gguf), options ?? {});
 }
 
 /**
@@ -123,7 +135,8 @@ function folderUrl(url: string | URL): URL {
   if (folder === undefined || !/^https?:$/.test(folder.protocol)) {
     throw new ArgumentError(
       `fetchModel: got ${show(url instanceof URL ? url.href : url)}; expected the name of a model on the hub ` +
-        `(org/name) or the web address of a folder (https://...). A folder on disk is read by loadModel.`,
+        `(org/name) or the web address of a folder or of a GGUF file (https://...). What is on disk is read by ` +
+        `loadModel.`,
     );
   }
   folder.search = folder.hash = "";

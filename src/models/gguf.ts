@@ -338,7 +338,14 @@ export function weightsOfGguf(index: GgufIndex, config: Json): WeightIndex {
       },
     });
   }
-  return { tensors, astray: new Map(), sizes: index.sizes, metadata: new Map(), config: index.path };
+  return {
+    tensors,
+    astray: new Map(),
+    sizes: index.sizes,
+    padding: index.padding,
+    metadata: new Map(),
+    config: index.path,
+  };
 }
 
 /**

@@ -40,12 +40,16 @@ export async function hubFolder(
   const folder = `${endpoint}/${repo}/resolve/${commit}`;
   return {
     path: `memory:${folder}`,
+    names: [...sizes.keys()],
     open: async (file, optional) => {
       const size = sizes.get(file);
       const url = `${folder}/${file}`;
       if (size !== undefined) return { path: `memory:${url}`, size, stream: (from) => bytesOf(url, size, from) };
       if (optional) return undefined;
-      throw new FileError(`cannot fetch ${url}: ${spellHubName(name)} has no such file; name a model in safetensors.`);
+      throw new FileError(
+        `cannot fetch ${url}: ${spellHubName(name)} has no such file; name a model in safetensors, or a GGUF file of ` +
+          `one, as ${repo}:Q8_0.`,
+      );
     },
   };
 

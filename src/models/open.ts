@@ -1,11 +1,12 @@
 /** Models from files that a visitor of a page picked. */
+import { isGgufName } from "../io/gguf/files.js";
 import { partsOf, type StreamedFile, type StreamedFolder } from "../io/streamed_file.js";
 import { ArgumentError, FileError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
 import { shown } from "../runtime/shown.js";
 import type { AnyLoadedModel, LoadModelOptions } from "./families.js";
 import type { Head } from "./parts/family.js";
-import { loadStreamed } from "./streamed.js";
+import { loadStreamed, loadStreamedGguf } from "./streamed.js";
 
 // A server's project may have no `lib` that names this; where there is one, this adds nothing.
 declare global {
@@ -15,8 +16,8 @@ declare global {
 /**
  * A model from files that a visitor of a page picked, as `loadModel` from a disk: those of
  * `<input type="file" webkitdirectory>`, or of `showDirectoryPicker()`. Of a folder with folders in it the outermost
- * with a config.json counts. The weights are read a few MB at a time and never leave the machine; the small files are
- * in `io.memoryFiles` then, under the result's `path`.
+ * with a config.json counts; where there is none, the GGUF file. The weights are read a few MB at a time and never
+ * leave the machine; the small files are in `io.memoryFiles` then, under the result's `path`.
  *
  * @param files File objects, in any order
  * @throws FileError naming what is missing or could not be read; FormatError as `loadModel`; ArgumentError
@@ -32,7 +33,8 @@ export async function openModel<H extends Head = "causal-lm">(
   options?: LoadModelOptions<H>,
 ): Promise<AnyLoadedModel<H>> {
   checkOptions("openModel", options, ["head", "numLabels", "quantize", "onProgress"]);
-  return loadStreamed<H>(pickedFolder(files), options ?? {});
+  const folder = pickedFolder(files);
+  return folder.names ? loadStreamedGguf<H>(folder, undefined, options ?? {}) : loadStreamed<H>(folder, options ?? {});
 }
 
 function pickedFolder(files: Iterable<File>): StreamedFolder {
@@ -47,15 +49,17 @@ function pickedFolder(files: Iterable<File>): StreamedFolder {
   const [config] = [...byPath.keys()]
     .filter((path) => /(?:^|\/)config\.json$/.test(path))
     .sort((a, b) => depth(a) - depth(b));
-  if (config === undefined)
+  const names = [...byPath.keys()].filter(isGgufName);
+  if (config === undefined && names.length === 0)
     throw new FileError(
       `openModel: none of the ${list.length} files is a config.json; pick the folder that holds it, the tokenizer ` +
-        `and the weights (.safetensors).`,
+        `and the weights (.safetensors), or a GGUF file.`,
     );
-  const root = config.slice(0, -"config.json".length);
+  const root = config?.slice(0, -"config.json".length) ?? "";
   const path = `memory:${root.replace(/\/$/, "") || "picked"}`;
   return {
     path,
+    ...(config === undefined ? { names } : {}),
     open: async (name, optional) => {
       const file = byPath.get(root + name);
       if (file) return pickedFile(`${path}/${name}`, file);

@@ -1,10 +1,36 @@
 /** Models from folders whose files come as streams: what fetchModel and openModel share. */
 import { memoryFiles, parseJson } from "../io/files.js";
-import { readStreamed, type StreamedFolder } from "../io/streamed_file.js";
+import { chooseGguf } from "../io/gguf/files.js";
+import { layOutGguf } from "../io/gguf/writer.js";
+import { readStreamed, type StreamedFile, type StreamedFolder } from "../io/streamed_file.js";
 import { openStreamedWeights } from "../io/streamed_weights.js";
 import { familyOfConfig, type AnyLoadedModel, type HeadModels, type LoadModelOptions } from "./families.js";
+import { openStreamedGgufWeights } from "./gguf_weights.js";
 import type { FamilyConfig, Head } from "./parts/family.js";
 import { loadStreamedFamily } from "./load.js";
+
+/**
+ * The model of a GGUF file of a folder. What is in `io.memoryFiles` then, under the file's path, is what it says of
+ * itself, without its tensors: its tokenizer is read from that.
+ * @param name of the file, or what `chooseGguf` takes for one
+ * @throws FileError, FormatError as `loadModel`; then nothing is kept
+ */
+export async function loadStreamedGguf<H extends Head>(
+  folder: StreamedFolder,
+  name: string | undefined,
+  options: LoadModelOptions<H>,
+): Promise<AnyLoadedModel<H>> {
+  const file = folder.names ? chooseGguf(folder.names, name, folder.path.replace(/^memory:/, "")) : name!;
+  const path = `${folder.path}/${file}`;
+  const open = async (part: string): Promise<StreamedFile> =>
+    (await folder.open(part.slice(folder.path.length + 1), false))!;
+  const files = await openStreamedGgufWeights(path, open);
+  const family = familyOfConfig(files.json, path);
+  const loaded = await loadStreamedFamily<FamilyConfig, HeadModels[H], H>(family, path, files.json, options, files);
+  const said = new Map([...files.gguf].filter(([key]) => !key.startsWith("split.")));
+  memoryFiles.set(path, layOutGguf(said, []).header);
+  return loaded;
+}
 
 /** The files beside the weights, of which only the first must be there. */
 const SMALL_FILES = [

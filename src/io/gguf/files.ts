@@ -3,7 +3,7 @@
  * The first part has the metadata; each has its own tensors, and says under split.* which part it is.
  * Source: ggml-org/llama.cpp, tools/gguf-split and src/llama-model-loader.cpp.
  */
-import { FormatError } from "../../runtime/errors.js";
+import { FileError, FormatError } from "../../runtime/errors.js";
 import { show } from "../json.js";
 import { exists, openFile } from "../files.js";
 import type { OpenFile } from "../open_file.js";
@@ -30,6 +30,8 @@ export interface GgufIndex {
   tensors: Map<string, GgufTensor & { file: string }>;
   /** Where the last tensor of each file ends, by path. */
   sizes: Map<string, number>;
+  /** So many bytes may follow it. */
+  padding: number;
 }
 
 /** A model's files, open. */
@@ -120,8 +122,36 @@ export async function openStreamedGguf(
 
 const PART = /-(\d{5})-of-(\d{5})(?=\.gguf$)/i;
 
+/**
+ * The one GGUF file of a list that a name means: the whole name, or, as llama.cpp takes it, the end of one before
+ * ".gguf" in any case, as Q4_K_M. Of a file that was split it is the first part.
+ * @param wanted undefined: the only one that there is
+ * @param where whose files these are, for errors
+ * @throws FileError if there is none, or more than one
+ */
+export function chooseGguf(names: Iterable<string>, wanted: string | undefined, where: string): string {
+  const all = [...names].filter((name) => isGgufName(name) && !/(^|\/)mmproj/i.test(name));
+  if (wanted !== undefined && all.includes(wanted)) return wanted;
+  const first = all.filter((name) => !PART.test(name) || PART.exec(name)![1] === "00001");
+  const end = wanted?.toLowerCase();
+  const ends = (name: string): boolean => {
+    const stem = name
+      .toLowerCase()
+      .replace(PART, "")
+      .replace(/\.gguf$/, "");
+    return end === undefined || stem === end || (stem.endsWith(end) && /[\W_]/.test(stem.at(-end.length - 1)!));
+  };
+  const found = first.filter(ends);
+  if (found.length === 1) return found[0]!;
+  const some = (list: readonly string[]): string =>
+    list.slice(0, 8).join(", ") + (list.length > 8 ? ` and ${list.length - 8} more` : "");
+  const named = wanted === undefined ? "GGUF files" : `GGUF files called ${show(wanted)}`;
+  if (found.length > 1) throw new FileError(`${where} has ${found.length} ${named}, ${some(found)}; name one of them.`);
+  throw new FileError(`${where} has no ${named}${first.length > 0 ? `; it has ${some(first)}` : ""}.`);
+}
+
 /** The paths of a model's files, by that of one. */
-function partsOf(path: string): string[] {
+export function partsOf(path: string): string[] {
   const [name, , count] = PART.exec(path) ?? [];
   if (name === undefined || Number(count) === 0) return [path];
   return Array.from({ length: Number(count) }, (_, i) =>
@@ -132,7 +162,7 @@ function partsOf(path: string): string[] {
 function joined(headers: ReadonlyMap<string, GgufHeader>): GgufIndex {
   const tensors: GgufIndex["tensors"] = new Map();
   const sizes = new Map<string, number>();
-  const [first, { metadata }] = [...headers][0]!;
+  const [first, { metadata, alignment }] = [...headers][0]!;
   const number = (header: GgufHeader, key: string): unknown => header.metadata.get(key)?.value;
   for (const [i, [path, header]] of [...headers].entries()) {
     const count = number(header, "split.count") ?? 1;
@@ -156,5 +186,5 @@ function joined(headers: ReadonlyMap<string, GgufHeader>): GgufIndex {
     throw new FormatError(
       `${first}: by its split.tensors.count there are ${String(expected)} tensors; its parts have ${tensors.size}.`,
     );
-  return { path: first, metadata, tensors, sizes };
+  return { path: first, metadata, tensors, sizes, padding: alignment - 1 };
 }
