@@ -130,7 +130,7 @@ async function go(
   if (saved) console.log(`Resuming after step ${training.metrics.length} of ${training.steps}`);
   try {
     if (!isOver(training) && !(await trainSteps(run, metrics, save, lock))) {
-      tellHowToGoOn(run, places, command);
+      tellHowToGoOn(run, places, command, explicit);
       return;
     }
     if (training.evaluations.at(-1)?.step !== training.metrics.length) measure(run, "after", lock);
@@ -149,7 +149,7 @@ async function go(
     `Wrote ${[`${folders[0]!} (PEFT)`, ...folders.slice(1), ...files].map((path) => oneLine(path)).join(", ")}`,
   );
   const tryIt = ["generate", "--model", places.model, "--adapter", folders[0]!, ...asked(run, places)];
-  tryIt.push(...sameEngine(command));
+  if (command.fused) tryIt.push("--fused");
   console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
 }
 
@@ -170,7 +170,12 @@ function restore({ training, samples }: Run, saved: FoundCheckpoint["checkpoint"
 }
 
 /** A run that was stopped: the command that goes on. */
-function tellHowToGoOn({ training, settings }: Run, places: Places, command: FinetuneCommand): void {
+function tellHowToGoOn(
+  { training, settings }: Run,
+  places: Places,
+  command: FinetuneCommand,
+  explicit: ReadonlySet<string>,
+): void {
   const was = settings as GivenSettings;
   const named = (["model", "evalData", "template"] as const).flatMap((key) => {
     const place = places[key];
@@ -179,7 +184,7 @@ function tellHowToGoOn({ training, settings }: Run, places: Places, command: Fin
   const again = ["finetune", "--data", places.data, ...named, "--out", command.out, "--resume"];
   if (command.gradientCheckpointing) again.push("--gradient-checkpointing");
   if (command.offline) again.push("--offline");
-  again.push(...sameEngine(command));
+  again.push(...sameEngine(command, explicit));
   console.error(
     `\nStopped after step ${training.metrics.length}; go on with: ${programName()} ${again.map(shellWord).join(" ")}`,
   );

@@ -68,7 +68,8 @@ export function describe({ training, settings, counts, plan }: Run): void {
     `Training: ${steps(training.steps)}${accumulation > 1 ? ` of ${accumulation} shards` : ""}, learning rate ` +
       `${training.learningRate}${evalEvery > 0 ? `, an evaluation every ${steps(evalEvery)}` : ""}`,
   );
-  console.log(`Kernels: ${engine().arithmetic} arithmetic`);
+  const { threads, arithmetic } = engine();
+  console.log(`Kernels: ${threads === 1 ? "1 thread" : `${threads} threads`}, ${arithmetic} arithmetic`);
   console.log(
     `Memory: ${megabytes(plan.peak)} MB at the peak, as planned (weights ${megabytes(plan.weights)}, adapter ` +
       `${megabytes(plan.adapters)}, ` +
