@@ -38,8 +38,12 @@ export * as io from "./io/index.js";
 export * as data from "./data/index.js";
 export {
   exportAdapter,
+  exportModel,
   type ExportAdapterOptions,
   type ExportedAdapter,
+  type ExportedModel,
+  type ExportModelOptions,
+  type ModelDType,
   type ExportTarget,
 } from "./export/index.js";
 export * as train from "./train/index.js";

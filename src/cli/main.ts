@@ -5,7 +5,7 @@
  */
 import { inspect as inspectValue } from "node:util";
 import { Command, Option } from "commander";
-import { DTYPE_NAMES, EXPORT_TARGETS } from "../export/targets.js";
+import { DTYPE_NAMES, EXPORT_TARGETS, MODEL_DTYPE_NAMES } from "../export/targets.js";
 import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { printable } from "../runtime/printable.js";
 import { dataOptions, templateOptions } from "./data_options.js";
@@ -106,14 +106,28 @@ generating
 
 const merging = program
   .command("merge")
-  .description("Write a model folder with the adapter's update added to its weights (float32).")
+  .description("Write a model with the adapter's update added to its weights: a folder, or a GGUF file.")
   .addOption(MODEL())
-  .requiredOption("--adapter <folder>", "PEFT adapter folder, or org/name[@revision] on the hub", path)
+  .option(
+    "--adapter <folder>",
+    "PEFT adapter folder, or org/name[@revision] on the hub; without it the model is written as it is",
+    path,
+  )
   .addOption(offline())
-  .requiredOption("--out <folder>", "folder to write; a new one", path);
+  .addOption(new Option("--to <format>", "a folder of safetensors, or one GGUF file").choices(["safetensors", "gguf"]))
+  .addOption(
+    new Option("--dtype <type>", "what weights are stored in; q8_0 in GGUF alone (default: f32)").choices(
+      Object.keys(MODEL_DTYPE_NAMES),
+    ),
+  )
+  .requiredOption("--out <path>", "folder to write, a new one; or a new file that ends in .gguf", path);
 for (const option of engineOptions()) merging.addOption(option);
 merging
-  .addHelpText("after", "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged")
+  .addHelpText(
+    "after",
+    "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged\n" +
+      "  wasm-lora merge --model my-llama --adapter runs/chats/adapter --to gguf --dtype q8_0 --out chats.gguf",
+  )
   .action(async (options) => (await import("./merge.js")).merge(options));
 
 program

@@ -1,17 +1,20 @@
 /** wasm-lora merge */
 import { existsSync, readdirSync, realpathSync, renameSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { resolve } from "node:path";
-import { createFile, ensureWritableDirectory, readBytes, readJson, writeAtomic } from "../io/files.js";
-import { SafetensorsWriter, type Place } from "../io/safetensors_writer.js";
-import { familyOf, fileNameOf } from "../models/families.js";
-import { loadModel, type AnyLoadedModel } from "../models/index.js";
-import type { Parameter } from "../nn/module.js";
-import { LoraModel } from "../peft/index.js";
-import { FileError, FormatError, StateError, WasmLoraError } from "../runtime/errors.js";
+import {
+  configText,
+  writeGgufModel,
+  writeSafetensorsModel,
+  type ModelTask,
+  type WrittenModel,
+} from "../export/model.js";
+import { MODEL_DTYPE_NAMES } from "../export/targets.js";
+import { createFile, ensureWritableDirectory, readBytes, writeAtomic } from "../io/files.js";
+import type { NewFile } from "../io/open_file.js";
+import { FileError, WasmLoraError } from "../runtime/errors.js";
 import { startEngine, type EngineCommand } from "./engine_options.js";
+import { ROUNDING } from "./export.js";
 import { oneLine } from "./format.js";
-import { isCompact, storedBytes } from "../tensor/dtype.js";
-import { widenedAt } from "../tensor/widened.js";
 import { findFolder } from "./hub.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelFor } from "./places.js";
@@ -19,42 +22,82 @@ import { announce } from "./progress.js";
 
 interface MergeCommand extends EngineCommand {
   model?: string | undefined;
-  adapter: string;
+  adapter?: string | undefined;
+  to?: "safetensors" | "gguf" | undefined;
+  dtype?: string | undefined;
   out: string;
   offline?: boolean | undefined;
 }
 
 export async function merge(options: MergeCommand): Promise<void> {
-  const { out } = options;
-  const { path: adapter } = await findFolder("merge", options.adapter, "adapter", options);
+  const { to = "safetensors", dtype = "f32" } = options;
+  const isFile = to === "gguf";
+  const adapter =
+    options.adapter === undefined ? undefined : (await findFolder("merge", options.adapter, "adapter", options)).path;
   const model = await modelFor("merge", { ...options, adapter });
-  refuseOccupied(model, adapter, out);
+  const out = options.out.replace(/(?<=.)\/+$/, "");
+  if (isFile) refuseOtherFile(out);
+  else refuseOccupied(model, adapter, out);
   await startEngine(options);
-  // All is written beside the folder, which gets its name when it is complete: nobody ever finds half of it.
+  // All is written beside the place, which gets its name when it is complete: nobody ever finds half of it.
   const target = existsSync(out) ? realpathSync(out) : resolve(out);
   const draft = `${target}.partial`;
   refuseForeignDraft(draft);
   const lock = takeDraft(draft);
-  announce(`Merging ${oneLine(adapter)} into ${oneLine(model)} ...`);
+  const what = adapter === undefined ? oneLine(model) : `${oneLine(adapter)} into ${oneLine(model)}`;
+  announce(`${adapter === undefined ? "Writing" : "Merging"} ${what} ...`);
   try {
     // What a killed merge left.
     clear(draft);
-    const { tensors, without } = writeMerged(model, adapter, draft);
-    if (existsSync(target)) rmdirSync(target);
-    renameSync(draft, target);
-    rmSync(`${target}/${LOCK_FILE}`, { force: true });
-    console.log(`Merged ${oneLine(adapter)} into ${oneLine(model)}: ${oneLine(out)} (${tensors} tensors, float32).`);
+    const create = (name: string): NewFile => createFile(`${draft}/${name}`);
+    const task: ModelTask = { where: "merge", model, adapter, dtype: MODEL_DTYPE_NAMES[dtype]!, create };
+    const written = isFile ? writeGgufModel(task, GGUF_FILE) : writeFolder(task, draft);
+    if (isFile) {
+      renameSync(`${draft}/${GGUF_FILE}`, target);
+      clear(draft);
+      rmSync(draft, { recursive: true });
+    } else {
+      if (existsSync(target)) rmdirSync(target);
+      renameSync(draft, target);
+      rmSync(`${target}/${LOCK_FILE}`, { force: true });
+    }
+    const { tensors, without, rounding, notes, files } = written;
+    const type = dtype === "f32" ? "float32" : dtype;
+    console.log(
+      `${adapter === undefined ? "Wrote" : "Merged"} ${what}: ${oneLine(out)} (${tensors} tensors, ${type}` +
+        `${files.length > 1 ? `, ${files.length} files` : ""}).`,
+    );
     if (without) console.log(`It is a part of ${oneLine(model)}: ${without} is left out.`);
+    if (rounding.magnitude > 0)
+      console.log(
+        `Weights are ${ROUNDING}: by at most ${rounding.largest.toExponential(1)}, where they are up to ` +
+          `${rounding.magnitude.toExponential(1)}.`,
+      );
+    for (const note of notes) console.log(note);
   } catch (cause) {
     if (existsSync(draft)) {
       clear(draft);
       rmSync(draft, { recursive: true });
     }
     if (cause instanceof WasmLoraError || !(cause instanceof Error && "syscall" in cause)) throw cause;
-    throw new FileError(`cannot write ${out}: ${cause.message}; name a folder that is not there yet.`, { cause });
+    throw new FileError(
+      `cannot write ${out}: ${cause.message}; name a ${isFile ? "file" : "folder"} that is not there yet.`,
+      {
+        cause,
+      },
+    );
   } finally {
     lock.release();
   }
+}
+
+/** The name of a GGUF file while it is a draft. */
+const GGUF_FILE = "model.gguf";
+
+/** A GGUF file is a new one. */
+function refuseOtherFile(out: string): void {
+  if (!/\.gguf$/i.test(out)) throw new FileError(`merge: --out ${out} is to be a GGUF file; end its name in .gguf.`);
+  if (existsSync(out)) throw new FileError(`merge: --out ${out} is there already; name another, or remove it first.`);
 }
 
 /** All but the lock, which tells the rest from a stranger's files, to the last. */
@@ -63,7 +106,7 @@ function clear(draft: string): void {
 }
 
 /** Only a new or an empty folder is written. Links and other spellings of a path are seen through. */
-function refuseOccupied(model: string, adapter: string, out: string): void {
+function refuseOccupied(model: string, adapter: string | undefined, out: string): void {
   if (!existsSync(out)) return;
   const { isDirectory, id } = identify(out);
   if (!isDirectory)
@@ -74,7 +117,7 @@ function refuseOccupied(model: string, adapter: string, out: string): void {
     ["model", model],
     ["adapter", adapter],
   ] as const) {
-    if (existsSync(path) && identify(path).id === id)
+    if (path !== undefined && existsSync(path) && identify(path).id === id)
       throw new FileError(
         `merge: --out ${out} is the folder of the ${what} itself, which would be lost; name another.`,
       );
@@ -117,58 +160,14 @@ function refuseForeignDraft(draft: string): void {
     );
 }
 
-/** Returns the number of tensors, and what of the folder is not among them. */
-function writeMerged(from: string, adapter: string, to: string): { tensors: number; without: string | undefined } {
-  const { model, head } = loadModel(from);
-  const tensors = writeWeights(LoraModel.fromPretrained(model, adapter), `${to}/model.safetensors`);
-  const files = companions(from);
-  if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${to}/${TEMPLATES}`);
-  for (const file of files) writeAtomic(`${to}/${file}`, readBytes(`${from}/${file}`));
-  const { tieWordEmbeddings } = model.config as Partial<typeof model.config>;
-  const taken = familyOf(model.config.modelType)?.taken;
-  const part = (json: Record<string, unknown>): Record<string, unknown> => taken?.configOf(json, head) ?? json;
-  writeAtomic(`${to}/config.json`, mergedConfig(`${from}/config.json`, tieWordEmbeddings, part));
-  return { tensors, without: taken?.without };
-}
-
-/** A weight at a time: as float32 and merged, all of them may be more than memory holds. */
-function writeWeights(adapted: LoraModel<AnyLoadedModel["model"]>, path: string): number {
-  const { model } = adapted;
-  const file = createFile(path);
-  try {
-    const nameOf = (key: string): string => fileNameOf(model.config, key);
-    const writer = new SafetensorsWriter(
-      file,
-      Array.from(adapted.namedParameters(), ([key]) => nameOf(key)),
-    );
-    const written = new Map<Parameter, Place>();
-    const write = (p: Parameter): void => {
-      if (!written.has(p)) written.set(p, writer.append(partsOf(p)));
-    };
-    adapted.unloadMerging(["default"], write);
-    const tensors = Array.from(model.namedParameters(), ([key, p]) => {
-      write(p);
-      return { name: nameOf(key), dtype: "F32" as const, shape: p.shape, ...written.get(p)! };
-    });
-    if (tensors.length !== written.size)
-      throw new StateError(`merge: ${written.size} weights were written for ${tensors.length} tensors.`);
-    writer.finish(tensors, { format: "pt" });
-    return tensors.length;
-  } finally {
-    file.close();
-  }
-}
-
-/** Values at a time. */
-const PART = 1 << 20;
-
-/** A weight's values as float32, a few MB at a time. */
-function* partsOf({ address, bytes, dtype, size }: Parameter): Generator<Uint8Array, void> {
-  for (let first = 0; first < size; first += PART) {
-    const count = Math.min(PART, size - first);
-    if (isCompact(dtype)) yield new Uint8Array(widenedAt(address + storedBytes(first, dtype), count, dtype).buffer);
-    else yield bytes.subarray(4 * first, 4 * (first + count));
-  }
+/** What goes into the draft of a folder: the weights, config.json, and the small files beside them. */
+function writeFolder(task: ModelTask, draft: string): WrittenModel {
+  const written = writeSafetensorsModel(task);
+  const files = companions(task.model);
+  if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${draft}/${TEMPLATES}`);
+  for (const file of files) writeAtomic(`${draft}/${file}`, readBytes(`${task.model}/${file}`));
+  writeAtomic(`${draft}/config.json`, configText(`${task.model}/config.json`, written.config));
+  return written;
 }
 
 /**
@@ -192,25 +191,4 @@ function companions(folder: string): string[] {
     const stat = statSync(`${folder}/${name}`, { throwIfNoEntry: false });
     return stat?.isFile() === true && stat.size <= MOST_BYTES;
   });
-}
-
-/**
- * The base's config with what is so now: the type of the weights, and whether the embedding table is the head, which
- * base and adapter may have changed.
- * @param part the config of what was taken of the folder
- */
-function mergedConfig(
-  path: string,
-  tied: boolean | undefined,
-  part: (json: Record<string, unknown>) => Record<string, unknown>,
-): string {
-  const config = part(readJson(path) as Record<string, unknown>);
-  for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = "float32";
-  // Encoders have no head that could be the table.
-  if (tied !== undefined) config["tie_word_embeddings"] = tied;
-  try {
-    return `${JSON.stringify(config, null, 2)}\n`;
-  } catch (cause) {
-    throw new FormatError(`${path}: it is nested too deep to be written again.`, { cause });
-  }
 }

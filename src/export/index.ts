@@ -1,4 +1,4 @@
-/** Adapters for other systems: files that each is read back and compared with what it was written from. */
+/** Adapters and models for other systems. What is written of an adapter is read back and compared with its source. */
 import type { Tokenizer } from "../data/tokenizer.js";
 import { loadTokenizer } from "../data/tokenizer.js";
 import { exists } from "../io/files.js";
@@ -10,14 +10,16 @@ import { FLOAT_TYPES, type FloatType } from "../tensor/dtype.js";
 import { configOfBase } from "./base.js";
 import { compareUpdates, type Comparison } from "./compare.js";
 import { writeGgufAdapter } from "./gguf.js";
+import { FileInMemory } from "./in_memory.js";
 import { writeMlxAdapter } from "./mlx.js";
+import { configText, writeGgufModel, writeSafetensorsModel } from "./model.js";
 import { writeOllama } from "./ollama.js";
 import { writePortablePeft, writeWorkersAi } from "./peft.js";
 import { readSource } from "./source.js";
 import type { Task, Written } from "./target.js";
-import { EXPORT_TARGETS, type ExportTarget } from "./targets.js";
+import { EXPORT_TARGETS, MODEL_DTYPES, type ExportTarget, type ModelDType } from "./targets.js";
 
-export type { ExportTarget };
+export type { ExportTarget, ModelDType };
 
 /** Options of `exportAdapter`. */
 export interface ExportAdapterOptions {
@@ -103,4 +105,65 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
   if (!Number.isFinite(comparison.largestDifference))
     throw new ArgumentError(`${where}: a factor is beyond what ${dtype} holds; store it as float32.`);
   return { files, modules: updates.length, folded, notes, ...comparison };
+}
+
+/** Options of `exportModel`. */
+export interface ExportModelOptions {
+  /** "gguf": one file for llama.cpp and all that is made of it; "safetensors": a folder's weights and config.json. */
+  to: "gguf" | "safetensors";
+  /** A PEFT folder, whose adapter is merged into the weights. Default: none is. */
+  adapter?: string | undefined;
+  /** What matrices are stored in; "q8_0" in GGUF alone. Default "float32". */
+  dtype?: ModelDType | undefined;
+}
+
+/** What `exportModel` makes. */
+export interface ExportedModel {
+  /** The files' bytes, by name: model.gguf, or model.safetensors and config.json. */
+  files: Map<string, Uint8Array>;
+  /** How many tensors they have. */
+  tensors: number;
+  /** How far the farthest value moved that was rounded, to nearest, ties to even. */
+  largestRounding: number;
+  /** What should be known beside. */
+  notes: readonly string[];
+}
+
+/**
+ * A model's folder, with an adapter merged into it or as it is, as files in memory. (`wasm-lora merge` writes to disk,
+ * a weight at a time.) In GGUF it has the folder's tokenizer and chat template.
+ *
+ * Source: llama.cpp, convert_hf_to_gguf.py; PEFT, merge_and_unload.
+ * @param model the folder, on disk or in memory
+ * @throws ArgumentError for what the format cannot say; FileError, FormatError
+ *
+ * @example
+ * const { files, tensors } = exportModel("models/base", { to: "gguf", dtype: "bfloat16" });
+ * console.log([...files.keys()], tensors); // [ 'model.gguf' ] 38
+ */
+export function exportModel(model: string, options: ExportModelOptions): ExportedModel {
+  const where = "exportModel";
+  if (typeof model !== "string")
+    throw new ArgumentError(`${where}: model must be the path of a folder; got ${shown(model)}.`);
+  checkOptions(where, options, ["to", "adapter", "dtype"]);
+  const { to, adapter, dtype = "float32" } = options;
+  if (to !== "gguf" && to !== "safetensors")
+    throw new ArgumentError(`${where}: to must be "gguf" or "safetensors"; got ${shown(to)}.`);
+  if (!MODEL_DTYPES.includes(dtype))
+    throw new ArgumentError(`${where}: dtype must be one of ${MODEL_DTYPES.join(", ")}; got ${shown(dtype)}.`);
+  if (adapter !== undefined && typeof adapter !== "string")
+    throw new ArgumentError(`${where}: adapter must be the path of a folder; got ${shown(adapter)}.`);
+  const made = new Map<string, FileInMemory>();
+  const create = (name: string): FileInMemory => {
+    const file = new FileInMemory();
+    made.set(name, file);
+    return file;
+  };
+  const task = { where, model, adapter, dtype, create };
+  const { tensors, rounding, notes, config } =
+    to === "gguf" ? writeGgufModel(task, "model.gguf") : writeSafetensorsModel(task);
+  const files = new Map(Array.from(made, ([name, file]) => [name, file.bytes] as const));
+  if (to === "safetensors")
+    files.set("config.json", new TextEncoder().encode(configText(`${model}/config.json`, config)));
+  return { files, tensors, largestRounding: rounding.largest, notes };
 }

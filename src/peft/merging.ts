@@ -106,6 +106,14 @@ export function partHead(adapters: Adapters, adapterNames: readonly string[]): (
   };
 }
 
+/** Whether table and head, which are one weight, are two when these adapters are merged. */
+export function partsHead(adapters: Adapters, adapterNames: readonly string[]): boolean {
+  const tied = tiedPlaces(adapters.model);
+  if (!tied) return false;
+  const [table, head] = [tied.table, tied.head].map(({ module }) => (module as { weight?: unknown }).weight);
+  return table !== head || tiedLayer(adapters, adapterNames) !== undefined;
+}
+
 /** A module whose weight is another's, too, and into which alone one of these adapters would be merged. */
 function tiedLayer(
   adapters: Adapters,

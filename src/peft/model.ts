@@ -15,7 +15,7 @@ import { collect, type CollectedAdapter } from "./collect.js";
 import { hotswapAdapter, loadAdapter, saveAdapter } from "./files.js";
 import { addInitialised } from "./initial_adapter.js";
 import { BASE } from "./layer.js";
-import { mergeAdapters, mergeEach, partHead, unmergeAdapters } from "./merging.js";
+import { mergeAdapters, mergeEach, partHead, partsHead, unmergeAdapters } from "./merging.js";
 import { inputEmbeddings, outputEmbeddings } from "./places.js";
 import { TrainableTokens } from "./trainable_tokens.js";
 import type { CombinationType } from "./weighted.js";
@@ -287,6 +287,11 @@ export class LoraModel<M extends Module = Module> extends Module {
     mergeEach(this.#adapters, adapterNames, each);
     this.#adapters.unload(adapterNames);
     return this.model;
+  }
+
+  /** Whether a head that is the embedding table is one of its own after `unloadMerging`. @internal */
+  partsHead(adapterNames: readonly string[]): boolean {
+    return partsHead(this.#adapters, adapterNames);
   }
 
   /** Gives back the plain model as it is without adapters. This object has no adapters then. */

@@ -302,7 +302,7 @@ function checkRope(parameters: RopeParameters, headDim: number): void {
 }
 
 /** Pairs of values that are rotated; not an integer where their number is odd. */
-function pairsOf(headDim: number, partialRotaryFactor = 1): number {
+export function pairsOf(headDim: number, partialRotaryFactor = 1): number {
   return Math.trunc(headDim * partialRotaryFactor) / 2;
 }
 
