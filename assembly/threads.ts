@@ -16,7 +16,7 @@
  *   +0 epoch, odd while a call is open; +4 threads asleep until the next one; +8 threads within the call;
  *   +12 fault, not 0 once a thread has failed;
  *   +64 64 bits: upper half: the loop in hand, counted from 1 within a call, lower half: its next unit;
- *   +72 units done of it; +76 threads asleep until its end; +128 for src/runtime/threads.ts: which call it is.
+ *   +72 units done of it; +76 threads asleep until something ends; +128 for src/runtime/threads.ts: which call it is.
  */
 
 const EPOCH: usize = 0;
@@ -34,10 +34,16 @@ export function threadControlBytes(): i32 {
 
 /** About as many cycles make a part worth taking (measured). */
 const LEAST: f64 = 20000;
+/** No part is of more: a third of a second, so that nobody waits long for one, even where a core has much to do. */
+const MOST: f64 = 1e9;
 /** Looks at a word before a thread sleeps, some 50 us; a thread that may not sleep gives up after some 10 s. */
 const LOOKS: u32 = 20000;
 const MOST_LOOKS: u32 = 0xffffffff;
-/** A sleep, in ns, and how many of them end in vain before the others are given up: half a minute of waking time. */
+/**
+ * A sleep, in ns, and how many of them end in vain before the others are given up: half a minute in which this thread
+ * was awake, which a machine that sleeps is not. Whoever takes so long for a part has a hundredth of a core, or has
+ * ended.
+ */
 const SLEEP: i64 = 1_000_000;
 const MOST_SLEEPS: u32 = 30000;
 
@@ -54,13 +60,14 @@ export let first: i32 = 0,
   last: i32 = 0;
 
 /**
- * The loop in hand: its number within the call; its units, at least one, and where they end; how many at least make a
- * part, and of what it is a multiple; how many of them this thread has taken.
+ * The loop in hand: its number within the call; its units, at least one, and where they end; how many make a part, at
+ * least and at most, and of what it is a multiple; how many of them this thread has taken.
  */
 let loop: i32 = 0,
   units: i32 = 0,
   end: i32 = 0,
   least: i32 = 0,
+  most: i32 = 0,
   step: i32 = 1,
   taken: i32 = 0;
 
@@ -82,8 +89,11 @@ export function leaveCall(): void {
   if (!isOpen) return;
   isOpen = false;
   atomic.add<i32>(control + EPOCH, 1);
-  // Nobody tells of leaving, which takes no time; the fault is a word that stays as it is.
-  for (let looks: u32 = 0; atomic.load<i32>(control + WITHIN) != 0; ) looks = look(looks, FAULT, 0);
+  for (let looks: u32 = 0; ; ) {
+    const within = atomic.load<i32>(control + WITHIN);
+    if (within == 0) return;
+    looks = look(looks, WITHIN, within);
+  }
 }
 
 /** For working space: as many times what one thread needs. */
@@ -117,8 +127,8 @@ export function split(count: i32, cost: f64, align: i32 = 1): void {
   if (threads == 1) return;
   loop++;
   // Compared as floats: a unit that costs next to nothing is worth taking by the million only.
-  const worth = ceil(LEAST / max(cost, 1e-3));
-  least = worth >= <f64>units ? units : ((<i32>worth + align - 1) / align) * align;
+  least = sized(LEAST / max(cost, 1e-3), align);
+  most = max(least, sized(MOST / max(cost, 1e-3), align));
   step = align;
   if (thread != 0 || isOpen || least > units >> 1) return;
   atomic.store<i64>(control + NEXT, (<i64>loop) << 32);
@@ -126,6 +136,11 @@ export function split(count: i32, cost: f64, align: i32 = 1): void {
   isOpen = true;
   atomic.add<i32>(control + EPOCH, 1);
   if (atomic.load<i32>(control + ASLEEP) != 0) atomic.notify(control + EPOCH, -1);
+}
+
+/** So many units, up to a multiple of `align` or to all of them. */
+function sized(count: f64, align: i32): i32 {
+  return count >= <f64>units ? units : ((<i32>ceil(count) + align - 1) / align) * align;
 }
 
 /** Takes the next part. False: all of them are done, by whomever. */
@@ -151,7 +166,7 @@ function take(): bool {
       left = units - from;
     if (<i32>(next >> 32) != loop || left == 0) return false;
     let count = left / (2 * threads);
-    count = min(left, max(least, count - (count % step)));
+    count = min(left, max(least, min(most, count - (count % step))));
     if (atomic.cmpxchg<i64>(control + NEXT, next, next + count) != next) continue;
     first = from;
     last = min(end, from + count);

@@ -32,11 +32,11 @@ export default class Abi extends Transform {
   }
 }
 
-/** Every function that assembly/index.ts exports, in its order. */
+/** Every function that assembly/index.ts exports, in its order; what governs threads is no kernel. */
 function exportsOf(program) {
   const file = program.filesByName.get("assembly/index");
   return [...file.exports]
-    .filter(([, element]) => element.instances)
+    .filter(([, element]) => element.instances && !element.internalName.startsWith("assembly/threads/"))
     .map(([name, { instances, functionTypeNode, internalName }]) => {
       const [instance] = instances.values();
       const { parameterTypes, returnType } = instance.signature;

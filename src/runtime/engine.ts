@@ -3,12 +3,12 @@
  * reaches kernels through `engine()`; only `load.*.ts` knows where the bytes come from.
  */
 import { loadModule } from "#load";
+import { processors, refusal } from "#spawn";
 import { type Block, BLOCK_BYTES, type Kernels, WRITERS } from "./abi.js";
 import { ArgumentError, EngineError, StateError } from "./errors.js";
 import { type Arithmetic, arithmeticOf, assertFuses } from "./fused.js";
 import { LinearMemory, type MemoryStats } from "./memory.js";
 import { checkOptions } from "./options.js";
-import { processors, refusal } from "#spawn";
 import { Threads } from "./threads.js";
 import { chooseTile } from "./tile.js";
 
@@ -40,6 +40,9 @@ export interface InitOptions {
 const PAGE = 65536;
 /** Each has half a megabyte of working space. */
 const MOST_THREADS = 256;
+
+/** Exports that govern threads: not for whoever calls kernels. */
+const GOVERNORS = ["enterCall", "leaveCall", "threadControlBytes", "useThread"];
 
 /** What an instance exports: kernels as they are, taking numbers or a block's address. */
 export type KernelExports = { heapBase(): number } & Record<string, (...args: unknown[]) => unknown>;
@@ -74,6 +77,7 @@ export class Engine {
   #views: Block;
   /** Those that compute beside the caller's, where there are any. */
   readonly #threads: Threads | undefined;
+  #starting: Promise<void> | undefined;
   /** Why the engine cannot be used any more, if so. */
   #dead: string | undefined;
 
@@ -111,9 +115,13 @@ export class Engine {
     return this.#threads?.count ?? 1;
   }
 
-  /** Starts the threads beside the caller's; until they are there, and where they cannot be, it computes. @internal */
-  async startThreads(module: WebAssembly.Module): Promise<void> {
-    await this.#threads?.start(module, this.memory.wasm);
+  /**
+   * Starts the threads beside the caller's; until they are there, and where they cannot be, it computes. Once: who asks
+   * again waits for the same ones. @internal
+   */
+  startThreads(module?: WebAssembly.Module): Promise<void> {
+    if (module) this.#starting ??= this.#threads?.start(module, this.memory.wasm);
+    return this.#starting ?? Promise.resolve();
   }
 
   #die(why: string): void {
@@ -131,13 +139,13 @@ export class Engine {
     const guarded: Record<string, unknown> = {};
     const threads = this.#threads;
     for (const [index, [name, kernel]] of Object.entries(exports).entries()) {
-      if (typeof kernel !== "function") continue;
+      if (typeof kernel !== "function" || GOVERNORS.includes(name)) continue;
       const run = (...args: unknown[]): unknown => {
         this.assertAlive();
         try {
           return threads ? threads.call(kernel, index, args) : kernel(...args);
         } catch (cause) {
-          const why = threads?.hasFailed ? "another thread failed or ended" : String((cause as Error).message);
+          const why = threads?.fault ?? String((cause as Error).message);
           this.#die(`kernel ${name} trapped (${why}) and memory is in doubt`);
           throw new EngineError(`${this.#dead}. Call init() for a new engine.`, { cause });
         }
@@ -206,17 +214,6 @@ function threadsOf({ threads = 1 }: InitOptions): number {
 /** An engine, without making it the current one, as bench/ has two beside each other. @internal */
 export function instantiate(module: WebAssembly.Module, options: InitOptions = {}, threads = 1): Engine {
   const maximum = checkInit({ ...options, module, fused: undefined });
-  const shared = threads > 1;
-  let memory: WebAssembly.Memory;
-  try {
-    memory = new WebAssembly.Memory({ initial: 2, maximum, shared });
-  } catch (cause) {
-    throw new EngineError(
-      "init: WebAssembly memory could not be reserved; the host limits address space " +
-        "(ulimit -v, a small container). Lower maximumBytes or raise that limit.",
-      { cause },
-    );
-  }
   const isOurs =
     WebAssembly.Module.exports(module).some(({ name }) => name === "heapBase") &&
     WebAssembly.Module.imports(module).every(({ name }) => name === "memory");
@@ -224,7 +221,7 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
     throw new ArgumentError(
       "init: module has no export heapBase, or more imports; it must be compiled from this version's wasm-lora.wasm.",
     );
-  const kernels = instanceOf(module, memory, shared);
+  const { kernels, memory } = instanceOf(module, maximum, threads, options.threads);
   assertFuses(kernels);
   const made = new Engine(kernels, new LinearMemory(memory, kernels.heapBase() >>> 0, maximum * PAGE), threads);
   chooseTile(made);
@@ -232,17 +229,39 @@ export function instantiate(module: WebAssembly.Module, options: InitOptions = {
   return made;
 }
 
-function instanceOf(module: WebAssembly.Module, memory: WebAssembly.Memory, shared: boolean): KernelExports {
+function reserve(maximum: number, shared: boolean): WebAssembly.Memory {
   try {
-    return new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
+    return new WebAssembly.Memory({ initial: 2, maximum, shared });
   } catch (cause) {
-    if (!(cause instanceof WebAssembly.LinkError)) throw cause;
-    throw new ArgumentError(
-      shared
-        ? "init: module was compiled for one thread; for more, pass inlineModule({ shared: true }), or leave it out."
-        : "init: module was compiled for threads (shared: true); say how many, or compile it without.",
+    throw new EngineError(
+      "init: WebAssembly memory could not be reserved; the host limits address space " +
+        "(ulimit -v, a small container). Lower maximumBytes or raise that limit.",
+      { cause },
     );
   }
+}
+
+/** An instance on memory of the kind that it was compiled for. */
+function instanceOf(
+  module: WebAssembly.Module,
+  maximum: number,
+  threads: number,
+  asked: number | "auto" = 1,
+): { kernels: KernelExports; memory: WebAssembly.Memory } {
+  // Where threads were asked for and none are to be had, one computes with a module for many, too.
+  for (const shared of threads > 1 ? [true] : asked === 1 ? [false] : [false, true]) {
+    const memory = reserve(maximum, shared);
+    try {
+      return { kernels: new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports, memory };
+    } catch (cause) {
+      if (!(cause instanceof WebAssembly.LinkError)) throw cause;
+    }
+  }
+  throw new ArgumentError(
+    threads > 1
+      ? "init: module was compiled for one thread; for more, pass inlineModule({ shared: true }), or leave it out."
+      : "init: module was compiled for threads (shared: true); say how many, or compile it without.",
+  );
 }
 
 let current: Engine | undefined;
@@ -289,16 +308,19 @@ function living(options: InitOptions, maximum: number): Engine | undefined {
 export async function init(options: InitOptions = {}): Promise<Engine> {
   const maximum = checkInit(options);
   const { fused = false } = options;
-  const there = living(options, maximum);
-  if (there) return there;
-  const threads = threadsOf(options);
-  const module = options.module ?? (await loadModule({ fused, shared: threads > 1 }));
-  // While this call waited for its module, another one may have made the engine.
-  const meanwhile = living(options, maximum);
-  if (meanwhile) return meanwhile;
-  const made = (current = instantiate(module, options, threads));
-  askedThreads = options.threads ?? 1;
-  await made.startThreads(module);
+  let made = living(options, maximum);
+  if (!made) {
+    const threads = threadsOf(options);
+    const module = options.module ?? (await loadModule({ fused, shared: threads > 1 }));
+    // While this call waited for its module, another one may have made the engine.
+    made = living(options, maximum);
+    if (!made) {
+      made = current = instantiate(module, options, threads);
+      askedThreads = options.threads ?? 1;
+      void made.startThreads(module);
+    }
+  }
+  await made.startThreads();
   return made;
 }
 

@@ -17,26 +17,30 @@ export function processors(): number {
 export function spawn(source: string, start: ThreadStart, lost: (why: string) => void): Spawned {
   const code =
     'import("node:worker_threads").then(({ parentPort, workerData }) => ' +
-    `(${source})(workerData, (message) => parentPort.postMessage(message)));`;
+    `(${source})(workerData, () => parentPort.postMessage("ready")));`;
   // Options of this process (--import, --input-type) are not for them.
-  const worker = new Worker(code, { eval: true, workerData: start, execArgv: [] });
-  let isReady = false;
+  const worker = new Worker(code, { eval: true, workerData: start, execArgv: [], name: "wasm-lora" });
+  let end = (): void => {};
   const ready = new Promise<void>((resolve, reject) => {
-    const end = (why: string): void => (isReady ? lost(why) : reject(new Error(why)));
+    let ended: (why: string) => void = (why) => reject(new Error(why));
     worker.once("message", () => {
-      isReady = true;
+      ended = lost;
       // A program ends although its threads wait for the next call.
       worker.unref();
       resolve();
     });
-    worker.once("error", (error) => end(String((error as Error).message)));
-    worker.once("exit", (code) => end(`it exited with ${code}`));
-  });
-  return {
-    ready,
-    end: () => {
-      worker.removeAllListeners();
+    // An error is followed by an exit.
+    const once = (why: string): void => {
+      ended(why);
+      ended = () => {};
+    };
+    worker.on("error", (error) => once(String((error as Error).message)));
+    worker.on("exit", (code) => once(`it exited with ${code}`));
+    end = () => {
+      ended = () => {};
+      resolve();
       void worker.terminate();
-    },
-  };
+    };
+  });
+  return { ready, end };
 }

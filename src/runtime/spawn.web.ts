@@ -5,7 +5,7 @@ import type { Spawned, ThreadStart } from "./thread.js";
 export function refusal(): string | undefined {
   if (globalThis.crossOriginIsolated) return undefined;
   return (
-    "this page is not cross-origin isolated, so it has no shared memory: serve it with the headers " +
+    "there is no shared memory here, which pages have when they are served with the headers " +
     "Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp"
   );
 }
@@ -17,21 +17,32 @@ export function processors(): number {
 
 /** @param lost called when it ends by itself after it was ready */
 export function spawn(source: string, start: ThreadStart, lost: (why: string) => void): Spawned {
-  const code = `onmessage = ({ data }) => (${source})(data, (message) => postMessage(message));`;
+  const code =
+    `onmessage = ({ data }) => (${source})(data, () => postMessage("ready"));` +
+    'onmessageerror = () => { throw new Error("the kernels could not be handed to it"); };';
   const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const worker = new Worker(url, { name: "wasm-lora" });
-  let isReady = false;
+  let worker: Worker;
+  try {
+    worker = new Worker(url, { name: "wasm-lora" });
+  } catch (error) {
+    URL.revokeObjectURL(url);
+    throw error;
+  }
+  let end = (): void => {};
   const ready = new Promise<void>((resolve, reject) => {
+    let ended: (why: string) => void = (why) => reject(new Error(why));
     worker.onmessage = () => {
-      isReady = true;
+      ended = lost;
       resolve();
     };
-    worker.onerror = ({ message }) => {
-      const why = message || "the page's Content-Security-Policy may forbid it: add blob: to its worker-src";
-      if (isReady) lost(why);
-      else reject(new Error(why));
+    worker.onerror = ({ message }) =>
+      ended(message || "the page's Content-Security-Policy may forbid it: add blob: to its worker-src");
+    end = () => {
+      ended = () => {};
+      resolve();
+      worker.terminate();
     };
     worker.postMessage(start);
   }).finally(() => URL.revokeObjectURL(url));
-  return { ready, end: () => worker.terminate() };
+  return { ready, end };
 }

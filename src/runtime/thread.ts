@@ -8,9 +8,12 @@ export const CONTROL = {
   within: 2,
   fault: 3,
   loop: 17,
+  waiting: 19,
   kernel: 32,
-  /** In bytes: up to eight arguments of the kernel in 64 bits each. */
+  /** In bytes: up to eight arguments of the kernel in 64 bits each, and the message of a thread that has failed. */
   arguments: 136,
+  message: 200,
+  messageBytes: 56,
 } as const;
 
 /** What such a thread is given. */
@@ -30,7 +33,7 @@ export interface ThreadStart {
 
 /** A thread that was started. */
 export interface Spawned {
-  /** Settles when it waits for calls, or cannot. */
+  /** Settles when it waits for calls or is ended; rejects where it cannot be had. */
   ready: Promise<void>;
   end(): void;
 }
@@ -40,7 +43,7 @@ export interface Spawned {
  * becomes the source of a worker as it stands, so that no bundler has to find a file for it: it may use nothing from
  * outside, and has no functions with a name, since bundlers wrap these in helpers of their own.
  */
-export function serve(start: ThreadStart, tell: (message: string) => void): void {
+export function serve(start: ThreadStart, ready: () => void): void {
   const { module, memory, control, at, thread, threads, bigTile, names } = start;
   const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as Record<
     string,
@@ -50,7 +53,8 @@ export function serve(start: ThreadStart, tell: (message: string) => void): void
   exports["useBigTile"]!(bigTile);
   const words = new Int32Array(memory.buffer, control, at.words);
   const args = new Float64Array(memory.buffer, control + at.arguments, 8);
-  tell("ready");
+  const text = new Uint8Array(memory.buffer, control + at.message, at.messageBytes);
+  ready();
   for (let looks = 0, seen = 0; Atomics.load(words, at.fault) === 0; ) {
     const epoch = Atomics.load(words, at.epoch);
     if (epoch === seen || (epoch & 1) === 0) {
@@ -72,10 +76,14 @@ export function serve(start: ThreadStart, tell: (message: string) => void): void
         const kernel = names[words[at.kernel]!]!;
         exports[kernel]!(args[0], args[1], args[2], args[3], args[4], args[5], args[6], args[7]);
       } catch (error) {
-        if (Atomics.compareExchange(words, at.fault, 0, 1) === 0) tell(String((error as Error).message));
+        // The caller is told in memory, since messages come to it when it is back in its event loop.
+        const message = String((error as Error).message);
+        if (Atomics.load(words, at.fault) === 0) for (let i = 0; i < text.length; i++) text[i] = message.charCodeAt(i);
+        Atomics.compareExchange(words, at.fault, 0, 1);
         Atomics.notify(words, at.loop);
       }
     }
     Atomics.sub(words, at.within, 1);
+    if (Atomics.load(words, at.waiting) !== 0) Atomics.notify(words, at.within);
   }
 }

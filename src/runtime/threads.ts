@@ -5,8 +5,12 @@
 import { spawn } from "#spawn";
 import { CONTROL, serve, type Spawned, type ThreadStart } from "./thread.js";
 
-/** What stands as the fault when all is over. */
+/** What stands as the fault: a thread has failed, and left a message; one did not come back; all is over. */
+const FAILED = 1;
+const GONE = 2;
 const OVER = 3;
+/** A thread that is not there after so long will not come. */
+const LONGEST_START_MS = 30_000;
 
 type Exports = Record<string, (...args: unknown[]) => unknown>;
 
@@ -14,63 +18,71 @@ type Exports = Record<string, (...args: unknown[]) => unknown>;
 export class Threads {
   readonly #words: Int32Array;
   readonly #arguments: Float64Array;
+  readonly #message: Uint8Array;
   readonly #exports: Exports;
   readonly #control: number;
+  readonly #count: number;
   #others: Spawned[] = [];
-  #count: number;
+  /** How many of all compute: until the others are there they are taken for such. */
+  #living: number;
 
   /** @param control threadControlBytes() bytes of linear memory that is shared */
   constructor(count: number, exports: Exports, memory: WebAssembly.Memory, control: number) {
-    this.#count = count;
+    this.#count = this.#living = count;
     this.#exports = exports;
     this.#control = control;
-    this.#words = new Int32Array(memory.buffer, control, CONTROL.words).fill(0);
-    this.#arguments = new Float64Array(memory.buffer, control + CONTROL.arguments, 8);
+    const { buffer } = memory;
+    this.#words = new Int32Array(buffer, control, CONTROL.words).fill(0);
+    this.#arguments = new Float64Array(buffer, control + CONTROL.arguments, 8);
+    this.#message = new Uint8Array(buffer, control + CONTROL.message, CONTROL.messageBytes);
     this.#use(count);
   }
 
   /** How many compute, with the caller's. */
   get count(): number {
-    return this.#count;
+    return this.#living;
   }
 
-  /** Whether one of them has failed or was given up: then the call that it was in is lost. */
-  get hasFailed(): boolean {
+  /** Why the call that ended with a trap is lost, if that lies with another thread. */
+  get fault(): string | undefined {
     const fault = Atomics.load(this.#words, CONTROL.fault);
-    return fault !== 0 && fault !== OVER;
+    if (fault === GONE) return "another thread was ended, or did not come back for half a minute";
+    if (fault !== FAILED) return undefined;
+    return `another thread: ${String.fromCharCode(...this.#message).replace(/\0.*/s, "")}`;
   }
 
   /** Starts the others. Where one of them cannot be, the caller's computes alone, and a warning says why. */
   async start(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<void> {
     const threads = this.#count;
-    const names = WebAssembly.Module.exports(module).map(({ name }) => name);
-    const bigTile = this.#exports["usesBigTile"]!() !== 0;
-    const lost = (why: string): void => {
-      if (Atomics.load(this.#words, CONTROL.fault) === 0)
-        console.warn(`wasm-lora: one of ${threads} threads has ended: ${why}. The others go on, to the same bits.`);
+    const all = {
+      module,
+      memory,
+      control: this.#control,
+      at: CONTROL,
+      threads,
+      bigTile: this.#exports["usesBigTile"]!() !== 0,
+      names: WebAssembly.Module.exports(module).map(({ name }) => name),
     };
+    const lost = (why: string): void => {
+      this.#living--;
+      console.warn(`wasm-lora: one of ${threads} threads has ended: ${why}. The others go on, to the same bits.`);
+    };
+    let timer: ReturnType<typeof setTimeout> | undefined;
     try {
-      for (let thread = 1; thread < threads; thread++) {
-        const start: ThreadStart = {
-          module,
-          memory,
-          control: this.#control,
-          at: CONTROL,
-          thread,
-          threads,
-          bigTile,
-          names,
-        };
-        this.#others.push(spawn(String(serve), start, lost));
-      }
-      await Promise.all(this.#others.map(({ ready }) => ready));
+      for (let thread = 1; thread < threads; thread++)
+        this.#others.push(spawn(String(serve), { ...all, thread } satisfies ThreadStart, lost));
+      const late = new Promise<never>((_, reject) => {
+        const seconds = LONGEST_START_MS / 1000;
+        timer = setTimeout(() => reject(new Error(`they were not there after ${seconds} s`)), LONGEST_START_MS);
+      });
+      await Promise.race([late, Promise.all(this.#others.map(({ ready }) => ready))]);
     } catch (error) {
-      // Closed meanwhile, there is nothing to tell.
-      if (this.#others.length === 0) return;
-      for (const other of this.#others.splice(0)) other.end();
-      this.#use((this.#count = 1));
+      this.#endOthers();
+      this.#use((this.#living = 1));
       const { message } = error as Error;
       console.warn(`wasm-lora: one thread computes, to the same bits: no others can be started here: ${message}.`);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -94,6 +106,10 @@ export class Threads {
     Atomics.add(this.#words, CONTROL.epoch, 2);
     Atomics.notify(this.#words, CONTROL.epoch);
     Atomics.notify(this.#words, CONTROL.loop);
+    this.#endOthers();
+  }
+
+  #endOthers(): void {
     for (const other of this.#others.splice(0)) other.end();
   }
 }
