@@ -121,6 +121,7 @@ export function threadCount(): i32 {
  * last one.
  */
 export function split(count: i32, cost: f64, align: i32 = 1): void {
+  if (isDefined(TRACE)) trace(-1);
   taken = 0;
   units = max(count, 1);
   end = count;
@@ -145,6 +146,23 @@ function sized(count: f64, align: i32): i32 {
 
 /** Takes the next part. False: all of them are done, by whomever. */
 export function part(): bool {
+  if (!isDefined(TRACE)) return next();
+  const more = next();
+  trace(more ? last - first : 0);
+  return more;
+}
+
+/**
+ * In the build of bench/balance.mjs, where one thread takes all parts, cut as for the threads that it is told of: a
+ * loop begins (-1), so many units of it are begun, it is done (0).
+ */
+// @ts-ignore: decorator
+@external("env", "trace")
+declare function trace(units: i32): void;
+
+// @ts-ignore: decorator
+@inline
+function next(): bool {
   if (thread == 0 && !isOpen) {
     first = 0;
     last = end;

@@ -26,8 +26,11 @@ export const wallBytes = {
     return file("../dist/bench/wall_fma.wasm");
   },
 };
-/** The library's fused build, which an engine besides that of init() is made of. */
-export const fusedBytes = () => file("../build/wasm-lora.fused.wasm");
+/** The library's builds, which engines besides that of init() are made of. */
+export const kernelBytes = {
+  separate: file("../build/wasm-lora.wasm"),
+  fused: file("../build/wasm-lora.fused.wasm"),
+};
 /** models/base, the embedded Llama. */
 export const baseFiles = {
   "config.json": file("../models/base/config.json"),

@@ -8,6 +8,7 @@ import ortPackage from "./node_modules/onnxruntime-web/package.json";
 import tfPackage from "./node_modules/@tensorflow/tfjs-backend-wasm/package.json";
 import plain from "../dist/bench/wall.wasm";
 import fma from "../dist/bench/wall_fma.wasm";
+import separate from "../build/wasm-lora.wasm";
 import fused from "../build/wasm-lora.fused.wasm";
 import config from "../models/base/config.json";
 import model from "../models/base/model.safetensors";
@@ -17,7 +18,7 @@ delete globalThis.Worker;
 
 export const clock = () => performance.now();
 export const wallBytes = { plain, fma };
-export const fusedBytes = () => fused;
+export const kernelBytes = { separate, fused };
 export const baseFiles = {
   "config.json": new TextEncoder().encode(JSON.stringify(config)),
   "model.safetensors": model,

@@ -8,6 +8,7 @@
  */
 import { Bench } from "tinybench";
 import { clock } from "#platform";
+import { isOnThreads } from "./engines.mjs";
 import { watch } from "./neighbour.mjs";
 import { openWall } from "./wall.mjs";
 
@@ -43,7 +44,7 @@ let shared;
 
 /**
  * @param contestants [{ name, run }]; run() does the work once and may return a promise. Each should have run before,
- *   for its result to be checked
+ *   for its result to be checked. Those on several threads are timed by the clock on the wall
  * @param effort rounds, milliseconds of a burst and of the warm-up, the limit after which a contestant takes no part in
  *   further rounds (it takes part in one at least), and what bursts that are repeated may take in all
  * @returns { name: milliseconds of one run in each of its rounds }
@@ -53,7 +54,8 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
   const entries = [];
   let patience = patienceMs;
   for (const { name, run } of contestants) {
-    const start = clock();
+    const now = isOnThreads(name) ? () => performance.now() : clock;
+    const start = now();
     let fastest = Infinity;
     let last = start;
     let first;
@@ -61,16 +63,16 @@ export async function race(contestants, { rounds, burstMs, warmUpMs, limitMs, pa
     do {
       first = run();
       if (first instanceof Promise) await first;
-      const now = clock();
-      fastest = Math.min(fastest, now - last);
-      last = now;
+      const at = now();
+      fastest = Math.min(fastest, at - last);
+      last = at;
     } while (last - start < warmUpMs);
     const repeats = Math.max(1, Math.ceil(GROUP_MS / Math.max(fastest, 1e-3)));
     const async = first instanceof Promise;
     // Two groups at least, unless one is long: the first finds its operands out of the caches, where others' data are
     // now.
     const iterations = fastest < LONG_MS ? 2 : 1;
-    const bench = new Bench({ now: clock, time: burstMs, iterations, warmup: false, throws: true });
+    const bench = new Bench({ now, time: burstMs, iterations, warmup: false, throws: true });
     bench.add(
       name,
       async

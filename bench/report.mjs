@@ -23,6 +23,9 @@ function reasons({ missing, rows }) {
   return all.size > 0 ? `\n\n${[...all].join("\n")}` : "";
 }
 
+/** The titles of two columns: what several threads gain, in either arithmetic. */
+const onSeveral = ({ threads }) => (threads > 1 ? [`${threads} threads`, `fused, ${threads} threads`] : []);
+
 const WRITE = {
   machine: ({ gflops, read }) =>
     [
@@ -50,14 +53,16 @@ const WRITE = {
         "of wall",
         "fused of FMA wall",
         "of reading B",
+        ...onSeveral(result),
       ],
-      ...result.rows.map(({ shape, gflops, ofBestPeer, ofWall, ofFmaWall, ofReading }) => [
+      ...result.rows.map(({ shape, gflops, ofBestPeer, ofWall, ofFmaWall, ofReading, speedup }) => [
         shape.join(", "),
         ...[OURS, FUSED, TFJS, ONNX, JAX].map((name) => number(gflops[name])),
         times(ofBestPeer),
         percent(ofWall),
         percent(ofFmaWall),
         percent(ofReading),
+        ...onSeveral(result).map((_, i) => times(speedup[[OURS, FUSED][i]])),
       ]),
     ]) + reasons(result),
 
@@ -78,14 +83,18 @@ const WRITE = {
         "kernels/products",
         "of wall",
         "fused of FMA wall",
+        "fused x jax",
+        ...onSeveral(result),
       ],
-      ...result.rows.map(({ shape, milliseconds, ratios, ofProducts, ofWall, ofFmaWall }) => [
+      ...result.rows.map(({ shape, milliseconds, ratios, ofProducts, ofWall, ofFmaWall, fusedOfJax, speedup }) => [
         shape.join(", "),
         ...[OURS, FUSED, FULL_STEP, JAX, TFJS_BEST, TFJS_WRITTEN].map((name) => number(milliseconds[name], 2)),
         ...[JAX, TFJS_BEST, TFJS_WRITTEN, FULL_STEP].map((name) => times(ratios[name])),
         number(ofProducts, 3),
         percent(ofWall),
         percent(ofFmaWall),
+        times(fusedOfJax),
+        ...onSeveral(result).map((_, i) => times(speedup[[OURS, FUSED][i]])),
       ]),
     ]) + reasons(result),
 

@@ -1,8 +1,22 @@
 /**
  * The benchmark's questions, each a function (options, progress) => plain data. They run alike in Node and in browsers.
- * options.quick: shorter bursts and fewer rounds. progress(done, of, what) is called before each step.
+ * options.quick: shorter bursts and fewer rounds; options.threads: how many a contestant on several has.
+ * progress(done, of, what) is called before each step.
  */
-import { ENGINES, FULL_STEP, JAX, ONNX, OURS, FUSED, TFJS, TFJS_BEST, TFJS_WRITTEN } from "./engines.mjs";
+import {
+  ENGINES,
+  enginesOnThreads,
+  FULL_STEP,
+  FUSED,
+  isOurs,
+  JAX,
+  ONNX,
+  onThreads,
+  OURS,
+  TFJS,
+  TFJS_BEST,
+  TFJS_WRITTEN,
+} from "./engines.mjs";
 import { READS, LAYERS, PRODUCTS, fullFlops, kindOf, productFlops, stepFlops } from "./shapes.mjs";
 import { median, ratio } from "./median.mjs";
 import { FULL, QUICK, bursts, race } from "./race.mjs";
@@ -21,29 +35,44 @@ const rate = (flops, times) => flops / median(times) / 1e6;
 /** Both at their fastest: whatever disturbs a round can only slow it down, and a wall is what nothing exceeds. */
 const ofWall = (flops, times, wall, wallTimes) => flops / Math.min(...times) / (wall.flops / Math.min(...wallTimes));
 
-/** Those that load; the others' reasons. */
-async function openEngines(names) {
+/** Those that load, and ours on several threads; the others' reasons. */
+async function openEngines(names, { threads = 1 }) {
   const engines = {};
   const missing = {};
-  for (const name of names) {
+  const wanted = { ...Object.fromEntries(names.map((name) => [name, ENGINES[name]])), ...enginesOnThreads(threads) };
+  for (const [name, load] of Object.entries(wanted)) {
     try {
-      engines[name] = await (await ENGINES[name]()).open();
+      engines[name] = await (await load()).open();
     } catch (error) {
       missing[name] = String(error.message ?? error).split("\n")[0];
     }
   }
   if (engines[OURS] === undefined) throw new Error(`the library does not load: ${missing[OURS]}`);
-  return { engines, missing };
+  const close = () => {
+    for (const engine of Object.values(engines)) engine.close?.();
+  };
+  return { engines, missing, close };
 }
+
+/** How many times as fast as on one thread ours are on several, by arithmetic. */
+const speedups = (times, { threads = 1 }) =>
+  Object.fromEntries(
+    [OURS, FUSED]
+      .filter((name) => threads > 1 && times[name] && times[onThreads(name, threads)])
+      .map((name) => [name, ratio(times[name], times[onThreads(name, threads)])]),
+  );
+
+/** How many times as much fused multiply-adds do here as products and sums. */
+const fusingGains = (wall, fmaWall) => (fmaWall ? fmaWall.rate / wall.rate : undefined);
 
 /** The faster chain of the wall as a contestant. */
 async function fastestChain(kind, options) {
   const { chains } = openWall(kind);
   for (const { run } of chains) for (let i = 0; i < 20; i++) run();
   const times = await race(chains, effort(options));
-  return chains.reduce((best, chain) =>
-    rate(chain.flops, times[chain.name]) > rate(best.flops, times[best.name]) ? chain : best,
-  );
+  return chains
+    .map((chain) => ({ ...chain, rate: rate(chain.flops, times[chain.name]) }))
+    .reduce((best, chain) => (chain.rate > best.rate ? chain : best));
 }
 
 /** The walls as contestants; that of the fused build where it runs. */
@@ -96,7 +125,7 @@ async function machine(options, progress) {
 }
 
 async function sgemm(options, progress) {
-  const { engines, missing } = await openEngines([OURS, FUSED, TFJS, ONNX, JAX]);
+  const { engines, missing, close } = await openEngines([OURS, FUSED, TFJS, ONNX, JAX], options);
   const { wall, fmaWall } = await openWalls(engines, options);
   const { read } = openWall();
   const rows = [];
@@ -118,7 +147,7 @@ async function sgemm(options, progress) {
       effort(options),
     );
     await free();
-    const peers = admitted.map(({ name }) => name).filter((name) => name !== OURS && name !== FUSED);
+    const peers = admitted.map(({ name }) => name).filter((name) => !isOurs(name));
     const best = peers.reduce(
       (least, name) => (least === null || median(times[name]) < median(times[least]) ? name : least),
       null,
@@ -133,13 +162,15 @@ async function sgemm(options, progress) {
       ofWall: ofWall(flops, times[OURS], wall, times[WALL]),
       ...(times[FUSED] ? { ofFmaWall: ofWall(flops, times[FUSED], fmaWall, times[FMA_WALL]) } : {}),
       ...(fewRows ? { ofReading: ratio(times[READ], times[OURS]) } : {}),
+      speedup: speedups(times, options),
     });
   }
-  return { missing, rows };
+  close();
+  return { missing, rows, threads: options.threads, fusingGains: fusingGains(wall, fmaWall) };
 }
 
 async function lora(options, progress) {
-  const { engines, missing } = await openEngines([OURS, FUSED, TFJS, JAX]);
+  const { engines, missing, close } = await openEngines([OURS, FUSED, TFJS, JAX], options);
   const { wall, fmaWall } = await openWalls(engines, options);
   const rows = [];
   for (const [at, shape] of LAYERS.entries()) {
@@ -160,11 +191,12 @@ async function lora(options, progress) {
     };
     const reference = stepReference(problem);
     const full = stepReference({ ...problem, r: 0 });
-    const { [OURS]: ours, [FUSED]: fused, [TFJS]: tf, [JAX]: jax } = engines;
+    const { [OURS]: ours, [TFJS]: tf, [JAX]: jax } = engines;
     const { admitted, refused, free } = await admit(
       [
-        [OURS, () => ours.loraStep(problem)],
-        ...(fused ? [[FUSED, () => fused.loraStep(problem)]] : []),
+        ...Object.entries(engines)
+          .filter(([name]) => isOurs(name))
+          .map(([name, engine]) => [name, () => engine.loraStep(problem)]),
         [FULL_STEP, () => ours.fullStep(problem)],
         ...(jax ? [[JAX, () => jax.loraStep(problem)]] : []),
         ...(tf
@@ -204,13 +236,16 @@ async function lora(options, progress) {
           .filter((name) => times[name])
           .map((name) => [name, ratio(times[name], times[OURS])]),
       ),
+      ...(times[JAX] && times[FUSED] ? { fusedOfJax: ratio(times[JAX], times[FUSED]) } : {}),
       ofProducts: ratio(times[KERNELS], times[GEMMS]),
       ofWall: ofWall(stepFlops(shape), times[OURS], wall, times[WALL]),
       ...(times[FUSED] ? { ofFmaWall: ofWall(stepFlops(shape), times[FUSED], fmaWall, times[FMA_WALL]) } : {}),
+      speedup: speedups(times, options),
       flops: { step: stepFlops(shape), full: fullFlops(shape) },
     });
   }
-  return { missing, rows };
+  close();
+  return { missing, rows, threads: options.threads, fusingGains: fusingGains(wall, fmaWall) };
 }
 
 const sameBits = (these, those) =>
@@ -218,7 +253,7 @@ const sameBits = (these, those) =>
 
 /** Tokens a second of a Llama's training step. */
 async function llama(options, progress) {
-  const { missing } = await openEngines([OURS, JAX]);
+  const { missing } = await openEngines([OURS, JAX], {});
   const { LLAMAS, openLlama } = await import("./llama.mjs");
   const rows = [];
   const wanted = Object.entries(LLAMAS).filter(([name]) => !options.quick || name === "base");

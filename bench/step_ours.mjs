@@ -8,8 +8,9 @@ import { createInterface } from "node:readline";
 import { init, models, optim, peft, scope, tensor } from "../dist/src/index.js";
 
 const [folder, threads, fused] = process.argv.slice(2);
-if (Number(threads) > 1) throw new Error("there are no threads yet");
-await init({ fused: fused === "fused" });
+const engine = await init({ threads: Number(threads), fused: fused === "fused" });
+// Elsewhere one thread and a word why are enough.
+if (engine.threads !== Number(threads)) throw new Error(`there are ${engine.threads} threads, not ${threads}`);
 const job = JSON.parse(readFileSync(`${folder}/job.json`, "utf8"));
 const read = (name, Type) => new Type(new Uint8Array(readFileSync(`${folder}/${name}`)).buffer);
 

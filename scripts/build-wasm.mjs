@@ -7,6 +7,7 @@
  *     its tiles         micro, rank4, gemv,          TIDY: order kept    memory of main,    | wasm-merge -> .wasm
  *                       micro2x16by8; unrolled, -O0                      shorten            |
  *   wasm-lora.fused     the same, FUSED=1, with fused.ts and micro6x8
+ *   wasm-lora.traced    the first, TRACE=1; only with --traced, and nothing else then
  *   wasm-lora.probes    probes.ts (for tests)        -O4                 shorten            wasm-as -> .wasm
  *
  *   src/runtime/abi.ts          of the first, while asc compiles it: the kernels' types and call blocks (asc-abi.mjs)
@@ -35,14 +36,17 @@ function digestOfSources() {
   return hash.digest("hex");
 }
 
-const MADE = [
+/** For bench/balance.mjs, instead: a module that tells of each part of the kernels' loops (assembly/threads.ts). */
+const isTraced = process.argv.includes("--traced");
+const USUAL = [
   "build/wasm-lora.wasm",
   "build/wasm-lora.fused.wasm",
   "build/wasm-lora.probes.wasm",
   "src/runtime/abi.ts",
   "src/runtime/wasm_base64.ts",
 ];
-const stamp = join(root, "build/sources.sha256");
+const MADE = isTraced ? ["build/wasm-lora.traced.wasm"] : USUAL;
+const stamp = join(root, isTraced ? "build/traced.sha256" : "build/sources.sha256");
 const digest = digestOfSources();
 if (MADE.every((name) => existsSync(join(root, name))) && existsSync(stamp) && readFileSync(stamp, "utf8") === digest)
   process.exit();
@@ -61,6 +65,7 @@ const FEATURES = ["simd", "threads", "bulk-memory", "sign-ext", "nontrapping-flo
 const DEFAULT = { asc: ["--transform", "./scripts/asc-abi.mjs"], tiles: [], binaryen: [] };
 const FUSE = ["--use", "FUSED=1", "--enable", "relaxed-simd"];
 const FUSED = { asc: FUSE, tiles: FUSE, binaryen: ["--enable-relaxed-simd"] };
+const TRACED = { asc: ["--use", "TRACE=1"], tiles: [], binaryen: [] };
 const PROBES = { asc: [], binaryen: [] };
 
 /** For tiles: alone, in text order, on the other kernels' memory. */
@@ -137,6 +142,11 @@ async function buildProbes(name) {
   await run(tool("wasm-as"), `build/${name}.wat`, "-o", `build/${name}.wasm`, ...FEATURES);
 }
 
+if (isTraced) {
+  await build("wasm-lora.traced", ["assembly/index.ts"], "micro2x16by8", TRACED);
+  writeFileSync(stamp, digest);
+  process.exit();
+}
 await Promise.all([
   build("wasm-lora", ["assembly/index.ts"], "micro2x16by8", DEFAULT),
   build("wasm-lora.fused", ["assembly/index.ts", "assembly/fused.ts"], "micro6x8", FUSED),

@@ -1,15 +1,21 @@
-/** This library, in either arithmetic. */
-import { fusedBytes } from "#platform";
+/** This library, in either arithmetic, on one thread and on several. */
+import { kernelBytes } from "#platform";
 import { init, lora, nn, ops, scope, tensor } from "../../dist/src/index.js";
 import { instantiate, withEngine } from "../../dist/src/runtime/engine.js";
+import { sharing } from "../../dist/src/runtime/sharing.js";
 
 export async function open() {
   return on(await init());
 }
 
-/** An engine of its own beside the first. @throws where fused arithmetic is not to be had */
-export async function openFused() {
-  return on(instantiate(await WebAssembly.compile(fusedBytes())));
+/** An engine of its own beside the first. @throws where fused arithmetic, or threads, are not to be had */
+export async function openBeside(arithmetic, threads) {
+  const bytes = kernelBytes[arithmetic];
+  const module = await WebAssembly.compile(threads > 1 ? sharing(bytes) : bytes);
+  const engine = instantiate(module, {}, threads);
+  await engine.startThreads(module);
+  if (engine.threads !== threads) throw new Error(`there are ${engine.threads} threads, not ${threads}`);
+  return { ...on(engine), close: () => engine.close() };
 }
 
 function on(engine) {
