@@ -10,7 +10,7 @@ import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -89,8 +89,11 @@ addEventListener("error", ({ message }) => fetch("/shown", { method: "POST", bod
 addEventListener("unhandledrejection", ({ reason }) => fetch("/shown", { method: "POST", body: String(reason) }));
 </script>`;
 
+/** What isolates a page, so that it may have threads. */
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
 /** What the page shows in its <output>, or fails with. */
-async function inPage() {
+async function inPage(headers) {
   let shown;
   const result = new Promise((resolve) => {
     shown = resolve;
@@ -105,7 +108,7 @@ async function inPage() {
     for (const folder of [scratch, root]) {
       try {
         const bytes = readFileSync(join(folder, path));
-        response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" });
+        response.writeHead(200, { ...headers, "content-type": TYPES[extname(path)] ?? "application/octet-stream" });
         return response.end(pathname === "/index.html" ? REPORT + bytes : bytes);
       } catch {
         /* the next folder */
@@ -146,9 +149,9 @@ async function inPage() {
   }
 }
 
-function page(html) {
+function page(html, headers = {}) {
   write("index.html", html);
-  return inPage();
+  return inPage(headers);
 }
 
 const BUNDLED = {
@@ -165,10 +168,21 @@ async function bundled(code, worker) {
   return page("<!doctype html><title>app</title><output></output><script type=module src=/dist/app.js></script>");
 }
 
-/** The page's script and its worker, with the single file for the library. */
+/** With the single file for the library. */
+const inOneFile = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
+
+/** What a script prints, as a page that shows it. */
+function threadsPage() {
+  const code = inOneFile(block("js threads")).replace(
+    /console\.log\((.*?)\)/,
+    "document.querySelector('output').value = $1",
+  );
+  return `<!doctype html><title>threads</title><output></output><script type=module>${code}</script>`;
+}
+
+/** The page's script and its worker. */
 function withWorker() {
-  const single = (code) => code.replaceAll('"wasm-lora"', '"/node_modules/wasm-lora/dist/wasm-lora.browser.js"');
-  write("worker.js", single(block("js worker-of-page", PAGE)));
+  write("worker.js", inOneFile(block("js worker-of-page", PAGE)));
   write(
     "app.js",
     `${block("js page", PAGE).replace(
@@ -212,6 +226,15 @@ const fused = [
   ["workerd, fused", () => inWorkerd(block("js fused worker"), "wasm-lora.wasm", "wasm-lora.fused.wasm"), "fused"],
 ];
 
+const cores = String(availableParallelism());
+const threads = [
+  ["Node, threads", () => printed("js threads", process.execPath), cores],
+  ["Deno, threads", () => printed("js threads", installed("deno"), "run", "--allow-read"), cores],
+  ["Bun, threads", () => printed("js threads", installed("bun")), cores],
+  ["an isolated page, threads", () => page(threadsPage(), ISOLATED), cores],
+  ["another page, threads", () => page(threadsPage()), "1"],
+];
+
 rmSync(scratch, { recursive: true, force: true });
 mkdirSync(scratch);
 let failed = 0;
@@ -229,7 +252,7 @@ async function check(name, start, expected) {
 }
 const number = await check(...runtimes[0], /^\d\.\d+$/);
 for (const [name, start] of runtimes.slice(1)) await check(name, start, number);
-for (const [name, start, expected] of guides) await check(name, start, expected);
-for (const [name, start, expected] of fused) await check(name, start, expected);
-console.log(`${runtimes.length + guides.length + fused.length - failed} passed, ${failed} failed`);
+const others = [...guides, ...fused, ...threads];
+for (const [name, start, expected] of others) await check(name, start, expected);
+console.log(`${runtimes.length + others.length - failed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
