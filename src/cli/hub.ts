@@ -1,9 +1,10 @@
 /**
  * The folder that a command's argument names: a path, or org/name[@revision] of a model on the Hugging Face hub, which
- * is in the cache then, downloaded if need be.
+ * is in the cache then, downloaded if need be. Or a GGUF file: a path, or org/name:file of one on the hub.
  */
-import { statfsSync } from "node:fs";
+import { readdirSync, statfsSync } from "node:fs";
 import { ensureWritableDirectory, exists } from "../io/files.js";
+import { chooseGguf, partsOf } from "../io/gguf/files.js";
 import { INDEX_FILE, MODEL_FILE, readWeightMap } from "../io/huggingface.js";
 import { parseHubName, spellHubName, type HubName } from "../io/hub_name.js";
 import { FileError, FormatError } from "../runtime/errors.js";
@@ -20,7 +21,7 @@ import {
   type HubFile,
 } from "./hub_client.js";
 import { claimPart, download } from "./hub_download.js";
-import { ADAPTER_FILES, firstFiles, weightFiles, type Wanted } from "./hub_files.js";
+import { ADAPTER_FILES, firstFiles, ggufFiles, weightFiles, type Wanted } from "./hub_files.js";
 import { tryLock, type FolderLock } from "./lock.js";
 import { downloadProgress } from "./progress.js";
 
@@ -30,7 +31,7 @@ const LOOK_MS = 500;
 /** Bytes of a download that somebody waits for. */
 const WORTH_SAYING = 1e6;
 
-/** A folder on the disk, and of a model of the hub the commit. */
+/** A folder on the disk, or a GGUF file, and of a model of the hub the commit. */
 export interface Found {
   path: string;
   commit?: string | undefined;
@@ -77,10 +78,16 @@ export async function findFolder(
     // What can be had from the cache is not waited for.
     const { commit, files } = await readRevision(hub, name, cached ? 1 : FIRST_ATTEMPTS);
     const wanted = asked === "either" ? (files.has(ADAPTER_FILES[1]) ? "adapter" : "model") : asked;
+    const gguf = name.file === undefined ? undefined : chooseGguf(files.keys(), name.file, name.repo);
     const pinned = { repo: name.repo, revision: commit };
     const fetchAll = (some: readonly HubFile[]): Promise<void> => fetchFiles(where, hub, repo, pinned, some, keep);
-    const first = firstFiles(files, wanted, name.repo);
     const path = repo.snapshot(commit);
+    if (gguf !== undefined) {
+      await fetchAll(ggufFiles(files, gguf, name.repo));
+      tryToRemember(repo, name.revision ?? "main", commit);
+      return { path: `${path}/${gguf}`, commit };
+    }
+    const first = firstFiles(files, wanted, name.repo);
     const index = first.find((file) => file.path === INDEX_FILE);
     let shards: Iterable<string> = [];
     if (index) {
@@ -125,15 +132,31 @@ function undamaged<T>(read: () => T): T | undefined {
 }
 
 /** What the cache has whole. @throws FormatError for an index that is none */
-function fromCache(repo: CachedRepo, { revision }: HubName, asked: Wanted | "either"): Found | undefined {
+function fromCache(repo: CachedRepo, { revision, file }: HubName, asked: Wanted | "either"): Found | undefined {
   const commit = repo.commitOf(revision);
   if (commit === undefined) return undefined;
   const path = repo.snapshot(commit);
+  if (file !== undefined) {
+    const gguf = cachedGguf(readdirSync(path, { recursive: true, encoding: "utf8" }), file);
+    return gguf === undefined ? undefined : { path: `${path}/${gguf}`, commit };
+  }
   const has = (file: string): boolean => exists(`${path}/${file}`);
   const shards = (): Iterable<string> => new Set(readWeightMap(`${path}/${INDEX_FILE}`).values());
   const isAdapter = ADAPTER_FILES.every(has);
   const isModel = has("config.json") && (has(MODEL_FILE) || (has(INDEX_FILE) && [...shards()].every(has)));
   return (asked !== "model" && isAdapter) || (asked !== "adapter" && isModel) ? { path, commit } : undefined;
+}
+
+/** The GGUF file of a snapshot that a name means, if it is there with all of its parts. */
+function cachedGguf(names: readonly string[], file: string): string | undefined {
+  const all = new Set(names.map((name) => name.replaceAll("\\", "/")));
+  try {
+    const gguf = chooseGguf(all, file, "");
+    return partsOf(gguf).every((part) => all.has(part)) ? gguf : undefined;
+  } catch (error) {
+    if (error instanceof FileError) return undefined;
+    throw error;
+  }
 }
 
 /** A cache that only others may write to serves as it is. */

@@ -1,4 +1,5 @@
 /** Which of a repository's files a command needs: the same weights are often there again, in other formats. */
+import { isGgufName, partsOf } from "../io/gguf/files.js";
 import { INDEX_FILE, MODEL_FILE } from "../io/huggingface.js";
 import type { HubFile } from "./hub_client.js";
 import { FileError } from "../runtime/errors.js";
@@ -38,17 +39,35 @@ export function firstFiles(files: Files, wanted: Wanted, repo: string): HubFile[
   if (!files.has("config.json"))
     throw new FileError(
       `${repo} is no model that loads here: it has no config.json${
-        files.has(ADAPTER_FILES[0]) ? "; it is a PEFT adapter, so name it with --adapter" : ""
+        files.has(ADAPTER_FILES[0]) ? "; it is a PEFT adapter, so name it with --adapter" : ggufAdvice(files, repo)
       }.`,
     );
   if (!files.has(MODEL_FILE) && !files.has(INDEX_FILE)) {
     const other = [...files.keys()].find((file) => /\.(bin|gguf|onnx|msgpack|h5|pt|pth)$/.test(file));
     throw new FileError(
       `${repo} has neither ${MODEL_FILE} nor ${INDEX_FILE}${other ? ` (it has ${other})` : ""}; name a repository or ` +
-        `a revision with safetensors.`,
+        `a revision with safetensors${ggufAdvice(files, repo)}.`,
     );
   }
   return [...files.values()].filter(({ path }) => SMALL.test(path) || (path === INDEX_FILE && !files.has(MODEL_FILE)));
+}
+
+/** What to write for a GGUF file of the repository, if there is one. */
+function ggufAdvice(files: Files, repo: string): string {
+  const file = [...files.keys()].find((name) => isGgufName(name));
+  return file === undefined ? "" : `, or one of its GGUF files, as ${repo}:${file}`;
+}
+
+/**
+ * A GGUF file, or all of its parts.
+ * @throws FileError naming a part that is not there
+ */
+export function ggufFiles(files: Files, name: string, repo: string): HubFile[] {
+  return partsOf(name).map((part) => {
+    const file = files.get(part);
+    if (!file) throw new FileError(`${repo} has no ${part}, which is a part of ${name}; name another file.`);
+    return file;
+  });
 }
 
 /**

@@ -1,8 +1,10 @@
 /** wasm-lora inspect. Files may be a stranger's: what is shown of them is cut and made safe for a terminal. */
 import { existsSync, statSync } from "node:fs";
 import { openFile, readJson } from "../io/files.js";
+import { isGgufName, openGguf } from "../io/gguf/files.js";
+import { shownValue } from "../io/gguf/header.js";
 import { readWeightMap } from "../io/huggingface.js";
-import { readHeader, type SafetensorsHeader } from "../io/safetensors_header.js";
+import { readHeader, type SafetensorsHeader, type StoredTensor } from "../io/safetensors_header.js";
 import { FileError } from "../runtime/errors.js";
 import { count, oneLine } from "./format.js";
 import { findFolder } from "./hub.js";
@@ -28,6 +30,23 @@ export async function inspect(named: string, options: { offline?: boolean | unde
   for (const file of files) printTensors(file);
 }
 
+/** What is listed of a file, of either format. */
+interface Listed {
+  metadata: (readonly [key: string, value: string])[];
+  tensors: (Pick<StoredTensor, "name" | "shape" | "length"> & { dtype: string })[];
+}
+
+function listed(path: string): Listed {
+  if (isGgufName(path)) {
+    const { metadata, tensors, close } = openGguf(path);
+    close();
+    const shown = Array.from(metadata, ([key, value]) => [key, shownValue(value)] as const);
+    return { metadata: shown, tensors: [...tensors.values()] };
+  }
+  const { metadata, tensors } = headerOf(path);
+  return { metadata: Object.entries(metadata), tensors: [...tensors.values()] };
+}
+
 function headerOf(path: string): SafetensorsHeader {
   const file = openFile(path);
   try {
@@ -38,8 +57,7 @@ function headerOf(path: string): SafetensorsHeader {
 }
 
 function printTensors(file: string): void {
-  const { metadata, tensors } = headerOf(file);
-  const all = [...tensors.values()];
+  const { metadata: entries, tensors: all } = listed(file);
   const rows = all
     .slice(0, MOST_LINES)
     .map((t) => [oneLine(t.name), t.dtype, oneLine(`[${t.shape.join(", ")}]`), count(t.length)]);
@@ -56,7 +74,6 @@ function printTensors(file: string): void {
   if (all.length > rows.length) lines.push(`  ... and ${count(all.length - rows.length)} more`);
   const values = all.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
   lines.push(`  ${all.length} tensors, ${count(values)} values`);
-  const entries = Object.entries(metadata);
   for (const [key, value] of entries.slice(0, MOST_LINES)) lines.push(`  ${oneLine(key, 100)}: ${oneLine(value, 100)}`);
   if (entries.length > MOST_LINES) lines.push(`  ... and ${count(entries.length - MOST_LINES)} entries more`);
   console.log(lines.join("\n"));

@@ -10,8 +10,9 @@ import {
 } from "../export/model.js";
 import { MODEL_DTYPE_NAMES } from "../export/targets.js";
 import { createFile, ensureWritableDirectory, readBytes, writeAtomic } from "../io/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import type { NewFile } from "../io/open_file.js";
-import { FileError, WasmLoraError } from "../runtime/errors.js";
+import { ArgumentError, FileError, WasmLoraError } from "../runtime/errors.js";
 import { startEngine, type EngineCommand } from "./engine_options.js";
 import { ROUNDING } from "./export.js";
 import { oneLine } from "./format.js";
@@ -35,6 +36,11 @@ export async function merge(options: MergeCommand): Promise<void> {
   const adapter =
     options.adapter === undefined ? undefined : (await findFolder("merge", options.adapter, "adapter", options)).path;
   const model = await modelFor("merge", { ...options, adapter });
+  if (isGgufFile(model))
+    throw new ArgumentError(
+      `merge: ${model} is a GGUF file, and a merged model needs the small files of a folder; name the folder that it ` +
+        `was made of with --model.`,
+    );
   const out = options.out.replace(/(?<=.)\/+$/, "");
   if (isFile) refuseOtherFile(out);
   else refuseOccupied(model, adapter, out);

@@ -1,7 +1,8 @@
 /** Where a model or a text is that was named somewhere else: contents decide in the end, so a path is only a hint. */
 import { dirname, isAbsolute, resolve } from "node:path";
 import { exists, readJson } from "../io/files.js";
-import { parseHubName } from "../io/hub_name.js";
+import { isGgufName } from "../io/gguf/files.js";
+import { parseHubName, spellHubName } from "../io/hub_name.js";
 import { show } from "../io/json.js";
 import { FileError } from "../runtime/errors.js";
 import { findFolder, type FindOptions } from "./hub.js";
@@ -23,9 +24,9 @@ function findFrom(path: string, nearby: string, file: string): string | undefine
   }
 }
 
-/** A model's folder; the embedded one may have moved with the package. */
+/** A model's folder or GGUF file; the embedded one may have moved with the package. */
 function findModel(path: string, nearby: string): string | undefined {
-  return findFrom(path, nearby, "config.json") ?? (isBaseModel(path) ? BASE_MODEL : undefined);
+  return findFrom(path, nearby, isGgufName(path) ? "" : "config.json") ?? (isBaseModel(path) ? BASE_MODEL : undefined);
 }
 
 /**
@@ -34,7 +35,7 @@ function findModel(path: string, nearby: string): string | undefined {
  */
 export function modelOfRun(path: string, commit: string | undefined, out: string): string {
   const name = commit === undefined ? undefined : parseHubName(path);
-  if (name) return `${name.repo}@${commit}`;
+  if (name) return spellHubName({ ...name, revision: commit });
   return findModel(path, out) ?? gone("model", path, "--model");
 }
 

@@ -79,11 +79,16 @@ export async function prepareRun(
   const asChat = areOfText(settings) ? undefined : { ...templateSettings(settings), template };
   const loaded = { model, config, codec: loadCodec(places.model, config, asChat) };
   return areOfText(settings)
-    ? runOnText(settings, places.data, loaded, encoding)
+    ? runOnText(settings, places, loaded, encoding)
     : runOnRows(settings, places, loaded, { rows, reading });
 }
 
-function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encoding: EncodingWatch): Run {
+function runOnText(
+  settings: SettingsOfText,
+  { data, model: path }: Places,
+  loaded: Loaded,
+  encoding: EncodingWatch,
+): Run {
   const { model, config, codec } = loaded;
   const { seq } = settings;
   if (seq > config.maxPositionEmbeddings) {
@@ -106,7 +111,7 @@ function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encod
       seq,
       accumulation,
       gradientCheckpointing,
-      adapter: adapterSettings(settings),
+      adapter: adapterSettings(settings, path),
       evaluation: { batch: 1, seq },
       generation: { prompt: prompt.length, maxNewTokens: SAMPLE_TOKENS },
     }),
@@ -114,7 +119,7 @@ function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encod
   const ids = encodeFile(data, codec, encoding);
   const heldOut = trainTestSplit(ids).test.length;
   if (heldOut <= seq) throw new ArgumentError(`finetune: ${data} has ${ids.length} tokens; ${tooShort(heldOut, seq)}`);
-  const training = new Finetuning(model, ids, finetuningSettings(settings));
+  const training = new Finetuning(model, ids, finetuningSettings(settings, path));
   const { train, test, evaluationBatches } = training;
   return {
     settings,
@@ -134,7 +139,7 @@ function runOnText(settings: SettingsOfText, data: string, loaded: Loaded, encod
 
 async function runOnRows(
   settings: SettingsOfRows,
-  { data, evalData }: Places,
+  { data, evalData, model: path }: Places,
   loaded: Loaded,
   watch: Pick<RunWatch, "rows" | "reading">,
 ): Promise<Run> {
@@ -143,7 +148,7 @@ async function runOnRows(
   const reading = { ...readingSettings(settings), evalData };
   const { train, test, examples } = await loadRows("finetune", data, codec, reading, watch.rows);
   const given = { train: train.rows, ...(test === null ? {} : { test: test.rows }) };
-  const ofRun = finetuningSettings(settings, { train: train.rows.length, test: test?.rows.length ?? null });
+  const ofRun = finetuningSettings(settings, path, { train: train.rows.length, test: test?.rows.length ?? null });
   const training = new Finetuning(model, given, ofRun);
   const heldOut = training.test as readonly TrainingRow[];
   const asked = heldOut.length > 0 ? heldOut : (training.train as readonly TrainingRow[]);

@@ -3,7 +3,9 @@
  * checkpoint says. Those that the run itself has are judged as train/settings.ts does.
  */
 import { exists } from "../io/files.js";
-import { parseHubName } from "../io/hub_name.js";
+import { isGgufFile } from "../io/gguf/files.js";
+import { parseHubName, spellHubName } from "../io/hub_name.js";
+import { baseOfGgufFile } from "../models/gguf_weights.js";
 import { asObject, show } from "../io/json.js";
 import { isAllLinear } from "../io/peft/match.js";
 import { ArgumentError } from "../runtime/errors.js";
@@ -210,8 +212,8 @@ function evalEveryOf({ batch, accumulation }: SharedSettings, { train, test }: R
   return Math.max(Math.min(steps(test === null ? train - heldOut : train), MOST_STEPS), steps(heldOut));
 }
 
-/** What the run's adapter is made by. */
-export function adapterSettings(settings: FinetuneSettings): FinetuningSettings["adapter"] {
+/** What the run's adapter is made by. @param path where the model is now */
+export function adapterSettings(settings: FinetuneSettings, path: string): FinetuningSettings["adapter"] {
   const { model, r, alpha, dropout, targetModules, init, dora, rslora } = settings;
   return {
     r,
@@ -221,16 +223,21 @@ export function adapterSettings(settings: FinetuneSettings): FinetuningSettings[
     initLoraWeights: init === "default" ? true : init,
     useDora: dora,
     useRslora: rslora,
-    baseModelNameOrPath: baseName(model),
+    baseModelNameOrPath: baseName(model, path),
   };
 }
 
 /**
  * What the run itself is given.
+ * @param path where the model is now
  * @param rows of a run on rows
  * @throws ArgumentError for a patience that nothing tries
  */
-export function finetuningSettings(settings: FinetuneSettings, rows?: RowCounts): Options<FinetuningSettings> {
+export function finetuningSettings(
+  settings: FinetuneSettings,
+  path: string,
+  rows?: RowCounts,
+): Options<FinetuningSettings> {
   const { steps, batch, accumulation, lr, schedule, warmup, weightDecay, maxGradNorm } = settings;
   const { loraPlus, patience, minDelta, seed } = settings;
   const evalEvery = settings.evalEvery === "auto" ? (rows ? evalEveryOf(settings, rows) : 0) : settings.evalEvery;
@@ -240,7 +247,7 @@ export function finetuningSettings(settings: FinetuneSettings, rows?: RowCounts)
         `measure on.`,
     );
   const shared = {
-    adapter: adapterSettings(settings),
+    adapter: adapterSettings(settings, path),
     steps,
     batch,
     accumulation,
@@ -260,9 +267,15 @@ export function finetuningSettings(settings: FinetuneSettings, rows?: RowCounts)
   return { ...shared, epochs, packing, groupByLength };
 }
 
-/** What PEFT finds the base by: a folder, or a name on the hub, which has no revision there. */
-function baseName(model: string): string {
-  return (!exists(model) && parseHubName(model)?.repo) || model;
+/**
+ * What PEFT finds the base by: a folder, or a name on the hub, which has no revision there; of a GGUF file the name of
+ * the folder that it was made of, where it says that.
+ * @param path where it is now
+ */
+function baseName(model: string, path: string): string {
+  const own = isGgufFile(path) ? baseOfGgufFile(path) : undefined;
+  const name = exists(model) ? undefined : parseHubName(model);
+  return own ?? (name ? spellHubName({ ...name, revision: undefined }) : model);
 }
 
 /** @param fail throws the caller's error */

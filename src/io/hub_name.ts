@@ -22,7 +22,7 @@ export interface HubName {
  */
 export function parseHubName(text: string): HubName | undefined {
   const [, repo, revision, file] = /^(\w[\w.-]*\/\w[\w.-]*)(?:@(\w[\w./-]*))?(?::(\w[\w.+/ -]*))?$/.exec(text) ?? [];
-  if (repo === undefined || repo.length > 96 || /--|\.\.|[.-](\/|$)|\.git$/.test(repo)) return undefined;
+  if (repo === undefined || repo.length > 96 || /--|\.\.|[.-](\/|$)|\.(?:git|gguf)$/.test(repo)) return undefined;
   // A revision becomes a part of a path.
   if (revision !== undefined && /\.\.|\/\/|\/\.|[./]$/.test(revision)) return undefined;
   if (file !== undefined && /\.\.|\/\/|\/\./.test(file)) return undefined;

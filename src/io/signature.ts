@@ -6,7 +6,7 @@ const SIGNATURES: readonly [readonly number[], string][] = [
   [[0x80, 0x03], "a pickle; save the weights as safetensors"],
   [[0x80, 0x04], "a pickle; save the weights as safetensors"],
   [[0x80, 0x05], "a pickle; save the weights as safetensors"],
-  [[0x47, 0x47, 0x55, 0x46], "a GGUF file; take the safetensors file of the same model"],
+  [[0x47, 0x47, 0x55, 0x46], "a GGUF file; give it a name that ends with .gguf, and name the file itself"],
   [[0x1f, 0x8b], "compressed by gzip; unpack it"],
   [[0xff, 0xfe], "UTF-16; save it as UTF-8"],
   [[0xfe, 0xff], "UTF-16; save it as UTF-8"],

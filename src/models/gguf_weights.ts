@@ -6,7 +6,7 @@ import type { OpenWeights } from "../io/huggingface.js";
 import type { StreamedFile } from "../io/streamed_file.js";
 import type { StreamedWeights } from "../io/streamed_weights.js";
 import { FormatError } from "../runtime/errors.js";
-import { configOfGguf, weightsOfGguf } from "./gguf.js";
+import { baseOfGguf, configOfGguf, weightsOfGguf } from "./gguf.js";
 import { FACTORS, type Factors } from "./gguf_rope.js";
 
 /** A model's weights and its config.json. @internal */
@@ -73,6 +73,13 @@ export async function openStreamedGgufWeights(
     await file.close();
     throw error;
   }
+}
+
+/** `baseOfGguf` of a file. @throws FileError, FormatError @internal */
+export function baseOfGgufFile(path: string): string | undefined {
+  const file = openGguf(path);
+  file.close();
+  return baseOfGguf(file.metadata);
 }
 
 /** No model's heads are wider. */

@@ -1,7 +1,7 @@
 /** Models from folders in Hugging Face's layout, of any family. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { exists, readJson } from "../io/files.js";
-import { isGgufFile } from "../io/gguf/files.js";
+import { isGgufFile, isGgufName } from "../io/gguf/files.js";
 import { openWeights, type WeightIndex } from "../io/huggingface.js";
 import { parseHubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
@@ -210,6 +210,8 @@ export function readConfig(where: string, directory: string): unknown {
         `await models.fetchModel(url).`,
     );
   }
+  if (isGgufName(directory) && !exists(directory) && !exists(path))
+    throw new FileError(`cannot read ${directory}: there is no such file; check the path.`);
   if (!exists(path) && exists(`${directory}/adapter_config.json`)) {
     throw new FileError(
       `cannot read ${path}: the folder holds a PEFT adapter, not a model. Load its base model and then the ` +

@@ -218,14 +218,17 @@ function* parseHeader(path: string, size: number | null): Generator<Request, Par
   let position = 0;
   for (let i = 0; i < tensorCount; i++) {
     reading = `tensor ${i + 1} of ${tensorCount}`;
+    const before = base + next;
     const name = yield* text();
-    if (name === "" || name.length > MAX_NAME_BYTES) fail(`the name of ${reading} has ${name.length} characters`);
+    const nameBytes = base + next - before - 8;
+    if (nameBytes < 1 || nameBytes > MAX_NAME_BYTES)
+      fail(`the name of ${reading} has ${nameBytes} bytes; expected 1 to ${MAX_NAME_BYTES}`);
     if (names.has(name)) fail(`tensor ${show(name)} occurs twice`);
     names.add(name);
     reading = `tensor ${show(name)}`;
     const dimensions = yield* uint32();
-    if (dimensions > MAX_DIMENSIONS)
-      fail(`${reading} has ${dimensions} dimensions; at most ${MAX_DIMENSIONS} are allowed`);
+    if (dimensions < 1 || dimensions > MAX_DIMENSIONS)
+      fail(`${reading} has ${dimensions} dimensions; expected 1 to ${MAX_DIMENSIONS}`);
     const shape: number[] = new Array(dimensions);
     for (let d = dimensions - 1; d >= 0; d--) shape[d] = yield* count(`a size of ${reading}`);
     const code = yield* uint32();
@@ -339,7 +342,7 @@ function padded(length: number, alignment: number): number {
 
 function byteLength(dtype: GgmlType, shape: readonly number[], fail: (message: string) => never): number {
   const { values, bytes } = GGML_TYPES[dtype];
-  const row = shape.at(-1) ?? 1;
+  const row = shape.at(-1)!;
   if (row % values !== 0) fail(`has shape ${show(shape)}; rows of ${dtype} are multiples of ${values} values`);
   let length = (row / values) * bytes;
   for (const size of shape.slice(0, -1)) length *= size;

@@ -4,6 +4,7 @@ import { adapter } from "./adapter.js";
 import { commandLine } from "./arguments.js";
 import { checkpoint } from "./checkpoint.js";
 import { files } from "./files.js";
+import { gguf } from "./gguf.js";
 import { hostile } from "./hostile.js";
 import { model } from "./model.js";
 import { pattern } from "./pattern.js";
@@ -16,6 +17,7 @@ import { tokenizer } from "./tokenizer.js";
 export const TARGETS: readonly Target[] = [
   hostile,
   safetensors,
+  gguf,
   model,
   adapter,
   pattern,

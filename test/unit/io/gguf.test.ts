@@ -172,7 +172,7 @@ test("what is no header is refused by its place", () => {
     [file(join(head(1, 0), info("w", [4], 0, 32)), 64), "begins at byte 32", "expected 0"],
     [file(join(head(1, 0), info("w", [1 << 30, 1 << 30], 0, 0)), 64), "more than 2^53 bytes"],
     [file(join(head(1, 0), info("w", [1 << 20], 0, 0)), 64), "cut off"],
-    [file(join(head(1, 0), info("w".repeat(64), [1], 0, 0)), 64), "64 characters"],
+    [file(join(head(1, 0), info("w".repeat(64), [1], 0, 0)), 64), "64 bytes"],
   ];
   for (const [bytes, ...words] of cases) refuses(bytes, ...words);
 });

@@ -2,7 +2,18 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "uvu";
-import { FileError, FormatError, init, io, memoryStats, models, noGrad, tensor } from "../../../src/index.js";
+import {
+  FileError,
+  FormatError,
+  init,
+  io,
+  manualSeed,
+  memoryStats,
+  models,
+  noGrad,
+  peft,
+  tensor,
+} from "../../../src/index.js";
 import { chooseGguf, openGguf } from "../../../src/io/gguf/files.js";
 import type { GgufValue } from "../../../src/io/gguf/types.js";
 import { layOutGguf, type GgufEntry } from "../../../src/io/gguf/writer.js";
@@ -104,6 +115,58 @@ test("matrices of 16 bits stay so", () => {
       assert.equal(own, shape.length === 2 ? dtype : "float32", key);
     model.dispose();
   }
+});
+
+/** CRC-32, as zlib has it. */
+function crc(bytes: Uint8Array): number {
+  let c = 0xffffffff;
+  for (const byte of bytes) {
+    c ^= byte;
+    for (let bit = 0; bit < 8; bit++) c = c & 1 ? (c >>> 1) ^ 0xedb88320 : c >>> 1;
+  }
+  return ~c >>> 0;
+}
+const BLOCKS = JSON.parse(readFileSync(new URL("test/fixtures/gguf/blocks.json", ROOT), "utf8")) as Record<
+  string,
+  Record<string, [crc: number, shape: number[], dtype: string]>
+>;
+for (const [name, expected] of Object.entries(BLOCKS)) {
+  test(`${name} has the values that gguf-py makes of its blocks, and trains`, () => {
+    put(`gguf/${name}`, "test.gguf");
+    const { model, config } = models.loadModel("memory:test.gguf");
+    const parameters = new Map(model.namedParameters());
+    for (const [key, [sum, shape, dtype]] of Object.entries(expected)) {
+      const parameter = parameters.get(key)!;
+      assert.deepEqual([parameter.shape, parameter.dtype], [shape, dtype], key);
+      assert.equal(crc(new Uint8Array(parameter.toFloat32().buffer)), sum, key);
+    }
+    const adapted = peft.getLoraModel(model, { r: 2, targetModules: "all-linear" });
+    const ids = tensor(
+      Int32Array.from({ length: 8 }, (_, i) => (3 * i) % 32),
+      [1, 8],
+    );
+    const loss = model.loss(ids, ids);
+    assert.equal(loss.shape.length, 0);
+    loss.backward();
+    for (const t of [ids, loss]) t.dispose();
+    adapted.unload();
+    assert.equal(config.vocabSize, expected["model.embed_tokens.weight"]![1][0]);
+    model.dispose();
+  });
+}
+
+test("an adapter of a file is one of its folder", () => {
+  for (const file of ["config.json", "model.safetensors"]) put(`gguf/small/${file}`, `gguf_folder/${file}`);
+  put("gguf/small_f32.gguf", "test.gguf");
+  manualSeed(1);
+  const { model: one } = models.loadModel("memory:test.gguf");
+  const adapted = peft.getLoraModel(one, { r: 2, targetModules: ["q_proj", "k_proj"], initLoraWeights: false });
+  adapted.savePretrained("memory:gguf_adapter");
+  const { model: other } = models.loadModel("memory:gguf_folder");
+  peft.LoraModel.fromPretrained(other, "memory:gguf_adapter");
+  for (const model of [one, other]) model.eval();
+  assert.deepEqual(logitsOf(other), logitsOf(one));
+  for (const model of [one, other]) model.dispose();
 });
 
 test("all parts of a file that was split are one model", async () => {
