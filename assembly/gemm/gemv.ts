@@ -101,16 +101,7 @@ const NEAR: usize = 1536;
  */
 // @ts-ignore: decorator
 @inline
-function sixteen(
-  times: i32,
-  k: i32,
-  a: usize,
-  b: usize,
-  bcs: usize,
-  c: usize,
-  accumulate: bool,
-  format: i32,
-): void {
+function sixteen(times: i32, k: i32, a: usize, b: usize, bcs: usize, c: usize, accumulate: bool, format: i32): void {
   const group = bcs << 2;
   for (; times > 0; times--) {
     let c0 = f32x4.splat(0),

@@ -62,6 +62,12 @@ test("edges of the rank-4 updates: few rows, a short k, strips of columns", asyn
   }
 });
 
+test("one row by the long rows of a transposed matrix: eight, and sixteen, side by side", async () => {
+  const engine = await start();
+  for (const k of [385, 386, 399, 448, 512, 771])
+    for (const n of [7, 15, 16, 17, 24, 31, 33, 50]) sweep(engine, problem(1, n, k), STEPS, ["NT"]);
+});
+
 test("edges of the row blocks", async () => {
   const engine = await start();
   for (const m of [95, 96, 97, 191, 193])

@@ -9,6 +9,7 @@ const engine = await initFused();
 
 // Each of them calls init(), which now changes nothing.
 await import("./attention.test.js");
+await import("./blocks.test.js");
 await import("./conv.test.js");
 await import("./exact.test.js");
 await import("./half.test.js");

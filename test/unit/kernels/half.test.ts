@@ -76,6 +76,34 @@ for (const dtype of HALVES) {
     memory.free(input);
   });
 
+  test(`${dtype}: one row by the long rows of a transposed weight`, () => {
+    const x = memory.alloc(4 * 1000);
+    memory.f32(x, 1000).set(random.subarray(2000, 3000));
+    for (const d of [769, 770, 803, 960])
+      for (const k of [15, 16, 17, 31, 33])
+        compare(`d ${d} k ${k}`, k, dtype, d * k, (y, weight, format) =>
+          kernels.loraLinearForward({
+            n: 1,
+            d,
+            k,
+            r: 0,
+            s: 0,
+            fanInFanOut: false,
+            bias: 0,
+            a: 0,
+            b: 0,
+            hs: 0,
+            scratch,
+            xDropped: 0,
+            y,
+            x,
+            weight,
+            format,
+          }),
+        );
+    memory.free(x);
+  });
+
   test(`${dtype}: rows of a table, norms of rows and columns, plain widening`, () => {
     const [vocab, k] = [5, 40];
     const ids = memory.alloc(16);
