@@ -90,13 +90,18 @@ export class Threads {
     this.#exports["useThread"]!(this.#control, count, 0, maySleep());
   }
 
-  /** Runs a kernel, in which the others may take part. `index`: its place in the names that they know. */
+  /**
+   * Runs a kernel, in which the others may take part. `index`: its place in the names that they know.
+   * @throws where it traps, here or there
+   */
   call(kernel: (...args: unknown[]) => unknown, index: number, args: unknown[]): unknown {
     this.#words[CONTROL.kernel] = index;
     for (let i = 0; i < args.length; i++) this.#arguments[i] = args[i] as number;
     this.#exports["enterCall"]!();
     const result = kernel(...args);
     this.#exports["leaveCall"]!();
+    // Of one that failed without a part in hand nobody has heard yet.
+    if (Atomics.load(this.#words, CONTROL.fault) !== 0) throw new Error(this.fault);
     return result;
   }
 

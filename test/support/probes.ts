@@ -17,7 +17,7 @@ export interface Probes {
 }
 
 export async function loadProbes(): Promise<Probes> {
-  const memory = new WebAssembly.Memory({ initial: 2 });
+  const memory = new WebAssembly.Memory({ initial: 2, maximum: 65536 });
   const { exports } = await WebAssembly.instantiate(await probesModule(), { env: { memory } });
   const { heapBase, ...kernels } = exports as Probes["kernels"] & { heapBase: () => number };
   return { memory: new LinearMemory(memory, heapBase()), kernels };
