@@ -10,7 +10,6 @@
 import { serializeGguf, type GgufTensorToWrite } from "../io/gguf/writer.js";
 import type { GgufValue } from "../io/gguf/types.js";
 import { readGgufHeader } from "../io/gguf/header.js";
-import { parseHubName } from "../io/hub_name.js";
 import { ggufArchitecture, ggufName, ggufRowOrder } from "../models/gguf_names.js";
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import type { FloatType } from "../tensor/dtype.js";
@@ -30,7 +29,7 @@ export const GGUF_ADAPTER_FILE = "adapter.gguf";
 const text = (value: string): GgufValue => ({ type: "string", value });
 const uint32 = (value: number): GgufValue => ({ type: "uint32", value });
 
-export function writeGgufAdapter({ where, config, updates, dtype, base }: Task): Written {
+export function writeGgufAdapter({ where, updates, dtype, base }: Task): Written {
   const { modelType, tieWordEmbeddings } = base!;
   const architecture = ggufArchitecture(modelType);
   if (architecture === undefined)
@@ -69,7 +68,6 @@ export function writeGgufAdapter({ where, config, updates, dtype, base }: Task):
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", text(architecture)],
     ["general.type", text("adapter")],
-    ...baseNames(config.baseModelNameOrPath),
     ["adapter.type", text("lora")],
     ["adapter.lora.alpha", { type: "float32", value: alpha }],
     ["general.file_type", uint32(FILE_TYPES[dtype])],
@@ -82,19 +80,6 @@ export function writeGgufAdapter({ where, config, updates, dtype, base }: Task):
     folded,
     notes: [],
   };
-}
-
-/** A base on the hub by its name; a path of this machine says nothing elsewhere. */
-function baseNames(name: string | null): [string, GgufValue][] {
-  const hub = name === null ? undefined : parseHubName(name);
-  if (!hub) return [];
-  const [organization, model] = hub.repo.split("/") as [string, string];
-  return [
-    ["general.base_model.count", uint32(1)],
-    ["general.base_model.0.name", text(model)],
-    ["general.base_model.0.organization", text(organization)],
-    ["general.base_model.0.repo_url", text(`https://huggingface.co/${hub.repo}`)],
-  ];
 }
 
 /** Row i is row order[i] of values [rows, columns]. */

@@ -38,10 +38,13 @@ const MERGE = "merge it into its base instead (wasm-lora merge --to gguf or --to
  * layers
  */
 export function readSource(where: string, source: string | LoraModel, adapterName: string): PlainAdapter {
-  if (source instanceof LoraModel) return ofModel(where, source, adapterName);
-  if (typeof source !== "string")
+  if (!(source instanceof LoraModel) && typeof source !== "string")
     throw new ArgumentError(`${where}: adapter must be a folder's path or a LoraModel; got ${shown(source)}.`);
-  return ofFolder(where, source);
+  const { config, updates } =
+    typeof source === "string" ? ofFolder(where, source) : ofModel(where, source, adapterName);
+  // Wherever it comes from, the same adapter makes the same files.
+  const key = ({ path }: Update): string => path.replace(/\d+/g, (digits) => digits.padStart(9, "0"));
+  return { config, updates: updates.sort((a, b) => (key(a) < key(b) ? -1 : 1)) };
 }
 
 /** An adapter that a target cannot be told. */

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { suite, test } from "uvu";
 import axe from "axe-core";
-import { strToU8, zipSync } from "fflate";
+import { strToU8, unzipSync, zipSync } from "fflate";
 import { build, preview } from "vite";
 import * as wasmLora from "wasm-lora";
 import { HubServer } from "../../../dist/test/support/hub_server.js";
@@ -42,6 +42,7 @@ const PROMPT = "The old man";
 /** As the page does: ten evaluations in the course of a run. */
 const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT, evalEvery: 4 };
 
+await wasmLora.init();
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
 const server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
 const url = server.resolvedUrls.local[0];
@@ -192,6 +193,13 @@ for (const [name, launch] of WANTED) {
     writeFileSync(zip, bytes);
     assert.deepEqual(weightsOf(bytes), expected.adapter);
     assert.deepEqual(configOf(bytes), expected.config);
+  });
+
+  inBrowser("what is for llama.cpp and Ollama is Node's export of it, to the byte", async () => {
+    const base = fileURLToPath(new URL("../../../models/base", import.meta.url));
+    const { files } = wasmLora.exportAdapter(join(work, "node/adapter"), { to: "ollama", base });
+    const zip = unzipSync(await downloaded(b, "download-llama"));
+    for (const [file, bytes] of files) assert.deepEqual(Buffer.from(zip[`adapter/${file}`]), Buffer.from(bytes), file);
   });
 
   inBrowser("a finished run too survives a reload", async () => {

@@ -202,6 +202,17 @@ test("a model's adapter needs no folder, also one that took something out of its
   adapted.dispose();
 });
 
+test("an adapter makes the same files from its model and from its folder", () => {
+  const { model } = models.loadModel(BASE);
+  const adapted = peft.LoraModel.fromPretrained(model, `${ZOO}/all_linear`);
+  for (const to of ["gguf", "mlx", "peft"] as const)
+    assert.deepEqual(
+      exportAdapter(adapted, { to }).files,
+      exportAdapter(`${ZOO}/all_linear`, { to, base: BASE }).files,
+    );
+  adapted.dispose();
+});
+
 test("Workers AI: two files, the model_type, and limits that are checked", () => {
   const folder = familyPath("mistral");
   const { files, notes } = exportAdapter(`${folder}/adapter`, { to: "workers-ai", base: folder });

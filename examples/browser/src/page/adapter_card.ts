@@ -2,7 +2,7 @@
 import { fileName, number } from "../format";
 import { Refusal } from "../refusal";
 import type { Adapter } from "../worker/run";
-import { fromFiles, toZip } from "./adapter_files";
+import { fromFiles, toLlamaZip, toZip } from "./adapter_files";
 import { $, announce, show } from "./dom";
 import { acceptFiles } from "./drop";
 import type { Host } from "./host";
@@ -37,6 +37,8 @@ export class AdapterCard {
       "download-last",
       best === last ? null : toZip(await this.host.call((studio) => studio.adapter("last"))),
     );
+    const exported = await this.host.call((studio) => studio.exported());
+    this.#offer("download-llama", exported && toLlamaZip(exported));
     show("download", best === last ? "Download the adapter" : `Download the best adapter (step ${number(best)})`);
     show("download-last", `Download the last (step ${number(last)})`);
   }
@@ -44,6 +46,7 @@ export class AdapterCard {
   withdraw(): void {
     this.#offer("download", null);
     this.#offer("download-last", null);
+    this.#offer("download-llama", null);
   }
 
   #offer(id: string, zip: Blob | null): void {

@@ -25,6 +25,18 @@ export function toZip({ config, weights }: Adapter): Blob {
   });
 }
 
+/** What llama.cpp and Ollama read. */
+export function toLlamaZip(files: ReadonlyMap<string, Uint8Array>): Blob {
+  const readme = [
+    "adapter.gguf is a LoRA adapter: llama-cli -m base.gguf --lora adapter.gguf, where base.gguf is the model that it",
+    "was trained on, which wasm-lora merge --model <folder> --to gguf --out base.gguf writes.",
+    "For Ollama: put base.gguf here, then ollama create <name> -f Modelfile.",
+    "",
+  ].join("\n");
+  const all = { ...Object.fromEntries(files), "README.txt": strToU8(readme) };
+  return new Blob([zipSync({ adapter: all }, { mtime: DATE }) as Uint8Array<ArrayBuffer>], { type: "application/zip" });
+}
+
 /** @throws Refusal naming what is missing */
 export async function fromFiles(files: readonly File[]): Promise<Adapter> {
   const found = new Map<string, Uint8Array>();

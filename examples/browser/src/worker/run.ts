@@ -3,7 +3,7 @@
  * `wasm-lora finetune --r <rank> --alpha <2 rank> --eval-every <a tenth of the steps> --patience <patience>`, of a text
  * with `--steps <steps> --batch 8 --seq 64`, of rows with `--epochs <epochs>`, to the same bits.
  */
-import { data, DivergedError, io, type peft, train } from "wasm-lora";
+import { ArgumentError, data, DivergedError, exportAdapter, io, type peft, train } from "wasm-lora";
 import { number } from "../format";
 import { Refusal } from "../refusal";
 import type { Course, Question, Report, Said, Settings, Written } from "../views";
@@ -228,6 +228,17 @@ export class Run {
       const file = (name: string): Uint8Array => io.memoryFiles.get(`memory:trained/${name}`)!;
       return { config: file("adapter_config.json"), weights: file("adapter_model.safetensors") };
     });
+  }
+
+  /** The adapter of the end for llama.cpp and Ollama, files by their names; null: they have no such model. */
+  exported(): Map<string, Uint8Array> | null {
+    const { tokenizer } = this.base;
+    try {
+      return this.#with("best", () => exportAdapter(this.adapted, { to: "ollama", tokenizer }).files);
+    } catch (error) {
+      if (error instanceof ArgumentError) return null;
+      throw error;
+    }
   }
 
   /** A copy: training may go on before it is written. */

@@ -326,6 +326,11 @@ export class Studio {
     return this.#run!.adapter(who);
   }
 
+  /** As `adapter("best")`, for llama.cpp and Ollama. */
+  exported(): Map<string, Uint8Array> | null {
+    return this.#run!.exported();
+  }
+
   /** @throws Refusal if it is no adapter of this model; then the one uploaded before is still there */
   async upload({ config, weights }: Adapter): Promise<void> {
     this.hush();
