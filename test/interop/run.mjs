@@ -86,9 +86,11 @@ for (const family of Object.keys(FAMILIES)) {
   for (const name of browser ? ["f32.gguf", "adapter.gguf"] : []) files[`${family}-${name}`] = path(name);
   for (const adapter of browser ? [null, lora] : []) {
     const { tokens, margins, values } = compute(folder, adapter, PROMPT, NEW_TOKENS);
-    const characters = tokens.map((id) =>
-      id === 4 ? " " : id === 3 ? "\n" : id < 3 ? "" : String.fromCharCode(id + 28),
-    );
+    // It ends with the token that ends texts.
+    const end = tokens.includes(2) ? tokens.indexOf(2) : NEW_TOKENS;
+    const characters = tokens
+      .slice(0, end)
+      .map((id) => (id === 4 ? " " : id === 3 ? "\n" : id < 3 ? "" : String.fromCharCode(id + 28)));
     // Its attention is in float16: what was ahead by next to nothing may be another.
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const close = margins.findIndex((margin) => margin <= 2 * tolerance("gemma3", "f32") * largest);
