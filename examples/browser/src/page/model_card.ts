@@ -4,12 +4,14 @@ import { Refusal } from "../refusal";
 import type { Loading, ModelView, Opened } from "../views";
 import type { Source } from "../worker/base";
 import { $, announce, show } from "./dom";
+import { acceptFiles } from "./drop";
 import type { Host } from "./host";
 import type { Stage } from "./stage";
 
 export class ModelCard {
   readonly #hubName = $<HTMLInputElement>("hub-name");
   readonly #folder = $<HTMLInputElement>("folder");
+  readonly #gguf = $<HTMLInputElement>("gguf");
   /** What stands below the field. */
   readonly #hint = $("model-hint").textContent!;
   /** The model that the next run begins with. */
@@ -26,11 +28,18 @@ export class ModelCard {
       this.#folder.value = "";
       if (files.length > 0) this.#take(() => ({ kind: "folder", files }));
     });
+    acceptFiles(stage, this.#gguf, $("model-form"), async (files) =>
+      this.#take(() => {
+        if (!files.every(({ name }) => /\.gguf$/i.test(name)))
+          throw new Refusal("model", "Drop a GGUF file here; a folder is opened by its button.");
+        return { kind: "folder", files: [...files] };
+      }),
+    );
     $("model-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#take(() => {
         const name = this.#hubName.value.trim();
-        if (!/^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(name))
+        if (!/^[\w.-]+\/[\w.-]+(@[\w./-]+)?(:[\w.+/ -]+)?$/.test(name))
           throw new Refusal("model", "Enter the name of a model on the hub: its owner, a slash and its name.");
         return { kind: "hub", name };
       });
@@ -39,7 +48,8 @@ export class ModelCard {
     useEmbedded.addEventListener("click", () => this.#take(() => ({ kind: "embedded" })));
     stage.follow(() => {
       const choosable = stage.is("idle", "done", "held");
-      $<HTMLButtonElement>("load-model").disabled = this.#hubName.disabled = this.#folder.disabled = !choosable;
+      $<HTMLButtonElement>("load-model").disabled = this.#hubName.disabled = !choosable;
+      this.#folder.disabled = this.#gguf.disabled = !choosable;
       useEmbedded.disabled = !choosable || this.view === null || this.view.isEmbedded;
     });
   }

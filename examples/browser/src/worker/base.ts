@@ -61,10 +61,10 @@ export async function openBase(source: Source, onProgress: OnProgress): Promise<
       const open = (which: string): Promise<models.AnyLoadedModel> =>
         models.fetchModel(which, { ...options, endpoint: HUB });
       const loaded = await open(name);
-      const [repo] = name.split("@");
+      const [, repo, file = ""] = /^([^@:]*)(?:@[^:]*)?(:.*)?$/.exec(name)!;
       // The commit, so that a run goes on with what it began with.
-      const commit = loaded.path.slice(loaded.path.lastIndexOf("/") + 1);
-      const pinned = `${repo}@${commit}`;
+      const commit = /\/resolve\/([^/]+)/.exec(loaded.path)![1]!;
+      const pinned = `${repo}@${commit}${file}`;
       return baseOf(loaded, { id: `hub:${pinned}`, name, peftName: repo! }, () => open(pinned));
     }
     const { files } = source;
@@ -130,7 +130,7 @@ async function digestOf(files: readonly File[]): Promise<string> {
   const add = (byte: number): void => {
     hash = Math.imul(hash ^ byte, 0x01000193);
   };
-  const weights = files.filter(({ name }) => name.endsWith(".safetensors"));
+  const weights = files.filter(({ name }) => /\.(safetensors|gguf)$/i.test(name));
   for (const file of weights.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     for (const part of [file.slice(0, ENDS), file.slice(-ENDS), new Blob([`${file.name} ${file.size}`])])
       new Uint8Array(await part.arrayBuffer()).forEach(add);
