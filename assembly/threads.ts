@@ -33,7 +33,7 @@ export function threadControlBytes(): i32 {
 }
 
 /** About as many cycles make a part worth taking (measured). */
-const LEAST: f64 = 20000;
+const LEAST: f64 = 8000;
 /** No part is of more: a third of a second, so that nobody waits long for one, even where a core has much to do. */
 const MOST: f64 = 1e9;
 /** Looks at a word before a thread sleeps, some 50 us; a thread that may not sleep gives up after some 10 s. */

@@ -10,12 +10,19 @@ import { first, last, own, part, split, threadCount } from "../threads";
 import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES } from "./sgemm";
 
 const WIDTH: i32 = 64;
-/** Fewer rows than that make packing a good part of the work (64: 4 %). */
-const LEAST_ROWS: i32 = 64;
+/** Columns of a register tile, a cache line; and what formats of blocks are read by. */
+const TILE: i32 = 16;
+const UNIT: i32 = 32;
 /** Rows of a block are a multiple of that, as high as all register tiles are. */
-const TILES: i32 = 24;
-/** Blocks for each thread, where there are rows for it. */
+const TILES: i32 = 12;
+/**
+ * Blocks for each thread, where each of them has as many rows: fewer make packing a good part of the work (64: 4 %).
+ */
 const BLOCKS_EACH: i32 = 16;
+const MANY_ROWS: i32 = 64;
+/** The same where that would leave threads without work. */
+const FEW_BLOCKS_EACH: i32 = 4;
+const LEAST_ROWS: i32 = 24;
 /** Cycles of a multiply-add, about. */
 const COST: f64 = 0.15;
 
@@ -36,17 +43,21 @@ let unit: i32 = 0,
 
 /** Begins the blocks of a C of m rows and n columns whose elements are sums of k products. */
 function cut(m: i32, n: i32, k: i32, widest: i32): void {
-  const wanted = BLOCKS_EACH * threadCount();
   rows = m;
   columns = n;
   wide = widest;
   const strips = (n + wide - 1) / wide;
-  stacked = strips < wanted && strips > 0 ? max(1, min(m / LEAST_ROWS, (wanted + strips - 1) / strips)) : 1;
+  stacked = max(1, max(stack(m, strips, BLOCKS_EACH, MANY_ROWS), stack(m, strips, FEW_BLOCKS_EACH, LEAST_ROWS)));
   tall = (m + stacked - 1) / stacked;
   if (stacked > 1) tall = ((tall + TILES - 1) / TILES) * TILES;
   if (tall > 0) stacked = (m + tall - 1) / tall;
   unit = end = 0;
   split(strips * stacked, COST * <f64>tall * <f64>min(n, wide) * <f64>k);
+}
+
+/** How many blocks of at least so many rows, one below the other, make as many for each thread. */
+function stack(m: i32, strips: i32, each: i32, least: i32): i32 {
+  return min(m / least, strips == 0 ? 1 : (each * threadCount() + strips - 1) / strips);
 }
 
 /** The next block. Neighbours become one as far as one thread has taken them. */
@@ -69,8 +80,8 @@ function block(): bool {
 }
 
 /** How wide a strip is: few rows read B where it lies, and best in long pieces. */
-function widestOf(m: i32, n: i32): i32 {
-  return m > FEW_ROWS ? WIDTH : max(WIDTH, (n / (8 * threadCount())) & ~(WIDTH - 1));
+function widestOf(m: i32, n: i32, align: i32 = TILE): i32 {
+  return m > FEW_ROWS ? WIDTH : max(align, (n / (8 * threadCount())) & ~(align - 1));
 }
 
 // @ts-ignore: decorator
@@ -260,7 +271,7 @@ export function threadedTwo(
   scratch: usize,
   format: i32,
 ): void {
-  for (cut(m, n, k + k2, widestOf(m, n)); block(); )
+  for (cut(m, n, k + k2, widestOf(m, n, UNIT)); block(); )
     gemmTwo(
       height,
       width,
