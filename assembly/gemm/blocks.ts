@@ -45,10 +45,12 @@ import { highFours, highPairs, lowFours, lowPairs } from "./shuffle";
 
 /** Values that are read at a time, of every format. */
 export const UNIT: i32 = 32;
-/**
- * A unit as `codesOf` leaves it: 32 codes, scale and offset of the first 16, those of the others.
- */
-export const RECORD: usize = 48;
+/** Codes of a row that `records` makes at a time, at most, */
+export const CODES: i32 = 256;
+/** and where the scale of each 16 of them lies behind them, and the offset; bytes of all. */
+export const SCALES: usize = <usize>CODES;
+export const OFFSETS: usize = SCALES + (<usize>CODES >> 2);
+export const RECORDS: usize = OFFSETS + (<usize>CODES >> 2);
 
 /**
  * y = count values of a row, from number `first` on: both are multiples of UNIT where the format is one of blocks. Not
@@ -71,8 +73,29 @@ export function units(y: usize, step: usize, gap: usize, row: usize, first: i32,
     bytes = blockBytes(format);
   let at = row + <usize>(first >> (5 + shift)) * bytes,
     sub = (first >> 5) & last;
+  // The two that most weights have, without a call for each unit.
+  if (format == Q8_0) {
+    for (; count > 0; count -= UNIT) {
+      const d = f16(at);
+      put16(y, v128.load(at, 2), d, -0);
+      put16(y + gap, v128.load(at, 18), d, -0);
+      y += step;
+      at += 34;
+    }
+    return;
+  }
+  if (format == Q4_K) {
+    for (; count > 0; at += 144) {
+      const units = min(8 - sub, count >> 5);
+      someOf4(y, step, gap, at, sub, units);
+      y += step * units;
+      count -= units << 5;
+      sub = 0;
+    }
+    return;
+  }
   for (; count > 0; count -= UNIT) {
-    unit(y, gap, at, sub, format);
+    unit(y, gap, 0, at, sub, format);
     y += step;
     if (sub == last) {
       sub = 0;
@@ -81,19 +104,57 @@ export function units(y: usize, step: usize, gap: usize, row: usize, first: i32,
   }
 }
 
-/** Unit `sub` of the block at `at`: as floats, or, where gap is 0, as a record. */
-function unit(to: usize, gap: usize, at: usize, sub: i32, format: i32): void {
+/**
+ * `count` values of a row as codes, from number `first` on, both multiples of UNIT; scales and offsets of each 16
+ * behind them. Where there are no offsets they are left out, or -0.
+ */
+export function records(to: usize, row: usize, first: i32, count: i32, format: i32): void {
+  const shift = unitsShift(format),
+    last = (1 << shift) - 1,
+    bytes = blockBytes(format);
+  let at = row + <usize>(first >> (5 + shift)) * bytes,
+    sub = (first >> 5) & last,
+    scales = to + SCALES;
+  if (format == Q8_0) {
+    for (; count > 0; count -= UNIT) {
+      v128.store(to, v128.load(at, 2));
+      v128.store(to, v128.load(at, 18), 16);
+      v128.store64_lane(scales, f32x4.splat(f16(at)), 0);
+      to += 32;
+      scales += 8;
+      at += 34;
+    }
+    return;
+  }
+  for (; count > 0; count -= UNIT) {
+    if (sub == 0 && count >= 256 && (format == Q4_K || format == Q6_K)) {
+      if (format == Q4_K) whole4(to, scales, at);
+      else whole6(to, scales, at);
+      return;
+    }
+    unit(to, 0, scales, at, sub, format);
+    to += 32;
+    scales += 8;
+    if (sub == last) {
+      sub = 0;
+      at += bytes;
+    } else sub++;
+  }
+}
+
+/** Unit `sub` of the block at `at`: as floats, or, where `scales` is an address, as codes. */
+function unit(to: usize, gap: usize, scales: usize, at: usize, sub: i32, format: i32): void {
   if (format == Q8_0) {
     const d = f16(at);
-    put(to, gap, v128.load(at, 2), v128.load(at, 18), d, -0, d, -0);
-  } else if (format == Q4_K) k4(to, gap, at, at + 16, sub, 0);
-  else if (format == Q6_K) k6(to, gap, at, sub);
-  else if (format == NF4) nf4(to, gap, at, sub);
-  else if (format == Q5_K) k4(to, gap, at, at + 48, sub, at + 16);
-  else if (format <= Q5_1) nibbles(to, gap, at, format);
-  else if (format == Q3_K) k3(to, gap, at, sub);
-  else if (format == Q2_K) k2(to, gap, at, sub);
-  else levels(to, gap, at, sub, format);
+    put(to, gap, scales, v128.load(at, 2), v128.load(at, 18), d, -0, d, -0);
+  } else if (format == Q4_K) k4(to, gap, scales, at, at + 16, sub, 0);
+  else if (format == Q6_K) k6(to, gap, scales, at, sub);
+  else if (format == NF4) nf4(to, gap, scales, at, sub);
+  else if (format == Q5_K) k4(to, gap, scales, at, at + 48, sub, at + 16);
+  else if (format <= Q5_1) nibbles(to, gap, scales, at, format);
+  else if (format == Q3_K) k3(to, gap, scales, at, sub);
+  else if (format == Q2_K) k2(to, gap, scales, at, sub);
+  else levels(to, gap, scales, at, sub, format);
 }
 
 // @ts-ignore: decorator
@@ -115,14 +176,14 @@ function highNibbles(bytes: v128): v128 {
 }
 
 /** 32 codes with the scales and offsets of both halves. */
-function put(to: usize, gap: usize, x: v128, y: v128, s0: f32, o0: f32, s1: f32, o1: f32): void {
-  if (gap == 0) {
+function put(to: usize, gap: usize, scales: usize, x: v128, y: v128, s0: f32, o0: f32, s1: f32, o1: f32): void {
+  if (scales != 0) {
     v128.store(to, x);
     v128.store(to, y, 16);
-    store<f32>(to, s0, 32);
-    store<f32>(to, o0, 36);
-    store<f32>(to, s1, 40);
-    store<f32>(to, o1, 44);
+    store<f32>(scales, s0);
+    store<f32>(scales, s1, 4);
+    store<f32>(scales, o0, OFFSETS - SCALES);
+    store<f32>(scales, o1, OFFSETS - SCALES + 4);
     return;
   }
   put16(to, x, s0, o0);
@@ -149,7 +210,7 @@ function scaled(codes: v128, scale: v128, offset: v128): v128 {
 }
 
 /** Q4_0, Q4_1, Q5_0, Q5_1 */
-function nibbles(to: usize, gap: usize, at: usize, format: i32): void {
+function nibbles(to: usize, gap: usize, scales: usize, at: usize, format: i32): void {
   const d = f16(at),
     hasMinimum = format == Q4_1 || format == Q5_1,
     hasFifth = format >= Q5_0;
@@ -175,7 +236,7 @@ function nibbles(to: usize, gap: usize, at: usize, format: i32): void {
     x = i8x16.sub(x, zero);
     y = i8x16.sub(y, zero);
   }
-  put(to, gap, x, y, d, offset, d, offset);
+  put(to, gap, scales, x, y, d, offset, d, offset);
 }
 
 /** Byte i eight times, then byte i + 1. */
@@ -188,7 +249,7 @@ function eights(bytes: v128, i: i32): v128 {
 }
 
 /** Q4_K and Q5_K: four bits at `from`; fifth bits at `fifths`, 0: there are none. */
-function k4(to: usize, gap: usize, at: usize, from: usize, sub: i32, fifths: usize): void {
+function k4(to: usize, gap: usize, scales: usize, at: usize, from: usize, sub: i32, fifths: usize): void {
   const d = f16(at),
     dmin = f16(at + 2),
     s = at + 4 + <usize>(sub & 3);
@@ -209,7 +270,95 @@ function k4(to: usize, gap: usize, at: usize, from: usize, sub: i32, fifths: usi
     x = v128.or(x, v128.and(sixteen, i8x16.eq(bit, v128.and(bit, v128.load(fifths)))));
     y = v128.or(y, v128.and(sixteen, i8x16.eq(bit, v128.and(bit, v128.load(fifths, 16)))));
   }
-  put(to, gap, x, y, scale, offset, scale, offset);
+  put(to, gap, scales, x, y, scale, offset, scale, offset);
+}
+
+/** `count` units of a block of Q4_K, from number `sub` on, as floats. */
+function someOf4(y: usize, step: usize, gap: usize, at: usize, sub: i32, count: i32): void {
+  const d = f16(at),
+    dmin = -f16(at + 2),
+    a = load<u32>(at, 4),
+    b = load<u32>(at, 8),
+    c = load<u32>(at, 12),
+    scales = ((<u64>((c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030))) << 32) | (a & 0x3f3f3f3f),
+    minima = ((<u64>(((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030))) << 32) | (b & 0x3f3f3f3f);
+  for (let end = sub + count; sub < end; sub++) {
+    const from = at + 16 + ((<usize>(sub >> 1)) << 5),
+      shift = (sub & 1) << 2,
+      scale = d * <f32>(<i32>(scales >> (sub << 3)) & 63),
+      offset = dmin * <f32>(<i32>(minima >> (sub << 3)) & 63);
+    put16(y, lowNibbles(i16x8.shr_u(v128.load(from), shift)), scale, offset);
+    put16(y + gap, lowNibbles(i16x8.shr_u(v128.load(from, 16), shift)), scale, offset);
+    y += step;
+  }
+}
+
+/** A whole block of Q6_K as codes. */
+function whole6(to: usize, scales: usize, at: usize): void {
+  const d = f32x4.splat(f16(at + 208)),
+    own = v128.load(at, 192),
+    low = i16x8.extend_low_i8x16_s(own),
+    high = i16x8.extend_high_i8x16_s(own);
+  v128.store(scales, f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(low))));
+  v128.store(scales, f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(low))), 16);
+  v128.store(scales, f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(high))), 32);
+  v128.store(scales, f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(high))), 48);
+  const zero = i8x16.splat(32);
+  // Four bits of a half lie in 64 bytes, of which the first 32 share their two more with the others.
+  for (let half = 0; half < 2; half++) {
+    for (let i: usize = 0; i < 32; i += 16) {
+      const x = v128.load(at + i),
+        y = v128.load(at + i, 32),
+        bits = v128.load(at + i + 128 - ((<usize>half) << 5));
+      sixBits(to + i, lowNibbles(x), i16x8.shl(bits, 4), zero);
+      sixBits(to + i + 32, lowNibbles(y), i16x8.shl(bits, 2), zero);
+      sixBits(to + i + 64, highNibbles(x), bits, zero);
+      sixBits(to + i + 96, highNibbles(y), i16x8.shr_u(bits, 2), zero);
+    }
+    to += 128;
+    at += 64;
+  }
+}
+
+/** Four bits of each code, and two more where those two stand in `upper`. */
+// @ts-ignore: decorator
+@inline
+function sixBits(to: usize, lower: v128, upper: v128, zero: v128): void {
+  v128.store(to, i8x16.sub(v128.or(lower, v128.and(upper, i8x16.splat(0x30))), zero));
+}
+
+/** A whole block of Q4_K as codes. */
+function whole4(to: usize, scales: usize, at: usize): void {
+  const d = f32x4.splat(f16(at)),
+    dmin = f32x4.splat(-f16(at + 2)),
+    a = load<u32>(at, 4),
+    b = load<u32>(at, 8),
+    c = load<u32>(at, 12);
+  put8(scales, d, a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030));
+  put8(scales + (OFFSETS - SCALES), dmin, b & 0x3f3f3f3f, ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030));
+  for (let from = at + 16; from < at + 144; from += 32) {
+    const x = v128.load(from),
+      y = v128.load(from, 16);
+    v128.store(to, lowNibbles(x));
+    v128.store(to, lowNibbles(y), 16);
+    v128.store(to, highNibbles(x), 32);
+    v128.store(to, highNibbles(y), 48);
+    to += 64;
+  }
+}
+
+/** Eight bytes times d, as floats, each twice. */
+// @ts-ignore: decorator
+@inline
+function put8(to: usize, d: v128, low: u32, high: u32): void {
+  const bytes = i32x4.replace_lane(i32x4.splat(low), 1, high),
+    words = i16x8.extend_low_i8x16_u(bytes),
+    x = f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(words))),
+    y = f32x4.mul(d, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(words)));
+  v128.store(to, v128.shuffle<i32>(x, x, 0, 0, 1, 1));
+  v128.store(to, v128.shuffle<i32>(x, x, 2, 2, 3, 3), 16);
+  v128.store(to, v128.shuffle<i32>(y, y, 0, 0, 1, 1), 32);
+  v128.store(to, v128.shuffle<i32>(y, y, 2, 2, 3, 3), 48);
 }
 
 /** Two bits of each byte, from `shift` on. */
@@ -219,22 +368,22 @@ function pairs(p: usize, shift: i32): v128 {
   return v128.and(i16x8.shr_u(v128.load(p), shift), i8x16.splat(3));
 }
 
-function k6(to: usize, gap: usize, at: usize, sub: i32): void {
+function k6(to: usize, gap: usize, scales: usize, at: usize, sub: i32): void {
   const t = sub & 3,
     upper = at + 128 + ((<usize>(sub >> 2)) << 5),
     from = at + ((<usize>(sub >> 2)) << 6) + ((<usize>(t & 1)) << 5),
     shift = (t >> 1) << 2,
     zero = i8x16.splat(32),
     d = f16(at + 208),
-    scales = at + 192 + ((<usize>sub) << 1);
+    own = at + 192 + ((<usize>sub) << 1);
   const x = v128.or(lowNibbles(i16x8.shr_u(v128.load(from), shift)), i16x8.shl(pairs(upper, t << 1), 4)),
     y = v128.or(lowNibbles(i16x8.shr_u(v128.load(from, 16), shift)), i16x8.shl(pairs(upper + 16, t << 1), 4));
-  const s0 = d * <f32>load<i8>(scales),
-    s1 = d * <f32>load<i8>(scales, 1);
-  put(to, gap, i8x16.sub(x, zero), i8x16.sub(y, zero), s0, -0, s1, -0);
+  const s0 = d * <f32>load<i8>(own),
+    s1 = d * <f32>load<i8>(own, 1);
+  put(to, gap, scales, i8x16.sub(x, zero), i8x16.sub(y, zero), s0, -0, s1, -0);
 }
 
-function k2(to: usize, gap: usize, at: usize, sub: i32): void {
+function k2(to: usize, gap: usize, scales: usize, at: usize, sub: i32): void {
   const from = at + 16 + ((<usize>(sub >> 2)) << 5),
     shift = (sub & 3) << 1,
     d = f16(at + 80),
@@ -244,6 +393,7 @@ function k2(to: usize, gap: usize, at: usize, sub: i32): void {
   put(
     to,
     gap,
+    scales,
     pairs(from, shift),
     pairs(from + 16, shift),
     d * <f32>(a & 15),
@@ -253,7 +403,7 @@ function k2(to: usize, gap: usize, at: usize, sub: i32): void {
   );
 }
 
-function k3(to: usize, gap: usize, at: usize, sub: i32): void {
+function k3(to: usize, gap: usize, scales: usize, at: usize, sub: i32): void {
   const from = at + 32 + ((<usize>(sub >> 2)) << 5),
     shift = (sub & 3) << 1,
     d = f16(at + 108),
@@ -261,6 +411,7 @@ function k3(to: usize, gap: usize, at: usize, sub: i32): void {
   put(
     to,
     gap,
+    scales,
     i8x16.sub(pairs(from, shift), lacking(bit, v128.load(at))),
     i8x16.sub(pairs(from + 16, shift), lacking(bit, v128.load(at, 16))),
     d * <f32>scale3(at + 96, sub << 1),
@@ -285,7 +436,7 @@ function scale3(scales: usize, i: i32): i32 {
 }
 
 /** IQ4_NL and IQ4_XS: ggml's kvalues_iq4nl. */
-function levels(to: usize, gap: usize, at: usize, sub: i32, format: i32): void {
+function levels(to: usize, gap: usize, scales: usize, at: usize, sub: i32, format: i32): void {
   const table = i8x16(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
   let d = f16(at),
     from = at + 2;
@@ -296,18 +447,18 @@ function levels(to: usize, gap: usize, at: usize, sub: i32, format: i32): void {
     from = at + 8 + ((<usize>sub) << 4);
   }
   const bytes = v128.load(from);
-  put(to, gap, i8x16.swizzle(table, lowNibbles(bytes)), i8x16.swizzle(table, highNibbles(bytes)), d, -0, d, -0);
+  put(to, gap, scales, i8x16.swizzle(table, lowNibbles(bytes)), i8x16.swizzle(table, highNibbles(bytes)), d, -0, d, -0);
 }
 
-function nf4(to: usize, gap: usize, at: usize, sub: i32): void {
+function nf4(to: usize, gap: usize, scales: usize, at: usize, sub: i32): void {
   const absmax = load<f32>(at),
     bytes = v128.load(at + ((<usize>sub) << 4), 4),
     low = lowNibbles(bytes),
     high = highNibbles(bytes),
     x = lowPairs(high, low),
     y = highPairs(high, low);
-  if (gap == 0) {
-    put(to, 0, x, y, absmax, -0, absmax, -0);
+  if (scales != 0) {
+    put(to, 0, scales, x, y, absmax, -0, absmax, -0);
     return;
   }
   putNf4(to, x, absmax);
@@ -336,26 +487,18 @@ function byte3(codes: v128): v128 {
   return i8x16.swizzle(i8x16(-65, -65, -65, -66, -66, -66, -67, 0, 61, 62, 62, 62, 62, 63, 63, 63), codes);
 }
 
-/** Bytes 0 and 1 of the table's values for eight codes, the first or the last of 16; and bytes 2 and 3. */
-// @ts-ignore: decorator
-@inline
-export function lowerHalves(codes: v128, first: bool): v128 {
-  return first ? lowPairs(byte0(codes), byte1(codes)) : highPairs(byte0(codes), byte1(codes));
-}
-// @ts-ignore: decorator
-@inline
-export function upperHalves(codes: v128, first: bool): v128 {
-  return first ? lowPairs(byte2(codes), byte3(codes)) : highPairs(byte2(codes), byte3(codes));
-}
-
 function putNf4(to: usize, codes: v128, absmax: f32): void {
-  const s = f32x4.splat(absmax);
-  let low = lowerHalves(codes, true),
-    high = upperHalves(codes, true);
+  const s = f32x4.splat(absmax),
+    p0 = byte0(codes),
+    p1 = byte1(codes),
+    p2 = byte2(codes),
+    p3 = byte3(codes);
+  let low = lowPairs(p0, p1),
+    high = lowPairs(p2, p3);
   v128.store(to, f32x4.mul(s, lowFours(low, high)));
   v128.store(to, f32x4.mul(s, highFours(low, high)), 16);
-  low = lowerHalves(codes, false);
-  high = upperHalves(codes, false);
+  low = highPairs(p0, p1);
+  high = highPairs(p2, p3);
   v128.store(to, f32x4.mul(s, lowFours(low, high)), 32);
   v128.store(to, f32x4.mul(s, highFours(low, high)), 48);
 }

@@ -54,6 +54,11 @@ function storedBlocks(elements: i32, format: i32): usize {
   return <usize>(elements >> (5 + unitsShift(format))) * blockBytes(format);
 }
 
+/** Whether values of a format have offsets beside their scales. */
+export function hasOffsets(format: i32): bool {
+  return format == Q4_1 || format == Q5_1 || format == Q2_K || format == Q4_K || format == Q5_K;
+}
+
 /** A block has 2 to the power of that times 32 values. */
 export function unitsShift(format: i32): i32 {
   return format < NF4 ? 0 : format == NF4 ? 1 : 3;

@@ -3,6 +3,7 @@ import { answersOf, summarize, type Answer, type TokenizedData, type TrainingRow
 import { loadModel, type CausalLM } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { ArgumentError } from "../runtime/errors.js";
+import type { QuantizedType } from "../tensor/blocks.js";
 import { evaluateRows, exactMatch, type GivenAnswer } from "../train/index.js";
 import { dataFiles, leadsToRows, loadFile } from "./data.js";
 import { readingSettings, type DataCommand } from "./data_options.js";
@@ -18,6 +19,7 @@ export interface EvalCommand extends DataCommand, EngineCommand {
   data: string;
   model?: string | undefined;
   adapter?: string | undefined;
+  quantize?: QuantizedType | undefined;
   offline?: boolean | undefined;
   limit?: number | undefined;
   batch: number;
@@ -50,7 +52,7 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   const { test, valid, train } = dataFiles("eval", path);
   const file = (test ?? valid ?? train)!;
   announce(`Loading ${oneLine(folder)} ...`);
-  const { model, config } = loadModel(folder, { head: "causal-lm" });
+  const { model, config } = loadModel(folder, { head: "causal-lm", quantize: options.quantize });
   const settings = readingSettings(options);
   const codec = loadCodec(folder, config, settings);
   const { data } = await loadFile(file, codec, settings, rowsProgress());

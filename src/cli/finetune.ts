@@ -149,6 +149,7 @@ async function go(
     `Wrote ${[`${folders[0]!} (PEFT)`, ...folders.slice(1), ...files].map((path) => oneLine(path)).join(", ")}`,
   );
   const tryIt = ["generate", "--model", places.model, "--adapter", folders[0]!, ...asked(run, places)];
+  if (settings.quantize) tryIt.push("--quantize", settings.quantize);
   if (command.fused) tryIt.push("--fused");
   console.log(`Try it: ${programName()} ${tryIt.map(shellWord).join(" ")}`);
 }

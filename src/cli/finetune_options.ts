@@ -2,7 +2,7 @@
 import { Option, type Command } from "commander";
 import { dataOptions } from "./data_options.js";
 import { engineOptions } from "./engine_options.js";
-import { asTyped, offline, parsed, parseNumber, parseNumberOrAuto, path } from "./option_values.js";
+import { asTyped, offline, parsed, parseNumber, parseNumberOrAuto, path, quantize } from "./option_values.js";
 import { BASE_MODEL } from "./paths.js";
 import { FINETUNE_DEFAULTS, INITS, parseTargetModules, SETTINGS, type GivenSettings } from "./settings.js";
 
@@ -41,6 +41,7 @@ export function defineFinetune(command: Command): void {
       path,
       BASE_MODEL,
     )
+    .addOption(quantize())
     .addOption(offline())
     .option("--out <folder>", "where the adapter, the checkpoint, the figures and the report go", path, "runs/finetune")
     .option("--resume", "go on from <out>/checkpoint.safetensors, to the same bits as an uninterrupted run");

@@ -5,6 +5,7 @@ import { printable } from "../runtime/printable.js";
 import { generateAfter, TextMemory } from "../models/generate.js";
 import { loadModel, type SamplingOptions } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
+import type { QuantizedType } from "../tensor/blocks.js";
 import { answer, converse } from "./chat.js";
 import { templateSettings } from "./data_options.js";
 import { startEngine, type EngineCommand } from "./engine_options.js";
@@ -18,6 +19,7 @@ import { loadCodec, promptIds, type TextCodec } from "./text.js";
 interface GenerateCommand extends SamplingOptions, PartnerOptions, EngineCommand {
   model?: string | undefined;
   adapter?: string | undefined;
+  quantize?: QuantizedType | undefined;
   prompt?: string | undefined;
   chat?: boolean | undefined;
   maxTokens?: number | undefined;
@@ -39,7 +41,7 @@ export async function generateText(options: GenerateCommand): Promise<void> {
   const adapter = options.adapter && (await findFolder("generate", options.adapter, "adapter", options)).path;
   const folder = await modelFor("generate", { ...options, adapter });
   announce(`Loading ${oneLine(folder)} ...`);
-  const { model, config } = loadModel(folder, { head: "causal-lm" });
+  const { model, config } = loadModel(folder, { head: "causal-lm", quantize: options.quantize });
   const codec = loadCodec(folder, config, templateSettings({ ...options, template: options.template || undefined }));
   const { sampling, taken } = samplingOf(folder, options);
   for (const line of taken) announce(line);

@@ -22,6 +22,7 @@ import {
   parsed,
   parseNumber,
   path,
+  quantize,
   share,
 } from "./option_values.js";
 import { packageVersion } from "./paths.js";
@@ -57,6 +58,7 @@ const generating = program
   .optionsGroup("What and where:")
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to apply, or org/name[@revision] on the hub", path)
+  .addOption(quantize())
   .addOption(offline())
   .option("--prompt <text>", "text to continue; without one from the begin-of-text token. With --chat it is answered")
   .optionsGroup("Conversations:")
@@ -172,6 +174,7 @@ const evaluating = program
   .requiredOption("--data <file>", "rows (.jsonl, .json, .csv, .parquet), or a folder with test.jsonl", path)
   .addOption(MODEL())
   .option("--adapter <folder>", "PEFT adapter folder to measure beside, or org/name[@revision] on the hub", path)
+  .addOption(quantize())
   .addOption(offline())
   .option("--limit <n>", "measure on the first n rows", fromOne)
   .option("--batch <n>", "rows that are computed together", fromOne, 8)

@@ -3,6 +3,7 @@
  * that all commands have.
  */
 import { InvalidArgumentError, Option } from "commander";
+import { QUANTISED, type QuantizedType } from "../tensor/blocks.js";
 import { integerFrom, NUMBER_ABOVE_0, NUMBER_FROM_0, PROBABILITY, rule, type Rule } from "../train/settings.js";
 
 /** Of an option's text, in decimals only: 0x10 is a slip, and what is not 0 must not become 0. */
@@ -71,6 +72,17 @@ export function pairs<T>(what: string, value: (text: string) => T) {
     if (Object.hasOwn(before, name)) throw new InvalidArgumentError(`${name} is given twice.`);
     return { ...before, [name]: value(text.slice(cut + 1)) };
   };
+}
+
+/** What a model's matrices may be stored as. */
+export const QUANTIZE: Rule<QuantizedType | undefined> = optional(oneOf(QUANTISED));
+
+/** Of a command that loads a model. */
+export function quantize(): Option {
+  return new Option(
+    "--quantize <type>",
+    `store the model's matrices as ${QUANTISED.join(" or ")} while it loads: 1.06 or 0.56 bytes a weight`,
+  ).argParser(asTyped(QUANTIZE));
 }
 
 /** Of a command that takes a model or an adapter. */

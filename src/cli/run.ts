@@ -73,7 +73,7 @@ export async function prepareRun(
   gradientCheckpointing: boolean,
   { encoding, rows, reading }: RunWatch,
 ): Promise<Run> {
-  const { model, config } = loadWatched(places.model);
+  const { model, config } = loadWatched(places.model, settings.quantize);
   model.gradientCheckpointing = gradientCheckpointing;
   const { template } = places;
   const asChat = areOfText(settings) ? undefined : { ...templateSettings(settings), template };
@@ -194,10 +194,10 @@ function countsOf(training: Finetuning, parts: readonly TokenizedData[]): [strin
 }
 
 /** Whatever ends the loading, its bar ends, too: one that goes on keeps a process alive. */
-function loadWatched(folder: string): AnyLoadedModel {
+function loadWatched(folder: string, quantize: FinetuneSettings["quantize"]): AnyLoadedModel {
   const { onProgress, stop } = loadingProgress();
   try {
-    return loadModel(folder, { head: "causal-lm", onProgress });
+    return loadModel(folder, { head: "causal-lm", quantize, onProgress });
   } finally {
     stop();
   }

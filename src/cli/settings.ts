@@ -10,6 +10,7 @@ import { asObject, show } from "../io/json.js";
 import { isAllLinear } from "../io/peft/match.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { Options } from "../runtime/options.js";
+import type { QuantizedType } from "../tensor/blocks.js";
 import { heldOutRows } from "../train/row_batches.js";
 import {
   BOOLEAN,
@@ -26,12 +27,13 @@ import {
   type Rule,
 } from "../train/settings.js";
 import { DATA_DEFAULTS, DATA_RULES, type DataCommand } from "./data_options.js";
-import { oneOf, optional, PATH } from "./option_values.js";
+import { oneOf, optional, PATH, QUANTIZE } from "./option_values.js";
 
 /** What decides a run's bits, whatever it trains on; a resumed run takes them from its checkpoint. */
 interface SharedSettings {
   model: string;
   data: string;
+  quantize?: QuantizedType | undefined;
   r: number;
   alpha: number;
   dropout: number;
@@ -113,6 +115,7 @@ type Rules<T> = { readonly [K in keyof Required<T>]: Rule<T[K]> };
 const SHARED: Rules<SharedSettings> = {
   model: PATH,
   data: PATH,
+  quantize: QUANTIZE,
   r: integerFrom(1),
   alpha: NUMBER_FROM_0,
   dropout: SHARE,

@@ -106,6 +106,7 @@ class Merging {
     const json = readJson(`${path}/config.json`) as Record<string, unknown>;
     const config = familyOf(model.config.modelType)?.taken?.configOf(json, head) ?? json;
     for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = dtype;
+    delete config["quantization_config"];
     // Encoders have no head that could be the table.
     const { tieWordEmbeddings } = model.config as Partial<ModelConfig>;
     if (tieWordEmbeddings !== undefined) config["tie_word_embeddings"] = tieWordEmbeddings;

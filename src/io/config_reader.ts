@@ -55,6 +55,12 @@ export function configReader(json: unknown, name: string, modelType: string) {
       : fail(`${key} is ${show(given)}; expected a token's number or a list of them`);
   };
   const token = (key: string, fallback: number | null): number | null => [tokens(key, fallback)].flat()[0]!;
-  only("quantization_config", null);
+  const quantized = asObject(config["quantization_config"]);
+  const isNf4 = quantized?.["load_in_4bit"] === true && (quantized["bnb_4bit_quant_type"] ?? "fp4") === "nf4";
+  if (config["quantization_config"] != null && !isNf4)
+    fail(
+      `quantization_config is ${show(config["quantization_config"])}; only bitsandbytes' load_in_4bit with ` +
+        `bnb_4bit_quant_type "nf4" is supported`,
+    );
   return { config, fail, count, positive, flag, only, token, tokens };
 }

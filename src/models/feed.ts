@@ -2,7 +2,7 @@
 import type { OpenWeights, PlacedTensor, WeightIndex } from "../io/huggingface.js";
 import type { StreamedWeights } from "../io/streamed_weights.js";
 import { FormatError } from "../runtime/errors.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { Tensor } from "../tensor/tensor.js";
 import type { OnProgress } from "./load_progress.js";
 import { TensorWriter } from "./tensor_writer.js";
 
@@ -12,7 +12,9 @@ const PIECE_BYTES = 4 << 20;
 const FAR_BYTES = 16 << 20;
 
 /** The tensors of the files that are loaded, with what they become. @internal */
-export type Destinations = ReadonlyMap<PlacedTensor, Tensor>;
+export type Destinations = ReadonlyMap<PlacedTensor, Destination>;
+/** A tensor, or what makes one of several of the files. @internal */
+export type Destination = Tensor | Pick<TensorWriter, "write">;
 
 /** @throws FileError; FormatError naming the folder for a value that cannot be taken @internal */
 export function feed(
@@ -146,9 +148,9 @@ function writerOf(
   stored: PlacedTensor,
   destinations: Destinations,
 ): ((bytes: Uint8Array) => void) | undefined {
-  const tensor = destinations.get(stored);
-  if (!tensor) return undefined;
-  const writer = new TensorWriter(tensor, stored);
+  const destination = destinations.get(stored);
+  if (!destination) return undefined;
+  const writer = destination instanceof Tensor ? new TensorWriter(destination, stored) : destination;
   return (bytes) => {
     try {
       writer.write(bytes);

@@ -11,9 +11,10 @@ import { fits, isBlocks, isHalf, type WeightDType } from "../tensor/dtype.js";
 import type { Labels } from "./parts/classification.js";
 import type { Family, FamilyConfig, Head, HeadOf, Size } from "./parts/family.js";
 import { ofFirstLayers } from "./parts/layer_types.js";
-import { dtypeOf, fileDType, type StoredAs } from "./parts/stored.js";
-import type { Destinations } from "./feed.js";
+import { dtypeOf, type FileDType, fileDType, type StoredAs } from "./parts/stored.js";
+import type { Destination, Destinations } from "./feed.js";
 import { isMatrix, materialize } from "./materialize.js";
+import { checkNf4, findNf4, Nf4Join, type Nf4Parts } from "./nf4.js";
 
 /** Tensors that one message names at most. */
 const NAMED = 4;
@@ -32,6 +33,8 @@ export class Weights<Config extends FamilyConfig> {
   readonly #isOther: boolean;
   readonly #tensors = new Map<string, PlacedTensor>();
   readonly #index: WeightIndex;
+  /** What belongs to those that are bitsandbytes' NF4. */
+  readonly #nf4 = new Map<PlacedTensor, Nf4Parts>();
 
   /** @throws FormatError where a tensor is there under two names */
   constructor(directory: string, family: Family<Config>, head: Head, isOther: boolean, index: WeightIndex) {
@@ -43,6 +46,7 @@ export class Weights<Config extends FamilyConfig> {
     this.#isOther = isOther;
     this.#index = index;
     const { tensors, astray } = index;
+    const nf4 = findNf4(tensors);
     for (const name of [...tensors.keys(), ...astray.keys()]) {
       const today = family.isBuffer(name) ? null : family.rename ? family.rename(name) : name;
       if (today === null) {
@@ -50,7 +54,9 @@ export class Weights<Config extends FamilyConfig> {
         continue;
       }
       const view = tensors.get(name);
-      if (!view) continue;
+      if (!view || nf4.parts.has(name)) continue;
+      const parts = nf4.weights.get(name);
+      if (parts) this.#nf4.set(view, parts);
       const key = this.#keyOf(today);
       if (this.#head.unused?.some((start) => key.startsWith(start))) continue;
       if (this.#tensors.has(key) && this.#tensors.get(key) !== view)
@@ -184,7 +190,13 @@ export class Weights<Config extends FamilyConfig> {
     if (layer < count) say(`no ${start}${layer}`);
   }
 
-  #checkShape(name: string, { shape, dtype }: PlacedTensor, expected: readonly number[], config: Config): void {
+  #checkShape(name: string, view: PlacedTensor, expected: readonly number[], config: Config): void {
+    const { shape, dtype } = view;
+    const parts = this.#nf4.get(view);
+    if (parts) {
+      checkNf4(this.#where, name, view, parts, expected);
+      return;
+    }
     if (fileDType(dtype) === undefined)
       throw new FormatError(
         `${this.#where}: ${name} has dtype ${dtype}; expected F32, F16, BF16 or F64, ggml's blocks or NF4. Weights ` +
@@ -225,19 +237,26 @@ export class Weights<Config extends FamilyConfig> {
     const matrices = [...this.#tensors].filter(([, stored]) => isMatrix(stored));
     const kinds = new Set<WeightDType>();
     for (const [, stored] of matrices) {
-      const dtype = fileDType(stored.dtype)!;
+      const dtype = this.#dtypeOf(stored);
       if (dtype === "float64" || !isBlocks(dtype)) kinds.add(dtype !== "float64" && isHalf(dtype) ? dtype : "float32");
     }
     const [plain] = kinds.size === 1 ? kinds : ["float32" as const];
-    const each = matrices.map(([key, { shape, dtype, arrangement }]): [string, WeightDType] => {
-      const own = fileDType(dtype)!;
+    const each = matrices.map(([key, stored]): [string, WeightDType] => {
+      const { shape, arrangement } = stored;
+      const own = this.#dtypeOf(stored);
       const isTransposed = arrangement?.transposed ?? false;
       if (own !== "float64" && isBlocks(own)) return [key, isTransposed ? "float32" : own];
       return [key, quantize && !isTransposed && fits(shape, quantize) ? quantize : plain!];
     });
     const [, one] = each.find(([, dtype]) => dtype !== "float32") ?? ["", "float32" as const];
-    const isOne = matrices.every(([key, { shape }], i) => dtypeOf(key, shape, one) === each[i]![1]);
+    const isOne = matrices.every(
+      ([key, stored], i) => (this.#nf4.has(stored) ? one : dtypeOf(key, stored.shape, one)) === each[i]![1],
+    );
     return isOne ? one : Object.fromEntries(each);
+  }
+
+  #dtypeOf(stored: PlacedTensor): FileDType {
+    return this.#nf4.has(stored) ? "nf4" : fileDType(stored.dtype)!;
   }
 
   /** The module, whose weights are to be written. */
@@ -250,10 +269,18 @@ export class Weights<Config extends FamilyConfig> {
 
   /** What each tensor becomes. One that becomes nothing, as a head that is the table, is left out. */
   destinations(model: Module): Destinations {
-    const destinations = new Map<PlacedTensor, Parameter>();
+    const destinations = new Map<PlacedTensor, Destination>();
     for (const [key, parameter] of model.namedParameters()) {
       const stored = this.#tensors.get(key);
-      if (stored) destinations.set(stored, parameter);
+      if (!stored) continue;
+      const parts = this.#nf4.get(stored);
+      if (!parts) {
+        destinations.set(stored, parameter);
+        continue;
+      }
+      const join = new Nf4Join(stored.name, parameter, stored, parts);
+      destinations.set(stored, join.codes());
+      for (const [part, tensor] of parts) destinations.set(tensor, join.part(part));
     }
     return destinations;
   }
