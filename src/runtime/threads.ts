@@ -79,8 +79,8 @@ export class Threads {
     } catch (error) {
       this.#endOthers();
       this.#use((this.#living = 1));
-      const { message } = error as Error;
-      console.warn(`wasm-lora: one thread computes, to the same bits: no others can be started here: ${message}.`);
+      const why = (error as Error).message.replace(/\.$/, "");
+      console.warn(`wasm-lora: one thread computes, to the same bits: no others can be started here: ${why}.`);
     } finally {
       clearTimeout(timer);
     }

@@ -170,6 +170,31 @@ test("a thread that is killed with a part in hand ends the engine with an error,
   assert(seconds > 29, `${seconds} s`);
 });
 
+test("threads that share their working space, as none may, are told by their bits", () => {
+  const { stdout } = run(`
+    const alone = await init();
+    const expected = product();
+    alone.close();
+    inject = \`
+      const { Instance } = WebAssembly;
+      WebAssembly.Instance = class {
+        constructor(module, imports) {
+          const { useThread, ...exports } = new Instance(module, imports).exports;
+          this.exports = { ...exports, useThread: (at, threads, index, sleeps) => useThread(at, threads, 1, sleeps) };
+        }
+      };\`;
+    await init({ threads: 4 });
+    let differ = 0;
+    const end = performance.now() + 60_000;
+    while (differ === 0 && performance.now() < end) {
+      const got = product();
+      differ = expected.filter((value, i) => !Object.is(value, got[i])).length;
+    }
+    console.log(differ);
+  `);
+  assert(Number(stdout) > 0);
+});
+
 test("where no threads can be started one computes, and a warning says why", () => {
   const { stderr } = run(`
     inject = "throw new Error('it was planted');";

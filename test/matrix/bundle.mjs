@@ -13,7 +13,7 @@ export const bundles = join(root, "dist/matrix");
 const adapter = (name) => fileURLToPath(new URL(`adapters/${name}.mjs`, import.meta.url));
 
 /** Tests that need what not every runtime has; why is in README.md. */
-export const EXCLUDED = ["unit/house/", "unit/io/files", "unit/runtime/init"];
+export const EXCLUDED = ["unit/house/", "unit/io/files", "unit/runtime/init", "unit/runtime/threads"];
 
 const EVERYWHERE = { "node:assert/strict": "assert", "fast-check": "fast_check" };
 const IN_MEMORY = { ...EVERYWHERE, "node:fs": "files", "node:os": "files", "node:path": "files", "node:url": "files" };

@@ -20,7 +20,8 @@ import {
 } from "../../dist/src/index.js";
 import { familyCases, loadFamilyCase } from "../../dist/test/support/families.js";
 import { askFused } from "../../dist/test/support/fused_engine.js";
-import { FUSED } from "./report.mjs";
+import { COUNTS, dividedWork } from "../../dist/test/support/threads.js";
+import { FUSED, THREADS, THREADS_FUSED } from "./report.mjs";
 
 const STEPS = 50;
 
@@ -233,8 +234,8 @@ function* adapterStage() {
   }
 }
 
-/** The base from memory, ten steps with dropout on all its linear layers, tokens drawn from it, the adapter's files. */
-function* llamaStage() {
+/** The base from memory, steps with dropout on all its linear layers, tokens drawn from it, the adapter's files. */
+function* llamaStage(steps = 10) {
   for (const file of ["config.json", "model.safetensors"]) {
     io.memoryFiles.set(
       `memory:base/${file}`,
@@ -248,7 +249,7 @@ function* llamaStage() {
     adapted.parameters().filter((p) => p.requiresGrad),
     { lr: 5e-3 },
   );
-  for (let step = 0; step < 10; step++) {
+  for (let step = 0; step < steps; step++) {
     yield scope(() => {
       const error = model.loss(ids(4 * 48, config.vocabSize, [4, 48]), ids(4 * 48, config.vocabSize - 1, [4, 48]));
       error.backward();
@@ -318,6 +319,38 @@ function* fusedStage() {
     yield* stage();
 }
 
+/** What is large enough to be divided among threads. */
+function* threadsStage() {
+  yield* dividedWork();
+  yield* llamaStage(2);
+}
+
+/**
+ * The digest that one thread and several have alike, and why there were no several, if so.
+ * @param ask gives an engine of so many threads
+ */
+async function digestOfThreads(ask) {
+  const { warn } = console;
+  let refused;
+  console.warn = (text) => {
+    refused = text;
+  };
+  try {
+    const digests = new Map();
+    for (const threads of [1, ...COUNTS]) {
+      const engine = await ask(threads);
+      if (engine.threads !== threads) refused ??= `${engine.threads} threads instead of ${threads}`;
+      digests.set(await digestOf(threadsStage), threads);
+      engine.close();
+      if (refused) break;
+    }
+    if (digests.size > 1) throw new Error(`${[...digests.values()].join(" and ")} threads have not the same bits`);
+    return { digest: [...digests.keys()][0], refused };
+  } finally {
+    console.warn = warn;
+  }
+}
+
 /** A stage's numbers as one run of bytes, each array after its length; NaN, whose bits are open, must not occur. */
 function bytesOf(stage) {
   const parts = [];
@@ -353,12 +386,19 @@ export async function digest() {
   const refused = {};
   for (const [name, stage] of Object.entries(STAGES)) digests[name] = await digestOf(stage);
   engine.close();
+  const add = (stage, { digest, refused: why }) => {
+    digests[stage] = digest;
+    if (why) refused[stage] = why;
+  };
+  add(THREADS, await digestOfThreads((threads) => init({ threads })));
   try {
-    await askFused();
+    const fused = await askFused();
     digests[FUSED] = await digestOf(fusedStage);
+    fused.close();
+    add(THREADS_FUSED, await digestOfThreads(askFused));
   } catch (error) {
     if (error.name !== "EngineError") throw error;
-    refused[FUSED] = error.message;
+    refused[FUSED] = refused[THREADS_FUSED] = error.message;
   }
   return { digests, refused };
 }

@@ -7,6 +7,11 @@ export const FROM_DISK = "fine-tuning from file to file";
 export const FUSED = "fused arithmetic";
 const DO_NOT_FUSE = ["Node 20", "Bun", "WebKitGTK"];
 
+/** The stages that are computed with 1, 2, 3, 5 and 8 threads, and those that have one only. */
+export const THREADS = "1 to 8 threads";
+export const THREADS_FUSED = `${THREADS}, fused`;
+const ONE_THREAD = ["workerd", "WebKitGTK"];
+
 /**
  * @param rows a runtime each: { name, version, disk, files: { "unit/lora/layers": { passed, total, seconds } },
  *   digests: { stage: SHA-256 }, refused: { stage: reason }, errors }; version null: missing
@@ -20,6 +25,7 @@ export function faults(rows) {
     for (const [file, { passed, total }] of Object.entries(files)) {
       if (passed < total || total === 0) found.push(`${name}: ${file} passed ${passed} of ${total} tests`);
     }
+    if (refused[THREADS] && !ONE_THREAD.includes(name)) found.push(`${name} has one thread: ${refused[THREADS]}`);
     for (const stage of stagesOf(present))
       if (!digests[stage] && (disk || stage !== FROM_DISK) && !(refused[stage] && DO_NOT_FUSE.includes(name)))
         found.push(`${name} has no digest of "${stage}"${refused[stage] ? `: ${refused[stage]}` : ""}`);
@@ -71,6 +77,8 @@ export function markdown(rows) {
   }
   const refusing = rows.filter(({ refused }) => refused[FUSED]).map(({ name }) => name);
   if (refusing.length > 0) text += `\nRefused, with the reason: ${FUSED} in ${refusing.join(", ")}.\n`;
+  const single = rows.filter(({ refused, digests }) => refused[THREADS] && digests[THREADS]).map(({ name }) => name);
+  if (single.length > 0) text += `\nOne thread computes, and a warning says why, in ${single.join(", ")}.\n`;
   return text;
 }
 

@@ -7,6 +7,6 @@ import { type Engine, init, supportsFused } from "../../src/index.js";
 export const runs = await supportsFused();
 
 /** Refused where it is not to be had. */
-export const askFused = (): Promise<Engine> => init({ fused: true });
+export const askFused = (threads = 1): Promise<Engine> => init({ fused: true, threads });
 
 export const initFused = (): Promise<Engine> => (runs ? askFused() : init());

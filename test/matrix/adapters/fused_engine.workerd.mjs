@@ -3,5 +3,5 @@ import module from "../../../build/wasm-lora.fused.wasm";
 import { init, supportsFused } from "../../../dist/src/index.js";
 
 export const runs = await supportsFused(module);
-export const askFused = () => init({ module });
-export const initFused = askFused;
+export const askFused = (threads = 1) => init({ module, threads });
+export const initFused = () => askFused();

@@ -73,7 +73,7 @@ testThreads("a module of wasm-lora/inline is compiled for them, or refused", asy
 });
 
 testThreads("of two calls at once the second waits for the threads of the first", async () => {
-  const both = await Promise.all([init({ threads: 3 }), init()]);
+  const both = await Promise.all([init({ threads: 3 }), init({ threads: 3 })]);
   assert.equal(both[0], both[1]);
   assert.equal(both[1].threads, 3);
   await init({ threads: 3 });
