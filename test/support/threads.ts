@@ -1,5 +1,6 @@
 /** Work that is large enough to be divided among threads, of every kind of kernel. */
 import { lora, manualSeed, nn, ops, optim, scope, tensor, zeros, type Tensor } from "../../src/index.js";
+import { blockParameter } from "./blocks.js";
 
 /** Counts of threads whose bits are compared with those of one. */
 export const COUNTS = [2, 3, 5, 8];
@@ -49,6 +50,21 @@ const LAYERS: [() => nn.Module & { forward(x: Tensor): Tensor }, () => Tensor][]
   [() => new lora.Embedding(997, 130, { r: 4 }), () => ids(600, 997, [3, 200])],
 ];
 
+/** Frozen weights in blocks, of which a thread may take 64 columns out of a block of 256. */
+function* inBlocks(): Generator<Float32Array> {
+  for (const [i, dtype] of (["q8_0", "q4_k", "q6_k", "nf4"] as const).entries())
+    for (const rows of [1, 9, 133])
+      for (const fanInFanOut of [false, true]) {
+        const weight = blockParameter([512, 768], dtype, i + 1);
+        const x = normal([rows, fanInFanOut ? 512 : 768]);
+        const y = ops.linear(x, weight, null, [], fanInFanOut);
+        yield y.data;
+        ops.sum(ops.mul(y, y)).backward();
+        yield x.grad!.data;
+        yield ops.embedding(ids(600, 512), weight).data;
+      }
+}
+
 /** The results of all of it, forward and backward, and of some optimiser steps. */
 export function* dividedWork(): Generator<Float32Array> {
   manualSeed(11);
@@ -80,4 +96,5 @@ export function* dividedWork(): Generator<Float32Array> {
     layer.eval(); // which merges
     yield layer.forward(x).data;
   }
+  yield* inBlocks();
 }
