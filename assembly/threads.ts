@@ -16,7 +16,8 @@
  *   +0 epoch, odd while a call is open; +4 threads asleep until the next one; +8 threads within the call;
  *   +12 fault, not 0 once a thread has failed;
  *   +64 64 bits: upper half: the loop in hand, counted from 1 within a call, lower half: its next unit;
- *   +72 units done of it; +76 threads asleep until something ends; +128 for src/runtime/threads.ts: which call it is.
+ *   +72 units done of it; +76 threads asleep until something ends; +128 for src/runtime/threads.ts: which call it is;
+ *   +256 what threads have of their own.
  */
 
 const EPOCH: usize = 0;
@@ -28,9 +29,15 @@ const LOOP: usize = 68;
 const DONE: usize = 72;
 const WAITING: usize = 76;
 
-export function threadControlBytes(): i32 {
-  return 256;
+const OWN: usize = 256;
+const OWN_BYTES: usize = 64;
+
+export function threadControlBytes(count: i32): i32 {
+  return <i32>(OWN + <usize>count * OWN_BYTES);
 }
+
+/** 64 bytes of this thread's own, for the tails of rows (math/lanes.ts). */
+export let aside: usize = memory.data(64, 16);
 
 /** About as many cycles make a part worth taking (measured). */
 const LEAST: f64 = 8000;
@@ -71,12 +78,16 @@ let loop: i32 = 0,
   step: i32 = 1,
   taken: i32 = 0;
 
+/** How often the one that waits has looked. */
+let looks: u32 = 0;
+
 /** Tells an instance which thread it is. */
 export function useThread(at: usize, count: i32, index: i32, sleeps: bool): void {
   control = at;
   threads = count;
   thread = index;
   maySleep = sleeps;
+  aside = at + OWN + <usize>index * OWN_BYTES;
 }
 
 /** Before a call: loops are counted anew. */
@@ -89,10 +100,10 @@ export function leaveCall(): void {
   if (!isOpen) return;
   isOpen = false;
   atomic.add<i32>(control + EPOCH, 1);
-  for (let looks: u32 = 0; ; ) {
+  for (looks = 0; ; ) {
     const within = atomic.load<i32>(control + WITHIN);
     if (within == 0) return;
-    looks = look(looks, WITHIN, within);
+    look(WITHIN, within);
   }
 }
 
@@ -115,6 +126,14 @@ export function own(space: usize, bytes: usize): usize {
 export function threadCount(): i32 {
   return threads;
 }
+
+/** Where the part in hand begins in a row of floats, whose parts are multiples of LINE, so that none share a line. */
+// @ts-ignore: decorator
+@inline
+export function here(row: usize): usize {
+  return row + ((<usize>first) << 2);
+}
+export const LINE: i32 = 16;
 
 /**
  * Begins a loop over so many units, of about so many cycles each. A part is a multiple of `align` units, but for the
@@ -206,21 +225,25 @@ function done(): void {
 
 /** Waits until all parts are done. */
 function atTheEnd(): bool {
-  for (let looks: u32 = 0; atomic.load<i32>(control + LOOP) == loop; ) looks = look(looks, LOOP, loop);
+  for (looks = 0; atomic.load<i32>(control + LOOP) == loop; ) look(LOOP, loop);
   return false;
 }
 
-/** Between two looks at what another thread will change: nothing at first, then a sleep while `word` has that value. */
-function look(looks: u32, word: usize, value: i32): u32 {
+/**
+ * Between two looks at what another thread will change: nothing at first, then a sleep while `word` has that value.
+ * Nothing that is needed behind the sleep stands in a local: in a loop, V8's first compiler loses these there (Node 20,
+ * measured).
+ */
+function look(word: usize, value: i32): void {
   if (atomic.load<i32>(control + FAULT) != 0) unreachable();
-  if (looks < LOOKS) return looks + 1;
   if (looks == (maySleep ? LOOKS + MOST_SLEEPS : MOST_LOOKS)) {
     atomic.store<i32>(control + FAULT, 2);
     unreachable();
   }
-  if (!maySleep) return looks + 1;
-  atomic.add<i32>(control + WAITING, 1);
-  const result = atomic.wait<i32>(control + word, value, SLEEP);
-  atomic.sub<i32>(control + WAITING, 1);
-  return result == AtomicWaitResult.TIMED_OUT ? looks + 1 : looks;
+  looks++;
+  if (looks <= LOOKS || !maySleep) return;
+  atomic.add<i32>(control, 1, WAITING);
+  // Woken, it looks again without having slept in vain.
+  if (atomic.wait<i32>(control + word, value, SLEEP) != AtomicWaitResult.TIMED_OUT) looks--;
+  atomic.sub<i32>(control, 1, WAITING);
 }

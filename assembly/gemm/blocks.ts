@@ -25,6 +25,7 @@ import {
   BLOCKS,
   blockBytes,
   F16,
+  F32,
   half,
   IQ4_NL,
   NF4,
@@ -41,6 +42,7 @@ import {
   unitsShift,
   widenHalves,
 } from "./half";
+import { first, here, last, part, split } from "../threads";
 import { highFours, highPairs, lowFours, lowPairs } from "./shuffle";
 
 /** Values that are read at a time, of every format. */
@@ -61,10 +63,15 @@ export function widenFrom(y: usize, row: usize, first: i32, count: i32, format: 
   else units(y, 128, 64, row, first, count, format);
 }
 
-/** The same from the row's first value on. */
+/** The same from the row's first value on, by all threads; by one where y is written over x. */
 export function widen(y: usize, x: usize, count: i32, format: i32): void {
-  widenFrom(y, x, 0, count, format);
+  if (x < y + stored(count, F32) && y < x + stored(count, format)) widenFrom(y, x, 0, count, format);
+  else
+    for (split(count, format < BLOCKS ? 0.5 : 2, MOST_VALUES); part(); )
+      widenFrom(here(y), x, first, last - first, format);
 }
+/** Values of the longest block. */
+const MOST_VALUES: i32 = 256;
 
 /** The same, of which the first 16 of each 32 values go to y and the others `gap` bytes behind them; then `step` on. */
 export function units(y: usize, step: usize, gap: usize, row: usize, first: i32, count: i32, format: i32): void {

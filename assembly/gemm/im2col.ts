@@ -28,12 +28,29 @@ export function taps(shape: ConvShape): i32 {
   return shape.kd * shape.kh * shape.kw;
 }
 
-export function im2col(tile: usize, step: usize, x: usize, shape: ConvShape, first: i32, count: i32): void {
-  visit(tile, step, x, shape, first, count, false);
+/** Of `channels` channels, of which x and tile hold the first at their beginnings. */
+export function im2col(
+  tile: usize,
+  step: usize,
+  x: usize,
+  shape: ConvShape,
+  channels: i32,
+  first: i32,
+  count: i32,
+): void {
+  visit(tile, step, x, shape, channels, first, count, false);
 }
 
-export function col2im(dx: usize, tile: usize, step: usize, shape: ConvShape, first: i32, count: i32): void {
-  visit(tile, step, dx, shape, first, count, true);
+export function col2im(
+  dx: usize,
+  tile: usize,
+  step: usize,
+  shape: ConvShape,
+  channels: i32,
+  first: i32,
+  count: i32,
+): void {
+  visit(tile, step, dx, shape, channels, first, count, true);
 }
 
 /**
@@ -41,9 +58,17 @@ export function col2im(dx: usize, tile: usize, step: usize, shape: ConvShape, fi
  */
 // @ts-ignore: decorator
 @inline
-function visit(tile: usize, step: usize, x: usize, shape: ConvShape, first: i32, count: i32, add: bool): void {
-  const channels = shape.inChannels,
-    id = shape.id,
+function visit(
+  tile: usize,
+  step: usize,
+  x: usize,
+  shape: ConvShape,
+  channels: i32,
+  first: i32,
+  count: i32,
+  add: bool,
+): void {
+  const id = shape.id,
     ih = shape.ih,
     iw = shape.iw;
   const outH = shape.oh,

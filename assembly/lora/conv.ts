@@ -14,21 +14,39 @@
  * second adjoint goes to dxDropped.
  */
 import { LoraConvBackward, LoraConvForward } from "../abi";
-import { gemm, gemmTN } from "../gemm/sgemm";
+import { gemm } from "../gemm/sgemm";
+import { ownScratch, threadedNT, threadedTN } from "../gemm/threaded";
 import { col2im, im2col, inSize, outSize, taps } from "../gemm/im2col";
+import { first, last, own, part, split, threadCount } from "../threads";
 
 /** Columns of a panel: the width of the register tiles. */
 const WIDTH: i32 = 16;
 const PANEL_STEP: usize = (<usize>WIDTH) << 2;
 
-/** Forward's panel for a window of so many values, over all input channels. */
+/** Cycles of a multiply-add, and of a value that is laid out, about. */
+const PRODUCT: f64 = 0.2;
+const LAID_OUT: f64 = 1;
+
+/** Forward's panel for a window of so many values, over all input channels; for all threads. */
 export function convPanelBytes(window: f64): f64 {
-  return window * <f64>PANEL_STEP;
+  return <f64>threadCount() * window * <f64>PANEL_STEP;
 }
 
+/** By panels of positions. */
 export function loraConvForward(call: LoraConvForward): void {
+  const panels = (outSize(call) + WIDTH - 1) / WIDTH,
+    window = <f64>(call.inChannels * taps(call)),
+    depth = <f64>(call.outChannels / call.groups + call.r);
+  for (split(call.n * panels, <f64>WIDTH * window * (LAID_OUT + PRODUCT * depth)); part(); )
+    for (let unit = first; unit < last; unit++) forwardPanel(call, unit / panels, (unit % panels) * WIDTH);
+}
+
+/** Image i, positions from `begin` on. */
+function forwardPanel(call: LoraConvForward, i: i32, begin: i32): void {
   const positions = outSize(call),
-    row = (<usize>positions) << 2;
+    width = min(WIDTH, positions - begin),
+    row = (<usize>positions) << 2,
+    at = (<usize>begin) << 2;
   const image = (<usize>(call.inChannels * inSize(call))) << 2,
     window = call.inChannels * taps(call);
   const groups = call.groups,
@@ -38,32 +56,21 @@ export function loraConvForward(call: LoraConvForward): void {
     ranks = r / groups;
   const w = call.weight,
     bias = call.bias,
-    panel = call.panel,
-    scratch = call.scratch;
-  let x = call.x,
-    xDropped = call.xDropped,
-    h = call.h,
-    y = call.y;
-  for (let i = 0; i < call.n; i++) {
-    if (bias != 0) fillRows(y, bias, call.outChannels, positions);
-    for (let first = 0; first < positions; first += WIDTH) {
-      const width = min(WIDTH, positions - first),
-        at = (<usize>first) << 2;
-      if (w != 0) {
-        im2col(panel, PANEL_STEP, x, call, first, width);
-        eachGroup(groups, outs, width, depth, 1, w, panel, PANEL_STEP, y + at, row, bias != 0, scratch);
-      }
-      if (r > 0) {
-        if (w == 0 || xDropped != x) im2col(panel, PANEL_STEP, xDropped, call, first, width);
-        eachGroup(1, r, width, window, 1, call.a, panel, PANEL_STEP, h + at, row, false, scratch);
-        eachGroup(groups, outs, width, ranks, call.s, call.b, h + at, row, y + at, row, true, scratch);
-      }
-    }
-    x += image;
-    xDropped += image;
-    h += <usize>r * row;
-    y += <usize>call.outChannels * row;
+    panel = own(call.panel, <usize>window * PANEL_STEP),
+    scratch = ownScratch(call.scratch);
+  const x = call.x + <usize>i * image,
+    xDropped = call.xDropped + <usize>i * image,
+    h = call.h + <usize>(i * r) * row + at,
+    y = call.y + <usize>(i * call.outChannels) * row + at;
+  if (bias != 0) fillRows(y, row, bias, call.outChannels, width);
+  if (w != 0) {
+    im2col(panel, PANEL_STEP, x, call, call.inChannels, begin, width);
+    eachGroup(groups, outs, width, depth, 1, w, panel, PANEL_STEP, y, row, bias != 0, scratch);
   }
+  if (r == 0) return;
+  if (w == 0 || xDropped != x) im2col(panel, PANEL_STEP, xDropped, call, call.inChannels, begin, width);
+  eachGroup(1, r, width, window, 1, call.a, panel, PANEL_STEP, h, row, false, scratch);
+  eachGroup(groups, outs, width, ranks, call.s, call.b, h, row, y, row, true, scratch);
 }
 
 export function loraConvBackward(call: LoraConvBackward): void {
@@ -73,8 +80,7 @@ export function loraConvBackward(call: LoraConvBackward): void {
   const groups = call.groups,
     outs = call.outChannels / groups,
     r = call.r,
-    ranks = r / groups,
-    rRow = (<usize>ranks) << 2;
+    ranks = r / groups;
   const w = call.weight,
     b = call.b,
     da = call.da,
@@ -87,25 +93,42 @@ export function loraConvBackward(call: LoraConvBackward): void {
     dy = call.dy,
     dx = call.dx,
     dxDropped = call.dxDropped;
-  if (dxDropped != 0) memory.fill(dxDropped, 0, <usize>call.n * image);
+  if (dxDropped != 0)
+    for (split(call.n, 0.1 * <f64>image); part(); )
+      memory.fill(dxDropped + <usize>first * image, 0, <usize>(last - first) * image);
   for (let i = 0; i < call.n; i++) {
-    if (call.dBias != 0) addRowSums(call.dBias, dy, call.outChannels, positions);
+    if (call.dBias != 0)
+      for (split(call.outChannels, 4 * <f64>positions); part(); )
+        for (let o = <usize>first; o < <usize>last; o++) addSum(call.dBias + (o << 2), dy + o * row, positions);
     if (call.dWeight != 0) weightGradient(call.dWeight, call, groups, outs, dy, x);
     if (dx != 0 && w != 0) inputGradient(dx, call, groups, outs, dy, w);
     if (r > 0) {
       for (let g = 0; g < groups; g++) {
         const dyRows = dy + <usize>(g * outs) * row,
           ranksAt = <usize>(g * ranks) * row,
-          part = (<usize>(g * outs * ranks)) << 2;
+          at = (<usize>(g * outs * ranks)) << 2;
         if (db != 0)
-          gemm(outs, ranks, positions, call.s, dyRows, row, 4, h + ranksAt, row, true, db + part, rRow, true, scratch);
+          threadedNT(
+            outs,
+            ranks,
+            positions,
+            call.s,
+            dyRows,
+            positions,
+            h + ranksAt,
+            positions,
+            1,
+            db + at,
+            ranks,
+            scratch,
+          );
         if (da != 0 || dx != 0)
-          gemmTN(
+          threadedTN(
             ranks,
             positions,
             outs,
             call.s,
-            b + part,
+            b + at,
             ranks,
             dyRows,
             positions,
@@ -160,17 +183,19 @@ function weightGradient(dw: usize, call: LoraConvBackward, groups: i32, outs: i3
     depth = (call.inChannels * taps(call)) / groups,
     columns = call.columns,
     tile = call.tile;
-  const row = (<usize>positions) << 2,
-    step = (<usize>columns) << 2,
-    dwRow = (<usize>depth) << 2;
-  for (let first = 0; first < positions; first += columns) {
-    const width = min(columns, positions - first);
-    im2col(tile, step, x, call, first, width);
+  const channel = (<usize>inSize(call)) << 2,
+    channelRows = (<usize>(taps(call) * columns)) << 2;
+  for (let begin = 0; begin < positions; begin += columns) {
+    const width = min(columns, positions - begin);
+    for (split(call.inChannels, LAID_OUT * <f64>taps(call) * <f64>width); part(); ) {
+      const c = <usize>first;
+      im2col(tile + c * channelRows, (<usize>columns) << 2, x + c * channel, call, last - first, begin, width);
+    }
     for (let g = 0; g < groups; g++) {
-      const dyRows = dy + <usize>(g * outs) * row + ((<usize>first) << 2),
-        cols = tile + <usize>(g * depth) * step,
-        out = dw + <usize>(g * outs) * dwRow;
-      gemm(outs, depth, width, 1, dyRows, row, 4, cols, step, true, out, dwRow, true, call.scratch);
+      const dyRows = dy + ((<usize>(g * outs * positions + begin)) << 2),
+        cols = tile + ((<usize>(g * depth * columns)) << 2),
+        out = dw + ((<usize>(g * outs * depth)) << 2);
+      threadedNT(outs, depth, width, 1, dyRows, positions, cols, columns, 1, out, depth, call.scratch);
     }
   }
 }
@@ -181,39 +206,34 @@ function inputGradient(dx: usize, call: LoraConvBackward, groups: i32, outs: i32
     depth = (call.inChannels * taps(call)) / groups,
     columns = call.columns,
     tile = call.tile;
-  const step = (<usize>columns) << 2;
-  for (let first = 0; first < positions; first += columns) {
-    const width = min(columns, positions - first);
+  const channel = (<usize>inSize(call)) << 2,
+    channelRows = (<usize>(taps(call) * columns)) << 2;
+  for (let begin = 0; begin < positions; begin += columns) {
+    const width = min(columns, positions - begin);
     for (let g = 0; g < groups; g++) {
-      const part = w + ((<usize>(g * outs * depth)) << 2),
-        dyRows = dy + ((<usize>(g * outs * positions + first)) << 2),
-        cols = tile + <usize>(g * depth) * step;
-      gemmTN(depth, width, outs, 1, part, depth, dyRows, positions, 0, cols, columns, call.scratch);
+      const at = w + ((<usize>(g * outs * depth)) << 2),
+        dyRows = dy + ((<usize>(g * outs * positions + begin)) << 2),
+        cols = tile + ((<usize>(g * depth * columns)) << 2);
+      threadedTN(depth, width, outs, 1, at, depth, dyRows, positions, 0, cols, columns, call.scratch);
     }
-    col2im(dx, tile, step, call, first, width);
+    for (split(call.inChannels, LAID_OUT * <f64>taps(call) * <f64>width); part(); ) {
+      const c = <usize>first;
+      col2im(dx + c * channel, tile + c * channelRows, (<usize>columns) << 2, call, last - first, begin, width);
+    }
   }
 }
 
 /** Row o of y becomes bias[o] everywhere. */
-function fillRows(y: usize, bias: usize, rows: i32, length: i32): void {
-  for (let o = 0; o < rows; o++) {
-    const value = load<f32>(bias + ((<usize>o) << 2));
-    for (let p = 0; p < length; p++) {
-      store<f32>(y, value);
-      y += 4;
-    }
+function fillRows(y: usize, row: usize, bias: usize, rows: i32, length: i32): void {
+  for (let o = 0; o < rows; o++, y += row, bias += 4) {
+    const value = load<f32>(bias);
+    for (let p: usize = 0; p < (<usize>length) << 2; p += 4) store<f32>(y + p, value);
   }
 }
 
-/** sums[o] += sum over p, ascending, of x[o][p]. */
-function addRowSums(sums: usize, x: usize, rows: i32, length: i32): void {
-  for (let o = 0; o < rows; o++) {
-    let sum = load<f32>(sums);
-    for (let p = 0; p < length; p++) {
-      sum += load<f32>(x);
-      x += 4;
-    }
-    store<f32>(sums, sum);
-    sums += 4;
-  }
+/** sum += values, ascending. */
+function addSum(sum: usize, values: usize, n: i32): void {
+  let total = load<f32>(sum);
+  for (; n > 0; n--, values += 4) total += load<f32>(values);
+  store<f32>(sum, total);
 }

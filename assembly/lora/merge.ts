@@ -6,13 +6,20 @@
 import { LoraMerge } from "../abi";
 import { madd, madd1 } from "../gemm/madd";
 import { gemm } from "../gemm/sgemm";
+import { ownScratch } from "../gemm/threaded";
+import { first, last, own, part, split, threadCount } from "../threads";
 
 /** Rows of W at a time. */
 export const ROWS: i32 = 32;
 
-/** Working space for a weight of so many columns. */
+/** Working space for a weight of so many columns, for all threads. */
 export function mergeRowsBytes(columns: f64): f64 {
-  return columns * <f64>(ROWS * 4);
+  return <f64>threadCount() * columns * <f64>(ROWS * 4);
+}
+
+/** This thread's own. */
+export function ownRows(room: usize, columns: i32): usize {
+  return own(room, <usize>columns * <usize>(ROWS * 4));
 }
 
 export function loraMerge(call: LoraMerge): void {
@@ -43,16 +50,19 @@ export function addScaledProduct(
     row = (<usize>width) << 2,
     rRow = (<usize>r) << 2,
     dRow = (<usize>d) << 2;
-  for (let i = 0; i < height; i += ROWS) {
-    const m = min(ROWS, height - i);
-    if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, row, false, scratch);
-    else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, row, false, scratch);
-    for (let q = 0; q < m; q++) {
-      const out = w + <usize>(i + q) * wRow,
-        product = rows + <usize>q * row;
-      plusScaled(out, out, s, product, width);
+  rows = ownRows(rows, width);
+  scratch = ownScratch(scratch);
+  for (split((height + ROWS - 1) / ROWS, <f64>ROWS * <f64>width * (1 + 0.2 * <f64>r)); part(); )
+    for (let i = first * ROWS; i < min(height, last * ROWS); i += ROWS) {
+      const m = min(ROWS, height - i);
+      if (fanInFanOut) gemm(m, width, r, 1, a + ((<usize>i) << 2), 4, dRow, b, rRow, true, rows, row, false, scratch);
+      else gemm(m, width, r, 1, b + <usize>i * rRow, rRow, 4, a, dRow, false, rows, row, false, scratch);
+      for (let q = 0; q < m; q++) {
+        const out = w + <usize>(i + q) * wRow,
+          product = rows + <usize>q * row;
+        plusScaled(out, out, s, product, width);
+      }
     }
-  }
 }
 
 /** to = w + s * p, n values; to may be either. */

@@ -3,6 +3,7 @@
  * A kernel passes its tail through the same SIMD function as its full vectors, so an element has the
  * same bits wherever it stands in a buffer.
  */
+import { aside } from "../threads";
 
 /** Lanes [0, count) from p, the others `fill`; 0 <= count <= 3. */
 // @ts-ignore: decorator
@@ -24,23 +25,20 @@ export function storeLanes(p: usize, v: v128, count: i32): void {
   if (count > 2) v128.store_lane<f32>(p, v, 2, 8);
 }
 
-/** Four vectors in the module's own memory, for one thread. */
-export const PADDED: usize = memory.data(64, 16);
-
 /**
- * Makes the tails of four operands full vectors at PADDED, PADDED + 16, ...: the first `count` floats (1 to 3) of each,
- * then zeros. A kernel of fewer operands names its last one again. A kernel with a long body passes its tail through
- * its own loop so, calling itself: a second copy of the body for the tail doubles the code, a choice inside the loop
- * costs 4 to 20 % (measured).
+ * Makes the tails of four operands full vectors at `aside`, `aside` + 16, ...: the first `count` floats (1 to 3) of
+ * each, then zeros. A kernel of fewer operands names its last one again. A kernel with a long body passes its tail
+ * through its own loop so, calling itself: a second copy of the body for the tail doubles the code, a choice inside the
+ * loop costs 4 to 20 % (measured).
  *
  * Such a loop is a do-while. V8 takes constants out of a loop only from blocks that are sure to run; those of a
  * for loop's body are made anew for every vector (measured: exp takes 1.9 times as long).
  */
 export function pad(a: usize, b: usize, c: usize, d: usize, count: i32): void {
-  padOne(PADDED, a, count);
-  padOne(PADDED + 16, b, count);
-  padOne(PADDED + 32, c, count);
-  padOne(PADDED + 48, d, count);
+  padOne(aside, a, count);
+  padOne(aside + 16, b, count);
+  padOne(aside + 32, c, count);
+  padOne(aside + 48, d, count);
 }
 
 /** By a loop, so that `pad` is too long to be copied into every kernel. */
@@ -55,7 +53,7 @@ function padOne(to: usize, p: usize, count: i32): void {
   } while (--count > 0);
 }
 
-/** The first `count` floats at PADDED, to p. */
+/** The first `count` floats there, to p. */
 export function storePadded(p: usize, count: i32): void {
-  memory.copy(p, PADDED, (<usize>count) << 2);
+  memory.copy(p, aside, (<usize>count) << 2);
 }

@@ -20,9 +20,10 @@
  */
 import { erfF32x4 } from "../math/erf";
 import { expF32x4 } from "../math/exp";
-import { PADDED, pad, storePadded } from "../math/lanes";
+import { pad, storePadded } from "../math/lanes";
 import { logF32x4 } from "../math/log";
 import { tanhF32x4 } from "../math/tanh";
+import { aside, first, here, last, LINE, part, split } from "../threads";
 
 const SQRT_HALF: f32 = 0.70710678118654752;
 const INV_SQRT_2PI: f32 = 0.39894228040143268;
@@ -171,8 +172,26 @@ function madd(c: v128, a: v128, b: v128): v128 {
   return f32x4.add(c, f32x4.mul(a, b));
 }
 
-/** y = F(x); the tail as `pad` says. */
-function forward<F>(y: usize, x: usize, n: i32): void {
+/** Cycles for a value, about: of those that take an exponential, and of those that do not. */
+const LONG: f64 = 4;
+const SHORT: f64 = 0.5;
+
+/** y = F(x). */
+// @ts-ignore: decorator
+@inline
+function forward<F>(y: usize, x: usize, n: i32, cost: f64 = LONG): void {
+  for (split(n, cost, LINE); part(); ) values<F>(here(y), here(x), last - first);
+}
+
+/** dx += F's gradient for dy. */
+// @ts-ignore: decorator
+@inline
+function backward<F>(dx: usize, dy: usize, x: usize, n: i32, cost: f64 = LONG): void {
+  for (split(n, cost, LINE); part(); ) gradients<F>(here(dx), here(dy), here(x), last - first);
+}
+
+/** y = F(x) by one thread; the tail as `pad` says. */
+function values<F>(y: usize, x: usize, n: i32): void {
   if (n >= 4)
     do {
       // @ts-ignore: F is one of the classes above
@@ -183,13 +202,13 @@ function forward<F>(y: usize, x: usize, n: i32): void {
     } while (n >= 4);
   if (n > 0) {
     pad(y, x, x, x, n);
-    forward<F>(PADDED, PADDED + 16, 4);
+    values<F>(aside, aside + 16, 4);
     storePadded(y, n);
   }
 }
 
-/** dx += F's gradient for dy. */
-function backward<F>(dx: usize, dy: usize, x: usize, n: i32): void {
+/** dx += F's gradient for dy, by one thread. */
+function gradients<F>(dx: usize, dy: usize, x: usize, n: i32): void {
   if (n >= 4)
     do {
       // @ts-ignore: F is one of the classes above
@@ -201,7 +220,7 @@ function backward<F>(dx: usize, dy: usize, x: usize, n: i32): void {
     } while (n >= 4);
   if (n > 0) {
     pad(dx, dy, x, x, n);
-    backward<F>(PADDED, PADDED + 16, PADDED + 32, 4);
+    gradients<F>(aside, aside + 16, aside + 32, 4);
     storePadded(dx, n);
   }
 }
@@ -231,11 +250,11 @@ export function geluTanhBackward(dx: usize, dy: usize, x: usize, n: i32): void {
 }
 
 export function reluForward(y: usize, x: usize, n: i32): void {
-  forward<Relu>(y, x, n);
+  forward<Relu>(y, x, n, SHORT);
 }
 
 export function reluBackward(dx: usize, dy: usize, x: usize, n: i32): void {
-  backward<Relu>(dx, dy, x, n);
+  backward<Relu>(dx, dy, x, n, SHORT);
 }
 
 export function sigmoidForward(y: usize, x: usize, n: i32): void {
@@ -243,7 +262,7 @@ export function sigmoidForward(y: usize, x: usize, n: i32): void {
 }
 
 export function sigmoidBackward(dx: usize, dy: usize, y: usize, n: i32): void {
-  backward<Sigmoid>(dx, dy, y, n);
+  backward<Sigmoid>(dx, dy, y, n, SHORT);
 }
 
 export function tanhForward(y: usize, x: usize, n: i32): void {
@@ -251,7 +270,12 @@ export function tanhForward(y: usize, x: usize, n: i32): void {
 }
 
 export function tanhBackward(dx: usize, dy: usize, y: usize, n: i32): void {
-  backward<Tanh>(dx, dy, y, n);
+  backward<Tanh>(dx, dy, y, n, SHORT);
+}
+
+/** tanhForward by one thread, for what is within a part. */
+export function tanhValues(y: usize, x: usize, n: i32): void {
+  values<Tanh>(y, x, n);
 }
 
 export function expForward(y: usize, x: usize, n: i32): void {
@@ -263,6 +287,10 @@ export function logForward(y: usize, x: usize, n: i32): void {
 }
 
 export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
+  for (split(n, LONG, LINE); part(); ) siluMulValues(here(y), here(gate), here(up), last - first);
+}
+
+function siluMulValues(y: usize, gate: usize, up: usize, n: i32): void {
   if (n >= 4)
     do {
       v128.store(y, f32x4.mul(changetype<Silu>(0).of(v128.load(gate)), v128.load(up)));
@@ -273,18 +301,20 @@ export function siluMulForward(y: usize, gate: usize, up: usize, n: i32): void {
     } while (n >= 4);
   if (n > 0) {
     pad(y, gate, up, up, n);
-    siluMulForward(PADDED, PADDED + 16, PADDED + 32, 4);
+    siluMulValues(aside, aside + 16, aside + 32, 4);
     storePadded(y, n);
   }
 }
 
 export function siluMulBackward(dgate: usize, dup: usize, dy: usize, gate: usize, up: usize, n: i32): void {
-  if (dup != 0) backward<SiluOfGate>(dup, dy, gate, n);
-  if (dgate != 0) gateBackward(dgate, dy, gate, up, n);
+  for (split(n, 2 * LONG, LINE); part(); ) {
+    if (dup != 0) gradients<SiluOfGate>(here(dup), here(dy), here(gate), last - first);
+    if (dgate != 0) gateGradients(here(dgate), here(dy), here(gate), here(up), last - first);
+  }
 }
 
 /** dgate is silu's backward with dy up for dy. */
-function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): void {
+function gateGradients(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): void {
   if (n >= 4)
     do {
       const d = changetype<Silu>(0).gradient(f32x4.mul(v128.load(dy), v128.load(up)), v128.load(gate));
@@ -297,7 +327,7 @@ function gateBackward(dgate: usize, dy: usize, gate: usize, up: usize, n: i32): 
     } while (n >= 4);
   if (n > 0) {
     pad(dgate, dy, gate, up, n);
-    gateBackward(PADDED, PADDED + 16, PADDED + 32, PADDED + 48, 4);
+    gateGradients(aside, aside + 16, aside + 32, aside + 48, 4);
     storePadded(dgate, n);
   }
 }

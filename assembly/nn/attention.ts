@@ -14,16 +14,28 @@
  */
 import { Attention, AttentionBackward, AttentionForward } from "../abi";
 import { gemmNN, gemmNT, gemmTN } from "../gemm/sgemm";
-import { tanhForward } from "./activation";
-import { sscal } from "./elementwise";
+import { ownScratch } from "../gemm/threaded";
+import { first, last, own, part, split, threadCount } from "../threads";
+import { tanhValues } from "./activation";
+import { scaleValues } from "./elementwise";
 import { dot, softmaxRow } from "./softmax";
 
 /** Query rows at a time. */
 const ROWS: i32 = 32;
+/** Cycles of a query and a key, about: for each product of theirs and each of its terms, and for softmax. */
+const COST: f64 = 0.2;
+const SOFTMAX: f64 = 6;
 
-/** Room for the probabilities of these rows. */
+/** Room for the probabilities of these rows, for all threads. */
 export function attentionProbsBytes(keys: f64): f64 {
-  return keys * <f64>(ROWS * 4);
+  return <f64>threadCount() * keys * <f64>(ROWS * 4);
+}
+
+/** This thread's own. */
+// @ts-ignore: decorator
+@inline
+function ownRows(room: usize, keys: i32): usize {
+  return own(room, <usize>keys * <usize>(ROWS * 4));
 }
 
 /** What `nextBlock` found: query rows, and the keys from .. to - 1 that they see. */
@@ -41,20 +53,21 @@ function nextBlock(ranges: usize, left: i32): void {
   from = to = 0;
   left = min(left, ROWS);
   for (rows = 0; rows < left; rows++) {
-    const first = load<i32>(ranges),
+    const begin = load<i32>(ranges),
       end = load<i32>(ranges, 4);
     ranges += rangeStep;
-    if (first == end) continue;
+    if (begin == end) continue;
     if (from == to) {
-      from = first;
+      from = begin;
       to = end;
     }
-    if (first >= to || end <= from) break;
-    from = min(from, first);
+    if (begin >= to || end <= from) break;
+    from = min(from, begin);
     to = max(to, end);
   }
 }
 
+/** By blocks of ROWS query rows of a head; where these see different texts, by more than one product. */
 export function attentionForward(call: AttentionForward): void {
   const queries = call.queries,
     dim = call.dim,
@@ -67,60 +80,74 @@ export function attentionForward(call: AttentionForward): void {
     rowsOfHead = single ? group : queries,
     headsOfKey = single ? 1 : group,
     ldq = single ? dim : heads * dim,
-    headStep = single ? group * dim : dim;
+    headStep = single ? group * dim : dim,
+    blocks = (rowsOfHead + ROWS - 1) / ROWS,
+    probs = ownRows(call.probs, call.keys),
+    scratch = ownScratch(call.scratch);
   rangeStep = single ? 0 : 8;
-  for (let b = 0; b < call.batch; b++) {
-    for (let h = 0; h < heads; h++) {
-      for (let t = 0; t < rowsOfHead; t += rows) {
+  const pairs = <f64>min(rowsOfHead, ROWS) * <f64>call.keys;
+  for (split(call.batch * heads * blocks, pairs * (2 * COST * <f64>dim + SOFTMAX)); part(); )
+    for (let unit = first; unit < last; unit++) {
+      const b = unit / (heads * blocks),
+        h = (unit / blocks) % heads,
+        end = min(rowsOfHead, ((unit % blocks) + 1) * ROWS);
+      for (let t = (unit % blocks) * ROWS; t < end; t += rows) {
         const ranges = call.ranges + ((<usize>(b * queries)) << 3) + <usize>t * rangeStep;
-        nextBlock(ranges, rowsOfHead - t);
+        nextBlock(ranges, end - t);
         const seen = to - from,
           row = at(b * queries, call.heads * dim, h * headStep) + at(t, ldq, 0),
           kv = at(b * call.keys + from, ldk, (h / headsOfKey) * dim);
-        probabilities(call, call.q + row, ldq, call.k + kv, ranges, seen, 0);
-        gemmNN(rows, dim, seen, 1, call.probs, seen, call.v + kv, ldk, 0, call.y + row, ldq, call.scratch);
+        probabilities(call, call.q + row, ldq, call.k + kv, ranges, seen, probs, 0, scratch);
+        gemmNN(rows, dim, seen, 1, probs, seen, call.v + kv, ldk, 0, call.y + row, ldq, scratch);
       }
     }
-  }
 }
 
-/** dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. */
+/**
+ * dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. By heads of k and v: each
+ * of their sums is of all heads of the group and all queries.
+ */
 export function attentionBackward(call: AttentionBackward): void {
+  const group = call.heads / call.kvHeads;
+  rangeStep = 8;
+  const pairs = <f64>group * <f64>call.queries * <f64>call.keys;
+  for (split(call.batch * call.kvHeads, pairs * (5 * COST * <f64>call.dim + 2 * SOFTMAX)); part(); )
+    for (let unit = first; unit < last; unit++)
+      for (let h = 0; h < group; h++)
+        headBackward(call, unit / call.kvHeads, (unit % call.kvHeads) * group + h, unit % call.kvHeads);
+}
+
+/** Head h of q, which sees head `kvHead` of k and v, in row b of the batch. */
+function headBackward(call: AttentionBackward, b: i32, h: i32, kvHead: i32): void {
   const queries = call.queries,
-    heads = call.heads,
     dim = call.dim,
     scale = call.scale,
     dq = call.dq,
     dk = call.dk,
     dv = call.dv,
-    probs = call.probs,
-    dprobs = call.dprobs,
-    scratch = call.scratch;
-  const ldq = heads * dim,
-    ldk = call.kvHeads * dim,
-    group = heads / call.kvHeads;
-  rangeStep = 8;
-  for (let b = 0; b < call.batch; b++) {
-    for (let h = 0; h < heads; h++) {
-      for (let t = 0; t < queries; t += rows) {
-        const ranges = call.ranges + ((<usize>(b * queries + t)) << 3);
-        nextBlock(ranges, queries - t);
-        const seen = to - from,
-          row = at(b * queries + t, ldq, h * dim),
-          kv = at(b * call.keys + from, ldk, (h / group) * dim),
-          q = call.q + row,
-          k = call.k + kv,
-          dy = call.dy + row;
-        probabilities(call, q, ldq, k, ranges, seen, call.tanh);
-        if (dv != 0) gemmTN(seen, dim, rows, 1, probs, seen, dy, ldq, 1, dv + kv, ldk, scratch);
-        if (dq == 0 && dk == 0) continue;
-        gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
-        softmaxGradient(dprobs, probs, ranges, seen);
-        if (call.softcap != 0) capGradient(dprobs, call.tanh, rows * seen);
-        if (dq != 0) gemmNN(rows, dim, seen, scale, dprobs, seen, k, ldk, 1, dq + row, ldq, scratch);
-        if (dk != 0) gemmTN(seen, dim, rows, scale, dprobs, seen, q, ldq, 1, dk + kv, ldk, scratch);
-      }
-    }
+    probs = ownRows(call.probs, call.keys),
+    dprobs = ownRows(call.dprobs, call.keys),
+    tanh = call.softcap == 0 ? <usize>0 : ownRows(call.tanh, call.keys),
+    scratch = ownScratch(call.scratch);
+  const ldq = call.heads * dim,
+    ldk = call.kvHeads * dim;
+  for (let t = 0; t < queries; t += rows) {
+    const ranges = call.ranges + ((<usize>(b * queries + t)) << 3);
+    nextBlock(ranges, queries - t);
+    const seen = to - from,
+      row = at(b * queries + t, ldq, h * dim),
+      kv = at(b * call.keys + from, ldk, kvHead * dim),
+      q = call.q + row,
+      k = call.k + kv,
+      dy = call.dy + row;
+    probabilities(call, q, ldq, k, ranges, seen, probs, tanh, scratch);
+    if (dv != 0) gemmTN(seen, dim, rows, 1, probs, seen, dy, ldq, 1, dv + kv, ldk, scratch);
+    if (dq == 0 && dk == 0) continue;
+    gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
+    softmaxGradient(dprobs, probs, ranges, seen);
+    if (tanh != 0) capGradient(dprobs, tanh, rows * seen);
+    if (dq != 0) gemmNN(rows, dim, seen, scale, dprobs, seen, k, ldk, 1, dq + row, ldq, scratch);
+    if (dk != 0) gemmTN(seen, dim, rows, scale, dprobs, seen, q, ldq, 1, dk + kv, ldk, scratch);
   }
 }
 
@@ -134,22 +161,31 @@ function at(row: i32, ld: i32, column: i32): usize {
  * probs [rows, seen]: row i is the softmax over its own interval of the scores of q's rows, between zeros. With a
  * softcap, tanh (unless null) gets tanh(scores / softcap), of the same shape.
  */
-function probabilities(call: Attention, q: usize, ldq: i32, k: usize, ranges: usize, seen: i32, tanh: usize): void {
+function probabilities(
+  call: Attention,
+  q: usize,
+  ldq: i32,
+  k: usize,
+  ranges: usize,
+  seen: i32,
+  probs: usize,
+  tanh: usize,
+  scratch: usize,
+): void {
   const dim = call.dim,
     ldk = call.kvHeads * dim,
     cap = call.softcap,
     scale = cap == 0 ? call.scale : call.scale / cap;
-  let probs = call.probs;
-  gemmNT(rows, seen, dim, scale, q, ldq, k, ldk, 0, probs, seen, call.scratch);
+  gemmNT(rows, seen, dim, scale, q, ldq, k, ldk, 0, probs, seen, scratch);
   if (cap != 0) {
     const n = rows * seen;
-    tanhForward(probs, probs, n);
+    tanhValues(probs, probs, n);
     if (tanh != 0) memory.copy(tanh, probs, (<usize>n) << 2);
-    sscal(probs, n, cap);
+    scaleValues(probs, n, cap);
   }
   for (let i = 0; i < rows; i++) {
-    const own = keepOwn(probs, ranges, seen);
-    softmaxRow(own, own, load<i32>(ranges, 4) - load<i32>(ranges));
+    const p = keepOwn(probs, ranges, seen);
+    softmaxRow(p, p, load<i32>(ranges, 4) - load<i32>(ranges));
     probs += (<usize>seen) << 2;
     ranges += rangeStep;
   }
@@ -157,30 +193,30 @@ function probabilities(call: Attention, q: usize, ldq: i32, k: usize, ranges: us
 
 /** Zeros what the row holds outside of its interval; where that begins. */
 function keepOwn(row: usize, ranges: usize, seen: i32): usize {
-  const first = load<i32>(ranges),
+  const begin = load<i32>(ranges),
     end = load<i32>(ranges, 4);
-  if (first == end) {
+  if (begin == end) {
     memory.fill(row, 0, (<usize>seen) << 2);
     return row;
   }
-  const own = row + ((<usize>(first - from)) << 2);
-  memory.fill(row, 0, own - row);
+  const interval = row + ((<usize>(begin - from)) << 2);
+  memory.fill(row, 0, interval - row);
   memory.fill(row + ((<usize>(end - from)) << 2), 0, (<usize>(to - end)) << 2);
-  return own;
+  return interval;
 }
 
 /** dprobs = probs * (dprobs - rowsum(probs * dprobs)), of each row's interval; zeros elsewhere. */
 function softmaxGradient(dprobs: usize, probs: usize, ranges: usize, seen: i32): void {
   for (let i = 0; i < rows; i++) {
-    const own = keepOwn(dprobs, ranges, seen),
+    const d = keepOwn(dprobs, ranges, seen),
       n = load<i32>(ranges, 4) - load<i32>(ranges),
       row = (<usize>n) << 2,
-      y = probs + (own - dprobs);
-    const mean = dot(y, own, n);
+      y = probs + (d - dprobs);
+    const mean = dot(y, d, n);
     const m = f32x4.splat(mean);
     let p: usize = 0;
-    for (; p + 16 <= row; p += 16) v128.store(own + p, f32x4.mul(v128.load(y + p), f32x4.sub(v128.load(own + p), m)));
-    for (; p < row; p += 4) store<f32>(own + p, load<f32>(y + p) * (load<f32>(own + p) - mean));
+    for (; p + 16 <= row; p += 16) v128.store(d + p, f32x4.mul(v128.load(y + p), f32x4.sub(v128.load(d + p), m)));
+    for (; p < row; p += 4) store<f32>(d + p, load<f32>(y + p) * (load<f32>(d + p) - mean));
     probs += (<usize>seen) << 2;
     dprobs += (<usize>seen) << 2;
     ranges += rangeStep;

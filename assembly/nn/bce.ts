@@ -12,8 +12,9 @@
  * l, x, t, dx: [n]; t is the target, x the probabilities or logits.
  */
 import { expF32x4 } from "../math/exp";
-import { PADDED, pad, storePadded } from "../math/lanes";
+import { pad, storePadded } from "../math/lanes";
 import { logF32x4 } from "../math/log";
+import { aside, first, here, last, LINE, part, split } from "../threads";
 
 /** log(1 + e), e >= -1. */
 function log1p(e: v128): v128 {
@@ -41,6 +42,10 @@ function ofLogit(x: v128, t: v128): v128 {
 }
 
 export function bceForward(l: usize, x: usize, t: usize, n: i32, logits: bool): void {
+  for (split(n, 10, LINE); part(); ) bceValues(here(l), here(x), here(t), last - first, logits);
+}
+
+function bceValues(l: usize, x: usize, t: usize, n: i32, logits: bool): void {
   for (; n >= 4; n -= 4) {
     const a = v128.load(x),
       b = v128.load(t);
@@ -51,12 +56,16 @@ export function bceForward(l: usize, x: usize, t: usize, n: i32, logits: bool): 
   }
   if (n > 0) {
     pad(l, x, t, t, n);
-    bceForward(PADDED, PADDED + 16, PADDED + 32, 4, logits);
+    bceValues(aside, aside + 16, aside + 32, 4, logits);
     storePadded(l, n);
   }
 }
 
 export function bceBackward(dx: usize, x: usize, t: usize, n: i32, scale: f32): void {
+  for (split(n, 2, LINE); part(); ) bceGradients(here(dx), here(x), here(t), last - first, scale);
+}
+
+function bceGradients(dx: usize, x: usize, t: usize, n: i32, scale: f32): void {
   const s = f32x4.splat(scale),
     one = f32x4.splat(1),
     least = f32x4.splat(1e-12);
@@ -70,7 +79,7 @@ export function bceBackward(dx: usize, x: usize, t: usize, n: i32, scale: f32): 
   }
   if (n > 0) {
     pad(dx, x, t, t, n);
-    bceBackward(PADDED, PADDED + 16, PADDED + 32, 4, scale);
+    bceGradients(aside, aside + 16, aside + 32, 4, scale);
     storePadded(dx, n);
   }
 }

@@ -1,10 +1,19 @@
 /**
- * Elementwise sums and products over n contiguous floats, and the two reductions built on them.
- * Each works in place (y may be a or b).
+ * Elementwise sums and products over n contiguous floats, and the reductions built on them.
+ * Each works in place (y may be a or b). What other kernels call within their parts is `*Values`, the work of one
+ * thread. Reductions are of one thread: each has one order along all values.
  */
+import { first, here, last, LINE, part, split } from "../threads";
+
+/** Cycles for a value, about. */
+const COST: f64 = 0.5;
 
 /** y = a + b */
 export function addForward(y: usize, a: usize, b: usize, n: i32): void {
+  for (split(n, COST, LINE); part(); ) addValues(here(y), here(a), here(b), last - first);
+}
+
+export function addValues(y: usize, a: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(y, f32x4.add(v128.load(a), v128.load(b)));
@@ -22,6 +31,10 @@ export function addForward(y: usize, a: usize, b: usize, n: i32): void {
 
 /** y = a * b */
 export function mulForward(y: usize, a: usize, b: usize, n: i32): void {
+  for (split(n, COST, LINE); part(); ) mulValues(here(y), here(a), here(b), last - first);
+}
+
+export function mulValues(y: usize, a: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(y, f32x4.mul(v128.load(a), v128.load(b)));
@@ -39,6 +52,10 @@ export function mulForward(y: usize, a: usize, b: usize, n: i32): void {
 
 /** da += dy * b: the gradient of a product with respect to one factor. */
 export function mulBackward(da: usize, dy: usize, b: usize, n: i32): void {
+  for (split(n, COST, LINE); part(); ) addProductValues(here(da), here(dy), here(b), last - first);
+}
+
+export function addProductValues(da: usize, dy: usize, b: usize, n: i32): void {
   let i = n;
   for (; i >= 4; i -= 4) {
     v128.store(da, f32x4.add(v128.load(da), f32x4.mul(v128.load(dy), v128.load(b))));
@@ -56,6 +73,10 @@ export function mulBackward(da: usize, dy: usize, b: usize, n: i32): void {
 
 /** y = a / b */
 export function divForward(y: usize, a: usize, b: usize, n: i32): void {
+  for (split(n, 2 * COST, LINE); part(); ) divValues(here(y), here(a), here(b), last - first);
+}
+
+function divValues(y: usize, a: usize, b: usize, n: i32): void {
   for (; n >= 4; n -= 4) {
     v128.store(y, f32x4.div(v128.load(a), v128.load(b)));
     y += 16;
@@ -67,6 +88,10 @@ export function divForward(y: usize, a: usize, b: usize, n: i32): void {
 
 /** da += dy / b: the gradient of a quotient with respect to its dividend. */
 export function divBackward(da: usize, dy: usize, b: usize, n: i32): void {
+  for (split(n, 2 * COST, LINE); part(); ) addQuotientValues(here(da), here(dy), here(b), last - first);
+}
+
+function addQuotientValues(da: usize, dy: usize, b: usize, n: i32): void {
   for (; n >= 4; n -= 4) {
     v128.store(da, f32x4.add(v128.load(da), f32x4.div(v128.load(dy), v128.load(b))));
     da += 16;
@@ -78,6 +103,10 @@ export function divBackward(da: usize, dy: usize, b: usize, n: i32): void {
 
 /** x *= alpha: BLAS's sscal(n, alpha, x), with the arguments in this house's order. */
 export function sscal(x: usize, n: i32, alpha: f32): void {
+  for (split(n, COST, LINE); part(); ) scaleValues(here(x), last - first, alpha);
+}
+
+export function scaleValues(x: usize, n: i32, alpha: f32): void {
   const s = f32x4.splat(alpha);
   let i = n;
   for (; i >= 4; i -= 4) {
@@ -92,6 +121,10 @@ export function sscal(x: usize, n: i32, alpha: f32): void {
 
 /** y += alpha * x: BLAS's saxpy(n, alpha, x, y), with the arguments in this house's order. */
 export function saxpy(y: usize, x: usize, n: i32, alpha: f32): void {
+  for (split(n, COST, LINE); part(); ) axpyValues(here(y), here(x), last - first, alpha);
+}
+
+export function axpyValues(y: usize, x: usize, n: i32, alpha: f32): void {
   const s = f32x4.splat(alpha);
   let i = n;
   for (; i >= 4; i -= 4) {
@@ -108,6 +141,10 @@ export function saxpy(y: usize, x: usize, n: i32, alpha: f32): void {
 
 /** x[i] += value: the gradient of a sum. */
 export function addScalar(x: usize, n: i32, value: f32): void {
+  for (split(n, COST, LINE); part(); ) addToValues(here(x), last - first, value);
+}
+
+export function addToValues(x: usize, n: i32, value: f32): void {
   const s = f32x4.splat(value);
   for (; n >= 4; n -= 4, x += 16) v128.store(x, f32x4.add(v128.load(x), s));
   for (; n > 0; n--, x += 4) store<f32>(x, load<f32>(x) + value);

@@ -6,29 +6,35 @@
  * ids: [n] i32, each in 0 .. vocab - 1. W, dW: [vocab, dim], W of a format (gemm/half.ts). y, dy: [n, dim].
  * Source: torch.nn.functional.embedding.
  */
-import { widen } from "../gemm/blocks";
+import { widenFrom } from "../gemm/blocks";
 import { F32, stored } from "../gemm/half";
+import { first, last, LINE, part, split } from "../threads";
 
 export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32, format: i32): void {
   const row = stored(dim, format);
-  for (let i = 0; i < n; i++) {
-    const from = w + idAt(ids, i) * row;
-    if (format == F32) memory.copy(y, from, row);
-    else widen(y, from, dim, format);
-    y += stored(dim, F32);
-  }
+  for (split(n, <f64>dim); part(); )
+    for (let i = first; i < last; i++) {
+      const from = w + idAt(ids, i) * row,
+        to = y + <usize>i * stored(dim, F32);
+      if (format == F32) memory.copy(to, from, row);
+      else widenFrom(to, from, 0, dim, format);
+    }
 }
 
 export function embeddingBackward(dw: usize, dy: usize, ids: usize, f: usize, n: i32, dim: i32, paddingIdx: i32): void {
   const row = (<usize>dim) << 2;
-  for (let i = 0; i < n; i++) {
-    const id = idAt(ids, i);
-    if (<i32>id != paddingIdx) {
-      const out = dw + id * row,
+  // By columns: the same row may be named more than once.
+  for (split(dim, 2 * <f64>n, LINE); part(); ) {
+    const begin = (<usize>first) << 2,
+      end = (<usize>last) << 2;
+    for (let i = 0; i < n; i++) {
+      const id = idAt(ids, i);
+      if (<i32>id == paddingIdx) continue;
+      const to = dw + id * row,
+        from = dy + <usize>i * row,
         factor = factorAt(f, i);
-      for (let p: usize = 0; p < row; p += 4) store<f32>(out + p, load<f32>(out + p) + factor * load<f32>(dy + p));
+      for (let p = begin; p < end; p += 4) store<f32>(to + p, load<f32>(to + p) + factor * load<f32>(from + p));
     }
-    dy += row;
   }
 }
 

@@ -8,10 +8,11 @@
  * rows. A row's sum of exponentials runs over four lanes, then (0 + 1) + (2 + 3); rows are added in
  * ascending order, in float64.
  *
- * Mean squared error: loss = mean((x - target)^2), added in ascending order in float64;
+ * Mean squared error: loss = mean((x - target)^2), added in ascending order in float64, by one thread;
  * dx += g * 2 / n * (x - target).
  */
 import { expF32x4 } from "../math/exp";
+import { first, last, LINE, part, split } from "../threads";
 import { logSumExp } from "./softmax";
 
 export function crossEntropyForward(
@@ -22,16 +23,15 @@ export function crossEntropyForward(
   classes: i32,
   ignoreIndex: i32,
 ): f64 {
-  let total: f64 = 0;
   const row = (<usize>classes) << 2;
+  for (split(rows, 4 * <f64>classes); part(); )
+    for (let i = <usize>first; i < <usize>last; i++)
+      if (load<i32>(targets + (i << 2)) != ignoreIndex) store<f32>(lse + (i << 2), logSumExp(x + i * row, classes));
+  let total: f64 = 0;
   for (let i: usize = 0; i < <usize>rows; i++) {
     const target = load<i32>(targets + (i << 2));
-    if (target != ignoreIndex) {
-      const l = logSumExp(x, classes);
-      store<f32>(lse + (i << 2), l);
-      total += <f64>(l - load<f32>(x + ((<usize>target) << 2)));
-    }
-    x += row;
+    if (target != ignoreIndex)
+      total += <f64>(load<f32>(lse + (i << 2)) - load<f32>(x + i * row + ((<usize>target) << 2)));
   }
   return total;
 }
@@ -47,12 +47,12 @@ export function crossEntropyBackward(
   scale: f32,
 ): void {
   const row = (<usize>classes) << 2;
-  for (let i: usize = 0; i < <usize>rows; i++) {
-    const target = load<i32>(targets + (i << 2));
-    if (target != ignoreIndex) addRowGradient(dx, dx, x, load<f32>(lse + (i << 2)), target, classes, scale);
-    x += row;
-    dx += row;
-  }
+  for (split(rows, 4 * <f64>classes); part(); )
+    for (let i = <usize>first; i < <usize>last; i++) {
+      const target = load<i32>(targets + (i << 2)),
+        to = dx + i * row;
+      if (target != ignoreIndex) addRowGradient(to, to, x + i * row, load<f32>(lse + (i << 2)), target, classes, scale);
+    }
 }
 
 /** One row: dx = before + scale * (softmax(x) - onehot(target)). dx may be x; a null `before` is zeros. */
@@ -92,8 +92,9 @@ export function mseForward(x: usize, target: usize, n: i32): f32 {
 
 export function mseBackward(dx: usize, x: usize, target: usize, n: i32, g: f32): void {
   const scale = (g * 2) / <f32>n;
-  for (let p: usize = 0; p < (<usize>n) << 2; p += 4) {
-    const d = load<f32>(x + p) - load<f32>(target + p);
-    store<f32>(dx + p, load<f32>(dx + p) + scale * d);
-  }
+  for (split(n, 1, LINE); part(); )
+    for (let p = (<usize>first) << 2, end = (<usize>last) << 2; p < end; p += 4) {
+      const d = load<f32>(x + p) - load<f32>(target + p);
+      store<f32>(dx + p, load<f32>(dx + p) + scale * d);
+    }
 }

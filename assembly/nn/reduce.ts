@@ -6,16 +6,28 @@
  *             alpha = 1 / divisor.
  *   axisMax   y (i32) = the first j with the largest value; NaN is larger than all (torch.argmax). n is at least 1.
  */
+import { first, last, LINE, part, split } from "../threads";
 import { sum } from "./elementwise";
 
 export function axisSum(y: usize, x: usize, outer: i32, n: i32, inner: i32, divisor: f64): void {
   const row = (<usize>inner) << 2;
-  for (; outer > 0; outer--) {
-    if (inner == 1) store<f32>(y, <f32>(sum(x, n) / divisor));
-    else for (let p: usize = 0; p < row; p += 8) sumColumns(y + p, x + p, n, row, p + 4 < row, divisor);
-    x += <usize>n * row;
-    y += row;
+  if (inner == 1) {
+    for (split(outer, <f64>n); part(); )
+      for (let i = <usize>first; i < <usize>last; i++)
+        store<f32>(y + (i << 2), <f32>(sum(x + ((i * <usize>n) << 2), n) / divisor));
+    return;
   }
+  const pairs = (inner + 1) >> 1;
+  for (split(outer * pairs, 2 * <f64>n, 8); part(); )
+    for (let i = first; i < last; ) {
+      // As many pairs as there are left of this row of y.
+      const o = <usize>(i / pairs),
+        end = min(last, <i32>(o + 1) * pairs),
+        at = o * row,
+        from = x + at * <usize>n;
+      for (let p = (<usize>(i % pairs)) << 3; i < end; i++, p += 8)
+        sumColumns(y + at + p, from + p, n, row, p + 4 < row, divisor);
+    }
 }
 
 /** Two columns, or the last one alone. */
@@ -46,11 +58,11 @@ function columns(p: usize, two: bool): v128 {
 
 export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): void {
   const row = (<usize>inner) << 2;
-  for (; outer > 0; outer--) {
-    for (let i: usize = 0; i < row; i += 4, y += 4) {
-      let best = load<f32>(x + i),
-        at = 0,
-        p = x + i;
+  for (split(outer * inner, 3 * <f64>n, LINE); part(); )
+    for (let i = first; i < last; i++) {
+      let p = x + <usize>(i / inner) * <usize>n * row + ((<usize>(i % inner)) << 2),
+        best = load<f32>(p),
+        at = 0;
       for (let j = 1; j < n; j++) {
         p += row;
         const v = load<f32>(p);
@@ -60,8 +72,6 @@ export function axisMax(y: usize, x: usize, outer: i32, n: i32, inner: i32): voi
           at = j;
         }
       }
-      store<i32>(y, at);
+      store<i32>(y + ((<usize>i) << 2), at);
     }
-    x += <usize>n * row;
-  }
 }

@@ -8,22 +8,24 @@
  */
 import { addLanes, dot } from "./softmax";
 import { loadLanes } from "../math/lanes";
+import { first, last, LINE, part, split } from "../threads";
 
 export function rmsNormForward(y: usize, rstd: usize, x: usize, weight: usize, rows: i32, dim: i32, eps: f32): void {
   const row = (<usize>dim) << 2;
-  for (let i = 0; i < rows; i++) {
-    const scale = <f32>1 / sqrt<f32>(dot(x, x, dim) / <f32>dim + eps);
-    store<f32>(rstd + ((<usize>i) << 2), scale);
-    const s = f32x4.splat(scale);
-    let p: usize = 0;
-    for (; p + 16 <= row; p += 16) {
-      const hat = f32x4.mul(v128.load(x + p), s); // normalize
-      v128.store(y + p, f32x4.mul(hat, v128.load(weight + p))); // scale
+  for (split(rows, <f64>dim); part(); )
+    for (let i = <usize>first; i < <usize>last; i++) {
+      const from = x + i * row,
+        to = y + i * row;
+      const scale = <f32>1 / sqrt<f32>(dot(from, from, dim) / <f32>dim + eps);
+      store<f32>(rstd + (i << 2), scale);
+      const s = f32x4.splat(scale);
+      let p: usize = 0;
+      for (; p + 16 <= row; p += 16) {
+        const hat = f32x4.mul(v128.load(from + p), s); // normalize
+        v128.store(to + p, f32x4.mul(hat, v128.load(weight + p))); // scale
+      }
+      for (; p < row; p += 4) store<f32>(to + p, load<f32>(from + p) * scale * load<f32>(weight + p));
     }
-    for (; p < row; p += 4) store<f32>(y + p, load<f32>(x + p) * scale * load<f32>(weight + p));
-    x += row;
-    y += row;
-  }
 }
 
 export function rmsNormBackward(
@@ -36,35 +38,54 @@ export function rmsNormBackward(
   rows: i32,
   dim: i32,
 ): void {
-  const row = (<usize>dim) << 2;
-  for (let i = 0; i < rows; i++) {
-    const scale = load<f32>(rstd + ((<usize>i) << 2));
-    if (dWeight != 0) {
-      for (let p: usize = 0; p < row; p += 4) {
-        const hat = load<f32>(x + p) * scale;
-        store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * hat);
+  if (dWeight != 0) for (split(dim, <f64>rows, LINE); part(); ) weightGradient(dWeight, dy, x, rstd, rows, dim);
+  if (dx != 0)
+    for (split(rows, 2 * <f64>dim); part(); )
+      for (let i = <usize>first; i < <usize>last; i++) {
+        const at = i * ((<usize>dim) << 2);
+        inputGradient(dx + at, dy + at, x + at, weight, load<f32>(rstd + (i << 2)), dim);
       }
+}
+
+/** Columns `first` to `last` - 1 of dWeight. */
+function weightGradient(dWeight: usize, dy: usize, x: usize, rstd: usize, rows: i32, dim: i32): void {
+  const row = (<usize>dim) << 2,
+    end = (<usize>last) << 2;
+  for (; rows > 0; rows--) {
+    const scale = load<f32>(rstd),
+      s = f32x4.splat(scale);
+    let p = (<usize>first) << 2;
+    for (; p + 16 <= end; p += 16) {
+      const hat = f32x4.mul(v128.load(x + p), s);
+      v128.store(dWeight + p, f32x4.add(v128.load(dWeight + p), f32x4.mul(v128.load(dy + p), hat)));
     }
-    if (dx != 0) {
-      const s = f32x4.splat(scale);
-      const mean = (weightedDot(dy, weight, x, dim) * scale) / <f32>dim;
-      const m = f32x4.splat(mean);
-      let p: usize = 0;
-      for (; p + 16 <= row; p += 16) {
-        const hat = f32x4.mul(v128.load(x + p), s);
-        const g = f32x4.mul(v128.load(dy + p), v128.load(weight + p));
-        const d = f32x4.mul(s, f32x4.sub(g, f32x4.mul(hat, m)));
-        v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
-      }
-      for (; p < row; p += 4) {
-        const hat = load<f32>(x + p) * scale;
-        const g = load<f32>(dy + p) * load<f32>(weight + p);
-        store<f32>(dx + p, load<f32>(dx + p) + scale * (g - hat * mean));
-      }
-      dx += row;
+    for (; p < end; p += 4) {
+      const hat = load<f32>(x + p) * scale;
+      store<f32>(dWeight + p, load<f32>(dWeight + p) + load<f32>(dy + p) * hat);
     }
+    rstd += 4;
     dy += row;
     x += row;
+  }
+}
+
+/** One row. */
+function inputGradient(dx: usize, dy: usize, x: usize, weight: usize, scale: f32, dim: i32): void {
+  const row = (<usize>dim) << 2,
+    s = f32x4.splat(scale),
+    mean = (weightedDot(dy, weight, x, dim) * scale) / <f32>dim,
+    m = f32x4.splat(mean);
+  let p: usize = 0;
+  for (; p + 16 <= row; p += 16) {
+    const hat = f32x4.mul(v128.load(x + p), s);
+    const g = f32x4.mul(v128.load(dy + p), v128.load(weight + p));
+    const d = f32x4.mul(s, f32x4.sub(g, f32x4.mul(hat, m)));
+    v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+  }
+  for (; p < row; p += 4) {
+    const hat = load<f32>(x + p) * scale;
+    const g = load<f32>(dy + p) * load<f32>(weight + p);
+    store<f32>(dx + p, load<f32>(dx + p) + scale * (g - hat * mean));
   }
 }
 

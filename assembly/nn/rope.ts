@@ -6,6 +6,7 @@
  */
 import { Rope, RopeBackward, RopeForward } from "../abi";
 import { sinCosLow } from "../math/sincos";
+import { first, last, part, split } from "../threads";
 
 /** Fills cos and sin, [positions, pairs], both times `factor`. */
 export function ropeTable(cos: usize, sin: usize, frequencies: usize, positions: i32, pairs: i32, factor: f32): void {
@@ -20,19 +21,25 @@ export function ropeTable(cos: usize, sin: usize, frequencies: usize, positions:
   }
 }
 
+/** Cycles for a value, about. */
+const COST: f64 = 0.7;
+
 export function ropeForward(call: RopeForward): void {
-  rotate(call, call.y, call.x, false);
+  for (split(call.rows, COST * <f64>(call.heads * call.dim)); part(); ) rotate(call, call.y, call.x, false);
 }
 
 export function ropeBackward(call: RopeBackward): void {
-  rotate(call, call.dx, call.dy, true);
+  for (split(call.rows, COST * <f64>(call.heads * call.dim)); part(); ) rotate(call, call.dx, call.dy, true);
 }
 
-/** to = R x, or to += R(-angle) x. */
+/** to = R x, or to += R(-angle) x, in rows `first` to `last` - 1. */
 function rotate(call: Rope, to: usize, x: usize, back: bool): void {
   const half = (<usize>call.pairs) << 2,
-    row = (<usize>call.dim) << 2;
-  for (let i = 0; i < call.rows; i++) {
+    row = (<usize>call.dim) << 2,
+    begin = <usize>first * <usize>call.heads * row;
+  to += begin;
+  x += begin;
+  for (let i = first; i < last; i++) {
     const angle = <usize>load<i32>(call.positions + ((<usize>i) << 2)) * half;
     const cos = call.cos + angle,
       sin = call.sin + angle;

@@ -10,54 +10,53 @@
 import { expF32x4 } from "../math/exp";
 import { loadLanes, storeLanes } from "../math/lanes";
 import { logF32x4 } from "../math/log";
-import { addScalar, sum } from "./elementwise";
+import { first, last, part, split } from "../threads";
+import { addToValues, sum } from "./elementwise";
 
 export function softmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
   const row = (<usize>dim) << 2;
-  for (let i = 0; i < rows; i++) {
-    softmaxRow(y, x, dim);
-    y += row;
-    x += row;
-  }
+  for (split(rows, 5 * <f64>dim); part(); )
+    for (let i = first; i < last; i++) softmaxRow(y + <usize>i * row, x + <usize>i * row, dim);
 }
 
 export function softmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
   const row = (<usize>dim) << 2;
-  for (let i = 0; i < rows; i++) {
-    const mean = dot(y, dy, dim);
-    for (let p: usize = 0; p < row; p += 4) {
-      const d = load<f32>(y + p) * (load<f32>(dy + p) - mean);
-      store<f32>(dx + p, load<f32>(dx + p) + d);
+  for (split(rows, 2 * <f64>dim); part(); )
+    for (let i = <usize>first * row; i < <usize>last * row; i += row) {
+      const mean = dot(y + i, dy + i, dim);
+      for (let p = i; p < i + row; p += 4) {
+        const d = load<f32>(y + p) * (load<f32>(dy + p) - mean);
+        store<f32>(dx + p, load<f32>(dx + p) + d);
+      }
     }
-    dx += row;
-    dy += row;
-    y += row;
-  }
 }
 
 export function logSoftmaxForward(y: usize, x: usize, rows: i32, dim: i32): void {
   const row = (<usize>dim) << 2;
-  for (; rows > 0; rows--, y += row, x += row) {
-    memory.copy(y, x, row);
-    addScalar(y, dim, -rowMax(x, dim));
-    addScalar(y, dim, -logSumExp(y, dim));
-  }
+  for (split(rows, 5 * <f64>dim); part(); )
+    for (let i = <usize>first * row; i < <usize>last * row; i += row) {
+      memory.copy(y + i, x + i, row);
+      addToValues(y + i, dim, -rowMax(x + i, dim));
+      addToValues(y + i, dim, -logSumExp(y + i, dim));
+    }
 }
 
 export function logSoftmaxBackward(dx: usize, dy: usize, y: usize, rows: i32, dim: i32): void {
   const row = (<usize>dim) << 2;
-  for (; rows > 0; rows--, dx += row, dy += row, y += row) {
-    const total = f32x4.splat(<f32>sum(dy, dim));
-    let p: usize = 0;
-    for (; p + 16 <= row; p += 16) {
-      const d = logSlope(v128.load(dy + p), v128.load(y + p), total);
-      v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+  for (split(rows, 5 * <f64>dim); part(); )
+    for (let i = <usize>first * row; i < <usize>last * row; i += row) {
+      const total = f32x4.splat(<f32>sum(dy + i, dim)),
+        end = i + row;
+      let p = i;
+      for (; p + 16 <= end; p += 16) {
+        const d = logSlope(v128.load(dy + p), v128.load(y + p), total);
+        v128.store(dx + p, f32x4.add(v128.load(dx + p), d));
+      }
+      for (; p < end; p += 4) {
+        const d = logSlope(v128.load32_splat(dy + p), v128.load32_splat(y + p), total);
+        store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));
+      }
     }
-    for (; p < row; p += 4) {
-      const d = logSlope(v128.load32_splat(dy + p), v128.load32_splat(y + p), total);
-      store<f32>(dx + p, load<f32>(dx + p) + f32x4.extract_lane(d, 0));
-    }
-  }
 }
 
 /** dy - exp(y) * total. Called, not inlined: it is long, and stands in two loops. */

@@ -7,6 +7,7 @@
  * All elementwise, so lanes and tail have the same bits.
  */
 import { AdamStep } from "../abi";
+import { first, last, LINE, part, split } from "../threads";
 
 export function adamStep(call: AdamStep): void {
   const p = call.p,
@@ -22,13 +23,14 @@ export function adamStep(call: AdamStep): void {
     stepSize = call.stepSize,
     rootCorrection2 = call.rootCorrection2,
     eps = call.eps;
-  for (let i: usize = 0; i < (<usize>call.n) << 2; i += 4) {
-    const w = load<f32>(p + i) * decay;
-    const d = load<f32>(g + i) + l2 * w;
-    const m1 = beta1 * load<f32>(m + i) + rest1 * d;
-    const v1 = beta2 * load<f32>(v + i) + rest2 * (d * d);
-    store<f32>(m + i, m1);
-    store<f32>(v + i, v1);
-    store<f32>(p + i, w - (stepSize * m1) / (sqrt<f32>(v1) / rootCorrection2 + eps));
-  }
+  for (split(call.n, 12, LINE); part(); )
+    for (let i = (<usize>first) << 2, end = (<usize>last) << 2; i < end; i += 4) {
+      const w = load<f32>(p + i) * decay;
+      const d = load<f32>(g + i) + l2 * w;
+      const m1 = beta1 * load<f32>(m + i) + rest1 * d;
+      const v1 = beta2 * load<f32>(v + i) + rest2 * (d * d);
+      store<f32>(m + i, m1);
+      store<f32>(v + i, v1);
+      store<f32>(p + i, w - (stepSize * m1) / (sqrt<f32>(v1) / rootCorrection2 + eps));
+    }
 }

@@ -7,6 +7,7 @@
  * (seedLo, seedHi). Kept when bits >= threshold = floor(p * 2^32), p < 1.
  */
 import { Dropout, DropoutBackward, DropoutForward } from "../abi";
+import { first, here, last, LINE, part, split } from "../threads";
 
 /**
  * The words c0..c3 of a counter, encrypted. A round is (hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0) with
@@ -44,17 +45,20 @@ function key(k0: u32, k1: u32): v128 {
 }
 
 export function dropoutForward(call: DropoutForward): void {
-  dropout(call.y, call.x, call, false);
+  for (split(call.n, COST, LINE); part(); ) dropout(here(call.y), here(call.x), call, false);
 }
 
 /** dx += keep ? dy * scale : 0, with the mask of the forward call. */
 export function dropoutBackward(call: DropoutBackward): void {
-  dropout(call.dx, call.dy, call, true);
+  for (split(call.n, COST, LINE); part(); ) dropout(here(call.dx), here(call.dy), call, true);
 }
 
+/** Cycles for a value, about. */
+const COST: f64 = 12;
+
 /**
- * The generator stands here twice, in the loop and beside it: V8 takes its constants out of the loop only if they are
- * used outside of it, too (once alone takes 1.25 times as long, measured).
+ * The values of the part in hand. The generator stands here twice, in the loop and beside it: V8 takes its constants
+ * out of the loop only if they are used outside of it, too (once alone takes 1.25 times as long, measured).
  */
 function dropout(out: usize, x: usize, call: Dropout, accumulate: bool): void {
   const k = key(call.seedLo, call.seedHi),
@@ -62,9 +66,10 @@ function dropout(out: usize, x: usize, call: Dropout, accumulate: bool): void {
     scale = call.scale,
     factor = f32x4.splat(scale),
     one = i32x4(1, 0, 0, 0);
-  let counter = i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, call.first >> 2), 2, call.stream),
-    n = call.n,
-    lane = <i32>(call.first & 3);
+  const begin = call.first + <u32>first;
+  let counter = i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 0, begin >> 2), 2, call.stream),
+    n = last - first,
+    lane = <i32>(begin & 3);
   while (n > 0) {
     if (lane == 0) {
       for (; n >= 4; n -= 4, out += 16, x += 16) {
@@ -75,7 +80,7 @@ function dropout(out: usize, x: usize, call: Dropout, accumulate: bool): void {
       if (n == 0) return;
     }
     const count = min(n, 4 - lane);
-    part(out, x, lane, count, i32x4.ge_u(philox(counter, k), limit), scale, accumulate);
+    someLanes(out, x, lane, count, i32x4.ge_u(philox(counter, k), limit), scale, accumulate);
     counter = i32x4.add(counter, one);
     out += (<usize>count) << 2;
     x += (<usize>count) << 2;
@@ -85,7 +90,7 @@ function dropout(out: usize, x: usize, call: Dropout, accumulate: bool): void {
 }
 
 /** `count` elements of a block, from `lane` on. */
-function part(out: usize, x: usize, lane: i32, count: i32, keep: v128, scale: f32, accumulate: bool): void {
+function someLanes(out: usize, x: usize, lane: i32, count: i32, keep: v128, scale: f32, accumulate: bool): void {
   const lanes = i32x4.bitmask(keep) >> lane;
   for (let i = 0; i < count; i++) {
     const at = (<usize>i) << 2;

@@ -91,7 +91,7 @@ export class Engine {
         threads,
         exports,
         memory.wasm,
-        memory.alloc(exports["threadControlBytes"]!() as number),
+        memory.alloc(exports["threadControlBytes"]!(threads) as number),
       );
     this.kernels = this.#guard(exports);
     this.scratch = memory.alloc(this.kernels.sgemmScratchBytes());

@@ -26,7 +26,7 @@ export class Threads {
   /** How many of all compute: until the others are there they are taken for such. */
   #living: number;
 
-  /** @param control threadControlBytes() bytes of linear memory that is shared */
+  /** @param control threadControlBytes(count) bytes of linear memory that is shared */
   constructor(count: number, exports: Exports, memory: WebAssembly.Memory, control: number) {
     this.#count = this.#living = count;
     this.#exports = exports;

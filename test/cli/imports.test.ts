@@ -24,8 +24,8 @@ const SRC: Floors = [
   ["cli", "index", "inline"],
 ];
 const ASSEMBLY: Floors = [
-  ["abi"],
-  ["math", "threads"],
+  ["abi", "threads"],
+  ["math"],
   ["gemm", "linalg", "optim", "random"],
   ["nn"],
   ["lora"],
