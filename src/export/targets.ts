@@ -1,11 +1,9 @@
 /** The names of what can be written, apart from what writes it. */
 import type { FloatType } from "../tensor/dtype.js";
 
-/** Whom an adapter can be exported for. */
-export const EXPORT_TARGETS = ["gguf", "ollama", "mlx", "workers-ai", "peft"] as const;
-
 /** Whom an adapter is for. */
-export type ExportTarget = (typeof EXPORT_TARGETS)[number];
+export type ExportTarget = "gguf" | "ollama" | "mlx" | "workers-ai" | "peft";
+export const EXPORT_TARGETS: readonly ExportTarget[] = ["gguf", "ollama", "mlx", "workers-ai", "peft"];
 
 /** What a model's weights can be written in. */
 export type ModelDType = FloatType | "q8_0";

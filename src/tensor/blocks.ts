@@ -19,10 +19,10 @@ export type BlockType =
   | "q6_k"
   | "iq4_xs";
 
-/** Formats that `quantise` makes of float32. */
-export const QUANTISED = ["q8_0", "nf4"] as const;
 /** A format that weights can be turned into when they are loaded. */
-export type QuantizedType = (typeof QUANTISED)[number];
+export type QuantizedType = "q8_0" | "nf4";
+/** All of them, which `quantise` makes of float32. */
+export const QUANTISED: readonly QuantizedType[] = ["q8_0", "nf4"];
 
 /** A format: values and bytes of a block, and the kernels' number of it (assembly/gemm/half.ts). @internal */
 export interface BlockFormat {

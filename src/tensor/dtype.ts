@@ -1,9 +1,10 @@
+/** What the elements of tensors are, and what weights are stored in. */
+import { BLOCKS, bytesOfRow, type BlockType } from "./blocks.js";
+
 /**
  * Element types of tensors: float32 for values, int32 for indices. The others are what frozen weights may be stored in;
  * whatever reads them computes in float32.
  */
-import { BLOCKS, bytesOfRow, type BlockType } from "./blocks.js";
-
 export type DType = "float32" | "int32" | CompactType;
 /** Values of 16 bits. */
 export type HalfType = "bfloat16" | "float16";
