@@ -8,11 +8,12 @@ const HUB_SERVERS =
 
 /**
  * What the page may do: it asks nobody but its own origin and, for models, the hub. WebAssembly needs
- * 'wasm-unsafe-eval'; uPlot and the library generate no code. blob: is the adapter that the page offers for download.
+ * 'wasm-unsafe-eval'; uPlot and the library generate no code. blob: is the adapter that the page offers for download
+ * and, of a worker, a thread of the library's.
  */
 const CONTENT_SECURITY_POLICY =
-  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; img-src 'self' " +
-  "data:; " +
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; " +
+  "style-src 'self'; img-src 'self' data:; " +
   `connect-src 'self' blob: ${HUB_SERVERS}; ` +
   "base-uri 'none'; form-action 'none'";
 

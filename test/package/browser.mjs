@@ -7,6 +7,8 @@ import { extname, join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'";
+/** Threads are workers of their own source. */
+export const WITH_THREADS = `${POLICY}; worker-src blob:`;
 const TYPES = {
   ".html": "text/html",
   ".js": "text/javascript",
@@ -26,6 +28,9 @@ async function serve(folder, use, policy) {
     response.writeHead(200, {
       "content-type": TYPES[extname(file)] ?? "application/octet-stream",
       "content-security-policy": policy,
+      // Cross-origin isolated, so that there are threads.
+      "cross-origin-opener-policy": "same-origin",
+      "cross-origin-embedder-policy": "require-corp",
     });
     response.end(readFileSync(file));
   });

@@ -142,7 +142,7 @@ export async function withEsbuildInline(app, out) {
 export function withNothing(app, out) {
   for (const path of ["dist/wasm-lora.browser.js", "models"])
     cpSync(join(app, "node_modules/wasm-lora", path), join(out, path), { recursive: true });
-  for (const file of ["page.js", "train.js", "base.js", "default.js"]) {
+  for (const file of ["page.js", "train.js", "base.js", "threads.js", "default.js"]) {
     writeFileSync(
       join(out, file),
       readFileSync(join(app, file), "utf8").replace('"wasm-lora"', '"./dist/wasm-lora.browser.js"'),

@@ -23,7 +23,7 @@ import { join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import workerdPackage from "workerd";
-import { digestAt, digestOfPage, faultUnderPolicy, POLICY } from "./browser.mjs";
+import { digestAt, digestOfPage, faultUnderPolicy, POLICY, WITH_THREADS } from "./browser.mjs";
 import * as bundle from "./bundle.mjs";
 import { expectedContents } from "./contents.mjs";
 
@@ -282,11 +282,22 @@ await check("Deno, JSR's files", async () => {
   await run(join(bin, "deno"), ["check", "app/types.ts"], jsr);
   assert.equal((await run(join(bin, "deno"), ["run", "app/node.js"], jsr)).trim(), digest, "without permissions");
   assert.equal(
+    (await run(join(bin, "deno"), ["run", "app/node_threads.js"], jsr)).trim(),
+    `2: ${digest}`,
+    "threads, without permissions",
+  );
+  assert.equal(
     (await run(join(bin, "deno"), ["run", "--allow-read", "app/node_base.js"], jsr)).slice(0, -1),
     said,
     "the embedded model",
   );
 });
+
+/** Their source is that of a function, as the bundler has left it. Where the policy forbids them one computes. */
+async function countThreads(out, adapted = (policy) => policy) {
+  assert.equal((await digestOfPage(out, "?threads", adapted(WITH_THREADS))).digest, `2: ${digest}`);
+  assert.equal((await digestOfPage(out, "?threads", adapted(POLICY))).digest, `1: ${digest}`);
+}
 
 for (const [name, build] of [
   ["Vite", bundle.withVite],
@@ -309,6 +320,7 @@ for (const [name, build] of [
     assert.notEqual(fused.digest, digest);
     assert.equal(wasm(fused).length, 1, `requests: ${fused.requests.join(" ")}`);
     assert.notEqual(wasm(fused)[0], wasm(page)[0]);
+    await countThreads(out);
   });
 }
 
@@ -332,6 +344,7 @@ await check("no bundler, the single file, Chromium", async () => {
   assert.equal(page.digest, digest);
   assert(page.requests.includes("/dist/wasm-lora.browser.js"));
   assert.equal((await digestOfPage(out, "?base")).digest, said, "the embedded model");
+  await countThreads(out);
 });
 
 for (const name of ["nothing", "Vite"]) {
@@ -345,8 +358,10 @@ for (const packageExports of [false, true]) {
     const out = folder(`parcel-${packageExports}`);
     bundle.withParcel(app, out, packageExports);
     // Parcel writes an import map into the page.
-    const page = await digestOfPage(out, "", POLICY.replace("script-src", "script-src 'unsafe-inline'"));
+    const inline = (policy) => policy.replace("script-src", "script-src 'unsafe-inline'");
+    const page = await digestOfPage(out, "", inline(POLICY));
     assert.equal(page.digest, digest);
+    await countThreads(out, inline);
     assert.equal(
       page.requests.some((path) => path.endsWith(".wasm")),
       packageExports,
@@ -363,6 +378,8 @@ for (const format of ["esm", "cjs"]) {
     assert.equal((await run(process.execPath, [program])).trim(), digest);
     const model = await bundle.withEsbuildForNode(app, out, format, "node_base.js");
     assert.match(await run(process.execPath, [model]), /^(File|Engine)Error: .*models\/base/);
+    const threads = await bundle.withEsbuildForNode(app, out, format, "node_threads.js");
+    assert.equal((await run(process.execPath, [threads])).trim(), `2: ${digest}`);
     const without = await bundle.withEsbuildForNode(app, out, format, "node.js");
     assert.match(await run(process.execPath, [without]), /^EngineError: init: the kernels .*wasm-lora\/inline/);
   });

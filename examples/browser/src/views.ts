@@ -19,6 +19,8 @@ export interface ModelView {
   weights: number;
   /** Of an adapter, for each rank. */
   weightsOfRank: number;
+  /** How many compute. */
+  threads: number;
   /** Whether it has a template to chat by. */
   canChat: boolean;
   /** Whether the run that is here is one of it. */

@@ -1,4 +1,6 @@
 import { say } from "./base.js";
 import { show } from "./page.js";
+import { count } from "./threads.js";
 import { train } from "./train.js";
-show(location.search === "?base" ? say() : train({ fused: location.search === "?fused" }));
+const { search } = location;
+show(search === "?base" ? say() : search === "?threads" ? count() : train({ fused: search === "?fused" }));

@@ -57,7 +57,8 @@ export class ModelCard {
   show(view: ModelView): void {
     this.view = view;
     show("model-name", printable(view.name));
-    show("model-size", `, ${number(view.weights)} weights`);
+    const threads = view.threads > 1 ? `, computed on ${view.threads} threads` : "";
+    show("model-size", `, ${number(view.weights)} weights${threads}`);
   }
 
   showLoading({ done, share }: Loading): void {

@@ -35,6 +35,7 @@ const SAMPLES = 10;
 export class Studio {
   readonly #keeper = new Keeper();
   #base!: Base;
+  #threads = 1;
   #file: RowsFile | null = null;
   #rows: Rows | null = null;
   #run: Run | null = null;
@@ -52,7 +53,8 @@ export class Studio {
     this.#keeper.onUnkept = onUnkept;
     // The page before this one may still be saving.
     const settled = alone(async () => {}).catch(() => {});
-    await init();
+    // On all cores where the page is isolated; elsewhere there is one thread, and no need to warn of it.
+    this.#threads = (await init({ threads: crossOriginIsolated ? "auto" : 1 })).threads;
     await settled;
     const { latest, before } = await this.#keeper.read();
     const saved = held ?? latest;
@@ -83,7 +85,8 @@ export class Studio {
     const { id, name, weights, weightsOfRank, tokenizer } = this.#base;
     const canChat = tokenizer.chatTemplate !== null;
     const isEmbedded = sourceOf(id) === EMBEDDED;
-    return { name, isEmbedded, weights, weightsOfRank, canChat, hasRun: this.#isOfRun };
+    const threads = this.#threads;
+    return { name, isEmbedded, weights, weightsOfRank, threads, canChat, hasRun: this.#isOfRun };
   }
 
   /**
