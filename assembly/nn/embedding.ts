@@ -8,7 +8,8 @@
  */
 import { widenFrom } from "../gemm/blocks";
 import { F32, stored } from "../gemm/half";
-import { first, last, LINE, part, split } from "../threads";
+import { first, here, last, LINE, part, split } from "../threads";
+import { axpyValues } from "./elementwise";
 
 export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i32, format: i32): void {
   const row = stored(dim, format);
@@ -24,18 +25,12 @@ export function embeddingForward(y: usize, w: usize, ids: usize, n: i32, dim: i3
 export function embeddingBackward(dw: usize, dy: usize, ids: usize, f: usize, n: i32, dim: i32, paddingIdx: i32): void {
   const row = (<usize>dim) << 2;
   // By columns: the same row may be named more than once.
-  for (split(dim, 2 * <f64>n, LINE); part(); ) {
-    const begin = (<usize>first) << 2,
-      end = (<usize>last) << 2;
+  for (split(dim, <f64>n, LINE); part(); )
     for (let i = 0; i < n; i++) {
       const id = idAt(ids, i);
-      if (<i32>id == paddingIdx) continue;
-      const to = dw + id * row,
-        from = dy + <usize>i * row,
-        factor = factorAt(f, i);
-      for (let p = begin; p < end; p += 4) store<f32>(to + p, load<f32>(to + p) + factor * load<f32>(from + p));
+      if (<i32>id != paddingIdx)
+        axpyValues(here(dw + id * row), here(dy + <usize>i * row), last - first, factorAt(f, i));
     }
-  }
 }
 
 /** f[i] = 1 / (how often ids[i] is among ids). counts: [vocab] i32, working space. */

@@ -13,8 +13,7 @@ export function layerNormForward(call: LayerNormForward): void {
 }
 
 export function layerNormBackward(call: LayerNormBackward): void {
-  if (call.dWeight != 0 || call.dBias != 0)
-    for (split(call.dim, 2 * <f64>call.rows, LINE); part(); ) weightGradients(call);
+  if (call.dWeight != 0 || call.dBias != 0) for (split(call.dim, <f64>call.rows, LINE); part(); ) weightGradients(call);
   if (call.dx != 0) for (split(call.rows, 10 * <f64>call.dim); part(); ) inputGradients(call);
 }
 
@@ -61,7 +60,14 @@ function weightGradients(call: LayerNormBackward): void {
   for (let i: usize = 0; i < <usize>call.rows; i++) {
     const m = load<f32>(call.mean + (i << 2)),
       s = load<f32>(call.rstd + (i << 2));
-    for (let p = begin; p < end; p += 4) {
+    let p = begin;
+    for (; p + 16 <= end; p += 16) {
+      const d = v128.load(dy + p),
+        hat = f32x4.mul(f32x4.sub(v128.load(x + p), f32x4.splat(m)), f32x4.splat(s));
+      if (dWeight != 0) v128.store(dWeight + p, f32x4.add(v128.load(dWeight + p), f32x4.mul(d, hat)));
+      if (dBias != 0) v128.store(dBias + p, f32x4.add(v128.load(dBias + p), d));
+    }
+    for (; p < end; p += 4) {
       const d = load<f32>(dy + p),
         hat = (load<f32>(x + p) - m) * s;
       if (dWeight != 0) store<f32>(dWeight + p, load<f32>(dWeight + p) + d * hat);
