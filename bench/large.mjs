@@ -1,6 +1,7 @@
 /**
- * A model of a real one's shape, with random bf16 weights: loaded from the disk, trained a LoRA step of 1 x 128 tokens,
- * and made to write: large.mjs [--shape <smollm2-135m | llama-3.2-1b>] [--against <dist>] [--folder <folder>].
+ * A model of a real one's shape, with random weights of bf16, or of blocks in a GGUF file: loaded from the disk,
+ * trained a LoRA step of 1 x 128 tokens, and made to write: large.mjs [--shape <smollm2-135m | llama-3.2-1b |
+ * tinyllama-1.1b | gemma-2b>] [--as <q8_0 | q4_k>] [--against <dist>] [--folder <folder>].
  * It prints seconds, the memory that was planned and that was taken, and what the process took besides. Each run is a
  * process of its own. With `--against`, the dist/ of another version of the library, that one does the same, and both
  * must have the same losses, to the bit. `--folder` keeps the model, with the tokenizer of the embedded base. The exit
@@ -12,9 +13,15 @@ import { cpus, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { LLAMA_32_1B, SMOLLM2_135M, writeModelFolder } from "./model_folder.mjs";
+import { GGUF_DTYPES, writeGgufModel } from "./gguf_model.mjs";
+import { GEMMA_2B, LLAMA_32_1B, SMOLLM2_135M, TINYLLAMA_11B, writeModelFolder } from "./model_folder.mjs";
 
-const SHAPES = { "smollm2-135m": SMOLLM2_135M, "llama-3.2-1b": LLAMA_32_1B };
+const SHAPES = {
+  "smollm2-135m": SMOLLM2_135M,
+  "llama-3.2-1b": LLAMA_32_1B,
+  "tinyllama-1.1b": TINYLLAMA_11B,
+  "gemma-2b": GEMMA_2B,
+};
 const OURS = fileURLToPath(new URL("../dist", import.meta.url));
 const [BATCH, SEQ, STEPS, PROMPT, TOKENS] = [1, 128, 2, 16, 16];
 const ADAPTER = { r: 8, targetModules: "all-linear" };
@@ -74,6 +81,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     shape: { type: "string", default: "smollm2-135m" },
+    as: { type: "string" },
     against: { type: "string" },
     folder: { type: "string" },
   },
@@ -83,21 +91,24 @@ if (positionals.length > 0) await measured(...positionals);
 else {
   const config = SHAPES[values.shape];
   if (!config) throw new Error(`no shape ${values.shape}; there are ${Object.keys(SHAPES).join(", ")}`);
+  if (values.as && !GGUF_DTYPES.includes(values.as)) throw new Error(`--as: there are ${GGUF_DTYPES.join(", ")}`);
   const folder = values.folder ?? mkdtempSync(join(tmpdir(), "large-"));
+  const model = values.as ? `${folder}/model.gguf` : folder;
   try {
-    if (!existsSync(`${folder}/config.json`)) {
+    if (!existsSync(values.as ? model : `${folder}/config.json`)) {
       const { init } = await import("../dist/src/index.js");
       await init();
-      writeModelFolder(folder, config);
+      if (values.as) writeGgufModel(model, config, values.as);
+      else writeModelFolder(folder, config);
       for (const name of ["tokenizer.json", "tokenizer_config.json"])
         copyFileSync(new URL(`../models/base/${name}`, import.meta.url), `${folder}/${name}`);
     }
-    const size = statSync(`${folder}/model.safetensors`).size;
+    const size = statSync(values.as ? model : `${folder}/model.safetensors`).size;
     console.log(
       `${cpus()[0].model.trim()}, Node ${process.versions.node}; ${values.shape}, ${(size / MB).toFixed(0)} MB`,
     );
     const results = [OURS, ...(values.against ? [resolve(values.against)] : [])].map((dist) => {
-      const child = spawnSync(process.execPath, [fileURLToPath(import.meta.url), dist, folder], {
+      const child = spawnSync(process.execPath, [fileURLToPath(import.meta.url), dist, model], {
         encoding: "utf8",
         stdio: ["ignore", "pipe", "inherit"],
       });

@@ -63,6 +63,38 @@ export const LLAMA_32_1B = {
   tie_word_embeddings: true,
 };
 
+/** config.json of TinyLlama/TinyLlama-1.1B-Chat-v1.0, as far as it matters here: 1,100,048,384 weights. */
+export const TINYLLAMA_11B = {
+  model_type: "llama",
+  hidden_size: 2048,
+  intermediate_size: 5632,
+  num_hidden_layers: 22,
+  num_attention_heads: 32,
+  num_key_value_heads: 4,
+  vocab_size: 32000,
+  max_position_embeddings: 2048,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  tie_word_embeddings: false,
+};
+
+/** config.json of google/gemma-2b, as far as it matters here: 2,506,172,416 weights. */
+export const GEMMA_2B = {
+  model_type: "gemma",
+  hidden_size: 2048,
+  intermediate_size: 16384,
+  num_hidden_layers: 18,
+  num_attention_heads: 8,
+  num_key_value_heads: 1,
+  head_dim: 256,
+  vocab_size: 256000,
+  max_position_embeddings: 8192,
+  rms_norm_eps: 1e-6,
+  rope_theta: 10000,
+  hidden_activation: "gelu_pytorch_tanh",
+  tie_word_embeddings: true,
+};
+
 /** config.json of Qwen/Qwen2.5-0.5B, as far as it matters here: 494,032,768 weights. */
 export const QWEN25_05B = {
   model_type: "qwen2",
