@@ -3,28 +3,34 @@
  * A and some columns of B. Sums are not cut, so the bits are those of one thread.
  *
  * Blocks are strips of 64 columns, which are what packing lays side by side, by some of the rows, so that there are a
- * few for each thread. Neighbours that one thread takes become one again, and their columns are packed once.
+ * few for each thread; a small C is cut so that the threads end together. Neighbours that one thread takes become one
+ * again, and their columns are packed once.
  */
 import { Sgemm } from "../abi";
 import { first, last, own, part, split, threadCount } from "../threads";
 import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES } from "./sgemm";
 
 const WIDTH: i32 = 64;
-/** Columns of a register tile, a cache line; and what formats of blocks are read by. */
-const TILE: i32 = 16;
-const UNIT: i32 = 32;
+/** Fewer rows than that make packing a good part of the work (64: 4 %). */
+const LEAST_ROWS: i32 = 64;
 /** Rows of a block are a multiple of that, as high as all register tiles are. */
-const TILES: i32 = 12;
-/**
- * Blocks for each thread, where each of them has as many rows: fewer make packing a good part of the work (64: 4 %).
- */
+const TILES: i32 = 24;
+/** Blocks for each thread, where there are rows for it; where they are fewer than the latter, a size is looked for. */
 const BLOCKS_EACH: i32 = 16;
-const MANY_ROWS: i32 = 64;
-/** The same where that would leave threads without work. */
-const FEW_BLOCKS_EACH: i32 = 4;
-const LEAST_ROWS: i32 = 24;
-/** Cycles of a multiply-add, about. */
+const FEW_EACH: i32 = 6;
+/**
+ * Cycles, about: of a multiply-add, and in thin products; of packing a value of B for a block, and of a B that comes
+ * from far away, as those of so many values do; of reading one of A.
+ */
 const COST: f64 = 0.15;
+const THIN_COST: f64 = 0.35;
+const PACKING: f64 = 0.4;
+const FAR_PACKING: f64 = 4;
+const FAR: f64 = 4e6;
+const READING: f64 = 0.3;
+/** Strips are a multiple of that: as wide as a panel; of weights in blocks as wide as two (blocks.ts). */
+const PANEL: i32 = 16;
+const PANELS_OF_BLOCKS: i32 = 32;
 
 /** The block in hand: rows row .. row + height - 1, columns column .. column + width - 1. */
 let row: i32 = 0,
@@ -41,23 +47,70 @@ let rows: i32 = 0,
 let unit: i32 = 0,
   end: i32 = 0;
 
-/** Begins the blocks of a C of m rows and n columns whose elements are sums of k products. */
-function cut(m: i32, n: i32, k: i32, widest: i32): void {
+/**
+ * Begins the blocks of a C of m rows and n columns whose elements are sums of k products. Strips are so wide; where
+ * that is WIDTH and blocks are few, they may be narrower by a multiple of `step`.
+ */
+function cut(m: i32, n: i32, k: i32, widest: i32, step: i32): void {
+  const threads = threadCount(),
+    wanted = BLOCKS_EACH * threads,
+    strips = (n + widest - 1) / widest;
   rows = m;
   columns = n;
-  wide = widest;
-  const strips = (n + wide - 1) / wide;
-  stacked = max(1, max(stack(m, strips, BLOCKS_EACH, MANY_ROWS), stack(m, strips, FEW_BLOCKS_EACH, LEAST_ROWS)));
-  tall = (m + stacked - 1) / stacked;
-  if (stacked > 1) tall = ((tall + TILES - 1) / TILES) * TILES;
-  if (tall > 0) stacked = (m + tall - 1) / tall;
+  let blocks = lay(widest, strips < wanted && strips > 0 ? min(m / LEAST_ROWS, (wanted + strips - 1) / strips) : 1);
+  if (threads > 1 && blocks < FEW_EACH * threads) {
+    const packing = <f64>n * <f64>k > FAR ? FAR_PACKING : PACKING;
+    blocks = layFew(threads, widest, step, packing);
+  }
   unit = end = 0;
-  split(strips * stacked, COST * <f64>tall * <f64>min(n, wide) * <f64>k);
+  split(blocks, (min(m, n) > FEW_ROWS ? COST : THIN_COST) * <f64>tall * <f64>min(n, wide) * <f64>k);
 }
 
-/** How many blocks of at least so many rows, one below the other, make as many for each thread. */
-function stack(m: i32, strips: i32, each: i32, least: i32): i32 {
-  return min(m / least, strips == 0 ? 1 : (each * threadCount() + strips - 1) / strips);
+/** Blocks so wide, about so many one below the other; how many that makes. */
+function lay(width: i32, below: i32): i32 {
+  wide = width;
+  tall = below > 1 ? (rows + below - 1) / below : rows;
+  // Narrow tiles are 4 or 8 rows high.
+  const height = columns > 8 ? TILES : 8;
+  if (below > 1) tall = ((tall + height - 1) / height) * height;
+  stacked = tall > 0 ? (rows + tall - 1) / tall : 1;
+  return ((columns + wide - 1) / wide) * stacked;
+}
+
+/**
+ * The blocks by which the threads are done first: each takes as many as another, or one less. A tenth of a block stands
+ * for what a thread may come late.
+ */
+function layFew(threads: i32, widest: i32, step: i32, packing: f64): i32 {
+  let least = f64.MAX_VALUE,
+    bestWide = wide,
+    bestBelow = stacked;
+  for (let width = widest; width > 0; width -= step) {
+    for (let below = 1; below <= max(1, rows >> 3); below++) {
+      const blocks = lay(width, below),
+        late = 0.1 * <f64>tall,
+        each = <f64>min(columns, width) * (COST + packing / <f64>tall + READING / <f64>width),
+        time = (<f64>longest(blocks / stacked, threads) + late) * each;
+      if (time < least) {
+        least = time;
+        bestWide = width;
+        bestBelow = below;
+      }
+      if (blocks > BLOCKS_EACH * threads) break;
+    }
+    if (widest != WIDTH) break;
+  }
+  return lay(bestWide, bestBelow);
+}
+
+/** Rows of the thread that has most of them: of whole blocks, and of each strip's last one, where others have none. */
+function longest(strips: i32, threads: i32): i32 {
+  const low = rows - (stacked - 1) * tall,
+    whole = strips * (stacked - 1),
+    turns = (whole + threads - 1) / threads,
+    beside = (turns * threads - whole) * (low > 0 ? tall / low : 1),
+    left = max(0, strips - beside);
+  return turns * tall + ((left + threads - 1) / threads) * low;
 }
 
 /** The next block. Neighbours become one as far as one thread has taken them. */
@@ -80,8 +133,8 @@ function block(): bool {
 }
 
 /** How wide a strip is: few rows read B where it lies, and best in long pieces. */
-function widestOf(m: i32, n: i32, align: i32 = TILE): i32 {
-  return m > FEW_ROWS ? WIDTH : max(align, (n / (8 * threadCount())) & ~(align - 1));
+function widestOf(m: i32, n: i32): i32 {
+  return m > FEW_ROWS ? WIDTH : max(WIDTH, (n / (8 * threadCount())) & ~(WIDTH - 1));
 }
 
 // @ts-ignore: decorator
@@ -154,7 +207,7 @@ export function threadedNN(
   ldc: i32,
   scratch: usize,
 ): void {
-  for (cut(m, n, k, widestOf(m, n)); block(); )
+  for (cut(m, n, k, widestOf(m, n), PANEL); block(); )
     gemmNN(
       height,
       width,
@@ -186,7 +239,7 @@ export function threadedNT(
   ldc: i32,
   scratch: usize,
 ): void {
-  for (cut(m, n, k, widestOf(m, n)); block(); )
+  for (cut(m, n, k, widestOf(m, n), PANEL); block(); )
     gemmNT(
       height,
       width,
@@ -218,7 +271,7 @@ export function threadedTN(
   ldc: i32,
   scratch: usize,
 ): void {
-  for (cut(m, n, k, m > FEW_ROWS ? max(n, 1) : widestOf(m, n)); block(); )
+  for (cut(m, n, k, m > FEW_ROWS ? max(n, 1) : widestOf(m, n), PANEL); block(); )
     gemmTN(
       height,
       width,
@@ -271,7 +324,7 @@ export function threadedTwo(
   scratch: usize,
   format: i32,
 ): void {
-  for (cut(m, n, k + k2, widestOf(m, n, UNIT)); block(); )
+  for (cut(m, n, k + k2, widestOf(m, n), PANELS_OF_BLOCKS); block(); )
     gemmTwo(
       height,
       width,
