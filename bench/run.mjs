@@ -1,14 +1,13 @@
 /** npm run bench: see README.md, or --help. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BROWSERS, runInBrowsers } from "./browsers.mjs";
 import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
 
-const USAGE =
-  `Usage: npm run bench -- [--quick] [--only SECTION]... [--threads N] [--browser NAME]...
+const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--threads N] [--browser NAME]...
 
   --quick           under two minutes: shorter bursts, fewer rounds, and the small Llama only
   --only SECTION    machine, sgemm, lora, llama, step or start; may be repeated. Default: all
@@ -17,9 +16,8 @@ const USAGE =
                     step and start
   --help            this text
 
-Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>.json, and ` +
-  `in Node an
-SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
+Prints tables and whether each bar is met. If all sections ran it writes bench/results/<date>-<engine>-<cpu>.json, and
+in Node an SVG chart beside it; -quick is added to the name of quick runs. The exit code is 1 if a bar is missed.`;
 
 /** Shares of the whole, by what they take; only for the time that is left. */
 const WEIGHTS = { machine: 1, sgemm: 10, lora: 6, llama: 3, step: 16, start: 1 };
@@ -107,6 +105,16 @@ async function runInPages() {
   });
 }
 
+/** The processor's name, and where the system tells them its family and model: a name may stand for several. */
+function cpu() {
+  const { model } = cpus()[0] ?? { model: "unknown" };
+  if (!existsSync("/proc/cpuinfo")) return model;
+  const text = readFileSync("/proc/cpuinfo", "utf8");
+  const numbers = ["cpu family", "model"].map((key) => new RegExp(`^${key}\\s*: (\\d+)$`, "m").exec(text)?.[1]);
+  return [model, ...numbers.filter(Boolean)].join(" ");
+}
+const slug = (name) => name.toLowerCase().replaceAll(/[^a-z0-9.]+/g, "-");
+
 const commit = execFileSync("git", ["describe", "--always", "--dirty"], { cwd: root, encoding: "utf8" }).trim();
 const results = given.browser.length > 0 ? await runInPages() : await runInNode();
 const inAll = names.length === Object.keys(WEIGHTS).length;
@@ -120,7 +128,7 @@ for (const [engine, result] of Object.entries(results)) {
   const file = join(
     root,
     "bench/results",
-    `${date.slice(0, 10)}-${engine.toLowerCase().replaceAll(" ", "-")}${given.quick ? "-quick" : ""}`,
+    `${date.slice(0, 10)}-${slug(engine)}-${slug(cpu())}${given.quick ? "-quick" : ""}`,
   );
   writeFileSync(
     `${file}.json`,
