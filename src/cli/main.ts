@@ -147,9 +147,9 @@ program
   )
   .addOption(
     new Option(
-      "--base <folder>",
-      "the model that it is for, or org/name[@revision] on the hub; without it the one that the adapter's config " +
-        "names, or the embedded one",
+      "--base <path>",
+      "the model that it is for: a folder, a GGUF file, or org/name[@revision] on the hub; without it the one that " +
+        "the adapter's config names, or the embedded one",
     ).argParser(path),
   )
   .addOption(

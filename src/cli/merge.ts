@@ -36,10 +36,10 @@ export async function merge(options: MergeCommand): Promise<void> {
   const adapter =
     options.adapter === undefined ? undefined : (await findFolder("merge", options.adapter, "adapter", options)).path;
   const model = await modelFor("merge", { ...options, adapter });
-  if (isGgufFile(model))
+  if (isGgufFile(model) && !isFile)
     throw new ArgumentError(
-      `merge: ${model} is a GGUF file, and a merged model needs the small files of a folder; name the folder that it ` +
-        `was made of with --model.`,
+      `merge: ${model} is a GGUF file, and a folder of safetensors needs the small files of a folder; write GGUF ` +
+        `(--to gguf), or name the folder that it was made of with --model.`,
     );
   const out = options.out.replace(/(?<=.)\/+$/, "");
   if (isFile) refuseOtherFile(out);

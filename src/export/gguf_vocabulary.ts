@@ -5,6 +5,7 @@
 import { PRE_TOKENIZERS } from "../data/gguf_pre_tokenizers.js";
 import { loadTokenizer } from "../data/tokenizer.js";
 import { exists, readJson } from "../io/files.js";
+import { isGgufFile, openGguf } from "../io/gguf/files.js";
 import type { GgufValue } from "../io/gguf/types.js";
 import { asObject, show } from "../io/json.js";
 import type { ModelConfig } from "../models/families.js";
@@ -26,10 +27,16 @@ const NAMED = [
 type Values = [key: string, value: GgufValue][];
 
 /**
- * What the tokenizer of a folder is in GGUF; of a folder without one, that there is none, and the ids that end texts.
+ * What the tokenizer of a folder is in GGUF; of a folder without one, that there is none, and the ids that end texts. A
+ * GGUF file has it already.
  * @throws FormatError for a kind that llama.cpp has no word for
  */
 export function vocabularyOf(directory: string, { vocabSize, bosTokenId, eosTokenId }: ModelConfig): Values {
+  if (isGgufFile(directory)) {
+    const { metadata, close } = openGguf(directory);
+    close();
+    return [...metadata].filter(([key]) => key.startsWith("tokenizer."));
+  }
   const path = `${directory}/tokenizer.json`;
   const eos = Array.isArray(eosTokenId) ? (eosTokenId as readonly number[])[0] : (eosTokenId as number | null);
   if (!exists(path)) {

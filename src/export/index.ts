@@ -2,6 +2,7 @@
 import type { Tokenizer } from "../data/tokenizer.js";
 import { loadTokenizer } from "../data/tokenizer.js";
 import { exists } from "../io/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import type { LoraModel } from "../peft/model.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
@@ -28,13 +29,13 @@ export interface ExportAdapterOptions {
    * "workers-ai": Cloudflare's; "peft": a folder for servers that know lora_alpha / r alone.
    */
   to: ExportTarget;
-  /** The base's folder, of which config.json is read; of a LoraModel its own config by default. */
+  /** The base's folder or GGUF file, of which the config is read; of a LoraModel its own config by default. */
   base?: string | undefined;
   /** What factors are stored in. Default "float32"; the others round to nearest, ties to even. */
   dtype?: FloatType | undefined;
   /** The adapter of a LoraModel. Default "default". */
   adapterName?: string | undefined;
-  /** For "ollama": whose chat template becomes the Modelfile's. Default: that of the base's folder. */
+  /** For "ollama": whose chat template becomes the Modelfile's. Default: that of the base. */
   tokenizer?: Tokenizer | undefined;
   /** For "ollama": what FROM names. Default "./base.gguf". */
   from?: string | undefined;
@@ -97,7 +98,8 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
     dtype,
     base: knowsBase ? configOfBase(where, adapter, base) : null,
     tokenizer:
-      options.tokenizer ?? (base !== undefined && exists(`${base}/tokenizer.json`) ? loadTokenizer(base) : null),
+      options.tokenizer ??
+      (base !== undefined && (isGgufFile(base) || exists(`${base}/tokenizer.json`)) ? loadTokenizer(base) : null),
     from,
   });
   const { files, folded, notes } = written;
@@ -130,11 +132,11 @@ export interface ExportedModel {
 }
 
 /**
- * A model's folder, with an adapter merged into it or as it is, as files in memory. (`wasm-lora merge` writes to disk,
- * a weight at a time.) In GGUF it has the folder's tokenizer and chat template.
+ * A model's folder or GGUF file, with an adapter merged into it or as it is, as files in memory. (`wasm-lora merge`
+ * writes to disk, a weight at a time.) In GGUF it has the model's tokenizer and chat template.
  *
  * Source: llama.cpp, convert_hf_to_gguf.py; PEFT, merge_and_unload.
- * @param model the folder, on disk or in memory
+ * @param model the folder or file, on disk or in memory
  * @throws ArgumentError for what the format cannot say; FileError, FormatError
  *
  * @example
@@ -144,7 +146,7 @@ export interface ExportedModel {
 export function exportModel(model: string, options: ExportModelOptions): ExportedModel {
   const where = "exportModel";
   if (typeof model !== "string")
-    throw new ArgumentError(`${where}: model must be the path of a folder; got ${shown(model)}.`);
+    throw new ArgumentError(`${where}: model must be the path of a folder or GGUF file; got ${shown(model)}.`);
   checkOptions(where, options, ["to", "adapter", "dtype"]);
   const { to, adapter, dtype = "float32" } = options;
   if (to !== "gguf" && to !== "safetensors")

@@ -3,6 +3,7 @@
  * weight at a time is widened, merged and written: all of them may be more than memory holds.
  */
 import { readJson } from "../io/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import type { GgmlType, GgufMetadata } from "../io/gguf/types.js";
 import { GGML_TYPES } from "../io/gguf/types.js";
 import { layOutGguf, type GgufEntry } from "../io/gguf/writer.js";
@@ -11,6 +12,7 @@ import type { NewFile } from "../io/open_file.js";
 import { SafetensorsWriter, type PlacedEntry } from "../io/safetensors_writer.js";
 import { familyOf, fileNameOf, loadModel, type AnyLoadedModel, type ModelConfig } from "../models/families.js";
 import { ggufArchitecture, ggufName, ggufOffset, ggufRowOrder, isTransposedInGguf } from "../models/gguf_names.js";
+import { configOfGgufFile } from "../models/gguf_weights.js";
 import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/model.js";
 import { ArgumentError, FormatError, StateError } from "../runtime/errors.js";
@@ -28,7 +30,7 @@ import { SAFETENSORS_DTYPES, toBytes, transposed } from "./values.js";
 export interface ModelTask {
   /** The caller, for errors. */
   where: string;
-  /** The folder of the model. */
+  /** The folder of the model, or its GGUF file. */
   model: string;
   /** The folder of the adapter; undefined: the model as it is. */
   adapter: string | undefined;
@@ -103,7 +105,9 @@ class Merging {
   /** The base's config with what is so now: the type of the weights, and whether the table is the head. */
   configAs(dtype: string): Record<string, unknown> {
     const { model, path, head } = this.loaded;
-    const json = readJson(`${path}/config.json`) as Record<string, unknown>;
+    const json = isGgufFile(path)
+      ? configOfGgufFile(path)
+      : (readJson(`${path}/config.json`) as Record<string, unknown>);
     const config = familyOf(model.config.modelType)?.taken?.configOf(json, head) ?? json;
     for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = dtype;
     delete config["quantization_config"];
@@ -290,7 +294,12 @@ function* arranged(
 
 /** The last name of a path. */
 function nameOf(path: string): string {
-  return path.replace(/\/+$/, "").split("/").at(-1) || "model";
+  return (
+    path
+      .replace(/\/+$|\.gguf$/i, "")
+      .split("/")
+      .at(-1) || "model"
+  );
 }
 
 /** A config.json's text. @throws FormatError */

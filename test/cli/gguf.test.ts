@@ -70,6 +70,35 @@ test("a file generates, answers, evaluates and trains as the folder that it was 
   await succeed(folder, [...adapted, "--model", "small"]);
 });
 
+test("an adapter of a file goes to llama.cpp and Ollama without its folder", async () => {
+  const adapter = "of_small_f32.gguf/adapter";
+  const exported = async (to: string, out: string, ...base: string[]): Promise<void> => {
+    await succeed(folder, ["export", "--adapter", adapter, "--to", to, "--out", out, ...base]);
+  };
+  await exported("gguf", "of_file.gguf");
+  await exported("gguf", "of_folder.gguf", "--base", "small");
+  assert.deepEqual(readFileSync(at("of_file.gguf")), readFileSync(at("of_folder.gguf")));
+  await exported("ollama", "ollama_of_file");
+  await exported("ollama", "ollama_of_folder", "--base", "small");
+  assert.equal(
+    readFileSync(at("ollama_of_file", "Modelfile"), "utf8"),
+    readFileSync(at("ollama_of_folder", "Modelfile"), "utf8"),
+  );
+});
+
+test("an adapter is merged into a file, which keeps its tokenizer and template", async () => {
+  const merged = async (model: string, out: string): Promise<string> => {
+    const adapter = ["--adapter", "of_small_f32.gguf/adapter"];
+    await succeed(folder, ["merge", "--model", model, ...adapter, "--to", "gguf", "--out", out]);
+    return (await succeed(folder, greedy(out))).stdout;
+  };
+  const [one, other] = [await merged("small_f32.gguf", "merged_file.gguf"), await merged("small", "merged_of.gguf")];
+  assert.equal(one, other);
+  const shown = async (name: string): Promise<string> => (await succeed(folder, ["inspect", name])).stdout;
+  const template = /tokenizer\.chat_template: .*/;
+  assert.equal(template.exec(await shown("merged_file.gguf"))![0], template.exec(await shown("small_f32.gguf"))![0]);
+});
+
 test("blocks are trained on as they are, and told", async () => {
   await succeed(folder, finetune("small_q8_0.gguf", "whole"));
   const { stdout } = await succeed(folder, ["inspect", "small_q8_0.gguf"]);
