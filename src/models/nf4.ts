@@ -75,6 +75,7 @@ export function findNf4(tensors: ReadonlyMap<string, PlacedTensor>): {
  * Compares a weight's parts by the header.
  * @param shape what the model has
  * @throws FormatError
+ * @internal
  */
 export function checkNf4(
   where: string,

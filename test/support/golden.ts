@@ -9,7 +9,7 @@ const fixtures = new URL("test/fixtures/", ROOT);
 export interface GoldenTensor {
   dtype: string;
   shape: number[];
-  data: Float32Array | BigInt64Array;
+  data: Float32Array | BigInt64Array | Uint8Array;
 }
 export interface Golden {
   name: string;
@@ -39,7 +39,8 @@ export function readGolden(name: string): Golden {
     },
   ] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(entries)) {
     const bytes = new Uint8Array(file.subarray(8 + headerBytes + from, 8 + headerBytes + to)).buffer;
-    tensors.set(key, { dtype, shape, data: dtype === "I64" ? new BigInt64Array(bytes) : new Float32Array(bytes) });
+    const values = { I64: BigInt64Array, U8: Uint8Array }[dtype] ?? Float32Array;
+    tensors.set(key, { dtype, shape, data: new values(bytes) });
   }
   return { name, metadata, tensors };
 }

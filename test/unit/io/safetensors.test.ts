@@ -488,6 +488,7 @@ test("every fixture: the same tensors as the independent reader's", () => {
       assert.equal(tensor.dtype, dtype);
       assert.deepEqual(tensor.shape, shape);
       if (data instanceof Float32Array) assert.deepEqual(toFloat32(tensor), data);
+      else if (data instanceof Uint8Array) assert.deepEqual(Uint8Array.from(tensor.bytes), data);
       else if (dtype === "I64") assert.deepEqual([...toInt32(tensor)].map(BigInt), [...data]);
     }
   }
