@@ -27,12 +27,12 @@ export function channelScaleForward(
   for (split(planes, COST * <f64>(plane >> 2)); part(); )
     for (let i = first; i < last; i++) {
       const from = x + <usize>i * plane,
-        to = y + <usize>i * plane,
-        c = (<usize>(i % channels)) << 2;
+        to = y + <usize>i * plane;
       if (inner == 1) {
         mulValues(to, from, g, channels);
         if (bias != 0) addValues(to, to, bias, channels);
       } else {
+        const c = (<usize>(i % channels)) << 2;
         memory.copy(to, from, plane);
         scaleValues(to, inner, load<f32>(g + c));
         if (bias != 0) addToValues(to, inner, load<f32>(bias + c));
