@@ -175,11 +175,15 @@ whenKilled("other bytes come of a checkpoint in which anything is other", async 
   const { best } = JSON.parse(readFileSync(at("rows-whole/result.json"), "utf8"));
   // Later than the best, so that it is in the checkpoint.
   const later = `{"step":${best.step + 4},`;
-  await wasmLora(folder, onRows("rows-stopped"), async (child) => {
-    const path = at("rows-stopped/metrics.jsonl");
-    while (!existsSync(path) || !readFileSync(path, "utf8").includes(later)) await sleep(1);
-    child.kill("SIGKILL");
-  });
+  // On a busy machine the run may have ended before it is killed: then it is done again.
+  for (let left = 20; left > 0 && !existsSync(at("rows-stopped/checkpoint.safetensors")); left--) {
+    rmSync(at("rows-stopped"), { recursive: true, force: true });
+    await wasmLora(folder, onRows("rows-stopped"), async (child) => {
+      const path = at("rows-stopped/metrics.jsonl");
+      while (!existsSync(path) || !readFileSync(path, "utf8").includes(later)) await sleep(1);
+      child.kill("SIGKILL");
+    });
+  }
   const whole = contents(at("rows-whole"));
   const changes: [what: string, change: (tensors: io.TensorToWrite[], run: any) => void][] = [
     ["nothing", () => {}],
