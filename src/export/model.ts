@@ -2,8 +2,6 @@
  * Whole models, with an adapter merged into them or as they are: as a folder of safetensors, or as one GGUF file. A
  * weight at a time is widened, merged and written: all of them may be more than memory holds.
  */
-import { readJson } from "../io/files.js";
-import { isGgufFile } from "../io/gguf/files.js";
 import type { GgmlType, GgufMetadata } from "../io/gguf/types.js";
 import { GGML_TYPES } from "../io/gguf/types.js";
 import { layOutGguf, type GgufEntry } from "../io/gguf/writer.js";
@@ -12,7 +10,7 @@ import type { NewFile } from "../io/open_file.js";
 import { SafetensorsWriter, type PlacedEntry } from "../io/safetensors_writer.js";
 import { familyOf, fileNameOf, loadModel, type AnyLoadedModel, type ModelConfig } from "../models/families.js";
 import { ggufArchitecture, ggufName, ggufOffset, ggufRowOrder, isTransposedInGguf } from "../models/gguf_names.js";
-import { configOfGgufFile } from "../models/gguf_weights.js";
+import { readConfig } from "../models/load.js";
 import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/model.js";
 import { ArgumentError, FormatError, StateError } from "../runtime/errors.js";
@@ -105,9 +103,7 @@ class Merging {
   /** The base's config with what is so now: the type of the weights, and whether the table is the head. */
   configAs(dtype: string): Record<string, unknown> {
     const { model, path, head } = this.loaded;
-    const json = isGgufFile(path)
-      ? configOfGgufFile(path)
-      : (readJson(`${path}/config.json`) as Record<string, unknown>);
+    const json = readConfig("merge", path) as Record<string, unknown>;
     const config = familyOf(model.config.modelType)?.taken?.configOf(json, head) ?? json;
     for (const key of ["dtype", "torch_dtype"]) if (key in config) config[key] = dtype;
     delete config["quantization_config"];

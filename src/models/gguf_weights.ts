@@ -82,13 +82,6 @@ export function baseOfGgufFile(path: string): string | undefined {
   return baseOfGguf(file.metadata);
 }
 
-/** The config.json that a file's metadata come to. @throws FileError, FormatError @internal */
-export function configOfGgufFile(path: string): Record<string, unknown> {
-  const { json, close } = openGgufWeights(path);
-  close();
-  return json;
-}
-
 /** No model's heads are wider. */
 const MOST_FACTORS = 4096;
 
