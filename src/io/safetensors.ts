@@ -124,7 +124,7 @@ export function copyFloat32({ name, dtype, bytes }: TensorView, out: Float32Arra
   } else if (dtype === "F16" || dtype === "BF16") {
     // Written as bits, so that NaN payloads survive.
     const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    const { buffer, byteOffset } = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
+    const { buffer, byteOffset } = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
     const halves = new Uint16Array(buffer, byteOffset, out.length);
     if (dtype === "BF16") for (let i = 0; i < bits.length; i++) bits[i] = halves[i]! << 16;
     else for (let i = 0; i < bits.length; i++) bits[i] = float16Bits(halves[i]!);

@@ -112,7 +112,7 @@ export class Generator {
       );
     }
     this.#seed = checkedSeed("setState", Number(view.getBigUint64(0, true)));
-    this.#block = saved.slice(SEED_BYTES);
+    this.#block = new Uint8Array(saved.subarray(SEED_BYTES));
   }
 
   /** Returns what puts the state back as it is now. @internal */

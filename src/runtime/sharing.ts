@@ -9,7 +9,8 @@ const IMPORT = [...[..."\u0003env\u0006memory"].map((c) => c.charCodeAt(0)), 2, 
  * @throws EngineError if it has no such import
  */
 export function sharing(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  const shared = bytes.slice();
+  // Not slice(): of a Node Buffer that is a view.
+  const shared = new Uint8Array(bytes);
   for (let i = 0; i < shared.length; i++) {
     if (!IMPORT.every((byte, j) => shared[i + j] === byte)) continue;
     shared[i + IMPORT.length - 1] = 3;

@@ -35,7 +35,7 @@ export interface StoredValues {
 
 /** The float32 values of what a tensor held, which was not int32: a copy. @internal */
 export function floatsOf({ dtype, bytes }: StoredValues): Float32Array {
-  return isCompact(dtype) ? widenedBytes(bytes, dtype) : new Float32Array(bytes.slice().buffer);
+  return isCompact(dtype) ? widenedBytes(bytes, dtype) : new Float32Array(new Uint8Array(bytes).buffer);
 }
 
 /** The error of structuredClone and postMessage shows this function; as a property's, its name outlives minifiers. */

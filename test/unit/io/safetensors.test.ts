@@ -17,6 +17,7 @@ import {
   type TensorView,
 } from "../../../src/io/safetensors.js";
 import { ArgumentError, DTypeError, FormatError, ShapeError } from "../../../src/runtime/errors.js";
+import { BufferLike } from "../../support/buffer_like.js";
 import { readGolden } from "../../support/golden.js";
 import { ROOT } from "../../support/root.js";
 
@@ -449,6 +450,8 @@ test("conversions read data at any address, keep NaN payloads and refuse the res
     (error: unknown) => error instanceof FormatError && error.message.includes("element 1 is 3.5e+38"),
   );
   assert.deepEqual([...toFloat32(view("F16", unaligned(Uint16Array.of(0x3c00).buffer)))], [1]);
+  const inBuffer = BufferLike.of(0, 0x80, 0x3f).subarray(1);
+  assert.deepEqual([...toFloat32(view("BF16", inBuffer))], [1]);
   assert.deepEqual([...toInt32(view("I32", unaligned(Int32Array.of(-5, 5).buffer)))], [-5, 5]);
   assert.deepEqual(
     [...toInt32(view("I64", unaligned(BigInt64Array.of(-5n, 0x7fffffffn, -0x80000000n).buffer)))],

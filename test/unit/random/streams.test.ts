@@ -8,7 +8,9 @@ import { fillNormal, fillUniform, Generator, kaimingUniformBound } from "../../.
 import { drawUniform, manualSeed, newMask } from "../../../src/random/seed.js";
 import { engine, init } from "../../../src/runtime/engine.js";
 import { ArgumentError, DisposedError, DTypeError } from "../../../src/runtime/errors.js";
+import { scope } from "../../../src/tensor/scope.js";
 import { ones, type Tensor, zeros } from "../../../src/tensor/tensor.js";
+import { BufferLike } from "../../support/buffer_like.js";
 import { readGolden } from "../../support/golden.js";
 import { assertSameBits, Operand, POISON } from "../../support/kernels.js";
 import { loadProbes } from "../../support/probes.js";
@@ -229,6 +231,22 @@ test("Generator: arguments out of range are refused by name", () => {
   assert.throws(() => g.setState(saved.subarray(1)), ArgumentError);
   assert.throws(() => g.setState(new Uint8Array(saved.length).fill(255)), ArgumentError);
   assert.deepEqual(g.state(), saved);
+});
+
+test("Generator: a state is copied, whatever bytes it comes in", () => {
+  const saved = new Generator(3).state();
+  const bytes = BufferLike.from(saved);
+  const g = new Generator(4);
+  g.setState(bytes);
+  bytes.fill(255);
+  assert.deepEqual(g.state(), saved);
+  const drawn = scope(() => g.uniform_(zeros([5])).data.slice());
+  assert(bytes.every((byte) => byte === 255));
+  g.setState(saved);
+  assert.deepEqual(
+    scope(() => g.uniform_(zeros([5])).data.slice()),
+    drawn,
+  );
 });
 
 test("Generator: it holds no linear memory, a new engine goes on with its stream, and dispose() ends it", async () => {
