@@ -47,9 +47,9 @@ const ids = (count, vocabulary) => Int32Array.from(values(count, 5), (u) => Math
 export async function openLlama({ make, batch, steps }) {
   const model = make();
   const { config } = model;
-  // The weights are read before adapters give them other names.
+  // The weights are read before adapters give them other names, and widened: ours stay as they are stored.
   const weights = new Map(
-    [...model.namedParameters()].map(([name, p]) => [name, { shape: p.shape, data: p.data.slice() }]),
+    [...model.namedParameters()].map(([name, p]) => [name, { shape: p.shape, data: p.toFloat32() }]),
   );
   const adapted = peft.getLoraModel(model, { ...LORA, initLoraWeights: false });
   const factors = new Map([...adapted.namedParameters()].filter(([, p]) => p.requiresGrad));
