@@ -1,6 +1,7 @@
 /**
- * Browsers: a page, served with COOP and COEP, asks for bundles and posts their results. Chromium and Firefox are
- * driven by Puppeteer; WebKitGTK's MiniBrowser, which it does not know, is started on the page's address.
+ * Browsers: a page, served with COOP and COEP, asks for bundles and posts their results. Chromium is driven by
+ * Puppeteer. WebKitGTK's MiniBrowser, which it does not know, and Firefox are started on the page's address: under
+ * WebDriver BiDi, a worker of Firefox 153 that starts workers stands still in two of three runs.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -103,24 +104,20 @@ export async function openPage(launch) {
 
 const isRoot = process.getuid() === 0;
 
-export async function puppeteerPage(browser, executablePath, url) {
+export async function chromiumPage(url) {
   const { launch } = await import("puppeteer-core");
-  const opened = await launch({
-    browser,
-    executablePath,
-    headless: true,
-    args: browser === "chrome" && isRoot ? ["--no-sandbox"] : [],
-  });
+  const opened = await launch({ executablePath: CHROMIUM, headless: true, args: isRoot ? ["--no-sandbox"] : [] });
   const died = new Promise((_, reject) => opened.once("disconnected", () => reject(new Error("the browser ended"))));
   died.catch(() => {});
   await (await opened.newPage()).goto(url);
   return { died, close: () => opened.close() };
 }
 
-export async function miniBrowserPage(executable, url) {
-  const home = mkdtempSync(join(tmpdir(), "wasm-lora-minibrowser-"));
-  // A group of its own: xvfb-run leaves the X server and the browser to whoever ends it.
-  const child = spawn("xvfb-run", ["-a", executable, url], {
+/** Starts a command in a home of its own, which `argsOf` is told. */
+function started(command, argsOf) {
+  const home = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
+  // A group of its own: xvfb-run leaves the X server and the browser to whoever ends it, and Firefox its processes.
+  const child = spawn(command, argsOf(home), {
     stdio: "ignore",
     detached: true,
     env: { ...process.env, HOME: home, NO_AT_BRIDGE: "1" },
@@ -135,10 +132,14 @@ export async function miniBrowserPage(executable, url) {
     async close() {
       process.kill(-child.pid);
       await ended;
-      rmSync(home, { recursive: true, force: true });
+      rmSync(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     },
   };
 }
+
+export const firefoxPage = (url) => started(FIREFOX, (home) => ["--headless", "--no-remote", "--profile", home, url]);
+
+export const miniBrowserPage = (url) => started("xvfb-run", () => ["-a", miniBrowser(), url]);
 
 /** Where WebKitGTK's packages put it (a folder named after the architecture, one after the library); "" if nowhere. */
 export function miniBrowser() {

@@ -8,7 +8,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { CHROMIUM, FIREFOX, miniBrowser, miniBrowserPage, openPage, puppeteerPage } from "./browsers.mjs";
+import { CHROMIUM, chromiumPage, FIREFOX, firefoxPage, miniBrowser, miniBrowserPage, openPage } from "./browsers.mjs";
 import { bundles, fileOf } from "./bundle.mjs";
 
 const execute = promisify(execFile);
@@ -111,17 +111,17 @@ export const RUNTIMES = [
   {
     name: "Chromium",
     version: () => versionOf(CHROMIUM),
-    open: () => openPage((url) => puppeteerPage("chrome", CHROMIUM, url)),
+    open: () => openPage(chromiumPage),
   },
   {
     name: "Firefox ESR",
     version: () => versionOf(FIREFOX),
-    open: () => openPage((url) => puppeteerPage("firefox", FIREFOX, url)),
+    open: () => openPage(firefoxPage),
   },
   // It asks for a display even to say its version.
   {
     name: "WebKitGTK",
     version: () => versionOf(miniBrowser(), "xvfb-run", "-a"),
-    open: () => openPage((url) => miniBrowserPage(miniBrowser(), url)),
+    open: () => openPage(miniBrowserPage),
   },
 ];
