@@ -57,7 +57,8 @@ export function findNf4(tensors: ReadonlyMap<string, PlacedTensor>): {
   const weights = new Map<string, Nf4Parts>();
   const parts = new Set<string>();
   for (const name of tensors.keys()) {
-    const weight = name.endsWith(STATE) ? name.slice(0, -STATE.length) : "";
+    if (!name.endsWith(STATE)) continue;
+    const weight = name.slice(0, -STATE.length);
     if (!tensors.has(weight)) continue;
     const own = new Map<Part, PlacedTensor>();
     for (const part of PARTS) {
@@ -88,12 +89,12 @@ export function checkNf4(
   const fail = (what: string): never => {
     throw new FormatError(`${where}: ${name}, which is bitsandbytes' NF4, ${what}.`);
   };
+  if (shape.length !== 2 || shape[1]! % BLOCK !== 0)
+    fail(`has shape ${show([...shape])}; only matrices whose rows are a multiple of ${BLOCK} values are supported`);
   if (codes.dtype !== "U8" || codes.length * 2 !== size)
     fail(
       `has ${codes.length} bytes of ${codes.dtype}; by its config.json it is ${show([...shape])}, ${size / 2} of U8`,
     );
-  if (shape.length !== 2 || shape[1]! % BLOCK !== 0)
-    fail(`has shape ${show([...shape])}; only matrices whose rows are a multiple of ${BLOCK} values are supported`);
   const blocks = size / BLOCK;
   const isNested = parts.has(".nested_absmax");
   const expected: readonly (readonly [Part, string, number])[] = [
@@ -111,7 +112,10 @@ export function checkNf4(
     if (got?.dtype !== dtype || got.length !== length)
       fail(`has ${got ? `${got.length} bytes of ${got.dtype}` : "nothing"} in ${part}; expected ${length} of ${dtype}`);
   }
-  if (parts.get(STATE)!.length > MOST_STATE_BYTES) fail(`has a ${STATE} of ${parts.get(STATE)!.length} bytes`);
+  if (!isNested && parts.has(".nested_quant_map"))
+    fail("has a .nested_quant_map and no .nested_absmax; expected both or neither");
+  if (parts.get(STATE)!.length > MOST_STATE_BYTES)
+    fail(`has a ${STATE} of ${parts.get(STATE)!.length} bytes; expected JSON of at most ${MOST_STATE_BYTES}`);
 }
 
 /** Takes the bytes of a weight's codes and parts, in any order; when all have come, the tensor is whole. @internal */
@@ -208,8 +212,10 @@ export class Nf4Join {
     if (!isNested) return 0;
     is("nested_blocksize", NESTED);
     const offset = state!["nested_offset"];
-    if (typeof offset !== "number") return this.#fail(`says nested_offset: ${show(offset ?? null)}; expected a number`);
-    return Math.fround(offset);
+    const isNumber = typeof offset === "number" && Number.isFinite(Math.fround(offset));
+    return isNumber
+      ? Math.fround(offset)
+      : this.#fail(`says nested_offset: ${show(offset ?? null)}; expected a number of float32`);
   }
 
   #fail(what: string): never {

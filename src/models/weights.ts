@@ -101,7 +101,9 @@ export class Weights<Config extends FamilyConfig> {
     if (!this.#family.tied) return undefined;
     const table = this.#tensors.get(this.#keyOf(this.#family.tied.table));
     const head = this.#tensors.get(this.#family.tied.head);
-    return table && head && [table, head];
+    // Equal codes say nothing without their scales, and nobody stores such a table twice.
+    const isOfCodes = [table, head].some((one) => one && this.#nf4.has(one));
+    return table && head && !isOfCodes ? [table, head] : undefined;
   }
 
   /**
@@ -234,7 +236,8 @@ export class Weights<Config extends FamilyConfig> {
    * has no blocks along its own rows.
    */
   storedAs(quantize: QuantizedType | undefined): StoredAs {
-    const matrices = [...this.#tensors].filter(([, stored]) => isMatrix(stored));
+    // Codes lie in any shape; by `check` they are a matrix's.
+    const matrices = [...this.#tensors].filter(([, stored]) => isMatrix(stored) || this.#nf4.has(stored));
     const kinds = new Set<WeightDType>();
     for (const [, stored] of matrices) {
       const dtype = this.#dtypeOf(stored);

@@ -30,6 +30,7 @@ const TABLE = io.toFloat32(
 const config = { ...JSON.parse(new TextDecoder().decode(baseFile("config.json"))) };
 config.quantization_config = { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "nf4" };
 
+type Change = (t: Stored) => Stored | Stored[] | null;
 type Stored = { name: string; dtype: string; shape: number[]; data: Uint8Array | Float32Array };
 const bytesOf = (x: Float32Array): Uint8Array => new Uint8Array(x.slice().buffer);
 
@@ -64,11 +65,7 @@ function quantised(name: string, shape: number[], seed: number, isNested: boolea
 }
 
 /** The base with its projections in NF4; and the values of all weights. */
-function write(
-  path: string,
-  isNested: boolean,
-  change: (t: Stored) => Stored | null = (t) => t,
-): Map<string, Float32Array> {
+function write(path: string, isNested: boolean, change: Change = (t) => t): Map<string, Float32Array> {
   const values = new Map<string, Float32Array>();
   let seed = 1;
   const stored = [...io.parseSafetensors(baseFile("model.safetensors")).tensors.values()].flatMap((view): Stored[] => {
@@ -115,14 +112,54 @@ for (const isNested of [false, true])
     }
   });
 
+test("codes of one dimension are a matrix's too", () => {
+  const path = "memory:nf4-flat";
+  const values = write(path, true, (t) => (t.shape.length === 2 ? { ...t, shape: [t.data.length] } : t));
+  const { model } = models.loadModel(path);
+  for (const [key, p] of (model as nn.Module).namedParameters()) {
+    if (key.includes("_proj")) assert.equal(p.dtype, "nf4", key);
+    assertBits(key, p.toFloat32(), values.get(key)!);
+  }
+  model.dispose();
+});
+
+test("a head of the table's codes with other scales is another matrix", () => {
+  const path = "memory:nf4-twins";
+  write(path, false);
+  const stored = [...io.parseSafetensors(io.memoryFiles.get(`${path}/model.safetensors`)!).tensors.values()];
+  const [table, head] = ["model.embed_tokens.weight", "lm_head.weight"];
+  const shape = [...stored.find(({ name }) => name === table)!.shape];
+  const [ofTable, values] = quantised(table, shape, 900, false);
+  const ofHead = ofTable.map((t) => ({
+    ...t,
+    name: t.name.replace(table, head),
+    data: t.name.endsWith(".absmax") ? (t.data as Float32Array).map((x) => 2 * x) : t.data,
+  }));
+  const others = stored.flatMap(({ name, dtype, shape, bytes }) =>
+    name === table ? [] : [{ name, dtype, shape, data: bytes }],
+  );
+  const all = [...others, ...ofTable, ...ofHead] as Parameters<typeof io.serializeSafetensors>[0];
+  put(`${path}/model.safetensors`, io.serializeSafetensors(all));
+  const { model, config: read } = models.loadModel(path);
+  assert.equal(read.tieWordEmbeddings, false);
+  const parameters = new Map((model as nn.Module).namedParameters());
+  assertBits(table, parameters.get(table)!.toFloat32(), values);
+  assertBits(
+    head,
+    parameters.get(head)!.toFloat32(),
+    values.map((x) => 2 * x),
+  );
+  model.dispose();
+});
+
 test("what does not fit is refused by name, before anything is loaded", () => {
   const live = memoryStats().liveBytes;
-  const refused = (change: (t: Stored) => Stored | null, isNested: boolean, ...words: string[]): void => {
+  const refused = (change: Change, isNested: boolean, ...words: string[]): void => {
     write("memory:nf4-bad", isNested, change);
     assert.throws(() => models.loadModel("memory:nf4-bad"), says(FormatError, "NF4", ...words));
     assert.equal(memoryStats().liveBytes, live);
   };
-  const at = (end: string, other: (t: Stored) => Stored | null) => (t: Stored) =>
+  const at = (end: string, other: Change) => (t: Stored) =>
     t.name === `model.layers.2.mlp.up_proj.weight${end}` ? other(t) : t;
   const asJson =
     (change: object) =>
@@ -147,6 +184,13 @@ test("what does not fit is refused by name, before anything is loaded", () => {
   refused(at(STATE, asJson({ quant_type: "fp4" })), false, "quant_type", "fp4");
   refused(at(STATE, asJson({ shape: [128, 384] })), false, "shape");
   refused(at(STATE, asJson({ nested_offset: null })), true, "nested_offset");
+  refused(at(STATE, asJson({ nested_offset: 1e39 })), true, "nested_offset", "float32");
+  refused(
+    at(".quant_map", (t) => [t, { ...t, name: t.name.replace(".quant_map", ".nested_quant_map") }]),
+    false,
+    ".nested_quant_map",
+    "no .nested_absmax",
+  );
   refused(
     at(".quant_map", (t) => ({ ...t, data: bytesOf((t.data as Float32Array).map((x) => x / 2)) })),
     false,
