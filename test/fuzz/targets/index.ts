@@ -7,6 +7,7 @@ import { files } from "./files.js";
 import { gguf } from "./gguf.js";
 import { hostile } from "./hostile.js";
 import { model } from "./model.js";
+import { nf4 } from "./nf4.js";
 import { pattern } from "./pattern.js";
 import { op } from "./ops.js";
 import { options } from "./options.js";
@@ -19,6 +20,7 @@ export const TARGETS: readonly Target[] = [
   safetensors,
   gguf,
   model,
+  nf4,
   adapter,
   pattern,
   tokenizer,
