@@ -26,7 +26,12 @@ export const ROUNDING = "rounded to nearest, ties to even";
 export async function exportCommand(options: ExportCommand): Promise<void> {
   const { to, dtype, out, from } = options;
   const { path: adapter } = await findFolder("export", options.adapter, "adapter", options);
-  const base = await modelFor("export", { model: options.base, adapter, offline: options.offline });
+  const base = await modelFor("export", {
+    model: options.base,
+    adapter,
+    option: "--base",
+    offline: options.offline,
+  });
   const isFile = to === "gguf" && /\.gguf$/i.test(out);
   refuseOccupied(out, isFile);
   await init();

@@ -36,8 +36,8 @@ export function defineFinetune(command: Command): void {
       path,
     )
     .option(
-      "--model <folder>",
-      "holds config.json, model.safetensors, tokenizer.json; or org/name[@revision] on the hub",
+      "--model <path>",
+      "folder with config.json, model.safetensors, tokenizer.json; or a GGUF file; or org/name[@revision] on the hub",
       path,
       BASE_MODEL,
     )
@@ -146,10 +146,11 @@ export function defineFinetune(command: Command): void {
     .optionsGroup("Options:")
     .addHelpText(
       "after",
-      "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the last one.\n" +
-        "\nExamples:\n  wasm-lora finetune --data chats.jsonl --model ./SmolLM2-135M-Instruct --out runs/chats\n" +
-        "  wasm-lora finetune --data qa.csv --feature prompt=question --feature completion=answer --epochs 5 " +
-        "--patience 2\n" +
+      "\nCtrl-C saves a checkpoint and exits; a kill loses at most the steps since the\nlast one.\n" +
+        "\nExamples:\n  wasm-lora finetune --data chats.jsonl --model my-llama --out runs/chats\n" +
+        "  wasm-lora finetune --data qa.csv --feature prompt=q --feature completion=a\n" +
+        "  wasm-lora finetune --data qa.jsonl --model my-Q4_K_M.gguf --patience 2\n" +
+        "  wasm-lora finetune --data qa.jsonl --model my-llama --quantize nf4\n" +
         "  wasm-lora finetune --data moby-dick.txt --out runs/moby-dick --r 8 --steps 400",
     )
     .action(async (options) => {

@@ -33,9 +33,11 @@ const program = new Command("wasm-lora")
   .version(packageVersion())
   .addHelpText(
     "after",
-    "\norg/name[@revision] is a model or an adapter on the Hugging Face hub, where no folder has that name. It is " +
-      "downloaded\ninto the cache of huggingface_hub (HF_HUB_CACHE, HF_HOME) from HF_ENDPOINT, with HF_TOKEN if that " +
-      "is set.",
+    "\nA model is a folder (config.json, model.safetensors, tokenizer.json), or a GGUF\n" +
+      "file. org/name[@revision] is a model or an adapter on the Hugging Face hub,\n" +
+      "where no folder has that name; org/name:Q4_K_M is a GGUF file there. It is\n" +
+      "downloaded into the cache of huggingface_hub (HF_HUB_CACHE, HF_HOME) from\n" +
+      "HF_ENDPOINT, with HF_TOKEN if that is set.",
   )
   // Commander's suggestions come on a line of their own; here an error is one line.
   .configureOutput({
@@ -46,9 +48,9 @@ const program = new Command("wasm-lora")
 
 const MODEL = (): Option =>
   new Option(
-    "--model <folder>",
-    "model folder, or org/name[@revision] on the hub; without it the one that the adapter's config names, or the " +
-      "embedded one",
+    "--model <path>",
+    "model folder, GGUF file, or org/name[@revision] on the hub; without it the one that the adapter's config names, " +
+      "or the embedded one",
   ).argParser(path);
 defineFinetune(program.command("finetune"));
 
@@ -100,8 +102,8 @@ generating
   .optionsGroup("Options:")
   .addHelpText(
     "after",
-    '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale" --seed 1\n' +
-      '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop . --max-tokens 200\n' +
+    '\nExample:\n  wasm-lora generate --adapter runs/moby-dick/adapter --prompt "The whale"\n' +
+      '  wasm-lora generate --prompt "My fellow citizens" --top-p 0.9 --stop .\n' +
       "  wasm-lora generate --chat --model my-llama --adapter runs/chats/adapter",
   )
   .action(async (options) => (await import("./generate.js")).generateText(options));
@@ -128,7 +130,7 @@ merging
   .addHelpText(
     "after",
     "\nExample:\n  wasm-lora merge --adapter runs/moby-dick/adapter --out runs/moby-dick/merged\n" +
-      "  wasm-lora merge --model my-llama --adapter runs/chats/adapter --to gguf --dtype q8_0 --out chats.gguf",
+      "  wasm-lora merge --adapter runs/chats/adapter --to gguf --out chats.gguf",
   )
   .action(async (options) => (await import("./merge.js")).merge(options));
 
@@ -139,7 +141,7 @@ program
   .addOption(
     new Option(
       "--to <target>",
-      "gguf (llama.cpp, node-llama-cpp, wllama, LM Studio), ollama (the same with a Modelfile), mlx, workers-ai or " +
+      "gguf (llama.cpp, node-llama-cpp, wllama), ollama (the same with a Modelfile), mlx, workers-ai or " +
         "peft (one alpha and rank, without patterns)",
     )
       .choices(EXPORT_TARGETS)
@@ -160,10 +162,11 @@ program
   .requiredOption("--out <path>", "folder to write, a new one; or a new file that ends in .gguf", path)
   .addHelpText(
     "after",
-    "\nThe files are read back, and their update is compared with the adapter's. What a target cannot be told\n" +
-      "(DoRA, whole modules, trained tokens, embeddings) is refused by name: merge writes such a model whole.\n" +
-      "\nExample:\n  wasm-lora export --adapter runs/moby-dick/adapter --to gguf --out moby-dick.gguf\n" +
-      "  wasm-lora export --adapter runs/chats/adapter --to ollama --from llama3.2:1b --out runs/chats/ollama",
+    "\nThe files are read back, and their update is compared with the adapter's. What a\n" +
+      "target cannot be told (DoRA, whole modules, trained tokens, embeddings) is\n" +
+      "refused by name: merge writes such a model whole.\n" +
+      "\nExample:\n  wasm-lora export --adapter runs/chats/adapter --to gguf --out chats.gguf\n" +
+      "  wasm-lora export --adapter runs/chats/adapter --to ollama --out runs/ollama",
   )
   .action(async (options) => (await import("./export.js")).exportCommand(options));
 
@@ -187,15 +190,17 @@ evaluating
   .optionsGroup("Options:")
   .addHelpText(
     "after",
-    "\nLoss and token accuracy are of the scored tokens. An answer is exact if the model, taking the likeliest token " +
-      "each\ntime, writes the row's own, token by token, and ends there.\n" +
+    "\nLoss and token accuracy are of the scored tokens. An answer is exact if the\n" +
+      "model, taking the likeliest token each time, writes the row's own, token by\ntoken, and ends there.\n" +
       "\nExample:\n  wasm-lora eval --data test.jsonl --model my-llama --adapter runs/chats/adapter",
   )
   .action(async (options) => (await import("./eval.js")).evaluate(options));
 
 const inspecting = program
   .command("inspect")
-  .description("List what a .safetensors file, a model or an adapter folder holds; or show data as a model sees them.")
+  .description(
+    "List what a .safetensors or GGUF file, a model or an adapter folder holds; or show data as a model sees them.",
+  )
   .argument("[path]", "file or folder, or org/name[@revision] on the hub", path)
   .optionsGroup("What and where:")
   .option("--data <file>", "instead: rows (.jsonl, .json, .csv, .parquet), a folder with train.jsonl, or a text", path)

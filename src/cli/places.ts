@@ -55,6 +55,8 @@ interface Told extends FindOptions {
   model?: string | undefined;
   /** Its folder. */
   adapter?: string | undefined;
+  /** What names the model on this command's line. By default --model. */
+  option?: string | undefined;
 }
 
 /**
@@ -62,7 +64,10 @@ interface Told extends FindOptions {
  * folder or a name on the hub; else the embedded one.
  * @throws as `findFolder`, and FileError if the base is not there; the readers' errors if the config is none
  */
-export async function modelFor(where: string, { model, adapter, ...options }: Told): Promise<string> {
+export async function modelFor(
+  where: string,
+  { model, adapter, option = "--model", ...options }: Told,
+): Promise<string> {
   if (model !== undefined) return (await findFolder(where, model, "model", options)).path;
   if (adapter === undefined) return BASE_MODEL;
   const path = `${adapter}/adapter_config.json`;
@@ -74,15 +79,17 @@ export async function modelFor(where: string, { model, adapter, ...options }: To
       return (await findFolder(where, name, "model", options)).path;
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
-      throw new FileError(`${error.message} It is what ${path} names as the adapter's base; --model names another.`, {
-        cause: error,
-      });
+      throw new FileError(
+        `${error.message} It is what ${path} names as the adapter's base; ${option} names another, such as the folder ` +
+          `or the GGUF file that it was trained on.`,
+        { cause: error },
+      );
     }
   }
   if (found === undefined || found.startsWith("memory:")) {
     throw new FileError(
       `${where}: ${path} names ${show(name)} as the adapter's base, and no model's folder is there; say where it ` +
-        `is with --model.`,
+        `is with ${option}.`,
     );
   }
   return found;

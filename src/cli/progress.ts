@@ -40,6 +40,18 @@ interface Shown {
   stays?: boolean | undefined;
 }
 
+/** Whether a line may be drawn over: a log of CI, or a terminal that knows no cursor, keeps all that was written. */
+function isDrawnOver(): boolean {
+  const { CI, TERM } = process.env;
+  return process.stderr.isTTY && !CI && TERM !== "dumb";
+}
+
+/** Where bars go; what may not be drawn over is no terminal to them. */
+function barStream(): NodeJS.WriteStream {
+  const { stderr } = process;
+  return isDrawnOver() ? stderr : ({ write: (text: string) => stderr.write(text) } as NodeJS.WriteStream);
+}
+
 function show({ total, first = 0, label = "", amount, more = "", values = {}, stays = false }: Shown): Progress {
   const written = amount ?? ((n: number): string => String(Math.floor(n)));
   const start = performance.now();
@@ -47,7 +59,7 @@ function show({ total, first = 0, label = "", amount, more = "", values = {}, st
     const share = (done - first) / (total - first);
     return share < FEWEST ? "?" : formatTime(((performance.now() - start) / 1000) * (1 / share - 1));
   };
-  const { isTTY } = process.stderr;
+  const isTTY = isDrawnOver();
   if (!isTTY && !stays) {
     let next = start + FIRST_LINE_MS;
     return {
@@ -61,6 +73,7 @@ function show({ total, first = 0, label = "", amount, more = "", values = {}, st
     };
   }
   const bar = new SingleBar({
+    stream: barStream(),
     barsize: 24,
     hideCursor: true,
     noTTYOutput: stays,
@@ -171,6 +184,7 @@ export function trainingProgress(total: number, first: number): Progress {
 /** The progress of a download, in bytes. */
 export function downloadProgress(total: number, done: number): { add(bytes: number): void; stop(): void } {
   const bar = new SingleBar({
+    stream: barStream(),
     barsize: 24,
     hideCursor: true,
     formatTime,

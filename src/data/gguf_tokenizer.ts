@@ -86,7 +86,7 @@ export function tokenizerOfGguf(metadata: GgufMetadata, path: string): Tokenizer
   if (model !== "gpt2" && model !== "llama")
     return reader.fail(
       `tokenizer.ggml.model is ${model === undefined ? "missing" : show(model)}; supported are "gpt2" and "llama". ` +
-        `Use the tokenizer.json of the model that the file was made of`,
+        `Name the folder that the file was made of, which has a tokenizer.json, or another file of the model`,
     );
   const tokens = reader.list("tokenizer.ggml.tokens", "string") ?? reader.fail("tokenizer.ggml.tokens is missing");
   const types = reader.list("tokenizer.ggml.token_type", "number", tokens.length) ?? [];

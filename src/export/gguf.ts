@@ -1,5 +1,5 @@
 /**
- * LoRA adapters in GGUF, as llama.cpp and all that is made of it read them (node-llama-cpp, wllama, Ollama, LM Studio):
+ * LoRA adapters in GGUF, as llama.cpp and all that is made of it read them (node-llama-cpp, wllama, Ollama):
  *
  *   general.architecture  the base's          adapter.lora.alpha  one alpha; scaling = alpha / rank, of each tensor
  *   general.type          "adapter"           <tensor>.lora_a     A [rank, in]

@@ -25,7 +25,7 @@ export type { ExportTarget, ModelDType };
 /** Options of `exportAdapter`. */
 export interface ExportAdapterOptions {
   /**
-   * "gguf": llama.cpp, node-llama-cpp, wllama, LM Studio; "ollama": the same with a Modelfile; "mlx": mlx-lm;
+   * "gguf": llama.cpp, node-llama-cpp, wllama; "ollama": the same with a Modelfile; "mlx": mlx-lm;
    * "workers-ai": Cloudflare's; "peft": a folder for servers that know lora_alpha / r alone.
    */
   to: ExportTarget;

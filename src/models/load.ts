@@ -224,7 +224,12 @@ export function readConfig(where: string, directory: string): unknown {
         `cannot read ${path}: ${directory} is a file; name the folder that holds config.json and model.safetensors.`,
       );
     }
-    if (parseHubName(directory) && !exists(directory)) {
+    if (exists(directory))
+      throw new FileError(
+        `cannot read ${path}: it does not exist; name a folder that holds config.json, model.safetensors and ` +
+          `tokenizer.json, or a GGUF file itself.`,
+      );
+    if (parseHubName(directory)) {
       throw new FileError(
         `cannot read ${path}: it does not exist. ${where} reads a folder on disk; a model on the Hugging Face hub is ` +
           `loaded by await models.fetchModel(${show(directory)}), or downloaded into one by npx wasm-lora inspect ` +

@@ -97,6 +97,14 @@ commandLine("values that only the model can judge", async () => {
   await refuseFinetune(["--seq", "513"], "ArgumentError", "seq = 513", "512");
 });
 
+commandLine("help fits a terminal of 80 columns", async () => {
+  for (const command of ["", "inspect", "finetune", "eval", "generate", "export", "merge"]) {
+    const { code, stdout } = await wasmLora(folder, command === "" ? ["--help"] : [command, "--help"]);
+    assert.equal(code, 0);
+    for (const line of stdout.split("\n")) assert.ok(line.length <= 80, `${command}: ${line}`);
+  }
+});
+
 commandLine("on a terminal, too, the program ends, with the cursor shown", async () => {
   process.env["NODE_OPTIONS"] = "--import=data:text/javascript,process.stderr.isTTY=true";
   try {
@@ -109,6 +117,21 @@ commandLine("on a terminal, too, the program ends, with the cursor shown", async
       const [, cursor] = /.*\u001b\[\?25([hl])/s.exec(stderr) ?? [];
       assert.equal(cursor, "h", stderr);
       assert.match(stderr.slice(stderr.lastIndexOf("\u001b")), new RegExp(`${name}: [^\n]+\n$`));
+    }
+    // A log of CI, and a terminal that knows no cursor, get lines.
+    for (const [name, value] of [
+      ["CI", "true"],
+      ["TERM", "dumb"],
+    ] as const) {
+      const before = process.env[name];
+      process.env[name] = value;
+      try {
+        const { stderr } = await wasmLora(folder, finetune("--seq", "513"));
+        assert.doesNotMatch(stderr, /\u001b/);
+      } finally {
+        if (before === undefined) delete process.env[name];
+        else process.env[name] = before;
+      }
     }
   } finally {
     delete process.env["NODE_OPTIONS"];
@@ -187,7 +210,7 @@ const modelFolder = suite("a model folder");
 modelFolder("that is missing or empty", async () => {
   await refuseModel("no-model", "FileError", "no-model");
   mkdirSync(at("empty-model"));
-  await refuseModel("empty-model", "FileError", "empty-model");
+  await refuseModel("empty-model", "FileError", "empty-model/config.json", "GGUF file");
 });
 
 modelFolder("without weights", async () => {

@@ -90,6 +90,17 @@ test("refusals name what it is, and leave nothing behind", async () => {
     await refuse(folder, ["export", ...args, "--out", "never"], ...(words as readonly [string, ...string[]]));
     assert.ok(!existsSync(join(folder, "never")));
   }
+  // The adapter's config names a base that is nowhere: what is asked for is this command's option.
+  const { model } = models.loadModel(BASE_MODEL);
+  const adapted = peft.getLoraModel(model, { r: 4, targetModules: ["q_proj"] });
+  adapted.savePretrained(join(folder, "lost"));
+  const config = join(folder, "lost/adapter_config.json");
+  for (const name of ["./gone", "example/gone"]) {
+    const json = { ...JSON.parse(readFileSync(config, "utf8")), base_model_name_or_path: name };
+    writeFileSync(config, JSON.stringify(json));
+    const args = ["export", "--adapter", "lost", "--to", "gguf", "--out", "never"];
+    await refuse(folder, args, "FileError", name, "adapter's base", "--base");
+  }
   mkdirSync(join(folder, "empty"));
   await refuse(folder, ["export", ...FROM, "--to", "onnx", "--out", "empty"], "error", "--to", "gguf");
   await refuse(folder, ["export", ...FROM, "--to", "gguf", "--dtype", "q8_0", "--out", "empty"], "error", "--dtype");
