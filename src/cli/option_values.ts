@@ -81,8 +81,8 @@ export const QUANTIZE: Rule<QuantizedType | undefined> = optional(oneOf(QUANTISE
 export function quantize(): Option {
   return new Option(
     "--quantize <type>",
-    `store the model's matrices as ${QUANTISED.join(" or ")} while it loads: 1.06 or 0.56 bytes a weight. Blocks of a ` +
-      "GGUF file stay as they are",
+    `store the model's matrices as ${QUANTISED.join(" or ")} while it loads: 1.06 or 0.56 bytes a weight. Blocks of ` +
+      "a GGUF file stay as they are",
   ).argParser(asTyped(QUANTIZE));
 }
 

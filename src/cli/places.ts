@@ -80,8 +80,8 @@ export async function modelFor(
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       throw new FileError(
-        `${error.message} It is what ${path} names as the adapter's base; ${option} names another, such as the folder ` +
-          `or the GGUF file that it was trained on.`,
+        `${error.message} It is what ${path} names as the adapter's base; ${option} names another, such as the ` +
+          `folder or the GGUF file that it was trained on.`,
         { cause: error },
       );
     }

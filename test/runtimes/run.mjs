@@ -223,6 +223,7 @@ const fused = [
   ],
   ["Deno, fused", () => printed("js fused", installed("deno"), "run", "--allow-read"), "fused"],
   ["Bun, fused", () => printed("js fused", installed("bun")), "separate"],
+  ["esbuild, fused", () => bundled(block("js fused esbuild")), "fused"],
   ["workerd, fused", () => inWorkerd(block("js fused worker"), "wasm-lora.wasm", "wasm-lora.fused.wasm"), "fused"],
 ];
 
