@@ -1,6 +1,6 @@
 /** wasm-lora eval: what a model makes of rows, without an adapter and with it. */
 import { answersOf, summarize, type Answer, type TokenizedData, type TrainingRow } from "../data/index.js";
-import { loadModel, type CausalLM } from "../models/index.js";
+import type { CausalLM } from "../models/index.js";
 import { LoraModel } from "../peft/index.js";
 import { ArgumentError } from "../runtime/errors.js";
 import type { QuantizedType } from "../tensor/blocks.js";
@@ -11,6 +11,7 @@ import { startEngine, type EngineCommand } from "./engine_options.js";
 import { evenly } from "./evenly.js";
 import { count, exp, oneLine, perplexity, perplexityChange, quote } from "./format.js";
 import { findFolder } from "./hub.js";
+import { loadWatched } from "./load_watched.js";
 import { modelFor } from "./places.js";
 import { announce, passProgress, rowsProgress } from "./progress.js";
 import { decode, loadCodec, type TextCodec } from "./text.js";
@@ -52,7 +53,7 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   const { test, valid, train } = dataFiles("eval", path);
   const file = (test ?? valid ?? train)!;
   announce(`Loading ${oneLine(folder)} ...`);
-  const { model, config } = loadModel(folder, { head: "causal-lm", quantize: options.quantize });
+  const { model, config } = loadWatched(folder, options.quantize);
   const settings = readingSettings(options);
   const codec = loadCodec(folder, config, settings);
   const { data } = await loadFile(file, codec, settings, rowsProgress());

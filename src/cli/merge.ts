@@ -19,7 +19,7 @@ import { oneLine } from "./format.js";
 import { findFolder } from "./hub.js";
 import { LOCK_FILE, lockFolder, type FolderLock } from "./lock.js";
 import { modelFor } from "./places.js";
-import { announce } from "./progress.js";
+import { announce, loadingProgress, passProgress } from "./progress.js";
 
 interface MergeCommand extends EngineCommand {
   model?: string | undefined;
@@ -52,12 +52,33 @@ export async function merge(options: MergeCommand): Promise<void> {
   const lock = takeDraft(draft);
   const what = adapter === undefined ? oneLine(model) : `${oneLine(adapter)} into ${oneLine(model)}`;
   announce(`${adapter === undefined ? "Writing" : "Merging"} ${what} ...`);
+  const loading = loadingProgress();
+  let writing: ReturnType<typeof passProgress> | undefined;
+  const stopProgress = (): void => {
+    loading.stop();
+    writing?.stop();
+  };
   try {
     // What a killed merge left.
     clear(draft);
     const create = (name: string): NewFile => createFile(`${draft}/${name}`);
-    const task: ModelTask = { where: "merge", model, adapter, dtype: MODEL_DTYPE_NAMES[dtype]!, create };
+    const task: ModelTask = {
+      where: "merge",
+      model,
+      adapter,
+      dtype: MODEL_DTYPE_NAMES[dtype]!,
+      create,
+      onProgress: loading.onProgress,
+      onTensor: (done, total) => {
+        if (!writing) {
+          loading.stop();
+          writing = passProgress("Weights", total);
+        }
+        writing.at(done);
+      },
+    };
     const written = isFile ? writeGgufModel(task, GGUF_FILE) : writeFolder(task, draft);
+    stopProgress();
     if (isFile) {
       renameSync(`${draft}/${GGUF_FILE}`, target);
       clear(draft);
@@ -93,6 +114,7 @@ export async function merge(options: MergeCommand): Promise<void> {
       },
     );
   } finally {
+    stopProgress();
     lock.release();
   }
 }

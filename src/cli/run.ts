@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { summarize, type TokenizedData, type TrainingRow } from "../data/index.js";
 import { trainTestSplit } from "../data/windows.js";
-import { loadModel, type AnyLoadedModel, type CausalLM, type ModelConfig } from "../models/index.js";
+import type { CausalLM, ModelConfig } from "../models/index.js";
 import { engine } from "../runtime/engine.js";
 import { ArgumentError, OutOfMemoryError } from "../runtime/errors.js";
 import { Finetuning } from "../train/finetuning.js";
@@ -11,7 +11,7 @@ import type { TrainingPlan, TrainingWork } from "../train/rehearsed_run.js";
 import { loadRows, type RowsWatch } from "./data.js";
 import { readingSettings, templateSettings } from "./data_options.js";
 import { count, megabytes } from "./format.js";
-import { loadingProgress } from "./progress.js";
+import { loadWatched } from "./load_watched.js";
 import { answers, continuation, SAMPLE_TOKENS, type Sample } from "./samples.js";
 import {
   adapterSettings,
@@ -191,16 +191,6 @@ function countsOf(training: Finetuning, parts: readonly TokenizedData[]): [strin
     ["Dialogues made a row for each answer", split],
   ];
   return counts.filter(([, n], i) => i < 5 || n > 0).map(([name, n]) => [name, count(n)]);
-}
-
-/** Whatever ends the loading, its bar ends, too: one that goes on keeps a process alive. */
-function loadWatched(folder: string, quantize: FinetuneSettings["quantize"]): AnyLoadedModel {
-  const { onProgress, stop } = loadingProgress();
-  try {
-    return loadModel(folder, { head: "causal-lm", quantize, onProgress });
-  } finally {
-    stop();
-  }
 }
 
 function tooShort(heldOut: number, seq: number): string {

@@ -11,6 +11,7 @@ import { SafetensorsWriter, type PlacedEntry } from "../io/safetensors_writer.js
 import { familyOf, fileNameOf, loadModel, type AnyLoadedModel, type ModelConfig } from "../models/families.js";
 import { ggufArchitecture, ggufName, ggufOffset, ggufRowOrder, isTransposedInGguf } from "../models/gguf_names.js";
 import { readConfig } from "../models/load.js";
+import type { OnProgress } from "../models/load_progress.js";
 import type { Parameter } from "../nn/module.js";
 import { LoraModel } from "../peft/model.js";
 import { ArgumentError, FormatError, StateError } from "../runtime/errors.js";
@@ -35,6 +36,10 @@ export interface ModelTask {
   dtype: ModelDType;
   /** Makes a file of the result. */
   create(name: string): NewFile;
+  /** Told the bytes of the model's files as they are read. */
+  onProgress?: OnProgress | undefined;
+  /** Told after each tensor how many are written, of how many. */
+  onTensor?: ((done: number, total: number) => void) | undefined;
 }
 
 /** What was written. */
@@ -65,9 +70,11 @@ class Merging {
   readonly #adapted: LoraModel<AnyLoadedModel["model"]> | null;
   readonly #keys: Map<Parameter, string>;
   readonly #head: string | undefined;
+  readonly #onTensor: ModelTask["onTensor"];
 
-  constructor({ model: path, adapter }: ModelTask) {
-    this.loaded = loadModel(path);
+  constructor({ model: path, adapter, onProgress, onTensor }: ModelTask) {
+    this.#onTensor = onTensor;
+    this.loaded = loadModel(path, { onProgress });
     const { model } = this.loaded;
     const parameters = [...model.namedParameters()];
     this.#keys = new Map(parameters.map(([key, p]) => [p, key]));
@@ -88,6 +95,7 @@ class Merging {
       if (written.has(key)) return;
       written.add(key);
       write(key, p);
+      this.#onTensor?.(written.size, this.planned.length);
     };
     // What is no parameter of the model's was made for a head that parts.
     this.#adapted?.unloadMerging(["default"], (p) => one(this.#keys.get(p) ?? this.#head!, p));

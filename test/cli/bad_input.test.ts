@@ -118,6 +118,17 @@ commandLine("on a terminal, too, the program ends, with the cursor shown", async
       assert.equal(cursor, "h", stderr);
       assert.match(stderr.slice(stderr.lastIndexOf("\u001b")), new RegExp(`${name}: [^\n]+\n$`));
     }
+    // So are those who wait for a model to be read or written.
+    for (const [bar, ...args] of [
+      ["Weights ", "merge", "--model", BASE_MODEL, "--to", "gguf", "--out", "whole.gguf"],
+      ["model.safetensors ", "merge", "--model", BASE_MODEL, "--out", "whole"],
+      ["model.safetensors ", "generate", "--model", BASE_MODEL, "--prompt", "We", "--max-tokens", "1"],
+    ] as const) {
+      const { code, stderr, stdout } = await wasmLora(folder, args);
+      assert.equal(code, 0, stderr);
+      assert.ok(stderr.includes(bar), stderr);
+      assert.doesNotMatch(stdout, /\u001b/);
+    }
     // A log of CI, and a terminal that knows no cursor, get lines.
     for (const [name, value] of [
       ["CI", "true"],
