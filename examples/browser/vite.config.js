@@ -34,8 +34,21 @@ const policyInPage = {
 const { homepage } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 const linkHome = { name: "link-home", transformIndexHtml: (html) => html.replaceAll("%HOMEPAGE%", homepage) };
 
+/**
+ * Isolates the page, so that it has shared memory and computes on all cores; its worker needs the second header too.
+ * Vite's own options leave them out of answers 304, and there WebKit starts no worker.
+ */
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+const isolate = ({ middlewares }) => {
+  middlewares.use((_, response, next) => {
+    for (const [name, value] of Object.entries(ISOLATED)) response.setHeader(name, value);
+    next();
+  });
+};
+const isolated = { name: "isolated", configureServer: isolate, configurePreviewServer: isolate };
+
 export default defineConfig({
-  plugins: [policyInPage, linkHome],
+  plugins: [policyInPage, linkHome, isolated],
   define: { __HUB__: JSON.stringify(HUB) },
   base: "./",
   // One page, not an application with routes: what is not there is answered 404, not with the page.

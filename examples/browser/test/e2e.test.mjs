@@ -16,6 +16,7 @@ import * as wasmLora from "wasm-lora";
 import { HubServer } from "../../../dist/test/support/hub_server.js";
 import { inChromium, WANTED } from "./drivers.mjs";
 import { finetune, generate } from "./node.mjs";
+import { isIsolated, serve } from "./served.mjs";
 import {
   choose,
   configOf,
@@ -30,6 +31,7 @@ import {
   stepOf,
   talk,
   textOf,
+  threadsOf,
   untilCurve,
   untilStep,
   untilText,
@@ -44,8 +46,8 @@ const SETTINGS = { rank: 4, steps: 32, prompt: PROMPT, evalEvery: 4 };
 
 await wasmLora.init();
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-browser-"));
-const server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
-const url = server.resolvedUrls.local[0];
+const server = await serve();
+const url = server.url("chromium");
 writeFileSync(join(work, "text.txt"), TEXT);
 console.log("Node: training the reference");
 const expected = finetune(join(work, "text.txt"), join(work, "node"), SETTINGS);
@@ -77,9 +79,20 @@ for (const [name, launch] of WANTED) {
   inBrowser("the page opens", async () => {
     b = await launch();
     await b.resize(1280, 900);
-    await b.goto(url);
+    await b.goto(server.url(name));
     await untilText(b, "go", "Start training");
   });
+
+  inBrowser(
+    "it computes on all cores where it is isolated and has shared memory, on one elsewhere, and says so",
+    async () => {
+      assert.equal(await b.evaluate(() => crossOriginIsolated), isIsolated(name));
+      // WebKitGTK has none, in an isolated page either.
+      const isShared = name === "chromium" || (await b.evaluate(() => "SharedArrayBuffer" in globalThis));
+      const cores = await b.evaluate(() => navigator.hardwareConcurrency);
+      assert.equal(await threadsOf(b), isShared ? cores : 1);
+    },
+  );
 
   inBrowser("a sample text is there at the first visit, and goes at a click", async () => {
     assert.equal(
@@ -334,7 +347,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   await paste(b, "steps", "12");
   await b.evaluate(() => document.querySelector(".skip").focus());
   const order = [];
-  for (let i = 0; i < 23; i++) {
+  for (let i = 0; i < 24; i++) {
     order.push(await b.evaluate(() => document.activeElement.id || document.activeElement.className));
     await b.press("Tab");
   }
@@ -343,6 +356,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
     "hub-name",
     "load-model",
     "folder",
+    "gguf",
     "text",
     "file",
     "use-sample",
@@ -369,6 +383,7 @@ inChromium("accessible in every state, light and dark, wide and narrow", async (
   for (const label of [
     "Name on the hub",
     "Open a folder…",
+    "Open a GGUF file…",
     "Paste a text, or drop a file here",
     "Rank",
     "Steps",
@@ -518,15 +533,16 @@ inChromium("a damaged run is named, the one before it is offered, and nothing is
   assert.deepEqual(errors, []);
 });
 
+/** The page's worker; the library's threads are of blobs. */
+const workerOf = (b) => b.page.workers().findLast((worker) => !worker.url().startsWith("blob:"));
+
 inChromium("a worker that hangs or traps is replaced, and the run goes on to the same bits", async (b) => {
   await b.goto(url);
   await untilText(b, "go", "Start training");
   await train(b, SETTINGS.steps, 3);
   const paused = await stepOf(b);
   const hang = () => {
-    void b.page
-      .workers()
-      .at(-1)
+    void workerOf(b)
       .evaluate(() => {
         for (;;);
       })
@@ -550,13 +566,10 @@ inChromium("a worker that hangs or traps is replaced, and the run goes on to the
   await b.click("#go");
   await untilText(b, "go", "Resume");
   // As a kernel that trapped: every call of the worker fails from now on.
-  await b.page
-    .workers()
-    .at(-1)
-    .evaluate(() => {
-      navigator.locks.request = () =>
-        Promise.reject(Object.assign(new Error("kernel sgemmNT trapped (unreachable)"), { name: "EngineError" }));
-    });
+  await workerOf(b).evaluate(() => {
+    navigator.locks.request = () =>
+      Promise.reject(Object.assign(new Error("kernel sgemmNT trapped (unreachable)"), { name: "EngineError" }));
+  });
   const before = await stepOf(b);
   await b.click("#go");
   await untilText(
@@ -587,14 +600,11 @@ inChromium(
     await train(b, SETTINGS.steps, 1);
     const paused = await stepOf(b);
     // A lock that takes its time.
-    await b.page
-      .workers()
-      .at(-1)
-      .evaluate(() => {
-        const { locks } = navigator;
-        const request = locks.request.bind(locks);
-        locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
-      });
+    await workerOf(b).evaluate(() => {
+      const { locks } = navigator;
+      const request = locks.request.bind(locks);
+      locks.request = (...args) => new Promise((resolve) => setTimeout(resolve, 1000)).then(() => request(...args));
+    });
     await b.click("#go");
     await untilText(b, "go", "Pause");
     await b.click("#go");
@@ -677,6 +687,7 @@ inChromium("on a server that sends no policy the page has its own, and works in 
     return { broken: broken.sort(), ran: globalThis.ran ?? false };
   });
   assert.deepEqual(refused, { broken: ["connect-src", "script-src-elem"], ran: false });
+  assert.equal(await threadsOf(b), 1);
   assert.match(await b.evaluate(() => document.querySelector("footer a").href), /^https:\/\/github\.com\//);
   await train(b, 10, 1);
 });

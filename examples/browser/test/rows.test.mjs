@@ -9,9 +9,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { suite, test } from "uvu";
 import axe from "axe-core";
-import { preview } from "vite";
 import { inChromium, WANTED } from "./drivers.mjs";
 import { finetuneRows, generate } from "./node.mjs";
+import { serve } from "./served.mjs";
 import {
   choose,
   configOf,
@@ -31,8 +31,7 @@ import {
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const work = mkdtempSync(join(tmpdir(), "wasm-lora-rows-"));
-const server = await preview({ root, preview: { port: 0, host: "localhost" }, logLevel: "error" });
-const url = server.resolvedUrls.local[0];
+const server = await serve();
 test.after(async () => {
   await server.close();
   rmSync(work, { recursive: true });
@@ -76,7 +75,7 @@ for (const [name, launch] of WANTED) {
   inBrowser("a file of rows is shown as the model will see it, what is scored marked", async () => {
     b = await launch();
     await b.resize(1280, 900);
-    await b.goto(url);
+    await b.goto(server.url(name));
     await untilText(b, "go", "Start training");
     await open(b, ordersFile);
     assert.equal(await textOf(b, "rows-count"), "26");
@@ -142,7 +141,7 @@ for (const [name, launch] of WANTED) {
 function onPage(name, run) {
   inChromium(name, async (b) => {
     await b.resize(1280, 900);
-    await b.goto(url);
+    await b.goto(server.url("chromium"));
     await untilText(b, "go", "Start training");
     await run(b);
   });

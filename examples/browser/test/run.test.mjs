@@ -202,6 +202,7 @@ test("so is one of rows, of which some are longer than the model's positions", a
 /** The worker's studio as a page opens it, where nothing can be kept. */
 async function openStudio() {
   Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
+  globalThis.crossOriginIsolated = false;
   globalThis.postMessage = () => {};
   globalThis.indexedDB = {
     open() {

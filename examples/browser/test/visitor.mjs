@@ -108,6 +108,10 @@ export async function inScheme(b, scheme) {
 export const lastSaid = (b, side) =>
   b.evaluate((id) => document.getElementById(id).lastElementChild?.textContent ?? "", `talk-${side}`);
 
+/** How many threads compute, as the page says. */
+export const threadsOf = async (b) =>
+  Number(/, computed on (\d+) threads$/.exec(await textOf(b, "model-size"))?.[1] ?? 1);
+
 /** Says it to both, and waits for the answers. */
 export async function talk(b, message, { how = "text", seed = 0, temperature = 0.8 } = {}) {
   // Another way of speaking begins anew.
