@@ -87,7 +87,7 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
     throw new ArgumentError(`${where}: dtype must be one of ${FLOAT_TYPES.join(", ")}; got ${shown(dtype)}.`);
   for (const key of ["tokenizer", "from"] as const)
     if (options[key] !== undefined && to !== "ollama")
-      throw new ArgumentError(`${where}: ${key} is for Ollama's Modelfile, and to is ${shown(to)}.`);
+      throw new ArgumentError(`${where}: ${key} is for Ollama's Modelfile, and to is ${shown(to)}; leave it out.`);
   const { write, needsBase } = TARGETS[to];
   const { config, updates } = readSource(where, adapter, adapterName);
   const knowsBase = needsBase || base !== undefined || typeof adapter !== "string";
@@ -97,9 +97,7 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
     updates,
     dtype,
     base: knowsBase ? configOfBase(where, adapter, base) : null,
-    tokenizer:
-      options.tokenizer ??
-      (base !== undefined && (isGgufFile(base) || exists(`${base}/tokenizer.json`)) ? loadTokenizer(base) : null),
+    tokenizer: options.tokenizer ?? (to === "ollama" && base !== undefined ? tokenizerOf(base) : null),
     from,
   });
   const { files, folded, notes } = written;
@@ -107,6 +105,11 @@ export function exportAdapter(adapter: string | LoraModel, options: ExportAdapte
   if (!Number.isFinite(comparison.largestDifference))
     throw new ArgumentError(`${where}: a factor is beyond what ${dtype} holds; store it as float32.`);
   return { files, modules: updates.length, folded, notes, ...comparison };
+}
+
+/** The tokenizer of a base, where it has one. */
+function tokenizerOf(base: string): Tokenizer | null {
+  return isGgufFile(base) || exists(`${base}/tokenizer.json`) ? loadTokenizer(base) : null;
 }
 
 /** Options of `exportModel`. */

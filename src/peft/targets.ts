@@ -245,7 +245,7 @@ export function noTarget(
         )
       : "";
   const names = [...linears].slice(0, 12).join(", ") || "nothing: there are none";
-  const made = base === null ? "" : ` The adapter was made for ${show(base)}.`;
+  const made = base === null ? "" : ` The adapter names ${show(base)} as its base.`;
   const isParameters = targetModules.length === 0 && targetParameters !== null;
   const what = isParameters ? `targetParameters = ${show(targetParameters)}` : `targetModules = ${show(targetModules)}`;
   return new ArgumentError(

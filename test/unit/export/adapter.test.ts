@@ -3,12 +3,24 @@
  * with them. (test/interop has the systems themselves.)
  */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "uvu";
-import { ArgumentError, exportAdapter, init, io, models, noGrad, peft, tensor } from "../../../src/index.js";
+import {
+  ArgumentError,
+  exportAdapter,
+  FormatError,
+  init,
+  io,
+  models,
+  noGrad,
+  peft,
+  tensor,
+} from "../../../src/index.js";
 import { readGgufHeader } from "../../../src/io/gguf/header.js";
 import { familyPath } from "../../support/families.js";
 import { assertClose, f32, ints, readGolden } from "../../support/golden.js";
 import { says } from "../../support/refuses.js";
+import { ROOT } from "../../support/root.js";
 
 await init();
 const ZOO = familyPath("zoo");
@@ -211,6 +223,19 @@ test("an adapter makes the same files from its model and from its folder", () =>
       exportAdapter(`${ZOO}/all_linear`, { to, base: BASE }).files,
     );
   adapted.dispose();
+});
+
+test("of a GGUF base the config is enough; its tokenizer, which may be no known one, is for Ollama", () => {
+  const folder = familyPath("qwen2");
+  const base = "memory:exported/qwen2.gguf";
+  io.memoryFiles.set(base, new Uint8Array(readFileSync(new URL("test/fixtures/gguf/qwen2.gguf", ROOT))));
+  for (const to of ["gguf", "mlx", "peft"] as const)
+    assert.deepEqual(
+      exportAdapter(`${folder}/adapter`, { to, base }).files,
+      exportAdapter(`${folder}/adapter`, { to, base: folder }).files,
+    );
+  assert.throws(() => exportAdapter(`${folder}/adapter`, { to: "ollama", base }), says(FormatError, '"none"'));
+  io.memoryFiles.delete(base);
 });
 
 test("Workers AI: two files, the model_type, and limits that are checked", () => {
