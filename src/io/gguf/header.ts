@@ -163,8 +163,19 @@ function* parseHeader(path: string, size: number | null): Generator<Request, Par
   function* text(): Generator<Request, string, Uint8Array> {
     const length = yield* count(`the length of ${reading}`);
     if (isShort(length)) yield* need(length);
+    return taken(length);
+  }
+  function taken(length: number): string {
     next += length;
     return decode(held, next - length, next, () => fail(`${reading} is not valid UTF-8`));
+  }
+  /** The next text, if all of it has come: most of a vocabulary's do not wait, and steps of generators take time. */
+  function textAtHand(): string | undefined {
+    if (isShort(8) || view.getUint32(next + 4, true) !== 0) return undefined;
+    const length = view.getUint32(next, true);
+    if (isShort(8 + length)) return undefined;
+    next += 8;
+    return taken(length);
   }
   function* scalar(type: GgufScalarType): Generator<Request, GgufScalar, Uint8Array> {
     if (type === "string") return yield* text();
@@ -182,7 +193,7 @@ function* parseHeader(path: string, size: number | null): Generator<Request, Par
     // Lists of numbers are there whole before they are read, and then take no step that may wait.
     if (of !== "string" && isShort(length * SCALAR_BYTES[of])) yield* need(length * SCALAR_BYTES[of]);
     const items: GgufScalar[] = [];
-    for (let i = 0; i < length; i++) items.push(yield* scalar(of));
+    for (let i = 0; i < length; i++) items.push((of === "string" ? textAtHand() : undefined) ?? (yield* scalar(of)));
     return { type, of, value: items };
   }
   function typeOf(code: number): GgufType {
