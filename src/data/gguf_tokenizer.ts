@@ -4,7 +4,6 @@
  *
  * Source: ggml-org/llama.cpp, src/llama-vocab.cpp; transformers, convert_slow_tokenizer.py (generate_merges).
  */
-import { openGguf } from "../io/gguf/files.js";
 import { show } from "../io/json.js";
 import { shownValue } from "../io/gguf/header.js";
 import type { GgufMetadata } from "../io/gguf/types.js";
@@ -69,14 +68,8 @@ class Reader {
   }
 }
 
-/** The tokenizer of a file, of which only the header is read. @throws FileError; FormatError as `tokenizerOfGguf` */
-export function readGgufTokenizer(path: string): TokenizerFiles {
-  const file = openGguf(path);
-  file.close();
-  return tokenizerOfGguf(file.metadata, path);
-}
-
 /**
+ * The tokenizer of a file.
  * @param path of the file, for errors
  * @throws FormatError naming the key that is missing, or of which this library does not know what it means
  */

@@ -1,6 +1,7 @@
 /** Text to tokens and back, as transformers' tokenizer of the same folder does it. */
 import { exists, readBytes, readJson } from "../io/files.js";
-import { isGgufFile } from "../io/gguf/files.js";
+import { isGgufFile, openGguf } from "../io/gguf/files.js";
+import type { GgufMetadata } from "../io/gguf/types.js";
 import { asObject, show } from "../io/json.js";
 import { ArgumentError, FileError, FormatError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
@@ -9,7 +10,7 @@ import { AnchorFinder } from "./anchors.js";
 import { ChatTemplate, type RenderOptions } from "./chat_template.js";
 import { cleanUp, decoderStage, type Stage, type StageMaker } from "./decoder.js";
 import type { ChatMessage } from "./examples.js";
-import { readGgufTokenizer } from "./gguf_tokenizer.js";
+import { tokenizerOfGguf } from "./gguf_tokenizer.js";
 import type { Fail } from "./json_fields.js";
 import { makeTokenizer, type OnPieces } from "./library.js";
 import { decodeText } from "./text.js";
@@ -68,8 +69,9 @@ export function loadTokenizer(directory: string): Tokenizer {
       `loadTokenizer: ${directory} is a web address; await models.fetchModel(url) gives the model and its tokenizer.`,
     );
   if (isGgufFile(directory)) {
-    const { tokenizer, config } = readGgufTokenizer(directory);
-    return new Tokenizer(tokenizer, config, directory);
+    const { metadata, close } = openGguf(directory);
+    close();
+    return ggufTokenizer(metadata, directory);
   }
   const path = `${directory}/tokenizer.json`;
   const other = exists(path) ? undefined : OTHER_FILES.find((file) => exists(`${directory}/${file}`));
@@ -91,6 +93,16 @@ export function loadTokenizer(directory: string): Tokenizer {
     settings && templates.length > 0 ? { ...settings, chat_template: templates } : config,
     path,
   );
+}
+
+/**
+ * The tokenizer of a GGUF file whose header has been read.
+ * @throws FormatError as `loadTokenizer`
+ * @internal
+ */
+export function ggufTokenizer(metadata: GgufMetadata, path: string): Tokenizer {
+  const { tokenizer, config } = tokenizerOfGguf(metadata, path);
+  return new Tokenizer(tokenizer, config, path);
 }
 
 /**

@@ -24,7 +24,7 @@ import { materialize } from "./materialize.js";
 import { skipInit } from "../nn/skip_init.js";
 import type { Module } from "../nn/module.js";
 import type { OnProgress } from "./load_progress.js";
-import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import { loadFamily, type LoadedModel } from "./load.js";
 import { mistral, type MistralConfig } from "./families/mistral.js";
 import { olmo2, type Olmo2Config } from "./families/olmo2.js";
 import { phi3, type Phi3Config } from "./families/phi3.js";
@@ -148,9 +148,8 @@ export function loadModel<H extends Head = "causal-lm">(
   options?: LoadModelOptions<H>,
 ): AnyLoadedModel<H> {
   checkOptions("loadModel", options, ["head", "numLabels", "quantize", "onProgress"]);
-  const json = readConfig("loadModel", directory);
-  const family = familyOfConfig(json, `${directory}/config.json`);
-  return loadFamily<FamilyConfig, HeadModels[H], H>(family, directory, json, options ?? {});
+  const family = (json: unknown): Family<FamilyConfig> => familyOfConfig(json, `${directory}/config.json`);
+  return loadFamily<FamilyConfig, HeadModels[H], H>("loadModel", directory, family, options ?? {});
 }
 
 /** The family that a config.json names. @throws FormatError for one that is not in the table @internal */

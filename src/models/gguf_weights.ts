@@ -9,8 +9,8 @@ import { FormatError } from "../runtime/errors.js";
 import { baseOfGguf, configOfGguf, weightsOfGguf } from "./gguf.js";
 import { FACTORS, type Factors } from "./gguf_rope.js";
 
-/** A model's weights and its config.json. @internal */
-export type WithConfig<W> = W & { readonly json: Record<string, unknown> };
+/** A model's weights, its config.json and all that the file says of itself. @internal */
+export type WithConfig<W> = W & { readonly json: Record<string, unknown>; readonly gguf: GgufMetadata };
 
 /**
  * Opens a GGUF file, or all parts of one that was split.
@@ -30,6 +30,7 @@ export function openGgufWeights(path: string): WithConfig<OpenWeights> {
     return {
       ...weightsOfGguf(file, json),
       json,
+      gguf: file.metadata,
       read: (tensor, from, into) => file.read(tensor.file, tensor.begin + from, into),
       close: () => file.close(),
     };
@@ -48,7 +49,7 @@ export function openGgufWeights(path: string): WithConfig<OpenWeights> {
 export async function openStreamedGgufWeights(
   path: string,
   open: (path: string) => Promise<StreamedFile>,
-): Promise<WithConfig<StreamedWeights> & { readonly gguf: GgufMetadata }> {
+): Promise<WithConfig<StreamedWeights>> {
   const file = await openStreamedGguf(path, open);
   try {
     const factors: Factors = {};

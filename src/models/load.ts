@@ -1,8 +1,10 @@
 /** Models from folders in Hugging Face's layout, of any family. */
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
+import { ggufTokenizer } from "../data/tokenizer.js";
 import { exists, readJson } from "../io/files.js";
 import { isGgufFile, isGgufName } from "../io/gguf/files.js";
-import { openWeights, type WeightIndex } from "../io/huggingface.js";
+import type { GgufMetadata } from "../io/gguf/types.js";
+import { openWeights, type OpenWeights, type WeightIndex } from "../io/huggingface.js";
 import { parseHubName } from "../io/hub_name.js";
 import { asObject, show } from "../io/json.js";
 import type { StreamedWeights } from "../io/streamed_weights.js";
@@ -30,7 +32,7 @@ export interface LoadedModel<M, Config, H extends Head = "causal-lm"> {
   config: Config;
   /** The folder. */
   path: string;
-  /** The folder's tokenizer, read when it is first asked for. Errors as `data.loadTokenizer`. */
+  /** The folder's tokenizer, made when it is first asked for. Errors as `data.loadTokenizer`. */
   readonly tokenizer: Tokenizer;
   /**
    * The tokens that end a text, from generation_config.json or config.json, read when first asked for. Errors as
@@ -51,31 +53,36 @@ export interface Wanted<H extends Head> {
 }
 
 /**
- * The model of a folder.
- * @param json of its config.json, as `readConfig` gives it
+ * The model of a folder, or of a GGUF file, whose header is read once for all.
+ * @param where what it is loaded by, for errors
+ * @param familyFor the family that it is of, by its config.json
  * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says;
  * ArgumentError for a number of classes where there are none
  */
 export function loadFamily<Config extends FamilyConfig, M extends { readonly config: unknown }, H extends Head>(
-  family: Family<Config>,
+  where: string,
   path: string,
-  json: unknown,
+  familyFor: (json: unknown) => Family<Config>,
   wanted: Wanted<H>,
 ): LoadedModel<M, M["config"], H> {
-  const files = isGgufFile(path) ? openGgufWeights(path) : openWeights(path);
+  const gguf = typeof path === "string" && isGgufFile(path) ? openGgufWeights(path) : undefined;
+  let files: OpenWeights | undefined = gguf;
   try {
+    const json = gguf ? gguf.json : readConfig(where, path);
+    const family = familyFor(json);
+    files ??= openWeights(path);
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
     if (twins && areEqual(files, ...twins)) config.tieWordEmbeddings = true;
     const model = allOrNothing(() => {
       const made = weights.make(config);
       if (engine().isRehearsal) return made;
-      feed(path, files, weights.destinations(made), wanted.onProgress);
+      feed(path, files!, weights.destinations(made), wanted.onProgress);
       weights.drawMissing(made, config);
       return made;
     });
-    return loaded<M, H>(head, model, config, path);
+    return loaded<M, H>(head, model, config, path, gguf?.gguf);
   } finally {
-    files.close();
+    files?.close();
   }
 }
 
@@ -89,7 +96,7 @@ export async function loadStreamedFamily<
   path: string,
   json: unknown,
   wanted: Wanted<H>,
-  files: StreamedWeights,
+  files: StreamedWeights & { readonly gguf?: GgufMetadata | undefined },
 ): Promise<LoadedModel<M, M["config"], H>> {
   try {
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
@@ -102,7 +109,7 @@ export async function loadStreamedFamily<
       model.dispose();
       throw error;
     }
-    return loaded<M, H>(head, model, config, path);
+    return loaded<M, H>(head, model, config, path, files.gguf);
   } finally {
     await files.close();
   }
@@ -143,7 +150,10 @@ function loaded<M extends { readonly config: unknown }, H extends Head>(
   model: Module,
   config: Partial<Text>,
   path: string,
+  gguf: GgufMetadata | undefined,
 ): LoadedModel<M, M["config"], H> {
+  /** What the tokenizer is made of, until it is. */
+  let header = gguf;
   let tokenizer: Tokenizer | undefined;
   let eosTokenIds: readonly number[] | undefined;
   return {
@@ -152,7 +162,9 @@ function loaded<M extends { readonly config: unknown }, H extends Head>(
     config: config as M["config"],
     path,
     get tokenizer() {
-      return (tokenizer ??= loadTokenizer(path));
+      tokenizer ??= header ? ggufTokenizer(header, path) : loadTokenizer(path);
+      header = undefined;
+      return tokenizer;
     },
     get eosTokenIds() {
       const { bosTokenId = null, eosTokenId = null, vocabSize = 0 } = config;

@@ -1,7 +1,7 @@
 /** Folders of one family each: the model has its own type, and a bundle of an app has no other family in it. */
 import { gpt2, type Gpt2, type Gpt2Config } from "./families/gpt2.js";
 import { llama, type Llama, type LlamaConfig } from "./families/llama.js";
-import { loadFamily, readConfig, type LoadedModel } from "./load.js";
+import { loadFamily, type LoadedModel } from "./load.js";
 
 /**
  * `loadModel` of a Llama with its language-model head.
@@ -15,8 +15,7 @@ import { loadFamily, readConfig, type LoadedModel } from "./load.js";
  * console.log(logits.shape[2] === config.vocabSize); // true
  */
 export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
-  const json = readConfig("loadLlama", directory);
-  return loadFamily<LlamaConfig, Llama, "causal-lm">(llama, directory, json, { head: "causal-lm" });
+  return loadFamily<LlamaConfig, Llama, "causal-lm">("loadLlama", directory, () => llama, { head: "causal-lm" });
 }
 
 /**
@@ -31,6 +30,5 @@ export function loadLlama(directory: string): LoadedModel<Llama, LlamaConfig> {
  * peft.getLoraModel(model, { r: 8, loraAlpha: 16, targetModules: ["c_attn"] });
  */
 export function loadGpt2(directory: string): LoadedModel<Gpt2, Gpt2Config> {
-  const json = readConfig("loadGpt2", directory);
-  return loadFamily<Gpt2Config, Gpt2, "causal-lm">(gpt2, directory, json, { head: "causal-lm" });
+  return loadFamily<Gpt2Config, Gpt2, "causal-lm">("loadGpt2", directory, () => gpt2, { head: "causal-lm" });
 }

@@ -59,6 +59,24 @@ for (const name of FAMILIES.split(" ")) {
   });
 }
 
+test("the header is read once for the weights and the tokenizer", () => {
+  put("gguf/qwen3.gguf", "test.gguf");
+  const { get } = io.memoryFiles;
+  let opened = 0;
+  io.memoryFiles.get = function (path) {
+    if (path === "memory:test.gguf") opened++;
+    return get.call(this, path);
+  };
+  try {
+    const loaded = models.loadModel("memory:test.gguf");
+    assert.throws(() => loaded.tokenizer, says(FormatError, 'memory:test.gguf: tokenizer.ggml.model is "none"'));
+    loaded.model.dispose();
+  } finally {
+    io.memoryFiles.get = get;
+  }
+  assert.equal(opened, 1);
+});
+
 /** The weights of two models, as bits. */
 function assertSame(one: models.CausalLM, other: models.CausalLM): void {
   const bits = (model: models.CausalLM) =>
