@@ -27,15 +27,16 @@ const NAMED = [
 type Values = [key: string, value: GgufValue][];
 
 /**
- * What the tokenizer of a folder is in GGUF; of a folder without one, that there is none, and the ids that end texts. A
- * GGUF file has it already.
+ * What the tokenizer of a folder is in GGUF, which a GGUF file has already; of what has none, that there is none, and
+ * the ids that end texts.
  * @throws FormatError for a kind that llama.cpp has no word for
  */
 export function vocabularyOf(directory: string, { vocabSize, bosTokenId, eosTokenId }: ModelConfig): Values {
   if (isGgufFile(directory)) {
     const { metadata, close } = openGguf(directory);
     close();
-    return [...metadata].filter(([key]) => key.startsWith("tokenizer."));
+    const own = [...metadata].filter(([key]) => key.startsWith("tokenizer."));
+    if (own.length > 0) return own;
   }
   const path = `${directory}/tokenizer.json`;
   const eos = Array.isArray(eosTokenId) ? (eosTokenId as readonly number[])[0] : (eosTokenId as number | null);

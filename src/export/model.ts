@@ -229,7 +229,8 @@ export function writeGgufModel(task: ModelTask, file: string): WrittenModel {
   if (architecture === "llama" && slidingWindow !== null && slidingWindow < config.maxPositionEmbeddings)
     notes.push(`llama.cpp reads past this model's window: texts of more than ${slidingWindow} tokens differ there.`);
   const vocabulary = vocabularyOf(path, config);
-  if (vocabulary[0]![1].value === "none") notes.push(`${path} has no tokenizer: the file has token ids alone.`);
+  if (new Map(vocabulary).get("tokenizer.ggml.model")?.value === "none")
+    notes.push(`${path} has no tokenizer: the file has token ids alone.`);
   const metadata: GgufMetadata = new Map([
     ["general.architecture", text(architecture)],
     ["general.type", text("model")],

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import { ArgumentError, exportModel, FormatError, init, io, models, peft } from "../../../src/index.js";
 import { readGgufHeader } from "../../../src/io/gguf/header.js";
+import { serializeGguf } from "../../../src/io/gguf/writer.js";
 import { familyPath } from "../../support/families.js";
 import { assertBits } from "../../support/golden.js";
 import { says } from "../../support/refuses.js";
@@ -52,6 +53,18 @@ for (const name of [
       if (key !== "tokenizer.ggml.padding_token_id") assert.deepEqual(ours.metadata.get(key), value, key);
     for (const key of ours.metadata.keys()) assert.ok(theirs.metadata.has(key) || OURS.test(key), key);
   });
+
+test("a GGUF file without a word of a tokenizer is written again, as one that has none", () => {
+  const bytes = new Uint8Array(readFileSync(new URL("test/fixtures/gguf/qwen3.gguf", ROOT)));
+  const { metadata, tensors } = headerOf(bytes);
+  const silent = new Map([...metadata].filter(([key]) => !key.startsWith("tokenizer.")));
+  const all = [...tensors.values()].map((tensor) => ({ ...tensor, bytes: dataOf(bytes, tensor) }));
+  io.memoryFiles.set("memory:silent.gguf", serializeGguf(silent, all));
+  const { files, notes } = exportModel("memory:silent.gguf", { to: "gguf" });
+  io.memoryFiles.delete("memory:silent.gguf");
+  assert.equal(headerOf(files.get("model.gguf")!).metadata.get("tokenizer.ggml.model")!.value, "none");
+  assert.ok(notes.some((note) => note.includes("token ids alone")));
+});
 
 for (const [name, dtype, fixture] of [
   ["llama_bias", "bfloat16", "llama_bf16"],
