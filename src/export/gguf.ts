@@ -14,6 +14,7 @@ import { ggufArchitecture, ggufName, ggufRowOrder } from "../models/gguf_names.j
 import { ArgumentError, StateError } from "../runtime/errors.js";
 import type { FloatType } from "../tensor/dtype.js";
 import { headsOfConfig } from "./base.js";
+import { float32, text, uint32 } from "./gguf_metadata.js";
 import { atScaling, mostFrequent } from "./scaling.js";
 import type { Update } from "./source.js";
 import type { Task, Written } from "./target.js";
@@ -25,9 +26,6 @@ export const FILE_TYPES = { float32: 0, float16: 1, q8_0: 7, bfloat16: 32 } as c
 export const QUANTIZATION_VERSION = 2;
 
 export const GGUF_ADAPTER_FILE = "adapter.gguf";
-
-const text = (value: string): GgufValue => ({ type: "string", value });
-const uint32 = (value: number): GgufValue => ({ type: "uint32", value });
 
 export function writeGgufAdapter({ where, updates, dtype, base }: Task): Written {
   const { modelType, tieWordEmbeddings } = base!;
@@ -69,7 +67,7 @@ export function writeGgufAdapter({ where, updates, dtype, base }: Task): Written
     ["general.architecture", text(architecture)],
     ["general.type", text("adapter")],
     ["adapter.type", text("lora")],
-    ["adapter.lora.alpha", { type: "float32", value: alpha }],
+    ["adapter.lora.alpha", float32(alpha)],
     ["general.file_type", uint32(FILE_TYPES[dtype])],
     ["general.quantization_version", uint32(QUANTIZATION_VERSION)],
   ]);

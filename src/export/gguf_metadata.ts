@@ -5,6 +5,7 @@
  */
 import type { GgufValue } from "../io/gguf/types.js";
 import type { ModelConfig } from "../models/families.js";
+import { WIDE_QUERIES } from "../models/gguf.js";
 import { frequenciesOf, pairsOf, type RopeParameters } from "../models/parts/rope.js";
 import { ArgumentError } from "../runtime/errors.js";
 
@@ -103,9 +104,6 @@ function windows(where: string, architecture: string, c: Fields, add: Add): void
   if (architecture === "gemma3") add("attention.sliding_window_pattern", uint32(pattern));
   else if (pattern !== 2) refuse(where, architecture, "layerTypes", types);
 }
-
-/** Layers of the Gemmas of 27 B, whose queries llama.cpp scales by another size than a head's. */
-const WIDE_QUERIES: Readonly<Record<string, number>> = { gemma2: 46, gemma3: 62 };
 
 function refuseScales(where: string, architecture: string, c: Fields): void {
   const scale = c["queryPreAttnScalar"] as number | undefined;

@@ -3,6 +3,7 @@
  * Source: ollama/ollama, docs/modelfile.md.
  */
 import { ArgumentError } from "../runtime/errors.js";
+import { shown } from "../runtime/shown.js";
 import { GGUF_ADAPTER_FILE, writeGgufAdapter } from "./gguf.js";
 import { goTemplateOf } from "./go_template.js";
 import type { Task, Written } from "./target.js";
@@ -12,7 +13,7 @@ const MODELFILE = "Modelfile";
 export function writeOllama(task: Task): Written {
   const { where, tokenizer, from } = task;
   if (typeof from !== "string" || !/^\S[^\n]*$/.test(from))
-    throw new ArgumentError(`${where}: from must name a model of Ollama's or a path, on one line.`);
+    throw new ArgumentError(`${where}: from must name a model of Ollama's or a path, on one line; got ${shown(from)}.`);
   const written = writeGgufAdapter(task);
   const lines = [`FROM ${from}`, `ADAPTER ./${GGUF_ADAPTER_FILE}`];
   const template = tokenizer && goTemplateOf(tokenizer);

@@ -268,7 +268,7 @@ interface Sizes {
 }
 
 /** Layers of the models of Gemma 2 and 3 of 27 B, whose queries are scaled by another size than a head's. */
-const WIDE_QUERIES: Readonly<Record<string, number>> = { gemma2: 46, gemma3: 62 };
+export const WIDE_QUERIES: Readonly<Record<string, number>> = { gemma2: 46, gemma3: 62 };
 
 /** What one architecture says that others do not. */
 function ofArchitecture(meta: Metadata, { hiddenSize, heads, ofHead, layers, window }: Sizes): Json {
