@@ -57,7 +57,7 @@ export interface Wanted<H extends Head> {
  * @param where what it is loaded by, for errors
  * @param familyFor the family that it is of, by its config.json
  * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says;
- * ArgumentError for a number of classes where there are none
+ * ArgumentError for a number of classes where there are none, or for `quantize` where nothing is quantised by it
  */
 export function loadFamily<Config extends FamilyConfig, M extends { readonly config: unknown }, H extends Head>(
   where: string,

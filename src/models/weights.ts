@@ -4,7 +4,7 @@ import { show } from "../io/json.js";
 import * as init from "../nn/init.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { skipInit } from "../nn/skip_init.js";
-import { FormatError, WasmLoraError } from "../runtime/errors.js";
+import { ArgumentError, FormatError, WasmLoraError } from "../runtime/errors.js";
 import { rehearse } from "../runtime/rehearsal.js";
 import type { QuantizedType } from "../tensor/blocks.js";
 import { fits, isBlocks, isHalf, type WeightDType } from "../tensor/dtype.js";
@@ -234,6 +234,7 @@ export class Weights<Config extends FamilyConfig> {
    * What matrices are stored as in memory: blocks as the files have them; others as `quantize` says where their rows
    * are whole blocks of that, or of 16 bits where all of them are in the files. A matrix that its file has transposed
    * has no blocks along its own rows.
+   * @throws ArgumentError if there is nothing to quantise
    */
   storedAs(quantize: QuantizedType | undefined): StoredAs {
     // Codes lie in any shape; by `check` they are a matrix's.
@@ -244,13 +245,21 @@ export class Weights<Config extends FamilyConfig> {
       if (dtype === "float64" || !isBlocks(dtype)) kinds.add(dtype !== "float64" && isHalf(dtype) ? dtype : "float32");
     }
     const [plain] = kinds.size === 1 ? kinds : ["float32" as const];
+    let quantised = 0;
     const each = matrices.map(([key, stored]): [string, WeightDType] => {
       const { shape, arrangement } = stored;
       const own = this.#dtypeOf(stored);
       const isTransposed = arrangement?.transposed ?? false;
       if (own !== "float64" && isBlocks(own)) return [key, isTransposed ? "float32" : own];
-      return [key, quantize && !isTransposed && fits(shape, quantize) ? quantize : plain!];
+      const isQuantised = quantize !== undefined && !isTransposed && fits(shape, quantize);
+      quantised += Number(isQuantised);
+      return [key, isQuantised ? quantize : plain!];
     });
+    if (quantize !== undefined && quantised === 0)
+      throw new ArgumentError(
+        `loadModel: quantize ${show(quantize)} finds no matrix to quantise: those of ${this.#where} are in blocks ` +
+          `already, or their rows are no whole blocks of ${quantize}. Leave it out.`,
+      );
     const [, one] = each.find(([, dtype]) => dtype !== "float32") ?? ["", "float32" as const];
     const isOne = matrices.every(
       ([key, stored], i) => (this.#nf4.has(stored) ? one : dtypeOf(key, stored.shape, one)) === each[i]![1],

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import {
+  ArgumentError,
   FileError,
   FormatError,
   init,
@@ -148,6 +149,23 @@ const BLOCKS = JSON.parse(readFileSync(new URL("test/fixtures/gguf/blocks.json",
   string,
   Record<string, [crc: number, shape: number[], dtype: string]>
 >;
+test("quantize is refused where all matrices are in blocks already, or have no whole blocks", () => {
+  put("gguf/small_q8_0.gguf", "test.gguf");
+  const live = memoryStats().liveBytes;
+  for (const quantize of ["q8_0", "nf4"] as const)
+    assert.throws(
+      () => models.loadModel("memory:test.gguf", { quantize }),
+      says(
+        ArgumentError,
+        `quantize "${quantize}" finds no matrix`,
+        "memory:test.gguf",
+        "in blocks already",
+        "Leave it out",
+      ),
+    );
+  assert.equal(memoryStats().liveBytes, live);
+});
+
 for (const [name, expected] of Object.entries(BLOCKS)) {
   test(`${name} has the values that gguf-py makes of its blocks, and trains`, () => {
     put(`gguf/${name}`, "test.gguf");
