@@ -15,10 +15,8 @@ import {
   models,
   type nn,
   noGrad,
-  optim,
   peft,
   scope,
-  tensor,
   train,
 } from "../../../src/index.js";
 import { engine } from "../../../src/runtime/engine.js";
@@ -26,7 +24,7 @@ import type { BlockType } from "../../../src/tensor/blocks.js";
 import { formatOf, storedBytes } from "../../../src/tensor/dtype.js";
 import { BLOCK_TYPES, randomBlocks } from "../../support/blocks.js";
 import { assertBits } from "../../support/golden.js";
-import { LLAMA } from "../../support/language_models.js";
+import { LLAMA, threeSteps, twoTexts } from "../../support/language_models.js";
 import { says } from "../../support/refuses.js";
 import { ROOT } from "../../support/root.js";
 
@@ -41,14 +39,7 @@ test.after(() => {
   for (const path of written) io.memoryFiles.delete(path);
 });
 
-const ids = tensor(
-  Int32Array.from({ length: 16 }, (_, i) => (i * 7) % 61),
-  [2, 8],
-).keep();
-const targets = tensor(
-  Int32Array.from({ length: 16 }, (_, i) => (i * 11 + 3) % 61),
-  [2, 8],
-).keep();
+const ids = twoTexts().keep();
 
 const WIDE_LLAMA: models.LlamaConfig = {
   ...LLAMA,
@@ -74,25 +65,6 @@ function pair(dtype: BlockType): [blocks: models.Llama, wide: models.Llama] {
   return [blocks, wide];
 }
 
-/** Losses and factors of three steps. */
-function trained(model: models.Llama, config: object): { losses: number[]; state: nn.StateDict } {
-  manualSeed(5);
-  model.gradientCheckpointing = true;
-  const adapted = peft.getLoraModel(model, { r: 2, targetModules: "all-linear", loraDropout: 0.1, ...config });
-  const optimizer = new optim.AdamW(adapted.parameters(), { lr: 0.01 });
-  const losses = [1, 2, 3].map(() =>
-    scope(() => {
-      const loss = model.loss(ids, targets);
-      loss.backward();
-      optimizer.step();
-      optimizer.zeroGrad();
-      return loss.item();
-    }),
-  );
-  optimizer.dispose();
-  return { losses, state: adapted.stateDict() };
-}
-
 function assertStates(label: string, actual: nn.StateDict, expected: nn.StateDict): void {
   assert.deepEqual([...actual.keys()], [...expected.keys()]);
   for (const [key, { data }] of expected) assertBits(`${label}: ${key}`, actual.get(key)!.data, data);
@@ -107,7 +79,7 @@ for (const dtype of BLOCK_TYPES)
     assertBits("logits", ...logits());
     const texts = both.map((model) => [...models.generate(model, [1, 2, 3], { maxNewTokens: 8 })]);
     assert.deepEqual(texts[0], texts[1]);
-    const [mine, theirs] = both.map((model) => trained(model, { useDora: dtype === "q8_0" || dtype === "q4_k" }));
+    const [mine, theirs] = both.map((model) => threeSteps(model, { useDora: dtype === "q8_0" || dtype === "q4_k" }));
     assert.deepEqual(mine!.losses, theirs!.losses);
     assertStates(dtype, mine!.state, theirs!.state);
     assert.ok(matrices(blocks).every((p) => p.requiresGrad || p.dtype === dtype));

@@ -4,32 +4,14 @@
  */
 import assert from "node:assert/strict";
 import { test } from "uvu";
-import {
-  init,
-  manualSeed,
-  memoryStats,
-  models,
-  type nn,
-  noGrad,
-  optim,
-  peft,
-  scope,
-  tensor,
-} from "../../../src/index.js";
+import { init, manualSeed, memoryStats, models, type nn, noGrad, scope } from "../../../src/index.js";
 import { assertBits } from "../../support/golden.js";
 import { HALVES, halfBits } from "../../support/half.js";
-import { GPT2, LLAMA } from "../../support/language_models.js";
+import { GPT2, LLAMA, threeSteps, twoTexts } from "../../support/language_models.js";
 
 await init();
 
-const ids = tensor(
-  Int32Array.from({ length: 16 }, (_, i) => (i * 7) % 61),
-  [2, 8],
-).keep();
-const targets = tensor(
-  Int32Array.from({ length: 16 }, (_, i) => (i * 11 + 3) % 61),
-  [2, 8],
-).keep();
+const ids = twoTexts().keep();
 
 for (const dtype of HALVES)
   for (const [name, make] of [
@@ -62,23 +44,7 @@ for (const dtype of HALVES)
       const texts = of((model) => [...models.generate(model, [1, 2, 3], { maxNewTokens: 8 })]);
       assert.deepEqual(...texts);
 
-      const [factors, others] = of((model) => {
-        manualSeed(5);
-        model.gradientCheckpointing = true;
-        const adapted = peft.getLoraModel(model, { r: 2, targetModules: "all-linear", loraDropout: 0.1 });
-        const optimizer = new optim.AdamW(adapted.parameters(), { lr: 0.01 });
-        const losses = [1, 2, 3].map(() =>
-          scope(() => {
-            const loss = model.loss(ids, targets);
-            loss.backward();
-            optimizer.step();
-            optimizer.zeroGrad();
-            return loss.item();
-          }),
-        );
-        optimizer.dispose();
-        return { losses, state: adapted.stateDict() };
-      }) as [{ losses: number[]; state: nn.StateDict }, { losses: number[]; state: nn.StateDict }];
+      const [factors, others] = of((model) => threeSteps(model));
       assert.deepEqual(factors.losses, others.losses);
       for (const [key, { data }] of others.state) assertBits(key, factors.state.get(key)!.data, data);
       assert(matrices(half).every((p) => p.requiresGrad || p.dtype === dtype));
