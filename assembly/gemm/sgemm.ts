@@ -56,7 +56,7 @@ const MB: i32 = 96;
  * (measured).
  */
 export const FEW_ROWS: i32 = 12;
-const SHORT_K: i32 = 4;
+export const SHORT_K: i32 = 4;
 
 /** Which tile computes panels of 16 columns: engines differ in what they keep in registers, the bits do not. */
 let bigTile: bool = false;

@@ -8,7 +8,7 @@
  */
 import { Sgemm } from "../abi";
 import { first, last, own, part, split, threadCount } from "../threads";
-import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES } from "./sgemm";
+import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES, SHORT_K } from "./sgemm";
 
 const WIDTH: i32 = 64;
 /** Fewer rows than that make packing a good part of the work (64: 4 %). */
@@ -192,7 +192,7 @@ export function sgemmTN(call: Sgemm): void {
   );
 }
 
-/** gemmNN by all threads. */
+/** gemmNN by all threads. Of a short k rows of C are written as a whole: in pieces they take a third longer. */
 export function threadedNN(
   m: i32,
   n: i32,
@@ -207,7 +207,7 @@ export function threadedNN(
   ldc: i32,
   scratch: usize,
 ): void {
-  for (cut(m, n, k, widestOf(m, n), PANEL); block(); )
+  for (cut(m, n, k, m > FEW_ROWS && k <= SHORT_K ? max(n, 1) : widestOf(m, n), PANEL); block(); )
     gemmNN(
       height,
       width,
