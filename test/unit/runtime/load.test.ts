@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "uvu";
 import { EngineError } from "../../../src/index.js";
 import { compile, inPackage } from "../../../src/runtime/compile.js";
+import { sharing } from "../../../src/runtime/sharing.js";
+import { BufferLike } from "../../support/buffer_like.js";
 
 const bytes = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(new TextEncoder().encode(text));
 const WASM = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
@@ -24,6 +26,13 @@ for (const [what, contents, named] of [
         e.message.includes("wasm-lora/inline"),
     ));
 }
+
+test("kernels are made shared in a copy: the same bytes serve one thread, then several, then one", () => {
+  const memory = [..."\0asm\u0003env\u0006memory"].map((c) => c.charCodeAt(0));
+  const own = BufferLike.from([...memory, 2, 1, 9]);
+  assert.deepEqual([...sharing(own)], [...memory, 2, 3, 9]);
+  assert.deepEqual([...own], [...memory, 2, 1, 9]);
+});
 
 /** What engines say, to the word, where a policy or a host forbids to compile. */
 const REFUSALS = {

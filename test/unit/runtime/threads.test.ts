@@ -1,12 +1,10 @@
 /** Threads: their bits are those of one, in both arithmetics, and they end with their engine. Ends engines. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "uvu";
 import { type Engine, init, ops, scope, zeros } from "../../../src/index.js";
 import { inlineModule } from "../../../src/inline.js";
 import { engine } from "../../../src/runtime/engine.js";
 import { rehearse } from "../../../src/runtime/rehearsal.js";
-import { ROOT } from "../../support/root.js";
 import { runs as fuses } from "../../support/fused_engine.js";
 import { COUNTS, dividedWork } from "../../support/threads.js";
 
@@ -48,17 +46,6 @@ test.after.each(() => {
 test("there are threads, or a word says why one computes", () => {
   assert.equal(hasThreads, refusal === undefined);
   if (refusal !== undefined) assert(refusal.startsWith("wasm-lora: one thread computes, to the same bits: "), refusal);
-});
-
-testThreads("kernels given as bytes stay as they are: one Buffer serves several threads, then one", async () => {
-  const bytes = readFileSync(new URL("build/wasm-lora.wasm", ROOT));
-  const before = Uint8Array.from(bytes);
-  for (const threads of [2, 1]) {
-    await init({ module: bytes, threads });
-    assert.equal(engine().threads, threads);
-    engine().close();
-  }
-  assert.deepEqual(Uint8Array.from(bytes), before);
 });
 
 for (const fused of [false, true])
