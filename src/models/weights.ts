@@ -60,7 +60,7 @@ export class Weights<Config extends FamilyConfig> {
       const key = this.#keyOf(today);
       if (this.#head.unused?.some((start) => key.startsWith(start))) continue;
       if (this.#tensors.has(key) && this.#tensors.get(key) !== view)
-        throw new FormatError(`${directory} has ${key} twice, with and without ${show(family.prefix)}.`);
+        throw new FormatError(`${directory} has ${onOneLine(key)} twice, with and without ${show(family.prefix)}.`);
       this.#tensors.set(key, view);
     }
   }
@@ -141,7 +141,7 @@ export class Weights<Config extends FamilyConfig> {
     const some = (names: string[]): string =>
       names
         .slice(0, NAMED)
-        .map((name) => name.slice(0, 100))
+        .map((name) => onOneLine(name.slice(0, 100)))
         .join(", ") || "nothing";
     if (missing.length + unexpected.length > 0) {
       const advice = missing.includes(this.#family.tied?.head ?? "")
@@ -302,6 +302,11 @@ export class Weights<Config extends FamilyConfig> {
     for (const [key, parameter] of model.namedParameters())
       if (!this.#tensors.has(key)) drawHead(key, parameter, this.#head.std!(config));
   }
+}
+
+/** A name that a file may have put line breaks in, as JSON has it between its quotes. */
+function onOneLine(name: string): string {
+  return JSON.stringify(name).slice(1, -1);
 }
 
 /** Initial values as transformers': matrices N(0, std²), biases zeros, weights of norms ones. */

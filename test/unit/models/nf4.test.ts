@@ -196,6 +196,10 @@ test("what does not fit is refused by name, before anything is loaded", () => {
     false,
     "another table",
   );
+  write("memory:nf4-bad", false, (t) =>
+    [t, { ...t, name: "a\nb" }].slice(0, t.name.endsWith("2.mlp.up_proj.weight") ? 2 : 1),
+  );
+  assert.throws(() => models.loadModel("memory:nf4-bad"), says(FormatError, "unexpected model.a\\nb."));
   config.quantization_config = { load_in_8bit: true };
   write("memory:nf4-bad", false);
   assert.throws(() => models.loadModel("memory:nf4-bad"), says(FormatError, "quantization_config", "nf4"));
