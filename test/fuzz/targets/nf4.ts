@@ -47,7 +47,7 @@ interface Stored {
 
 interface Input {
   files: Files;
-  /** Whether nothing is damaged. */
+  /** Whether it must be taken: nothing is damaged, and nothing asked that there may be no matrix for. */
   valid: boolean;
   quantize: "q8_0" | "nf4" | null;
   /** Bytes in a part of the stream; 0: it is read as a file only. */
@@ -234,7 +234,7 @@ function damaged(list: Stored[], random: Random): void {
       break;
     }
     case 7:
-      if (dtype === "F32" && data.length > 0) {
+      if (dtype === "F32" && data.length > 0 && data.length % 4 === 0) {
         const values = new Float32Array(new Uint8Array(data).buffer);
         values[random.below(values.length)] = random.pick(VALUES);
         list[at] = { ...one, data: floats(values) };
@@ -316,10 +316,11 @@ function generate(random: Random): Input {
     if (at === 0) delete files[SHARDS[0]!];
     if (at === list.length) delete files[SHARDS[1]!];
   }
+  const quantize = random.once(8) ? random.pick(["q8_0", "nf4"] as const) : null;
   return {
     files,
-    valid: damages === 0 && !isOdd && !isBroken,
-    quantize: random.once(8) ? random.pick(["q8_0", "nf4"] as const) : null,
+    valid: damages === 0 && !isOdd && !isBroken && quantize === null,
+    quantize,
     piece: random.once(3) ? random.pick([1021, 4099, 65536]) : 0,
     sized: random.once(2),
   };
