@@ -9,7 +9,7 @@ import { buildWalls, bundleTensorFlow, root } from "./build.mjs";
 
 const USAGE = `Usage: npm run bench -- [--quick] [--only SECTION]... [--threads N] [--browser NAME]...
 
-  --quick           under two minutes: shorter bursts, fewer rounds, and the small Llama only
+  --quick           two or three minutes: shorter bursts, fewer rounds, and the small Llama only
   --only SECTION    machine, sgemm, lora, llama, step or start; may be repeated. Default: all
   --threads N       how many threads a contestant on several has. Default: as many as there are processors
   --browser NAME    "Chromium", "Firefox ESR" or "WebKitGTK" instead of Node; may be repeated. Takes all but
