@@ -140,6 +140,7 @@ export function partOf(messages: readonly ChatMessage[], first: number, end: num
  * The tokens of a part in a conversation's text, or null if they stand there otherwise than where the conversation
  * ends with them: with other words before them, or cut down, as some templates do with the thoughts of earlier turns.
  * @param ends tokens that end a turn or a text: some templates write one only where a conversation ends
+ * @internal
  */
 export function spanOf(
   whole: TokenizedText,

@@ -316,6 +316,7 @@ const DTYPES: Readonly<Partial<Record<GgmlType, StoredDtype>>> = { float32: "F32
  * A file's tensors under the keys of Hugging Face's files; one that has none there keeps its own, and is refused by
  * whoever compares them with the model.
  * @param config as `configOfGguf` gives it
+ * @internal
  */
 export function weightsOfGguf(index: GgufIndex, config: Json): WeightIndex {
   const architecture = architectureOf(index);

@@ -5,7 +5,7 @@ import { frequenciesOf } from "./parts/rope.js";
 /** Tensors of factors of positions' angles, which config.json holds. */
 export const FACTORS = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"] as const;
 /** The values of those that a file has. */
-export type Factors = Partial<Record<(typeof FACTORS)[number], readonly number[]>>;
+export type Factors = { [name in (typeof FACTORS)[number]]?: readonly number[] | undefined };
 
 /** What config.json says beside the factors. */
 export interface RopeOfGguf {

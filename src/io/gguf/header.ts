@@ -320,11 +320,13 @@ function narrowed(value: bigint): number | bigint {
   return Number.isSafeInteger(number) ? number : value;
 }
 
-const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** Made when it is needed: some hosts that only import this module have none (Jest's jsdom). */
+let decoder: TextDecoder | undefined;
 
 function decode(bytes: Uint8Array, from: number, to: number, fail: () => never): string {
   try {
-    return DECODER.decode(bytes.subarray(from, to));
+    decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return decoder.decode(bytes.subarray(from, to));
   } catch {
     return fail();
   }
