@@ -7,7 +7,8 @@ import { sharing } from "../../src/runtime/sharing.js";
 import { refusal } from "#spawn";
 import { base64 } from "../../src/runtime/wasm_base64.js";
 
-export const eager = refusal() === undefined;
+/** WebKitGTK isolates pages and has no shared memory all the same. */
+export const eager = refusal() === undefined && "SharedArrayBuffer" in globalThis;
 
 /** f64.const, and what assembly/threads.ts takes for the least cycles of a part. */
 const LEAST = new Uint8Array(9);

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import {
   ArgumentError,
@@ -118,8 +119,8 @@ for (const dtype of ["q8_0", "nf4", "q6_k"] as const)
     for (const model of again) model.dispose();
   });
 
-const BASE = "models/base";
-const baseFile = (name: string): Uint8Array => readFileSync(new URL(`${BASE}/${name}`, ROOT));
+const BASE = fileURLToPath(new URL("models/base", ROOT));
+const baseFile = (name: string): Uint8Array => readFileSync(new URL(`models/base/${name}`, ROOT));
 
 /** The base's folder in memory, its weights stored as float32 or float64. */
 function baseAs(
