@@ -99,7 +99,9 @@ async function bundle(target, name) {
 function packFixtures() {
   const files = ["test/fixtures", "models/base"]
     .flatMap((folder) => readdirSync(join(root, folder), { recursive: true }).map((file) => `${folder}/${file}`))
-    .filter((file) => /\.(safetensors|gguf|jsonl?|csv|tsv|parquet|jinja)$/.test(file) && statSync(join(root, file)).isFile())
+    .filter(
+      (file) => /\.(safetensors|gguf|jsonl?|csv|tsv|parquet|jinja)$/.test(file) && statSync(join(root, file)).isFile(),
+    )
     .concat("build/wasm-lora.probes.wasm")
     .sort();
   const index = {};
