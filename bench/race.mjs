@@ -40,8 +40,8 @@ export const QUICK = { rounds: 5, burstMs: 8, warmUpMs: 60, limitMs: 1_500, pati
  */
 export const bursts = { counted: 0, repeated: 0, shared: 0 };
 
-/** Whether the core is shared just now. */
 let neighbour;
+/** Whether the core is shared just now. */
 function shared() {
   neighbour ??= watch(openWall().chains[0].run, clock, GROUP_MS);
   return neighbour();

@@ -7,7 +7,7 @@ const EFFORT = { rounds: 3, burstMs: 4, warmUpMs: 1, limitMs: 1_000, patienceMs:
 const spin = (until) => {
   while (process.cpuUsage().user + process.cpuUsage().system < until);
 };
-/** Takes 1 ms longer whenever `slower` is called. */
+/** A call takes `ms` milliseconds, which a test may change between bursts. */
 function contestant(name) {
   const it = {
     name,

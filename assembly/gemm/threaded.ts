@@ -192,7 +192,7 @@ export function sgemmTN(call: Sgemm): void {
   );
 }
 
-/** gemmNN by all threads. Of a short k rows of C are written as a whole: in pieces they take a third longer. */
+/** gemmNN by all threads. Of a short k rows of C are written as a whole: pieces take up to four times as long. */
 export function threadedNN(
   m: i32,
   n: i32,
