@@ -13,8 +13,8 @@ import { FEW_ROWS, gemmNN, gemmNT, gemmTN, gemmTwo, SCRATCH_BYTES, SHORT_K } fro
 const WIDTH: i32 = 64;
 /** Fewer rows than that make packing a good part of the work (64: 4 %). */
 const LEAST_ROWS: i32 = 64;
-/** Rows of a block are a multiple of that, as high as all register tiles are. */
-const TILES: i32 = 24;
+/** Rows of a block are a multiple of that, as high as the tallest register tile of the default build. */
+const TILE: i32 = 8;
 /** Blocks for each thread, where there are rows for it; where they are fewer than the latter, a size is looked for. */
 const BLOCKS_EACH: i32 = 16;
 const FEW_EACH: i32 = 6;
@@ -70,9 +70,7 @@ function cut(m: i32, n: i32, k: i32, widest: i32, step: i32): void {
 function lay(width: i32, below: i32): i32 {
   wide = width;
   tall = below > 1 ? (rows + below - 1) / below : rows;
-  // Narrow tiles are 4 or 8 rows high.
-  const height = columns > 8 ? TILES : 8;
-  if (below > 1) tall = ((tall + height - 1) / height) * height;
+  if (below > 1) tall = ((tall + TILE - 1) / TILE) * TILE;
   stacked = tall > 0 ? (rows + tall - 1) / tall : 1;
   return ((columns + wide - 1) / wide) * stacked;
 }
