@@ -140,7 +140,7 @@ export const LINE: i32 = 16;
  * last one.
  */
 export function split(count: i32, cost: f64, align: i32 = 1): void {
-  if (isDefined(TRACE)) trace(-1);
+  if (isDefined(TRACE)) backwards = trace(-1);
   taken = 0;
   units = max(count, 1);
   end = count;
@@ -166,18 +166,35 @@ function sized(count: f64, align: i32): i32 {
 /** Takes the next part. False: all of them are done, by whomever. */
 export function part(): bool {
   if (!isDefined(TRACE)) return next();
-  const more = next();
+  const more = backwards && isOpen ? previous() : next();
   trace(more ? last - first : 0);
   return more;
 }
 
 /**
  * In the build of bench/balance.mjs, where one thread takes all parts, cut as for the threads that it is told of: a
- * loop begins (-1), so many units of it are begun, it is done (0).
+ * loop begins (-1), so many units of it are begun, it is done (0). Where a loop begins, it answers whether its parts
+ * are to be taken backwards.
  */
 // @ts-ignore: decorator
 @external("env", "trace")
-declare function trace(units: i32): void;
+declare function trace(units: i32): bool;
+
+let backwards: bool = false;
+
+/** The part before the one in hand, in that build. */
+function previous(): bool {
+  const until = taken == 0 ? units : first;
+  taken = units;
+  if (until == 0) {
+    done();
+    return atTheEnd();
+  }
+  first = 0;
+  for (let size = guided(0); first + size < until; size = guided(first)) first += size;
+  last = min(end, until);
+  return true;
+}
 
 // @ts-ignore: decorator
 @inline
@@ -192,24 +209,31 @@ function next(): bool {
   return take() || atTheEnd();
 }
 
-/**
- * Whether there was another part, which is in hand now. Parts become smaller, so that all threads end together
- * (guided self-scheduling, Polychronopoulos and Kuck 1987).
- */
+/** Whether there was another part, which is in hand now. */
 function take(): bool {
   for (;;) {
     const next = atomic.load<i64>(control + NEXT),
-      from = <i32>next,
-      left = units - from;
-    if (<i32>(next >> 32) != loop || left == 0) return false;
-    let count = left / (2 * threads);
-    count = min(left, max(least, min(most, count - (count % step))));
+      from = <i32>next;
+    if (<i32>(next >> 32) != loop || from == units) return false;
+    const count = guided(from);
     if (atomic.cmpxchg<i64>(control + NEXT, next, next + count) != next) continue;
     first = from;
     last = min(end, from + count);
     taken = count;
     return true;
   }
+}
+
+/**
+ * Units of the part that begins with that one: fewer and fewer, so that all threads end together (guided
+ * self-scheduling, Polychronopoulos and Kuck 1987).
+ */
+// @ts-ignore: decorator
+@inline
+function guided(from: i32): i32 {
+  const left = units - from,
+    share = left / (2 * threads);
+  return min(left, max(least, min(most, share - (share % step))));
 }
 
 /** The part in hand is done; the last one ends the loop. */

@@ -1,10 +1,12 @@
 /**
- * How evenly the kernels of a training step would keep several threads busy: balance.mjs [--threads 8] [--rounds 3]
+ * How evenly the kernels of a training step would keep several threads busy: balance.mjs [--threads 8] [--rounds 4]
  * [--only <base | smollm2-135m>]. Nothing runs on several threads here, so this machine needs no more than one.
  *
  * A build of the kernels that tells of each part (scripts/build-wasm.mjs --traced) takes steps of LoRA on one thread,
- * with its loops cut as for so many. Each part's time is the least of all rounds. Then, loop after loop, whoever of the
- * threads is free takes the next part, and the loop ends with its last one. Printed for each kernel are the time on one
+ * with its loops cut as for so many. Each part's time is the least of all rounds, every other of which takes the parts
+ * of a loop backwards: what comes first finds a cache without the data, and that is one part here, not one of each
+ * thread. Then, loop after loop, whoever of the threads is free takes the next part, and the loop ends with its last
+ * one. Printed for each kernel are the time on one
  * thread, how much of it lies in loops that are cut, how busy these keep the threads until they end, and the time that
  * is left. Caches, memory and starting the threads are left out. The exit code is 1 if the loops of a whole step keep
  * the threads less than 95 % busy.
@@ -34,7 +36,7 @@ const STEPS = {
 const { values } = parseArgs({
   options: {
     threads: { type: "string", default: "8" },
-    rounds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "4" },
     only: { type: "string", multiple: true, default: Object.keys(STEPS) },
   },
 });
@@ -50,6 +52,8 @@ let [mark, cpuMark] = [0, 0];
 /** Parts of the loop in hand, and whether one of them is. */
 let parts = [];
 let inPart = false;
+/** Whether the round in hand takes them backwards. */
+let backwards = false;
 
 /**
  * Milliseconds since `start` took the time: on the wall, whose clock is fine, or of the processor where it is so long
@@ -64,7 +68,10 @@ function start() {
   mark = performance.now();
 }
 
-/** What the traced build calls: -1 where a loop begins, its units where a part does, 0 where the loop is done. */
+/**
+ * What the traced build calls: -1 where a loop begins, its units where a part does, 0 where the loop is done. Answers
+ * whether the parts are taken backwards.
+ */
 function trace(units) {
   const ms = elapsed();
   const call = calls.at(-1);
@@ -72,8 +79,9 @@ function trace(units) {
   else call.outside += ms;
   inPart = units > 0;
   if (units < 0) parts = [];
-  if (units === 0) call.loops.push(parts);
+  if (units === 0) call.loops.push(backwards ? parts.reverse() : parts);
   start();
+  return backwards;
 }
 
 /** An engine of the traced build on one thread, whose loops are cut as for so many. */
@@ -102,8 +110,9 @@ function openTraced() {
 
 /** Calls of the kernels of one step, each time the least of all rounds. */
 function traced(step) {
-  const rounds = Array.from({ length: 2 + Number(values.rounds) }, () => {
+  const rounds = Array.from({ length: 2 + Number(values.rounds) }, (_, round) => {
     calls = [];
+    backwards = round % 2 === 1;
     left = performance.now();
     step();
     return calls;
