@@ -79,7 +79,8 @@ const slowest = ({ speedup = {} }) => Math.min(...Object.values(speedup).filter(
 
 /** Those of whole steps, on several threads: beside one, and beside PyTorch on as many. */
 function ofSteps({ rows }) {
-  const [base, small] = [MODELS.base, MODELS.small].map(({ model }) => rows.filter((row) => row.model === model));
+  const several = rows.filter(({ threads }) => threads > 1);
+  const [base, small] = [MODELS.base, MODELS.small].map(({ model }) => several.filter((row) => row.model === model));
   const ours = ({ speedup }) => slowest({ speedup: { ...speedup, [TORCH]: NaN } });
   return [
     bar("base's step on several threads: 1.5x one", base, ours, 1.5),

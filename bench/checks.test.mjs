@@ -183,6 +183,9 @@ test("whole steps have bars on threads and beside PyTorch, of the slower arithme
       [0.5, true],
     ],
   );
+  const ofOne = rows.map((row) => ({ ...row, threads: 1 }));
+  for (const { passed, note } of judge({ step: { rows: ofOne } }))
+    assert.deepEqual([passed, note], [null, "not measured"]);
 });
 
 test.run();
