@@ -1,6 +1,6 @@
-/** bench/results/<...>.svg: products beside peers and the wall, and LoRA steps beside peers. */
+/** bench/results/<...>.svg: products beside peers and the wall, LoRA steps of layers and models beside peers. */
 import { scaleBand, scaleLinear } from "d3-scale";
-import { FULL_STEP, JAX, ONNX, OURS, TFJS, TFJS_BEST } from "./engines.mjs";
+import { FULL_STEP, FUSED, JAX, ONNX, onThreads, OURS, TFJS, TFJS_BEST, TORCH } from "./engines.mjs";
 
 const COLOURS = {
   [OURS]: "#2563eb",
@@ -10,9 +10,11 @@ const COLOURS = {
   [ONNX]: "#10b981",
   [JAX]: "#a855f7",
 };
+/** Of those on several threads, however many. */
+const OF_SEVERAL = { [OURS]: "#1e40af", [FUSED]: "#0891b2", [TORCH]: "#ef4444" };
 const WIDTH = 860;
 const ROW = 11;
-const LEFT = 130;
+const LEFT = 140;
 const RIGHT = 60;
 
 const escape = (text) => text.replace(/[<>&]/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -20,11 +22,15 @@ const label = (x, y, text, more = "") => `<text x="${x}" y="${y}" ${more}>${esca
 
 /**
  * One panel of grouped horizontal bars.
- * @param groups [{ title, bars: [[name, value, text]] }]
- * @returns its SVG and height
+ * @param groups [{ title, bars: [[name, value, text, colour]] }]
+ * @returns its SVG and where it ends
  */
-function panel(top, heading, groups, most, wall = null) {
-  const names = [...new Set(groups.flatMap(({ bars }) => bars.map(([name]) => name)))];
+function panel(top, { heading, groups, wall = null }) {
+  const colours = new Map(
+    groups.flatMap(({ bars }) => bars.map(([name, , , colour = COLOURS[name]]) => [name, colour])),
+  );
+  const most = Math.max(wall ?? 0, ...groups.flatMap(({ bars }) => bars.map(([, value]) => value)));
+  const names = [...colours.keys()];
   const x = scaleLinear([0, most], [LEFT, WIDTH - RIGHT]);
   const height = groups.length * (names.length * ROW + 8);
   const y = scaleBand(
@@ -36,15 +42,19 @@ function panel(top, heading, groups, most, wall = null) {
   names.forEach((name, i) => {
     svg +=
       `<rect x="${LEFT + i * 170}" y="${top + 25}" width="10" height="10" ` +
-      `fill="${COLOURS[name]}"/>${label(LEFT + 15 + i * 170, top + 34, name)}`;
+      `fill="${colours.get(name)}"/>${label(LEFT + 15 + i * 170, top + 34, name)}`;
   });
   for (const { title, bars } of groups) {
-    svg += label(LEFT - 6, y(title) + y.bandwidth() / 2 + 4, title, 'text-anchor="end"');
+    const lines = [title].flat();
+    lines.forEach((line, i) => {
+      const middle = y(title) + y.bandwidth() / 2 + 4 + 13 * (i - (lines.length - 1) / 2);
+      svg += label(LEFT - 6, middle, line, 'text-anchor="end"');
+    });
     for (const [name, value, text] of bars) {
       const at = y(title) + inner(name);
       svg +=
         `<rect x="${LEFT}" y="${at.toFixed(1)}" width="${(x(value) - LEFT).toFixed(1)}" ` +
-        `height="${inner.bandwidth().toFixed(1)}" fill="${COLOURS[name]}"/>`;
+        `height="${inner.bandwidth().toFixed(1)}" fill="${colours.get(name)}"/>`;
       svg += label((x(value) + 4).toFixed(1), (at + inner.bandwidth() - 1.5).toFixed(1), text, 'font-size="9"');
     }
   }
@@ -58,42 +68,78 @@ function panel(top, heading, groups, most, wall = null) {
   return { svg, bottom: top + 44 + height + 16 };
 }
 
-export function chart({ environment, commit, sections: { machine, sgemm, lora } }) {
-  const products = sgemm.rows
-    .filter(({ kind }) => kind !== "thin")
-    .map(({ shape, gflops }) => ({
+/** What each section is drawn as. */
+const PANELS = {
+  sgemm: ({ rows }, { machine }) => ({
+    heading: "Product C = A B: M, N, K (GFLOP/s, more is better)",
+    wall: machine.gflops.plain.fastest,
+    groups: rows
+      .filter(({ kind }) => kind !== "thin")
+      .map(({ shape, gflops }) => ({
+        title: shape.join(", "),
+        bars: [OURS, TFJS, ONNX, JAX]
+          .filter((name) => gflops[name])
+          .map((name) => [name, gflops[name], gflops[name].toFixed(1)]),
+      })),
+  }),
+
+  lora: ({ rows }) => ({
+    heading: "LoRA linear training step: N, d, k, r (speed, wasm-lora = 1)",
+    groups: rows.map(({ shape, milliseconds, ratios }) => ({
       title: shape.join(", "),
-      bars: [OURS, TFJS, ONNX, JAX]
-        .filter((name) => gflops[name])
-        .map((name) => [name, gflops[name], gflops[name].toFixed(1)]),
-    }));
-  const steps = lora.rows.map(({ shape, milliseconds, ratios }) => ({
-    title: shape.join(", "),
-    bars: [OURS, FULL_STEP, TFJS_BEST, JAX]
-      .filter((name) => milliseconds[name])
-      .map((name) => [name, name === OURS ? 1 : 1 / ratios[name], `${milliseconds[name].toFixed(2)} ms`]),
-  }));
-  const wall = machine.gflops.plain.fastest;
-  const first = panel(
-    0,
-    "Product C = A B: M, N, K (GFLOP/s, more is better)",
-    products,
-    Math.max(wall, ...products.flatMap(({ bars }) => bars.map(([, value]) => value))),
-    wall,
-  );
-  const second = panel(
-    first.bottom,
-    "LoRA linear training step: N, d, k, r (speed, wasm-lora = 1)",
-    steps,
-    Math.max(1, ...steps.flatMap(({ bars }) => bars.map(([, value]) => value))),
-  );
+      bars: [OURS, FULL_STEP, TFJS_BEST, JAX]
+        .filter((name) => milliseconds[name])
+        .map((name) => [name, name === OURS ? 1 : 1 / ratios[name], `${milliseconds[name].toFixed(2)} ms`]),
+    })),
+  }),
+
+  llama: ({ rows }) => ({
+    heading: "LoRA step of a Llama: batch x tokens (tokens/s, bars: wasm-lora = 1)",
+    groups: rows.map(({ model, batch, steps, tokensPerSecond: speed }) => ({
+      title: [model.replace(/ \(.*/, ""), `${batch} x ${steps}`],
+      bars: [OURS, JAX]
+        .filter((name) => speed[name])
+        .map((name) => [name, speed[name] / speed[OURS], speed[name].toFixed(0)]),
+    })),
+  }),
+
+  step: ({ rows }) => ({
+    heading: "LoRA step of a whole model: batch x tokens (speed, wasm-lora on one thread = 1)",
+    groups: rows.map(({ model, shape, threads, milliseconds }) => ({
+      title: [model, shape.join(" x ")],
+      bars: [[OURS, COLOURS[OURS]], ...(threads > 1 ? severalOf(threads) : [])]
+        .filter(([name]) => milliseconds[name])
+        .map(([name, colour]) => {
+          const ms = milliseconds[name];
+          return [
+            name,
+            milliseconds[OURS] / ms,
+            ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(2)} s`,
+            colour,
+          ];
+        }),
+    })),
+  }),
+};
+
+const severalOf = (threads) => Object.entries(OF_SEVERAL).map(([name, colour]) => [onThreads(name, threads), colour]);
+
+export function chart({ environment, commit, sections }) {
+  let svg = "";
+  let top = 0;
+  for (const [section, drawn] of Object.entries(PANELS)) {
+    const { rows } = sections[section] ?? { rows: [] };
+    if (rows.length === 0) continue;
+    const of = panel(top, drawn({ rows }, sections));
+    svg += of.svg;
+    top = of.bottom;
+  }
   const note =
-    `${environment.engine}, ${environment.cpu}; one thread, float32, medians of interleaved rounds in ` +
-    `one process; commit ${commit}`;
+    `${environment.engine}, ${environment.cpu}; float32, medians of interleaved rounds, one thread unless it tells ` +
+    `how many; commit ${commit}`;
   return (
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${second.bottom + 20}" font-family="system-ui, ` +
-    `sans-serif" font-size="11" fill="#334155">` +
-    `<rect width="100%" height="100%" ` +
-    `fill="#ffffff"/>${first.svg}${second.svg}${label(10, second.bottom + 8, note, 'font-size="10"')}</svg>\n`
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${top + 20}" font-family="system-ui, sans-serif" ` +
+    `font-size="11" fill="#334155"><rect width="100%" height="100%" fill="#ffffff"/>${svg}` +
+    `${label(10, top + 8, note, 'font-size="10"')}</svg>\n`
   );
 }
