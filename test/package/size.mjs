@@ -65,19 +65,19 @@ const script = async (name, code, budget, bundled = byRolldown) => {
 
 const kernels = (name) => {
   const wasm = readFileSync(`${root}/build/${name}`);
-  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 92 * KB, measured: "bytes" };
+  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 94 * KB, measured: "bytes" };
 };
 
 const rows = [
   kernels("wasm-lora.wasm"),
   kernels("wasm-lora.fused.wasm"),
-  await script("core: all of tensor, ops, nn, lora, optim", CORE, 32 * KB),
-  await script("core, and state dicts in files", CORE + FILES, 38 * KB),
-  await script("core and peft", `${CORE} export { peft } from "wasm-lora";`, 65 * KB),
+  await script("core: all of tensor, ops, nn, lora, optim", CORE, 34 * KB),
+  await script("core, and state dicts in files", CORE + FILES, 41 * KB),
+  await script("core and peft", `${CORE} export { peft } from "wasm-lora";`, 68 * KB),
   await script("everything", 'export * from "wasm-lora";'),
-  await script("an app that trains one layer", APP, 23 * KB),
-  await script("the same, and keeps it in a file", `${APP}${FILES}`, 29 * KB),
-  await script("an app that trains one layer, by esbuild", APP, 33 * KB, byEsbuild),
+  await script("an app that trains one layer", APP, 25 * KB),
+  await script("the same, and keeps it in a file", `${APP}${FILES}`, 31 * KB),
+  await script("an app that trains one layer, by esbuild", APP, 35 * KB, byEsbuild),
   await script("wasm-lora/inline", 'export { inlineModule } from "wasm-lora/inline";'),
 ];
 
