@@ -1,5 +1,6 @@
 /** wasm-lora inspect --data: what a model will see of data, what of it is scored, and how much of all there is. */
 import { previewRow, summarize, type TokenizedData, type TrainingRow } from "../data/index.js";
+import { configPath } from "../io/gguf/files.js";
 import { familyOfConfig, type ModelConfig } from "../models/families.js";
 import { readConfig } from "../models/load.js";
 import { FormatError } from "../runtime/errors.js";
@@ -46,7 +47,7 @@ export async function inspectData(options: InspectDataCommand): Promise<void> {
 
 /** What config.json says of a language model; no weight is read. */
 function configOf(folder: string): ModelConfig {
-  const name = `${folder}/config.json`;
+  const name = configPath(folder);
   const json = readConfig("inspect", folder);
   const family = familyOfConfig(json, name);
   if (!family.heads["causal-lm"])

@@ -1,6 +1,6 @@
 /** What a target needs to know of an adapter's base: its config. */
 import { familyOfConfig, type ModelConfig } from "../models/families.js";
-import { isGgufFile } from "../io/gguf/files.js";
+import { configPath } from "../io/gguf/files.js";
 import { readConfig } from "../models/load.js";
 import type { LoraModel } from "../peft/model.js";
 import { ArgumentError } from "../runtime/errors.js";
@@ -15,7 +15,7 @@ export function configOfBase(where: string, source: string | LoraModel, base: st
     if (typeof base !== "string")
       throw new ArgumentError(`${where}: base must be the path of a model's folder or GGUF file; got ${shown(base)}.`);
     const json = readConfig(where, base);
-    const path = isGgufFile(base) ? base : `${base}/config.json`;
+    const path = configPath(base);
     return familyOfConfig(json, path).parseConfig(json, path) as ModelConfig;
   }
   if (typeof source === "string")

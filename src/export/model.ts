@@ -179,7 +179,7 @@ export function writeSafetensorsModel(task: ModelTask): WrittenModel {
     const entries: PlacedEntry[][] = shards.map(() => []);
     merging.run((key, p) => {
       const i = shardOf.get(key)!;
-      const place = writers[i]!.append(rounding.round(partsOf(p)));
+      const place = writers[i]!.append(rounding.round(nameOf(key), partsOf(p)));
       entries[i]!.push({ name: nameOf(key), dtype: SAFETENSORS_DTYPES[dtype], shape: p.shape, ...place });
     });
     for (const [i, writer] of writers.entries()) writer.finish(entries[i]!, { format: "pt" });
@@ -255,9 +255,8 @@ export function writeGgufModel(task: ModelTask, file: string): WrittenModel {
     merging.run((key, p) => {
       const entry = entries.get(key)!;
       let at = places.get(entry.name)!.begin;
-      for (const bytes of new Rounding(entry.dtype as ModelDType, rounding).round(
-        arranged(architecture, entry, p, heads),
-      )) {
+      const parts = arranged(architecture, entry, p, heads);
+      for (const bytes of new Rounding(entry.dtype as ModelDType, rounding).round(entry.name, parts)) {
         to.write(at, bytes);
         at += bytes.length;
       }

@@ -18,21 +18,27 @@ export class Rounding {
     this.#whole = whole ?? this;
   }
 
-  /** The bytes of each part. */
-  *round(parts: Iterable<Float32Array>): Generator<Uint8Array, void> {
+  /**
+   * The bytes of each part.
+   * @param name the tensor's, for errors
+   * @throws ArgumentError for a value that is beyond the type
+   */
+  *round(name: string, parts: Iterable<Float32Array>): Generator<Uint8Array, void> {
     const { dtype } = this;
     for (const values of parts) {
       const bytes = toBytes(values, dtype);
-      if (dtype !== "float32") this.#compare(values, fromBytes(bytes, dtype));
+      if (dtype !== "float32") this.#compare(name, values, fromBytes(bytes, dtype));
       yield bytes;
     }
   }
 
-  #compare(values: Float32Array, rounded: Float32Array): void {
+  #compare(name: string, values: Float32Array, rounded: Float32Array): void {
     const whole = this.#whole;
     for (let i = 0; i < values.length; i++) {
       if (!Number.isFinite(rounded[i]!) && Number.isFinite(values[i]!))
-        throw new ArgumentError(`a weight is ${values[i]}, which ${this.dtype} cannot hold; write another type.`);
+        throw new ArgumentError(
+          `${name} has a weight of ${values[i]}, which ${this.dtype} cannot hold; write another type.`,
+        );
       whole.largest = Math.max(whole.largest, Math.abs(values[i]! - rounded[i]!));
       whole.magnitude = Math.max(whole.magnitude, Math.abs(values[i]!));
     }

@@ -148,8 +148,7 @@ export function loadModel<H extends Head = "causal-lm">(
   options?: LoadModelOptions<H>,
 ): AnyLoadedModel<H> {
   checkOptions("loadModel", options, ["head", "numLabels", "quantize", "onProgress"]);
-  const family = (json: unknown): Family<FamilyConfig> => familyOfConfig(json, `${directory}/config.json`);
-  return loadFamily<FamilyConfig, HeadModels[H], H>("loadModel", directory, family, options ?? {});
+  return loadFamily<FamilyConfig, HeadModels[H], H>("loadModel", directory, familyOfConfig, options ?? {});
 }
 
 /** The family that a config.json names. @throws FormatError for one that is not in the table @internal */

@@ -55,21 +55,21 @@ export interface Wanted<H extends Head> {
 /**
  * The model of a folder, or of a GGUF file, whose header is read once for all.
  * @param where what it is loaded by, for errors
- * @param familyFor the family that it is of, by its config.json
+ * @param familyFor the family that it is of, by its config.json, or what a GGUF file at `path` says in its place
  * @throws FileError, FormatError naming what is missing, unknown or of another shape than config.json says;
  * ArgumentError for a number of classes where there are none, or for `quantize` where nothing is quantised by it
  */
 export function loadFamily<Config extends FamilyConfig, M extends { readonly config: unknown }, H extends Head>(
   where: string,
   path: string,
-  familyFor: (json: unknown) => Family<Config>,
+  familyFor: (json: unknown, path: string) => Family<Config>,
   wanted: Wanted<H>,
 ): LoadedModel<M, M["config"], H> {
   const gguf = typeof path === "string" && isGgufFile(path) ? openGgufWeights(path) : undefined;
   let files: OpenWeights | undefined = gguf;
   try {
     const json = gguf ? gguf.json : readConfig(where, path);
-    const family = familyFor(json);
+    const family = familyFor(json, gguf?.config ?? `${path}/config.json`);
     files ??= openWeights(path);
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
     if (twins && areEqual(files, ...twins)) config.tieWordEmbeddings = true;

@@ -21,6 +21,11 @@ export function isGgufFile(path: string): boolean {
   return isGgufName(path) && exists(path) && !exists(`${path}/config.json`);
 }
 
+/** Where it stands what a model is: in config.json of its folder, or in a GGUF file itself. */
+export function configPath(path: string): string {
+  return isGgufFile(path) ? path : `${path}/config.json`;
+}
+
 /** The headers of a model's files together. */
 export interface GgufIndex {
   /** The path of the first file. */

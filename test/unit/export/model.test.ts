@@ -66,6 +66,24 @@ test("a GGUF file without a word of a tokenizer is written again, as one that ha
   assert.ok(notes.some((note) => note.includes("token ids alone")));
 });
 
+test("a weight that 16 bits cannot hold is refused by its name", () => {
+  const [from, to] = [familyPath("llama_bias"), "memory:large"];
+  const name = "model.layers.1.mlp.up_proj.weight";
+  const tensors = io.loadStateDict(`${from}/model.safetensors`);
+  tensors.get(name)!.data[3] = 1e6;
+  io.saveStateDict(`${to}/model.safetensors`, tensors);
+  io.memoryFiles.set(`${to}/config.json`, new Uint8Array(readFileSync(`${from}/config.json`)));
+  for (const [format, known] of [
+    ["safetensors", name],
+    ["gguf", "blk.1.ffn_up.weight"],
+  ] as const)
+    assert.throws(
+      () => exportModel(to, { to: format, dtype: "float16" }),
+      says(ArgumentError, `${known} has a weight of 1000000, which float16 cannot hold`),
+    );
+  for (const file of ["model.safetensors", "config.json"]) io.memoryFiles.delete(`${to}/${file}`);
+});
+
 for (const [name, dtype, fixture] of [
   ["llama_bias", "bfloat16", "llama_bf16"],
   ["qwen2", "float16", "qwen2_f16"],
