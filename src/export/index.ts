@@ -168,7 +168,6 @@ export function exportModel(model: string, options: ExportModelOptions): Exporte
   const { tensors, rounding, notes, config } =
     to === "gguf" ? writeGgufModel(task, "model.gguf") : writeSafetensorsModel(task);
   const files = new Map(Array.from(made, ([name, file]) => [name, file.bytes] as const));
-  if (to === "safetensors")
-    files.set("config.json", new TextEncoder().encode(configText(configPath(model), config)));
+  if (to === "safetensors") files.set("config.json", new TextEncoder().encode(configText(configPath(model), config)));
   return { files, tensors, largestRounding: rounding.largest, notes };
 }
