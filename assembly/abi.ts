@@ -415,7 +415,7 @@ export class Attention {
   scale: f32;
   /** Scores s become softcap * tanh(s / softcap); 0: they stay. */
   softcap: f32;
-  /** attentionProbsBytes(keys) bytes. */
+  /** attentionProbsBytes(keys) bytes; in backward attentionGradientBytes(batch * kvHeads, keys). */
   probs: usize;
   /** sgemmScratchBytes() bytes. */
   scratch: usize;
@@ -439,9 +439,9 @@ export class AttentionBackward extends Attention {
   dv: usize;
   /** q's shape. */
   dy: usize;
-  /** attentionProbsBytes(keys) bytes. */
+  /** As many bytes as probs. */
   dprobs: usize;
-  /** attentionProbsBytes(keys) bytes, only with a softcap. */
+  /** As many bytes as probs, only with a softcap. */
   tanh: usize;
 }
 

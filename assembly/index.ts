@@ -75,7 +75,7 @@ export { softmaxForward, softmaxBackward, logSoftmaxForward, logSoftmaxBackward 
 export { rmsNormForward, rmsNormBackward } from "./nn/rms_norm";
 export { layerNormForward, layerNormBackward } from "./nn/layer_norm";
 export { ropeTable, ropeForward, ropeBackward } from "./nn/rope";
-export { attentionForward, attentionBackward, attentionProbsBytes } from "./nn/attention";
+export { attentionForward, attentionBackward, attentionProbsBytes, attentionGradientBytes } from "./nn/attention";
 export { crossEntropyForward, crossEntropyBackward, mseForward, mseBackward } from "./nn/loss";
 export { bceForward, bceBackward } from "./nn/bce";
 

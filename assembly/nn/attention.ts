@@ -26,16 +26,34 @@ const ROWS: i32 = 32;
 const COST: f64 = 0.2;
 const SOFTMAX: f64 = 6;
 
-/** Room for the probabilities of these rows, for all threads. */
+/** Blocks of rows at a time, for each thread, and keys of a strip, where backward goes by these. */
+const AT_A_TIME: i32 = 3;
+const STRIP: i32 = 32;
+/** It does if whole heads would keep the threads less busy: blocks are 6 % more work, and keep them 90 to 94 % busy. */
+const LEAST_BUSY: f64 = 0.85;
+
+/** Room for the probabilities of a block of rows. */
+// @ts-ignore: decorator
+@inline
+function roomOf(keys: i32): usize {
+  return <usize>keys * <usize>(ROWS * 4);
+}
+
+/** Bytes of `probs` for forward, for all threads. */
 export function attentionProbsBytes(keys: f64): f64 {
   return <f64>threadCount() * keys * <f64>(ROWS * 4);
 }
 
-/** This thread's own. */
-// @ts-ignore: decorator
-@inline
-function ownRows(room: usize, keys: i32): usize {
-  return own(room, <usize>keys * <usize>(ROWS * 4));
+/** Of `probs`, `dprobs` and `tanh` for backward. kvHeads: of all rows of the batch. */
+export function attentionGradientBytes(kvHeads: f64, keys: f64): f64 {
+  return attentionProbsBytes(keys) * (isByBlocks(kvHeads, keys) ? <f64>AT_A_TIME : 1);
+}
+
+/** Whether backward goes by blocks: whole heads would leave threads idle, and there are strips of keys for all. */
+function isByBlocks(kvHeads: f64, keys: f64): bool {
+  const threads = <f64>threadCount(),
+    turns = ceil(kvHeads / threads);
+  return kvHeads < LEAST_BUSY * threads * turns && keys >= 2 * <f64>STRIP * threads;
 }
 
 /** What `nextBlock` found: query rows, and the keys from .. to - 1 that they see. */
@@ -82,7 +100,7 @@ export function attentionForward(call: AttentionForward): void {
     ldq = single ? dim : heads * dim,
     headStep = single ? group * dim : dim,
     blocks = (rowsOfHead + ROWS - 1) / ROWS,
-    probs = ownRows(call.probs, call.keys),
+    probs = own(call.probs, roomOf(call.keys)),
     scratch = ownScratch(call.scratch);
   rangeStep = single ? 0 : 8;
   const pairs = <f64>min(rowsOfHead, ROWS) * <f64>call.keys;
@@ -104,51 +122,93 @@ export function attentionForward(call: AttentionForward): void {
 }
 
 /**
- * dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. By heads of k and v: each
- * of their sums is of all heads of the group and all queries.
+ * dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. By heads of k and v,
+ * each of whose sums is of all heads of the group and all queries; or else some blocks of query rows
+ * at a time: P, dS and dq by blocks, then dk and dv by keys.
  */
 export function attentionBackward(call: AttentionBackward): void {
-  const group = call.heads / call.kvHeads;
+  const kvHeads = call.batch * call.kvHeads,
+    ofHead = (call.heads / call.kvHeads) * blocksOf(call),
+    keys = call.keys,
+    pairs = <f64>min(call.queries, ROWS) * <f64>keys,
+    product = COST * <f64>call.dim;
   rangeStep = 8;
-  const pairs = <f64>group * <f64>call.queries * <f64>call.keys;
-  for (split(call.batch * call.kvHeads, pairs * (5 * COST * <f64>call.dim + 2 * SOFTMAX)); part(); )
-    for (let unit = first; unit < last; unit++)
-      for (let h = 0; h < group; h++)
-        headBackward(call, unit / call.kvHeads, (unit % call.kvHeads) * group + h, unit % call.kvHeads);
+  if (!isByBlocks(kvHeads, keys)) {
+    for (split(kvHeads, <f64>ofHead * pairs * (5 * product + 2 * SOFTMAX)); part(); )
+      for (let unit = first * ofHead; unit < last * ofHead; unit++)
+        blockBackward(call, unit, own(0, roomOf(keys)), true, 0, keys);
+    return;
+  }
+  const units = kvHeads * ofHead,
+    most = AT_A_TIME * threadCount();
+  for (let unit = 0; unit < units; unit += most) {
+    const count = min(most, units - unit);
+    // Later queries see more keys: theirs come first, so that the threads end together.
+    for (split(count, pairs * (3 * product + 2 * SOFTMAX)); part(); )
+      for (let i = count - 1 - first; i >= count - last; i--)
+        blockBackward(call, unit + i, <usize>i * roomOf(keys), true, 0, 0);
+    if (call.dk == 0 && call.dv == 0) continue;
+    for (split((keys + STRIP - 1) / STRIP, <f64>count * <f64>(ROWS * STRIP) * 2 * product); part(); )
+      for (let i = 0; i < count; i++)
+        blockBackward(call, unit + i, <usize>i * roomOf(keys), false, first * STRIP, min(keys, last * STRIP));
+  }
 }
 
-/** Head h of q, which sees head `kvHead` of k and v, in row b of the batch. */
-function headBackward(call: AttentionBackward, b: i32, h: i32, kvHead: i32): void {
+/**
+ * A block of query rows, counted within a head, and heads within the batch: P and dS, which lie from `room` on in what
+ * call has for them, and dq, if they are new; dk and dv of the keys begin .. until - 1.
+ */
+function blockBackward(call: AttentionBackward, unit: i32, room: usize, isNew: bool, begin: i32, until: i32): void {
   const queries = call.queries,
+    heads = call.heads,
     dim = call.dim,
     scale = call.scale,
     dq = call.dq,
     dk = call.dk,
     dv = call.dv,
-    probs = ownRows(call.probs, call.keys),
-    dprobs = ownRows(call.dprobs, call.keys),
-    tanh = call.softcap == 0 ? <usize>0 : ownRows(call.tanh, call.keys),
+    blocks = blocksOf(call),
+    b = unit / (heads * blocks),
+    h = (unit / blocks) % heads,
+    column = (h / (heads / call.kvHeads)) * dim,
+    end = min(queries, ((unit % blocks) + 1) * ROWS),
+    ldq = heads * dim,
+    ldk = call.kvHeads * dim,
     scratch = ownScratch(call.scratch);
-  const ldq = call.heads * dim,
-    ldk = call.kvHeads * dim;
-  for (let t = 0; t < queries; t += rows) {
+  for (let t = (unit % blocks) * ROWS; t < end; t += rows) {
     const ranges = call.ranges + ((<usize>(b * queries + t)) << 3);
-    nextBlock(ranges, queries - t);
+    nextBlock(ranges, end - t);
     const seen = to - from,
       row = at(b * queries + t, ldq, h * dim),
-      kv = at(b * call.keys + from, ldk, kvHead * dim),
-      q = call.q + row,
-      k = call.k + kv,
+      kv = at(b * call.keys + from, ldk, column),
+      probs = call.probs + room,
+      dprobs = call.dprobs + room,
       dy = call.dy + row;
-    probabilities(call, q, ldq, k, ranges, seen, probs, tanh, scratch);
-    if (dv != 0) gemmTN(seen, dim, rows, 1, probs, seen, dy, ldq, 1, dv + kv, ldk, scratch);
-    if (dq == 0 && dk == 0) continue;
-    gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
-    softmaxGradient(dprobs, probs, ranges, seen);
-    if (tanh != 0) capGradient(dprobs, tanh, rows * seen);
-    if (dq != 0) gemmNN(rows, dim, seen, scale, dprobs, seen, k, ldk, 1, dq + row, ldq, scratch);
-    if (dk != 0) gemmTN(seen, dim, rows, scale, dprobs, seen, q, ldq, 1, dk + kv, ldk, scratch);
+    if (isNew) {
+      const tanh = call.softcap == 0 ? <usize>0 : call.tanh + room;
+      probabilities(call, call.q + row, ldq, call.k + kv, ranges, seen, probs, tanh, scratch);
+      if (dq != 0 || dk != 0) {
+        gemmNT(rows, seen, dim, 1, dy, ldq, call.v + kv, ldk, 0, dprobs, seen, scratch);
+        softmaxGradient(dprobs, probs, ranges, seen);
+        if (tanh != 0) capGradient(dprobs, tanh, rows * seen);
+      }
+      if (dq != 0) gemmNN(rows, dim, seen, scale, dprobs, seen, call.k + kv, ldk, 1, dq + row, ldq, scratch);
+    }
+    const skipped = max(0, begin - from),
+      met = min(to, until) - from - skipped,
+      there = kv + at(skipped, ldk, 0),
+      p = (<usize>skipped) << 2;
+    if (met > 0 && dv != 0) gemmTN(met, dim, rows, 1, probs + p, seen, dy, ldq, 1, dv + there, ldk, scratch);
+    if (met > 0 && dk != 0)
+      gemmTN(met, dim, rows, scale, dprobs + p, seen, call.q + row, ldq, 1, dk + there, ldk, scratch);
+    room += (<usize>rows * <usize>seen) << 2;
   }
+}
+
+/** Blocks of a head's query rows. */
+// @ts-ignore: decorator
+@inline
+function blocksOf(call: Attention): i32 {
+  return (call.queries + ROWS - 1) / ROWS;
 }
 
 // @ts-ignore: decorator

@@ -149,10 +149,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   checkFloat(where, "scale", scale);
   if (softcap !== null) checkFloat(where, "softcap", softcap, Number.MIN_VALUE);
   const { kernels, memory, scratch } = engine();
-  const block = kernels.attentionProbsBytes(keys);
   return allOrNothing(() => {
     const y = new Tensor(q.shape);
-    memory.withBlocks([block], (probs) =>
+    memory.withBlocks([kernels.attentionProbsBytes(keys)], (probs) =>
       kernels.attentionForward({
         y: y.address,
         q: q.address,
@@ -174,7 +173,8 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     return record(
       y,
       [q, k, v],
-      (dy) =>
+      (dy) => {
+        const block = kernels.attentionGradientBytes(batch * kvHeads, keys);
         memory.withBlocks([block, block, softcap === null ? 0 : block], (probs, dprobs, tanh) =>
           kernels.attentionBackward({
             dq: gradient(q),
@@ -198,7 +198,8 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
             tanh,
             scratch,
           }),
-        ),
+        );
+      },
       [],
       [q, k, v, ranges],
     );

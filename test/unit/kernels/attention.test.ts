@@ -154,9 +154,10 @@ function attentionBackward(
 ): (Float32Array | undefined)[] {
   const label = `attentionBackward ${JSON.stringify(s)}`;
   const f = new Frame(engine, label);
-  const probs = f.room("probs", engine.kernels.attentionProbsBytes(s.keys) / 4);
-  const dprobs = f.room("dprobs", engine.kernels.attentionProbsBytes(s.keys) / 4);
-  const tanh = s.softcap === undefined ? 0 : f.room("tanh", engine.kernels.attentionProbsBytes(s.keys) / 4).address;
+  const room = engine.kernels.attentionGradientBytes(s.batch * s.kvHeads, s.keys) / 4;
+  const probs = f.room("probs", room);
+  const dprobs = f.room("dprobs", room);
+  const tanh = s.softcap === undefined ? 0 : f.room("tanh", room).address;
   const ranges = f.integers("ranges", rangesOf(s).flat());
   const results = runWanted(engine, label, [dy, q, k, v], before, ([pdy, pq, pk, pv], [dq, dk, dv]) =>
     engine.kernels.attentionBackward({

@@ -26,6 +26,7 @@ const c = (n = SIZE): Float32Array => C.subarray(0, n);
 const d = (n = SIZE): Float32Array => D.subarray(0, n);
 const positive = (x: Float32Array): Float32Array => x.map((v) => Math.abs(v) + 0.25);
 const ints = (n: number, below: number): number[] => Array.from({ length: n }, (_, i) => (i * 7919) % below);
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const asFloats = (x: readonly number[]): Float32Array => new Float32Array(Int32Array.from(x).buffer);
 
 /** Outputs of one call. */
@@ -262,29 +263,44 @@ for (const [name, s] of Object.entries({ ...strides, ...sums }))
     { x: a() },
   );
 
-const attention = { batch: 2, queries: 70, keys: 90, heads: 6, kvHeads: 2, dim: 24, scale: 0.2 };
-const q = 2 * 70 * 6 * 24;
-const kv = 2 * 90 * 2 * 24;
-// Causal, and in the second row two texts.
-const ranges = asFloats(Array.from({ length: 280 }, (_, i) => (i % 2 ? ((i >> 1) % 70) + 21 : i > 200 ? 45 : 0)));
-for (const softcap of [0, 5]) {
-  const bytes = (e: Engine): number => e.kernels.attentionProbsBytes(90);
-  block(
-    `attentionForward, softcap ${softcap}`,
-    (e, at) =>
-      within(e, [bytes(e)], (probs) => e.kernels.attentionForward({ ...at, ...attention, softcap, probs } as Block)),
-    { y: q },
-    { q: a(q), k: b(kv), v: c(kv), ranges },
-  );
-  block(
-    `attentionBackward, softcap ${softcap}`,
-    (e, at) =>
-      within(e, [bytes(e), bytes(e), bytes(e)], (probs, dprobs, tanh) =>
-        e.kernels.attentionBackward({ ...at, ...attention, softcap, probs, dprobs, tanh } as Block),
-      ),
-    { dq: d(q), dk: d(kv), dv: a(kv) },
-    { dy: d(q), q: a(q), k: b(kv), v: c(kv), ranges },
-  );
+// Causal, with two texts in a row. Backward goes by heads of k and v in the first, by blocks of queries in the second.
+for (const { name, shape, ranges } of [
+  {
+    name: "2 x 2 heads",
+    shape: { batch: 2, queries: 70, keys: 90, heads: 6, kvHeads: 2, dim: 24 },
+    ranges: range(140).flatMap((t) => [t > 100 ? 45 : 0, (t % 70) + 21]),
+  },
+  {
+    name: "a head and many keys",
+    shape: { batch: 1, queries: 70, keys: 520, heads: 4, kvHeads: 1, dim: 24 },
+    ranges: range(70).flatMap((t) => [t > 40 ? 491 : 0, t + 451]),
+  },
+]) {
+  const { batch, queries, keys, heads, kvHeads, dim } = shape;
+  const q = batch * queries * heads * dim;
+  const kv = batch * keys * kvHeads * dim;
+  for (const softcap of [0, 5]) {
+    const rest = { ...shape, scale: 0.2, softcap };
+    block(
+      `attentionForward, ${name}, softcap ${softcap}`,
+      (e, at) =>
+        within(e, [e.kernels.attentionProbsBytes(keys)], (probs) =>
+          e.kernels.attentionForward({ ...at, ...rest, probs } as Block),
+        ),
+      { y: q },
+      { q: a(q), k: b(kv), v: c(kv), ranges: asFloats(ranges) },
+    );
+    for (const wanted of [["dq", "dk", "dv"], ["dq"], ["dk"], ["dv"]] as const)
+      block(
+        `attentionBackward, ${name}, softcap ${softcap}, ${wanted}`,
+        (e, at) =>
+          within(e, Array(3).fill(e.kernels.attentionGradientBytes(batch * kvHeads, keys)), (probs, dprobs, tanh) =>
+            e.kernels.attentionBackward({ ...at, ...rest, probs, dprobs, tanh } as Block),
+          ),
+        Object.fromEntries(wanted.map((key) => [key, { dq: d(q), dk: d(kv), dv: a(kv) }[key]])),
+        { dy: d(q), q: a(q), k: b(kv), v: c(kv), ranges: asFloats(ranges) },
+      );
+  }
 }
 
 const merge = { k: ROWS, d: DIM, r: 8, s: 1.7 };
