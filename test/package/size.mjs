@@ -65,7 +65,7 @@ const script = async (name, code, budget, bundled = byRolldown) => {
 
 const kernels = (name) => {
   const wasm = readFileSync(`${root}/build/${name}`);
-  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 94 * KB, measured: "bytes" };
+  return { name, bytes: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length, budget: 95 * KB, measured: "bytes" };
 };
 
 const rows = [
