@@ -122,9 +122,9 @@ export function attentionForward(call: AttentionForward): void {
 }
 
 /**
- * dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. By heads of k and v,
- * each of whose sums is of all heads of the group and all queries; or else some blocks of query rows
- * at a time: P, dS and dq by blocks, then dk and dv by keys.
+ * dv += Pᵀ dy; dS = P * (dy vᵀ - rowsum(P * dy vᵀ)); dq += scale * dS k; dk += scale * dSᵀ q. By heads of k and v, each
+ * of whose sums is of all heads of the group and all queries; or else some blocks of query rows at a time: P, dS and dq
+ * by blocks, then dk and dv by keys.
  */
 export function attentionBackward(call: AttentionBackward): void {
   const kvHeads = call.batch * call.kvHeads,
