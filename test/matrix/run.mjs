@@ -56,7 +56,7 @@ async function runIn(runtime, names) {
       bar.at("digests");
       const { digests, refused, error } = await attempt(opened, "digest");
       Object.assign(row.digests, digests);
-      Object.assign(row.refused, refused);
+      for (const [stage, why] of Object.entries(refused ?? {})) row.refused[stage] = anywhere(why);
       if (error) row.errors.push(`digests: ${error}`);
       bar.next();
     } finally {
@@ -74,6 +74,9 @@ async function runIn(runtime, names) {
   }
   return row;
 }
+
+/** A reason without this machine's folders and ports. */
+const anywhere = (why) => why.replace(/\S+\/(?=build\/)/g, "");
 
 /** A bundle's result, or the error that it ended with. One that does not end ends the whole runtime. */
 async function attempt(opened, name) {
