@@ -6,10 +6,9 @@
  * with its loops cut as for so many. Each part's time is the least of all rounds, every other of which takes the parts
  * of a loop backwards: what comes first finds a cache without the data, and that is one part here, not one of each
  * thread. Then, loop after loop, whoever of the threads is free takes the next part, and the loop ends with its last
- * one. Printed for each kernel are the time on one
- * thread, how much of it lies in loops that are cut, how busy these keep the threads until they end, and the time that
- * is left. Caches, memory and starting the threads are left out. The exit code is 1 if the loops of a whole step keep
- * the threads less than 95 % busy.
+ * one. Printed for each kernel are the time on one thread, how much of it lies in loops that are cut, how busy these
+ * keep the threads until they end, and the time that is left. Caches, memory and starting the threads are left out. The
+ * exit code is 1 if the loops of a whole step keep the threads less than 95 % busy.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";

@@ -107,7 +107,7 @@ const PANELS = {
     heading: "LoRA step of a whole model: batch x tokens (speed, wasm-lora on one thread = 1)",
     groups: rows.map(({ model, shape, threads, milliseconds }) => ({
       title: [model, shape.join(" x ")],
-      bars: [[OURS, COLOURS[OURS]], ...(threads > 1 ? severalOf(threads) : [])]
+      bars: [[OURS], ...(threads > 1 ? severalOf(threads) : [])]
         .filter(([name]) => milliseconds[name])
         .map(([name, colour]) => {
           const ms = milliseconds[name];

@@ -194,7 +194,7 @@ function writeFolder(task: ModelTask, draft: string): WrittenModel {
   const files = companions(task.model);
   if (files.some((file) => file.startsWith(`${TEMPLATES}/`))) ensureWritableDirectory(`${draft}/${TEMPLATES}`);
   for (const file of files) writeAtomic(`${draft}/${file}`, readBytes(`${task.model}/${file}`));
-  writeAtomic(`${draft}/config.json`, configText(`${task.model}/config.json`, written.config));
+  writeAtomic(`${draft}/config.json`, configText(task.model, written.config));
   return written;
 }
 

@@ -2,7 +2,7 @@
 import type { Tokenizer } from "../data/tokenizer.js";
 import { loadTokenizer } from "../data/tokenizer.js";
 import { exists } from "../io/files.js";
-import { configPath, isGgufFile } from "../io/gguf/files.js";
+import { isGgufFile } from "../io/gguf/files.js";
 import type { LoraModel } from "../peft/model.js";
 import { ArgumentError } from "../runtime/errors.js";
 import { checkOptions } from "../runtime/options.js";
@@ -168,6 +168,6 @@ export function exportModel(model: string, options: ExportModelOptions): Exporte
   const { tensors, rounding, notes, config } =
     to === "gguf" ? writeGgufModel(task, "model.gguf") : writeSafetensorsModel(task);
   const files = new Map(Array.from(made, ([name, file]) => [name, file.bytes] as const));
-  if (to === "safetensors") files.set("config.json", new TextEncoder().encode(configText(configPath(model), config)));
+  if (to === "safetensors") files.set("config.json", new TextEncoder().encode(configText(model, config)));
   return { files, tensors, largestRounding: rounding.largest, notes };
 }

@@ -2,6 +2,7 @@
  * Whole models, with an adapter merged into them or as they are: as a folder of safetensors, or as one GGUF file. A
  * weight at a time is widened, merged and written: all of them may be more than memory holds.
  */
+import { configPath } from "../io/gguf/files.js";
 import type { GgmlType, GgufMetadata } from "../io/gguf/types.js";
 import { GGML_TYPES } from "../io/gguf/types.js";
 import { layOutGguf, type GgufEntry } from "../io/gguf/writer.js";
@@ -306,11 +307,11 @@ function nameOf(path: string): string {
   );
 }
 
-/** A config.json's text. @throws FormatError */
-export function configText(path: string, config: Record<string, unknown>): string {
+/** The text of a config.json that is written of a model's. @throws FormatError */
+export function configText(model: string, config: Record<string, unknown>): string {
   try {
     return `${JSON.stringify(config, null, 2)}\n`;
   } catch (cause) {
-    throw new FormatError(`${path}: it is nested too deep to be written again.`, { cause });
+    throw new FormatError(`${configPath(model)}: it is nested too deep to be written again.`, { cause });
   }
 }

@@ -2,7 +2,7 @@
 import { loadTokenizer, specialTokens, type Tokenizer } from "../data/index.js";
 import { ggufTokenizer } from "../data/tokenizer.js";
 import { exists, readJson } from "../io/files.js";
-import { isGgufFile, isGgufName } from "../io/gguf/files.js";
+import { configPath, isGgufFile, isGgufName } from "../io/gguf/files.js";
 import type { GgufMetadata } from "../io/gguf/types.js";
 import { openWeights, type OpenWeights, type WeightIndex } from "../io/huggingface.js";
 import { parseHubName } from "../io/hub_name.js";
@@ -69,7 +69,7 @@ export function loadFamily<Config extends FamilyConfig, M extends { readonly con
   let files: OpenWeights | undefined = gguf;
   try {
     const json = gguf ? gguf.json : readConfig(where, path);
-    const family = familyFor(json, gguf?.config ?? `${path}/config.json`);
+    const family = familyFor(json, configPath(path));
     files ??= openWeights(path);
     const { head, config, weights, twins } = fit(family, path, json, wanted, files);
     if (twins && areEqual(files, ...twins)) config.tieWordEmbeddings = true;
