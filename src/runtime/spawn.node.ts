@@ -23,12 +23,13 @@ export function spawn(source: string, start: ThreadStart, lost: (why: string) =>
   let end = (): void => {};
   const ready = new Promise<void>((resolve, reject) => {
     let ended: (why: string) => void = (why) => reject(new Error(why));
-    worker.once("message", () => {
+    const begun = (): void => {
       ended = lost;
       // A program ends although its threads wait for the next call.
       worker.unref();
       resolve();
-    });
+    };
+    worker.once("message", begun);
     // An error is followed by an exit.
     const once = (why: string): void => {
       ended(why);
@@ -38,6 +39,8 @@ export function spawn(source: string, start: ThreadStart, lost: (why: string) =>
     worker.on("exit", (code) => once(`it exited with ${code}`));
     end = () => {
       ended = () => {};
+      // Its word that it is there may be on its way.
+      worker.off("message", begun);
       resolve();
       void worker.terminate();
     };

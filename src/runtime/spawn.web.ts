@@ -39,6 +39,8 @@ export function spawn(source: string, start: ThreadStart, lost: (why: string) =>
       ended(message || "the page's Content-Security-Policy may forbid it: add blob: to its worker-src");
     end = () => {
       ended = () => {};
+      // Its word that it is there may be on its way.
+      worker.onmessage = null;
       resolve();
       worker.terminate();
     };

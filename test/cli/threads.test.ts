@@ -6,6 +6,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { test } from "uvu";
+import { spawn } from "../../src/runtime/spawn.node.js";
+import type { ThreadStart } from "../../src/runtime/thread.js";
 import "../support/environment.js";
 import { ROOT } from "../support/root.js";
 
@@ -221,6 +223,25 @@ test("of threads some of which cannot be started none stays", () => {
     while (started.some(({ threadId }) => threadId !== -1)) await sleep(10);
   `);
   assert.match(stderr, /^wasm-lora: one thread computes, to the same bits: .*: it was planted\.\n$/);
+});
+
+test("a thread that is ended before its word arrives is not told of as lost", async () => {
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
+  const word = new Int32Array(memory.buffer);
+  const source = `({ memory }, ready) => {
+    ready();
+    Atomics.store(new Int32Array(memory.buffer), 0, 1);
+    Atomics.notify(new Int32Array(memory.buffer), 0);
+    setInterval(() => {}, 1000);
+  }`;
+  const lost: string[] = [];
+  const { ready, end } = spawn(source, { memory } as ThreadStart, (why) => lost.push(why));
+  // The word is sent while this thread sleeps, and is read after the end.
+  assert.equal(Atomics.wait(word, 0, 0, 60_000), "ok");
+  end();
+  await ready;
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.deepEqual(lost, []);
 });
 
 (process.allowedNodeEnvironmentFlags.has("--permission") ? test : test.skip)(
